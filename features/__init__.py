@@ -1,0 +1,1 @@
+"""What is known about a customer, an offer and the moment. Feast lives here."""

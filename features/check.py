@@ -1,0 +1,185 @@
+"""Cross-checks of a workspace: every name that is used exists, every moment is one, nothing is declared twice."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from features.check_features import FEATURE_CHECKS
+from features.columns import contract_of
+from features.documents import Document, Fault, Path
+from features.formats import OfferEntry, Source
+from features.moments import parse_moment
+from features.tables import tables_of
+from features.views import window_name
+from features.vocabulary import Treatment
+from features.workspace import Workspace
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_OFFER_WORDS = ("name", "offer_id", "valid_until", "value")
+
+
+def faults_of(workspace: Workspace, *, sources: bool = True) -> list[Fault]:
+    """All faults of a workspace whose files are each well-formed; with `sources`, those of the files that it imports too."""
+    return [fault for check in CHECKS if sources or check is not _sources for fault in check(workspace)]
+
+
+def _settings(workspace: Workspace) -> Iterable[Fault]:
+    document, settings = workspace.documents["workspace.yaml"], workspace.settings
+    try:
+        ZoneInfo(settings.time_zone)
+    except (KeyError, ValueError, OSError):
+        remedy = "For example Europe/Vienna or America/New_York."
+        yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
+    url = settings.stores.online.url
+    if url != "embedded" and not url.startswith(("redis://", "rediss://", "redis+cluster://", "unix://")):
+        remedy = "For example redis://localhost:6379/0."
+        yield document.fault(("stores", "online", "url"), "`embedded` or a Redis address", f"`{url}`", remedy)
+    data = workspace.data.resolve()
+    if data in (workspace.folder, *workspace.folder.parents):
+        yield document.fault(("data",), "a folder of its own: it may be deleted", f"`{settings.data}`", "For example .opportune.")
+    if settings.demo is not None:
+        yield from _moment(document, ("demo", "now"), settings.demo.now)
+
+
+def _sources(workspace: Workspace) -> Iterable[Fault]:
+    document, sources = workspace.documents["workspace.yaml"], workspace.settings.sources
+    tables = tables_of(workspace)
+    places: list[tuple[Path, str]] = [(("sources", table), table) for table in ("customers", "offers", "decisions", "outcomes")]
+    places += [(("sources", "streams", name), f"streams.{name}") for name in sources.streams]
+    for path, table in places:
+        source = workspace.source(table)
+        if source is None:
+            continue
+        if not source.path or not glob.glob(source.path, root_dir=workspace.folder, recursive=True):
+            remedy = "Paths are relative to the workspace's folder."
+            yield document.fault(path, "a file, folder or glob that exists", f"`{source.path}`", remedy)
+        if table not in tables:
+            yield document.unknown(path, "a stream of features.yaml", table.removeprefix("streams."), workspace.features.streams)
+            continue
+        yield from _renames(document, path, source, [field.name for field in tables[table].fields])
+
+
+def _renames(document: Document, path: Path, source: Source, known: list[str]) -> Iterable[Fault]:
+    for name in source.columns:
+        if name not in known:
+            yield document.unknown((*path, "columns", name), "a column of the table, renamed as `ours: theirs`", name, known)
+
+
+def _policies(workspace: Workspace) -> Iterable[Fault]:
+    document = workspace.documents["policies.yaml"]
+    pairs = {window_name(name, window) for name, pair in workspace.features.pairs.items() for window in pair.windows}
+    for name, rule in workspace.policies.eligibility.items():
+        if rule.pair not in pairs:
+            yield document.unknown(("eligibility", name, "pair"), "a pair column, with its window", rule.pair, pairs)
+
+
+def _offers(workspace: Workspace) -> Iterable[Fault]:
+    document, offers = workspace.documents["offers.yaml"], workspace.offers
+    seen = set()
+    yield from _treatments(workspace, document, ("treatments",), offers.treatments)
+    for position, offer in enumerate(offers.offers):
+        path: Path = ("offers", position)
+        if offer.offer_id in seen:
+            yield document.fault((*path, "offer_id"), "an id of its own", f"`{offer.offer_id}` again", "Remove one of the two.")
+        seen.add(offer.offer_id)
+        yield from _attributes(workspace, document, path, offer)
+        yield from _treatments(workspace, document, (*path, "treatments"), offer.treatments)
+        for at, placement in enumerate(offer.placements):
+            if placement not in offers.placements:
+                yield document.unknown((*path, "placements", at), "a declared placement", placement, offers.placements)
+        bounds = {name: moment for name in ("valid_from", "valid_until") if (moment := getattr(offer, name)) is not None}
+        faults = [fault for name, text in bounds.items() for fault in _moment(document, (*path, name), text)]
+        yield from faults
+        if len(bounds) == 2 and not faults and parse_moment(bounds["valid_from"]) >= parse_moment(bounds["valid_until"]):
+            yield document.fault((*path, "valid_until"), "a moment after valid_from", f"`{offer.valid_until}`", "The end is not part of it.")
+    if not offers.offers and workspace.settings.sources.offers is None:
+        yield document.fault(("offers",), "offers here, or `sources.offers` in workspace.yaml", "neither", "Declare at least one offer.")
+
+
+def _attributes(workspace: Workspace, document: Document, path: Path, offer: OfferEntry) -> Iterable[Fault]:
+    for name, value in offer.attributes.items():
+        place = (*path, "attributes", name)
+        declared = workspace.features.offer.get(name)
+        if declared is None:
+            yield document.unknown(place, "an attribute of features.yaml", name, workspace.features.offer)
+        elif value is not None and not _is_a(declared.dtype, value):
+            examples = {"time": "For example 2026-11-22.", "texts": "For example [red, blue].", "category": "Put it in quotes."}
+            yield document.fault(place, f"a {declared.dtype}", repr(value), examples.get(declared.dtype, ""))
+
+
+def _is_a(dtype: str, value: Any) -> bool:
+    if dtype == "time":
+        return isinstance(value, str) and _parses(value)
+    kinds: dict[str, Any] = {"category": str, "texts": list, "boolean": bool, "integer": (int, float), "number": (int, float)}
+    if dtype == "integer" and isinstance(value, float) and not value.is_integer():
+        return False
+    return isinstance(value, kinds[dtype]) and (dtype == "boolean" or not isinstance(value, bool))
+
+
+def _treatments(workspace: Workspace, document: Document, path: Path, treatments: tuple[Treatment, ...]) -> Iterable[Fault]:
+    channel = workspace.features.context.get("channel")
+    channels = None if channel is None or channel.values is None else {"any", *channel.values}
+    words = {*_OFFER_WORDS, *workspace.features.offer}
+    for position, treatment in enumerate(treatments):
+        place = (*path, position)
+        if channels is not None and treatment.channel not in channels:
+            yield document.unknown((*place, "channel"), "a channel that the context knows, or any", treatment.channel, channels)
+        if treatment.channel in [other.channel for other in treatments[:position]]:
+            yield document.fault((*place, "channel"), "each channel once", f"`{treatment.channel}` again", "Remove one of the two.")
+        for where, text in _texts(treatment.payload, (*place, "payload")):
+            for word in _PLACEHOLDER.findall(text):
+                if word not in words:
+                    yield document.unknown(where, "a placeholder that offers can fill", word, words)
+
+
+def _texts(value: Any, path: Path) -> Iterable[tuple[Path, str]]:
+    """All texts of a payload, with their places."""
+    if isinstance(value, str):
+        yield path, value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, part in parts:
+        yield from _texts(part, (*path, step))
+
+
+def _model(workspace: Workspace) -> Iterable[Fault]:
+    document, model = workspace.documents["model.yaml"], workspace.model
+    everything = contract_of(workspace.features)
+    for position, name in enumerate(model.leave_out):
+        if name not in everything.names:
+            yield document.unknown(("leave_out", position), "a column", name, everything.names)
+    used = {column.name: column for column in workspace.contract.columns}
+    for name in model.monotone:
+        if name not in used:
+            yield document.unknown(("monotone", name), "a column that the model uses", name, used)
+        elif used[name].dtype == "category":
+            yield document.fault(("monotone", name), "a numeric column", f"`{name}`, a category", "Remove it.")
+    if not used:
+        yield document.fault((), "at least one column for the model to use", "none", "Declare columns in features.yaml.")
+    if model.split.cut is not None:
+        yield from _moment(document, ("split", "cut"), model.split.cut)
+    objective = model.parameters.get("objective", "binary")
+    if objective != "binary":
+        yield document.fault(("parameters", "objective"), "`binary`: a propensity is a probability", f"`{objective}`", "Leave it out.")
+    for name in ("linear_tree", "num_class", "num_threads", "boosting"):
+        if name in model.parameters and not (name == "boosting" and model.parameters[name] == "gbdt"):
+            yield document.fault(("parameters", name), "no such parameter: what serves must compile", f"`{name}`", "Leave it out.")
+
+
+def _moment(document: Document, path: Path, text: str) -> Iterable[Fault]:
+    if not _parses(text):
+        yield document.fault(path, "a moment that the calendar has", f"`{text}`", "For example 2026-11-22 or 2026-11-22T09:30:00Z.")
+
+
+def _parses(text: str) -> bool:
+    try:
+        parse_moment(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (_settings, _sources, *FEATURE_CHECKS, _policies, _offers, _model)

@@ -1,0 +1,182 @@
+"""Feast's side of a workspace: entities, sources, views and the feature service, made from the views and applied from Python.
+
+Nothing here runs while a request is answered. Feast's own command line reads the result: `feast -c <data>/feast feature-views list`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import yaml
+
+os.environ.setdefault("FEAST_USAGE", "False")
+
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType  # noqa: E402
+from feast.data_format import ParquetFormat  # noqa: E402
+from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp  # noqa: E402
+
+from features.lake import literal  # noqa: E402
+from features.moments import from_microseconds
+from features.views import View
+from features.windows import entity_key
+from features.workspace import Workspace
+
+FEATURE_SERVICE = "opportune"
+ONLINE_BATCH_ROWS = 10_000
+
+_TYPES: dict[str, FeastType] = {
+    "number": Float64,
+    "integer": Int64,
+    "category": String,
+    "boolean": Bool,
+    "time": UnixTimestamp,
+    "texts": Array(String),
+    "numbers": Array(Float64),
+}
+
+
+def configuration(workspace: Workspace) -> dict[str, Any]:
+    """What `feature_store.yaml` says."""
+    return {
+        "project": workspace.project,
+        "provider": "local",
+        "registry": {"path": str(workspace.data / "feast" / "registry.db"), "cache_ttl_seconds": 0},
+        "offline_store": {"type": "duckdb"},
+        "online_store": _online_store(workspace),
+        "entity_key_serialization_version": 3,
+        "materialization": {"online_write_batch_size": ONLINE_BATCH_ROWS},
+    }
+
+
+def _online_store(workspace: Workspace) -> dict[str, Any]:
+    url = workspace.online_url
+    if url == "embedded":
+        return {"type": "features.feast_lmdb.LmdbOnlineStore", "path": str(workspace.online)}
+    from features.redis_engine import feast_configuration
+
+    return feast_configuration(url)
+
+
+def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
+    """Feast objects of a workspace; with a bucket, sources read the offline files of that bucket alone."""
+    entities = {
+        "customer": Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, description="One customer"),
+        "everyone": Entity(name="everyone", join_keys=["everyone_id"], value_type=ValueType.STRING, description="All customers together"),
+    }
+    views = [_feature_view(workspace, view, entities[view.entity], bucket) for view in workspace.views]
+    used = [entity for name, entity in entities.items() if any(view.entity == name for view in workspace.views)]
+    of_customer = [made for made, view in zip(views, workspace.views, strict=True) if view.entity == "customer"]
+    return [*used, *views, FeatureService(name=FEATURE_SERVICE, features=of_customer)]
+
+
+def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int | None) -> FeatureView:
+    files = "bucket-*.parquet" if bucket is None or view.entity == "everyone" else f"bucket-{bucket:04d}.parquet"
+    source = FileSource(
+        name=f"{view.name}_source",
+        path=str(workspace.offline / view.name / files),
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created",
+    )
+    return FeatureView(
+        name=view.name,
+        entities=[entity],
+        schema=[Field(name=entity_key(view), dtype=String), *(Field(name=name, dtype=_TYPES[dtype]) for name, dtype in view.fields)],
+        source=source,
+        ttl=timedelta(seconds=view.ttl_seconds),
+        online=True,
+        tags={"stream": view.stream or "customers"},
+    )
+
+
+def open_store(workspace: Workspace) -> FeatureStore:
+    """The workspace's feature store, as applied."""
+    return FeatureStore(config=RepoConfig(**configuration(workspace), repo_path=Path(workspace.data / "feast")))
+
+
+def apply(workspace: Workspace) -> FeatureStore:
+    """Write the registry anew: what the workspace no longer declares is gone from it."""
+    folder = workspace.data / "feast"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(configuration(workspace), sort_keys=False))
+    store = open_store(workspace)
+    wanted = objects_of(workspace)
+    names = {thing.name for thing in wanted} | {view.batch_source.name for view in wanted if isinstance(view, FeatureView)}
+    registered = [*store.list_feature_views(), *store.list_data_sources(), *store.list_entities()]
+    gone: list[Any] = [thing for thing in registered if thing.name not in names and thing.name != DUMMY_ENTITY_NAME]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store.apply([*wanted], objects_to_delete=gone, partial=not gone)
+    return store
+
+
+def materialize(store: FeatureStore, workspace: Workspace, now: int) -> None:
+    """Bring the rows of the moment `now` (and of the last midnight, for everyone) into the online store."""
+    end: datetime = from_microseconds(now)
+    views = [view.name for view in workspace.views]
+    everyone = [view.name for view in workspace.views if view.entity == "everyone"]
+    customers = [name for name in views if name not in everyone]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if customers:
+            store.materialize(start_date=end - timedelta(microseconds=1), end_date=end, feature_views=customers)
+        if everyone:
+            store.materialize(start_date=end - timedelta(days=1), end_date=end, feature_views=everyone)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a read-back found: customers compared, and `customer: view.field` of each difference."""
+
+    customers: int
+    different: list[str]
+
+
+def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: int) -> Compared:
+    """Read a sample of customers back through Feast's SDK and compare it with the offline tables, value by value."""
+    views = [view for view in workspace.views if view.entity == "customer"]
+    if not views:
+        return Compared(0, [])
+    tables = {view.name: _written(workspace, view, now, size) for view in views}
+    ids = next(iter(tables.values())).column("customer_id").to_pylist()
+    different = []
+    for view in views:
+        if not ids:
+            continue
+        names = [name for name, _ in view.fields]
+        rows = [{"customer_id": id} for id in ids]
+        online = store.get_online_features(features=[f"{view.name}:{name}" for name in names], entity_rows=rows).to_dict()
+        written = {row["customer_id"]: row for row in tables[view.name].to_pylist()}
+        for at, id in enumerate(ids):
+            different += [f"{id}: {view.name}.{name}" for name in names if not _same(online[name][at], written.get(id, {}).get(name))]
+    return Compared(len(ids), different)
+
+
+def _written(workspace: Workspace, view: View, now: int, size: int) -> pa.Table:
+    files = str(workspace.offline / view.name / "*.parquet")
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    query = f"SELECT * FROM read_parquet({literal(files)}) WHERE event_timestamp = make_timestamptz({now}::BIGINT) ORDER BY md5(customer_id) LIMIT {size}"
+    found: pa.Table = con.execute(query).to_arrow_table()
+    con.close()
+    return found
+
+
+def _same(online: Any, written: Any) -> bool:
+    if isinstance(written, float) and written != written:
+        written = None
+    if isinstance(written, datetime) and isinstance(online, datetime):
+        return online.astimezone(UTC) == written.astimezone(UTC)
+    if isinstance(written, list):
+        same_empty = not written and not online
+        return same_empty or (online is not None and len(online) == len(written) and all(map(_same, online, written)))
+    if isinstance(online, float) and online != online:
+        online = None
+    return bool(online == written)

@@ -1,0 +1,139 @@
+"""The lake: Parquet files by day, one folder a canonical table. DuckDB reads it; only whole files are ever added or replaced."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from pathlib import Path
+
+import duckdb
+
+from features.tables import Table, tables_of
+from features.workspace import Workspace
+
+ALL_OFFERS = "all_offers"
+"""The view of the category attributes of all offers, those of `offers.yaml` among them."""
+
+MEMORY_SHARE = 0.5
+"""Part of the machine's memory that a query may take before it spills to disk."""
+
+
+def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection in UTC, with one view a canonical table (dots become underscores), empty where nothing was imported."""
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    spill = workspace.data / "spill"
+    con.execute(f"SET memory_limit = '{int(memory * MEMORY_SHARE) >> 20}MiB'")
+    con.execute(f"SET temp_directory = {literal(str(spill))}")
+    con.execute("SET preserve_insertion_order = false")
+    for table in tables_of(workspace).values():
+        con.execute(f"CREATE VIEW {quoted(view_name(table))} AS {current(workspace, table)}")
+    con.execute(f"CREATE VIEW {ALL_OFFERS} AS {_all_offers(workspace)}")
+    return con
+
+
+def _all_offers(workspace: Workspace) -> str:
+    names = [name for name, attribute in workspace.features.offer.items() if attribute.dtype == "category"]
+    columns = ", ".join(map(quoted, ["offer_id", *names]))
+    by_hand = workspace.offers.offers
+    if not by_hand:
+        return f"SELECT {columns} FROM offers"
+    rows = []
+    for offer in by_hand:
+        values = [offer.attributes.get(name) for name in names]
+        rows.append("(" + ", ".join([literal(offer.offer_id), *("NULL" if v is None else literal(str(v)) for v in values)]) + ")")
+    ids = ", ".join(literal(offer.offer_id) for offer in by_hand)
+    of_table = f"SELECT {columns} FROM offers WHERE offer_id NOT IN ({ids})"
+    return f"{of_table} UNION ALL SELECT * FROM (VALUES {', '.join(rows)}) AS by_hand({columns})"
+
+
+def view_name(table: Table) -> str:
+    return table.name.replace(".", "_")
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def files(workspace: Workspace, table: Table) -> list[Path]:
+    return sorted((workspace.lake / table.folder).glob("**/*.parquet"))
+
+
+def _reader(paths: list[Path]) -> str:
+    names = ", ".join(literal(glob.escape(str(path))) for path in paths)
+    return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+
+
+def select(workspace: Workspace, table: Table, paths: list[Path] | None = None) -> str:
+    """SQL that reads all rows of a table, with `imported_at`.
+
+    Columns that older files lack are NULL, as are values that are not of the type which is declared by now.
+    """
+    columns = ", ".join(f"TRY_CAST({quoted(field.name)} AS {field.sql_type}) AS {quoted(field.name)}" for field in table.fields)
+    empty = ", ".join(f"NULL AS {quoted(field.name)}" for field in table.fields)
+    shape = f"SELECT {empty}, NULL::TIMESTAMPTZ AS imported_at WHERE false"
+    paths = files(workspace, table) if paths is None else paths
+    rows = f"{shape} UNION ALL BY NAME SELECT * FROM {_reader(paths)}" if paths else shape
+    return f"SELECT {columns}, imported_at FROM ({rows})"
+
+
+def lacking(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> set[str]:
+    """Names of the table's columns that were declared after some of its files were written, or had another type then."""
+    paths = files(workspace, table)
+    if not paths:
+        return set()
+    names = ", ".join(literal(glob.escape(str(path))) for path in paths)
+    in_files = dict(con.execute(f"SELECT name, count(DISTINCT file_name) FROM parquet_schema([{names}]) GROUP BY name").fetchall())
+    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE SELECT * FROM {_reader(paths)}").fetchall()}
+    declared = {row[0]: row[1] for row in con.execute(f"DESCRIBE {select(workspace, table, [])}").fetchall()}
+    return {field.name for field in table.fields if in_files.get(field.name, 0) < len(paths) or types[field.name] != declared[field.name]}
+
+
+def current(workspace: Workspace, table: Table) -> str:
+    """SQL that reads the valid rows of a table: of versions with the same key, the one imported last."""
+    rows = select(workspace, table)
+    if not table.versioned:
+        return rows
+    key = ", ".join(quoted(name) for name in table.key)
+    return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY imported_at DESC) = 1"
+
+
+def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows: str, name: str) -> int:
+    """Write a temporary table into the lake as new files called `name`, by day, each row stamped with the moment of the import.
+
+    Files are written aside and moved in one by one. A crash leaves some of them: the repeated import finds their rows in the
+    lake and adds the rest.
+
+    Returns:
+        Number of rows written.
+    """
+    aside = workspace.data / "aside" / table.folder.replace("/", "-")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    # Later than all that is there, whatever the clock did: the latest version of a row is the one that holds.
+    latest = f"greatest(now(), (SELECT max(imported_at) + to_microseconds(1) FROM ({select(workspace, table)})))"
+    stamped = f"SELECT *, {latest if table.versioned else 'now()'} AS imported_at FROM {rows}"
+    if table.time is None:
+        options = "FORMAT parquet, COMPRESSION zstd"
+        written = con.execute(f"COPY ({stamped}) TO {literal(str(aside / f'{name}.parquet'))} ({options})").fetchone()
+    else:
+        by_day = f"SELECT *, make_timestamp(epoch_us({quoted(table.time)}))::DATE AS day FROM ({stamped}) ORDER BY day"
+        options = f"FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN {literal(name + '-{i}')}"
+        written = con.execute(f"COPY ({by_day}) TO {literal(str(aside))} ({options})").fetchone()
+    count = int(written[0]) if written else 0
+    for file in sorted(aside.glob("**/*.parquet")) if count else []:
+        place = workspace.lake / table.folder / file.relative_to(aside)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as handle:
+            os.fsync(handle)
+        file.replace(place)
+    shutil.rmtree(aside)
+    return count

@@ -1,0 +1,98 @@
+"""The offers of a workspace, from its table and from `offers.yaml`, and the catalogue file that serving reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from features.catalogue import OFFERS_MAX
+from features.failures import Failure
+from features.files import write_whole
+from features.formats import OfferEntry
+from features.timeline import Timeline, parse_moment, recorded
+from features.vocabulary import Offer
+from features.workspace import Workspace
+
+
+class TooManyOffers(Failure):
+    """More offers than a catalogue may hold."""
+
+
+def offers_of(workspace: Workspace) -> list[Offer]:
+    """All offers by id; one in `offers.yaml` replaces the table's of the same id.
+
+    Raises:
+        TooManyOffers: above `OFFERS_MAX`.
+    """
+    found = {offer.offer_id: offer for offer in _from_table(workspace)}
+    moved = recorded(workspace) or Timeline()
+    found.update((entry.offer_id, _from_entry(entry, moved)) for entry in workspace.offers.offers)
+    if len(found) > OFFERS_MAX:
+        raise TooManyOffers(f"expected at most {OFFERS_MAX} offers, got {len(found)}: remove those that are no longer valid")
+    return [found[offer_id] for offer_id in sorted(found)]
+
+
+def _from_table(workspace: Workspace) -> list[Offer]:
+    from features import lake
+
+    attributes = list(workspace.features.offer)
+    columns = ", ".join(map(lake.quoted, ["offer_id", "name", "value", "placements", *attributes]))
+    con = lake.connect(workspace)
+    rows = con.execute(f"SELECT epoch_us(valid_from), epoch_us(valid_until), {columns} FROM offers").fetchall()
+    con.close()
+    return [_from_row(workspace, attributes, row) for row in rows]
+
+
+def _from_row(workspace: Workspace, attributes: list[str], row: tuple[Any, ...]) -> Offer:
+    valid_from, valid_until, offer_id, name, value, placements, *values = row
+    return Offer(
+        offer_id=offer_id,
+        name=name or offer_id,
+        valid_from=valid_from,
+        valid_until=valid_until,
+        value=1.0 if value is None else value,
+        placements=tuple(placements or ()),
+        attributes={name: _plain(value) for name, value in zip(attributes, values, strict=True)},
+    )
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a number, a text or a list of texts; moments as seconds since 1970."""
+    if hasattr(value, "timestamp"):
+        return value.timestamp()
+    return float(value) if isinstance(value, (bool, int)) else value
+
+
+def _from_entry(entry: OfferEntry, moved: Timeline) -> Offer:
+    return Offer(
+        offer_id=entry.offer_id,
+        name=entry.name or entry.offer_id,
+        valid_from=None if entry.valid_from is None else moved.from_source(parse_moment(entry.valid_from)),
+        valid_until=None if entry.valid_until is None else moved.from_source(parse_moment(entry.valid_until)),
+        value=entry.value,
+        placements=entry.placements,
+        treatments=entry.treatments,
+        attributes=dict(entry.attributes),
+    )
+
+
+def catalogue_file(workspace: Workspace) -> Path:
+    return workspace.data / "catalogue.json"
+
+
+def write_catalogue(workspace: Workspace) -> int:
+    """Write the catalogue that serving reads; returns the number of offers."""
+    offers = offers_of(workspace)
+    write_whole(catalogue_file(workspace), msgspec.json.encode(offers))
+    return len(offers)
+
+
+def read_catalogue(file: Path) -> list[Offer]:
+    """The offers that serving knows; needs no database.
+
+    Raises:
+        FileNotFoundError, msgspec.MsgspecError: no catalogue was written, or it is damaged.
+    """
+    return msgspec.json.decode(file.read_bytes(), type=list[Offer])

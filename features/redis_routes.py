@@ -1,0 +1,137 @@
+"""Which node answers for a key: the only one there is, or the one that a cluster's slot map names."""
+
+from __future__ import annotations
+
+import asyncio
+from binascii import crc_hqx
+from typing import Protocol
+
+import hiredis
+
+from features.online import StoreUnavailable
+from features.redis_address import Address, Node, command, moved_to
+from features.redis_link import Link, Reply
+
+SLOTS = 16_384
+REFRESH_SECONDS = 0.5
+"""A cluster's slot map is not asked for more often than this."""
+
+
+class Routes(Protocol):
+    async def call(self, key: bytes, payload: bytes) -> Reply: ...
+
+    def close(self) -> None: ...
+
+
+def routes(address: Address, timeout_seconds: float) -> Routes:
+    """To be called on the event loop that will use it."""
+    return Cluster(address, timeout_seconds) if address.cluster else Single(address, timeout_seconds)
+
+
+class Single:
+    """One server."""
+
+    def __init__(self, address: Address, timeout_seconds: float) -> None:
+        self.link = Link(address.nodes[0], address, timeout_seconds)
+
+    async def call(self, key: bytes, payload: bytes) -> Reply:
+        return await self.link.call(payload)
+
+    def close(self) -> None:
+        self.link.close()
+
+
+class Cluster:
+    """A Redis Cluster: a link a node, made when needed. Follows MOVED and ASK once; a failed node makes it look for changes."""
+
+    def __init__(self, address: Address, timeout_seconds: float) -> None:
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._links: dict[Node, Link] = {}
+        self._slots: list[Node | None] = [None] * SLOTS
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refresh_at = 0.0
+
+    async def call(self, key: bytes, payload: bytes) -> Reply:
+        slot = slot_of(key)
+        node = self._slots[slot]
+        if node is None:
+            await self._refreshed()
+            node = self._slots[slot]
+            if node is None:
+                raise StoreUnavailable(f"no node of the online store's cluster serves slot {slot}")
+        try:
+            reply = await self._link(node).call(payload)
+        except StoreUnavailable:
+            self._refresh()
+            raise
+        if isinstance(reply, hiredis.ReplyError):
+            redirected = moved_to(reply, node)
+            if redirected is not None:
+                if str(reply).startswith("ASK "):
+                    link = self._link(redirected[1])
+                    asking = asyncio.ensure_future(link.call(command("ASKING")))
+                    answer = await link.call(payload)
+                    await asking
+                    return answer
+                self._slots[slot] = redirected[1]
+                self._refresh()
+                return await self._link(redirected[1]).call(payload)
+        return reply
+
+    def close(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        for link in self._links.values():
+            link.close()
+
+    def _link(self, node: Node) -> Link:
+        link = self._links.get(node)
+        if link is None:
+            link = self._links[node] = Link(node, self._address, self._timeout_seconds)
+        return link
+
+    def _refresh(self) -> asyncio.Task[None] | None:
+        loop = asyncio.get_running_loop()
+        if (self._refreshing is None or self._refreshing.done()) and loop.time() >= self._refresh_at:
+            self._refresh_at = loop.time() + REFRESH_SECONDS
+            self._refreshing = loop.create_task(self._ask_for_slots())
+        return self._refreshing
+
+    async def _refreshed(self) -> None:
+        refreshing = self._refresh()
+        if refreshing is not None and not refreshing.done():
+            # Shielded: a request that gives up must not stop what the others wait for.
+            try:
+                await asyncio.wait_for(asyncio.shield(refreshing), self._timeout_seconds)
+            except TimeoutError:
+                raise StoreUnavailable("the online store's cluster did not tell its nodes in time") from None
+
+    async def _ask_for_slots(self) -> None:
+        nodes = dict.fromkeys([*self._address.nodes, *(node for node in self._slots if node is not None)])
+        for node in nodes:
+            try:
+                reply = await self._link(node).call(command("CLUSTER", "SLOTS"))
+            except StoreUnavailable:
+                continue
+            if not isinstance(reply, list):
+                continue
+            slots: list[Node | None] = [None] * SLOTS
+            for first, last, master, *_ in reply:
+                serving = (master[0].decode() if master[0] else node[0], int(master[1]))
+                slots[first : last + 1] = [serving] * (last + 1 - first)
+            self._slots = slots
+            gone = set(self._links) - set(slots) - set(self._address.nodes)
+            for other in gone:
+                self._links.pop(other).close()
+            return
+
+
+def slot_of(key: bytes) -> int:
+    """CRC16 (XMODEM) of the key, or of what stands between its first braces; Redis Cluster specification."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS

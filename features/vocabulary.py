@@ -1,0 +1,114 @@
+"""The nouns that every room shares: offers, placements, requests, decisions.
+
+Frozen structs, decoded once at the edge and trusted inside. The class that is decoded from HTTP is the class that is
+written down and read by training. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+# Limits of one request; each is named with its unit last and quoted by the error that it causes.
+ID_CHARACTERS_MAX = 64
+LIMIT_OFFERS_MAX = 50
+EXCLUDED_OFFERS_MAX = 200
+CONTEXT_KEYS_MAX = 50
+CONTEXT_TEXT_CHARACTERS_MAX = 256
+CONTEXT_INTEGER_MAX = 2**53  # what a float64 column holds exactly
+
+# Ids are printable ASCII without blanks, quotes, or slashes: what is safe in a URL, a log line and a store key.
+# `(?!\n)` because Python's `$` also matches before a last newline; both forms mean the same in JSON Schema.
+ID_TEXT = "[A-Za-z0-9][A-Za-z0-9._:@+=|~-]*"
+ID_PATTERN = rf"^{ID_TEXT}$(?!\n)"
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$(?!\n)"
+
+Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
+OfferId = Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
+
+ContextText = Annotated[str, Meta(max_length=CONTEXT_TEXT_CHARACTERS_MAX)]
+ContextInteger = Annotated[int, Meta(ge=-CONTEXT_INTEGER_MAX, le=CONTEXT_INTEGER_MAX)]
+ContextValue = bool | ContextInteger | float | ContextText | None
+# Names are held against the declared context columns, which match `Name`: a pattern here would cost 0.3 us a key.
+ContextName = Annotated[str, Meta(min_length=1, max_length=64)]
+Context = Annotated[dict[ContextName, ContextValue], Meta(max_length=CONTEXT_KEYS_MAX)]
+
+ColumnKind = Literal["customer", "context", "offer", "pair"]
+"""Whose fact a column is: of the customer, the moment, the offer, or of customer and offer together."""
+
+Purpose = Annotated[str, Meta(min_length=1, max_length=40, pattern=NAME_PATTERN)]
+
+
+class Treatment(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How an offer looks in one channel; `payload` is handed to the frontend as it stands."""
+
+    channel: str = "any"
+    payload: dict[str, Any] = {}
+
+
+class Offer(Struct, frozen=True, omit_defaults=True):
+    """Something a business can propose.
+
+    `valid_from` and `valid_until` are microseconds since 1970 in UTC, the end exclusive; None is unbounded.
+    `value` is what one acceptance is worth to the business, in the workspace's currency.
+    `attributes` holds numbers, texts and lists of texts by the names that `features.yaml` declares; a time is seconds since 1970.
+    """
+
+    offer_id: OfferId
+    name: str = ""
+    valid_from: int | None = None
+    valid_until: int | None = None
+    value: float = 1.0
+    placements: tuple[str, ...] = ()
+    """Where it may be shown; empty is everywhere."""
+    treatments: tuple[Treatment, ...] = ()
+    attributes: dict[str, bool | float | str | list[str] | None] = {}
+
+
+class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a frontend asks: which offers, in which order, for this customer, here and now."""
+
+    customer_id: Id
+    placement: Name
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_OFFERS_MAX)] | None = None
+    """At most this many offers; the placement's own number when absent."""
+    context: Context = {}
+    exclude: Annotated[list[OfferId], Meta(max_length=EXCLUDED_OFFERS_MAX)] = []
+    explain: bool = False
+
+
+class RankedOffer(Struct, frozen=True):
+    """One offer of an answer. `score` orders the answer; `propensity` is a calibrated probability, 0 to 1."""
+
+    rank: int
+    offer_id: str
+    score: float
+    propensity: float
+    treatment: dict[str, Any]
+    reasons: tuple[str, ...] = ()
+
+
+class ModelStamp(Struct, frozen=True):
+    """Which model answered: registered name and version, and the digest of the bundle that served it."""
+
+    name: str
+    version: str
+    bundle: str
+
+
+class Decision(Struct, frozen=True, omit_defaults=False):
+    """The answer to one request. `considered` counts the offers that were eligible and therefore scored."""
+
+    decision_id: str
+    customer_id: str
+    placement: str
+    offers: list[RankedOffer]
+    model: ModelStamp
+    degraded: tuple[str, ...]
+    """Why the answer is less than it could be, from a closed set: see `docs/http-api.md`."""
+    considered: int
+    expires_at: str
+    explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET

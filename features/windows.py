@@ -1,0 +1,288 @@
+"""Windows: columns of customers at moments, computed by DuckDB over the lake, one customer bucket at a time.
+
+A window of 30 days at moment t holds the events with t - 30 days <= time < t: an event at the very moment does not count, so
+nothing that follows from a decision can be seen by it. Sums are exact: amounts are added as whole millionths, which makes the
+result independent of the order of events, of threads and of engines.
+
+For each view there is one query. Its rows are (entity, moment, scalars…, keys, values by key…), the offline table that Feast
+joins and materializes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from features import lake
+from features.buckets import bucket_of, map_buckets
+from features.formats import Range, Where
+from features.lake import literal, quoted
+from features.streams import offer_categories
+from features.tables import SQL_TYPES, stream_table
+from features.views import EVERYONE, Family, Measure, Scalar, View
+from features.workspace import Workspace
+
+KEYS_MAX = 5_000
+"""Keys that a family keeps for one customer; those with the latest events stay."""
+
+_MILLIONTHS = 1_000_000
+_SECOND = "date_trunc('second', {})"
+"""Stored moments are whole seconds: Feast's stores keep no more of them, and a column must be the same in all."""
+
+
+def entity_key(view: View) -> str:
+    return "customer_id" if view.entity == "customer" else "everyone_id"
+
+
+def offline_file(workspace: Workspace, view: View, bucket: int) -> Path:
+    return workspace.offline / view.name / f"bucket-{bucket:04d}.parquet"
+
+
+def condition(where: Where, event: str = "e") -> str:
+    """SQL of a `where`; TRUE when it is empty."""
+    parts = ["TRUE"]
+    for field, wanted in where.items():
+        column = f"{event}.{quoted(field)}"
+        if isinstance(wanted, Range):
+            if wanted.minimum is not None:
+                parts.append(f"{column} >= '{wanted.minimum!r}'::DOUBLE")
+            if wanted.below is not None:
+                parts.append(f"{column} < '{wanted.below!r}'::DOUBLE")
+        else:
+            values = [wanted] if isinstance(wanted, str) else wanted
+            parts.append(f"{column} IN ({', '.join(map(literal, values))})")
+    return " AND ".join(parts)
+
+
+def _within(seconds: int | None) -> str:
+    return "TRUE" if seconds is None else f"e.time >= m.moment - to_seconds({seconds})"
+
+
+def _exact_sum(column: str, filters: str) -> str:
+    return f"sum(CAST(round({column} * {_MILLIONTHS}) AS HUGEINT)) FILTER ({filters})::DOUBLE / {_MILLIONTHS}"
+
+
+def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whole: Where | None = None) -> str:
+    """SQL of one aggregate over the joined events `e` at the moments `m`; NULL where no event counts.
+
+    An event whose number is NULL counts as an event; sums, means and extremes pass over it.
+    """
+    window = f"WHERE e.time IS NOT NULL AND {_within(seconds)}"
+    filters = f"{window} AND {condition(where)}"
+    column = f"e.{quoted(of)}" if of else ""
+    if kind == "count":
+        sql = f"nullif(count(e.time) FILTER ({filters}), 0)"
+    elif kind == "sum":
+        sql = _exact_sum(column, filters)
+    elif kind == "mean":
+        sql = f"({_exact_sum(column, filters)}) / nullif(count({column}) FILTER ({filters}), 0)"
+    elif kind in ("min", "max"):
+        sql = f"{kind}({column}) FILTER ({filters})"
+    elif kind == "last":
+        sql = f"arg_max({column}, (e.time, {column})) FILTER ({filters} AND {column} IS NOT NULL)"
+    elif kind == "distinct":
+        sql = f"nullif(count(DISTINCT {column}) FILTER ({filters}), 0)"
+    elif kind == "days_since":
+        sql = f"max(e.time) FILTER ({filters})"
+    elif kind == "share":
+        everything = f"{window} AND {condition(whole or {})}"
+        if of:
+            part, whole = _exact_sum(column, filters), _exact_sum(column, everything)
+            sql = f"coalesce({part}, 0) / nullif({whole}, 0)"
+        else:
+            sql = f"count(e.time) FILTER ({filters})::DOUBLE / nullif(count(e.time) FILTER ({everything}), 0)"
+    else:
+        raise ValueError(f"expected an aggregate, got {kind!r}")
+    return sql
+
+
+def events_query(workspace: Workspace, stream: str) -> str:
+    """SQL of a stream's events; built-in streams get the categories of their offers."""
+    view = quoted(stream_table(stream).replace(".", "_"))
+    given = offer_categories(workspace.features)
+    if stream not in ("decisions", "outcomes") or not given:
+        return f"SELECT * FROM {view}"
+    columns = ", ".join(f"o.{quoted(attribute)} AS {quoted(name)}" for name, attribute in given.items())
+    return f"SELECT r.*, {columns} FROM {view} r LEFT JOIN {lake.ALL_OFFERS} o USING (offer_id)"
+
+
+def attributes_query(view: View) -> str:
+    """The customer's attributes as they were at each moment: those of a moment are valid at it."""
+    columns = ", ".join(f"{_or_zero(f'c.{quoted(scalar.name)}', scalar)} AS {quoted(scalar.name)}" for scalar in view.scalars)
+    return (
+        f"SELECT m.customer_id, m.moment AS event_timestamp, {columns} "
+        "FROM moments m ASOF JOIN customers c ON c.customer_id = m.customer_id AND c.valid_from <= m.moment"
+    )
+
+
+def _or_zero(sql: str, scalar: Scalar) -> str:
+    zero = "false" if scalar.dtype == "boolean" else "0"
+    return f"coalesce({sql}, {zero})" if scalar.zero else sql
+
+
+def customer_query(view: View) -> str:
+    """Scalars and families of one stream, at each moment of each customer."""
+    values = [(s, aggregate(s.aggregate, s.of, s.window_seconds, s.where, s.whole)) for s in view.scalars]
+    scalars = [f"{_or_zero(sql, scalar)} AS {quoted(scalar.name)}" for scalar, sql in values]
+    base = (
+        f"SELECT m.customer_id, m.moment AS event_timestamp{''.join(', ' + s for s in scalars)} "
+        "FROM moments m LEFT JOIN events e ON e.customer_id = m.customer_id AND e.time < m.moment GROUP BY ALL"
+    )
+    joins = []
+    for number, family in enumerate(view.families):
+        on = f"f{number}.customer_id = b.customer_id AND f{number}.moment = b.event_timestamp"
+        joins.append(f"LEFT JOIN ({_family_query(family)}) f{number} ON {on}")
+    lists = "".join(", " + column for number, family in enumerate(view.families) for column in _lists(family, f"f{number}"))
+    return f"SELECT b.*{lists} FROM ({base}) b {' '.join(joins)}"
+
+
+def _lists(family: Family, alias: str) -> list[str]:
+    """The list columns of a family; a customer without any key has empty lists, which are known to be empty."""
+    columns = [f"coalesce({alias}.keys, []::VARCHAR[]) AS {quoted(family.keys_field)}"]
+    columns += [f"coalesce({alias}.{quoted(m.name)}, []::DOUBLE[]) AS {quoted(family.field(m))}" for m in family.measures]
+    return columns
+
+
+def _measure(measure: Measure) -> str:
+    sql = aggregate(measure.aggregate, measure.of, measure.window_seconds, measure.where)
+    return f"epoch({_SECOND.format(sql)})" if measure.aggregate == "days_since" else f"({sql})::DOUBLE"
+
+
+def _present(family: Family) -> str:
+    """Keys that are kept: those with a value in any measure, be it zero."""
+    return " OR ".join(f"{quoted(measure.name)} IS NOT NULL" for measure in family.measures)
+
+
+def _family_query(family: Family) -> str:
+    key = f"e.{quoted(family.key)}"
+    measures = ", ".join(f"{_measure(m)} AS {quoted(m.name)}" for m in family.measures)
+    lists = ", ".join(f"list({quoted(m.name)} ORDER BY key) AS {quoted(m.name)}" for m in family.measures)
+    return (
+        f"SELECT customer_id, moment, list(key ORDER BY key) AS keys, {lists} FROM ("
+        f"SELECT m.customer_id, m.moment, {key} AS key, max(e.time) AS latest, {measures} "
+        f"FROM moments m JOIN events e ON e.customer_id = m.customer_id AND e.time < m.moment WHERE {key} IS NOT NULL GROUP BY 1, 2, 3 "
+        f"QUALIFY row_number() OVER (PARTITION BY m.customer_id, m.moment ORDER BY latest DESC, key) <= {KEYS_MAX}"
+        f") WHERE {_present(family)} GROUP BY ALL"
+    )
+
+
+def everyone_query(view: View) -> str:
+    """Families over the events of everybody at midnights: events are first folded into days, of which any window is a sum."""
+    parts = []
+    for family in view.families:
+        key = f"e.{quoted(family.key)}"
+        tiles, finals = [], []
+        for measure in family.measures:
+            tile, final = _tile(measure)
+            tiles.append(f"{tile} AS {quoted(measure.name)}")
+            finals.append(f"{final} AS {quoted(measure.name)}")
+        lists = ", ".join(f"list({quoted(m.name)} ORDER BY key) AS {quoted(m.name)}" for m in family.measures)
+        parts.append(
+            f"(SELECT moment, list(key ORDER BY key) AS keys, {lists} FROM ("
+            f"SELECT m.moment, t.key, {', '.join(finals)} FROM moments m JOIN ("
+            f"SELECT date_trunc('day', e.time) AS day, {key} AS key, {', '.join(tiles)} FROM events e WHERE {key} IS NOT NULL GROUP BY ALL"
+            f") t ON t.day < m.moment GROUP BY ALL) WHERE {_present(family)} GROUP BY ALL)"
+        )
+    joins = " ".join(f"LEFT JOIN {part} f{number} ON f{number}.moment = m.moment" for number, part in enumerate(parts))
+    lists = ", ".join(column for number, family in enumerate(view.families) for column in _lists(family, f"f{number}"))
+    return f"SELECT {literal(EVERYONE)} AS everyone_id, m.moment AS event_timestamp, {lists} FROM moments m {joins}"
+
+
+def _tile(measure: Measure) -> tuple[str, str]:
+    """SQL of a measure within one day, and over the days of its window."""
+    window = "TRUE" if measure.window_seconds is None else f"t.day >= m.moment - to_seconds({measure.window_seconds})"
+    filters, column = f"WHERE {condition(measure.where)}", f"e.{quoted(measure.of)}" if measure.of else ""
+    name = f"t.{quoted(measure.name)}"
+    if measure.aggregate == "count":
+        return f"nullif(count(*) FILTER ({filters}), 0)", f"sum({name}) FILTER (WHERE {window})::DOUBLE"
+    if measure.aggregate == "sum":
+        tile = f"sum(CAST(round({column} * {_MILLIONTHS}) AS HUGEINT)) FILTER ({filters})"
+        return tile, f"sum({name}) FILTER (WHERE {window})::DOUBLE / {_MILLIONTHS}"
+    if measure.aggregate == "days_since":
+        latest = _SECOND.format(f"max(e.time) FILTER ({filters})")
+        return f"epoch({latest})", f"max({name}) FILTER (WHERE {window})"
+    return f"{measure.aggregate}({column}) FILTER ({filters})", f"{measure.aggregate}({name}) FILTER (WHERE {window})"
+
+
+def moments_of(con: duckdb.DuckDBPyConnection, now: int) -> pa.Table:
+    """When columns are needed: for each customer with a decision its moment, and for every customer now."""
+    stamp = f"make_timestamptz({now}::BIGINT)"
+    return con.sql(
+        f"""
+        SELECT DISTINCT customer_id, moment FROM (
+            SELECT customer_id, time AS moment FROM decisions WHERE time <= {stamp}
+            UNION ALL SELECT customer_id, {stamp} FROM ({_customers(con)})
+        ) ORDER BY customer_id, moment
+        """
+    ).to_arrow_table()
+
+
+def _customers(con: duckdb.DuckDBPyConnection) -> str:
+    """Everyone with a row anywhere: a customer needs no attributes to be known."""
+    views = [row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
+    tables = [name for name in views if name in ("customers", "decisions", "outcomes") or name.startswith("streams_")]
+    return " UNION ".join(f"SELECT customer_id FROM {quoted(name)}" for name in tables)
+
+
+def compute(workspace: Workspace, now: int) -> dict[str, int]:
+    """Compute all views at all moments and write the offline tables.
+
+    Args:
+        now: microseconds since 1970; the moment of the rows that are materialized.
+
+    Returns:
+        Rows written, by view.
+    """
+    con = lake.connect(workspace)
+    moments = moments_of(con, now)
+    buckets = workspace.settings.buckets
+    customers = moments.column("customer_id").combine_chunks().dictionary_encode()
+    bucket = np.array([bucket_of(customer, buckets) for customer in customers.dictionary.to_pylist()], np.int32)
+    moments = moments.append_column("bucket", pa.array(bucket[customers.indices.to_numpy()]))
+    con.register("all_moments", moments)
+    aside = workspace.data / "aside" / "offline"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    written = dict.fromkeys((view.name for view in workspace.views), 0)
+    customer_views = [view for view in workspace.views if view.entity == "customer"]
+
+    def one_bucket(number: int) -> None:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE moments AS SELECT customer_id, moment FROM all_moments WHERE bucket = {number}")
+        for view in customer_views:
+            if view.stream is None:
+                query = attributes_query(view)
+            else:
+                only = "WHERE customer_id IN (SELECT customer_id FROM moments)"
+                con.execute(f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM ({events_query(workspace, view.stream)}) {only}")
+                query = customer_query(view)
+            written[view.name] += _write(con, view, query, now, aside / view.name / offline_file(workspace, view, number).name)
+
+    for _ in map_buckets(one_bucket, buckets):
+        pass
+    con.execute("CREATE OR REPLACE TEMP TABLE moments AS SELECT DISTINCT date_trunc('day', moment) AS moment FROM all_moments")
+    for view in workspace.views:
+        if view.entity == "everyone" and view.stream is not None:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE events AS {events_query(workspace, view.stream)}")
+            written[view.name] = _write(con, view, everyone_query(view), now, aside / view.name / offline_file(workspace, view, 0).name)
+    con.close()
+    shutil.rmtree(workspace.offline, ignore_errors=True)
+    workspace.offline.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(workspace.offline)
+    return written
+
+
+def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: int, place: Path) -> int:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    casts = ", ".join(_cast(name, dtype) for name, dtype in view.fields)
+    rows = f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM ({query})"
+    result = con.execute(f"COPY ({rows}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    return int(result[0]) if result else 0
+
+
+def _cast(name: str, dtype: str) -> str:
+    value = _SECOND.format(quoted(name)) if dtype == "time" else quoted(name)
+    return f"{value}::{SQL_TYPES.get(dtype, 'DOUBLE[]')} AS {quoted(name)}"

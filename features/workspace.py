@@ -1,0 +1,124 @@
+"""A workspace: the folder that describes one business. Loading it checks it; a loaded one can be trusted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from features.columns import Contract, contract_of
+from features.documents import BadWorkspace, Document, Fault
+from features.formats import FeaturesFile, ModelFile, OffersFile, PoliciesFile, Source, WorkspaceFile
+from features.views import View, views_of
+
+FILES: dict[str, Any] = {
+    "workspace.yaml": WorkspaceFile,
+    "features.yaml": FeaturesFile,
+    "offers.yaml": OffersFile,
+    "policies.yaml": PoliciesFile,
+    "model.yaml": ModelFile,
+}
+OPTIONAL_FILES = ("policies.yaml",)
+"""Files that may be absent, which is the same as empty."""
+LATER_FILES = ("experiments.yaml",)
+"""Files that a workspace may have in a later version; today they would be silently without effect, so they are refused."""
+
+ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One business: its files as structs, and the places where what is made of them is kept."""
+
+    folder: Path
+    settings: WorkspaceFile
+    features: FeaturesFile
+    offers: OffersFile
+    policies: PoliciesFile
+    model: ModelFile
+    documents: dict[str, Document]
+
+    @cached_property
+    def data(self) -> Path:
+        """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it again."""
+        return self.folder / self.settings.data
+
+    @property
+    def lake(self) -> Path:
+        return self.data / "lake"
+
+    @property
+    def offline(self) -> Path:
+        return self.data / "offline"
+
+    @property
+    def online(self) -> Path:
+        return self.data / "online"
+
+    @property
+    def bundles(self) -> Path:
+        return self.data / "bundles"
+
+    @property
+    def project(self) -> str:
+        """The workspace's name as Feast spells it; part of the keys of a Redis store."""
+        return self.settings.name.replace("-", "_")
+
+    @property
+    def online_url(self) -> str:
+        """The store that serving reads; the environment may name another than the file, for one workspace in several places."""
+        return os.environ.get(ONLINE_URL_VARIABLE) or self.settings.stores.online.url
+
+    @cached_property
+    def views(self) -> tuple[View, ...]:
+        return views_of(self.features)
+
+    @cached_property
+    def contract(self) -> Contract:
+        return contract_of(self.features, self.model.leave_out)
+
+    def source(self, table: str) -> Source | None:
+        """Where a canonical table or, as `streams.<name>`, an event stream comes from."""
+        sources = self.settings.sources
+        found = sources.streams.get(table.removeprefix("streams.")) if table.startswith("streams.") else getattr(sources, table)
+        return Source(found) if isinstance(found, str) else found
+
+
+def load(folder: Path, *, sources: bool = True) -> Workspace:
+    """Read and cross-check a workspace.
+
+    Args:
+        sources: whether the files that it imports must be there; a server needs only what was made of them.
+
+    Raises:
+        BadWorkspace: with every fault that was found: file, line, path, expected, got, and the way out.
+    """
+    from features.check import faults_of
+
+    if not (folder / "workspace.yaml").is_file():
+        remedy = "Name a folder with -w DIR, or make one with `opportune init DIR`."
+        raise BadWorkspace([Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)])
+    folder = folder.resolve()  # other processes, Feast's among them, read our files from other places
+    documents: dict[str, Document] = {}
+    parsed: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, kind in FILES.items():
+        file = folder / name
+        try:
+            absent = name in OPTIONAL_FILES and not file.exists()
+            documents[name] = Document(file, name, "" if absent else None)
+            parsed[name] = documents[name].convert(kind)
+        except BadWorkspace as bad:
+            faults += bad.faults
+    later = [name for name in LATER_FILES if (folder / name).exists()]
+    faults += [Fault(name, "$", "no such file in this version", "the file", remedy="Remove it.") for name in later]
+    if faults:
+        raise BadWorkspace(faults)
+    settings, features, offers, policies, model = (parsed[name] for name in FILES)
+    workspace = Workspace(folder, settings, features, offers, policies, model, documents)
+    faults = faults_of(workspace, sources=sources)
+    if faults:
+        raise BadWorkspace(faults)
+    return workspace

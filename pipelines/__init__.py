@@ -1,0 +1,1 @@
+"""The verbs that move data between the rooms: the command `opportune`."""

@@ -1,0 +1,105 @@
+"""Verbs about a workspace and its data: init, check, import, features, materialize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.moments import now
+from features.workspace import Workspace, load
+from pipelines import show, steps
+from pipelines.importing import Report
+
+Folder = Annotated[Path, typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+HERE = Path()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command(epilog="Example: [bold]opportune init shop[/bold]")(init)
+    app.command(epilog="Example: [bold]opportune check -w examples/grocery[/bold]")(check)
+    app.command("import", epilog="Example: [bold]opportune import -w examples/grocery --json[/bold]")(import_)
+    app.command(epilog="Example: [bold]opportune features -w examples/grocery[/bold]")(features)
+    app.command(epilog="Example: [bold]opportune materialize -w examples/grocery[/bold]")(materialize)
+
+
+def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")]) -> None:
+    """Write a commented workspace to start from."""
+    from pipelines.starter import write_starter
+
+    files = write_starter(folder)
+    show.out.print(f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]", highlight=False)
+
+
+def check(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Cross-check all files of a workspace; every fault is shown with file, line, and the way out."""
+    found = load(workspace)
+    facts = {
+        "workspace": found.settings.name,
+        "sources": sum(found.source(name) is not None for name in ("customers", "offers", "decisions", "outcomes"))
+        + len(found.settings.sources.streams),
+        "views": len(found.views),
+        "columns": len(found.contract.columns),
+        "placements": len(found.offers.placements),
+        "contract": found.contract.fingerprint,
+    }
+    if json:
+        show.as_json(facts)
+    else:
+        show.out.print(f"{found.settings.name}: no faults", highlight=False)
+        show.table("", ["part", "number"], [[name, facts[name]] for name in ("sources", "views", "columns", "placements")])
+
+
+def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Read the workspace's tables into the lake; may be repeated, nothing is stored twice."""
+    found = load(workspace)
+    with steps.alone(found), show.progress("import") as tell:
+        reports = steps.import_tables(found, now(), lambda table: tell(table, None))
+    if json:
+        show.as_json(reports)
+    else:
+        print_reports(reports)
+
+
+def print_reports(reports: list[Report]) -> None:
+    """What became of the rows of each table."""
+    rows = [[r.table, r.read, r.stored, r.duplicate, sum(r.refused.values()), (r.first or "")[:10], (r.last or "")[:10]] for r in reports]
+    show.table("Imported", ["table", "read", "stored", "duplicate", "refused", "from", "to"], rows)
+    for report in reports:
+        for reason, count in report.refused.items():
+            show.out.print(f"  refused in {report.table}: {count:,} rows: {reason}", highlight=False)
+
+
+def features(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Compute all windows at all moments that training needs, and now."""
+    found = load(workspace)
+    with steps.alone(found), show.progress("features") as tell:
+        tell("windows", None)
+        written = steps.compute_features(found, now())
+    _counted(found, written, json)
+
+
+def _counted(workspace: Workspace, written: dict[str, int], json: bool) -> None:
+    if json:
+        show.as_json(written)
+    else:
+        fields = {view.name: len(view.fields) for view in workspace.views}
+        show.table("Computed", ["view", "rows", "fields"], [[name, count, fields[name]] for name, count in written.items()])
+
+
+def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Bring the newest rows into the online store, and read a sample back."""
+    found = load(workspace)
+    with steps.alone(found), show.progress("materialize") as tell:
+        if not steps.is_computed(found):
+            tell("windows", None)
+            steps.compute_features(found, now())
+        tell("online store", None)
+        compared = steps.materialize(found)
+    if json:
+        show.as_json({"compared": compared, "store": found.online_url})
+    else:
+        show.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)

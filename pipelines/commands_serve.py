@@ -1,0 +1,232 @@
+"""Verbs about serving: up, serve, decide, key."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from features.moments import now
+from features.vocabulary import DecisionRequest
+from features.workspace import Workspace, load
+from pipelines import show, steps
+from pipelines.commands_data import HERE, AsJson, Folder
+from pipelines.processes import Running
+
+Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
+Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
+Host = Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs keys.")]
+
+key_app = typer.Typer(help="Keys of the HTTP API.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command(epilog="Example: [bold]opportune up -w examples/grocery --workers 2[/bold]")(up)
+    app.command(epilog="Example: [bold]opportune serve -w examples/grocery --port 3000[/bold]")(serve)
+    app.command(epilog="Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]")(decide)
+    app.add_typer(key_app, name="key")
+
+
+def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+    """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
+    _require_safe(host)
+    found = load(workspace)
+    with steps.alone(found):
+        _prepare(found)
+    _serve(found, workspace, port, workers, host, background=True)
+
+
+def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+    """Serve what was published, and nothing else, until Ctrl-C."""
+    _require_safe(host)
+    _serve(load(workspace, sources=False), workspace, port, workers, host, background=False)
+
+
+def _require_safe(host: str) -> None:
+    from serving.keys import Keys, require_safe_bind
+
+    require_safe_bind(host, Keys.from_environment())
+
+
+def _prepare(workspace: Workspace) -> None:
+    """The steps that are missing, each told of when it is done."""
+    from pipelines.publishing import publish, serving_version
+
+    with show.progress(workspace.settings.name) as tell:
+        if not steps.is_imported(workspace):
+            reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
+            _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
+            for report in reports:
+                for reason, count in report.refused.items():
+                    _done(f"refused {count:,} rows of {report.table}: {reason}")
+        if not steps.is_computed(workspace):
+            tell("windows at every moment that training needs", None)
+            written = steps.compute_features(workspace, now())
+            _done(f"computed {sum(written.values()):,} rows of {len(written)} views")
+        if not steps.is_materialized(workspace):
+            tell("online store", None)
+            _done(f"filled the online store; {steps.materialize(workspace)} customers read back, all equal")
+        if serving_version(workspace) is None:
+            _train_and_publish(workspace, tell, publish)
+
+
+def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> None:
+    from training import registry
+    from training.bundle import BadBundle
+    from training.train import train
+
+    with steps.quiet_warnings():
+        version = registry.version_of(workspace, registry.CHAMPION)
+        if version is not None:
+            try:
+                publish(workspace, version)
+            except BadBundle as refused:
+                _done(f"version {version} cannot serve: {refused}")
+                version = None
+        if version is None:
+            trained = train(workspace, now(), tell)
+            mrr, rivals = trained.report["model"]["mrr"], trained.report["baselines"]
+            _done(f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f}, random {rivals['random']['mrr']:.3f})")
+            if not trained.promoted:
+                raise BadBundle(f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates.")
+            version = trained.version
+            tell("verify and publish", None)
+            publish(workspace, version)
+    _done(f"published version {version}")
+
+
+def _done(text: str) -> None:
+    show.err.print(f"[green]✓[/green] {text}", highlight=False)
+
+
+def _serve(workspace: Workspace, shown: Path, port: int, workers: int, host: str, *, background: bool) -> None:
+    running = Running(workspace, port, host)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with show.progress("start") as tell:
+            tell("server", None)
+            running.start_server(workers)
+            if background:
+                running.start_worker()
+            running.wait_ready()
+        _greet(workspace, shown, running)
+        running.wait()
+    except (KeyboardInterrupt, SystemExit):
+        show.err.print("stopping; the data stays for the next start", highlight=False)
+    finally:
+        running.stop()
+
+
+def _greet(workspace: Workspace, shown: Path, running: Running) -> None:
+    """What to try next, with customers for whom there is something to see."""
+    placement = next(iter(workspace.offers.placements))
+    customers = _interesting(workspace, running, placement)
+    base = f"http://{running.host}:{running.port}"
+    body = f'{{"customer_id":"{customers[0]}","placement":"{placement}","limit":3}}'
+    lines = [
+        f"[bold green]Serving[/bold green] {workspace.settings.name} on {base} (logs in {workspace.settings.data}/logs)",
+        "",
+        "Ask for offers:",
+        f"  curl -s {base}/v1/decisions -H 'content-type: application/json' -d '{body}'",
+        "See why:",
+        f"  opportune decide -w {shown} --customer {customers[0]} --placement {placement} --explain",
+    ]
+    if len(customers) > 1:
+        lines += ["Another customer, other offers:", f"  opportune decide -w {shown} --customer {customers[1]} --placement {placement}"]
+    lines += ["Look at the training run:", f"  mlflow ui --backend-store-uri $(opportune registry -w {shown})", "", "Ctrl-C stops."]
+    for line in lines:
+        show.out.print(line.replace("[", "\\[") if "curl" in line else line, highlight=False)
+
+
+def _interesting(workspace: Workspace, running: Running, placement: str) -> list[str]:
+    """Up to two customers whose answers are not empty and differ."""
+    import msgspec
+
+    seen: dict[str, str] = {}
+    for customer in _sampled(workspace):
+        status, answer = running.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": placement})
+        if status != 200:
+            continue
+        offers = [offer["offer_id"] for offer in msgspec.json.decode(answer)["offers"]]
+        if offers and str(offers) not in seen.values():
+            seen[customer] = str(offers)
+        if len(seen) == 2:
+            break
+    return list(seen) or ["somebody"]
+
+
+def _sampled(workspace: Workspace) -> list[str]:
+    """Some customers of the last decisions: they are likely to have offers now."""
+    from features import lake
+
+    con = lake.connect(workspace)
+    rows = con.execute(
+        "SELECT customer_id FROM (SELECT customer_id, max(time) AS latest FROM decisions GROUP BY customer_id) ORDER BY latest DESC, customer_id LIMIT 100"
+    ).fetchall()
+    con.close()
+    return [str(row[0]) for row in rows]
+
+
+def decide(
+    customer: Annotated[str, typer.Option(help="Id of the customer.")],
+    placement: Annotated[str, typer.Option(help="Where the offers are to be shown.")],
+    workspace: Folder = HERE,
+    limit: Annotated[int | None, typer.Option(help="At most so many offers.", min=1, max=50)] = None,
+    context: Annotated[list[str] | None, typer.Option(help="A fact of the moment, as name=value; may be repeated.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how the answer came about.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Decide for one customer, here and now, by the same code as the server, and print it."""
+    import msgspec
+
+    from pipelines.deciding import decide_once, print_decision
+
+    found = load(workspace, sources=False)
+    facts = dict(_fact(found, text) for text in context or [])
+    try:
+        request = msgspec.convert(
+            {"customer_id": customer, "placement": placement, "limit": limit, "context": facts, "explain": explain}, DecisionRequest
+        )
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(str(error)) from error
+    decision = asyncio.run(decide_once(found, request))
+    if json:
+        show.as_json(decision)
+    else:
+        print_decision(found, decision)
+
+
+def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    column = workspace.features.context.get(name)
+    if not separator or column is None:
+        known = ", ".join(workspace.features.context) or "none"
+        raise typer.BadParameter(f"expected name=value with a declared name ({known}), got {text!r}", param_hint="--context")
+    if column.dtype == "category":
+        return name, value
+    if column.dtype == "boolean":
+        return name, {"true": True, "false": False}.get(value, value)
+    try:
+        return name, int(value) if column.dtype == "integer" else float(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"expected a {column.dtype} for {name}, got {value!r}", param_hint="--context") from error
+
+
+@key_app.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")
+def key_new(
+    name: Annotated[str, typer.Argument(help="Who will use it: lower case letters, digits, - and _.")],
+    role: Annotated[list[str], typer.Option(help="decide, events, experiments or admin; may be repeated.")],
+) -> None:
+    """Make a key: it is shown once, the entry for the key file holds only its hash."""
+    from serving.keys import FILE_VARIABLE, entry_yaml, new_key
+
+    key, entry = new_key(name, tuple(role))  # type: ignore[arg-type]
+    show.err.print("The key, shown this once:", highlight=False)
+    show.out.out(key)
+    show.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)
+    show.err.out(entry_yaml(entry))

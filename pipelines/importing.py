@@ -1,0 +1,220 @@
+"""`opportune import`: the business's own files into the lake, checked row by row, as often as one likes.
+
+A row is stored, refused with a reason, or a duplicate; the three add up to the rows read, or the import fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import msgspec
+
+from features import lake, timeline
+from features.files import digest_of, locked, write_whole
+from features.formats import Source
+from features.lake import literal, quoted
+from features.moments import rfc3339
+from features.tables import Table, tables_of
+from features.timeline import Timeline
+from features.workspace import Workspace
+from pipelines.judging import judge
+from pipelines.source_files import BadTable as BadTable
+from pipelines.source_files import files_of, read
+
+
+class Report(msgspec.Struct):
+    """What became of the rows of one table."""
+
+    table: str
+    files: list[str]
+    read: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    first: str | None = None
+    last: str | None = None
+    ignored: list[str] = msgspec.field(default_factory=list)
+    """Columns of the files that the table has no use for."""
+
+    @property
+    def conserved(self) -> bool:
+        return self.read == self.stored + self.duplicate + sum(self.refused.values())
+
+
+def import_all(workspace: Workspace, now: int, progress: Callable[[str], None] = lambda _: None) -> list[Report]:
+    """Import every table that the workspace names a source for.
+
+    Args:
+        now: microseconds since 1970.
+        progress: told the name of each table before it is read.
+
+    Raises:
+        BadTable: a file is missing, unreadable, or lacks a required column.
+    """
+    with locked(workspace.data / "import.lock"):
+        moved = timeline.of(workspace, now)
+        reports = []
+        for table in tables_of(workspace).values():
+            source = workspace.source(table.name)
+            if source is not None:
+                progress(table.name)
+                reports.append(import_table(workspace, table, source, moved, now))
+        summary = {"at": rfc3339(now), "offset_weeks": moved.weeks, "tables": reports}
+        write_whole(workspace.data / "imports.json", msgspec.json.encode(summary))
+    return reports
+
+
+def import_table(workspace: Workspace, table: Table, source: Source, moved: Timeline, now: int) -> Report:
+    """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
+    files = files_of(workspace, table, source)
+    shown = [str(file.relative_to(workspace.folder)) if file.is_relative_to(workspace.folder) else str(file) for file in files]
+    stamp = _stamp(table, source, moved, files)
+    report = _repeated(workspace, table, stamp)
+    if report is not None:
+        return msgspec.structs.replace(report, files=shown)
+    report = Report(table.name, shown)
+    con = lake.connect(workspace)
+    try:
+        con.execute("SET preserve_insertion_order = true")  # of several rows with one key the order decides
+        report.ignored = read(con, table, source, files)
+        judge(con, workspace, table, moved, now)
+        _refuse_newly_declared(workspace, con, table)
+        _select_added(workspace, con, table)
+        _count(con, table, report)
+        report.stored = lake.add(workspace, con, table, "added", f"import-{uuid4().hex}")
+    finally:
+        con.close()
+    if not report.conserved:
+        raise BadTable(f"{table.name}: expected stored + duplicate + refused to be the rows read, got {report}. Please report it.")
+    record = _Last(stamp, [file.name for file in lake.files(workspace, table)], report)
+    write_whole(_last_file(workspace, table), msgspec.json.encode(record))
+    return report
+
+
+class _Last(msgspec.Struct):
+    """The last import of a table: what came in, and which files the lake had then."""
+
+    stamp: str
+    lake: list[str]
+    report: Report
+
+
+def _last_file(workspace: Workspace, table: Table) -> Path:
+    return workspace.data / "imports" / f"{table.name}.json"
+
+
+def _stamp(table: Table, source: Source, moved: Timeline, files: list[Path]) -> str:
+    """Digest of everything that decides what an import does, but for the clock."""
+    told = msgspec.json.encode([table, source, moved, [digest_of(file) for file in files]])
+    return hashlib.sha256(told).hexdigest()
+
+
+def _repeated(workspace: Workspace, table: Table, stamp: str) -> Report | None:
+    """The report of an import that would be the last one again: known without reading a row.
+
+    Not so when rows were refused, whose time may have come, or when the lake has lost or gained files since.
+    """
+    try:
+        last = msgspec.json.decode(_last_file(workspace, table).read_bytes(), type=_Last)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    if last.stamp != stamp or last.report.refused or last.lake != [file.name for file in lake.files(workspace, table)]:
+        return None
+    return msgspec.structs.replace(last.report, stored=0, duplicate=last.report.read)
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None:
+    """Everything but `stored`, which is what the lake says that it wrote."""
+    report.read = _one(con, "SELECT count(*) FROM judged")
+    counted = con.execute("SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    report.refused = {str(reason): int(count) for reason, count in counted}
+    good = _one(con, "SELECT count(*) FROM judged WHERE _reason IS NULL")
+    report.duplicate = good - _one(con, "SELECT count(*) FROM added")
+    if table.time is not None:
+        time = quoted(table.time)
+        span = con.execute(f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL").fetchone()
+        if span and span[0] is not None:
+            report.first, report.last = rfc3339(span[0]), rfc3339(span[1])
+
+
+def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Rows that are in the lake without a column that has been declared since would be stored beside themselves.
+
+    Raises:
+        BadTable: when there are such rows.
+    """
+    lacking = set() if table.versioned else lake.lacking(workspace, con, table)
+    if not lacking:
+        return
+    old = ", ".join(quoted(field.name) for field in table.fields if field.name not in lacking)
+    fuller = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in sorted(lacking))
+    fewer = " AND ".join(f"{quoted(name)} IS NULL" for name in sorted(lacking))
+    known = f"SELECT {old} FROM ({lake.current(workspace, table)}) WHERE {fewer}"
+    again = _one(con, f"SELECT count(*) FROM (SELECT {old} FROM judged WHERE _reason IS NULL AND ({fuller}) INTERSECT {known})")
+    if again:
+        folder = workspace.lake / table.folder
+        raise BadTable(
+            f"{table.name}: expected rows that the lake does not have yet, got {again} that it has without {', '.join(sorted(lacking))}, "
+            f"which were declared later. Remove {folder} and import all files of the table again."
+        )
+
+
+def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """The temporary table `added`: good rows that the lake does not hold yet."""
+    if not table.key:
+        _add_events(workspace, con, table)
+        return
+    if not table.versioned:
+        _refuse_conflicts(workspace, con, table)
+    columns, key = _names(table), ", ".join(map(quoted, table.key))
+    # Of several versions in one import the last counts, as it would over several imports.
+    twice = "SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1".format(key=key)
+    once = f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR t.kept = j._row)"
+    existing = f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
+    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM ({once}){existing}")
+
+
+def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same again."""
+    columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
+    files = _one(con, "SELECT count(DISTINCT _file) FROM judged")
+    stored = bool(lake.files(workspace, table))
+    if files <= 1 and not stored:
+        con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} {good}")
+        return
+    each = f"SELECT {columns}, count(*) AS _times {good} GROUP BY {columns}, _file"
+    rows = f"SELECT {columns}, max(_times) AS _times FROM ({each}) GROUP BY {columns}"
+    if stored:
+        time = quoted(str(table.time))
+        span = f"{time} BETWEEN (SELECT min({time}) {good}) AND (SELECT max({time}) {good})"
+        rows += f" UNION ALL SELECT {columns}, -1 FROM ({lake.current(workspace, table)}) WHERE {span}"
+    more = f"SELECT {columns}, sum(_times)::BIGINT AS _more FROM ({rows}) GROUP BY {columns} HAVING _more > 0"
+    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM (SELECT {columns}, unnest(range(_more)) FROM ({more}))")
+
+
+def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first stays."""
+    key = ", ".join(map(quoted, table.key))
+    differs = " OR ".join(f"j.{quoted(field.name)} IS DISTINCT FROM r.{quoted(field.name)}" for field in table.fields)
+    reason = literal(f"another row with the same {' and '.join(f'`{name}`' for name in table.key)} says something else")
+    first = f"SELECT {key}, min(_row) AS _row FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
+    references = [f"SELECT * FROM judged WHERE _row IN (SELECT _row FROM ({first}))"]
+    if lake.files(workspace, table):
+        references.insert(0, lake.current(workspace, table))
+    for reference in references:
+        wrong = f"SELECT j._row FROM judged j JOIN ({reference}) r USING ({key}) WHERE j._reason IS NULL AND ({differs})"
+        con.execute(f"UPDATE judged SET _reason = {reason} WHERE _row IN ({wrong})")
+
+
+def _names(table: Table) -> str:
+    return ", ".join(quoted(field.name) for field in table.fields)
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = con.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

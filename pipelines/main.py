@@ -1,0 +1,53 @@
+"""The command `opportune`: one verb a step, each with `--help` and examples; errors are one line and a status that is not zero."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+os.environ["TZ"] = "UTC"
+time.tzset()
+
+import typer  # noqa: E402
+
+from rich.markup import escape  # noqa: E402
+
+from features.failures import Failure  # noqa: E402
+from pipelines import commands_data, commands_model, commands_serve, show  # noqa: E402
+from serving.keys import BadKeys  # noqa: E402
+
+app = typer.Typer(
+    name="opportune",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Real-time personalization: which offers, in which order, for this customer, now.",
+    epilog="Start here: [bold]opportune up -w examples/grocery[/bold]",
+)
+for module in (commands_data, commands_model, commands_serve):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the command; what can be expected to go wrong is said in one line, and nothing is lost by it."""
+    try:
+        app(standalone_mode=True)
+    except (Failure, BadKeys) as error:
+        sys.exit(_refused(str(error)))
+    except OSError as error:
+        sys.exit(_refused(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except KeyboardInterrupt:
+        show.err.print("stopped")
+        sys.exit(130)
+
+
+def _refused(text: str) -> int:
+    show.err.print(f"[red]opportune:[/red] {escape(text)}", highlight=False)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

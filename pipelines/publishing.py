@@ -1,0 +1,50 @@
+"""Bring a registered version into serving: make its bundle, verify it, let the kernel rehearse it, switch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from features.moments import MICROSECONDS, now
+from features.offers import catalogue_file, read_catalogue, write_catalogue
+from features.online import OnlineRow, Plan, Words
+from features.workspace import Workspace
+from serving.loaded import Loaded
+from training import bundle
+from training.bundle import BadBundle
+
+
+def publish(workspace: Workspace, version: str) -> Path:
+    """Make the bundle of a version and switch serving to it.
+
+    Raises:
+        BadBundle: a check failed; what serves stays.
+    """
+    from training import publish as publisher
+
+    place = publisher.make(workspace, version)
+    rehearse(workspace, place)
+    bundle.switch(workspace.bundles, place)
+    return place
+
+
+def rehearse(workspace: Workspace, place: Path) -> None:
+    """Load a bundle as a server would, which answers its golden requests with the kernel."""
+    if not catalogue_file(workspace).exists():
+        write_catalogue(workspace)
+    plan = Plan.of(workspace.views, "everyone")
+    nobody = OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+    Loaded(workspace, bundle.read(place), read_catalogue(catalogue_file(workspace)), nobody, Words(), now() / MICROSECONDS)
+
+
+def serving_version(workspace: Workspace) -> str | None:
+    """The version that serves; None when nothing usable does."""
+    place = bundle.current(workspace.bundles)
+    try:
+        found = None if place is None else bundle.read(place)
+    except BadBundle:
+        return None
+    if found is None or found.contract.fingerprint != workspace.contract.fingerprint:
+        return None
+    return found.manifest.version

@@ -1,0 +1,188 @@
+"""The steps from a business's files to a served model, each repeatable, and what has been done of them.
+
+A step leaves a record of what it worked on. `up` does the steps whose inputs changed; each is a verb of its own too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from features import lake, windows
+from features.failures import Failure
+from features.files import digest_of, write_whole
+from features.moments import rfc3339
+from features.offers import write_catalogue
+from features.tables import tables_of
+from features.views import fingerprint
+from features.workspace import Workspace
+from pipelines.importing import Report, import_all
+
+SAMPLED_CUSTOMERS = 20
+
+Tell = Callable[[str], None]
+
+
+class Busy(Failure):
+    """Another process works on the workspace."""
+
+
+class Mismatch(Failure):
+    """What was read back from the online store is not what was written."""
+
+
+class State(msgspec.Struct):
+    """What was done last, and to what: `steps.json` in the data folder."""
+
+    imported: str = ""
+    computed: str = ""
+    computed_at: int = 0
+    materialized: str = ""
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.data / "steps.json"
+
+
+def state_of(workspace: Workspace) -> State:
+    """The record; an empty one before the first step."""
+    try:
+        return msgspec.json.decode(_file(workspace).read_bytes(), type=State)
+    except FileNotFoundError:
+        return State()
+
+
+def _keep(workspace: Workspace, **changes: Any) -> None:
+    state = state_of(workspace)
+    for name, value in changes.items():
+        setattr(state, name, value)
+    write_whole(_file(workspace), msgspec.json.encode(state))
+
+
+@contextmanager
+def alone(workspace: Workspace) -> Iterator[None]:
+    """Hold the workspace: steps of two processes would undo each other.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    workspace.data.mkdir(parents=True, exist_ok=True)
+    with (workspace.data / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(f"another process works on {workspace.folder}: wait for it, or end it") from error
+        yield
+
+
+def sources_digest(workspace: Workspace) -> str:
+    """Digest of everything that an import depends on: the files, where they are mapped to, and the tables' columns."""
+    import glob
+
+    state = hashlib.sha256(msgspec.json.encode([workspace.settings.sources, list(tables_of(workspace).values())]))
+    for table in tables_of(workspace).values():
+        source = workspace.source(table.name)
+        if source is None:
+            continue
+        place = workspace.folder / source.path
+        pattern = str(place / "**" / "*") if place.is_dir() else str(place)
+        for name in sorted(glob.glob(pattern, recursive=True)):
+            if Path(name).is_file():
+                state.update(digest_of(Path(name)).encode())
+    return state.hexdigest()
+
+
+def lake_digest(workspace: Workspace) -> str:
+    """Digest of what the lake holds, by the names of its files: they name what was imported."""
+    names = [str(file.relative_to(workspace.lake)) for table in tables_of(workspace).values() for file in lake.files(workspace, table)]
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def features_digest(workspace: Workspace) -> str:
+    """Digest of what the offline tables depend on."""
+    return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
+
+
+def import_tables(workspace: Workspace, now: int, tell: Tell = lambda _: None) -> list[Report]:
+    """Bring the sources into the lake and write the catalogue."""
+    reports = import_all(workspace, now, tell)
+    write_catalogue(workspace)
+    _keep(workspace, imported=sources_digest(workspace))
+    return reports
+
+
+def compute_features(workspace: Workspace, now: int) -> dict[str, int]:
+    """Compute all windows at all moments and tell Feast about the views."""
+    from features import definitions
+
+    written = windows.compute(workspace, now)
+    with quiet():
+        definitions.apply(workspace)
+    _keep(workspace, computed=features_digest(workspace), computed_at=now)
+    return written
+
+
+def materialize(workspace: Workspace) -> int:
+    """Bring the newest rows into the online store, and read a sample back through Feast.
+
+    Returns:
+        Number of customers that were compared.
+
+    Raises:
+        Mismatch: a value that was read is not the one that was written.
+    """
+    from features import definitions
+
+    moment = state_of(workspace).computed_at
+    with quiet():
+        store = definitions.apply(workspace)
+        definitions.materialize(store, workspace, moment)
+        compared = definitions.compare_sample(store, workspace, moment, SAMPLED_CUSTOMERS)
+    if compared.different:
+        first = compared.different[0]
+        raise Mismatch(f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again")
+    _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")
+    return compared.customers
+
+
+def is_imported(workspace: Workspace) -> bool:
+    return state_of(workspace).imported == sources_digest(workspace)
+
+
+def is_computed(workspace: Workspace) -> bool:
+    return state_of(workspace).computed == features_digest(workspace)
+
+
+def is_materialized(workspace: Workspace) -> bool:
+    state = state_of(workspace)
+    return state.materialized == f"{state.computed} {state.computed_at} {workspace.online_url}" and bool(state.computed)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Libraries that report by printing are silenced: the verb that called shows its own progress."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Deprecations inside libraries are theirs to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def stamp(moment: int) -> str:
+    """A moment for people."""
+    return rfc3339(moment)[:19].replace("T", " ") + " UTC"

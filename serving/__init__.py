@@ -1,0 +1,1 @@
+"""Answer one request. BentoML lives here."""

@@ -1,0 +1,242 @@
+"""One decision: which offers, in which order. A function of plain values; the clock and the customer's row are arguments.
+
+Replay, the command line, tests and the server call this same function. Chance comes from a hash of the request, never from
+the process: the same request, row and `Loaded` give the same answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from time import perf_counter_ns
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.buckets import fnv1a
+from features.formats import ContextColumn
+from features.moments import MICROSECONDS, duration_seconds, rfc3339
+from features.online import OnlineRow
+from features.vocabulary import ContextValue, Decision, DecisionRequest, RankedOffer
+from serving.loaded import ANY_CHANNEL, Loaded
+
+FEATURES_UNAVAILABLE = "features_unavailable"
+DEGRADED = (FEATURES_UNAVAILABLE,)
+"""Every reason for which an answer may be less than it could be."""
+
+STAGES = ("read", "eligible", "score", "rank")
+"""Timed parts of a decision, in order; `read` is timed by the caller."""
+
+EXPLAINED_OFFERS_MAX = 20
+
+_worker = secrets.token_hex(4)
+_count = itertools.count(1)
+
+
+class UnknownPlacement(ValueError):
+    """The request names a placement that the workspace does not have."""
+
+
+class BadContext(ValueError):
+    """A value of the request's context is not what its column may be."""
+
+    def __init__(self, name: str, code: str, expected: str) -> None:
+        super().__init__(f"context.{name}: expected {expected}")
+        self.name, self.code, self.expected = name, code, expected
+
+
+def unknown_row(loaded: Loaded) -> OnlineRow:
+    """The row of a customer of whom nothing is known."""
+    plan = loaded.layout.plan
+    return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+
+
+def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextValue]) -> None:
+    """Hold each value against its declared column.
+
+    Raises:
+        BadContext: for an unknown name, a wrong type, or a value outside the declared ones.
+    """
+    for name, value in context.items():
+        column = columns.get(name)
+        if column is None:
+            raise BadContext(name, "field-unknown", f"one of {', '.join(columns) or 'no fields: the workspace declares none'}")
+        if value is None:
+            continue
+        if column.dtype == "category":
+            if not isinstance(value, str):
+                raise BadContext(name, "field-type", "string")
+            if column.values is not None and value not in column.values:
+                raise BadContext(name, "field-value", f"one of {', '.join(column.values)}")
+        elif column.dtype == "boolean":
+            if not isinstance(value, bool):
+                raise BadContext(name, "field-type", "boolean")
+        elif isinstance(value, bool) or not isinstance(value, int if column.dtype == "integer" else (int, float)):
+            raise BadContext(name, "field-type", "integer" if column.dtype == "integer" else "number")
+        elif (column.minimum is not None and value < column.minimum) or (column.maximum is not None and value > column.maximum):
+            raise BadContext(name, "out-of-range", f"{column.dtype} from {column.minimum} to {column.maximum}")
+
+
+def decide(
+    request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, now: int, stages: list[int] | None = None, decision_id: str | None = None
+) -> Decision:
+    """Answer one request.
+
+    Args:
+        row: what the online store knows of the customer; None when it could not be read.
+        now: microseconds since 1970.
+        stages: takes the nanoseconds of `STAGES[1:]`.
+
+    Raises:
+        UnknownPlacement, BadContext: the request does not fit the workspace.
+    """
+    begin = perf_counter_ns()
+    check_context(loaded.workspace.features.context, request.context)
+    placement = loaded.workspace.offers.placements.get(request.placement)
+    if placement is None:
+        raise UnknownPlacement(request.placement)
+    degraded = () if row is not None else (FEATURES_UNAVAILABLE,)
+    customer, seconds = row if row is not None else unknown_row(loaded), now / MICROSECONDS
+    funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
+    chosen = np.flatnonzero(eligible(request, loaded, customer, now, funnel)).astype(np.int32)
+    eligible_at = perf_counter_ns()
+    shared = loaded.layout.shared_values(customer, request.context, seconds)
+    pairs = loaded.layout.pair_values(customer, loaded.everyone, loaded.offer_values, chosen, seconds)
+    raw = np.empty(len(chosen))
+    loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)
+    scored_at = perf_counter_ns()
+    best = top(raw, chosen, loaded, request.customer_id, request.limit or placement.limit)
+    propensities = loaded.calibrate(raw[best])
+    reasons = _reasons(loaded, customer, chosen, best, pairs, seconds)
+    channel = str(request.context.get("channel", ANY_CHANNEL))
+    offers = [
+        RankedOffer(
+            rank=place + 1,
+            offer_id=loaded.catalogue.offers[chosen[at]].offer_id,
+            score=float(propensity),
+            propensity=float(propensity),
+            treatment=_treatment(loaded, int(chosen[at]), channel),
+            reasons=reasons[place],
+        )
+        for place, (at, propensity) in enumerate(zip(best, propensities, strict=True))
+    ]
+    decision = Decision(
+        decision_id=decision_id or f"{now:x}-{_worker}-{next(_count):x}",
+        customer_id=request.customer_id,
+        placement=request.placement,
+        offers=offers,
+        model=loaded.stamp,
+        degraded=degraded,
+        considered=len(chosen),
+        expires_at=rfc3339(_expiry(loaded, chosen[best], now)),
+        explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw),
+    )
+    if stages is not None:
+        done = perf_counter_ns()
+        stages += [eligible_at - begin, scored_at - eligible_at, done - scored_at]
+    return decision
+
+
+def eligible(
+    request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, funnel: list[tuple[str, NDArray[np.bool_]]] | None = None
+) -> NDArray[np.bool_]:
+    """Which offers may be offered, one truth a catalogue entry; `funnel` takes what each step left over."""
+    catalogue = loaded.catalogue
+    mask = (catalogue.valid_from <= now) & (now < catalogue.valid_until)
+    _note(funnel, "valid", mask)
+    mask &= loaded.placements[request.placement]
+    _note(funnel, "placement", mask)
+    for offer_id in request.exclude:
+        at = catalogue.index.get(offer_id)
+        if at is not None:
+            mask[at] = False
+    _note(funnel, "not_excluded", mask)
+    for rule in loaded.requirements:
+        everyone = loaded.layout.is_everyone(rule.column)
+        values = loaded.layout.matched(rule.column, loaded.everyone if everyone else row, now / MICROSECONDS)
+        allowed = values >= rule.at_least
+        if rule.unknown:
+            allowed |= np.isnan(values)
+        mask &= allowed
+        _note(funnel, rule.name, mask)
+    return mask
+
+
+def _note(funnel: list[tuple[str, NDArray[np.bool_]]] | None, step: str, mask: NDArray[np.bool_]) -> None:
+    if funnel is not None:
+        funnel.append((step, mask.copy()))
+
+
+def top(raw: NDArray[np.float64], chosen: NDArray[np.int32], loaded: Loaded, customer_id: str, limit: int) -> list[int]:
+    """Positions of the best scores, best first; equal scores in an order drawn by a hash of customer and offer."""
+    count = min(limit, len(raw))
+    if count == 0:
+        return []
+    least = np.partition(raw, len(raw) - count)[len(raw) - count]
+    candidates = np.flatnonzero(raw >= least)
+    offers = loaded.catalogue.offers
+    if len(candidates) == count and len(set(raw[candidates].tolist())) == count:
+        return [int(at) for at in candidates[np.argsort(-raw[candidates])]]
+    order = sorted(candidates.tolist(), key=lambda at: (-raw[at], fnv1a(f"{customer_id}/{offers[chosen[at]].offer_id}"), at))
+    return order[:count]
+
+
+def _reasons(
+    loaded: Loaded, row: OnlineRow, chosen: NDArray[np.int32], best: list[int], pairs: NDArray[np.float64], seconds: float
+) -> list[tuple[str, ...]]:
+    """Reason codes of the offers shown: those whose column is above zero."""
+    if not best:
+        return []
+    codes: list[list[str]] = [[] for _ in best]
+    for name, code in loaded.reasons:
+        values = loaded.layout.column(name, row, loaded.everyone, loaded.offer_values, pairs, chosen, seconds)
+        for place, at in enumerate(best):
+            if values[at] > 0 and code not in codes[place]:
+                codes[place].append(code)
+    return [tuple(found) for found in codes]
+
+
+def _treatment(loaded: Loaded, offer: int, channel: str) -> dict[str, Any]:
+    by_channel = loaded.treatments[offer]
+    found = by_channel.get(channel)
+    return found if found is not None else by_channel.get(ANY_CHANNEL, {})
+
+
+def _expiry(loaded: Loaded, shown: NDArray[np.int32], now: int) -> int:
+    """An answer is good for the time the workspace says, and never beyond an offer that it shows."""
+    end = now + duration_seconds(loaded.workspace.settings.serving.answer_valid) * MICROSECONDS
+    return min(end, int(loaded.catalogue.valid_until[shown].min())) if len(shown) else end
+
+
+def explanation(
+    loaded: Loaded,
+    funnel: list[tuple[str, NDArray[np.bool_]]],
+    shared: NDArray[np.float64],
+    pairs: NDArray[np.float64],
+    chosen: NDArray[np.int32],
+    raw: NDArray[np.float64],
+) -> dict[str, Any]:
+    """How many offers each step left, and the columns of the best as the model saw them. For people who may see data."""
+    layout = loaded.layout
+    order = np.argsort(-raw, kind="stable")[:EXPLAINED_OFFERS_MAX]
+
+    def named(columns: list[Any], values: NDArray[np.float64]) -> dict[str, float | str | None]:
+        return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}
+
+    return {
+        "offers": len(loaded.catalogue),
+        "funnel": {step: int(mask.sum()) for step, mask in funnel},
+        "customer": named([*layout.customer, *layout.context], shared),
+        "considered": [
+            {
+                "offer_id": loaded.catalogue.offers[chosen[at]].offer_id,
+                "name": loaded.catalogue.offers[chosen[at]].name,
+                "raw": float(raw[at]),
+                "propensity": float(loaded.calibrate(raw[at : at + 1])[0]),
+                "columns": named(layout.offer, loaded.offer_values[chosen[at]]) | named(layout.pair, pairs[at]),
+            }
+            for at in order
+        ],
+    }

@@ -1,0 +1,248 @@
+"""Counters, gauges and histograms of fixed buckets: an observation is one or two additions to 8-byte slots.
+
+Each process owns one file of slots, mapped into memory. Whoever is asked for the metrics adds up the files of all
+processes, so that every worker gives the same answer. A file outlives its process and is taken over by the next one, which counts on:
+counters never fall while the directory lives. Put the directory on a memory file system (`memory_directory`): the kernel may hold up
+a write to a mapped page of a disk file while it writes the page back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import mmap
+import os
+import stat
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+HEADER_BYTES = 4096
+INFO_BYTES_MAX = 2048
+PROCESSES_MAX = 256
+_MAGIC = b"opportune-slots1"
+_INFO_AT = 64
+_NANOSECONDS = 1_000_000_000
+
+LATENCY_SECONDS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
+"""Bounds of latency buckets: dense where a decision should lie."""
+
+
+class _Family:
+    """A metric with every series it can ever have: the product of closed sets of label values."""
+
+    def __init__(self, kind: str, name: str, text: str, labels: dict[str, tuple[str, ...]], width: int) -> None:
+        self.kind, self.name, self.text, self.labels, self.width = kind, name, text, labels, width
+        self.series = list(itertools.product(*labels.values()))
+        self._index = {values: number * width for number, values in enumerate(self.series)}
+        self.place(0)
+
+    def place(self, first: int) -> None:
+        """Gives the family its slots, `first` to `end`, which hold whatever memory the metrics are attached to."""
+        self.first, self.end = first, first + self.width * len(self.series)
+        self.slots = memoryview(bytearray(8 * self.end)).cast("Q")
+
+    def slot(self, *values: str) -> int:
+        """Where the series of these label values starts; look it up once, outside the hot path."""
+        return self.first + self._index[values]
+
+
+class Counter(_Family):
+    def add(self, *values: str, count: int = 1) -> None:
+        self.slots[self.first + self._index[values]] += count
+
+    def add_at(self, slot: int) -> None:
+        self.slots[slot] += 1
+
+
+class Gauge(_Family):
+    """A whole number of this process, summed over the living ones."""
+
+    def set(self, value: int, *values: str) -> None:
+        self.slots[self.first + self._index[values]] = value
+
+
+class Histogram(_Family):
+    """Slots of a series: one a bucket, one for what is beyond, and the sum in nanoseconds."""
+
+    def __init__(self, name: str, text: str, labels: dict[str, tuple[str, ...]], bounds: tuple[float, ...]) -> None:
+        super().__init__("histogram", name, text, labels, len(bounds) + 2)
+        self.bounds = bounds
+        self._bounds_ns = [round(bound * _NANOSECONDS) for bound in bounds]
+
+    def observe(self, nanoseconds: int, slot: int) -> None:
+        """Adds one duration to the series that starts at `slot` (see `slot`)."""
+        slots = self.slots
+        slots[slot + bisect_left(self._bounds_ns, nanoseconds)] += 1
+        slots[slot + self.width - 1] += nanoseconds
+
+
+F = TypeVar("F", bound=_Family)
+
+
+class Metrics:
+    """Declare every family, then `attach` a directory; without one the slots are this process's own."""
+
+    def __init__(self) -> None:
+        self._families: list[_Family] = []
+        self._info: tuple[str, str, tuple[str, ...]] | None = None
+        self._info_values: tuple[str, ...] = ()
+        self._directory: Path | None = None
+        self._map: mmap.mmap | None = None
+
+    def counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
+        return self._declare(Counter("counter", name, text, {key: tuple(values) for key, values in labels.items()}, 1))
+
+    def gauge(self, name: str, text: str, **labels: Iterable[str]) -> Gauge:
+        return self._declare(Gauge("gauge", name, text, {key: tuple(values) for key, values in labels.items()}, 1))
+
+    def histogram(self, name: str, text: str, bounds: tuple[float, ...] = LATENCY_SECONDS, **labels: Iterable[str]) -> Histogram:
+        return self._declare(Histogram(name, text, {key: tuple(values) for key, values in labels.items()}, bounds))
+
+    def info(self, name: str, text: str, *labels: str) -> None:
+        """One series of value 1 whose labels say what this process serves; `set_info` gives the values."""
+        self._info = (name, text, labels)
+
+    def set_info(self, *values: str) -> None:
+        self._info_values = values
+        if self._map is not None:
+            text = msgspec.json.encode(values)[:INFO_BYTES_MAX]
+            # The length is written last: a reader sees the old text, nothing, or the new text.
+            self._map[_INFO_AT : _INFO_AT + 4] = bytes(4)
+            self._map[_INFO_AT + 4 : _INFO_AT + 4 + len(text)] = text
+            self._map[_INFO_AT : _INFO_AT + 4] = len(text).to_bytes(4, "little")
+
+    def attach(self, directory: Path) -> None:
+        """Takes the first file in `directory` that no living process holds, and counts on from what it says."""
+        if self._map is not None:
+            raise RuntimeError("metrics: attached already: attach once a process")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout, size = self._layout(), HEADER_BYTES + 8 * self._slots_count()
+        for number in range(PROCESSES_MAX):
+            file = os.open(directory / f"{number}.slots", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                os.close(file)
+        else:
+            raise RuntimeError(f"{directory}: expected at most {PROCESSES_MAX} processes: stop some of them")
+        if os.fstat(file).st_size != size or os.read(file, len(layout)) != layout:
+            os.truncate(file, 0)  # new, or of another version of the program
+            os.truncate(file, size)
+        self._directory, self._map = directory, mmap.mmap(file, size)  # the file stays open, and so locked, as long as we live
+        slots = memoryview(self._map)[HEADER_BYTES:].cast("Q")
+        for family in self._families:
+            for slot in range(family.first, family.end):
+                before = 0 if isinstance(family, Gauge) else slots[slot]
+                slots[slot] = before + family.slots[slot]
+            family.slots = slots
+        self._map[: len(layout)] = layout
+        self.set_info(*self._info_values)
+
+    def exposition(self) -> bytes:
+        """All series of all processes as Prometheus text 0.0.4."""
+        totals, infos = self._totals()
+        lines: list[str] = []
+        for family in self._families:
+            lines += [f"# HELP {family.name} {family.text}", f"# TYPE {family.name} {family.kind}"]
+            for values in family.series:
+                labels = [f'{label}="{_escaped(value)}"' for label, value in zip(family.labels, values, strict=True)]
+                at = family.first + family._index[values]
+                if isinstance(family, Histogram):
+                    lines += _histogram_lines(family, labels, totals[at : at + family.width])
+                else:
+                    lines.append(f"{family.name}{_braced(labels)} {totals[at]}")
+        if self._info is not None:
+            name, text, names = self._info
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+            for values in sorted(infos):
+                labels = [f'{label}="{_escaped(value)}"' for label, value in zip(names, values, strict=True)]
+                lines.append(f"{name}{_braced(labels)} 1")
+        return ("\n".join(lines) + "\n").encode()
+
+    def _declare(self, family: F) -> F:
+        if self._map is not None:
+            raise RuntimeError(f"metrics: {family.name}: declare every metric before `attach`")
+        family.place(self._slots_count())
+        self._families.append(family)
+        return family
+
+    def _slots_count(self) -> int:
+        return self._families[-1].end if self._families else 0
+
+    def _layout(self) -> bytes:
+        parts = [(f.kind, f.name, f.width, sorted(f.labels), f.series, getattr(f, "bounds", ())) for f in self._families]
+        return _MAGIC + hashlib.sha256(repr(parts).encode()).digest()
+
+    def _totals(self) -> tuple[list[int], set[tuple[str, ...]]]:
+        count = self._slots_count()
+        infos = {self._info_values} if self._info_values else set()
+        if self._directory is None:
+            return [value for family in self._families for value in family.slots[family.first : family.end]], infos
+        layout, totals = self._layout(), [0] * count
+        for path in sorted(self._directory.glob("*.slots")):
+            with path.open("rb") as file:
+                content = file.read()
+                if len(content) != HEADER_BYTES + 8 * count or not content.startswith(layout):
+                    continue  # of another version of the program
+                alive = _is_held(file)
+            slots = memoryview(content)[HEADER_BYTES:].cast("Q")
+            for family in self._families:
+                if alive or not isinstance(family, Gauge):
+                    for slot in range(family.first, family.end):
+                        totals[slot] += slots[slot]
+            if alive and (length := int.from_bytes(content[_INFO_AT : _INFO_AT + 4], "little")):
+                try:
+                    infos.add(msgspec.json.decode(content[_INFO_AT + 4 : _INFO_AT + 4 + length], type=tuple[str, ...]))
+                except msgspec.MsgspecError:
+                    continue  # caught while its process was writing it; the next scrape has it
+        return totals, {values for values in infos if self._info and len(values) == len(self._info[2])}
+
+
+def memory_directory(data_directory: Path) -> Path:
+    """Where the slots of the service with this data directory live: on /dev/shm where there is one, else within it.
+
+    Raises RuntimeError when the place on /dev/shm belongs to someone else.
+    """
+    shared = Path("/dev/shm")  # noqa: S108 (a private directory in it, whose owner is checked)
+    if not os.access(shared, os.W_OK):
+        return data_directory / "metrics"
+    digest = hashlib.sha256(os.fsencode(data_directory.resolve())).hexdigest()[:16]
+    place = shared / f"opportune-{os.geteuid()}-{digest}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise RuntimeError(f"{place}: expected a directory of this user: remove it")
+    return place
+
+
+def _is_held(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _histogram_lines(family: Histogram, labels: list[str], slots: list[int]) -> Iterator[str]:
+    seen = 0
+    for bound, count in zip((*family.bounds, None), slots, strict=False):
+        seen += count
+        limit = 'le="+Inf"' if bound is None else f'le="{bound:g}"'
+        yield f"{family.name}_bucket{_braced([*labels, limit])} {seen}"
+    yield f"{family.name}_sum{_braced(labels)} {slots[-1] / _NANOSECONDS!r}"
+    yield f"{family.name}_count{_braced(labels)} {seen}"
+
+
+def _braced(labels: list[str]) -> str:
+    return "{" + ",".join(labels) + "}" if labels else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

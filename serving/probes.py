@@ -1,0 +1,71 @@
+"""The routes that every worker has: /livez, /readyz, /metrics, /openapi.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from serving import metrics as exposition
+from serving import openapi, problems
+from serving.metrics import Metrics
+from serving.problems import Headers
+from serving.routes import JSON_HEADERS, Answer, Call, Route
+
+TEXT = "text/plain"
+_METRICS_HEADERS: Headers = [(b"content-type", exposition.CONTENT_TYPE.encode()), (b"cache-control", b"no-store")]
+_ALIVE: Answer = (200, JSON_HEADERS, b'{"status":"alive"}', ())
+_READY: Answer = (200, JSON_HEADERS, b'{"status":"ready"}', ())
+
+
+def standard_routes(
+    routes: Sequence[Route], metrics: Metrics, ready: Callable[[], str | None], draining: Callable[[], bool]
+) -> tuple[Route, ...]:
+    """`ready` returns None when this worker may be asked, else a public text that says why not."""
+    contract: list[bytes] = []
+
+    async def livez(_: bytes, __: Call) -> Answer:
+        return _ALIVE
+
+    async def readyz(_: bytes, __: Call) -> Answer:
+        if draining():
+            raise problems.Draining()
+        if (reason := ready()) is not None:
+            raise problems.NotReady(reason)
+        return _READY
+
+    async def numbers(_: bytes, __: Call) -> Answer:
+        return 200, _METRICS_HEADERS, metrics.exposition(), ()
+
+    async def document(_: bytes, __: Call) -> Answer:
+        if not contract:
+            contract.append(openapi.render((*routes, *standard)))
+        return 200, JSON_HEADERS, contract[0], ()
+
+    standard = (
+        Route(method="GET", path="/livez", name="livez", summary="Whether the process runs.", handler=livez),
+        Route(
+            method="GET",
+            path="/readyz",
+            name="readyz",
+            summary="Whether this worker may be asked: a bundle is loaded and its golden requests were replayed.",
+            handler=readyz,
+            problems=(problems.Draining, problems.NotReady),
+        ),
+        Route(
+            method="GET",
+            path="/metrics",
+            name="metrics",
+            summary="Counters and histograms of all workers, as Prometheus text.",
+            handler=numbers,
+            media_type=TEXT,
+            roles=frozenset({"admin"}),
+        ),
+        Route(
+            method="GET",
+            path="/openapi.json",
+            name="openapi",
+            summary="This document.",
+            handler=document,
+            roles=frozenset({"decide", "events", "experiments", "admin"}),
+        ),
+    )
+    return standard

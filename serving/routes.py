@@ -1,0 +1,87 @@
+"""The route table: every path that can be reached, who may call it, what it takes and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.keys import Caller, Role
+from serving.problems import Headers, Problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_BYTES_MAX = 64 * 1024
+EVENTS_BODY_BYTES_MAX = 1024 * 1024
+
+JSON = "application/json"
+JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+"""The header fields of an ordinary answer, made once."""
+
+
+class Call:
+    """What a handler may know of a request besides its body."""
+
+    __slots__ = ("caller", "fields", "request_id", "scope")
+
+    def __init__(self, request_id: bytes, caller: Caller | None, fields: Mapping[bytes, bytes], scope: Scope) -> None:
+        self.request_id = request_id
+        self.caller = caller
+        """None where the route is open or no keys are configured."""
+        self.fields = fields
+        """Header fields by name in lower case."""
+        self.scope = scope
+        """The ASGI scope, for what is rarely needed."""
+
+
+Answer = tuple[int, Headers, bytes, Sequence[int]]
+"""Status; header fields without content-length and x-request-id; body; nanoseconds of each of the route's stages."""
+
+Handler = Callable[[bytes, Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method on one path. Without a handler the inner application answers, behind the same limits."""
+
+    method: str
+    path: str
+    name: str
+    """The metrics' label and the operation's id."""
+    summary: str
+    roles: frozenset[Role] = frozenset()
+    """A caller needs one of them; an open route has none."""
+    handler: Handler | None = None
+    request: type | None = None
+    """The struct that the body is decoded as, for the contract; None where there is no body."""
+    response: type | None = None
+    media_type: str = JSON
+    body_bytes_max: int = BODY_BYTES_MAX
+    stages: tuple[str, ...] = ()
+    """Names of the durations that the handler returns, for Server-Timing and the metrics."""
+    statuses: Mapping[int, str] | None = None
+    """Successful statuses and what they say; 200 by default."""
+    problems: tuple[type[Problem], ...] = ()
+    """What the handler itself may raise, beyond what the lane and the decoder raise anywhere."""
+
+    def __post_init__(self) -> None:
+        if not self.path.startswith("/") or self.path != self.path.strip() or "%" in self.path or "?" in self.path:
+            raise ValueError(f"route {self.name}: expected an absolute path without escapes and query, came {self.path!r}")
+        if self.method not in ("GET", "POST"):
+            raise ValueError(f"route {self.name}: expected GET or POST, came {self.method!r}")
+
+    @property
+    def takes_body(self) -> bool:
+        return self.method == "POST"
+
+
+def check_table(routes: Sequence[Route]) -> None:
+    """Refuses a table in which a name or a method on a path occurs twice."""
+    for what in ("name", "method and path"):
+        seen = [route.name if what == "name" else f"{route.method} {route.path}" for route in routes]
+        if twice := {one for one in seen if seen.count(one) > 1}:
+            raise ValueError(f"route table: expected each {what} once, came {sorted(twice)} twice")

@@ -1,0 +1,124 @@
+"""The routes of the service: the decision over HTTP, and the same through BentoML's own API."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+from typing import Annotated, Any
+
+import msgspec
+
+from features.vocabulary import Decision, DecisionRequest
+from features.workspace import Workspace
+from serving import problems
+from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, decide
+from serving.desk import Desk
+from serving.loaded import Loaded
+from serving.metrics import Metrics
+from serving.keys import Role
+from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
+from serving.strict_json import StrictDecoder
+
+MANY_REQUESTS_MAX = 500
+
+_encode = msgspec.json.Encoder().encode
+
+
+class DecisionRequests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several requests, answered in order."""
+
+    requests: Annotated[list[DecisionRequest], msgspec.Meta(min_length=1, max_length=MANY_REQUESTS_MAX)]
+
+
+class Decisions:
+    """Handlers of decisions for one worker."""
+
+    def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics) -> None:
+        self.desk = desk
+        names = frozenset(workspace.features.context)
+        self._decode = StrictDecoder(DecisionRequest, {"context": names})
+        self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions.", placement=workspace.offers.placements)
+        self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
+        self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
+        metrics.info("opportune_bundle_info", "The bundle that serves.", "name", "version", "bundle")
+        desk.on_load = lambda loaded: metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle)
+
+    async def post(self, body: bytes, call: Call) -> Answer:
+        """`POST /v1/decisions`."""
+        request = self._decode(body)
+        if request.explain and call.caller is not None and "admin" not in call.caller.roles:
+            raise problems.Forbidden("Expected a key with the role admin for `explain`: an explanation shows the customer's data.")
+        stages: list[int] = []
+        decision = await self.answer(request, stages)
+        return 200, JSON_HEADERS, _encode(decision), stages
+
+    async def answer(self, request: DecisionRequest, stages: list[int] | None = None) -> Decision:
+        """One decision.
+
+        Raises:
+            Problem: what the request says does not fit the workspace, or nothing serves yet.
+        """
+        loaded = self._serving()
+        begin = perf_counter_ns()
+        row = await self.desk.row(request.customer_id)
+        if stages is not None:
+            stages.append(perf_counter_ns() - begin)
+        try:
+            decision = decide(request, loaded, row, self.desk.clock(), stages)
+        except UnknownPlacement as error:
+            raise problems.invalid("field-value", "/placement", f"one of {', '.join(loaded.placements)}") from error
+        except BadContext as error:
+            raise problems.invalid(error.code, f"/context/{error.name}", error.expected) from error
+        self._decisions.add(request.placement)
+        self._offers.add(count=len(decision.offers))
+        for reason in decision.degraded:
+            self._degraded.add(reason)
+        return decision
+
+    async def plain(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP route."""
+        return dict(msgspec.to_builtins(await self.answer(self._decode(_encode(request)))))
+
+    def _serving(self) -> Loaded:
+        if self.desk.loaded is None:
+            raise problems.NotReady(self.desk.refusal or "the worker is loading")
+        return self.desk.loaded
+
+    def ready(self) -> str | None:
+        """None when this worker may be asked, else why not."""
+        return None if self.desk.loaded is not None else (self.desk.refusal or "the worker is loading")
+
+    def routes(self) -> tuple[Route, ...]:
+        """The route table's part that is about decisions."""
+        roles: frozenset[Role] = frozenset(("decide", "admin"))
+        return (
+            Route(
+                method="POST",
+                path="/v1/decisions",
+                name="decisions",
+                summary="Which offers, in which order, for this customer, here and now.",
+                roles=roles,
+                handler=self.post,
+                request=DecisionRequest,
+                response=Decision,
+                stages=STAGES,
+                problems=(problems.NotReady,),
+            ),
+            Route(
+                method="POST",
+                path="/decide",
+                name="decide",
+                summary="The same for BentoML's own clients.",
+                roles=roles,
+                request=DecisionRequest,
+                response=Decision,
+            ),
+            Route(
+                method="POST",
+                path="/decide_many",
+                name="decide_many",
+                summary="Several decisions in one call, for BentoML's own clients.",
+                roles=roles,
+                body_bytes_max=EVENTS_BODY_BYTES_MAX,
+                request=DecisionRequests,
+            ),
+        )

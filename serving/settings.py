@@ -1,0 +1,56 @@
+"""What the environment tells a server: read once, checked at boot, fatal when wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.failures import Failure
+
+WORKSPACE_VARIABLE = "OPPORTUNE_WORKSPACE"
+WORKERS_VARIABLE = "OPPORTUNE_WORKERS"
+DRAIN_VARIABLE = "OPPORTUNE_DRAIN_SECONDS"
+
+WORKERS_MAX = 64
+BESIDE_SERVICE = Path(__file__).parents[1] / "workspace"
+"""Where a packaged service carries its workspace."""
+
+
+class BadSettings(Failure):
+    """A variable of the environment that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one server process."""
+
+    workspace: Path
+    workers: int = 1
+    drain_seconds: float = 2.0
+    """How long a worker goes on answering after it was told to stop, so that balancers notice."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Raises BadSettings with the variable, what was expected and what came."""
+        given = environment.get(WORKSPACE_VARIABLE)
+        workspace = Path(given) if given else BESIDE_SERVICE
+        if not (workspace / "workspace.yaml").is_file():
+            raise BadSettings(f"{WORKSPACE_VARIABLE}: expected the folder of a workspace, got {given or 'nothing'}. Start with `opportune up -w DIR`.")
+        return cls(
+            workspace.resolve(), int(_number(environment, WORKERS_VARIABLE, 1, 1, WORKERS_MAX)), _number(environment, DRAIN_VARIABLE, 2, 0, 60)
+        )
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    text = environment.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise BadSettings(f"{name}: expected a number from {least:g} to {most:g}, got {text!r}")
+    return value

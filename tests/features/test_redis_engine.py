@@ -1,0 +1,306 @@
+"""What only the Redis engine has to bear: late, lost and wrong answers, cancelled reads, passwords, clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.engines import open_engine
+from features.online import OnlineRow, StoreUnavailable
+from features.redis_address import Address
+from features.redis_engine import RedisEngine
+from features.redis_link import FAILURES_MAX
+from features.redis_routes import slot_of
+from tests.features.arena import Arena, same_as_sdk, write
+from tests.features.feast_fixtures import feast_store, view
+from tests.stores import Server, find_server
+
+pytestmark = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
+
+SHOP = view("shop", {"age": "number", "city": "category"}, {"by_group": ["spend"]})
+
+
+def row(i: int) -> dict[str, object]:
+    return {"age": float(i), "city": f"city {i}", "by_group__keys": [f"g{i}"], "by_group__spend": [float(i)]}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    found = Server(tmp_path_factory.mktemp("valkey")).start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def arena(tmp_path: Path, server: Server) -> Iterator[Arena]:
+    found = Arena("redis", tmp_path, server)
+    yield found
+    found.close()
+
+
+def test_a_stopped_server_costs_the_timeout_once(arena: Arena, server: Server) -> None:
+    """While a server hangs, reads fail within the timeout, then at once; it is read again within two seconds of its return."""
+    write(arena.store(SHOP), SHOP, [("1", row(1), 1.0)])
+    engine = arena.engine(SHOP, timeout_ms=25)
+    arena.recovers(engine)
+    server.pause()
+    try:
+        times = []
+        for _ in range(60):
+            times.append(arena.unavailable(engine))
+            arena.run(asyncio.sleep(0.01))
+    finally:
+        server.resume()
+    assert max(times) < 0.15
+    assert np.median(times[-20:]) < 0.005
+    assert arena.recovers(engine) < 2.0
+
+
+def test_killed_and_restarted(tmp_path: Path) -> None:
+    """A killed server is unavailable at once; one that comes back, with what Feast writes again, is read within two seconds."""
+    server = Server(tmp_path / "valkey").start()
+    arena = Arena("redis", tmp_path, server)
+    try:
+        write(arena.store(SHOP), SHOP, [("1", row(1), 1.0)])
+        engine = arena.engine(SHOP, timeout_ms=25)
+        arena.recovers(engine)
+        server.kill()
+        assert max(arena.unavailable(engine) for _ in range(30)) < 0.15
+        server.start()
+        assert arena.recovers(engine, good=lambda row: not row.known) < 2.0
+        write(feast_store(tmp_path, arena.online, project=arena.project), SHOP, [("1", row(1), 1.0)])
+        assert arena.recovers(engine) < 2.0
+    finally:
+        arena.close()
+        server.stop()
+
+
+def test_answers_never_change_hands(arena: Arena, server: Server) -> None:
+    """Thousands of reads at once, many cancelled, some late: each gets its own customer's row, or none."""
+    write(arena.store(SHOP), SHOP, [(str(i), row(i), 1.0) for i in range(200)])
+    engine = arena.engine(SHOP, timeout_ms=60)
+    draw = random.Random(7)
+    own, gone = 0, 0
+
+    async def read(number: int, patience: float) -> None:
+        nonlocal own, gone
+        try:
+            found: OnlineRow = await asyncio.wait_for(engine.read(str(number)), patience)
+        except (StoreUnavailable, TimeoutError):
+            gone += 1
+            return
+        assert found.numbers[0] == number
+        assert engine.words.texts[int(found.numbers[1])] == f"city {number}"
+        own += 1
+
+    async def all_of_them() -> None:
+        for turn in range(30):
+            reading = asyncio.gather(*(read(draw.randrange(200), draw.choice([0.0005, 0.003, 1.0])) for _ in range(100)))
+            if turn % 10 == 5:
+                await asyncio.sleep(0)
+                server.pause()
+                await asyncio.sleep(0.08)
+                server.resume()
+            await reading
+            await asyncio.sleep(0.02)
+
+    arena.run(all_of_them())
+    assert own + gone == 3_000
+    assert own > 300
+    assert gone > 100
+    arena.recovers(engine)
+
+
+def serve(answer: bytes, after: float = 0.0) -> asyncio.Future[asyncio.Server]:
+    """A server that says PONG, and then the same to everything."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                await asyncio.sleep(after if b"HMGET" in data else 0)
+                writer.write(answer if b"HMGET" in data else b"+PONG\r\n")
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    return asyncio.ensure_future(asyncio.start_server(talk, "127.0.0.1", 0))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"-LOADING Redis is loading\r\n",
+        b"*1\r\n$1\r\nx\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"+OK\r\n+OK\r\n",
+        b":1\r\n",
+        b"*5\r\n$99",
+    ],
+)
+def test_wrong_answers(answer: bytes) -> None:
+    """Errors, other protocols, too much and too little are StoreUnavailable within the timeout, never a row."""
+
+    async def reading() -> None:
+        server = await serve(answer)
+        engine = RedisEngine(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", (SHOP,), 50, "shop")
+        for _ in range(FAILURES_MAX + 2):
+            start = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await engine.read("1")
+            assert time.monotonic() - start < 0.5
+        engine.close()
+        await asyncio.sleep(0)
+        server.close()
+
+    asyncio.run(reading())
+
+
+def test_damaged_values(arena: Arena, server: Server) -> None:
+    """A value of another type is missing and counted; the rest of the row is read."""
+    from features.feast_wire import entity_key, field_name
+
+    write(arena.store(SHOP), SHOP, [("1", row(1), 1.0)])
+    engine = arena.engine(SHOP)
+    key = entity_key("customer_id", "1", arena.project).decode("utf-8", "strict")
+    raw = field_name("shop", "age")
+    import redis
+
+    client = redis.Redis(port=server.port)
+    assert client.hset(key, raw, b"not a number") == 0  # it was there
+    found = arena.read(engine, "1")
+    assert np.isnan(found.numbers[0])
+    assert engine.words.texts[int(found.numbers[1])] == "city 1"
+    assert engine.damaged == 1
+    client.hset(key, "_ts:shop", b"\xff")
+    assert not arena.read(engine, "1").known
+    client.delete(key)
+    client.set(key, "a string")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        arena.read(engine, "1")
+    client.delete(key)
+    client.close()
+
+
+def test_password_and_database(tmp_path: Path) -> None:
+    """User, password and database of the URL are used; a wrong password says so."""
+    server = Server(tmp_path / "valkey", "--requirepass", "p@ss word").start()
+    arena = Arena("redis", tmp_path, server)
+    try:
+        online = {"type": "redis", "connection_string": f"127.0.0.1:{server.port},db=3,password=p@ss word"}
+        store = feast_store(tmp_path, online, (SHOP,), project=arena.project)
+        write(store, SHOP, [("1", row(1), 1.0)])
+        for url, known in (
+            (f"redis://default:p%40ss%20word@127.0.0.1:{server.port}/3", True),
+            (f"valkey://:p%40ss%20word@127.0.0.1:{server.port}", False),
+        ):
+            engine = open_engine(url, tmp_path, (SHOP,), 2_000, arena.project)
+            assert arena.read(engine, "1").known == known
+            engine.close()
+        for url in (f"redis://:wrong@127.0.0.1:{server.port}", f"redis://127.0.0.1:{server.port}"):
+            engine = open_engine(url, tmp_path, (SHOP,), 200, arena.project)
+            arena.unavailable(engine)
+            with pytest.raises(StoreUnavailable, match=r"refused|WRONGPASS|NOAUTH"):
+                arena.read(engine, "1")
+            engine.close()
+    finally:
+        arena.close()
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgres://h", "expected redis://"),
+        ("redis://", "expected host:port"),
+        ("redis://h:port", "expected host:port"),
+        ("redis://h/x", "database number"),
+        ("redis+cluster://h:1,g:2/1", "0 with a cluster"),
+        ("redis://h?retries=3", "unknown option 'retries'"),
+    ],
+)
+def test_urls_that_say_nothing(url: str, message: str) -> None:
+    """A URL that is not understood says what was expected."""
+    with pytest.raises(ValueError, match=message):
+        open_engine(url, Path(), (SHOP,), 25, "shop")
+
+
+def test_urls() -> None:
+    """Hosts, ports, IPv6, credentials, databases and clusters are read from the URL."""
+    assert Address.parse("redis://h").nodes == (("h", 6379),)
+    assert Address.parse("redis://u:p%2F@[::1]:7/2") == Address((("::1", 7),), False, "u", "p/", 2, None)
+    assert Address.parse("rediss+cluster://a:1,b,c:3").nodes == (("a", 1), ("b", 6379), ("c", 3))
+    assert Address.parse("rediss://h").tls is not None
+
+
+def test_slots() -> None:
+    """The examples of the Redis Cluster specification."""
+    assert slot_of(b"123456789") == 0x31C3
+    assert slot_of(b"{user1000}.following") == slot_of(b"{user1000}.followers") == slot_of(b"user1000")
+    assert slot_of(b"foo{}{bar}") != slot_of(b"bar")
+    assert slot_of(b"foo{{bar}}zap") == slot_of(b"{bar")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[Server]]:
+    """A cluster of three."""
+    nodes = [Server(tmp_path / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start() for i in range(3)]
+    try:
+        bounds = [0, 5461, 10923, 16384]
+        for i, node in enumerate(nodes):
+            assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(bounds[i]), str(bounds[i + 1] - 1))
+            assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
+        for node in nodes[1:]:
+            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+        end = time.monotonic() + 20
+        while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
+            assert time.monotonic() < end, "the cluster did not form"
+            time.sleep(0.05)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+def test_cluster(cluster: list[Server], tmp_path: Path) -> None:
+    """A cluster is read from any of its nodes, also after slots have moved; a dead node costs its own customers only."""
+    arena = Arena("redis", tmp_path, cluster[0])
+    everyone = view("everyone_shop", {}, {"by_group": ["spend"]}, entity="everyone")
+    nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    try:
+        store = feast_store(
+            tmp_path, {"type": "redis", "redis_type": "redis_cluster", "connection_string": nodes}, (SHOP, everyone), project="shop"
+        )
+        write(store, SHOP, [(str(i), row(i), 1.0) for i in range(60)])
+        write(store, everyone, [("*", {"by_group__keys": ["g1"], "by_group__spend": [1.0]}, 1.0)])
+        engine = open_engine(f"redis+cluster://127.0.0.1:{cluster[1].port}", tmp_path, (SHOP, everyone), 300, "shop")
+        arena.engines.append(engine)
+        for i in range(60):
+            same_as_sdk(engine, arena.read(engine, str(i)), store, (SHOP,), str(i))
+        assert engine.everyone().known
+        assert isinstance(engine, RedisEngine)
+
+        # A map that is out of date: every answer is MOVED.
+        routes = engine._routes
+        routes._slots = [routes._slots[-1]] * len(routes._slots)  # type: ignore[union-attr]
+        assert all(arena.read(engine, str(i)).known for i in range(60))
+
+        cluster[2].kill()
+        answers = []
+        for i in range(60):
+            try:
+                answers.append(arena.read(engine, str(i)).known)
+            except StoreUnavailable:
+                answers.append(False)
+        assert any(answers)
+        assert not all(answers)
+    finally:
+        arena.close()

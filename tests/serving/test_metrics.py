@@ -1,0 +1,172 @@
+"""Counters and histograms: exact over several processes and their restarts, and readable by Prometheus' own parser."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.metrics import Counter, Gauge, Histogram, Metrics, memory_directory
+
+ROUNDS = 2_000
+
+
+def declared() -> tuple[Metrics, Counter, Histogram, Gauge]:
+    metrics = Metrics()
+    counter = metrics.counter("test_total", "Things.", route=("a", "b"), status=("200", "400"))
+    histogram = metrics.histogram("test_seconds", "Time.", (0.001, 0.01), stage=("read", "score"))
+    gauge = metrics.gauge("test_in_flight", "Now.")
+    metrics.info("test_bundle_info", "What is served.", "name", "bundle")
+    return metrics, counter, histogram, gauge
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """All samples, parsed by Prometheus' own parser, as `name{label=value,…}`."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.exposition().decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def work(directory: Path, hang: bool) -> None:
+    metrics, counter, histogram, gauge = declared()
+    metrics.attach(directory)
+    metrics.set_info("model", str(os.getpid()))
+    slot = histogram.slot("read")
+    gauge.set(3)
+    for _ in range(ROUNDS):
+        counter.add("a", "200")
+        histogram.observe(500_000, slot)
+    (directory / f"done-{os.getpid()}").touch()
+    while hang:
+        time.sleep(0.05)
+
+
+def started(directory: Path, hang: bool = True) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=work, args=(directory, hang), daemon=True)
+    process.start()
+    deadline = time.monotonic() + 20
+    while not (directory / f"done-{process.pid}").exists():
+        assert time.monotonic() < deadline, "the worker did not finish"
+        time.sleep(0.01)
+    return process
+
+
+def test_several_workers_and_restarts(tmp_path: Path) -> None:
+    """Any worker answers with the sums of all, living and killed; a restarted worker counts on; gauges are of the living only."""
+    metrics, _, _, _ = declared()
+    metrics.attach(tmp_path)
+    first, second = started(tmp_path), started(tmp_path)
+    name, seconds = "test_total{route=a,status=200}", "test_seconds_count{stage=read}"
+    found = samples(metrics)
+    assert (found[name], found[seconds], found["test_in_flight{}"]) == (2 * ROUNDS, 2 * ROUNDS, 6)
+    assert {f"test_bundle_info{{bundle={one.pid},name=model}}" for one in (first, second)} <= set(found)
+    assert first.pid
+    os.kill(first.pid, signal.SIGKILL)
+    first.join(10)
+    found = samples(metrics)
+    assert (found[name], found["test_in_flight{}"]) == (2 * ROUNDS, 3)
+    assert f"test_bundle_info{{bundle={first.pid},name=model}}" not in found
+    third = started(tmp_path)
+    assert samples(metrics)[name] == 3 * ROUNDS
+    assert len(list(tmp_path.glob("*.slots"))) == 3, "the dead worker's file was not taken over"
+    for process in (second, third):
+        process.kill()
+        process.join(10)
+    assert samples(metrics)[name] == 3 * ROUNDS
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 20_000_000), max_size=30))
+def test_histogram_against_counting(durations: list[int]) -> None:
+    """Buckets, sum and count are what counting by hand gives, bounds included."""
+    metrics, _, histogram, _ = declared()
+    for duration in durations:
+        histogram.observe(duration, histogram.slot("score"))
+    found = samples(metrics)
+    for label, bound in (("0.001", 1_000_000), ("0.01", 10_000_000), ("+Inf", 10**12)):
+        assert found[f"test_seconds_bucket{{le={label},stage=score}}"] == sum(duration <= bound for duration in durations)
+    assert found["test_seconds_count{stage=score}"] == len(durations)
+    assert found["test_seconds_sum{stage=score}"] == pytest.approx(sum(durations) / 1e9)
+
+
+def test_exposition_is_prometheus_text(tmp_path: Path) -> None:
+    """Every family has its help and type, label values are escaped, and all series stand there from the start at zero."""
+    metrics, _, _, _ = declared()
+    awkward = 'quote " backslash \\ newline \n'
+    metrics.set_info(awkward, "sha256:0")
+    metrics.attach(tmp_path / "deep" / "er")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.exposition().decode())}
+    assert {name: family.type for name, family in families.items()} == {
+        "test": "counter",
+        "test_seconds": "histogram",
+        "test_in_flight": "gauge",
+        "test_bundle_info": "gauge",
+    }
+    assert [sample.labels["name"] for sample in families["test_bundle_info"].samples] == [awkward]
+    assert len(families["test"].samples) == 4
+    assert all(sample.value == 0 for sample in families["test_seconds"].samples)
+
+
+def test_labels_are_closed_sets() -> None:
+    """A label value that was not declared is an error at the place that uses it, never a new series."""
+    _, counter, histogram, _ = declared()
+    with pytest.raises(KeyError):
+        counter.add("a", "500")
+    with pytest.raises(KeyError):
+        histogram.slot("unknown")
+
+
+def test_slots_known_before_attaching_stay_right(tmp_path: Path) -> None:
+    """A slot looked up and counted in before `attach` is the same slot afterwards, and what was counted is kept."""
+    metrics, counter, _, gauge = declared()
+    slot = counter.slot("b", "400")
+    counter.add_at(slot)
+    gauge.set(5)
+    metrics.attach(tmp_path)
+    counter.add_at(slot)
+    found = samples(metrics)
+    assert (found["test_total{route=b,status=400}"], found["test_in_flight{}"]) == (2, 5)
+
+
+def test_files_of_another_version_are_left_out(tmp_path: Path) -> None:
+    """Slots of another layout are not added up, a foreign or damaged file is replaced, and late declarations are refused."""
+    other = Metrics()
+    other.counter("other_total", "Other.")
+    other.attach(tmp_path)
+    (tmp_path / "1.slots").write_bytes(b"damaged")
+    metrics, counter, _, _ = declared()
+    metrics.attach(tmp_path)
+    counter.add("a", "200")
+    found = samples(metrics)
+    assert found["test_total{route=a,status=200}"] == 1
+    assert "other_total{}" not in found
+    assert (tmp_path / "1.slots").stat().st_size > 4096
+    with pytest.raises(RuntimeError, match="before `attach`"):
+        metrics.counter("late_total", "Late.")
+    with pytest.raises(RuntimeError, match="attached already"):
+        metrics.attach(tmp_path)
+
+
+def test_memory_directory(tmp_path: Path) -> None:
+    """The slots lie on a memory file system where there is one, private, at one place for one data directory."""
+    place = memory_directory(tmp_path)
+    try:
+        assert place == memory_directory(tmp_path)
+        assert place != memory_directory(tmp_path / "other")
+        if Path("/dev/shm").exists():
+            assert place.parent == Path("/dev/shm")
+            assert place.stat().st_mode & 0o777 == 0o700
+    finally:
+        for made in (place, memory_directory(tmp_path / "other")):
+            if made.exists():
+                made.rmdir()

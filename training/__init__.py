@@ -1,0 +1,1 @@
+"""From recorded decisions to a verified model bundle. LightGBM and MLflow live here."""

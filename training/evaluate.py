@@ -1,0 +1,124 @@
+"""Compare a model with the baselines on the test slice, and say it in one report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features import timeline
+from features.files import digest_of
+from features.moments import rfc3339
+from features.timeline import Timeline
+from features.workspace import Workspace
+from training import baselines, canary, metrics, registry
+from training.bundle import BadBundle
+from training.calibrated import Calibration
+from training.examples import Examples, Split, examples_of, split_of
+from training.fit import threads
+
+Floats = NDArray[np.float64]
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Scores of the test rows and their metrics, by model; the model itself is called `model`."""
+
+    scores: dict[str, Floats]
+    metrics: dict[str, dict[str, float]]
+
+
+def compare(workspace: Workspace, examples: Examples, split: Split, raw: Floats, probabilities: Floats) -> Compared:
+    """Hold a model against chance, popularity and logistic regression, all on the same rows.
+
+    Args:
+        raw: raw scores of the test rows, which order offers.
+        probabilities: calibrated ones, which are judged as probabilities.
+    """
+    train, test = examples.where((split.fit | split.stopping) & ~examples.strangers), examples.where(split.test)
+    logistic = baselines.Logistic(train, workspace.model.seed).probabilities(test)
+    scores = {
+        "random": baselines.random_scores(test),
+        "popularity": baselines.popularity(train, test, workspace.model.popularity),
+        "logistic_regression": logistic,
+        MODEL: probabilities,
+    }
+    measured = {name: metrics.all_metrics(test, scores[name]) for name in ("random", "popularity")}
+    measured["logistic_regression"] = metrics.all_metrics(test, logistic, logistic)
+    measured[MODEL] = metrics.all_metrics(test, raw, probabilities)
+    return Compared(scores, measured)
+
+
+def report_of(workspace: Workspace, examples: Examples, split: Split, compared: Compared, now: int) -> dict[str, Any]:
+    """What `opportune evaluate --json` prints; moments of demo data as the source says them."""
+    moved = timeline.recorded(workspace) or Timeline()
+
+    def side(mask: NDArray[np.bool_]) -> dict[str, Any]:
+        rows = mask[examples.decision]
+        hits = examples.labels[rows] > 0
+        return {
+            "decisions": int(mask.sum()),
+            "decisions_with_success": len(np.unique(examples.decision[rows][hits])),
+            "rows": int(rows.sum()),
+            "successes": int(hits.sum()),
+            "from": rfc3339(moved.to_source(int(examples.times[mask].min()))),
+            "to": rfc3339(moved.to_source(int(examples.times[mask].max()))),
+        }
+
+    known = ~examples.strangers
+    return {
+        "workspace": workspace.settings.name,
+        "name": workspace.model.name,
+        "at": rfc3339(now),
+        "model": compared.metrics[MODEL],
+        "baselines": {name: values for name, values in compared.metrics.items() if name != MODEL},
+        "split": {
+            "cut": rfc3339(moved.to_source(split.cut)),
+            "stopping_cut": rfc3339(moved.to_source(split.stopping_cut)),
+            "moved_weeks": moved.weeks,
+            "training": side((split.fit | split.stopping) & known),
+            "stopping": side(split.stopping),
+            "test": side(split.test),
+            "open_windows_in_test": int((split.test & (examples.closes > now)).sum()),
+        },
+        "columns": len(examples.contract.columns),
+        "contract": examples.contract.fingerprint,
+    }
+
+
+def evaluate(workspace: Workspace, version: str, now: int, progress: Callable[[str, float], None] = lambda _stage, _part: None) -> dict[str, Any]:
+    """Score a registered version anew on the test slice of the data as it is now.
+
+    Raises:
+        BadBundle: the model is not the one that was trained, or crashes when loaded.
+        NoExamples, RegistryUnavailable.
+    """
+    examples = examples_of(workspace, now, lambda part: progress("lay out examples", part))
+    split = split_of(workspace, examples, now)
+    progress("compare", 0.0)
+    with tempfile.TemporaryDirectory(prefix="opportune-") as scratch:
+        parts = Path(scratch)
+        record = registry.download(workspace, version, parts)
+        model, source = parts / "model.txt", parts / registry.ARTIFACTS
+        if digest_of(model) != record["digest"]:
+            raise BadBundle(f"expected the model of version {version} to be the one that was trained, got another digest")
+        try:
+            canary.rehearse(model, source / "golden.json")
+        except canary.CanaryFailed as error:
+            raise BadBundle(str(error)) from error
+        booster = lgb.Booster(model_file=str(model))
+        calibration = msgspec.json.decode((source / "calibration.json").read_bytes(), type=Calibration)
+    if booster.feature_name() != examples.contract.names:
+        raise BadBundle(f"expected version {version} to use the workspace's {len(examples.contract.names)} columns, got others: run `opportune train`")
+    raw = np.asarray(booster.predict(examples.where(split.test).values, raw_score=True, num_threads=threads()))
+    compared = compare(workspace, examples, split, raw, calibration.probabilities(raw))
+    return report_of(workspace, examples, split, compared, now) | {"version": version, "run_id": record["run_id"]}

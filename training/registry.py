@@ -1,0 +1,183 @@
+"""MLflow: the record of every training run, the registered versions, and the aliases that say which of them serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# A registry that is away must fail in seconds; the defaults block for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import lightgbm as lgb  # noqa: E402
+import mlflow  # noqa: E402
+import mlflow.lightgbm  # noqa: E402
+import pandas as pd  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.models import infer_signature  # noqa: E402
+
+from features.failures import Failure  # noqa: E402
+from features.workspace import Workspace  # noqa: E402
+from training import plots  # noqa: E402
+
+CHAMPION = "champion"
+ARTIFACTS = "opportune"
+"""Folder of a run's artifacts that a bundle is made from."""
+
+MODEL_DIGEST_TAG = "opportune.model_sha256"
+
+
+class RegistryUnavailable(Failure):
+    """MLflow did not answer, or does not have what was asked for."""
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise RegistryUnavailable(f"expected MLflow to {doing}, got: {str(error).splitlines()[0]}") from error
+
+
+def address(workspace: Workspace) -> str:
+    """Where MLflow keeps runs and versions: a SQLite file in the data folder unless the workspace names a server."""
+    return workspace.settings.stores.registry or f"sqlite:///{(workspace.data / 'mlflow.db').resolve()}"
+
+
+def connect(workspace: Workspace) -> mlflow.MlflowClient:
+    """A client of the workspace's registry; also makes it MLflow's own default in this process."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    where = address(workspace)
+    mlflow.set_tracking_uri(where)
+    mlflow.set_registry_uri(where)
+    with _explained("open its store"):
+        client = mlflow.MlflowClient(where, where)
+        if client.get_experiment_by_name(workspace.settings.name) is None:
+            place = (workspace.data / "mlflow-artifacts").resolve()
+            client.create_experiment(workspace.settings.name, None if where.startswith("http") else place.as_uri())
+        mlflow.set_experiment(workspace.settings.name)
+    return client
+
+
+def record(
+    workspace: Workspace,
+    booster: lgb.Booster,
+    example: pd.DataFrame,
+    *,
+    parameters: dict[str, Any],
+    metrics: dict[str, float],
+    steps: dict[str, list[float]],
+    tags: dict[str, str],
+    figures: dict[str, Figure],
+    artifacts: dict[str, bytes],
+) -> tuple[str, str]:
+    """Record one training run and register its model.
+
+    Args:
+        example: some rows of the training data, columns named; becomes the signature and the input example.
+        steps: metrics by round.
+        artifacts: files for the bundle, by name.
+
+    Returns:
+        Run id and registered version.
+    """
+    connect(workspace)
+    with _explained("record a run"), mlflow.start_run() as run, _quiet():
+        mlflow.log_params(parameters)
+        mlflow.log_metrics(metrics)
+        for name, values in steps.items():
+            for step, value in enumerate(values):
+                mlflow.log_metric(name, value, step=step + 1, synchronous=False)
+        mlflow.set_tags(tags)
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, f"plots/{name}.png")
+            plots.close(figure)
+        for name, content in artifacts.items():
+            mlflow.log_text(content.decode(), f"{ARTIFACTS}/{name}")
+        mlflow.lightgbm.log_model(
+            booster,
+            name="model",
+            registered_model_name=workspace.model.name,
+            signature=infer_signature(example, booster.predict(example)),
+            input_example=example,
+            pip_requirements=[f"lightgbm=={lgb.__version__}", f"pandas=={pd.__version__}", f"mlflow=={mlflow.__version__}"],
+        )
+        mlflow.flush_async_logging()
+        version = newest(workspace, run.info.run_id)
+        return run.info.run_id, version
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow reports its progress on standard error line by line; ours is shown by the verb that called."""
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+        warnings.simplefilter("ignore")
+        kept, sys.stderr = sys.stderr, nowhere
+        try:
+            yield
+        finally:
+            sys.stderr = kept
+
+
+def newest(workspace: Workspace, run_id: str) -> str:
+    """The registered version that a run made."""
+    client = mlflow.MlflowClient()
+    versions = client.search_model_versions(f"name = '{workspace.model.name}' and run_id = '{run_id}'")
+    if not versions:
+        raise RegistryUnavailable(f"expected run {run_id} to have registered a version of {workspace.model.name}, got none")
+    return str(max(int(version.version) for version in versions))
+
+
+def set_alias(workspace: Workspace, alias: str, version: str) -> None:
+    """Point an alias at a version."""
+    client = connect(workspace)
+    with _explained(f"set the alias {alias}"):
+        client.set_registered_model_alias(workspace.model.name, alias, version)
+
+
+def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
+    """The version that an alias points at (or the number itself, when it exists); None when there is none."""
+    client = connect(workspace)
+    try:
+        if alias_or_version.isdigit():
+            return str(client.get_model_version(workspace.model.name, alias_or_version).version)
+        return str(client.get_model_version_by_alias(workspace.model.name, alias_or_version).version)
+    except MlflowException:
+        return None
+
+
+def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
+    """Fetch a version's model text and bundle parts into a folder; nothing of it is loaded.
+
+    Returns:
+        run id, model digest as recorded at training, tags and metrics of the run.
+    """
+    client = connect(workspace)
+    with _explained(f"hand out version {version} of {workspace.model.name}"):
+        found = client.get_model_version(workspace.model.name, version)
+        run = client.get_run(found.run_id)
+        mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{found.run_id}/{ARTIFACTS}", dst_path=str(place))
+        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour")))
+    texts = sorted(model.glob("model.lgb")) or sorted(model.glob("**/*.lgb"))
+    if not texts:
+        raise RegistryUnavailable(f"expected a LightGBM text model in version {version} of {workspace.model.name}, got none")
+    texts[0].rename(place / "model.txt")
+    return {"run_id": found.run_id, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics), "digest": run.data.tags.get(MODEL_DIGEST_TAG)}
+
+
+def metrics_of(workspace: Workspace, version: str) -> dict[str, float]:
+    """Metrics of the run behind a version."""
+    client = connect(workspace)
+    with _explained(f"show version {version} of {workspace.model.name}"):
+        return dict(client.get_run(client.get_model_version(workspace.model.name, version).run_id).data.metrics)
