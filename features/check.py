@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from features.check_features import FEATURE_CHECKS
 from features.columns import contract_of
-from features.documents import Document, Fault, Path
+from features.documents import Document
+from features.faults import Fault, Path
 from features.formats import OfferEntry, Source
 from features.moments import parse_moment
 from features.tables import tables_of
@@ -95,7 +96,9 @@ def _offers(workspace: Workspace) -> Iterable[Fault]:
         faults = [fault for name, text in bounds.items() for fault in _moment(document, (*path, name), text)]
         yield from faults
         if len(bounds) == 2 and not faults and parse_moment(bounds["valid_from"]) >= parse_moment(bounds["valid_until"]):
-            yield document.fault((*path, "valid_until"), "a moment after valid_from", f"`{offer.valid_until}`", "The end is not part of it.")
+            yield document.fault(
+                (*path, "valid_until"), "a moment after valid_from", f"`{offer.valid_until}`", "The end is not part of it."
+            )
     if not offers.offers and workspace.settings.sources.offers is None:
         yield document.fault(("offers",), "offers here, or `sources.offers` in workspace.yaml", "neither", "Declare at least one offer.")
 

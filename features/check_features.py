@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from features.documents import Document, Fault, Path
+from features.documents import Document
+from features.faults import Fault, Path
 from features.formats import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
 from features.moments import DAY_SECONDS, duration_seconds, window_seconds
 from features.streams import BUILT_IN_STREAMS, streams_of
@@ -81,7 +82,9 @@ def _context(document: Document, path: Path, column: ContextColumn) -> Iterable[
     elif isinstance(default, str) and column.values is not None and default not in column.values:
         yield document.unknown((*path, "default"), "one of `values`", default, column.values)
     elif numeric and not (low is None or float(default) >= low) & (high is None or float(default) <= high):
-        yield document.fault((*path, "default"), "a number from minimum to maximum", repr(default), "It stands for what a request does not say.")
+        yield document.fault(
+            (*path, "default"), "a number from minimum to maximum", repr(default), "It stands for what a request does not say."
+        )
 
 
 def _windows(workspace: Workspace) -> Iterable[Fault]:
@@ -108,7 +111,9 @@ def _window_column(document: Document, path: Path, column: WindowColumn, streams
         if by not in stream.categories:
             yield document.unknown((*path, "group", "by"), "a category of the stream", by, stream.categories)
         if by in column.where:
-            yield document.fault((*path, "where", by), "no condition on what the column is grouped by", f"`{by}`", "List its values in `group`.")
+            yield document.fault(
+                (*path, "where", by), "no condition on what the column is grouped by", f"`{by}`", "List its values in `group`."
+            )
     if column.missing == "zero" and (column.aggregate == "days_since" or (column.aggregate == "last" and column.of in stream.categories)):
         yield _no_zero(document, path, "time" if column.aggregate == "days_since" else "category")
     yield from _repeated(document, (*path, "windows"), "each window once", column.windows)

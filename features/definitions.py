@@ -18,11 +18,12 @@ import yaml
 
 os.environ.setdefault("FEAST_USAGE", "False")
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType  # noqa: E402
-from feast.data_format import ParquetFormat  # noqa: E402
-from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp  # noqa: E402
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.data_format import ParquetFormat
+from feast.feature_view import DUMMY_ENTITY_NAME
+from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp
 
-from features.lake import literal  # noqa: E402
+from features.lake import literal
 from features.moments import from_microseconds
 from features.views import View
 from features.windows import entity_key
@@ -144,8 +145,9 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
         return Compared(0, [])
-    tables = {view.name: _written(workspace, view, now, size) for view in views}
-    ids = next(iter(tables.values())).column("customer_id").to_pylist()
+    ids = _written(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
+    chosen = f"customer_id IN ({', '.join(map(literal, ids)) or 'NULL'})"
+    tables = {view.name: _written(workspace, view, now, chosen) for view in views}
     different = []
     for view in views:
         if not ids:
@@ -159,11 +161,11 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     return Compared(len(ids), different)
 
 
-def _written(workspace: Workspace, view: View, now: int, size: int) -> pa.Table:
+def _written(workspace: Workspace, view: View, now: int, chosen: str) -> pa.Table:
     files = str(workspace.offline / view.name / "*.parquet")
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    query = f"SELECT * FROM read_parquet({literal(files)}) WHERE event_timestamp = make_timestamptz({now}::BIGINT) ORDER BY md5(customer_id) LIMIT {size}"
+    query = f"SELECT * FROM read_parquet({literal(files)}) WHERE event_timestamp = make_timestamptz({now}::BIGINT) AND {chosen}"
     found: pa.Table = con.execute(query).to_arrow_table()
     con.close()
     return found

@@ -1,32 +1,26 @@
-"""Workspace files as text: YAML into typed structs, with the file, the line and the path of every fault.
-
-PyYAML reads; what it lets pass by design is refused here: duplicate keys, anchors that repeat a subtree without bound, and
-the surprises of YAML 1.1 (`no` for false, `1:30` for 90), which a marketer cannot be expected to know.
-"""
+"""Workspace files as typed structs, with the file, the line and the path of every fault."""
 
 from __future__ import annotations
 
 import ast
 import difflib
-import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 from msgspec import inspect
 
+from features.faults import FAULTS_MAX, Path, shown
+from features.faults import BadWorkspace as BadWorkspace
+from features.faults import Fault as Fault
 from features.formats import CURRENCY_PATTERN, MODEL_NAME_PATTERN, WORKSPACE_NAME_PATTERN
-from features.failures import Failure
 from features.moments import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
+from features.plain_yaml import Tree
 from features.vocabulary import ID_PATTERN, NAME_PATTERN
 
 T = TypeVar("T")
-Path = tuple[str | int, ...]
-"""Keys and positions that lead to a part of a file."""
 
 IN_WORDS = {
     DURATION_PATTERN: "a duration like 30m, 12h, 7d or 4w",
@@ -52,59 +46,11 @@ _KINDS = {
 }
 """msgspec's words for types, as a person knows them from YAML."""
 
-FILE_BYTES_MAX = 8 << 20
-PARTS_MAX = 500_000
-"""Keys, values and list items of one file, each counted as often as an anchor repeats it."""
-LEVELS_MAX = 32
-FAULTS_MAX = 50
-
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\.\.\.\]")
 _EXPECTED_GOT = re.compile(r"^Expected (?P<expected>.*?)(?:, got `(?P<got>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
-_TEXT_TAG = "tag:yaml.org,2002:str"
-_NUMBER_TAGS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong in a workspace file, and the way out."""
-
-    file: str
-    path: str
-    expected: str
-    got: str
-    line: int | None = None
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: at {self.path}: expected {self.expected}, got {self.got}" + (f". {self.remedy}" if self.remedy else "")
-
-
-class BadWorkspace(Failure):
-    """A workspace that cannot be used, with every fault that was found."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        self.faults = faults
-        super().__init__("\n".join(map(str, faults[:FAULTS_MAX])))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people read it: only true and false are booleans; 1:30, 007 and dates are text, whose meaning their reader knows."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "int", "float", "timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_FLOAT = r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$"
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,17})$"), list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+.0123456789"))
-for _tag, _kind in _NUMBER_TAGS.items():
-    _Loader.add_constructor(_tag, lambda _, node, kind=_kind: kind(node.value))
 
 
 class Document:
@@ -117,60 +63,8 @@ class Document:
         except OSError as error:
             why = (error.strerror or "an error").lower()
             raise BadWorkspace([Fault(shown, "$", "a readable file", why, remedy="See `opportune init --help`.")]) from error
-        if len(content) > FILE_BYTES_MAX:
-            raise BadWorkspace([Fault(shown, "$", f"at most {FILE_BYTES_MAX} bytes", f"{len(content)} bytes")])
-        try:
-            loader = _Loader(content.decode("utf-8-sig"))
-            root = loader.get_single_node()
-            self.lines: dict[Path, int] = {}
-            self.faults: list[Fault] = []
-            self._index(loader, root, ())
-            if self.faults:
-                raise BadWorkspace(self.faults)
-            self.value: Any = {} if root is None else loader.construct_document(root)
-        except UnicodeDecodeError as error:
-            raise BadWorkspace([Fault(shown, "$", "UTF-8 text", f"byte {error.start} that is not")]) from error
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = None if mark is None else mark.line + 1
-            why = " ".join(filter(None, (error.context, error.problem)))
-            raise BadWorkspace([Fault(shown, "$", "valid YAML", f"an error {why}", line)]) from error
-        except yaml.YAMLError as error:
-            raise BadWorkspace([Fault(shown, "$", "valid YAML", str(error).splitlines()[0])]) from error
-        except RecursionError as error:
-            raise BadWorkspace([Fault(shown, "$", f"at most {LEVELS_MAX} levels", "many more")]) from error
-
-    def _index(self, loader: _Loader, node: yaml.Node | None, path: Path) -> None:
-        """Note the line of each part and refuse what YAML allows and nobody means."""
-        if node is None:
-            return
-        line = node.start_mark.line + 1
-        if len(path) > LEVELS_MAX:
-            raise BadWorkspace([Fault(self.shown, _shown(path), f"at most {LEVELS_MAX} levels", "more", line)])
-        if len(self.lines) >= PARTS_MAX:
-            raise BadWorkspace([Fault(self.shown, _shown(path), f"at most {PARTS_MAX} parts", "more", line, "Anchors repeat what they name.")])
-        self.lines.setdefault(path, line)
-        self._check_scalar(loader, node, path)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, child in node.value:
-                name = str(key.value)
-                if name in seen:
-                    self.faults.append(Fault(self.shown, _shown((*path, name)), "each key once", "the key again", key.start_mark.line + 1))
-                seen.add(name)
-                self._check_scalar(loader, key, (*path, name))
-                self.lines[(*path, name)] = key.start_mark.line + 1
-                self._index(loader, child, (*path, name))
-        elif isinstance(node, yaml.SequenceNode):
-            for position, child in enumerate(node.value):
-                self._index(loader, child, (*path, position))
-
-    def _check_scalar(self, loader: _Loader, node: yaml.Node, path: Path) -> None:
-        line = node.start_mark.line + 1
-        if node.tag not in (_TEXT_TAG, loader.resolve(type(node), node.value, (True, False))):
-            self.faults.append(Fault(self.shown, _shown(path), "a value without a tag", f"`{node.tag.rpartition(':')[2]}`", line, "Remove the tag."))
-        elif node.tag in _NUMBER_TAGS and not math.isfinite(float(node.value)):
-            self.faults.append(Fault(self.shown, _shown(path), "a number within range", f"`{node.value}`", line))
+        tree = Tree(shown, content)
+        self.lines, self.value = tree.lines, tree.value
 
     def line(self, path: Path) -> int | None:
         """Line of a part, or of its nearest parent that has one."""
@@ -180,7 +74,7 @@ class Document:
 
     def fault(self, path: Path, expected: str, got: str, remedy: str = "") -> Fault:
         """A fault at a part of this file."""
-        return Fault(self.shown, _shown(path), expected, got, self.line(path), remedy)
+        return Fault(self.shown, shown(path), expected, got, self.line(path), remedy)
 
     def unknown(self, path: Path, expected: str, name: str, known: Iterable[str]) -> Fault:
         """The fault of a name that nothing has, with the nearest one that exists, or all of them."""
@@ -317,10 +211,6 @@ def _in_words(expected: str) -> str:
         regex = ast.literal_eval(pattern)
         return IN_WORDS.get(regex, f"a text that matches {regex}")
     return re.sub(r"`([^`]*)`", lambda found: " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | ")), kinds)
-
-
-def _shown(path: Path) -> str:
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
 def _type_at(kind: Any, path: Path) -> Any:

@@ -26,6 +26,9 @@ NAN = float("nan")
 _DOUBLE = struct.Struct("<d")
 _F8 = np.dtype("<f8")
 
+WORDS_MAX = 2_000_000
+"""Bound on distinct categories and keys: each costs every process some 150 bytes."""
+
 TIME_NONE = -(1 << 63)
 """How Feast writes a null time."""
 
@@ -133,7 +136,7 @@ def category(data: bytes, words: Words) -> float:
     """The id of a text; NaN for null."""
     if not data or data[0] != TAG_TEXT:
         return _null(data)
-    return float(words.id(_text(data, 1)))
+    return float(_interned(_text(data, 1), words))
 
 
 def texts(data: bytes, words: Words, known: dict[bytes, int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
@@ -150,7 +153,7 @@ def texts(data: bytes, words: Words, known: dict[bytes, int]) -> np.ndarray[tupl
     except KeyError:
         for raw in listed:
             if raw not in known:
-                known[raw] = words.id(_decoded(raw))
+                known[raw] = _interned(_decoded(raw), words)
         ids = [known[raw] for raw in listed]
     return np.array(ids, dtype=np.uint32)
 
@@ -217,3 +220,9 @@ def _decoded(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise DamagedValue("a text is not UTF-8") from None
+
+
+def _interned(text: str, words: Words) -> int:
+    if len(words) >= WORDS_MAX and text not in words.ids:
+        raise DamagedValue(f"more than {WORDS_MAX} distinct categories and keys: is one of the fields an identifier?")
+    return words.id(text)

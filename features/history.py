@@ -6,6 +6,7 @@ mixed up, and the same layout that serves lays the offers beside the customer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,9 @@ def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64],
     asked["row"] = np.arange(len(moments))
     references = [f"{view.name}:{name}" for view in plan.views for name, _ in view.fields]
     store = open_store(workspace)
-    joined = store.get_historical_features(entity_df=asked, features=references, full_feature_names=True).to_arrow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast's own, of the versions beneath it
+        joined = store.get_historical_features(entity_df=asked, features=references, full_feature_names=True).to_arrow()
     if joined.num_rows != len(moments):
         got = f"got {joined.num_rows}: the offline store is not to be trusted"
         raise RuntimeError(f"expected one joined row for each of {len(moments)} moments, {got}")

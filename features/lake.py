@@ -109,7 +109,7 @@ def current(workspace: Workspace, table: Table) -> str:
 def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows: str, name: str) -> int:
     """Write a temporary table into the lake as new files called `name`, by day, each row stamped with the moment of the import.
 
-    Files are written aside and moved in one by one. A crash leaves some of them: the repeated import finds their rows in the
+    Files are written aside and moved in one by one, or a day at once. A crash leaves some of them: the repeated import finds their rows in the
     lake and adds the rest.
 
     Returns:
@@ -129,11 +129,19 @@ def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows
         options = f"FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day), FILENAME_PATTERN {literal(name + '-{i}')}"
         written = con.execute(f"COPY ({by_day}) TO {literal(str(aside))} ({options})").fetchone()
     count = int(written[0]) if written else 0
-    for file in sorted(aside.glob("**/*.parquet")) if count else []:
-        place = workspace.lake / table.folder / file.relative_to(aside)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as handle:
-            os.fsync(handle)
-        file.replace(place)
+    if count:
+        os.sync()  # once for hundreds of files: a power cut must not leave a file under its name without its content
+        _move(aside, workspace.lake / table.folder)
     shutil.rmtree(aside)
     return count
+
+
+def _move(aside: Path, folder: Path) -> None:
+    """Move files and days into a folder; days that are new to it go whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(aside.iterdir()):
+        place = folder / entry.name
+        if entry.is_dir() and place.exists():
+            _move(entry, place)
+        else:
+            entry.rename(place)

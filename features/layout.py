@@ -24,7 +24,16 @@ DAY_SECONDS = 86_400.0
 _NUMBER, _CATEGORY, _AGE = 0, 1, 2
 
 
-@numba.njit(nogil=True, cache=True)
+# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a store
+# hands out may be read-only memory; an array that may be written fits a read-only type too.
+_READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
+_KEYS = numba.types.Array(numba.uint32, 1, "C", readonly=True)
+_INDEX = numba.types.Array(numba.int32, 1, "C", readonly=True)
+_TABLE = numba.types.Array(numba.float64, 2, "C", readonly=True)
+_WRITE = numba.types.Array(numba.float64, 1, "C")
+
+
+@numba.njit(numba.void(_READ, _READ, *[_INDEX] * 2, _READ, *[_INDEX] * 2, _TABLE, numba.float64, _WRITE), nogil=True, cache=True)
 def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of, codes, now, out):  # type: ignore[no-untyped-def]
     """One value a customer column; what is older than its limit is missing."""
     for at in range(slots.shape[0]):
@@ -41,7 +50,7 @@ def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of
         out[at] = value
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(numba.void(_KEYS, _READ, *[_INDEX] * 3, numba.boolean, numba.boolean, numba.float64, _WRITE), nogil=True, cache=True)
 def _match(keys, values, of_word, starts, members, minimum, summed, empty, out):  # type: ignore[no-untyped-def]
     """Hand each key's value to the offers that have the key: in the order of keys, so that sums are the same everywhere."""
     out[:] = empty
@@ -63,7 +72,7 @@ def _match(keys, values, of_word, starts, members, minimum, summed, empty, out):
                 out[offer] = value
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(numba.void(_READ, numba.int64, numba.float64[:]), nogil=True, cache=True)
 def _relate(values, how, out):  # type: ignore[no-untyped-def]
     """Compare values among the offers considered: share of the total, rank (1 is the largest, ties equal), ratio to the largest."""
     n = values.shape[0]
@@ -143,7 +152,9 @@ class Layout:
         self._category_of = np.array([categorical.index(c.name) if c.dtype == "category" else 0 for c in self.customer], np.int32)
         self._dictionaries = [{text: code for code, text in enumerate(categories[name])} for name in categorical]
         self._codes = np.full((max(1, len(categorical)), 0), np.nan)
-        self._context_codes = {c.name: {t: float(i) for i, t in enumerate(categories[c.name])} for c in self.context if c.dtype == "category"}
+        self._context_codes = {
+            c.name: {t: float(i) for i, t in enumerate(categories[c.name])} for c in self.context if c.dtype == "category"
+        }
         self._matched = {c.name: self._place(c) for c in (*contract.columns, *contract.auxiliary) if c.match}
         self._scratch = np.empty(len(catalogue))
         self._offer_at = {column.name: at for at, column in enumerate(self.offer)}
@@ -188,7 +199,16 @@ class Layout:
             self._extend_codes()
         if len(self._slots):
             _lay_customer(
-                row.numbers, row.event_times, self._slots, self._views, self._limits, self._kinds, self._category_of, self._codes, now, self.shared
+                row.numbers,
+                row.event_times,
+                self._slots,
+                self._views,
+                self._limits,
+                self._kinds,
+                self._category_of,
+                self._codes,
+                now,
+                self.shared,
             )
         at = len(self.customer)
         for column in self.context:
@@ -234,7 +254,15 @@ class Layout:
         empty = 0.0 if column.empty == "zero" else np.nan
         values = family.values[place.measure]
         _match(
-            family.keys, values, index.of_word(self.words), index.starts, index.members, column.combine == "min", column.combine == "sum", empty, out
+            family.keys,
+            values,
+            index.of_word(self.words),
+            index.starts,
+            index.members,
+            column.combine == "min",
+            column.combine == "sum",
+            empty,
+            out,
         )
         if column.dtype == "age":
             np.subtract(now, out, out=out)
@@ -267,9 +295,7 @@ class Layout:
         """Whether a matched column is computed from the events of everyone."""
         return self._matched[name].everyone
 
-    def column(
-        self, name: str, row: OnlineRow, everyone: OnlineRow, offers: Floats, pairs: Floats, chosen: Integers, now: float
-    ) -> Floats:
+    def column(self, name: str, row: OnlineRow, everyone: OnlineRow, offers: Floats, pairs: Floats, chosen: Integers, now: float) -> Floats:
         """One offer, pair or auxiliary column of the offers considered, shape (chosen,).
 
         Args:

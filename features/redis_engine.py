@@ -23,7 +23,6 @@ from features.views import EVERYONE, View
 
 EVERYONE_SECONDS_MAX = 2.0
 """Bound on the blocking read of everyone's row: it is large, and nobody waits for it."""
-WORDS_MAX = 2_000_000
 NAN = float("nan")
 
 
@@ -205,8 +204,6 @@ class RedisEngine:
     def _category(self, data: bytes) -> float:
         found = self._categories.get(data)
         if found is None:
-            if len(self.words) >= WORDS_MAX:
-                raise DamagedValue("too many distinct words: is a category an identifier?")
             found = feast_wire.category(data, self.words)
             if found == found:
                 self._categories[data] = found

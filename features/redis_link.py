@@ -103,7 +103,8 @@ class Link:
         tries = max(0, self.failures - 1)  # after one failure at once: it may have been the connection alone
         while not self._closed:
             if tries:
-                await asyncio.sleep(min(PAUSE_SECONDS_MAX, PAUSE_SECONDS * 2 ** min(tries - 1, 10)) * random.uniform(0.5, 1.0))
+                pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS * 2 ** min(tries - 1, 10))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - keeps workers from coming back in step, no secret
             tries += 1
             try:
                 self._wire = await asyncio.wait_for(self._opened(), max(CONNECT_SECONDS_MAX, self.timeout_seconds))

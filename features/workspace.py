@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from features.columns import Contract, contract_of
-from features.documents import BadWorkspace, Document, Fault
+from features.documents import Document
+from features.faults import BadWorkspace, Fault
 from features.formats import FeaturesFile, ModelFile, OffersFile, PoliciesFile, Source, WorkspaceFile
 from features.views import View, views_of
 

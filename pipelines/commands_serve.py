@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune up -w examples/grocery --workers 2[/bold]")(up)
     app.command(epilog="Example: [bold]opportune serve -w examples/grocery --port 3000[/bold]")(serve)
     app.command(epilog="Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]")(decide)
+    app.command(epilog="Example: [bold]bentoml serve $(opportune build -w examples/grocery)[/bold]")(build)
     app.add_typer(key_app, name="key")
 
 
@@ -215,6 +216,20 @@ def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
         return name, int(value) if column.dtype == "integer" else float(value)
     except ValueError as error:
         raise typer.BadParameter(f"expected a {column.dtype} for {name}, got {value!r}", param_hint="--context") from error
+
+
+def build(
+    workspace: Folder = HERE,
+    customers: Annotated[bool, typer.Option("--with-customers", help="Pack the customers' rows of the embedded store too.")] = False,
+) -> None:
+    """Pack the published service as a bento that `bentoml serve` runs anywhere; prints its tag."""
+    from pipelines.packaging import build as run
+
+    found = load(workspace, sources=False)
+    with show.progress("build") as tell:
+        tell("bento", None)
+        tag = run(found, customers=customers)
+    show.out.out(tag)
 
 
 @key_app.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")

@@ -172,7 +172,7 @@ def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: T
         _refuse_conflicts(workspace, con, table)
     columns, key = _names(table), ", ".join(map(quoted, table.key))
     # Of several versions in one import the last counts, as it would over several imports.
-    twice = "SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1".format(key=key)
+    twice = f"SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
     once = f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR t.kept = j._row)"
     existing = f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
     con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM ({once}){existing}")

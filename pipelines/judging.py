@@ -101,7 +101,9 @@ def _reasons(table: Table, field: Field) -> list[tuple[str, str]]:
     """Tests that refuse a row for one of its columns, in the order in which they are told."""
     typed, name, has = quoted(field.name), f"`{field.name}`", _has(field)
     if field.dtype == "texts":
-        return [(f"len(list_filter({typed}, lambda text: length(text) > {CONTEXT_TEXT_CHARACTERS_MAX})) > 0", f"{name} has too long a text")]
+        return [
+            (f"len(list_filter({typed}, lambda text: length(text) > {CONTEXT_TEXT_CHARACTERS_MAX})) > 0", f"{name} has too long a text")
+        ]
     if field.dtype == "category":
         reasons = [(f"{typed} IS NULL", f"{name} is missing")] if field.required else []
         longest = ID_CHARACTERS_MAX if field.id else CONTEXT_TEXT_CHARACTERS_MAX

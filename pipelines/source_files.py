@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from features.failures import Failure
 from features.formats import Source
 from features.lake import literal, quoted
 from features.tables import Field, Table
@@ -21,7 +22,7 @@ DELIMITERS = (",", ";", "\t")
 """What may stand between the columns of a CSV file; the one that the header has most of does. Lists use `|`."""
 
 
-class BadTable(Exception):
+class BadTable(Failure):
     """A file that cannot be read as the table it should be."""
 
 

@@ -59,7 +59,7 @@ class Desk:
         self.on_load: Callable[[Loaded], None] = lambda _: None
         self._stamp: _Stamp | None = None
         self._everyone_plan = Plan.of(workspace.views, "everyone")
-        self._everyone_read = 0.0
+        self._everyone_read, self._away = 0.0, ""
         self._everyone = self._nobody()
 
     def load(self) -> None:
@@ -83,8 +83,11 @@ class Desk:
             self._everyone_read = time.monotonic()
             try:
                 self._everyone = self.engine.everyone() if self._everyone_plan.views else self._everyone
+                self._away = ""
             except StoreUnavailable as away:
-                logger.warning("the row of everyone stays as it was: %s", away)
+                if str(away) != self._away:  # once, not with every look
+                    self._away = str(away)
+                    logger.warning("the row of everyone stays as it was: %s", away)
         place, offers = bundle.current(self.workspace.bundles), catalogue_file(self.workspace)
         if place is None or not offers.exists():
             return None

@@ -114,10 +114,17 @@ def _treatments(offer: Offer, defaults: tuple[Treatment, ...]) -> dict[str, dict
     return {treatment.channel: _filled(treatment.payload, facts) for treatment in (offer.treatments or defaults)}
 
 
+def _plain(value: Any) -> str:
+    """A fact as it is written: nothing for what is missing, 15 rather than 15.0."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
+
+
 def _filled(part: Any, facts: dict[str, Any]) -> Any:
     if isinstance(part, str):
         for name, value in facts.items():
-            part = part.replace(f"{{{name}}}", "" if value is None else str(value))
+            part = part.replace(f"{{{name}}}", _plain(value))
         return part
     if isinstance(part, dict):
         return {key: _filled(value, facts) for key, value in part.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -68,13 +67,12 @@ def test_categories(value: str) -> None:
     assert words.texts[int(feast_wire.category(proto("category", value).SerializeToString(), words))] == value
 
 
-@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))
-def test_timestamps(moment: datetime) -> None:
+@given(st.integers(-2_000_000_000_000_000, 8_000_000_000_000_000))
+def test_timestamps(moment: int) -> None:
     """Event times to the microsecond; also before 1970."""
-    for stamp in (moment, moment.replace(year=1901 + moment.year % 60, day=1)):
-        message = Timestamp()
-        message.FromDatetime(stamp.replace(tzinfo=UTC))
-        assert feast_wire.timestamp(message.SerializeToString()) == stamp.replace(tzinfo=UTC).timestamp()
+    message = Timestamp()
+    message.FromMicroseconds(moment)
+    assert feast_wire.timestamp(message.SerializeToString()) == moment / 1_000_000
 
 
 READERS: dict[str, Any] = {

@@ -345,7 +345,7 @@ number = st.none() | st.floats()
 LISTED = st.lists(st.tuples(text, st.floats(), st.floats()), max_size=5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     age=number,
     visits=st.none() | st.integers(-(1 << 63), (1 << 63) - 1),

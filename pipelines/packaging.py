@@ -1,0 +1,87 @@
+"""`opportune build`: a bento that serves from any folder: the code that answers, the workspace's files, and what was published.
+
+Customers' rows stay out of it unless asked for: a package travels further than a store. Without them the service ranks for
+strangers, or reads the Redis that the workspace or the environment names.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from features.failures import Failure
+from features.offers import catalogue_file
+from features.workspace import FILES, Workspace
+from training import bundle
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("features", "training", "serving")
+NEEDED = ("bentoml", "hiredis", "httptools", "lmdb", "mmh3", "msgspec", "numba", "numpy", "pyyaml", "tzdata", "uvicorn", "uvloop")
+"""Distributions that the serving process imports, directly or through BentoML."""
+
+
+class BuildFailed(Failure):
+    """BentoML could not make the package."""
+
+
+def build(workspace: Workspace, *, customers: bool = False) -> str:
+    """Make a bento in BentoML's own store.
+
+    Args:
+        customers: whether the embedded online store, with the customers' rows, is packed too.
+
+    Returns:
+        The bento's tag.
+
+    Raises:
+        BuildFailed: nothing was published yet, or BentoML refused.
+    """
+    place, catalogue = bundle.current(workspace.bundles), catalogue_file(workspace)
+    if place is None or not catalogue.exists():
+        raise BuildFailed("expected a published model to pack, got none: run `opportune up`, or `opportune train` and `opportune publish`")
+    with tempfile.TemporaryDirectory(prefix="opportune-build-") as scratch:
+        stage = Path(scratch)
+        for name in PACKAGES:
+            shutil.copytree(ROOT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
+        _stage_workspace(workspace, place, catalogue, stage / "workspace", customers)
+        recipe = {
+            "service": "serving.service:Opportune",
+            "labels": {"workspace": workspace.settings.name, "bundle": place.name},
+            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*"],
+            "python": {"packages": [f"{name}=={version(name)}" for name in NEEDED], "lock_packages": False},
+        }
+        (stage / "bentofile.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        done = subprocess.run(
+            [sys.executable, "-m", "bentoml", "build", "--output", "tag", "."],
+            cwd=stage,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    tags = [line.partition("__tag__:")[2].strip() for line in done.stdout.splitlines() if "__tag__:" in line]
+    if done.returncode != 0 or not tags:
+        raise BuildFailed(f"expected BentoML to build, got: {(done.stderr or done.stdout).strip()[-800:]}")
+    return tags[0]
+
+
+def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target: Path, customers: bool) -> None:
+    target.mkdir()
+    for name in FILES:
+        if (workspace.folder / name).exists():
+            shutil.copy(workspace.folder / name, target / name)
+    settings = msgspec.yaml.decode((target / "workspace.yaml").read_bytes())
+    settings["data"] = "made"  # BentoML leaves out what is hidden
+    (target / "workspace.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    made = target / "made"
+    shutil.copytree(place, made / "bundles" / place.name)
+    (made / "bundles" / bundle.CURRENT).write_text(place.name)
+    shutil.copy(catalogue, made / catalogue.name)
+    if customers and workspace.online.exists():
+        shutil.copytree(workspace.online, made / "online")

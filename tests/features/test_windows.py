@@ -1,0 +1,295 @@
+"""Windows against a reference of a few lines: every aggregate, window, filter and group, over random events."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+from features import definitions, history, windows
+from features.moments import to_microseconds, window_seconds
+from features.online import Words
+from features.workspace import Workspace, load
+from pipelines.importing import import_all
+from tests.workspaces import make_workspace
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+NOW = START + timedelta(days=9)
+DAY = timedelta(days=1)
+GRID = timedelta(hours=6)
+"""Events and moments lie on one grid, so that many are exactly at the edges of windows and at the moments themselves."""
+
+WHERES: dict[str, dict[str, Any]] = {
+    "any": {},
+    "card": {"kind": "card"},
+    "two": {"kind": ["card", "cash"]},
+    "big": {"amount": {"minimum": 2.5}},
+    "small": {"amount": {"below": 2.5}},
+    "both": {"kind": ["card"], "amount": {"minimum": -1, "below": 7.25}},
+}
+SCALARS = [(a, None) for a in ("count", "days_since", "share")]
+SCALARS += [(a, "amount") for a in ("sum", "mean", "min", "max", "last", "share")] + [("last", "kind"), ("distinct", "kind")]
+MEASURES = [("count", None), ("days_since", None), ("sum", "amount"), ("min", "amount"), ("max", "amount")]
+WINDOWS = ["6h", "3d", "all"]
+DAYS = ["1d", "3d", "all"]
+Event = dict[str, Any]
+
+
+def features(wheres: tuple[str, ...] = tuple(WHERES)) -> dict[str, Any]:
+    """Every aggregate with these filters; groups and families beside them."""
+    columns: dict[str, Any] = {}
+    for (aggregate, of), (name, where) in itertools.product(SCALARS, _chosen(wheres)):
+        if aggregate == "share" and not where:
+            continue
+        column = {"stream": "moves", "aggregate": aggregate, "windows": WINDOWS, "where": where} | ({"of": of} if of else {})
+        columns[f"{aggregate}_{of or 'events'}_{name}"] = column
+        if aggregate != "days_since" and of != "kind" and name in ("any", "both"):
+            columns[f"{aggregate}_{of or 'events'}_{name}_zero"] = column | {"missing": "zero"}
+            columns[f"{aggregate}_{of or 'events'}_{name}_unknown"] = column | {"missing": "unknown"}
+        if "kind" not in where and of != "kind":
+            columns[f"{aggregate}_{of or 'events'}_{name}_of"] = column | {"group": {"by": "kind", "values": ["card", "wire"]}}
+    pairs: dict[str, Any] = {}
+    for (aggregate, of), (name, where) in itertools.product(MEASURES, _chosen(wheres)):
+        for scope, spans in (("customer", WINDOWS), ("everyone", DAYS)):
+            pair = {"stream": "moves", "aggregate": aggregate, "windows": spans, "where": where, "key": "shop", "match": "shop", "scope": scope}
+            pairs[f"{scope[:2]}_{aggregate}_{name}"] = pair | ({"of": of} if of else {})
+    return {
+        "streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}},
+        "offer": {"shop": {"dtype": "category"}},
+        "columns": columns,
+        "pairs": pairs,
+    }
+
+
+def _chosen(wheres: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, WHERES[name]) for name in wheres]
+
+
+def events_of(seed: int) -> list[Event]:
+    """Random events of six customers, with gaps, ties, negative amounts and amounts that have no exact binary form."""
+    chance = random.Random(seed)
+    amounts = [None, 0.0, 0.1, 0.2, 0.7, 2.5, 7.25, -1.0, -0.01, 1234567.89, 3.0]
+    return [
+        {
+            "customer_id": f"c{chance.randrange(6)}",
+            "time": START + chance.randrange(9 * 4) * GRID,
+            "amount": chance.choice(amounts),
+            "kind": chance.choice(["card", "cash", "wire", None]),
+            "shop": chance.choice(["s1", "s2", "é", None]),
+        }
+        for _ in range(180)
+    ]
+
+
+def made(folder: Path, events: list[Event], moments: list[tuple[str, datetime]], wheres: tuple[str, ...] = tuple(WHERES), buckets: int = 1) -> Workspace:
+    """A workspace with these events, imported and computed."""
+    folder.mkdir()
+    content: dict[str, Any] = {
+        "workspace.yaml": {"name": "bank", "buckets": buckets, "sources": {"decisions": "d.parquet", "streams": {"moves": "m.parquet"}}},
+        "features.yaml": features(wheres),
+        "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": "o", "attributes": {"shop": "s1"}}]},
+        "model.yaml": {"name": "m", "label": {"outcome": "yes"}},
+    }
+    for name, part in content.items():
+        (folder / name).write_text(yaml.safe_dump(part))
+    kinds = pa.schema(
+        [("customer_id", pa.string()), ("time", pa.timestamp("us", "UTC")), ("amount", pa.float64()), ("kind", pa.string()), ("shop", pa.string())]
+    )
+    pa.parquet.write_table(pa.Table.from_pylist(events, kinds), folder / "m.parquet")
+    decisions = [
+        {"decision_id": f"d{number}", "customer_id": customer, "time": moment, "offer_id": "o"} for number, (customer, moment) in enumerate(moments)
+    ]
+    pa.parquet.write_table(pa.Table.from_pylist(decisions), folder / "d.parquet")
+    workspace = load(folder)
+    reports = import_all(workspace, to_microseconds(NOW))
+    assert all(not report.refused for report in reports)
+    windows.compute(workspace, to_microseconds(NOW))
+    return workspace
+
+
+def offline(workspace: Workspace, view: str) -> pa.Table:
+    table = pa.parquet.read_table(workspace.offline / view)
+    return table.sort_by([(name, "ascending") for name in table.column_names[:2]])
+
+
+def moments_of(seed: int) -> list[tuple[str, datetime]]:
+    chance = random.Random(seed + 1)
+    some = [(f"c{chance.randrange(7)}", START + chance.randrange(1, 9 * 4) * GRID) for _ in range(30)]  # c6 has no events at all
+    return sorted(set(some))
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[Event]]:
+    events = events_of(request.param)
+    return made(tmp_path_factory.mktemp("windows") / "bank", events, moments_of(request.param)), events
+
+
+def holds(where: dict[str, Any], event: Event) -> bool:
+    for field, wanted in where.items():
+        value = event[field]
+        if isinstance(wanted, dict):
+            if value is None or value < wanted.get("minimum", value) or value >= wanted.get("below", value + 1):
+                return False
+        elif value not in ([wanted] if isinstance(wanted, str) else wanted):
+            return False
+    return True
+
+
+def total(numbers: Iterable[float]) -> float:
+    return sum(round(number * 1_000_000) for number in numbers) / 1_000_000
+
+
+def reference(events: list[Event], moment: datetime, aggregate: str, of: str | None, window: str, where: Any, whole: Any) -> Any:
+    """What the documentation says, as a loop; None where no event counts."""
+    seconds = window_seconds(window)
+    seen = [e for e in events if e["time"] < moment and (seconds is None or e["time"] >= moment - timedelta(seconds=seconds))]
+    part = [e for e in seen if holds(where, e)]
+    values = [e[of] for e in part if of and e[of] is not None]
+    if aggregate == "share":
+        base = [e for e in seen if holds(whole, e)]
+        below = total(e[of] for e in base if e[of] is not None) if of else float(len(base))
+        return (total(values) if of else len(part)) / below if below else None
+    if aggregate == "last":
+        stated = [(e["time"], e[of]) for e in part if e[of] is not None]
+        return max(stated)[1] if stated else None
+    simple: dict[str, Callable[[], Any]] = {
+        "count": lambda: len(part) or None,
+        "days_since": lambda: max((e["time"] for e in part), default=None),
+        "distinct": lambda: len(set(values)) or None,
+        "sum": lambda: total(values) if values else None,
+        "mean": lambda: total(values) / len(values) if values else None,
+        "min": lambda: min(values, default=None),
+        "max": lambda: max(values, default=None),
+    }
+    return simple[aggregate]()
+
+
+def test_every_scalar_is_what_the_reference_says(case: tuple[Workspace, list[Event]]) -> None:
+    """Each aggregate, window, filter and group equals a plain loop, at every moment of every customer."""
+    workspace, events = case
+    rows = offline(workspace, "moves").to_pylist()
+    compared = 0
+    for name, column in features()["columns"].items():
+        group = column.get("group")
+        for window, value in itertools.product(column["windows"], group["values"] if group else [None]):
+            where = column["where"] | ({"kind": value} if group else {})
+            field = f"{name}_{window}" + (f"_{value}" if group else "")
+            whole = column["where"] if group else {}
+            zero = column.get("missing") == "zero" or ("missing" not in column and column["aggregate"] in ("count", "sum", "distinct"))
+            for row in rows:
+                own = [e for e in events if e["customer_id"] == row["customer_id"]]
+                expected = reference(own, row["event_timestamp"], column["aggregate"], column.get("of"), window, where, whole)
+                assert row[field] == (0 if expected is None and zero else expected), (field, row["customer_id"], row["event_timestamp"])
+                compared += 1
+    assert compared > 10_000
+
+
+@pytest.mark.parametrize("scope", ["customer", "everyone"])
+def test_every_measure_is_what_the_reference_says(case: tuple[Workspace, list[Event]], scope: str) -> None:
+    """Each measure of a family equals a plain loop over the events of its key; everyone's days add up to the same."""
+    workspace, events = case
+    rows = offline(workspace, "moves" if scope == "customer" else "everyone_moves").to_pylist()
+    compared = 0
+    for row in rows:
+        own = [e for e in events if scope == "everyone" or e["customer_id"] == row["customer_id"]]
+        keys = row["by_shop__keys"]
+        assert keys == sorted(keys, key=str.encode)
+        for name, pair in features()["pairs"].items():
+            if pair["scope"] != scope:
+                continue
+            for window in pair["windows"]:
+                values = dict(zip(keys, row[f"by_shop__{name}_{window}"], strict=True))
+                for key in ("s1", "s2", "é"):
+                    of_key = [e for e in own if e["shop"] == key]
+                    expected = reference(of_key, row["event_timestamp"], pair["aggregate"], pair.get("of"), window, pair["where"], {})
+                    if isinstance(expected, datetime):
+                        expected = expected.timestamp()
+                    assert values.get(key) == expected, (name, window, key, row["event_timestamp"])
+                    compared += 1
+    assert compared > 1_000
+
+
+def test_an_event_at_the_moment_is_not_seen_and_one_at_the_start_is(tmp_path: Path) -> None:
+    """A window of three days at t holds t - 3 days and not t; a microsecond decides."""
+    tick = timedelta(microseconds=1)
+    moment = START + 4 * DAY
+    times = [moment - 3 * DAY - tick, moment - 3 * DAY, moment - tick, moment]
+    events = [{"customer_id": "a", "time": time, "amount": 1.0, "kind": "card", "shop": "s1"} for time in times]
+    row = offline(made(tmp_path / "w", events, [("a", moment)], ("any",)), "moves").to_pylist()[0]
+    assert (row["count_events_any_3d"], row["count_events_any_all"]) == (2, 3)
+    assert row["days_since_events_any_all"] == moment - timedelta(seconds=1)  # stored as whole seconds
+
+
+def test_order_and_buckets_change_nothing(tmp_path: Path) -> None:
+    """Shuffled events in seven buckets give the same bits as sorted ones in a single bucket."""
+    events, moments = events_of(3), moments_of(3)
+    shuffled = random.Random(5).sample(events, len(events))
+    wheres = ("any", "both")
+    one, seven = made(tmp_path / "one", events, moments, wheres), made(tmp_path / "seven", shuffled, moments, wheres, buckets=7)
+    assert len(list((seven.offline / "moves").iterdir())) == 7
+    for view in ("moves", "everyone_moves"):
+        assert offline(one, view).equals(offline(seven, view)), view
+
+
+def test_a_future_event_moves_no_training_row(tmp_path: Path) -> None:
+    """Events, outcomes, decisions and attributes from a moment on, planted later, change no row up to that moment."""
+    end = datetime(2026, 6, 1, tzinfo=UTC)
+    workspace = load(make_workspace(tmp_path / "w", customers=25, decisions=3, days=20, now=end))
+    now = to_microseconds(end)
+    before = _rows_up_to(workspace, now, end - 5 * DAY)
+    cut = end - 5 * DAY
+    planted = 0
+    for name, times in (("calls", "time"), ("outcomes", "time"), ("customers", "since")):
+        file = tmp_path / "w" / "data" / f"{name}.parquet"
+        table = pa.parquet.read_table(file)
+        more = [row | {times: cut + number * timedelta(hours=1)} for number, row in enumerate(table.to_pylist()[:60])]
+        more = [row | ({times: cut + timedelta(microseconds=1), "tariff": "new"} if name == "customers" else {}) for row in more]
+        pa.parquet.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, table.schema)]), file)
+        planted += len(more)
+    after = _rows_up_to(workspace, now, cut)
+    assert planted > 60
+    assert sum(table.num_rows for table in before.values()) > 100
+    for view, table in before.items():
+        assert table.equals(after[view]), view
+
+
+def _rows_up_to(workspace: Workspace, now: int, cut: datetime) -> dict[str, pa.Table]:
+    """What the point-in-time join says at every decision up to a moment, and the offline rows themselves."""
+    import_all(workspace, now)
+    windows.compute(workspace, now)
+    definitions.apply(workspace)
+    found = {}
+    for view in workspace.views:
+        table = offline(workspace, view.name).drop_columns("created")
+        found[view.name] = table.filter(pa.compute.field("event_timestamp") <= pa.scalar(cut))
+    asked = found["calls"]
+    moments = asked.column("event_timestamp").cast(pa.int64()).to_numpy()
+    joined = history.join(workspace, asked.column("customer_id").to_pylist(), moments, Words()).table
+    return found | {"joined": joined.select(sorted(set(joined.column_names) - {"event_timestamp"}))}
+
+
+def test_a_workspace_without_customer_columns_is_computed(tmp_path: Path) -> None:
+    """A business that knows only offers and context needs no views: everything runs and is empty."""
+    folder = make_workspace(tmp_path / "w", customers=5, decisions=2, days=5)
+    plain = {"context": {"hour": {"dtype": "number"}}, "offer": {"price": {"dtype": "number"}}}
+    (folder / "features.yaml").write_text(yaml.safe_dump(plain))
+    (folder / "policies.yaml").unlink()
+    (folder / "offers.yaml").write_text(yaml.safe_dump({"placements": {"home": {}, "bill": {}}}))
+    settings = yaml.safe_load((folder / "workspace.yaml").read_text())
+    del settings["sources"]["streams"]
+    (folder / "workspace.yaml").write_text(yaml.safe_dump(settings))
+    workspace = load(folder)
+    now = to_microseconds(datetime.now(UTC))
+    import_all(workspace, now)
+    assert windows.compute(workspace, now) == {}
+    definitions.apply(workspace)
+    rows = list(history.join(workspace, ["a", "b"], pa.array([now, now]).to_numpy(), Words()).rows())
+    assert [row.known for row in rows] == [False, False]
