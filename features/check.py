@@ -111,7 +111,8 @@ def _attributes(workspace: Workspace, document: Document, path: Path, offer: Off
             yield document.unknown(place, "an attribute of features.yaml", name, workspace.features.offer)
         elif value is not None and not _is_a(declared.dtype, value):
             examples = {"time": "For example 2026-11-22.", "texts": "For example [red, blue].", "category": "Put it in quotes."}
-            yield document.fault(place, f"a {declared.dtype}", repr(value), examples.get(declared.dtype, ""))
+            kind = {"integer": "an integer", "texts": "a list of texts"}.get(declared.dtype, f"a {declared.dtype}")
+            yield document.fault(place, kind, repr(value), examples.get(declared.dtype, ""))
 
 
 def _is_a(dtype: str, value: Any) -> bool:

@@ -311,9 +311,13 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Passed to LightGBM; `objective`, `num_threads` and seeds have defaults."""
     rounds_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     patience_rounds: Annotated[int, Meta(ge=1)] = 50
+    weight_without_success: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Weight of the decisions that had no success; below 1 the model learns more from choices than from silence."""
     cold_start_share: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     """Part of the training decisions whose customer is made unknown, so that the model can rank for strangers."""
     monotone: dict[str, Literal["increasing", "decreasing"]] = {}
+    additive: bool = False
+    """No tree mixes columns of customer and context with columns of offer and pair: those move the level, these the order."""
     leave_out: tuple[str, ...] = ()
     """Columns that the model does not use."""
     popularity: str | None = None

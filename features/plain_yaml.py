@@ -19,6 +19,7 @@ PARTS_MAX = 500_000
 """Keys, values and list items of one file, each counted as often as an anchor repeats it."""
 LEVELS_MAX = 32
 
+_TAGS = "tag:yaml.org,2002:"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _NUMBER_TAGS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
 
@@ -97,7 +98,7 @@ class Tree:
         line = node.start_mark.line + 1
         if node.tag not in (_TEXT_TAG, loader.resolve(type(node), node.value, (True, False))):
             self.faults.append(
-                Fault(self.file, shown(path), "a value without a tag", f"`{node.tag.rpartition(':')[2]}`", line, "Remove the tag.")
+                Fault(self.file, shown(path), "a value without a tag", f"`{node.tag.removeprefix(_TAGS)}`", line, "Remove the tag.")
             )
         elif node.tag in _NUMBER_TAGS and not math.isfinite(float(node.value)):
             self.faults.append(Fault(self.file, shown(path), "a number within range", f"`{node.value}`", line))

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from features.formats import DataType
 from features.streams import BUILT_IN_STREAMS
+from features.vocabulary import OFFERS_CONSIDERED
 from features.workspace import Workspace
 
 SQL_TYPES: dict[str, str] = {
@@ -96,7 +97,7 @@ def tables_of(workspace: Workspace) -> dict[str, Table]:
     """All canonical tables by name; streams as `streams.<name>`."""
     features = workspace.features
     attributes, of_offer, context = (
-        tuple(Field(name, column.dtype) for name, column in declared.items())
+        tuple(Field(name, column.dtype) for name, column in declared.items() if name != OFFERS_CONSIDERED)
         for declared in (features.customer.attributes, features.offer, features.context)
     )
     tables = [

@@ -36,6 +36,9 @@ ContextValue = bool | ContextInteger | float | ContextText | None
 ContextName = Annotated[str, Meta(min_length=1, max_length=64)]
 Context = Annotated[dict[ContextName, ContextValue], Meta(max_length=CONTEXT_KEYS_MAX)]
 
+OFFERS_CONSIDERED = "offers_considered"
+"""A context column that a workspace may declare and the service fills in: how many offers compete in the decision."""
+
 ColumnKind = Literal["customer", "context", "offer", "pair"]
 """Whose fact a column is: of the customer, the moment, the offer, or of customer and offer together."""
 

@@ -20,6 +20,8 @@ ENDINGS = (".parquet", ".csv", ".csv.gz", ".csv.zst")
 HEADER_BYTES_MAX = 1 << 20
 DELIMITERS = (",", ";", "\t")
 """What may stand between the columns of a CSV file; the one that the header has most of does. Lists use `|`."""
+_DIAGNOSES = ("Expected Number", "Value with", "Invalid unicode", "Maximum line size")
+"""How the lines begin that say what is wrong with a line of a CSV file."""
 
 
 class BadTable(Failure):
@@ -75,9 +77,9 @@ def _kind(files: list[Path]) -> str:
 
 
 def _without_rows(error: Exception) -> str:
-    """The first lines of an error, without the customer's row that it quotes."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line for line in lines[:3] if line and not line.startswith("Original Line"))[:300]
+    """What an error says, without the customer's row that DuckDB quotes in it."""
+    first, *more = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    return " ".join([first, *(line for line in more if line.startswith(_DIAGNOSES))])[:300]
 
 
 def _check_renames(table: Table, source: Source) -> None:

@@ -19,7 +19,7 @@ from features.buckets import fnv1a
 from features.formats import ContextColumn
 from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow
-from features.vocabulary import ContextValue, Decision, DecisionRequest, RankedOffer
+from features.vocabulary import OFFERS_CONSIDERED, ContextValue, Decision, DecisionRequest, RankedOffer
 from serving.loaded import ANY_CHANNEL, Loaded
 
 FEATURES_UNAVAILABLE = "features_unavailable"
@@ -61,8 +61,9 @@ def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextV
     """
     for name, value in context.items():
         column = columns.get(name)
-        if column is None:
-            raise BadContext(name, "field-unknown", f"one of {', '.join(columns) or 'no fields: the workspace declares none'}")
+        if column is None or name == OFFERS_CONSIDERED:
+            known = ", ".join(declared for declared in columns if declared != OFFERS_CONSIDERED)
+            raise BadContext(name, "field-unknown", f"one of {known or 'no fields: the workspace declares none'}")
         if value is None:
             continue
         if column.dtype == "category":
@@ -102,7 +103,7 @@ def decide(
     funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
     chosen = np.flatnonzero(eligible(request, loaded, customer, now, funnel)).astype(np.int32)
     eligible_at = perf_counter_ns()
-    shared = loaded.layout.shared_values(customer, request.context, seconds)
+    shared = loaded.layout.shared_values(customer, request.context | {OFFERS_CONSIDERED: len(chosen)}, seconds)
     pairs = loaded.layout.pair_values(customer, loaded.everyone, loaded.offer_values, chosen, seconds)
     raw = np.empty(len(chosen))
     loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from features.vocabulary import Decision, DecisionRequest
+from features.vocabulary import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.workspace import Workspace
 from serving import problems
 from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, decide
@@ -34,7 +34,7 @@ class Decisions:
 
     def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics) -> None:
         self.desk = desk
-        names = frozenset(workspace.features.context)
+        names = frozenset(workspace.features.context) - {OFFERS_CONSIDERED}
         self._decode = StrictDecoder(DecisionRequest, {"context": names})
         self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions.", placement=workspace.offers.placements)
         self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)

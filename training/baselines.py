@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from features.buckets import fnv1a
 from training.examples import Examples
 
 Floats = NDArray[np.float64]
@@ -20,20 +19,20 @@ CATEGORIES_ENCODED_MAX = 30
 
 def random_scores(examples: Examples) -> Floats:
     """A score by hash: the order that knows nothing."""
-    return np.array([fnv1a(f"random/{examples.ids[d]}/{o}") for d, o in zip(examples.decision, examples.offer, strict=True)], np.float64)
+    return examples.lots("random/").astype(np.float64)
 
 
 def popularity(train: Examples, test: Examples, column: str | None) -> Floats:
     """Scores of the test rows by how often an offer was taken before: a column that counts it, or the rate in the training rows.
 
     Args:
-        column: name of a column of the contract that counts takers, or ranks by them; None takes each offer's success rate, with one success and one hundred
-            failures added for all, so that an offer shown once does not lead.
+        column: name of a column of the contract that counts takers, or ranks by them, unknown coming last; None takes each
+            offer's success rate, with one success and one hundred failures added for all, so that an offer shown once does not lead.
     """
     if column is not None:
         at = test.contract.names.index(column)
-        values = np.nan_to_num(test.values[:, at])
-        return -values if test.contract.columns[at].relative == "rank" else values
+        values = test.values[:, at] * (-1.0 if test.contract.columns[at].relative == "rank" else 1.0)
+        return np.where(np.isnan(values), np.min(values, initial=0.0, where=~np.isnan(values)) - 1.0, values)
     size = len(train.offer_ids)
     hits, shown = np.bincount(train.offer, train.labels, size), np.bincount(train.offer, minlength=size)
     return ((hits + 1.0) / (shown + 101.0))[test.offer]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from training.forest import Forest
 
 FORMAT = 1
 FILE_BYTES_MAX = 512 << 20
-MANIFEST, CURRENT = "manifest.json", "current"
+MANIFEST_BYTES_MAX = 1 << 20
+MANIFEST, CURRENT, HISTORY = "manifest.json", "current", "history.log"
 FILES = ("columns.json", "categories.json", "calibration.json", "golden.json", "forest.npz", "model.txt")
 KEPT = 5
-"""Bundles that are kept on disk, for going back."""
+"""Bundles that are kept on disk, for going back; `history.log` names them, the one that serves last."""
+NAME_CHARACTERS = 16
 
 Floats = NDArray[np.float64]
 
@@ -115,41 +118,46 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
     stamps = {}
     for name in FILES:
         content, place = contents[name], aside / name
-        if isinstance(content, Path):
-            shutil.copyfile(content, place)
-        else:
-            write_whole(place, content)
+        write_whole(place, content.read_bytes() if isinstance(content, Path) else content)
         stamps[name] = FileStamp(digest_of(place), place.stat().st_size)
     text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=stamps)), indent=1)
     write_whole(aside / MANIFEST, text)
-    place = folder / digest_of_manifest(text).removeprefix("sha256:")[:16]
-    if place.exists():
-        shutil.rmtree(aside)
-    else:
-        aside.rename(place)
-        sync_folder(folder)
+    place = folder / _name(digest_of_manifest(text))
+    shutil.rmtree(place, ignore_errors=True)  # of the same digest, or damaged
+    aside.rename(place)
+    sync_folder(folder)
     return place
+
+
+def _name(id: str) -> str:
+    """Name of the folder of a bundle."""
+    return id.removeprefix("sha256:")[:NAME_CHARACTERS]
 
 
 def read(place: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        BadBundle: a file is missing, too large, changed, or does not decode.
+        BadBundle: a file is missing, too many, too large, changed, or does not decode; or the parts do not fit each other.
     """
+    content = _manifest_bytes(place)
     try:
-        content = (place / MANIFEST).read_bytes()
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadBundle(f"expected a manifest at {place.name}/{MANIFEST}, got: {error}") from error
     if manifest.format != FORMAT:
         raise BadBundle(f"expected bundle format {FORMAT}, got {manifest.format}: publish the model again with this version")
+    if place.name != _name(digest_of_manifest(content)):
+        raise BadBundle(f"expected the manifest that {place.name} is named by, got another: the bundle was changed or damaged")
     if set(manifest.files) != set(FILES):
         raise BadBundle(f"expected the files {', '.join(FILES)}, got {', '.join(sorted(manifest.files))}")
+    more = sorted(set(os.listdir(place)) - {MANIFEST, *FILES})
+    if more:
+        raise BadBundle(f"expected nothing in {place.name} that its manifest does not name, got {', '.join(more[:5])}")
     for name, stamp in manifest.files.items():
         _verify(place / name, stamp)
     try:
-        return Bundle(
+        found = Bundle(
             digest_of_manifest(content),
             manifest,
             msgspec.json.decode((place / "columns.json").read_bytes(), type=Contract),
@@ -158,25 +166,73 @@ def read(place: Path) -> Bundle:
             msgspec.json.decode((place / "golden.json").read_bytes(), type=list[Golden]),
             Forest.load(place / "forest.npz"),
         )
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadBundle(f"expected a readable bundle at {place.name}, got: {error}") from error
+    _refuse_misfits(found)
+    return found
+
+
+def _manifest_bytes(place: Path) -> bytes:
+    try:
+        size = _size(place / MANIFEST)
+        if size > MANIFEST_BYTES_MAX:
+            raise BadBundle(f"expected at most {MANIFEST_BYTES_MAX} bytes of {place.name}/{MANIFEST}, got {size}")
+        return (place / MANIFEST).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadBundle(f"expected a manifest at {place.name}/{MANIFEST}, got: {error}") from error
+
+
+def _size(file: Path) -> int:
+    """Bytes of a plain file; anything else (a pipe would be waited for) is refused."""
+    found = file.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise BadBundle(f"expected {file.name} to be a plain file, got another kind: the bundle was changed or damaged")
+    return found.st_size
 
 
 def _verify(file: Path, stamp: FileStamp) -> None:
     try:
-        size = file.stat().st_size
+        size = _size(file)
+        if size != stamp.bytes or size > FILE_BYTES_MAX:
+            raise BadBundle(
+                f"expected {stamp.bytes} bytes of {file.name} (at most {FILE_BYTES_MAX}), got {size}: the bundle was changed or damaged"
+            )
+        if digest_of(file) != stamp.sha256:
+            raise BadBundle(f"expected {file.name} with the digest of the manifest, got another: the bundle was changed or damaged")
     except OSError as error:
         raise BadBundle(f"expected {file.name} in the bundle, got: {error.strerror}") from error
-    if size != stamp.bytes or size > FILE_BYTES_MAX:
-        raise BadBundle(f"expected {stamp.bytes} bytes of {file.name} (at most {FILE_BYTES_MAX}), got {size}: the bundle was changed or damaged")
-    if digest_of(file) != stamp.sha256:
-        raise BadBundle(f"expected {file.name} with the digest of the manifest, got another: the bundle was changed or damaged")
+
+
+def _refuse_misfits(found: Bundle) -> None:
+    """Parts that are sound, each for itself, and not of one model.
+
+    Raises:
+        BadBundle: with the first misfit.
+    """
+    contract = found.contract
+    if found.manifest.contract != contract.fingerprint:
+        raise BadBundle("expected the columns that the manifest names, got others: the bundle was put together from several")
+    if list(found.forest.columns) != contract.names:
+        raise BadBundle(
+            f"expected a forest on the bundle's {len(contract.names)} columns in their order, got others ({len(found.forest.columns)})"
+        )
+    wanted = {column.name for column in contract.columns if column.dtype == "category"}
+    if set(found.categories) != wanted:
+        raise BadBundle(
+            f"expected categories of {', '.join(sorted(wanted)) or 'no column'}, got those of {', '.join(sorted(found.categories)) or 'none'}"
+        )
+    shared = len(contract.of_kind("customer")) + len(contract.of_kind("context"))
+    offer, pair = len(contract.of_kind("offer")), len(contract.of_kind("pair"))
+    for at, case in enumerate(found.golden):
+        widths = ({len(case.shared)}, {*map(len, case.offers)}, {*map(len, case.pairs)})
+        if widths != ({shared}, {offer}, {pair}) or len({*map(len, (case.offers, case.pairs, case.raw, case.propensities))}) != 1:
+            raise BadBundle(f"expected golden request {at} to be of the bundle's columns, one answer an offer, got another shape")
 
 
 def current(folder: Path) -> Path | None:
-    """The bundle that serves; None when none was published."""
+    """The bundle that serves; None when none was published. It may not be there, or be damaged: `read` tells."""
     try:
-        return folder / (folder / CURRENT).read_text().strip()
+        return folder / (folder / CURRENT).read_text("ascii", "replace").strip()
     except FileNotFoundError:
         return None
 
@@ -185,10 +241,10 @@ def switch(folder: Path, place: Path) -> None:
     """Make a bundle the one that serves, at once and for good; older ones are kept for going back, up to `KEPT`."""
     before = current(folder)
     write_whole(folder / CURRENT, place.name.encode())
-    history = folder / "history.log"
-    with history.open("a") as log:
-        log.write(f"{place.name}\n")
-    names = [name for name in dict.fromkeys(reversed(history.read_text().split())) if (folder / name).is_dir()]
-    for name in names[KEPT:]:
-        if name != place.name and (before is None or name != before.name):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    history = folder / HISTORY
+    known = history.read_text("ascii", "replace").split() if history.exists() else []
+    latest = [name for name in dict.fromkeys([place.name, *reversed(known)]) if (folder / name).is_dir()]
+    keep = [name for at, name in enumerate(latest) if at < KEPT or (before is not None and name == before.name)]
+    write_whole(history, "".join(f"{name}\n" for name in reversed(keep)).encode())
+    for name in set(latest) - set(keep):
+        shutil.rmtree(folder / name, ignore_errors=True)

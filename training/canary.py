@@ -8,13 +8,14 @@ Exit status 0 when every raw score is equal to the bit; 3 with one line when one
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from features.failures import Failure
 
-SECONDS_MAX = 20
+SECONDS_MAX = 20.0
 MEMORY_BYTES_MAX = 4 << 30
 
 
@@ -22,25 +23,32 @@ class CanaryFailed(Failure):
     """The model did not survive its test."""
 
 
-def rehearse(model: Path, golden: Path) -> None:
+def rehearse(model: Path, golden: Path, seconds_max: float = SECONDS_MAX) -> None:
     """Run the canary in a subprocess, bounded in time and memory.
 
     Raises:
         CanaryFailed: it crashed, hung, or answered otherwise than recorded.
     """
-    command = [sys.executable, "-m", "training.canary", str(model), str(golden)]
+    command = [sys.executable, "-m", "training.canary", str(model.resolve()), str(golden.resolve())]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, cwd=Path(__file__).parents[1], check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds_max, cwd=Path(__file__).parents[1], check=False)
     except subprocess.TimeoutExpired as error:
-        raise CanaryFailed(f"expected the model to answer its golden requests within {SECONDS_MAX} s, got no answer") from error
+        raise CanaryFailed(f"expected the model to answer its golden requests within {seconds_max:g} s, got no answer") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise CanaryFailed(f"expected the model to answer its golden requests, got exit status {done.returncode}: {said[-1] if said else 'no word'}")
+        raise CanaryFailed(
+            f"expected the model to answer its golden requests, got {_ended(done.returncode)}: {said[-1] if said else 'no word'}"
+        )
+
+
+def _ended(status: int) -> str:
+    return f"exit status {status}" if status > 0 else f"the end of its process by {signal.Signals(-status).name}"
 
 
 def main(model: str, golden: str) -> int:
     """The subprocess."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer here, not something to look into
     import lightgbm as lgb
     import msgspec
     import numpy as np

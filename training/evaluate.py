@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from features import timeline
-from features.files import digest_of
 from features.moments import rfc3339
 from features.timeline import Timeline
 from features.workspace import Workspace
-from training import baselines, canary, metrics, registry
+from training import baselines, canary, metrics, parts
 from training.bundle import BadBundle
-from training.calibrated import Calibration
 from training.examples import Examples, Split, examples_of, split_of
 from training.fit import threads
 
@@ -95,30 +92,27 @@ def report_of(workspace: Workspace, examples: Examples, split: Split, compared: 
     }
 
 
-def evaluate(workspace: Workspace, version: str, now: int, progress: Callable[[str, float], None] = lambda _stage, _part: None) -> dict[str, Any]:
+def evaluate(
+    workspace: Workspace, version: str, now: int, progress: Callable[[str, float], None] = lambda _stage, _part: None
+) -> dict[str, Any]:
     """Score a registered version anew on the test slice of the data as it is now.
 
     Raises:
-        BadBundle: the model is not the one that was trained, or crashes when loaded.
+        BadBundle: the model is not the one that was trained, was trained on other columns, or crashes when loaded.
         NoExamples, RegistryUnavailable.
     """
-    examples = examples_of(workspace, now, lambda part: progress("lay out examples", part))
-    split = split_of(workspace, examples, now)
-    progress("compare", 0.0)
     with tempfile.TemporaryDirectory(prefix="opportune-") as scratch:
-        parts = Path(scratch)
-        record = registry.download(workspace, version, parts)
-        model, source = parts / "model.txt", parts / registry.ARTIFACTS
-        if digest_of(model) != record["digest"]:
-            raise BadBundle(f"expected the model of version {version} to be the one that was trained, got another digest")
+        found = parts.fetch(workspace, version, Path(scratch))
         try:
-            canary.rehearse(model, source / "golden.json")
+            canary.rehearse(found.model, found.folder / "golden.json")
         except canary.CanaryFailed as error:
             raise BadBundle(str(error)) from error
-        booster = lgb.Booster(model_file=str(model))
-        calibration = msgspec.json.decode((source / "calibration.json").read_bytes(), type=Calibration)
-    if booster.feature_name() != examples.contract.names:
-        raise BadBundle(f"expected version {version} to use the workspace's {len(examples.contract.names)} columns, got others: run `opportune train`")
+        booster = lgb.Booster(model_file=str(found.model))
+    # The model knows categories by the codes of its own dictionary, whatever texts have come since.
+    examples = examples_of(workspace, now, lambda part: progress("lay out examples", part), found.categories)
+    split = split_of(workspace, examples, now)
+    progress("compare", 0.0)
     raw = np.asarray(booster.predict(examples.where(split.test).values, raw_score=True, num_threads=threads()))
-    compared = compare(workspace, examples, split, raw, calibration.probabilities(raw))
-    return report_of(workspace, examples, split, compared, now) | {"version": version, "run_id": record["run_id"]}
+    compared = compare(workspace, examples, split, raw, found.calibration.probabilities(raw))
+    progress("compare", 1.0)
+    return report_of(workspace, examples, split, compared, now) | {"version": version, "run_id": found.record["run_id"]}

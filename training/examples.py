@@ -6,16 +6,18 @@ training decisions have their window closed before the cut, test decisions come 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from features import history, lake, timeline
 from features.buckets import fnv1a
-from features.catalogue import Catalogue
+from features.catalogue import Catalogue, category_text
 from features.columns import Contract
 from features.failures import Failure
 from features.layout import Layout
@@ -23,11 +25,16 @@ from features.moments import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.offers import offers_of
 from features.online import OnlineRow, Plan, Words
 from features.timeline import Timeline
+from features.vocabulary import OFFERS_CONSIDERED
 from features.workspace import Workspace
 
 DAY = DAY_SECONDS * MICROSECONDS
 CATEGORIES_MAX = 10_000
 """Texts of one category column that the model tells apart; the rarest beyond it are missing."""
+
+
+_FOREVER = 253_402_300_799_000_000
+"""The last second of the year 9999, in microseconds: when the window of an offer without end is closed."""
 
 
 class NoExamples(Failure):
@@ -41,7 +48,7 @@ class Examples:
     Attributes:
         values: float64, shape (rows, columns); NaN is missing.
         labels: float64 0 or 1, shape (rows,).
-        decision: position of each row's decision in the arrays below, ascending.
+        decision: position of each row's decision in the arrays below, ascending; each has at least one row.
         offer: position of each row's offer in the catalogue.
         ids, times, closes: of each decision: id, moment, end of its attribution window (microseconds since 1970).
         strangers: of each decision, whether the customer was made unknown (see `cold_start_share`).
@@ -61,6 +68,15 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def lots(self, salt: str = "") -> NDArray[np.uint64]:
+        """A number drawn for each row by hash of its decision and offer: the same in any run and in any order of rows."""
+        of_decision = np.array([fnv1a(salt + text) for text in self.ids], np.uint64)
+        of_offer = np.array([fnv1a(text) for text in self.offer_ids], np.uint64)
+        mixed = (of_decision[self.decision] << np.uint64(32)) | of_offer[self.offer]
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finish of SplitMix64
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
     def where(self, decisions: NDArray[np.bool_]) -> Examples:
         """The rows of some of the decisions."""
@@ -92,135 +108,178 @@ class Split:
     test: NDArray[np.bool_]
 
 
-def examples_of(workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None) -> Examples:
+@dataclass(frozen=True)
+class _Decisions:
+    """Decisions in time order, one entry each; every one considered at least one offer of the catalogue.
+
+    Attributes:
+        offers: positions in the catalogue of the offers considered, ascending.
+        labels: 0 or 1, one for each of them.
+    """
+
+    ids: list[str]
+    customers: list[str]
+    times: NDArray[np.int64]
+    closes: NDArray[np.int64]
+    offers: list[NDArray[np.int32]]
+    labels: list[NDArray[np.float64]]
+    context: dict[str, list[Any]]
+
+
+def examples_of(
+    workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
+) -> Examples:
     """All decisions of the lake as examples.
 
     Args:
-        now: microseconds since 1970; outcomes after it are not known.
+        now: microseconds since 1970; what happened after it is not known.
         progress: told the part that is done, 0 to 1.
+        categories: the dictionary of a model that is to score the rows; one is made of the decisions when absent.
 
     Raises:
         NoExamples: the lake has no decisions, or no outcome of the label's type.
     """
     catalogue, words = Catalogue(offers_of(workspace)), Words()
     decisions = _decisions(workspace, catalogue, now)
-    customers, times = decisions["customer_id"], decisions["moment"]
-    joined = history.join(workspace, list(customers), times, words)
-    days, day_of = np.unique(times // DAY * DAY, return_inverse=True)
+    joined = history.join(workspace, decisions.customers, decisions.times, words)
+    days, day_of = np.unique(decisions.times // DAY * DAY, return_inverse=True)
     everyone = list(history.join(workspace, [], days, words, "everyone").rows())
     contract = workspace.contract
-    categories = _categories(contract, joined, decisions, catalogue)
+    if categories is None:
+        categories = _categories(contract, joined, decisions, catalogue)
     layout = Layout(contract, joined.plan, Plan.of(workspace.views, "everyone"), catalogue, categories, words)
-    context_names = [column.name for column in contract.of_kind("context")]
     offers_by_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
-    strangers = _strangers(workspace, decisions["decision_id"])
-    sizes = np.array([len(chosen) for chosen in decisions["chosen"]])
-    copies = np.where(strangers, 2, 1)
-    values = np.empty((int((sizes * copies).sum()), len(contract.columns)))
-    labels, decision, offer = (np.empty(len(values), kind) for kind in (np.float64, np.int64, np.int64))
-    stranger = OnlineRow(np.full(len(joined.plan.scalars), np.nan), [None] * len(joined.plan.families), np.full(len(joined.plan.views), np.nan))
-    at, order, made_strange = 0, [], []
+    strangers = _strangers(workspace, decisions.ids)
+    rows_of = np.array([len(offers) for offers in decisions.offers]) * np.where(strangers, 2, 1)
+    values = np.empty((int(rows_of.sum()), len(contract.columns)))
+    first_pair = values.shape[1] - len(layout.pair)
+    order, made_strange, sizes = [], [], []
+    at, stranger = 0, _stranger(joined.plan)
     for number, row in enumerate(joined.rows()):
-        chosen, moment = decisions["chosen"][number], times[number] / MICROSECONDS
-        context = {name: decisions["context"][name][number] for name in context_names}
-        static = offers_by_day[day_of[number]]
-        for known in (row, stranger)[: copies[number]]:
-            rows = slice(at, at + len(chosen))
+        chosen, moment, day = decisions.offers[number], decisions.times[number] / MICROSECONDS, day_of[number]
+        context = {name: texts[number] for name, texts in decisions.context.items()} | {OFFERS_CONSIDERED: len(chosen)}
+        for known in (row, stranger) if strangers[number] else (row,):
+            rows = values[at : at + len(chosen)]
             shared = layout.shared_values(known, context, moment)
-            values[rows, : len(shared)] = shared
-            values[rows, len(shared) : len(shared) + static.shape[1]] = static[chosen]
-            values[rows, len(shared) + static.shape[1] :] = layout.pair_values(known, everyone[day_of[number]], static, chosen, moment)
-            labels[rows], decision[rows], offer[rows] = decisions["labels"][number], len(order), chosen
+            rows[:, : len(shared)] = shared
+            rows[:, len(shared) : first_pair] = offers_by_day[day][chosen]
+            rows[:, first_pair:] = layout.pair_values(known, everyone[day], offers_by_day[day], chosen, moment)
             order.append(number)
             made_strange.append(known is stranger)
+            sizes.append(len(chosen))
             at += len(chosen)
         if number % 256 == 0:
-            progress(number / len(times))
+            progress(number / len(decisions.ids))
     progress(1.0)
     return Examples(
         contract,
         categories,
-        [o.offer_id for o in catalogue.offers],
+        [offer.offer_id for offer in catalogue.offers],
         values,
-        labels,
-        decision,
-        offer,
-        [decisions["decision_id"][number] for number in order],
-        times[order],
-        decisions["closes"][order],
+        np.concatenate([decisions.labels[number] for number in order]),
+        np.repeat(np.arange(len(order)), sizes),
+        np.concatenate([decisions.offers[number] for number in order]).astype(np.int64),
+        [decisions.ids[number] for number in order],
+        decisions.times[order],
+        decisions.closes[order],
         np.array(made_strange),
     )
 
 
-def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> dict[str, Any]:
-    """Decisions in time order: ids, moments, context, offers considered, labels and window ends, as arrays by decision."""
-    label, context = workspace.model.label, list(workspace.features.context)
-    if label.within == "offer_end":
-        closes = "coalesce(o.valid_until, make_timestamptz(253402300799000000::BIGINT))"
-    else:
-        closes = f"d.time + to_seconds({duration_seconds(label.within)})"
-    columns = "".join(f", arg_min({lake.quoted(name)}, offer_id) AS {lake.quoted(name)}" for name in context)
+def _stranger(plan: Plan) -> OnlineRow:
+    """The row of a customer of whom nothing is known."""
+    return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+
+
+def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisions:
+    """Decisions up to now with their labels; offers that the catalogue does not know are passed over."""
+    label = workspace.model.label
+    context = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
     con = lake.connect(workspace)
+    ends = np.minimum(catalogue.valid_until, _FOREVER)
+    con.register("catalogue", pa.table({"offer_id": list(catalogue.index), "position": np.arange(len(catalogue)), "ends": ends}))
+    # An offer that had ended before the decision has a window of no length.
+    closes = "greatest(m.time, make_timestamptz(c.ends))"
+    if label.within != "offer_end":
+        closes = f"m.time + to_seconds({duration_seconds(label.within)})"
+    columns = "".join(f", arg_min({lake.quoted(name)}, offer_id) AS context_{at}" for at, name in enumerate(context))
+    until = f"time <= make_timestamptz({now}::BIGINT)"
     con.execute(
         f"""
-        CREATE TEMP TABLE considered AS SELECT d.*, {closes} AS closes FROM decisions d LEFT JOIN offers o USING (offer_id)
-        WHERE d.time <= make_timestamptz({now}::BIGINT);
+        CREATE TEMP TABLE made AS
+        SELECT decision_id, arg_min(customer_id, (time, offer_id)) AS customer_id, min(time) AS time{columns}
+        FROM decisions WHERE {until} GROUP BY decision_id;
+        CREATE TEMP TABLE considered AS
+        SELECT DISTINCT m.decision_id, m.customer_id, m.time, c.position, {closes} AS closes
+        FROM decisions d JOIN made m USING (decision_id) JOIN catalogue c USING (offer_id) WHERE d.{until};
+        CREATE TEMP TABLE happened AS
+        SELECT row_number() OVER () AS number, o.decision_id, o.customer_id, c.position, o.time
+        FROM outcomes o JOIN catalogue c USING (offer_id) WHERE o.type = {lake.literal(label.outcome)} AND o.{until};
         CREATE TEMP TABLE successes AS
-        SELECT DISTINCT decision_id, offer_id FROM (
-            SELECT d.decision_id, d.offer_id
-            FROM outcomes s JOIN considered d ON s.customer_id = d.customer_id AND s.offer_id = d.offer_id
+        SELECT DISTINCT decision_id, position FROM (
+            SELECT d.decision_id, d.position
+            FROM happened s JOIN considered d ON s.customer_id = d.customer_id AND s.position = d.position
                 AND (s.decision_id IS NULL OR s.decision_id = d.decision_id)
-            WHERE s.type = {lake.literal(label.outcome)} AND s.time >= d.time AND s.time < d.closes
-            QUALIFY row_number() OVER (PARTITION BY s.customer_id, s.offer_id, s.time ORDER BY d.time DESC, d.decision_id) = 1
+            WHERE s.time >= d.time AND s.time < d.closes
+            QUALIFY row_number() OVER (PARTITION BY s.number ORDER BY d.time DESC, d.decision_id) = 1
         )
         """
     )
     found = con.execute(
-        f"""
-        SELECT decision_id, any_value(customer_id) AS customer_id, epoch_us(min(time)) AS moment, epoch_us(max(closes)) AS closes,
-            list(offer_id ORDER BY offer_id) AS offers, list(s.offer_id IS NOT NULL ORDER BY offer_id) AS labels{columns}
-        FROM considered d LEFT JOIN successes s USING (decision_id, offer_id)
-        GROUP BY decision_id ORDER BY moment, decision_id
+        """
+        SELECT m.*, epoch_us(m.time) AS moment, g.closes, g.offers, g.labels FROM made m JOIN (
+            SELECT decision_id, epoch_us(max(closes)) AS closes, list(position ORDER BY position) AS offers,
+                list(s.position IS NOT NULL ORDER BY position) AS labels
+            FROM considered LEFT JOIN successes s USING (decision_id, position) GROUP BY decision_id
+        ) g USING (decision_id) ORDER BY moment, decision_id
         """
     ).to_arrow_table()
+    made = con.execute("SELECT count(*) FROM made").fetchone()
     con.close()
+    if not found.num_rows and made and made[0]:
+        raise NoExamples(
+            f"expected decisions about offers of the catalogue, got none among {made[0]}. Bring the offers' table, or mend the offer ids."
+        )
     if not found.num_rows:
-        raise NoExamples("expected decisions to learn from, got none. Name `sources.decisions` in workspace.yaml and run `opportune import`.")
-    chosen, labels = [], []
-    for offers, hits in zip(found.column("offers").to_pylist(), found.column("labels").to_pylist(), strict=True):
-        known = [(catalogue.index[offer], hit) for offer, hit in zip(offers, hits, strict=True) if offer in catalogue.index]
-        chosen.append(np.array([at for at, _ in known], np.int32))
-        labels.append(np.array([hit for _, hit in known], np.float64))
-    if not sum(part.sum() for part in labels):
-        raise NoExamples(f"expected outcomes of type `{label.outcome}` within {label.within} of a decision, got none. Mend `label` in model.yaml.")
-    return {
-        "decision_id": found.column("decision_id").to_pylist(),
-        "customer_id": found.column("customer_id").to_pylist(),
-        "moment": found.column("moment").to_numpy().astype(np.int64),
-        "closes": found.column("closes").to_numpy().astype(np.int64),
-        "chosen": chosen,
-        "labels": labels,
-        "context": {name: found.column(name).to_pylist() for name in context},
-    }
+        raise NoExamples(
+            "expected decisions to learn from, got none. Name `sources.decisions` in workspace.yaml and run `opportune import`."
+        )
+    labels = [np.array(hits, np.float64) for hits in found.column("labels").to_pylist()]
+    if not any(hits.any() for hits in labels):
+        raise NoExamples(
+            f"expected outcomes of type `{label.outcome}` within {label.within} of a decision, got none. Mend `label` in model.yaml."
+        )
+    return _Decisions(
+        ids=found.column("decision_id").to_pylist(),
+        customers=found.column("customer_id").to_pylist(),
+        times=found.column("moment").to_numpy().astype(np.int64),
+        closes=found.column("closes").to_numpy().astype(np.int64),
+        offers=[np.array(chosen, np.int32) for chosen in found.column("offers").to_pylist()],
+        labels=labels,
+        context={name: found.column(f"context_{at}").to_pylist() for at, name in enumerate(context)},
+    )
 
 
-def _categories(contract: Contract, joined: history.History, decisions: dict[str, Any], catalogue: Catalogue) -> dict[str, list[str]]:
-    """Texts of each category column, sorted; a text's position is its code. The commonest are kept."""
+def _categories(contract: Contract, joined: history.History, decisions: _Decisions, catalogue: Catalogue) -> dict[str, list[str]]:
+    """Texts of each category column; a text's position is its code. The commonest are kept.
+
+    They stand in the order in which decisions met them, so that what comes later adds codes and moves none.
+    """
     made: dict[str, list[str]] = {}
     for column in contract.columns:
         if column.dtype != "category":
             continue
+        stated: list[Any]
         if column.kind == "customer":
-            texts = joined.texts(column.source)
+            stated = joined.texts(column.source)
         elif column.kind == "context":
-            texts = decisions["context"][column.source]
+            stated = [column.default if value is None else value for value in decisions.context[column.source]]
         else:
-            texts = [offer.attributes.get(column.source) for offer in catalogue.offers]
-        counts: dict[str, int] = {}
-        for text in texts:
-            if text is not None:
-                counts[str(text)] = counts.get(str(text), 0) + 1
-        made[column.name] = sorted(sorted(counts, key=lambda text: (-counts[text], text))[:CATEGORIES_MAX])
+            stated = sorted(category_text(offer.attributes.get(column.source)) for offer in catalogue.offers)
+        counts = Counter(category_text(value) for value in stated)
+        del counts[""]
+        kept = set(sorted(counts, key=lambda text: (-counts[text], text))[:CATEGORIES_MAX])
+        made[column.name] = [text for text in counts if text in kept]
     return made
 
 
@@ -244,17 +303,21 @@ def split_of(workspace: Workspace, examples: Examples, now: int) -> Split:
         if not len(closed):
             raise NoExamples("expected decisions whose attribution window is closed, got none. Shorten `label.within` or wait.")
         cut = int(closed[int(len(closed) * (1 - settings.test_share))])
-    training = examples.closes <= cut
+    training = (examples.closes <= cut) & (examples.times < cut)
     test = (examples.times >= cut) & ~examples.strangers
     if not settings.open_windows:
         test &= examples.closes <= now
     if not training.any() or not test.any():
-        raise NoExamples(f"expected decisions on both sides of the cut {timeline.shown(moved, cut)}, got {training.sum()} before and {test.sum()} after.")
+        raise NoExamples(
+            f"expected decisions on both sides of the cut {timeline.shown(moved, cut)}, got {training.sum()} before and {test.sum()} after."
+        )
     times = np.sort(examples.times[training])
     stopping_cut = int(times[min(len(times) - 1, int(len(times) * (1 - settings.stopping_share)))])
     stopping = training & (examples.times >= stopping_cut) & ~examples.strangers
     fit = training & (examples.times < stopping_cut)
     for name, side in (("training", fit), ("early stopping", stopping), ("test", test)):
         if not examples.labels[side[examples.decision]].any():
-            raise NoExamples(f"expected a success among the {side.sum()} decisions for {name}, got none. Move `split.cut` in model.yaml, or bring more history.")
+            raise NoExamples(
+                f"expected a success among the {side.sum()} decisions for {name}, got none. Move `split.cut` in model.yaml, or bring more history."
+            )
     return Split(cut, stopping_cut, fit, stopping, test)

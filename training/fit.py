@@ -11,11 +11,46 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from features.failures import Failure
 from features.formats import ModelFile
 from training.calibration import Chosen, choose
 from training.examples import Examples
+from training.forest import ForestNotCompilable, compile_forest
 
-DEFAULTS: dict[str, Any] = {"objective": "binary", "num_leaves": 31, "learning_rate": 0.05, "min_data_in_leaf": 50, "deterministic": True, "verbose": -1}
+DEFAULTS: dict[str, Any] = {
+    "objective": "binary",
+    "num_leaves": 31,
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 50,
+    "deterministic": True,
+    "force_col_wise": True,
+    "verbose": -1,
+}
+METRIC = "binary_logloss"
+
+OURS = {
+    "rounds_max": (
+        "num_iterations",
+        "num_iteration",
+        "n_iter",
+        "num_tree",
+        "num_trees",
+        "num_round",
+        "num_rounds",
+        "nrounds",
+        "num_boost_round",
+        "n_estimators",
+        "max_iter",
+    ),
+    "patience_rounds": ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change"),
+    "seed": ("seed", "random_seed", "random_state"),
+    "monotone": ("monotone_constraints", "mc", "monotone_constraint", "monotonic_cst"),
+}
+"""Keys of `model.yaml` -> LightGBM's names for them, which would undo them without a word."""
+
+
+class BadParameters(Failure):
+    """LightGBM does not take the parameters of `model.yaml`, or makes a model of them that cannot be served."""
 
 
 @dataclass(frozen=True)
@@ -50,32 +85,72 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
 
     Args:
         progress: told the rounds that are done and the most that there can be.
+
+    Raises:
+        BadParameters: what LightGBM, or the server, would not take.
     """
-    parameters = DEFAULTS | model.parameters | {"num_threads": threads(), "seed": model.seed, "monotone_constraints": _monotone(model, early)}
+    _refuse_ours(model)
+    parameters = DEFAULTS | model.parameters | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
+    parameters["monotone_constraints"] = _monotone(model, early)
+    if "force_row_wise" in model.parameters:
+        del parameters["force_col_wise"]
     if not any(parameters["monotone_constraints"]):
         del parameters["monotone_constraints"]
+    if model.additive:
+        parameters["interaction_constraints"] = _apart(early)
     losses: dict[str, Any] = {}
-    callbacks = [
+    callbacks: list[Callable[..., Any]] = [
         lgb.early_stopping(model.patience_rounds, verbose=False),
         lgb.record_evaluation(losses),
         lambda env: progress(env.iteration + 1, model.rounds_max),
     ]
-    training = _dataset(early)
-    first = lgb.train(parameters, training, model.rounds_max, [_dataset(later, training)], ["later"], callbacks=callbacks)
+    weight = model.weight_without_success
+    training = _dataset(weight, early)
+    try:
+        first = lgb.train(parameters, training, model.rounds_max, [_dataset(weight, later, training)], ["later"], callbacks=callbacks)
+    except lgb.basic.LightGBMError as error:
+        raise BadParameters(f"expected parameters that LightGBM takes, got: {error}. Mend `parameters` in model.yaml.") from error
     rounds = max(1, first.best_iteration)
     raw = np.asarray(first.predict(later.values, raw_score=True, num_iteration=rounds, num_threads=threads()))
     calibration = choose(raw, later.labels, later.decision)
-    booster = lgb.train(parameters, _dataset(early, None, later), rounds)
-    return Fitted(booster, calibration, rounds, parameters, [float(loss) for loss in next(iter(losses["later"].values()))])
+    booster = lgb.train(parameters, _dataset(weight, early, None, later), rounds)
+    try:
+        compile_forest(booster.model_to_string())
+    except ForestNotCompilable as error:
+        raise BadParameters(f"{error}: see `parameters` in model.yaml") from error
+    return Fitted(booster, calibration, rounds, parameters, [float(loss) for loss in losses["later"][METRIC]])
 
 
-def _dataset(examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None) -> lgb.Dataset:
-    values, labels = examples.values, examples.labels
+def _refuse_ours(model: ModelFile) -> None:
+    for key, names in OURS.items():
+        found = [name for name in names if name in model.parameters]
+        if found:
+            raise BadParameters(f"expected `{key}` in model.yaml, got `{found[0]}` among `parameters`: say `{key}` instead")
+
+
+def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None) -> lgb.Dataset:
+    values, labels, weights = examples.values, examples.labels, _weights(weight, examples)
     if more is not None:
         values, labels = np.concatenate([values, more.values]), np.concatenate([labels, more.labels])
+        weights = np.concatenate([weights, _weights(weight, more)])
     names = examples.contract.names
     categorical = [column.name for column in examples.contract.columns if column.dtype == "category"]
-    return lgb.Dataset(values, labels, feature_name=names, categorical_feature=categorical, reference=reference, free_raw_data=True)
+    return lgb.Dataset(
+        values, labels, weight=weights, feature_name=names, categorical_feature=categorical, reference=reference, free_raw_data=True
+    )
+
+
+def _apart(examples: Examples) -> list[list[int]]:
+    """Positions of the columns that set the level, and of those that set the order."""
+    level = [column.kind in ("customer", "context") for column in examples.contract.columns]
+    groups = [[at for at, is_level in enumerate(level) if is_level == wanted] for wanted in (True, False)]
+    return [group for group in groups if group]
+
+
+def _weights(without_success: float, examples: Examples) -> NDArray[np.float64]:
+    """One a row: what calibration puts right again, since it is done on unweighted rows."""
+    successes = np.bincount(examples.decision, examples.labels, len(examples.ids))
+    return np.where(successes[examples.decision] > 0, 1.0, without_success)
 
 
 def _monotone(model: ModelFile, examples: Examples) -> list[int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
-from features.buckets import fnv1a
 from training.examples import Examples
 
 Floats = NDArray[np.float64]
@@ -21,8 +22,7 @@ def ranks(examples: Examples, scores: Floats) -> NDArray[np.int64]:
 
     The hash is of decision and offer, so that equal scores neither profit from the order of the table nor change by the run.
     """
-    lots = np.array([fnv1a(f"{examples.ids[d]}/{examples.offer_ids[o]}") for d, o in zip(examples.decision, examples.offer, strict=True)])
-    order = np.lexsort((lots, -scores, examples.decision))
+    order = np.lexsort((examples.lots(), -scores, examples.decision))
     starts = np.flatnonzero(np.r_[True, np.diff(examples.decision[order]) > 0])
     place = np.empty(len(scores), np.int64)
     sizes = np.diff(np.r_[starts, len(order)])
@@ -55,7 +55,12 @@ def decision_auc(examples: Examples, probabilities: Floats) -> float:
     """AUC of "anything succeeds in this decision", scored by 1 - product(1 - p); NaN when all decisions agree."""
     misses = np.bincount(examples.decision, np.log1p(-np.clip(probabilities, 0, 1 - PROBABILITY_MIN)), len(examples.ids))
     anything = np.bincount(examples.decision, examples.labels, len(examples.ids)) > 0
-    return float(roc_auc_score(anything, -misses)) if 0 < anything.sum() < len(anything) else float("nan")
+    return auc(anything, -misses)
+
+
+def auc(labels: NDArray[Any], scores: Floats) -> float:
+    """Area under the ROC curve; NaN when all labels agree."""
+    return float(roc_auc_score(labels, scores)) if 0 < np.count_nonzero(labels) < len(labels) else float("nan")
 
 
 def calibration_bins(labels: Floats, probabilities: Floats) -> list[dict[str, float]]:
@@ -79,8 +84,8 @@ def probability(labels: Floats, probabilities: Floats) -> dict[str, float]:
     """AUC, log loss, Brier score and expected calibration error of predicted probabilities."""
     clipped = np.clip(probabilities, PROBABILITY_MIN, 1 - PROBABILITY_MIN)
     return {
-        "auc": float(roc_auc_score(labels, probabilities)),
-        "log_loss": float(log_loss(labels, clipped)),
+        "auc": auc(labels, probabilities),
+        "log_loss": float(log_loss(labels, clipped, labels=[0, 1])),
         "brier": float(np.mean((probabilities - labels) ** 2)),
         "ece": expected_calibration_error(calibration_bins(labels, probabilities)),
     }
@@ -90,7 +95,7 @@ def all_metrics(examples: Examples, scores: Floats, probabilities: Floats | None
     """Ranking metrics of scores, and probability metrics where there are probabilities."""
     metrics = ranking(examples, scores)
     if probabilities is None:
-        metrics["auc"] = float(roc_auc_score(examples.labels, scores))
+        metrics["auc"] = auc(examples.labels, scores)
     else:
         metrics |= probability(examples.labels, probabilities)
         metrics["decision_auc"] = decision_auc(examples, probabilities)

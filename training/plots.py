@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -17,8 +13,10 @@ INK, PALE, ACCENT = "#1f3a4d", "#c9d3da", "#d1603d"
 IMPORTANT_MAX = 25
 
 
-def _figure(title: str, width: float = 6.4, height: float = 4.4) -> tuple[Figure, plt.Axes]:
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+def _figure(title: str, width: float = 6.4, height: float = 4.4) -> tuple[Figure, Axes]:
+    """A figure of its own: pyplot would keep it, and is not for threads."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -30,7 +28,16 @@ def calibration(bins: list[dict[str, float]], method: str) -> Figure:
     predicted, observed = [part["predicted"] for part in bins], [part["observed"] for part in bins]
     top = max(*predicted, *observed, 1e-6) * 1.1
     axes.plot([0, top], [0, top], color=PALE, linewidth=1, label="perfect")
-    axes.errorbar(predicted, observed, [2 * part["standard_error"] for part in bins], fmt="o", color=ACCENT, ecolor=INK, capsize=2, label="tenths of the rows")
+    axes.errorbar(
+        predicted,
+        observed,
+        [2 * part["standard_error"] for part in bins],
+        fmt="o",
+        color=ACCENT,
+        ecolor=INK,
+        capsize=2,
+        label="tenths of the rows",
+    )
     axes.set(xlabel="predicted probability", ylabel="observed rate", xlim=(0, top), ylim=(0, top))
     axes.legend(frameon=False)
     return figure
@@ -55,7 +62,14 @@ def ranking(metrics: dict[str, dict[str, float]], shown: tuple[str, ...] = ("mrr
     width = 0.8 / len(metrics)
     for at, (name, values) in enumerate(metrics.items()):
         places = np.arange(len(shown)) + (at - (len(metrics) - 1) / 2) * width
-        bars = axes.bar(places, [values[key] for key in shown], width * 0.92, label=name, color=ACCENT if name == "model" else None, alpha=1 if name == "model" else 0.55)
+        bars = axes.bar(
+            places,
+            [values[key] for key in shown],
+            width * 0.92,
+            label=name,
+            color=ACCENT if name == "model" else None,
+            alpha=1 if name == "model" else 0.55,
+        )
         axes.bar_label(bars, fmt="%.3f", fontsize=7, padding=1)
     axes.set_xticks(np.arange(len(shown)), shown)
     axes.set_ylim(0, 1)
@@ -79,7 +93,3 @@ def learning(losses: list[float], rounds: int) -> Figure:
     axes.axvline(rounds, color=ACCENT, linewidth=1)
     axes.set(xlabel="rounds", ylabel="log loss on the later slice")
     return figure
-
-
-def close(figure: Figure) -> None:
-    plt.close(figure)

@@ -26,10 +26,10 @@ import pandas as pd  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from mlflow.models import infer_signature  # noqa: E402
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
 from features.workspace import Workspace  # noqa: E402
-from training import plots  # noqa: E402
 
 CHAMPION = "champion"
 ARTIFACTS = "opportune"
@@ -40,6 +40,10 @@ MODEL_DIGEST_TAG = "opportune.model_sha256"
 
 class RegistryUnavailable(Failure):
     """MLflow did not answer, or does not have what was asked for."""
+
+
+_ABSENT = tuple(ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE))
+"""How MLflow says that there is no such version or alias."""
 
 
 @contextmanager
@@ -103,7 +107,6 @@ def record(
         mlflow.set_tags(tags)
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"plots/{name}.png")
-            plots.close(figure)
         for name, content in artifacts.items():
             mlflow.log_text(content.decode(), f"{ARTIFACTS}/{name}")
         mlflow.lightgbm.log_model(
@@ -150,12 +153,15 @@ def set_alias(workspace: Workspace, alias: str, version: str) -> None:
 def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
     """The version that an alias points at (or the number itself, when it exists); None when there is none."""
     client = connect(workspace)
-    try:
-        if alias_or_version.isdigit():
-            return str(client.get_model_version(workspace.model.name, alias_or_version).version)
-        return str(client.get_model_version_by_alias(workspace.model.name, alias_or_version).version)
-    except MlflowException:
-        return None
+    with _explained(f"find {alias_or_version} of {workspace.model.name}"):
+        try:
+            if alias_or_version.isdigit():
+                return str(client.get_model_version(workspace.model.name, alias_or_version).version)
+            return str(client.get_model_version_by_alias(workspace.model.name, alias_or_version).version)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            return None
 
 
 def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
@@ -169,12 +175,19 @@ def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
         found = client.get_model_version(workspace.model.name, version)
         run = client.get_run(found.run_id)
         mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{found.run_id}/{ARTIFACTS}", dst_path=str(place))
-        model = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour")))
+        model = Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour"))
+        )
     texts = sorted(model.glob("model.lgb")) or sorted(model.glob("**/*.lgb"))
     if not texts:
         raise RegistryUnavailable(f"expected a LightGBM text model in version {version} of {workspace.model.name}, got none")
     texts[0].rename(place / "model.txt")
-    return {"run_id": found.run_id, "tags": dict(run.data.tags), "metrics": dict(run.data.metrics), "digest": run.data.tags.get(MODEL_DIGEST_TAG)}
+    return {
+        "run_id": found.run_id,
+        "tags": dict(run.data.tags),
+        "metrics": dict(run.data.metrics),
+        "digest": run.data.tags.get(MODEL_DIGEST_TAG),
+    }
 
 
 def metrics_of(workspace: Workspace, version: str) -> dict[str, float]:

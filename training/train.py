@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.files import write_whole
 from features.workspace import Workspace
-from training import metrics, plots, registry
+from training import metrics, parts, plots, registry
 from training.bundle import Golden, nullable
 from training.evaluate import MODEL, compare, report_of
 from training.examples import Examples, examples_of, split_of
@@ -51,7 +51,9 @@ def train(workspace: Workspace, now: int, progress: Progress = lambda _stage, _p
     """
     examples = examples_of(workspace, now, lambda part: progress("lay out examples", part))
     split = split_of(workspace, examples, now)
-    fitted = fit(workspace.model, examples.where(split.fit), examples.where(split.stopping), lambda done, most: progress("fit", done / most))
+    fitted = fit(
+        workspace.model, examples.where(split.fit), examples.where(split.stopping), lambda done, most: progress("fit", done / most)
+    )
     progress("compare", 0.0)
     test = examples.where(split.test)
     raw = fitted.raw(test.values)
@@ -78,7 +80,9 @@ def _gates(workspace: Workspace, compared: dict[str, dict[str, float]]) -> list[
     return failed
 
 
-def _record(workspace: Workspace, examples: Examples, test: Examples, fitted: Fitted, scores: dict[str, Floats], report: dict[str, Any]) -> tuple[str, str]:
+def _record(
+    workspace: Workspace, examples: Examples, test: Examples, fitted: Fitted, scores: dict[str, Floats], report: dict[str, Any]
+) -> tuple[str, str]:
     frame = pd.DataFrame(test.values[:EXAMPLE_ROWS], columns=examples.contract.names)
     bins = metrics.calibration_bins(test.labels, scores[MODEL])
     gains = dict(zip(fitted.booster.feature_name(), map(float, fitted.booster.feature_importance("gain")), strict=True))
@@ -86,6 +90,13 @@ def _record(workspace: Workspace, examples: Examples, test: Examples, fitted: Fi
     flat = {_metric_name(key): value for key, value in report["model"].items() if np.isfinite(value)}
     for name, values in report["baselines"].items():
         flat |= {_metric_name(f"{name}.{key}"): value for key, value in values.items() if np.isfinite(value)}
+    contents = {
+        "columns.json": msgspec.json.encode(examples.contract),
+        "categories.json": msgspec.json.encode(examples.categories),
+        "calibration.json": msgspec.json.encode(fitted.calibration.calibration),
+        "golden.json": msgspec.json.encode(golden(examples, test, fitted)),
+        "evaluation.json": msgspec.json.format(msgspec.json.encode(report | {"bins": bins})),
+    }
     return registry.record(
         workspace,
         fitted.booster,
@@ -95,6 +106,7 @@ def _record(workspace: Workspace, examples: Examples, test: Examples, fitted: Fi
         steps={"later_log_loss": fitted.losses},
         tags={
             registry.MODEL_DIGEST_TAG: hashlib.sha256(model_text.encode()).hexdigest(),
+            parts.DIGEST_TAG: parts.digest(contents),
             "opportune.contract": examples.contract.fingerprint,
             "opportune.data_sha256": digest(examples),
             "opportune.rows": str(len(examples)),
@@ -106,13 +118,7 @@ def _record(workspace: Workspace, examples: Examples, test: Examples, fitted: Fi
             "importance": plots.importance(gains),
             "learning": plots.learning(fitted.losses, fitted.rounds),
         },
-        artifacts={
-            "columns.json": msgspec.json.encode(examples.contract),
-            "categories.json": msgspec.json.encode(examples.categories),
-            "calibration.json": msgspec.json.encode(fitted.calibration.calibration),
-            "golden.json": msgspec.json.encode(golden(examples, test, fitted)),
-            "evaluation.json": msgspec.json.format(msgspec.json.encode(report | {"bins": bins})),
-        },
+        artifacts=contents,
     )
 
 
@@ -122,7 +128,12 @@ def _metric_name(name: str) -> str:
 
 def _window(report: dict[str, Any]) -> dict[str, Any]:
     split = report["split"]
-    return {"cut": split["cut"], "training_from": split["training"]["from"], "training_to": split["training"]["to"], "test_to": split["test"]["to"]}
+    return {
+        "cut": split["cut"],
+        "training_from": split["training"]["from"],
+        "training_to": split["training"]["to"],
+        "test_to": split["test"]["to"],
+    }
 
 
 def digest(examples: Examples) -> str:
@@ -135,7 +146,9 @@ def digest(examples: Examples) -> str:
 
 def golden(examples: Examples, test: Examples, fitted: Fitted) -> list[Golden]:
     """Decisions with the answers that a server must give, spread over the test slice, and one of a stranger."""
-    wanted = [test.where(_only(len(test.ids), number)) for number in np.unique(np.linspace(0, len(test.ids) - 1, GOLDEN_DECISIONS).astype(int))]
+    wanted = [
+        test.where(_only(len(test.ids), number)) for number in np.unique(np.linspace(0, len(test.ids) - 1, GOLDEN_DECISIONS).astype(int))
+    ]
     strange = np.flatnonzero(examples.strangers)
     if len(strange):
         wanted.append(examples.where(_only(len(examples.ids), strange[0])))

@@ -146,3 +146,13 @@ def test_documents_stand_on_their_own() -> None:
     documents = _documents()
     refuse(str(file) for file in documents if re.search(r"\.\./shared\b", (ROOT / file).read_text()))
     assert len(documents) >= 5, f"expected documents, found {documents}"
+
+
+def test_every_decision_is_in_the_table() -> None:
+    """The table of decisions links to every record, and numbers are given once."""
+    records = [file.name for file in _documents() if file.parent == Path("docs/decisions") and file.name != "README.md"]
+    table = (ROOT / "docs/decisions/README.md").read_text()
+    refuse(f"docs/decisions/{name}: not in the table of docs/decisions/README.md" for name in records if f"]({name})" not in table)
+    numbers = [name[:4] for name in records]
+    assert numbers, "expected decision records, found none"
+    assert len(set(numbers)) == len(numbers), f"expected each number once, got {sorted(numbers)}"

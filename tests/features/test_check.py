@@ -1,0 +1,177 @@
+"""Cross-checks: each class of fault between and within the files of a workspace has its message and its way out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from features.check import CHECKS
+from features.documents import BadWorkspace
+from features.workspace import load
+from tests.workspaces import make_workspace
+
+GONE = object()
+COUNT = {"stream": "calls", "aggregate": "count"}
+PAIR = COUNT | {"key": "topic", "match": "topic"}
+
+FAULTS: list[tuple[str, str, Any, str]] = [
+    # workspace.yaml
+    ("workspace", "time_zone", "Vienna", "$.time_zone: expected an IANA time zone, got `Vienna`. For example Europe/Vienna"),
+    ("workspace", "stores", {"online": {"url": "localhost"}}, "$.stores.online.url: expected `embedded` or a Redis address, got `localhost`"),
+    ("workspace", "data", ".", "$.data: expected a folder of its own: it may be deleted, got `.`"),
+    ("workspace", "data", "..", "$.data: expected a folder of its own"),
+    ("workspace", "demo", {"now": "2026-02-30"}, "$.demo.now: expected a moment that the calendar has, got `2026-02-30`"),
+    ("workspace", "sources.offers", "data/none.csv", "$.sources.offers: expected a file, folder or glob that exists, got `data/none.csv`"),
+    ("workspace", "sources.streams.cals", "data/calls.parquet", "$.sources.streams.cals: expected a stream of features.yaml, got `cals`. Did you mean `calls`?"),
+    ("workspace", "sources.customers.columns.tarif", "x", "$.sources.customers.columns.tarif: expected a column of the table, renamed as `ours: theirs`"),
+    # streams and facts
+    ("features", "streams.customers", {}, "$.streams.customers: expected a name that is not built in, got `customers`. Rename"),
+    ("features", "streams.everyone_x", {}, "$.streams.everyone_x: expected a name that is not built in"),
+    ("features", "streams.x", {"numbers": ["time"]}, "$.streams.x: expected fields beside those that every stream has, got `time`"),
+    ("features", "streams.x", {"numbers": ["a"], "categories": ["a"]}, "$.streams.x: expected each field once, got `a`, both a number and a category"),
+    ("features", "streams.x", {"numbers": ["a", "a"]}, "$.streams.x.numbers[1]: expected each field once, got `a` again"),
+    ("features", "customer.attributes.created", {"dtype": "number"}, "expected a name that the table `customers` does not have anyway, got `created`"),
+    ("features", "context.placement", {"dtype": "category"}, "expected a name that the table `decisions` does not have anyway, got `placement`"),
+    ("features", "offer.value", {"dtype": "number"}, "expected a name that the table `offers` does not have anyway, got `value`"),
+    ("features", "customer.attributes.x", {"dtype": "time", "missing": "zero"}, "$.customer.attributes.x.missing: expected unknown: a time has no zero"),
+    ("features", "offer.x", {"dtype": "category", "missing": "zero"}, "$.offer.x.missing: expected unknown: a category has no zero"),
+    ("features", "offer.x", {"dtype": "number", "freshness": "1d"}, "$.offer.x.freshness: expected no such key: an offer is not a customer's data"),
+    ("features", "context.x", {"dtype": "number", "freshness": "1d"}, "$.context.x.freshness: expected no such key: it comes with the request"),
+    ("features", "context.x", {"dtype": "category", "missing": "zero"}, "$.context.x.missing: expected unknown: a category has no zero"),
+    ("features", "context.x", {"dtype": "number", "missing": "zero", "default": 1}, "$.context.x.missing: expected either `missing: zero` or `default`"),
+    ("features", "context.x", {"dtype": "number", "values": ["a"]}, "$.context.x.values: expected no such key for a number"),
+    ("features", "context.x", {"dtype": "category", "minimum": 1}, "$.context.x.minimum: expected no such key for a category"),
+    ("features", "context.x", {"dtype": "number", "minimum": 2, "maximum": 1}, "$.context.x.maximum: expected not less than minimum, got 1"),
+    ("features", "context.x", {"dtype": "number", "default": "a"}, "$.context.x.default: expected a number, got 'a'"),
+    ("features", "context.x", {"dtype": "boolean", "default": 1}, "$.context.x.default: expected a boolean, got 1"),
+    ("features", "context.x", {"dtype": "category", "values": ["app"], "default": "ap"}, "expected one of `values`, got `ap`. Did you mean `app`?"),
+    ("features", "context.x", {"dtype": "number", "maximum": 1, "default": 2}, "$.context.x.default: expected a number from minimum to maximum, got 2"),
+    # windows
+    ("features", "columns.x", COUNT | {"stream": "cals"}, "$.columns.x.stream: expected a declared stream, got `cals`. Did you mean `calls`?"),
+    ("features", "columns.x", COUNT | {"aggregate": "sum"}, "$.columns.x: expected `of`: the field that `sum` is taken of, got none. Fields: minutes"),
+    ("features", "columns.x", COUNT | {"of": "minutes"}, "$.columns.x.of: expected no field: `count` looks at events alone, got `minutes`"),
+    ("features", "columns.x", COUNT | {"aggregate": "sum", "of": "topic"}, "$.columns.x.of: expected a field of the stream that `sum` can take, got `topic`"),
+    ("features", "columns.x", COUNT | {"aggregate": "distinct", "of": "minutes"}, "expected a field of the stream that `distinct` can take"),
+    ("features", "columns.x", COUNT | {"aggregate": "share"}, "$.columns.x: expected `where` or `group`: which part the share is of, got neither"),
+    ("features", "columns.x", COUNT | {"where": {"topc": "a"}}, "$.columns.x.where.topc: expected a category of the stream, got `topc`. Did you mean `topic`?"),
+    ("features", "columns.x", COUNT | {"where": {"topic": {"below": 1}}}, "$.columns.x.where.topic: expected a number of the stream, got `topic`"),
+    ("features", "columns.x", COUNT | {"where": {"topic": []}}, "$.columns.x.where.topic: expected at least one value, got an empty list"),
+    ("features", "columns.x", COUNT | {"where": {"minutes": {}}}, "$.columns.x.where.minutes: expected `minimum`, `below` or both, got neither"),
+    ("features", "columns.x", COUNT | {"where": {"minutes": {"minimum": 2, "below": 2}}}, "expected minimum less than below, got 2 and 2"),
+    ("features", "columns.x", COUNT | {"group": {"by": "minutes", "values": ["a"]}}, "$.columns.x.group.by: expected a category of the stream"),
+    ("features", "columns.x", COUNT | {"group": {"by": "topic", "values": ["a"]}, "where": {"topic": "a"}}, "expected no condition on what the column is grouped by"),
+    ("features", "columns.x", COUNT | {"windows": ["1d", "1d"]}, "$.columns.x.windows[1]: expected each window once, got `1d` again"),
+    ("features", "columns.x", COUNT | {"aggregate": "days_since", "missing": "zero"}, "$.columns.x.missing: expected unknown: a time has no zero"),
+    ("features", "columns.x", COUNT | {"aggregate": "last", "of": "topic", "missing": "zero"}, "expected unknown: a category has no zero"),
+    # pairs
+    ("features", "pairs.x", PAIR | {"stream": "cals"}, "$.pairs.x.stream: expected a declared stream, got `cals`"),
+    ("features", "pairs.x", PAIR | {"key": "minutes"}, "$.pairs.x.key: expected a category of the stream, got `minutes`"),
+    ("features", "pairs.x", PAIR | {"match": "price"}, "$.pairs.x.match: expected an offer attribute of texts, a category, or offer_id, got `price`"),
+    ("features", "pairs.x", PAIR | {"aggregate": "max"}, "$.pairs.x: expected `of`: the field that `max` is taken of, got none"),
+    ("features", "pairs.x", PAIR | {"aggregate": "days_since", "missing": "zero"}, "expected unknown: `days_since` of nothing is not zero"),
+    ("features", "pairs.x", PAIR | {"scope": "everyone", "windows": ["12h"]}, "$.pairs.x.windows[0]: expected whole days for `scope: everyone`, got `12h`"),
+    ("features", "pairs.x", PAIR | {"scope": "everyone", "freshness": "6h"}, "$.pairs.x.freshness: expected more than a day for `scope: everyone`"),
+    ("features", "pairs.x", PAIR | {"relative": ["rank", "rank"]}, "$.pairs.x.relative[1]: expected each of them once, got `rank` again"),
+    # names
+    ("features", "context.calls_7d", {"dtype": "number"}, "$.columns.calls: expected a column name of its own, got `calls_7d`, which context.calls_7d makes too"),
+    ("features", "columns.x", COUNT | {"group": {"by": "topic", "values": ["a b", "a-b"]}}, "expected a column name of its own, got `x_all_a_b`"),
+    ("features", "columns.x", COUNT | {"windows": ["1d", "2d"], "group": {"by": "topic", "values": ["a"]}}, ""),
+    # offers.yaml
+    ("offers", "offers.1.offer_id", "summer-data", "$.offers[1].offer_id: expected an id of its own, got `summer-data` again"),
+    ("offers", "offers.0.attributes.prize", 3, "$.offers[0].attributes.prize: expected an attribute of features.yaml, got `prize`. Did you mean `price`?"),
+    ("offers", "offers.0.attributes.price", "dear", "$.offers[0].attributes.price: expected a number, got 'dear'"),
+    ("offers", "offers.0.attributes.price", True, "$.offers[0].attributes.price: expected a number, got True"),
+    ("offers", "offers.0.attributes.months", 1.5, "$.offers[0].attributes.months: expected an integer, got 1.5"),
+    ("offers", "offers.0.attributes.topic", 5, "$.offers[0].attributes.topic: expected a category, got 5"),
+    ("offers", "offers.0.attributes.countries", "at", "$.offers[0].attributes.countries: expected a list of texts, got 'at'"),
+    ("offers", "offers.0.attributes.online_only", 1, "$.offers[0].attributes.online_only: expected a boolean, got 1"),
+    ("offers", "offers.0.attributes.launched", "May", "$.offers[0].attributes.launched: expected a time, got 'May'"),
+    ("offers", "offers.0.placements", ["hme"], "$.offers[0].placements[0]: expected a declared placement, got `hme`. Did you mean `home`?"),
+    ("offers", "offers.0.valid_until", "2019-12-31", "$.offers[0].valid_until: expected a moment after valid_from, got `2019-12-31`"),
+    ("offers", "offers.0.valid_until", "2020-01-01T01:00:00+02:00", "$.offers[0].valid_until: expected a moment after valid_from"),
+    ("offers", "offers.0.valid_until", "2026-13-01", "$.offers[0].valid_until: expected a moment that the calendar has"),
+    ("offers", "treatments.1.channel", "shp", "$.treatments[1].channel: expected a channel that the context knows, or any, got `shp`. Did you mean `shop`?"),
+    ("offers", "treatments.1.channel", "any", "$.treatments[1].channel: expected each channel once, got `any` again"),
+    ("offers", "treatments.0.payload.headline", "{nam}!", "$.treatments[0].payload.headline: expected a placeholder that offers can fill, got `nam`"),
+    ("offers", "offers.0.treatments.0.payload.deep", {"list": ["{x}"]}, "$.offers[0].treatments[0].payload.deep.list[0]: expected a placeholder"),
+    # policies.yaml and model.yaml
+    ("policies", "eligibility.not_pushed.pair", "targeted", "$.eligibility.not_pushed.pair: expected a pair column, with its window, got `targeted`"),
+    ("model", "leave_out", ["calls_8d"], "$.leave_out[0]: expected a column, got `calls_8d`. Did you mean `calls_7d`?"),
+    ("model", "monotone", {"calls_8d": "increasing"}, "$.monotone.calls_8d: expected a column that the model uses, got `calls_8d`"),
+    ("model", "monotone", {"tariff": "increasing"}, "$.monotone.tariff: expected a numeric column, got `tariff`, a category"),
+    ("model", "split", {"cut": "2026-02-30"}, "$.split.cut: expected a moment that the calendar has, got `2026-02-30`"),
+    ("model", "parameters.objective", "lambdarank", "$.parameters.objective: expected `binary`: a propensity is a probability, got `lambdarank`"),
+    ("model", "parameters.boosting", "dart", "$.parameters.boosting: expected no such parameter: what serves must compile"),
+]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_workspace(tmp_path_factory.mktemp("check"), customers=3, decisions=1, days=2)
+
+
+def changed(folder: Path, file: str, path: str, value: Any) -> list[Any]:
+    """The faults of a workspace in which one part of one file is another; the file is put back."""
+    place = folder / f"{file}.yaml"
+    before = place.read_text()
+    content = node = copy.deepcopy(yaml.safe_load(before))
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+    for step in steps:
+        node = node[step] if isinstance(node, list) else node.setdefault(step, {})
+    if value is GONE:
+        del node[last]
+    else:
+        node[last] = value
+    place.write_text(yaml.safe_dump(content, sort_keys=False))
+    try:
+        load(folder)
+    except BadWorkspace as bad:
+        return bad.faults
+    finally:
+        place.write_text(before)
+    return []
+
+
+@pytest.mark.parametrize(("file", "path", "value", "message"), FAULTS, ids=[f"{file}.{path}-{n}" for n, (file, path, _, _) in enumerate(FAULTS)])
+def test_a_fault_has_its_message(good: Path, file: str, path: str, value: Any, message: str) -> None:
+    """One change makes one fault, told with file, line, path, what was expected, what came, and what to do."""
+    faults = changed(good, file, path, value)
+    if not message:
+        assert faults == []
+        return
+    assert len(faults) == 1, faults
+    assert message in str(faults[0])
+    assert faults[0].file == f"{file}.yaml"
+    assert faults[0].line is not None
+    assert str(faults[0]).startswith(f"{file}.yaml:{faults[0].line}: at $")
+
+
+def test_a_business_must_have_offers_and_columns(tmp_path: Path) -> None:
+    """There must be something to offer and something to learn from."""
+    folder = make_workspace(tmp_path, customers=3, decisions=1, days=2, settings={"sources": {}})
+    (folder / "features.yaml").write_text("")
+    (folder / "policies.yaml").write_text("")
+    (folder / "offers.yaml").write_text("placements: {home: {}}")
+    with pytest.raises(BadWorkspace) as caught:
+        load(folder)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "offers.yaml:1: at $.offers: expected offers here, or `sources.offers` in workspace.yaml, got neither. Declare at least one offer.",
+        "model.yaml:1: at $: expected at least one column for the model to use, got none. Declare columns in features.yaml.",
+    ]
+
+
+def test_the_faults_above_are_many() -> None:
+    """A list that lost its entries would pass."""
+    assert len(CHECKS) == 9
+    assert len(FAULTS) > 70
+
+
+def test_too_many_columns_are_refused(good: Path) -> None:
+    """A thousand columns are enough; more is a mistake."""
+    columns = {f"c{n}": COUNT | {"windows": ["1d", "2d", "3d", "4d", "5d", "6d", "7d", "8d", "9d", "10d"]} for n in range(100)}
+    (fault,) = changed(good, "features", "columns", columns)
+    assert "at $: expected at most 1000 columns, got" in str(fault)
