@@ -56,11 +56,8 @@ format: $(STAMP) ## put the code in form and mend what the linter can mend
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(STAMP) ## run the benchmarks, or one: make bench ARGS=benchmarks/bench_decide.py
-	@found=; for file in $(or $(ARGS),benchmarks/bench_*.py); do \
-	  [ -f "$$file" ] || continue; found=1; \
-	  echo "== $$file"; OMP_NUM_THREADS=1 $(BIN)/python "$$file" || exit 1; \
-	done; [ -n "$$found" ] || { echo "no benchmark found: expected benchmarks/bench_*.py" >&2; exit 1; }
+bench: $(STAMP) ## run the benchmarks; ARGS are theirs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
 
 dist: $(STAMP) ## build the wheel and the source archive into dist/, without a network
 	@$(BIN)/python -m hatchling build -d dist
@@ -90,10 +87,10 @@ $(STAMP): requirements.lock pyproject.toml
 lock: ## pin again after a change of pyproject.toml (ARGS=--upgrade takes newer versions), with uv in an environment of its own
 	@$(PYTHON) -m venv --clear .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@.venv-lock/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra test $(ARGS) \
-	  pyproject.toml -o requirements.lock --python-version 3.11
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/uv pip compile --quiet --system-certs --universal --generate-hashes \
+	  --no-emit-index-url --extra test $(ARGS) pyproject.toml -o requirements.lock --python-version 3.11
 	@rm -rf .venv-lock
-	@echo "requirements.lock: $$(grep -c '==' requirements.lock) packages"
+	@echo "requirements.lock: $$(grep -c '^[A-Za-z0-9].*==' requirements.lock) packages"
 
 clean: ## remove all that was made: environment, caches, builds, and what the examples keep in .opportune
 	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist

@@ -57,7 +57,17 @@ def run(port: int, bodies: Path, connections: int, seconds: float) -> Result:
 
 
 def _wrk(port: int, bodies: Path, connections: int, seconds: float) -> Result:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(SCRIPT), f"http://127.0.0.1:{port}/v1/decisions"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(SCRIPT),
+        f"http://127.0.0.1:{port}/v1/decisions",
+    ]
     found = subprocess.run(
         command, capture_output=True, text=True, timeout=seconds + 30, check=False, env=dict(os.environ) | {"BENCH_BODIES": str(bodies)}
     )

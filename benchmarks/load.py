@@ -156,9 +156,9 @@ class _Generator:
         end, rate = start + self.plan.warm_seconds + self.plan.seconds, self.plan.rate
         total = None if rate is None else int((end - start) * rate)
         lateness = self.outcome.lateness
+        exhausted = True
         while True:
             now = clock()
-            was_free = len(self.free)
             while self.free:
                 number = len(self.due)
                 if total is None:
@@ -169,7 +169,7 @@ class _Generator:
                     due = start + number / (rate or 1.0)
                     if number >= total or due > now:
                         break
-                    if was_free == len(self.free) and number:  # a connection was free all along: the delay is ours
+                    if not exhausted:  # a connection was free all along: the delay is ours
                         lateness.append((now - due) * 1e3)
                 self.due.append(due)
                 self.latencies.append(-1.0)
@@ -179,7 +179,10 @@ class _Generator:
             asked_all = now >= end if total is None else len(self.due) >= total
             if (asked_all and not self.busy) or now > end + GRACE_SECONDS:
                 break
-            wait = GRACE_SECONDS if asked_all or not self.free or total is None else max(0.0, start + len(self.due) / (rate or 1.0) - clock())
+            wait = (
+                GRACE_SECONDS if asked_all or not self.free or total is None else max(0.0, start + len(self.due) / (rate or 1.0) - clock())
+            )
+            exhausted = not self.free
             for connection in select.select(self.busy, (), (), wait)[0]:
                 if connection.answered():
                     self._take(connection, clock())

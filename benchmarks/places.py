@@ -60,7 +60,11 @@ def prepared(name: str, fresh: bool = False) -> Workspace:
 def _digest(name: str) -> str:
     """Of what the workspace is made of."""
     if name == "grocery":
-        files = sorted(file for file in GROCERY.rglob("*") if file.is_file() and ".opportune" not in file.parts and file.suffix in (".yaml", ".parquet"))
+        files = sorted(
+            file
+            for file in GROCERY.rglob("*")
+            if file.is_file() and ".opportune" not in file.parts and file.suffix in (".yaml", ".parquet")
+        )
     else:
         files = [Path(synthetic.__file__)]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]

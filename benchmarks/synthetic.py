@@ -45,7 +45,9 @@ def documents(variant: str) -> dict[str, Any]:
         "streams": {"visits": {"numbers": [f"measure_{n}" for n in range(MEASURES)]}},
         "offer": {f"fact_{n}": {"dtype": "number"} for n in range(OFFER_COLUMNS)},
         "columns": {
-            f"{aggregate}_{n}": {"stream": "visits", "aggregate": aggregate, "of": f"measure_{n}"} for aggregate in AGGREGATES for n in range(MEASURES)
+            f"{aggregate}_{n}": {"stream": "visits", "aggregate": aggregate, "of": f"measure_{n}"}
+            for aggregate in AGGREGATES
+            for n in range(MEASURES)
         },
     }
     if variant == "pairs":

@@ -46,6 +46,8 @@ class Catalogue:
     """All offers, in a fixed order, with their validity and attributes as arrays of that order."""
 
     def __init__(self, offers: list[Offer]) -> None:
+        if len(offers) > OFFERS_MAX:
+            raise ValueError(f"expected at most {OFFERS_MAX} offers in a catalogue, got {len(offers)}")
         self.offers = offers
         self.index = {offer.offer_id: at for at, offer in enumerate(offers)}
         if len(self.index) != len(offers):

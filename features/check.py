@@ -14,6 +14,7 @@ from features.documents import Document
 from features.faults import Fault, Path
 from features.formats import OfferEntry, Source
 from features.moments import parse_moment
+from features.redis_address import Address
 from features.tables import tables_of
 from features.views import window_name
 from features.vocabulary import Treatment
@@ -35,10 +36,12 @@ def _settings(workspace: Workspace) -> Iterable[Fault]:
     except (KeyError, ValueError, OSError):
         remedy = "For example Europe/Vienna or America/New_York."
         yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
-    url = settings.stores.online.url
-    if url != "embedded" and not url.startswith(("redis://", "rediss://", "redis+cluster://", "unix://")):
-        remedy = "For example redis://localhost:6379/0."
-        yield document.fault(("stores", "online", "url"), "`embedded` or a Redis address", f"`{url}`", remedy)
+    if settings.stores.online.url != "embedded":
+        try:
+            Address.parse(settings.stores.online.url)
+        except (ValueError, OSError) as error:
+            remedy = "For example redis://localhost:6379/0."
+            yield document.fault(("stores", "online", "url"), "`embedded` or a Redis address", f"an error: {error}", remedy)
     data = workspace.data.resolve()
     if data in (workspace.folder, *workspace.folder.parents):
         yield document.fault(("data",), "a folder of its own: it may be deleted", f"`{settings.data}`", "For example .opportune.")
@@ -163,6 +166,8 @@ def _model(workspace: Workspace) -> Iterable[Fault]:
             yield document.fault(("monotone", name), "a numeric column", f"`{name}`, a category", "Remove it.")
     if not used:
         yield document.fault((), "at least one column for the model to use", "none", "Declare columns in features.yaml.")
+    if model.popularity is not None and model.popularity not in used:
+        yield document.unknown(("popularity",), "a column that the model uses", model.popularity, used)
     if model.split.cut is not None:
         yield from _moment(document, ("split", "cut"), model.split.cut)
     objective = model.parameters.get("objective", "binary")

@@ -5,12 +5,14 @@ Nothing here runs while a request is answered. Feast's own command line reads th
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +27,7 @@ from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTime
 
 from features.lake import literal
 from features.moments import from_microseconds
+from features.redis_address import Address
 from features.views import View
 from features.windows import entity_key
 from features.workspace import Workspace
@@ -60,9 +63,20 @@ def _online_store(workspace: Workspace) -> dict[str, Any]:
     url = workspace.online_url
     if url == "embedded":
         return {"type": "features.feast_lmdb.LmdbOnlineStore", "path": str(workspace.online)}
-    from features.redis_engine import feast_configuration
+    return _redis(url)
 
-    return feast_configuration(url)
+
+def _redis(url: str) -> dict[str, Any]:
+    """Feast's own words for a Redis address. It splits them at commas and reads values as JSON, in which a comma can hide."""
+    address = Address.parse(url)
+    settings: dict[str, Any] = {} if address.cluster else {"db": address.db}
+    settings |= {name: value for name in ("username", "password") if (value := getattr(address, name))}
+    if address.tls is not None:
+        settings |= {"ssl": True, **dict(parse_qsl(urlsplit(url).query))}
+    words = [f"{host}:{port}" for host, port in address.nodes]
+    words += [f"{name}={json.dumps(value).replace(',', chr(92) + 'u002c')}" for name, value in settings.items()]
+    kind = "redis_cluster" if address.cluster else "redis"
+    return {"type": "redis", "redis_type": kind, "connection_string": ",".join(words)}
 
 
 def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
@@ -73,7 +87,7 @@ def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
     }
     views = [_feature_view(workspace, view, entities[view.entity], bucket) for view in workspace.views]
     used = [entity for name, entity in entities.items() if any(view.entity == name for view in workspace.views)]
-    of_customer = [made for made, view in zip(views, workspace.views, strict=True) if view.entity == "customer"]
+    of_customer: list[Any] = [made for made, view in zip(views, workspace.views, strict=True) if view.entity == "customer"]
     return [*used, *views, FeatureService(name=FEATURE_SERVICE, features=of_customer)]
 
 
@@ -109,8 +123,8 @@ def apply(workspace: Workspace) -> FeatureStore:
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(configuration(workspace), sort_keys=False))
     store = open_store(workspace)
     wanted = objects_of(workspace)
-    names = {thing.name for thing in wanted} | {view.batch_source.name for view in wanted if isinstance(view, FeatureView)}
-    registered = [*store.list_feature_views(), *store.list_data_sources(), *store.list_entities()]
+    names = {thing.name for thing in wanted} | {f"{view.name}_source" for view in workspace.views}
+    registered: list[Any] = [*store.list_feature_views(), *store.list_data_sources(), *store.list_entities()]
     gone: list[Any] = [thing for thing in registered if thing.name not in names and thing.name != DUMMY_ENTITY_NAME]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -145,7 +159,7 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
         return Compared(0, [])
-    ids = _written(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
+    ids: list[Any] = _written(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
     chosen = f"customer_id IN ({', '.join(map(literal, ids)) or 'NULL'})"
     tables = {view.name: _written(workspace, view, now, chosen) for view in views}
     different = []
@@ -153,11 +167,13 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
         if not ids:
             continue
         names = [name for name, _ in view.fields]
-        rows = [{"customer_id": id} for id in ids]
+        rows = [{"customer_id": customer} for customer in ids]
         online = store.get_online_features(features=[f"{view.name}:{name}" for name in names], entity_rows=rows).to_dict()
         written = {row["customer_id"]: row for row in tables[view.name].to_pylist()}
-        for at, id in enumerate(ids):
-            different += [f"{id}: {view.name}.{name}" for name in names if not _same(online[name][at], written.get(id, {}).get(name))]
+        for at, customer in enumerate(ids):
+            different += [
+                f"{customer}: {view.name}.{name}" for name in names if not _same(online[name][at], written.get(customer, {}).get(name))
+            ]
     return Compared(len(ids), different)
 
 

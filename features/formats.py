@@ -72,6 +72,8 @@ class OnlineStore(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stores(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where what is made of the data is kept for others to read."""
+
     online: OnlineStore = OnlineStore()
     registry: str | None = None
     """MLflow tracking address; a SQLite file in the data folder when absent."""
@@ -84,6 +86,8 @@ class Demo(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Serving(Struct, frozen=True, forbid_unknown_fields=True):
+    """How answers are given."""
+
     deadline_ms: Annotated[int, Meta(ge=5, le=5_000)] = 50
     """Time for one decision; what is not read by then is left out and the answer is marked degraded."""
     answer_valid: Duration = "5m"

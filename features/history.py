@@ -119,7 +119,7 @@ def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64],
     """
     plan = Plan.of(workspace.views, entity)
     if not plan.views:
-        return History(plan, words, pa.table({"row": np.arange(len(moments))}), moments)
+        return History(plan, words, pa.table({"row": pa.array(np.arange(len(moments)))}), moments)
     asked = pd.DataFrame({entity_key(plan.views[0]): customers if entity == "customer" else EVERYONE}, index=range(len(moments)))
     asked[_EVENT_TIME] = pd.to_datetime(moments, unit="us", utc=True).astype("datetime64[us, UTC]")
     asked["row"] = np.arange(len(moments))

@@ -213,6 +213,20 @@ def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int,
         gaps.append((start, at))
 
 
+def damage(content: bytes) -> str:
+    """Why a file that nobody writes holds more than frames and a torn end; empty when it does not.
+
+    Torn ends are what a killed writer or a power cut leaves: the beginning of one frame, or zeros.
+    """
+    gaps: list[tuple[int, int]] = []
+    whole = sum(1 for _ in frames(content, gaps))
+    if gaps and gaps[-1][1] == len(content):
+        tail = content[gaps[-1][0] :]
+        if len(tail) <= FRAME_BYTES_MAX and (MAGIC.startswith(tail[: len(MAGIC)]) or not tail.strip(b"\0")):
+            gaps.pop()
+    return f"expected frames only, got other bytes in {len(gaps)} places: {gaps[:10]}; {whole} frames are whole" if gaps else ""
+
+
 def _head_at(view: memoryview, at: int) -> tuple[int, int, int] | None:
     """Length of the body, kind and version of the frame that begins here; None when no whole frame does."""
     if at + HEAD_BYTES > len(view):

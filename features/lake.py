@@ -50,6 +50,7 @@ def _all_offers(workspace: Workspace) -> str:
 
 
 def view_name(table: Table) -> str:
+    """What SQL calls a table: `streams_calls`."""
     return table.name.replace(".", "_")
 
 
@@ -64,6 +65,7 @@ def literal(text: str) -> str:
 
 
 def files(workspace: Workspace, table: Table) -> list[Path]:
+    """The files of a table, sorted; none before its first import."""
     return sorted((workspace.lake / table.folder).glob("**/*.parquet"))
 
 

@@ -302,7 +302,8 @@ class Layout:
             offers, pairs: what `offer_values` and `pair_values` gave.
         """
         if name in self._offer_at:
-            return offers[chosen, self._offer_at[name]]
+            found: Floats = offers[chosen, self._offer_at[name]]
+            return found
         if name in self._pair_at:
             return pairs[:, self._pair_at[name]]
         return self.matched(name, everyone if self.is_everyone(name) else row, now)[chosen]

@@ -11,6 +11,7 @@ from features.catalogue import OFFERS_MAX
 from features.failures import Failure
 from features.files import write_whole
 from features.formats import OfferEntry
+from features.moments import MICROSECONDS
 from features.timeline import Timeline, parse_moment, recorded
 from features.vocabulary import Offer
 from features.workspace import Workspace
@@ -28,7 +29,7 @@ def offers_of(workspace: Workspace) -> list[Offer]:
     """
     found = {offer.offer_id: offer for offer in _from_table(workspace)}
     moved = recorded(workspace) or Timeline()
-    found.update((entry.offer_id, _from_entry(entry, moved)) for entry in workspace.offers.offers)
+    found.update((entry.offer_id, _from_entry(workspace, entry, moved)) for entry in workspace.offers.offers)
     if len(found) > OFFERS_MAX:
         raise TooManyOffers(f"expected at most {OFFERS_MAX} offers, got {len(found)}: remove those that are no longer valid")
     return [found[offer_id] for offer_id in sorted(found)]
@@ -65,7 +66,12 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, (bool, int)) else value
 
 
-def _from_entry(entry: OfferEntry, moved: Timeline) -> Offer:
+def _from_entry(workspace: Workspace, entry: OfferEntry, moved: Timeline) -> Offer:
+    times = {name for name, attribute in workspace.features.offer.items() if attribute.dtype == "time"}
+    attributes: dict[str, Any] = {name: _plain(value) for name, value in entry.attributes.items()}
+    for name in times & attributes.keys():
+        if attributes[name] is not None:
+            attributes[name] = moved.from_source(parse_moment(attributes[name])) / MICROSECONDS
     return Offer(
         offer_id=entry.offer_id,
         name=entry.name or entry.offer_id,
@@ -74,11 +80,12 @@ def _from_entry(entry: OfferEntry, moved: Timeline) -> Offer:
         value=entry.value,
         placements=entry.placements,
         treatments=entry.treatments,
-        attributes=dict(entry.attributes),
+        attributes=attributes,
     )
 
 
 def catalogue_file(workspace: Workspace) -> Path:
+    """Where serving finds the offers."""
     return workspace.data / "catalogue.json"
 
 

@@ -21,7 +21,7 @@ LEVELS_MAX = 32
 
 _TAGS = "tag:yaml.org,2002:"
 _TEXT_TAG = "tag:yaml.org,2002:str"
-_NUMBER_TAGS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
+_NUMBER_TAGS: dict[str, type[int] | type[float]] = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,8 +36,14 @@ _FLOAT = r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[e
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,17})$"), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+.0123456789"))
-for _tag, _kind in _NUMBER_TAGS.items():
-    _Loader.add_constructor(_tag, lambda _, node, kind=_kind: kind(node.value))
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    return _NUMBER_TAGS[node.tag](node.value)
+
+
+for _tag in _NUMBER_TAGS:
+    _Loader.add_constructor(_tag, _number)
 
 
 class Tree:
@@ -96,7 +102,8 @@ class Tree:
 
     def _check_scalar(self, loader: _Loader, node: yaml.Node, path: Path) -> None:
         line = node.start_mark.line + 1
-        if node.tag not in (_TEXT_TAG, loader.resolve(type(node), node.value, (True, False))):
+        plain: str = loader.resolve(type(node), node.value, (True, False))  # type: ignore[no-untyped-call]
+        if node.tag not in (_TEXT_TAG, plain):
             self.faults.append(
                 Fault(self.file, shown(path), "a value without a tag", f"`{node.tag.removeprefix(_TAGS)}`", line, "Remove the tag.")
             )

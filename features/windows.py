@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -35,10 +36,12 @@ _SECOND = "date_trunc('second', {})"
 
 
 def entity_key(view: View) -> str:
+    """Name of the column that says whose row it is."""
     return "customer_id" if view.entity == "customer" else "everyone_id"
 
 
 def offline_file(workspace: Workspace, view: View, bucket: int) -> Path:
+    """Where the rows of a view lie that belong to the customers of a bucket."""
     return workspace.offline / view.name / f"bucket-{bucket:04d}.parquet"
 
 
@@ -91,8 +94,7 @@ def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whol
     elif kind == "share":
         everything = f"{window} AND {condition(whole or {})}"
         if of:
-            part, whole = _exact_sum(column, filters), _exact_sum(column, everything)
-            sql = f"coalesce({part}, 0) / nullif({whole}, 0)"
+            sql = f"coalesce({_exact_sum(column, filters)}, 0) / nullif({_exact_sum(column, everything)}, 0)"
         else:
             sql = f"count(e.time) FILTER ({filters})::DOUBLE / nullif(count(e.time) FILTER ({everything}), 0)"
     else:
@@ -240,7 +242,7 @@ def compute(workspace: Workspace, now: int) -> dict[str, int]:
     con = lake.connect(workspace)
     moments = moments_of(con, now)
     buckets = workspace.settings.buckets
-    customers = moments.column("customer_id").combine_chunks().dictionary_encode()
+    customers: Any = moments.column("customer_id").combine_chunks().dictionary_encode()
     bucket = np.array([bucket_of(customer, buckets) for customer in customers.dictionary.to_pylist()], np.int32)
     moments = moments.append_column("bucket", pa.array(bucket[customers.indices.to_numpy()]))
     con.register("all_moments", moments)

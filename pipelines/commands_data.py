@@ -12,7 +12,9 @@ from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.importing import Report
 
-Folder = Annotated[Path, typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True)]
+Folder = Annotated[
+    Path, typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 HERE = Path()
 
@@ -31,7 +33,10 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
     from pipelines.starter import write_starter
 
     files = write_starter(folder)
-    show.out.print(f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]", highlight=False)
+    show.out.print(
+        f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]",
+        highlight=False,
+    )
 
 
 def check(workspace: Folder = HERE, json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""Verbs about models: train, evaluate, publish, models."""
+"""Verbs about models: train, evaluate, publish, registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from features.moments import now
-from features.workspace import load
+from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 
@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    workspace: Folder = HERE, promote: Annotated[bool, typer.Option(help="Make the version champion when it passes its gates.")] = True, json: AsJson = False
+    workspace: Folder = HERE,
+    promote: Annotated[bool, typer.Option(help="Make the version champion when it passes its gates.")] = True,
+    json: AsJson = False,
 ) -> None:
     """Train on the recorded decisions, compare with the baselines, record in MLflow, and name the champion."""
     from training.train import train as run
@@ -40,19 +42,18 @@ def train(
         return
     print_report(trained.report)
     alias = "is now champion" if trained.promoted else "was recorded; the champion stays as it was"
-    show.out.print(f"Version {trained.version} of {found.model.name} {alias}. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False)
+    show.out.print(
+        f"Version {trained.version} of {found.model.name} {alias}. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False
+    )
 
 
 def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
     """Score a registered version on the test slice, beside the baselines."""
-    from training import registry
     from training.evaluate import evaluate as run
 
     found = load(workspace)
     with show.progress("evaluate") as tell, steps.quiet_warnings():
-        number = registry.version_of(found, version)
-        if number is None:
-            raise registry.RegistryUnavailable(f"expected a version or alias of {found.model.name}, got `{version}`, which it does not have. Run `opportune train`.")
+        number = _version(found, version)
         report = run(found, number, now(), tell)
     if json:
         show.as_json(report)
@@ -63,10 +64,15 @@ def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJs
 def print_report(report: dict[str, Any]) -> None:
     """The model beside the baselines, and where time was cut."""
     models = {"model": report["model"], **report["baselines"]}
-    keys = [key for key in report["model"] if key != "decisions_with_success"]
-    show.table(f"{report['name']}: test slice", ["model", *keys], [[name, *(values.get(key) for key in keys)] for name, values in models.items()])
+    keys = ["mrr", "ndcg@10", "hit_rate@3", "auc", "decision_auc", "log_loss", "ece"]
+    show.table(
+        f"{report['name']}: test slice", ["model", *keys], [[name, *(values.get(key) for key in keys)] for name, values in models.items()]
+    )
     split = report["split"]
-    rows = [[side, *(split[side][key] for key in ("decisions", "decisions_with_success", "rows", "successes"))] for side in ("training", "stopping", "test")]
+    rows = [
+        [side, *(split[side][key] for key in ("decisions", "decisions_with_success", "rows", "successes"))]
+        for side in ("training", "stopping", "test")
+    ]
     rows = [[*row, split[str(row[0])]["from"][:10], split[str(row[0])]["to"][:10]] for row in rows]
     show.table(f"Cut at {split['cut'][:10]}", ["slice", "decisions", "with success", "rows", "successes", "from", "to"], rows)
     if split["moved_weeks"]:
@@ -76,21 +82,33 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def publish(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
-    """Verify a registered version and switch serving to it; a running server takes it within seconds."""
+    """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
     from pipelines.publishing import publish as run
     from training import registry
 
     found = load(workspace)
     with steps.alone(found), show.progress("publish") as tell, steps.quiet():
-        number = registry.version_of(found, version)
-        if number is None:
-            raise registry.RegistryUnavailable(f"expected a version or alias of {found.model.name}, got `{version}`, which it does not have. Run `opportune train`.")
+        number = _version(found, version)
         tell(f"version {number}", None)
         place = run(found, number)
+        if registry.version_of(found, registry.CHAMPION) != number:  # else the background worker would bring the champion back
+            registry.set_alias(found, registry.CHAMPION, number)
     if json:
         show.as_json({"version": number, "bundle": place.name})
     else:
         show.out.print(f"Version {number} of {found.model.name} serves, as bundle {place.name}.", highlight=False)
+
+
+def _version(workspace: Workspace, wanted: str) -> str:
+    from training import registry
+
+    number = registry.version_of(workspace, wanted)
+    if number is None:
+        name = workspace.model.name
+        raise registry.RegistryUnavailable(
+            f"expected a version or an alias of {name}, got `{wanted}`, which it does not have: run `opportune train`"
+        )
+    return number
 
 
 def registry(workspace: Folder = HERE) -> None:

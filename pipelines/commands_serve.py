@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +13,7 @@ from features.vocabulary import DecisionRequest
 from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.processes import Running
+from pipelines.processes import Running, Stopped, address_of, only_one, require_free
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
@@ -36,16 +34,23 @@ def register(app: typer.Typer) -> None:
 def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
     _require_safe(host)
+    address = address_of(host)
     found = load(workspace)
-    with steps.alone(found):
-        _prepare(found)
-    _serve(found, workspace, port, workers, host, background=True)
+    with only_one(found):
+        require_free(address, port)  # before the work, not after it
+        with steps.alone(found):
+            _prepare(found)
+        _serve(Running(found, port, address), workspace, workers, background=True)
 
 
 def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
     """Serve what was published, and nothing else, until Ctrl-C."""
+    from pipelines.publishing import require_published
+
     _require_safe(host)
-    _serve(load(workspace, sources=False), workspace, port, workers, host, background=False)
+    found = load(workspace, sources=False)
+    require_published(found)
+    _serve(Running(found, port, address_of(host)), workspace, workers, background=False)
 
 
 def _require_safe(host: str) -> None:
@@ -92,9 +97,13 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> N
         if version is None:
             trained = train(workspace, now(), tell)
             mrr, rivals = trained.report["model"]["mrr"], trained.report["baselines"]
-            _done(f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f}, random {rivals['random']['mrr']:.3f})")
+            _done(
+                f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f}, random {rivals['random']['mrr']:.3f})"
+            )
             if not trained.promoted:
-                raise BadBundle(f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates.")
+                raise BadBundle(
+                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates."
+                )
             version = trained.version
             tell("verify and publish", None)
             publish(workspace, version)
@@ -105,35 +114,36 @@ def _done(text: str) -> None:
     show.err.print(f"[green]✓[/green] {text}", highlight=False)
 
 
-def _serve(workspace: Workspace, shown: Path, port: int, workers: int, host: str, *, background: bool) -> None:
-    running = Running(workspace, port, host)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> None:
     try:
         with show.progress("start") as tell:
             tell("server", None)
             running.start_server(workers)
+            running.wait_ready()
             if background:
                 running.start_worker()
-            running.wait_ready()
-        _greet(workspace, shown, running)
+        _greet(running, shown)
         running.wait()
-    except (KeyboardInterrupt, SystemExit):
+    except Stopped:
         show.err.print("stopping; the data stays for the next start", highlight=False)
     finally:
         running.stop()
 
 
-def _greet(workspace: Workspace, shown: Path, running: Running) -> None:
+def _greet(running: Running, shown: Path) -> None:
     """What to try next, with customers for whom there is something to see."""
+    from serving.keys import Keys
+
+    workspace, base = running.workspace, running.base
     placement = next(iter(workspace.offers.placements))
-    customers = _interesting(workspace, running, placement)
-    base = f"http://{running.host}:{running.port}"
+    customers = _interesting(running, placement)
+    key = " -H 'authorization: Bearer KEY'" if Keys.from_environment().configured else ""
     body = f'{{"customer_id":"{customers[0]}","placement":"{placement}","limit":3}}'
     lines = [
         f"[bold green]Serving[/bold green] {workspace.settings.name} on {base} (logs in {workspace.settings.data}/logs)",
         "",
         "Ask for offers:",
-        f"  curl -s {base}/v1/decisions -H 'content-type: application/json' -d '{body}'",
+        f"  curl -s {base}/v1/decisions{key} -H 'content-type: application/json' -d '{body}'",
         "See why:",
         f"  opportune decide -w {shown} --customer {customers[0]} --placement {placement} --explain",
     ]
@@ -141,18 +151,19 @@ def _greet(workspace: Workspace, shown: Path, running: Running) -> None:
         lines += ["Another customer, other offers:", f"  opportune decide -w {shown} --customer {customers[1]} --placement {placement}"]
     lines += ["Look at the training run:", f"  mlflow ui --backend-store-uri $(opportune registry -w {shown})", "", "Ctrl-C stops."]
     for line in lines:
-        show.out.print(line.replace("[", "\\[") if "curl" in line else line, highlight=False)
+        show.out.print(line.replace("[", "\\[") if line.startswith("  ") else line, highlight=False)
 
 
-def _interesting(workspace: Workspace, running: Running, placement: str) -> list[str]:
-    """Up to two customers whose answers are not empty and differ."""
+def _interesting(running: Running, placement: str) -> list[str]:
+    """Up to two customers whose answers are not empty and differ; the first ones where the server wants a key."""
     import msgspec
 
     seen: dict[str, str] = {}
-    for customer in _sampled(workspace):
+    sampled = _sampled(running.workspace)
+    for customer in sampled:
         status, answer = running.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": placement})
         if status != 200:
-            continue
+            return sampled[:2] or ["somebody"]
         offers = [offer["offer_id"] for offer in msgspec.json.decode(answer)["offers"]]
         if offers and str(offers) not in seen.values():
             seen[customer] = str(offers)

@@ -32,7 +32,9 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
         try:
             return decide_one(request, desk.loaded, row, now())
         except UnknownPlacement as error:
-            raise typer.BadParameter(f"expected one of {', '.join(workspace.offers.placements)}, got {error}", param_hint="--placement") from error
+            raise typer.BadParameter(
+                f"expected one of {', '.join(workspace.offers.placements)}, got {error}", param_hint="--placement"
+            ) from error
         except BadContext as error:
             raise typer.BadParameter(str(error), param_hint="--context") from error
     finally:
@@ -58,14 +60,24 @@ def print_decision(workspace: Workspace, decision: Decision) -> None:
     if explained:
         _print_explanation(explained, [names[offer.offer_id] for offer in decision.offers if offer.offer_id in names])
     stamp = decision.model
-    show.out.print(f"Model {stamp.name} version {stamp.version}, bundle {stamp.bundle[7:23]}; good until {decision.expires_at}", highlight=False)
+    show.out.print(
+        f"Model {stamp.name} version {stamp.version}, bundle {stamp.bundle[7:23]}; good until {decision.expires_at}", highlight=False
+    )
 
 
 def _print_explanation(explained: dict[str, Any], shown: list[dict[str, Any]]) -> None:
-    show.table("Offers left after each step", ["step", "offers"], [["catalogue", explained["offers"]], *([s, n] for s, n in explained["funnel"].items())])
+    show.table(
+        "Offers left after each step",
+        ["step", "offers"],
+        [["catalogue", explained["offers"]], *([s, n] for s, n in explained["funnel"].items())],
+    )
     facts = explained["customer"]
     show.table("The customer and the moment, as the model saw them", ["column", "value"], [[name, value] for name, value in facts.items()])
     if shown:
         columns = shown[0]["columns"]
         rows = [[name, *(offer["columns"][name] for offer in shown)] for name in columns]
-        show.table("The offers, as the model saw them", ["column", *(offer["offer_id"] for offer in shown)], [["raw score", *(o["raw"] for o in shown)], *rows])
+        show.table(
+            "The offers, as the model saw them",
+            ["column", *(offer["offer_id"] for offer in shown)],
+            [["raw score", *(o["raw"] for o in shown)], *rows],
+        )

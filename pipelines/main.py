@@ -9,12 +9,15 @@ import time
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-import typer  # noqa: E402
+import signal  # noqa: E402
+from types import FrameType  # noqa: E402
 
+import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
 from pipelines import commands_data, commands_model, commands_serve, show  # noqa: E402
+from pipelines.processes import Stopped  # noqa: E402
 from serving.keys import BadKeys  # noqa: E402
 
 app = typer.Typer(
@@ -32,16 +35,23 @@ for module in (commands_data, commands_model, commands_serve):
 
 
 def main() -> None:
-    """Run the command; what can be expected to go wrong is said in one line, and nothing is lost by it."""
+    """Run the command; what can be expected to go wrong is said in one line, anything else shows where it happened."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that started us in the background ignores them
+        signal.signal(number, _stop)
     try:
         app(standalone_mode=True)
     except (Failure, BadKeys) as error:
         sys.exit(_refused(str(error)))
     except OSError as error:
         sys.exit(_refused(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
-    except KeyboardInterrupt:
-        show.err.print("stopped")
-        sys.exit(130)
+    except Stopped as stopped:
+        show.err.print("stopped; what is done stays done")
+        sys.exit(128 + stopped.number)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Stopped(number)
 
 
 def _refused(text: str) -> int:

@@ -38,6 +38,18 @@ def rehearse(workspace: Workspace, place: Path) -> None:
     Loaded(workspace, bundle.read(place), read_catalogue(catalogue_file(workspace)), nobody, Words(), now() / MICROSECONDS)
 
 
+def require_published(workspace: Workspace) -> None:
+    """Refuse early what a server would refuse at its start.
+
+    Raises:
+        BadBundle: nothing usable was published.
+    """
+    if serving_version(workspace) is None:
+        raise BadBundle(
+            "expected a published model for the workspace's columns, got none: run `opportune up`, or `opportune train` and `opportune publish`"
+        )
+
+
 def serving_version(workspace: Workspace) -> str | None:
     """The version that serves; None when nothing usable does."""
     place = bundle.current(workspace.bundles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-out = Console(soft_wrap=True)
+PIPED_COLUMNS = 160
+"""Width of tables that go into a file or another program, where nothing is known of a screen."""
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else PIPED_COLUMNS)
 err = Console(stderr=True, soft_wrap=True)
 
 Told = Callable[[str, float | None], None]
@@ -24,7 +28,13 @@ def progress(title: str) -> Iterator[Told]:
     if not err.is_terminal:
         yield _plain(title)
         return
-    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[stage]}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[stage]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as bars:
         task = bars.add_task(title, total=None, stage="")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -159,18 +160,25 @@ def _write_data(folder: Path) -> None:
             time = now - timedelta(days=chance.uniform(8, DAYS))
             decision = f"d-{customer}-{at}"
             for offer, category, discount in chance.sample(offers, 6):
-                decisions.append((decision, customer, time.isoformat(), "home", offer, round(6 / OFFERS, 4), chance.choice(["web", "app"]) if not at else "web"))
+                channel = chance.choice(["web", "app"]) if not at else "web"
+                decisions.append((decision, customer, time.isoformat(), "home", offer, round(6 / OFFERS, 4), channel))
                 if chance.random() < (0.25 if category in liked else 0.03) * (0.7 + discount / 30):
-                    outcomes.append((decision, customer, offer, "accepted", (time + timedelta(days=chance.uniform(0, 5))).isoformat(), 10.0))
+                    outcomes.append(
+                        (decision, customer, offer, "accepted", (time + timedelta(days=chance.uniform(0, 5))).isoformat(), 10.0)
+                    )
     _csv(folder / "customers.csv", ("customer_id", "valid_from", "segment", "birth_year"), customers)
     _csv(folder / "purchases.csv", ("customer_id", "time", "amount", "category"), purchases)
     rows = [(offer, f"{discount} % off {category}", discount / 2, category, discount) for offer, category, discount in offers]
     _csv(folder / "offers.csv", ("offer_id", "name", "value", "category", "discount"), rows)
-    _csv(folder / "decisions.csv", ("decision_id", "customer_id", "time", "placement", "offer_id", "action_probability", "channel"), decisions)
+    _csv(
+        folder / "decisions.csv",
+        ("decision_id", "customer_id", "time", "placement", "offer_id", "action_probability", "channel"),
+        decisions,
+    )
     _csv(folder / "outcomes.csv", ("decision_id", "customer_id", "offer_id", "type", "time", "value"), outcomes)
 
 
-def _csv(file: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+def _csv(file: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)

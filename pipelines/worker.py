@@ -1,6 +1,6 @@
 """The background worker: brings the features up to date, and what the registry calls champion into serving.
 
-    python -m pipelines.worker WORKSPACE
+python -m pipelines.worker WORKSPACE
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from features.moments import MICROSECONDS, now  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
 from pipelines import steps  # noqa: E402
 from pipelines.publishing import publish, serving_version  # noqa: E402
+from serving import leash  # noqa: E402
 
 logger = logging.getLogger("opportune.worker")
 
@@ -43,16 +44,22 @@ def follow(workspace: Workspace) -> None:
     """Publish the champion when it is another version than the one that serves."""
     from training import registry
 
-    champion = registry.version_of(workspace, registry.CHAMPION)
-    if champion is not None and champion != serving_version(workspace):
+    def behind() -> str | None:
+        champion = registry.version_of(workspace, registry.CHAMPION)
+        return champion if champion is not None and champion != serving_version(workspace) else None
+
+    if behind():
         with steps.alone(workspace):
-            publish(workspace, champion)
-        logger.info("version %s serves", champion)
+            champion = behind()  # `opportune publish` may have been quicker
+            if champion:
+                publish(workspace, champion)
+                logger.info("version %s serves", champion)
 
 
 def main(folder: str) -> None:
     """Work until told to stop; a task that fails is told of, and tried again at its next turn."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    leash.end_with_starter()
     workspace = load(Path(folder), sources=False)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

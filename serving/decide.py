@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.buckets import fnv1a
-from features.formats import ContextColumn
+from features.formats import ContextColumn, Placement
 from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, Decision, DecisionRequest, RankedOffer
+from features.workspace import Workspace
 from serving.loaded import ANY_CHANNEL, Loaded
 
 FEATURES_UNAVAILABLE = "features_unavailable"
@@ -30,6 +31,8 @@ STAGES = ("read", "eligible", "score", "rank")
 """Timed parts of a decision, in order; `read` is timed by the caller."""
 
 EXPLAINED_OFFERS_MAX = 20
+CHANNEL = "channel"
+"""The context column that chooses among an offer's treatments."""
 
 _worker = secrets.token_hex(4)
 _count = itertools.count(1)
@@ -51,6 +54,19 @@ def unknown_row(loaded: Loaded) -> OnlineRow:
     """The row of a customer of whom nothing is known."""
     plan = loaded.layout.plan
     return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+
+
+def check_request(workspace: Workspace, request: DecisionRequest) -> Placement:
+    """What the type of a request leaves open; returns the placement.
+
+    Raises:
+        UnknownPlacement, BadContext: the request does not fit the workspace.
+    """
+    check_context(workspace.features.context, request.context)
+    placement = workspace.offers.placements.get(request.placement)
+    if placement is None:
+        raise UnknownPlacement(request.placement)
+    return placement
 
 
 def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextValue]) -> None:
@@ -81,7 +97,12 @@ def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextV
 
 
 def decide(
-    request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, now: int, stages: list[int] | None = None, decision_id: str | None = None
+    request: DecisionRequest,
+    loaded: Loaded,
+    row: OnlineRow | None,
+    now: int,
+    stages: list[int] | None = None,
+    decision_id: str | None = None,
 ) -> Decision:
     """Answer one request.
 
@@ -94,10 +115,7 @@ def decide(
         UnknownPlacement, BadContext: the request does not fit the workspace.
     """
     begin = perf_counter_ns()
-    check_context(loaded.workspace.features.context, request.context)
-    placement = loaded.workspace.offers.placements.get(request.placement)
-    if placement is None:
-        raise UnknownPlacement(request.placement)
+    placement = check_request(loaded.workspace, request)
     degraded = () if row is not None else (FEATURES_UNAVAILABLE,)
     customer, seconds = row if row is not None else unknown_row(loaded), now / MICROSECONDS
     funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
@@ -108,17 +126,17 @@ def decide(
     raw = np.empty(len(chosen))
     loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)
     scored_at = perf_counter_ns()
-    best = top(raw, chosen, loaded, request.customer_id, request.limit or placement.limit)
+    best = top(raw, loaded.draws[chosen], request.customer_id, request.limit or placement.limit)
     propensities = loaded.calibrate(raw[best])
     reasons = _reasons(loaded, customer, chosen, best, pairs, seconds)
-    channel = str(request.context.get("channel", ANY_CHANNEL))
+    channel = _channel(loaded, request)
     offers = [
         RankedOffer(
             rank=place + 1,
             offer_id=loaded.catalogue.offers[chosen[at]].offer_id,
             score=float(propensity),
             propensity=float(propensity),
-            treatment=_treatment(loaded, int(chosen[at]), channel),
+            treatment=loaded.treatment(int(chosen[at]), channel),
             reasons=reasons[place],
         )
         for place, (at, propensity) in enumerate(zip(best, propensities, strict=True))
@@ -132,7 +150,7 @@ def decide(
         degraded=degraded,
         considered=len(chosen),
         expires_at=rfc3339(_expiry(loaded, chosen[best], now)),
-        explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw),
+        explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw, best),
     )
     if stages is not None:
         done = perf_counter_ns()
@@ -170,18 +188,31 @@ def _note(funnel: list[tuple[str, NDArray[np.bool_]]] | None, step: str, mask: N
         funnel.append((step, mask.copy()))
 
 
-def top(raw: NDArray[np.float64], chosen: NDArray[np.int32], loaded: Loaded, customer_id: str, limit: int) -> list[int]:
-    """Positions of the best scores, best first; equal scores in an order drawn by a hash of customer and offer."""
+def top(raw: NDArray[np.float64], draws: NDArray[np.uint64], customer_id: str, limit: int) -> list[int]:
+    """Positions of the best scores, best first; equal scores in an order drawn by a hash of customer and offer.
+
+    Args:
+        draws: `Loaded.draws` of the same offers.
+    """
     count = min(limit, len(raw))
     if count == 0:
         return []
     least = np.partition(raw, len(raw) - count)[len(raw) - count]
     candidates = np.flatnonzero(raw >= least)
-    offers = loaded.catalogue.offers
-    if len(candidates) == count and len(set(raw[candidates].tolist())) == count:
-        return [int(at) for at in candidates[np.argsort(-raw[candidates])]]
-    order = sorted(candidates.tolist(), key=lambda at: (-raw[at], fnv1a(f"{customer_id}/{offers[chosen[at]].offer_id}"), at))
-    return order[:count]
+    scores = raw[candidates]
+    if len(candidates) == count and len(set(scores.tolist())) == count:
+        order = np.argsort(-scores)
+    else:
+        drawn = mix(draws[candidates] ^ np.uint64(fnv1a(customer_id)))
+        order = np.lexsort((drawn, -scores))[:count]
+    return [int(at) for at in candidates[order]]
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread each number over all 64 bits (the finalizer of splitmix64, Steele et al. 2014): one to one, so no new ties."""
+    mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _reasons(
@@ -199,10 +230,13 @@ def _reasons(
     return [tuple(found) for found in codes]
 
 
-def _treatment(loaded: Loaded, offer: int, channel: str) -> dict[str, Any]:
-    by_channel = loaded.treatments[offer]
-    found = by_channel.get(channel)
-    return found if found is not None else by_channel.get(ANY_CHANNEL, {})
+def _channel(loaded: Loaded, request: DecisionRequest) -> str:
+    """The channel that the model is told of: the request's, else the declared default."""
+    given = request.context.get(CHANNEL)
+    if given is None:
+        column = loaded.workspace.features.context.get(CHANNEL)
+        given = None if column is None else column.default
+    return ANY_CHANNEL if given is None else str(given)
 
 
 def _expiry(loaded: Loaded, shown: NDArray[np.int32], now: int) -> int:
@@ -218,10 +252,14 @@ def explanation(
     pairs: NDArray[np.float64],
     chosen: NDArray[np.int32],
     raw: NDArray[np.float64],
+    best: list[int],
 ) -> dict[str, Any]:
-    """How many offers each step left, and the columns of the best as the model saw them. For people who may see data."""
+    """How many offers each step left, and the columns as the model saw them: of those shown, then of the next best.
+
+    For people who may see a customer's data.
+    """
     layout = loaded.layout
-    order = np.argsort(-raw, kind="stable")[:EXPLAINED_OFFERS_MAX]
+    order = list(dict.fromkeys([*best, *np.argsort(-raw, kind="stable").tolist()]))[: max(len(best), EXPLAINED_OFFERS_MAX)]
 
     def named(columns: list[Any], values: NDArray[np.float64]) -> dict[str, float | str | None]:
         return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}

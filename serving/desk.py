@@ -11,41 +11,48 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from features.engines import open_engine
+from features.failures import Failure
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
 from features.online import FamilyRow, OnlineEngine, OnlineRow, Plan, StoreUnavailable
 from features.workspace import Workspace
 from serving.loaded import Loaded
 from training import bundle
-from training.bundle import BadBundle
 
 logger = logging.getLogger("opportune.desk")
+
+NOTHING_PUBLISHED = "nothing was published yet: run `opportune up`, or `opportune publish`"
 
 WATCH_SECONDS = 1.0
 EVERYONE_SECONDS = 30.0
 """How often the row of everyone is read again: it changes with each materialization."""
+STRANGERS_SECONDS = 4.0
+"""The same when customers come of whom nothing is known: perhaps the store was emptied."""
 
-_REFUSED = (BadBundle, OSError, ValueError, msgspec.MsgspecError)
+AGING_SECONDS = 600.0
+"""Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """What is on disk: when any of it changes, it is loaded again."""
+    """What a state is made of: when any of it changes, it is made again."""
 
     bundle: str
+    manifest: int
     catalogue: int
     everyone: tuple[float, ...]
+    turn: int
 
 
 class Desk:
-    """State of one worker. All methods belong to the event loop's thread; only `_build` runs in another."""
+    """State of one worker. All methods belong to the event loop's thread; `_look` and `_tried` may run in one other."""
 
     def __init__(self, workspace: Workspace, clock: Callable[[], int] = now) -> None:
         self.workspace, self.clock = workspace, clock
@@ -55,12 +62,19 @@ class Desk:
         )
         self.deadline_seconds = settings.serving.deadline_ms / 1_000
         self.loaded: Loaded | None = None
-        self.refusal: str | None = "nothing was published yet: run `opportune up`, or `opportune publish`"
+        self.refusal: str | None = NOTHING_PUBLISHED
         self.on_load: Callable[[Loaded], None] = lambda _: None
+        self.on_refusal: Callable[[], None] = lambda: None
         self._stamp: _Stamp | None = None
         self._everyone_plan = Plan.of(workspace.views, "everyone")
-        self._everyone_read, self._away = 0.0, ""
+        self._everyone_read, self._away = -EVERYONE_SECONDS, ""
         self._everyone = self._nobody()
+        self._empty = False
+        """Whether the store answers, but has lost even the row of everyone: then a customer without a row is not a stranger."""
+        self._strangers = 0
+        self._aging = any(
+            column.match and (column.dtype == "age" or column.freshness_seconds) for column in workspace.contract.of_kind("offer")
+        )
 
     def load(self) -> None:
         """Load what is on disk, blocking; for the start."""
@@ -74,32 +88,62 @@ class Desk:
         """Bring in what is newer, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            stamp = self._look()
+            stamp = await asyncio.to_thread(self._look)
             if stamp is not None and stamp != self._stamp:
                 self._put(stamp, await asyncio.to_thread(self._tried, stamp))
 
     def _look(self) -> _Stamp | None:
-        if time.monotonic() - self._everyone_read > EVERYONE_SECONDS or not self._everyone.known:
-            self._everyone_read = time.monotonic()
-            try:
-                self._everyone = self.engine.everyone() if self._everyone_plan.views else self._everyone
-                self._away = ""
-            except StoreUnavailable as away:
-                if str(away) != self._away:  # once, not with every look
-                    self._away = str(away)
-                    logger.warning("the row of everyone stays as it was: %s", away)
-        place, offers = bundle.current(self.workspace.bundles), catalogue_file(self.workspace)
-        if place is None or not offers.exists():
+        """What there is to load; None when there is nothing, or it cannot be said."""
+        self._look_at_everyone()
+        try:
+            place, offers = bundle.current(self.workspace.bundles), catalogue_file(self.workspace)
+            if place is None or not offers.exists():
+                return None
+            manifest = place / bundle.MANIFEST
+            written = manifest.stat().st_mtime_ns if manifest.exists() else 0
+            times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
+            turn = int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
+            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, turn)
+        except (OSError, ValueError) as error:
+            logger.warning("cannot see what is published: %s", error)
             return None
-        times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-        return _Stamp(place.name, offers.stat().st_mtime_ns, times)
+
+    def _look_at_everyone(self) -> None:
+        """Read the row of everyone when it is time to, or when a stranger came who may be one because the store is empty."""
+        if not self._everyone_plan.views:
+            return
+        met, self._strangers = self._strangers, 0
+        in_doubt = self._empty or self._away or not self._everyone.known
+        wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if met else EVERYONE_SECONDS
+        if time.monotonic() - self._everyone_read < wait:
+            self._strangers += met
+            return
+        self._everyone_read = time.monotonic()
+        try:
+            found = self.engine.everyone()
+        except StoreUnavailable as away:
+            if str(away) != self._away:  # once, not with every look
+                self._away = str(away)
+                logger.warning("the row of everyone stays as it was: %s", away)
+            return
+        self._away = ""
+        if found.known or not self._everyone.known:
+            self._everyone = found
+        if self._empty == found.known:
+            self._empty = not found.known
+            if self._empty:
+                logger.warning("the online store is empty: run `opportune materialize`")
+            else:
+                logger.info("the online store has rows again")
 
     def _tried(self, stamp: _Stamp) -> Loaded | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(self.workspace.bundles / stamp.bundle)
-        except _REFUSED as refusal:
+        except (Failure, OSError, msgspec.MsgspecError) as refusal:
             return str(refusal)
+        except Exception as fault:  # noqa: BLE001 (what lies on disk may be foreign: whatever it breaks is why it is refused)
+            return f"it cannot be used: {type(fault).__name__}: {fault}"
 
     def _build(self, place: Path) -> Loaded:
         found = bundle.read(place)
@@ -107,25 +151,33 @@ class Desk:
         return Loaded(self.workspace, found, offers, self._everyone, self.engine.words, self.clock() / MICROSECONDS)
 
     def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
-        self._stamp = stamp  # what was refused is not tried again until it changes
+        before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
-            logger.error("bundle %s is refused, the last good one serves on: %s", stamp.bundle, tried)
+            last = "the last good one serves on" if self.loaded else "nothing serves"
+            logger.error("bundle %s is refused, %s: %s", stamp.bundle, last, tried)
             self.refusal = None if self.loaded else tried
+            self.on_refusal()
             return
         self.loaded, self.refusal = tried, None
         self.on_load(tried)
-        logger.info("bundle %s serves: %s version %s, %d offers", stamp.bundle, tried.stamp.name, tried.stamp.version, len(tried.catalogue))
+        if before is None or replace(before, turn=stamp.turn) != stamp:  # that time goes by is no news
+            logger.info(
+                "bundle %s serves: %s version %s, %d offers", stamp.bundle, tried.stamp.name, tried.stamp.version, len(tried.catalogue)
+            )
 
     async def row(self, customer_id: str) -> OnlineRow | None:
-        """What is known of a customer; None when the store does not say in time."""
+        """What is known of a customer; None when the store does not say in time, or is empty."""
         try:
             found = self.engine.read_now(customer_id)
-            if found is not None:
-                return found
-            async with asyncio.timeout(self.deadline_seconds):
-                return await self.engine.read(customer_id)
+            if found is None:
+                async with asyncio.timeout(self.deadline_seconds):
+                    found = await self.engine.read(customer_id)
         except (StoreUnavailable, TimeoutError):
             return None
+        if not found.known:
+            self._strangers += 1
+            return None if self._empty else found
+        return found
 
     def _nobody(self) -> OnlineRow:
         """The row of everyone before it was read."""

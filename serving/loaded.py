@@ -6,22 +6,26 @@ sees the old or the new, never both.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.catalogue import Catalogue
+from features.buckets import fnv1a
+from features.catalogue import Catalogue, category_text
 from features.layout import Layout
-from features.moments import rfc3339
+from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow, Plan, Words
-from features.vocabulary import ModelStamp, Offer, Treatment
+from features.vocabulary import ModelStamp, Offer
 from features.workspace import Workspace
 from serving.kernel import Kernel, OfferTable
 from training.bundle import BadBundle, Bundle, Golden, numbers
 
 ANY_CHANNEL = "any"
+
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Calibrator:
     def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of raw scores, same shape."""
         if self._given.method == "isotonic":
-            return np.interp(raw, self._x, self._y)
+            found: NDArray[np.float64] = np.interp(raw, self._x, self._y)
+            return found
         return self._given.probabilities(raw)
 
 
@@ -62,15 +67,18 @@ class Loaded:
 
     def __init__(self, workspace: Workspace, bundle: Bundle, offers: list[Offer], everyone: OnlineRow, words: Words, now: float) -> None:
         if bundle.contract.fingerprint != workspace.contract.fingerprint:
-            raise BadBundle("expected a bundle for the columns of the workspace, got one for others: run `opportune train` and `opportune publish`")
+            raise BadBundle(
+                "expected a bundle for the columns of the workspace, got one for others: run `opportune train` and `opportune publish`"
+            )
         self.workspace, self.bundle, self.everyone = workspace, bundle, everyone
         self.catalogue = Catalogue(offers)
         everyone_plan = Plan.of(workspace.views, "everyone")
         self.layout = Layout(bundle.contract, Plan.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
         shared, offer, pair = len(self.layout.shared), len(self.layout.offer), len(self.layout.pair)
-        ends = np.cumsum([0, shared, offer, pair])
+        first, second = shared, shared + offer
         defaults = [0.0 if column.empty == "zero" and column.relative != "rank" else np.nan for column in self.layout.pair]
-        self.kernel = Kernel(bundle.forest, *(list(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)), pair_default=defaults)
+        columns = list(range(second + pair))
+        self.kernel = Kernel(bundle.forest, columns[:first], columns[first:second], columns[second:], pair_default=defaults)
         self.calibrate = Calibrator(bundle)
         self.offer_values = self.layout.offer_values(everyone, now)
         self.table: OfferTable = self.kernel.prepare(self.offer_values)
@@ -79,7 +87,9 @@ class Loaded:
             Requirement(name, rule.pair, rule.at_least, rule.unknown == "eligible") for name, rule in workspace.policies.eligibility.items()
         ]
         self.placements = {name: _places(offers, name) for name in workspace.offers.placements}
-        self.treatments = [_treatments(offer, workspace.offers.treatments) for offer in offers]
+        self._treatments = [_treatments(offer, workspace) for offer in offers]
+        self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
+        """One number an offer, of its id alone: with the customer's it orders equal scores."""
         self.reasons = [(column.name, column.reason) for column in (*bundle.contract.columns, *bundle.contract.auxiliary) if column.reason]
         self.rehearse()
 
@@ -89,6 +99,12 @@ class Loaded:
             raise BadBundle("expected golden requests in the bundle, got none: a check that runs nothing has failed")
         for number, case in enumerate(self.bundle.golden):
             self._replay(number, case)
+
+    def treatment(self, offer: int, channel: str) -> dict[str, Any]:
+        """How an offer of the catalogue looks in a channel; nothing where neither it nor the workspace says."""
+        of_offer = self._treatments[offer]
+        found = of_offer.get(channel)
+        return found if found is not None else of_offer.get(ANY_CHANNEL, {})
 
     def _replay(self, number: int, case: Golden) -> None:
         offers = np.array([numbers(row) for row in case.offers]).reshape(len(case.offers), -1)
@@ -106,26 +122,35 @@ def _places(offers: list[Offer], placement: str) -> NDArray[np.bool_]:
     return np.array([not offer.placements or placement in offer.placements for offer in offers], bool)
 
 
-def _treatments(offer: Offer, defaults: tuple[Treatment, ...]) -> dict[str, dict[str, Any]]:
-    """Payload by channel, with the offer's own facts filled in."""
-    facts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in offer.attributes.items()}
-    facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": offer.value}
+def _treatments(offer: Offer, workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Payload by channel, with the offer's own facts filled in. What an offer does not say for a channel the workspace says."""
+    facts = {name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()}
+    facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": _shown(offer.value, "number")}
     facts["valid_until"] = "" if offer.valid_until is None else rfc3339(offer.valid_until)
-    return {treatment.channel: _filled(treatment.payload, facts) for treatment in (offer.treatments or defaults)}
+    own, general = (
+        {treatment.channel: treatment.payload for treatment in given} for given in (offer.treatments, workspace.offers.treatments)
+    )
+    payloads = own if ANY_CHANNEL in own else general | own
+    return {channel: _filled(payload, facts) for channel, payload in payloads.items()}
 
 
-def _plain(value: Any) -> str:
-    """A fact as it is written: nothing for what is missing, 15 rather than 15.0."""
+def _shown(value: Any, dtype: str) -> str:
+    """A fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time for a moment."""
     if value is None:
         return ""
-    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    if dtype == "time" and isinstance(value, (int, float)):
+        return rfc3339(round(value * MICROSECONDS))
+    if dtype == "boolean":
+        return category_text(bool(value))
+    return f"{value:.12g}" if isinstance(value, float) and not value.is_integer() else category_text(value)
 
 
-def _filled(part: Any, facts: dict[str, Any]) -> Any:
+def _filled(part: Any, facts: dict[str, str]) -> Any:
+    """A payload with its {placeholders} replaced, in one pass: what a fact says is not looked at again."""
     if isinstance(part, str):
-        for name, value in facts.items():
-            part = part.replace(f"{{{name}}}", _plain(value))
-        return part
+        return _PLACEHOLDER.sub(lambda found: facts.get(found[1], found[0]), part)
     if isinstance(part, dict):
         return {key: _filled(value, facts) for key, value in part.items()}
     return [_filled(value, facts) for value in part] if isinstance(part, list) else part

@@ -1,7 +1,9 @@
-"""The routes of the service: the decision over HTTP, and the same through BentoML's own API."""
+"""The routes of the service: the decision over HTTP, and the same through BentoML's own API, for BentoML's own clients."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Annotated, Any
 
@@ -10,12 +12,13 @@ import msgspec
 from features.vocabulary import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.workspace import Workspace
 from serving import problems
-from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, decide
+from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, check_request, decide
 from serving.desk import Desk
+from serving.keys import Role
 from serving.loaded import Loaded
 from serving.metrics import Metrics
-from serving.keys import Role
-from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
+from serving.passthrough import ask
+from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.strict_json import StrictDecoder
 
 MANY_REQUESTS_MAX = 500
@@ -34,19 +37,22 @@ class Decisions:
 
     def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics) -> None:
         self.desk = desk
+        self._workspace = workspace
         names = frozenset(workspace.features.context) - {OFFERS_CONSIDERED}
         self._decode = StrictDecoder(DecisionRequest, {"context": names})
+        self._decode_many = StrictDecoder(DecisionRequests)
         self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions.", placement=workspace.offers.placements)
         self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
         self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
+        refused = metrics.counter("opportune_bundles_refused_total", "Times that a worker refused what was published.")
         metrics.info("opportune_bundle_info", "The bundle that serves.", "name", "version", "bundle")
         desk.on_load = lambda loaded: metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle)
+        desk.on_refusal = refused.add
 
     async def post(self, body: bytes, call: Call) -> Answer:
         """`POST /v1/decisions`."""
         request = self._decode(body)
-        if request.explain and call.caller is not None and "admin" not in call.caller.roles:
-            raise problems.Forbidden("Expected a key with the role admin for `explain`: an explanation shows the customer's data.")
+        _check_role(request, call)
         stages: list[int] = []
         decision = await self.answer(request, stages)
         return 200, JSON_HEADERS, _encode(decision), stages
@@ -64,19 +70,52 @@ class Decisions:
             stages.append(perf_counter_ns() - begin)
         try:
             decision = decide(request, loaded, row, self.desk.clock(), stages)
-        except UnknownPlacement as error:
-            raise problems.invalid("field-value", "/placement", f"one of {', '.join(loaded.placements)}") from error
-        except BadContext as error:
-            raise problems.invalid(error.code, f"/context/{error.name}", error.expected) from error
+        except (UnknownPlacement, BadContext) as error:
+            raise self._invalid(error) from error
         self._decisions.add(request.placement)
         self._offers.add(count=len(decision.offers))
         for reason in decision.degraded:
             self._degraded.add(reason)
         return decision
 
+    def _invalid(self, error: UnknownPlacement | BadContext, at: str = "") -> problems.Problem:
+        if isinstance(error, BadContext):
+            known = error.name in self._workspace.features.context  # what a client made up is not repeated
+            return problems.invalid(error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected)
+        return problems.invalid("field-value", f"{at}/placement", f"one of {', '.join(self._workspace.offers.placements)}")
+
     async def plain(self, request: dict[str, Any]) -> dict[str, Any]:
         """A decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP route."""
         return dict(msgspec.to_builtins(await self.answer(self._decode(_encode(request)))))
+
+    async def many(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Several decisions in order; between two of them others have their turn."""
+        answers = []
+        for request in requests:
+            answers.append(await self.plain(request))
+            await asyncio.sleep(0)
+        return answers
+
+    def _through(self, inner: AsgiApp, requests: Callable[[bytes], list[tuple[str, DecisionRequest]]]) -> Handler:
+        """A handler that checks all that `answer` would refuse, for what is raised within BentoML loses its form, then asks BentoML."""
+
+        async def handler(body: bytes, call: Call) -> Answer:
+            for at, request in requests(body):
+                _check_role(request, call)
+                try:
+                    check_request(self._workspace, request)
+                except (UnknownPlacement, BadContext) as error:
+                    raise self._invalid(error, at) from error
+            self._serving()
+            return await ask(inner, body, call)
+
+        return handler
+
+    def _one(self, body: bytes) -> list[tuple[str, DecisionRequest]]:
+        return [("", self._decode(body))]
+
+    def _several(self, body: bytes) -> list[tuple[str, DecisionRequest]]:
+        return [(f"/requests/{at}", request) for at, request in enumerate(self._decode_many(body).requests)]
 
     def _serving(self) -> Loaded:
         if self.desk.loaded is None:
@@ -87,8 +126,8 @@ class Decisions:
         """None when this worker may be asked, else why not."""
         return None if self.desk.loaded is not None else (self.desk.refusal or "the worker is loading")
 
-    def routes(self) -> tuple[Route, ...]:
-        """The route table's part that is about decisions."""
+    def routes(self, inner: AsgiApp) -> tuple[Route, ...]:
+        """The route table's part that is about decisions; `inner` is BentoML's application."""
         roles: frozenset[Role] = frozenset(("decide", "admin"))
         return (
             Route(
@@ -109,8 +148,10 @@ class Decisions:
                 name="decide",
                 summary="The same for BentoML's own clients.",
                 roles=roles,
+                handler=self._through(inner, self._one),
                 request=DecisionRequest,
                 response=Decision,
+                problems=(problems.NotReady, problems.Refused),
             ),
             Route(
                 method="POST",
@@ -118,7 +159,22 @@ class Decisions:
                 name="decide_many",
                 summary="Several decisions in one call, for BentoML's own clients.",
                 roles=roles,
+                handler=self._through(inner, self._several),
                 body_bytes_max=EVENTS_BODY_BYTES_MAX,
                 request=DecisionRequests,
+                response=list[Decision],
+                problems=(problems.NotReady, problems.Refused),
+            ),
+            Route(
+                method="GET",
+                path="/schema.json",
+                name="schema",
+                summary="What BentoML's own clients read first: the methods and their types.",
+                roles=roles,
             ),
         )
+
+
+def _check_role(request: DecisionRequest, call: Call) -> None:
+    if request.explain and call.caller is not None and "admin" not in call.caller.roles:
+        raise problems.Forbidden("Expected a key with the role admin for `explain`: an explanation shows the customer's data.")

@@ -37,9 +37,13 @@ class Settings:
         given = environment.get(WORKSPACE_VARIABLE)
         workspace = Path(given) if given else BESIDE_SERVICE
         if not (workspace / "workspace.yaml").is_file():
-            raise BadSettings(f"{WORKSPACE_VARIABLE}: expected the folder of a workspace, got {given or 'nothing'}. Start with `opportune up -w DIR`.")
+            raise BadSettings(
+                f"{WORKSPACE_VARIABLE}: expected the folder of a workspace, got {given or 'nothing'}. Start with `opportune up -w DIR`."
+            )
         return cls(
-            workspace.resolve(), int(_number(environment, WORKERS_VARIABLE, 1, 1, WORKERS_MAX)), _number(environment, DRAIN_VARIABLE, 2, 0, 60)
+            workspace.resolve(),
+            int(_number(environment, WORKERS_VARIABLE, 1, 1, WORKERS_MAX)),
+            _number(environment, DRAIN_VARIABLE, 2, 0, 60),
         )
 
 

@@ -1,7 +1,21 @@
-"""All tests run in UTC, as all our processes do."""
+"""All tests run in UTC, as all our processes do. What takes long to make is made once and shared: change a copy of it."""
 
 import os
 import time
+from pathlib import Path
+
+import pytest
 
 os.environ["TZ"] = "UTC"
 time.tzset()
+
+
+@pytest.fixture(scope="session")
+def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and published.
+
+    To be read only; `tests.trained.copy_of` makes a copy that may be changed.
+    """
+    from tests.trained import build
+
+    return build(tmp_path_factory.mktemp("trained") / "fernruf")

@@ -12,7 +12,7 @@ from training.examples import Examples
 Floats = NDArray[np.float64]
 
 NEGATIVES_MAX = 100_000
-"""Logistic regression sees at most so many failures, drawn by hash, and its intercept is corrected for it."""
+"""Logistic regression sees at most so many failures, drawn by the seed, and its intercept is corrected for it."""
 
 CATEGORIES_ENCODED_MAX = 30
 

@@ -129,9 +129,9 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
     return place
 
 
-def _name(id: str) -> str:
+def _name(digest: str) -> str:
     """Name of the folder of a bundle."""
-    return id.removeprefix("sha256:")[:NAME_CHARACTERS]
+    return digest.removeprefix("sha256:")[:NAME_CHARACTERS]
 
 
 def read(place: Path) -> Bundle:
@@ -151,7 +151,7 @@ def read(place: Path) -> Bundle:
         raise BadBundle(f"expected the manifest that {place.name} is named by, got another: the bundle was changed or damaged")
     if set(manifest.files) != set(FILES):
         raise BadBundle(f"expected the files {', '.join(FILES)}, got {', '.join(sorted(manifest.files))}")
-    more = sorted(set(os.listdir(place)) - {MANIFEST, *FILES})
+    more = sorted({file.name for file in place.iterdir()} - {MANIFEST, *FILES})
     if more:
         raise BadBundle(f"expected nothing in {place.name} that its manifest does not name, got {', '.join(more[:5])}")
     for name, stamp in manifest.files.items():
@@ -225,7 +225,7 @@ def _refuse_misfits(found: Bundle) -> None:
     offer, pair = len(contract.of_kind("offer")), len(contract.of_kind("pair"))
     for at, case in enumerate(found.golden):
         widths = ({len(case.shared)}, {*map(len, case.offers)}, {*map(len, case.pairs)})
-        if widths != ({shared}, {offer}, {pair}) or len({*map(len, (case.offers, case.pairs, case.raw, case.propensities))}) != 1:
+        if widths != ({shared}, {offer}, {pair}) or not len(case.offers) == len(case.pairs) == len(case.raw) == len(case.propensities):
             raise BadBundle(f"expected golden request {at} to be of the bundle's columns, one answer an offer, got another shape")
 
 

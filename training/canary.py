@@ -59,7 +59,7 @@ def main(model: str, golden: str) -> int:
     cases = msgspec.json.decode(Path(golden).read_bytes(), type=list[Golden])
     for at, case in enumerate(cases):
         rows = np.array([numbers([*case.shared, *offer, *pair]) for offer, pair in zip(case.offers, case.pairs, strict=True)])
-        raw = booster.predict(rows, raw_score=True, num_threads=1)
+        raw = np.asarray(booster.predict(rows, raw_score=True, num_threads=1))
         if not np.array_equal(raw, np.array(case.raw)):
             sys.stderr.write(f"golden request {at}: expected {case.raw[:3]}…, got {raw[:3].tolist()}…\n")
             return 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Examples:
             self.labels[rows],
             number[self.decision[rows]],
             self.offer[rows],
-            [id for id, kept in zip(self.ids, decisions, strict=True) if kept],
+            list(compress(self.ids, decisions)),
             self.times[decisions],
             self.closes[decisions],
             self.strangers[decisions],
@@ -197,7 +198,9 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisio
     context = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
     con = lake.connect(workspace)
     ends = np.minimum(catalogue.valid_until, _FOREVER)
-    con.register("catalogue", pa.table({"offer_id": list(catalogue.index), "position": np.arange(len(catalogue)), "ends": ends}))
+    con.register(
+        "catalogue", pa.table({"offer_id": list(catalogue.index), "position": pa.array(np.arange(len(catalogue))), "ends": pa.array(ends)})
+    )
     # An offer that had ended before the decision has a window of no length.
     closes = "greatest(m.time, make_timestamptz(c.ends))"
     if label.within != "offer_end":
@@ -244,19 +247,20 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisio
         raise NoExamples(
             "expected decisions to learn from, got none. Name `sources.decisions` in workspace.yaml and run `opportune import`."
         )
-    labels = [np.array(hits, np.float64) for hits in found.column("labels").to_pylist()]
+    columns_of: dict[str, list[Any]] = {name: found.column(name).to_pylist() for name in found.column_names}
+    labels = [np.array(hits, np.float64) for hits in columns_of["labels"]]
     if not any(hits.any() for hits in labels):
         raise NoExamples(
             f"expected outcomes of type `{label.outcome}` within {label.within} of a decision, got none. Mend `label` in model.yaml."
         )
     return _Decisions(
-        ids=found.column("decision_id").to_pylist(),
-        customers=found.column("customer_id").to_pylist(),
-        times=found.column("moment").to_numpy().astype(np.int64),
-        closes=found.column("closes").to_numpy().astype(np.int64),
-        offers=[np.array(chosen, np.int32) for chosen in found.column("offers").to_pylist()],
+        ids=columns_of["decision_id"],
+        customers=columns_of["customer_id"],
+        times=np.array(columns_of["moment"], np.int64),
+        closes=np.array(columns_of["closes"], np.int64),
+        offers=[np.array(chosen, np.int32) for chosen in columns_of["offers"]],
         labels=labels,
-        context={name: found.column(f"context_{at}").to_pylist() for at, name in enumerate(context)},
+        context={name: columns_of[f"context_{at}"] for at, name in enumerate(context)},
     )
 
 
@@ -286,7 +290,7 @@ def _categories(contract: Contract, joined: history.History, decisions: _Decisio
 def _strangers(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
     """Decisions that are also shown to the model as if the customer were unknown: chosen by hash, so the same every time."""
     share, seed = workspace.model.cold_start_share, workspace.model.seed
-    return np.array([fnv1a(f"{seed}:{id}") % 10_000 < share * 10_000 for id in ids])
+    return np.array([fnv1a(f"{seed}:{text}") % 10_000 < share * 10_000 for text in ids])
 
 
 def split_of(workspace: Workspace, examples: Examples, now: int) -> Split:

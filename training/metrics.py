@@ -58,7 +58,7 @@ def decision_auc(examples: Examples, probabilities: Floats) -> float:
     return auc(anything, -misses)
 
 
-def auc(labels: NDArray[Any], scores: Floats) -> float:
+def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     """Area under the ROC curve; NaN when all labels agree."""
     return float(roc_auc_score(labels, scores)) if 0 < np.count_nonzero(labels) < len(labels) else float("nan")
 

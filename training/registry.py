@@ -19,23 +19,29 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-import lightgbm as lgb  # noqa: E402
-import mlflow  # noqa: E402
-import mlflow.lightgbm  # noqa: E402
-import pandas as pd  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-from mlflow.models import infer_signature  # noqa: E402
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode  # noqa: E402
+import lightgbm as lgb
+import mlflow
+import mlflow.lightgbm
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from features.failures import Failure  # noqa: E402
-from features.workspace import Workspace  # noqa: E402
+from features.failures import Failure
+from features.moments import now
+from features.workspace import Workspace
 
 CHAMPION = "champion"
 ARTIFACTS = "opportune"
 """Folder of a run's artifacts that a bundle is made from."""
 
 MODEL_DIGEST_TAG = "opportune.model_sha256"
+
+METRICS_A_CALL_MAX = 1_000
+PARAMETER_CHARACTERS_MAX = 6_000
+"""Limits of MLflow's own."""
 
 
 class RegistryUnavailable(Failure):
@@ -50,8 +56,8 @@ _ABSENT = tuple(ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVAL
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except MlflowException as error:
-        raise RegistryUnavailable(f"expected MLflow to {doing}, got: {str(error).splitlines()[0]}") from error
+    except (MlflowException, OSError) as error:  # what requests raises is an OSError too
+        raise RegistryUnavailable(f"expected MLflow to {doing}, got: {(str(error).splitlines() or [repr(error)])[0]}") from error
 
 
 def address(workspace: Workspace) -> str:
@@ -97,19 +103,20 @@ def record(
     Returns:
         Run id and registered version.
     """
-    connect(workspace)
+    client = connect(workspace)
     with _explained("record a run"), mlflow.start_run() as run, _quiet():
-        mlflow.log_params(parameters)
+        mlflow.log_params({name: str(value)[:PARAMETER_CHARACTERS_MAX] for name, value in parameters.items()})
         mlflow.log_metrics(metrics)
-        for name, values in steps.items():
-            for step, value in enumerate(values):
-                mlflow.log_metric(name, value, step=step + 1, synchronous=False)
+        at = now() // 1_000
+        by_round = [Metric(name, value, at, step + 1) for name, values in steps.items() for step, value in enumerate(values)]
+        for first in range(0, len(by_round), METRICS_A_CALL_MAX):
+            client.log_batch(run.info.run_id, by_round[first : first + METRICS_A_CALL_MAX])
         mlflow.set_tags(tags)
         for name, figure in figures.items():
             mlflow.log_figure(figure, f"plots/{name}.png")
         for name, content in artifacts.items():
             mlflow.log_text(content.decode(), f"{ARTIFACTS}/{name}")
-        mlflow.lightgbm.log_model(
+        model = mlflow.lightgbm.log_model(
             booster,
             name="model",
             registered_model_name=workspace.model.name,
@@ -117,9 +124,7 @@ def record(
             input_example=example,
             pip_requirements=[f"lightgbm=={lgb.__version__}", f"pandas=={pd.__version__}", f"mlflow=={mlflow.__version__}"],
         )
-        mlflow.flush_async_logging()
-        version = newest(workspace, run.info.run_id)
-        return run.info.run_id, version
+        return run.info.run_id, str(model.registered_model_version)
 
 
 @contextmanager
@@ -132,15 +137,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             sys.stderr = kept
-
-
-def newest(workspace: Workspace, run_id: str) -> str:
-    """The registered version that a run made."""
-    client = mlflow.MlflowClient()
-    versions = client.search_model_versions(f"name = '{workspace.model.name}' and run_id = '{run_id}'")
-    if not versions:
-        raise RegistryUnavailable(f"expected run {run_id} to have registered a version of {workspace.model.name}, got none")
-    return str(max(int(version.version) for version in versions))
 
 
 def set_alias(workspace: Workspace, alias: str, version: str) -> None:
@@ -172,9 +168,8 @@ def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
     """
     client = connect(workspace)
     with _explained(f"hand out version {version} of {workspace.model.name}"):
-        found = client.get_model_version(workspace.model.name, version)
-        run = client.get_run(found.run_id)
-        mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{found.run_id}/{ARTIFACTS}", dst_path=str(place))
+        run = _run_of(client, workspace, version)
+        mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run.info.run_id}/{ARTIFACTS}", dst_path=str(place))
         model = Path(
             mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour"))
         )
@@ -183,15 +178,16 @@ def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
         raise RegistryUnavailable(f"expected a LightGBM text model in version {version} of {workspace.model.name}, got none")
     texts[0].rename(place / "model.txt")
     return {
-        "run_id": found.run_id,
+        "run_id": run.info.run_id,
         "tags": dict(run.data.tags),
         "metrics": dict(run.data.metrics),
         "digest": run.data.tags.get(MODEL_DIGEST_TAG),
     }
 
 
-def metrics_of(workspace: Workspace, version: str) -> dict[str, float]:
-    """Metrics of the run behind a version."""
-    client = connect(workspace)
-    with _explained(f"show version {version} of {workspace.model.name}"):
-        return dict(client.get_run(client.get_model_version(workspace.model.name, version).run_id).data.metrics)
+def _run_of(client: mlflow.MlflowClient, workspace: Workspace, version: str) -> Run:
+    """The run that made a version."""
+    found = client.get_model_version(workspace.model.name, version).run_id
+    if not found:
+        raise RegistryUnavailable(f"expected version {version} of {workspace.model.name} to come from a run of ours, got one without a run")
+    return client.get_run(found)

@@ -41,7 +41,10 @@ NOT_PLAIN = [
     ("? [a]\n: 1", "f.yaml:1: at $: expected valid YAML, got an error while constructing a mapping found unhashable key"),
     ("a: &a [*a]", "expected at most 32 levels, got more"),
     ("[" * 3_000, "f.yaml: at $: expected at most 32 levels, got many more"),
-    ("\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]), "expected at most 500000 parts"),
+    (
+        "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10))]),
+        "expected at most 500000 parts",
+    ),
     ("a: \x01", "expected valid YAML, got"),
 ]
 
@@ -69,18 +72,34 @@ NOT_OURS: list[tuple[Any, str, str]] = [
     (FeaturesFile, "1: {}", "f.yaml:1: at $.1: expected a text, got `1`"),
     (FeaturesFile, "streams:\n  Calls: {}", "f.yaml:2: at $.streams.Calls: expected a name of lower case letters, digits and underscores"),
     (FeaturesFile, "streams:\n  a: {}\n  b:\n    numbers: x", "f.yaml:4: at $.streams.b.numbers: expected a list, got 'x'"),
-    (FeaturesFile, "streams:\n  b:\n    numbers:\n    - a\n    - 7", "f.yaml:5: at $.streams.b.numbers[1]: expected a text, got 7. Put it in quotes."),
+    (
+        FeaturesFile,
+        "streams:\n  b:\n    numbers:\n    - a\n    - 7",
+        "f.yaml:5: at $.streams.b.numbers[1]: expected a text, got 7. Put it in quotes.",
+    ),
     (FeaturesFile, "customer: {attributes: {a: {dtype: txt}}}", "expected one of boolean, category, integer, number, time, got 'txt'"),
     (FeaturesFile, "customer: {attributes: {a: {dtype: nmber}}}", "Did you mean `number`?"),
     (FeaturesFile, "customer: {attributes: {a: {}}}", "at $.customer.attributes.a: expected the key `dtype`, got a mapping without it"),
-    (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: []}}", "at $.columns.a.windows: expected a list of length >= 1, got []"),
+    (
+        FeaturesFile,
+        "columns: {a: {stream: s, aggregate: sum, windows: []}}",
+        "at $.columns.a.windows: expected a list of length >= 1, got []",
+    ),
     (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [30x]}}", "expected a window like 12h, 30d or 4w, or all, got '30x'"),
     (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [0d]}}", "expected a window like 12h, 30d or 4w, or all, got '0d'"),
     (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [٣d]}}", "expected a window like"),
     (FeaturesFile, "customer: {freshness: soon}", "expected a duration like 30m, 12h, 7d or 4w, got 'soon'"),
-    (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, where: {b: {minimum: x}}}}", "at $.columns.a.where.b.minimum: expected a number"),
+    (
+        FeaturesFile,
+        "columns: {a: {stream: s, aggregate: sum, where: {b: {minimum: x}}}}",
+        "at $.columns.a.where.b.minimum: expected a number",
+    ),
     (WorkspaceFile, "name: Shop", "expected a name of lower case letters, digits and - that starts with a letter, got 'Shop'"),
-    (WorkspaceFile, "name: a\ncurrency: euro", "f.yaml:2: at $.currency: expected a currency of three capital letters, like EUR, got 'euro'"),
+    (
+        WorkspaceFile,
+        "name: a\ncurrency: euro",
+        "f.yaml:2: at $.currency: expected a currency of three capital letters, like EUR, got 'euro'",
+    ),
     (WorkspaceFile, "name: a\nbuckets: 0", "f.yaml:2: at $.buckets: expected a whole number >= 1, got 0"),
     (WorkspaceFile, "name: a\nbuckets: many", "f.yaml:2: at $.buckets: expected a whole number, got 'many'"),
     (WorkspaceFile, "name: a\nsources: {offers: [a, b]}", "expected a text or a mapping or nothing, got a list"),
@@ -89,7 +108,11 @@ NOT_OURS: list[tuple[Any, str, str]] = [
     (ModelFile, "name: a\nlabel: {outcome: x, within: 3}", "at $.label.within: expected a text, got 3. Put it in quotes."),
     (ModelFile, "name: a\nlabel: {outcome: x, within: 3y}", "expected a duration like 30d, or offer_end, got '3y'"),
     (OffersFile, "placements: {home: {}}\noffers: [{offer_id: 'a b'}]", "at $.offers[0].offer_id: expected an id of letters, digits and"),
-    (OffersFile, "placements: {home: {}}\ntreatments: [{chanel: app}]", "at $.treatments[0].chanel: expected a known key, got `chanel`. Did you mean `channel`?"),
+    (
+        OffersFile,
+        "placements: {home: {}}\ntreatments: [{chanel: app}]",
+        "at $.treatments[0].chanel: expected a known key, got `chanel`. Did you mean `channel`?",
+    ),
     (PoliciesFile, "eligibility: {a: {pair: b, at_least: 1, unknown: maybe}}", "expected one of eligible, not_eligible, got 'maybe'"),
 ]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from feast.infra.online_stores.redis import RedisOnlineStore
 
 from features import definitions, history, windows
 from features.moments import to_microseconds
@@ -42,7 +43,9 @@ def test_feast_on_duckdb_is_an_asof_join(tmp_path: Path) -> None:
         }
     ).drop_duplicates(["customer_id", "event_timestamp"])
     rows["created"] = rows["event_timestamp"] + pd.Timedelta(hours=1)
-    late = rows.sample(frac=0.2, random_state=1).assign(spend=lambda part: part["spend"] + 100, created=lambda part: part["created"] + pd.Timedelta(days=9))
+    late = rows.sample(frac=0.2, random_state=1).assign(
+        spend=lambda part: part["spend"] + 100, created=lambda part: part["created"] + pd.Timedelta(days=9)
+    )
     rows = pd.concat([rows, late]).sample(frac=1, random_state=2)  # corrections: the same moment, created later
     for column in ("event_timestamp", "created"):
         rows[column] = rows[column].astype("datetime64[us, UTC]")
@@ -57,7 +60,9 @@ def test_feast_on_duckdb_is_an_asof_join(tmp_path: Path) -> None:
     asked = pd.concat([asked, asked.head(150), asked.head(40)], ignore_index=True)  # several offers at one moment
     known = rows.head(20)  # exactly at the moment of a row, and exactly at the end of its life
     edges = [known["event_timestamp"] + offset for offset in (pd.Timedelta(0), pd.Timedelta(days=TTL_DAYS))]
-    asked = pd.concat([asked, *(pd.DataFrame({"customer_id": known["customer_id"], "event_timestamp": edge}) for edge in edges)], ignore_index=True)
+    asked = pd.concat(
+        [asked, *(pd.DataFrame({"customer_id": known["customer_id"], "event_timestamp": edge}) for edge in edges)], ignore_index=True
+    )
     asked["event_timestamp"] = asked["event_timestamp"].astype("datetime64[us, UTC]")
     asked["offer"] = np.arange(len(asked))
     with warnings.catch_warnings():
@@ -98,7 +103,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_rows_come_in_the_order_of_the_moments(workspace: Workspace) -> None:
     """One row for each moment asked for, in that order, the same moment twice the same, each with its own values."""
     file = str(workspace.offline / "calls" / "*.parquet")
-    found = duckdb.sql(f"SELECT customer_id, epoch_us(event_timestamp), calls_all, last_country_all, epoch(since_call_all) FROM '{file}'").fetchall()
+    found = duckdb.sql(
+        f"SELECT customer_id, epoch_us(event_timestamp), calls_all, last_country_all, epoch(since_call_all) FROM '{file}'"
+    ).fetchall()
     chosen = [found[at] for at in np.random.default_rng(2).integers(0, len(found), 200)]
     words = Words()
     joined = history.join(workspace, [row[0] for row in chosen], np.array([row[1] for row in chosen]), words)
@@ -124,7 +131,9 @@ def test_families_come_with_their_keys(workspace: Workspace) -> None:
     ).fetchall()
     joined = history.join(workspace, [row[0] for row in found], np.full(len(found), now), words)
     at, empty = joined.plan.families["calls.by_topic"], 0
-    measure = [m.name for v in joined.plan.views if v.name == "calls" for f in v.families if f.name == "by_topic" for m in f.measures].index("topic_calls_all")
+    measure = [
+        m.name for v in joined.plan.views if v.name == "calls" for f in v.families if f.name == "by_topic" for m in f.measures
+    ].index("topic_calls_all")
     for row, (_, keys, values) in zip(joined.rows(), found, strict=True):
         family = row.families[at]
         assert family is not None
@@ -186,3 +195,23 @@ def test_what_is_no_longer_declared_leaves_the_registry(tmp_path: Path) -> None:
     assert {entity.name for entity in store.list_entities()} == {"customer"}
     (service,) = store.list_feature_services()
     assert {projection.name for projection in service.feature_view_projections} == {"customer", "calls", "decisions"}
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "hosts", "settings"),
+    [
+        ("redis://cache:6380/3", "redis", ["cache:6380"], {"db": 3}),
+        ("redis://me:p%2Cw%3D%22@cache", "redis", ["cache:6379"], {"db": 0, "username": "me", "password": 'p,w="'}),
+        ("redis+cluster://a:1,b:2", "redis_cluster", ["a:1", "b:2"], {}),
+        ("rediss://cache?ssl_cert_reqs=none", "redis", ["cache:6379"], {"db": 0, "ssl": True, "ssl_cert_reqs": "none"}),
+    ],
+)
+def test_feast_reads_the_address_of_a_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, kind: str, hosts: list[str], settings: dict[str, object]
+) -> None:
+    """Feast's own parser finds hosts, database and credentials again, commas and quotes in a password among them."""
+    workspace = load(make_workspace(tmp_path, customers=3, decisions=1, days=2))
+    monkeypatch.setenv("OPPORTUNE_ONLINE_URL", url)
+    store = definitions.configuration(workspace)["online_store"]
+    nodes, found = RedisOnlineStore._parse_connection_string(store["connection_string"])
+    assert (store["redis_type"], [f"{node['host']}:{node['port']}" for node in nodes], found) == (kind, hosts, settings)

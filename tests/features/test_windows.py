@@ -59,7 +59,15 @@ def features(wheres: tuple[str, ...] = tuple(WHERES)) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for (aggregate, of), (name, where) in itertools.product(MEASURES, _chosen(wheres)):
         for scope, spans in (("customer", WINDOWS), ("everyone", DAYS)):
-            pair = {"stream": "moves", "aggregate": aggregate, "windows": spans, "where": where, "key": "shop", "match": "shop", "scope": scope}
+            pair = {
+                "stream": "moves",
+                "aggregate": aggregate,
+                "windows": spans,
+                "where": where,
+                "key": "shop",
+                "match": "shop",
+                "scope": scope,
+            }
             pairs[f"{scope[:2]}_{aggregate}_{name}"] = pair | ({"of": of} if of else {})
     return {
         "streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}},
@@ -89,7 +97,9 @@ def events_of(seed: int) -> list[Event]:
     ]
 
 
-def made(folder: Path, events: list[Event], moments: list[tuple[str, datetime]], wheres: tuple[str, ...] = tuple(WHERES), buckets: int = 1) -> Workspace:
+def made(
+    folder: Path, events: list[Event], moments: list[tuple[str, datetime]], wheres: tuple[str, ...] = tuple(WHERES), buckets: int = 1
+) -> Workspace:
     """A workspace with these events, imported and computed."""
     folder.mkdir()
     content: dict[str, Any] = {
@@ -101,11 +111,18 @@ def made(folder: Path, events: list[Event], moments: list[tuple[str, datetime]],
     for name, part in content.items():
         (folder / name).write_text(yaml.safe_dump(part))
     kinds = pa.schema(
-        [("customer_id", pa.string()), ("time", pa.timestamp("us", "UTC")), ("amount", pa.float64()), ("kind", pa.string()), ("shop", pa.string())]
+        [
+            ("customer_id", pa.string()),
+            ("time", pa.timestamp("us", "UTC")),
+            ("amount", pa.float64()),
+            ("kind", pa.string()),
+            ("shop", pa.string()),
+        ]
     )
     pa.parquet.write_table(pa.Table.from_pylist(events, kinds), folder / "m.parquet")
     decisions = [
-        {"decision_id": f"d{number}", "customer_id": customer, "time": moment, "offer_id": "o"} for number, (customer, moment) in enumerate(moments)
+        {"decision_id": f"d{number}", "customer_id": customer, "time": moment, "offer_id": "o"}
+        for number, (customer, moment) in enumerate(moments)
     ]
     pa.parquet.write_table(pa.Table.from_pylist(decisions), folder / "d.parquet")
     workspace = load(folder)

@@ -1,0 +1,60 @@
+"""Rival (b): what our front door costs. The same fixed answer through the lane, in BentoML, with limits, metrics and one write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from _bentoml_sdk.service.factory import Service
+
+from features.vocabulary import DecisionRequest
+from serving import wire
+from serving.keys import Keys
+from serving.lane import Lane
+from serving.metrics import Metrics, memory_directory
+from serving.routes import JSON_HEADERS, Answer, Call, Route
+
+wire.install()
+
+ANSWER = Path(os.environ["BENCH_ANSWER"])
+BODY = ANSWER.read_bytes()
+
+
+async def _echo(body: bytes, call: Call) -> Answer:
+    return 200, JSON_HEADERS, BODY, ()
+
+
+class FrontDoor(Service):  # type: ignore[type-arg]
+    """BentoML's service behind a lane that has one route."""
+
+    def to_asgi(self, *arguments: Any, **named: Any) -> Any:
+        metrics = Metrics()
+        route = Route(
+            method="POST",
+            path="/v1/decisions",
+            name="echo",
+            summary="Echo.",
+            handler=_echo,
+            request=DecisionRequest,
+            roles=frozenset(["decide"]),
+        )
+        lane = Lane([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
+        metrics.attach(memory_directory(ANSWER.parent))
+        return lane
+
+
+@bentoml.service(
+    name="door-echo",
+    service_class=FrontDoor,
+    workers=int(os.environ.get("BENCH_WORKERS", "1")),
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class Echo:
+    """Has one method, since a service must."""
+
+    @bentoml.api
+    def ping(self) -> str:
+        return "ok"

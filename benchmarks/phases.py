@@ -1,0 +1,218 @@
+"""What a run measures, phase by phase: rivals side by side, stages, open loop, sizes, workers, other workspaces, the kernel."""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import places, scoring, servers, synthetic
+from benchmarks.oracle import Oracle
+from benchmarks.servers import Server, running
+from benchmarks.session import Rival, Session
+from features.lake import connect
+from features.workspace import Workspace
+
+SIZES = (1, 50, 200, 1_000, 10_000)
+BARE, DOOR, OBVIOUS, OURS = "(a) bare uvicorn echo", "(b) echo through our door", "(c) obvious composition", "(d) ours"
+STARTS = 3
+
+
+class Run:
+    """One run: the prepared workspaces, the Redis, and the session that takes the rows."""
+
+    def __init__(self, session: Session, base: Workspace, redis: str) -> None:
+        self.session, self.base, self.redis = session, base, redis
+        self.bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-plain.txt")
+        self.answer = places.CACHE / "answer.json"
+        self._oracles: dict[int, Oracle] = {}
+
+    def place(self, offers: int, store: str = "embedded") -> Workspace:
+        """A copy of the workspace with so many offers, on a store."""
+        return places.copy(self.base, offers, "embedded" if store == "embedded" else self.redis)
+
+    def oracle(self, offers: int) -> Oracle:
+        """One for each catalogue; it reads rows from the base's embedded store."""
+        found = self._oracles.get(offers)
+        if found is None:
+            found = self._oracles[offers] = Oracle(self.place(offers), self.base)
+            found.parts()
+        return found
+
+    def ours(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
+        return Rival(f"{OURS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers), ours=True)
+
+    def obvious(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
+        return Rival(f"{OBVIOUS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers))
+
+
+def bodies_of(customers: list[str], placement: str, file: Path) -> Path:
+    """A file with one request a line."""
+    file.write_text("\n".join(f'{{"customer_id":"{customer}","placement":"{placement}"}}' for customer in customers))
+    return file
+
+
+def starts(run: Run) -> None:
+    """Start to ready, and the memory of a worker that has answered."""
+    session, seconds, memory = run.session, [], []
+    for _ in range(1 if session.effort.quick else STARTS):
+        workspace = run.place(50)
+        run.oracle(50)  # the kernel's code is in its cache now: this is a warm start
+        with running(servers.ours(workspace, OURS)) as (server,):
+            rival = run.ours(server, 50, "embedded")
+            session.warm(rival)
+            seconds.append(server.start_seconds)
+            memory.append(server.memory())
+            run.answer.write_text(_answer(server, run.bodies))
+    middle = {name: statistics.median(one[name] for one in memory) for name in memory[0]}
+    session.values |= {"start": statistics.median(seconds), "memory": middle["rss"]}
+    session.rows.append({"kind": "start", "rival": OURS, "offers": 50, "seconds": [round(one, 2) for one in seconds], "memory_mb": middle})
+    print(
+        f"  start to ready {statistics.median(seconds):.2f} s; worker RSS {middle['rss']:.0f} MB, PSS {middle['pss']:.0f}, USS {middle['uss']:.0f}"
+    )
+
+
+def _answer(server: Server, bodies: Path) -> str:
+    """A real answer of ours: the echoes send as many bytes."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("POST", "/v1/decisions", bodies.read_text().splitlines()[0], {"content-type": "application/json"})
+    return connection.getresponse().read().decode()
+
+
+def side_by_side(run: Run) -> None:
+    """All rivals alive at once, measured in turns, several rounds; the bars take medians over the rounds. Then the open loop."""
+    session, effort = run.session, run.session.effort
+    with ExitStack() as stack:
+
+        def start(*made: Server) -> tuple[Server, ...]:
+            return stack.enter_context(running(*made))
+
+        bare, door = start(servers.bare_echo(run.answer, BARE), servers.door_echo(run.answer, DOOR))
+        plain, redis, large = start(
+            *(servers.ours(run.place(offers, store), OURS) for offers, store in ((50, "embedded"), (50, "redis"), (200, "embedded")))
+        )
+        slow, slow_redis = start(*(servers.obvious(run.place(50, store), OBVIOUS) for store in ("embedded", "redis")))
+        echo = Rival(BARE, bare, run.bodies)
+        two_hundred = run.ours(large, 200, "embedded")
+        rivals = [echo, Rival(DOOR, door, run.bodies), run.obvious(slow, 50, "embedded"), run.obvious(slow_redis, 50, "redis")]
+        rivals += [run.ours(plain, 50, "embedded"), run.ours(redis, 50, "redis"), two_hundred]
+        for number in range(effort.rounds):
+            print(f"side by side, round {number + 1} of {effort.rounds}", flush=True)
+            for rival in rivals:
+                session.warm(rival)
+                for connections in (1, 16) if effort.quick else (1, 16, 64):
+                    session.closed(rival, connections)
+        print("stages of a decision", flush=True)
+        session.values["inside"] = session.stages(two_hundred)["sum"]
+        rate = session.peak(rival=two_hundred.label) / 2
+        print(
+            f"open loop at half of the peak, {rate:,.0f} requests/s, and the bare echo at the same rate: what HTTP and generator cost",
+            flush=True,
+        )
+        for rival in (echo, two_hundred):
+            outcome = session.open(rival, rate)
+        session.values["open_p99"] = outcome.percentiles()["p99"]
+        session.rows.append({"kind": "memory", "rival": OBVIOUS, "memory_mb": slow.memory()})
+
+
+def ratios(session: Session) -> None:
+    """The bars that compare rivals of the side-by-side rounds."""
+    ours, ours_redis = ({"rival": f"{OURS}, {store}, 50", "workers": 1} for store in ("embedded", "redis"))
+    slow, slow_redis = ({"rival": f"{OBVIOUS}, {store}, 50", "workers": 1} for store in ("embedded", "redis"))
+
+    def p50(wanted: dict[str, object]) -> float:
+        return session.median("p50", kind="latency", **wanted)
+
+    echo = p50({"rival": BARE, "workers": 1})
+    session.values |= {
+        "throughput": session.peak(**ours) / session.peak(**slow),
+        "latency": p50(slow) / p50(ours),
+        "echo": p50(ours) / echo,
+        "redis_echo": p50(ours_redis) / echo,
+        "redis_throughput": session.peak(**ours_redis) / session.peak(**slow_redis),
+    }
+
+
+def sizes(run: Run, wanted: tuple[int, ...] = SIZES) -> None:
+    """Ours on both stores and the obvious composition, for every catalogue, one after the other."""
+    session = run.session
+    print("catalogues of all sizes", flush=True)
+    for offers in wanted:
+        for store in ("embedded",) if session.effort.quick else ("embedded", "redis"):
+            with running(servers.ours(run.place(offers, store), OURS)) as (server,):
+                rival = run.ours(server, offers, store)
+                session.warm(rival, 1)
+                result = session.closed(rival, 1)
+                session.stages(rival)
+                if offers == max(SIZES) and store == "embedded":
+                    session.values["large"] = result.p50
+        if not session.effort.quick:
+            with running(servers.obvious(run.place(offers), OBVIOUS)) as (server,):
+                rival = run.obvious(server, offers, "embedded")
+                session.warm(rival, 1)
+                session.closed(rival, 1)
+
+
+def workers(run: Run) -> None:
+    """Two workers: every rival at 16 and 64 connections."""
+    print("two workers", flush=True)
+    made = (
+        lambda: Rival(BARE, servers.bare_echo(run.answer, BARE, 2), run.bodies, workers=2),
+        lambda: Rival(DOOR, servers.door_echo(run.answer, DOOR, 2), run.bodies, workers=2),
+        lambda: run.obvious(servers.obvious(run.place(50), OBVIOUS, 2), 50, "embedded", 2),
+        lambda: run.ours(servers.ours(run.place(50), OURS, 2), 50, "embedded", 2),
+        lambda: run.ours(servers.ours(run.place(50, "redis"), OURS, 2), 50, "redis", 2),
+    )
+    for make in made:
+        rival = make()
+        with running(rival.server):
+            run.session.warm(rival)
+            for connections in (16, 64):
+                run.session.closed(rival, connections)
+
+
+def other_workspaces(run: Run) -> None:
+    """The same measurements on pair columns, and on the real example; ours alone: the obvious composition has no pair columns."""
+    for name in ("pairs", "grocery"):
+        base = places.prepared(name)
+        print(f"workspace {name}", flush=True)
+        if name == "grocery":
+            customers, placement = _known_customers(base), next(iter(base.offers.placements))
+        else:
+            customers, placement = synthetic.customer_ids(), synthetic.PLACEMENT
+        bodies = bodies_of(customers, placement, places.CACHE / f"bodies-{name}.txt")
+        for offers in (None,) if name == "grocery" else (50, 200, 1_000):
+            workspace = places.copy(base, offers)
+            oracle = Oracle(workspace, base)
+            count = len(oracle.parts()[1].catalogue)
+            with running(servers.ours(workspace, OURS)) as (server,):
+                rival = Rival(f"{OURS}, {name}, {count:,}", server, bodies, count, "embedded", 1, oracle, ours=True)
+                run.session.warm(rival)
+                run.session.closed(rival, 1)
+                run.session.stages(rival)
+                if offers in (None, 200):
+                    run.session.closed(rival, 16)
+
+
+def _known_customers(base: Workspace) -> list[str]:
+    """Customers of the latest decisions, who are likely to have offers."""
+    con = connect(base)
+    rows = con.execute("SELECT customer_id FROM decisions GROUP BY 1 ORDER BY max(time) DESC, 1 LIMIT 2000").fetchall()
+    con.close()
+    return [str(row[0]) for row in rows]
+
+
+def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:
+    """The kernel against other evaluators, and its growth."""
+    print("scoring alone, one thread", flush=True)
+    compared = scoring.compared(run.base, (50, 200) if run.session.effort.quick else scoring.COUNTS, others=not run.session.effort.quick)
+    seconds = compared["seconds"]
+    run.session.values["kernel"] = seconds["booster"]["200"] / seconds["kernel"]["200"]
+    for name, one in (
+        seconds | {name: one["seconds"] if isinstance(one, dict) else one for name, one in compared["others"].items()}
+    ).items():
+        shown = one if isinstance(one, str) else "  ".join(f"{count}: {value * 1e6:,.0f}" for count, value in one.items())
+        print(f"  {name:12} us by offers  {shown}", flush=True)
+    return compared, {} if run.session.effort.quick else scoring.growth()

@@ -1,0 +1,57 @@
+"""A workspace with everything made of it: imported, computed, materialized, trained, published. Making one takes half a minute."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from features.moments import to_microseconds
+from features.workspace import load
+from tests.workspaces import make_workspace
+
+CUSTOMERS = 520
+
+
+def end_of_data() -> datetime:
+    """The moment at which everything was computed: some hours ago, and not on a whole second."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=123_456) - timedelta(hours=5)
+
+
+def build(folder: Path) -> Path:
+    """Make one; the champion is version 1 and serves."""
+    from pipelines import publishing, steps
+    from training.train import train
+
+    end = end_of_data()
+    workspace = load(make_workspace(folder, seed=7, customers=CUSTOMERS, decisions=4, now=end))
+    now = to_microseconds(end)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the libraries' own; the tests of each room look at ours
+        steps.import_tables(workspace, now)
+        steps.compute_features(workspace, now)
+        steps.materialize(workspace)
+        trained = train(workspace, now)
+        assert trained.promoted and trained.version == "1"
+        publishing.publish(workspace, trained.version)
+    return folder
+
+
+def copy_of(workspace: Path, target: Path) -> Path:
+    """A copy to change or damage. MLflow and Feast keep absolute paths, which are made the copy's own."""
+    from features import definitions
+
+    shutil.copytree(workspace, target)
+    made = load(target)
+    with sqlite3.connect(made.data / "mlflow.db") as db:
+        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for _, column, kind, *_ in db.execute(f'PRAGMA table_info("{table}")').fetchall():
+                if "CHAR" in kind or "TEXT" in kind:
+                    db.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)', (str(workspace), str(target)))
+    db.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        definitions.apply(made)
+    return target
