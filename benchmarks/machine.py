@@ -55,7 +55,8 @@ def line(machine: dict[str, Any]) -> str:
     chosen = ", ".join(f"{name} {versions[name]}" for name in ("bentoml", "feast", "lightgbm", "numpy", "numba"))
     load = "/".join(str(value) for value in machine["load_average_before"])
     busy = " BUSY: other work disturbs these figures" if machine["busy"] else ""
-    return f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {chosen}; {machine['generator']}; {machine['date'][:16]}Z, load {load}{busy}"
+    where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
+    return f"{where}, {chosen}; {machine['generator']}; {machine['date'][:16]}Z, load {load}{busy}"
 
 
 def _cpu() -> str:

@@ -67,7 +67,7 @@ class Obvious:
         self.columns = [*self.customer, *columns]
         self.limits = {name: placement.limit for name, placement in workspace.offers.placements.items()}
 
-    @bentoml.api(route="/v1/decisions")
+    @bentoml.api(route="/v1/decisions")  # type: ignore[untyped-decorator]
     def decide(self, customer_id: str, placement: str) -> Answer:
         """The best offers for one customer."""
         row = self.store.get_online_features(features=self.features, entity_rows=[{"customer_id": customer_id}]).to_df()
@@ -78,7 +78,7 @@ class Obvious:
         offers = [
             RankedOffer(
                 rank=place + 1,
-                offer_id=self.catalogue.at[at, "offer_id"],
+                offer_id=str(self.catalogue.at[at, "offer_id"]),
                 score=chance,
                 propensity=chance,
                 treatment={"headline": self.catalogue.at[at, "name"]},

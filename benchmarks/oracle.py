@@ -90,8 +90,8 @@ class Oracle:
         expected = sorted(scores.values(), reverse=True)[:limit]
         got = [(offer["offer_id"], offer["propensity"]) for offer in given.offers]
         # Of equal scores any may come first; each must be an offer of its own, with the score of its place.
-        raws = [scores.get(id, (np.nan, np.nan))[0] for id, _ in got]
-        if given.customer_id != asked.customer_id or raws != [raw for raw, _ in expected] or len({id for id, _ in got}) != len(got):
+        raws = [scores.get(offer_id, (np.nan, np.nan))[0] for offer_id, _ in got]
+        if given.customer_id != asked.customer_id or raws != [raw for raw, _ in expected] or len(dict(got)) != len(got):
             raise WrongAnswer(
                 f"{request}: expected offers with the scores {expected}, got {got} for {given.customer_id}, which have {raws}"
             )

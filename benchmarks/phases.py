@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def sizes(run: Run, wanted: tuple[int, ...] = SIZES) -> None:
 def workers(run: Run) -> None:
     """Two workers: every rival at 16 and 64 connections."""
     print("two workers", flush=True)
-    made = (
+    made: tuple[Callable[[], Rival], ...] = (
         lambda: Rival(BARE, servers.bare_echo(run.answer, BARE, 2), run.bodies, workers=2),
         lambda: Rival(DOOR, servers.door_echo(run.answer, DOOR, 2), run.bodies, workers=2),
         lambda: run.obvious(servers.obvious(run.place(50), OBVIOUS, 2), 50, "embedded", 2),

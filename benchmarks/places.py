@@ -6,6 +6,7 @@ online store of one kind. Nothing in the product knows that it is a benchmark's.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -66,7 +67,8 @@ def _digest(name: str) -> str:
             if file.is_file() and ".opportune" not in file.parts and file.suffix in (".yaml", ".parquet")
         )
     else:
-        files = [Path(synthetic.__file__)]
+        source = Path(synthetic.__file__).read_text()
+        return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:12]  # its form and comments make no other data
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
 
 

@@ -90,7 +90,7 @@ def _others(model: Path, rows: Floats, raw: Floats, counts: tuple[int, ...]) -> 
             check=True,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
-        return {name: f"did not run: {failure}" for name in ("treelite", "onnxruntime")}
+        return dict.fromkeys(("treelite", "onnxruntime"), f"did not run: {failure}")
     found: dict[str, Any] = msgspec.json.decode(ran.stdout.splitlines()[-1])
     return {name: HOW_TO_GET if isinstance(one, str) and one.startswith("ModuleNotFound") else one for name, one in found.items()}
 

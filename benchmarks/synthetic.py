@@ -145,7 +145,7 @@ def _decide(
     times = [end - timedelta(days=int(day), hours=2) for day in random.integers(2, DAYS, CUSTOMERS)]
     flat = np.repeat(np.arange(CUSTOMERS), DECISION_OFFERS)
     ids = np.array(customer_ids())
-    table = {
+    table: dict[str, Any] = {
         "decision_id": [f"d-{number}" for number in flat],
         "customer_id": ids[flat],
         "time": [times[number] for number in flat],

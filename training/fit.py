@@ -109,7 +109,8 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     try:
         first = lgb.train(parameters, training, model.rounds_max, [_dataset(weight, later, training)], ["later"], callbacks=callbacks)
     except lgb.basic.LightGBMError as error:
-        raise BadParameters(f"expected parameters that LightGBM takes, got: {error}. Mend `parameters` in model.yaml.") from error
+        said = str(error).splitlines()[0].strip(" .")
+        raise BadParameters(f"expected parameters that LightGBM takes, got: {said}. Mend `parameters` in model.yaml.") from error
     rounds = max(1, first.best_iteration)
     raw = np.asarray(first.predict(later.values, raw_score=True, num_iteration=rounds, num_threads=threads()))
     calibration = choose(raw, later.labels, later.decision)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -16,6 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.formats import Split
 from features.moments import to_microseconds
 from features.workspace import Workspace, load
 from pipelines import steps
@@ -260,15 +262,13 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace's files; nothing is imported, examples are made by hand."""
-    return make_workspace(tmp_path_factory.mktemp("split") / "w", customers=2, decisions=1)
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace of which nothing is imported: examples are made by hand."""
+    return load(make_workspace(tmp_path_factory.mktemp("split") / "w", customers=2, decisions=1))
 
 
-def with_split(folder: Path, **split: Any) -> Workspace:
-    model = yaml.safe_load((folder / "model.yaml").read_text())
-    (folder / "model.yaml").write_text(yaml.safe_dump(model | {"split": split}))
-    return load(folder)
+def with_split(workspace: Workspace, **split: Any) -> Workspace:
+    return replace(workspace, model=msgspec.structs.replace(workspace.model, split=Split(**split)))
 
 
 def timed(times: list[int], windows: list[int], labels: list[float], strangers: list[bool]) -> Examples:
@@ -282,7 +282,7 @@ def timed(times: list[int], windows: list[int], labels: list[float], strangers: 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data(), st.booleans(), st.booleans())
-def test_no_decision_is_on_two_sides(folder: Path, data: st.DataObject, fixed: bool, open_windows: bool) -> None:
+def test_no_decision_is_on_two_sides(empty: Workspace, data: st.DataObject, fixed: bool, open_windows: bool) -> None:
     """Training windows are closed at the cut, test decisions are not before it, slices do not meet, strangers only teach."""
     size = data.draw(st.integers(4, 40))
     several = st.lists(st.integers(0, 60), min_size=size, max_size=size)
@@ -291,7 +291,7 @@ def test_no_decision_is_on_two_sides(folder: Path, data: st.DataObject, fixed: b
     now = 80
     split = {"open_windows": open_windows} | ({"cut": "1970-01-01T00:00:00.000030Z"} if fixed else {})
     try:
-        found = split_of(with_split(folder, **split), examples, now)
+        found = split_of(with_split(empty, **split), examples, now)
     except NoExamples:
         return
     assert not (found.fit & found.stopping).any() and not ((found.fit | found.stopping) & found.test).any()
@@ -305,12 +305,12 @@ def test_no_decision_is_on_two_sides(folder: Path, data: st.DataObject, fixed: b
         assert found.cut == 30
 
 
-def test_the_cut_leaves_the_wanted_part_behind_it(folder: Path) -> None:
+def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
     """A fifth of the decisions with closed windows is for the test, a quarter of the training decisions for stopping."""
     examples = timed(list(range(1000)), [0] * 1000, [1.0] * 1000, [False] * 1000)
-    found = split_of(with_split(folder), examples, 10_000)
+    found = split_of(with_split(empty), examples, 10_000)
     assert (found.fit.sum(), found.stopping.sum(), found.test.sum()) == (600, 200, 200)
-    found = split_of(with_split(folder, test_share=0.5, stopping_share=0.1), examples, 10_000)
+    found = split_of(with_split(empty, test_share=0.5, stopping_share=0.1), examples, 10_000)
     assert (found.fit.sum(), found.stopping.sum(), found.test.sum()) == (450, 50, 500)
 
 
@@ -324,12 +324,12 @@ def test_the_cut_leaves_the_wanted_part_behind_it(folder: Path) -> None:
         (range(100), [0] * 100, [1.0] * 80 + [0.0] * 20, {}, "among the 20 decisions for test, got none"),
     ],
 )
-def test_a_side_without_examples_is_said(folder: Path, times: Any, windows: Any, labels: Any, split: Any, message: str) -> None:
+def test_a_side_without_examples_is_said(empty: Workspace, times: Any, windows: Any, labels: Any, split: Any, message: str) -> None:
     """No closed window, an empty side, a slice without a success: each message says which, how many, and the way out."""
     if "training" in message:
         labels = [0.0] * 60 + [1.0] * 40
     with pytest.raises(NoExamples, match=message):
-        split_of(with_split(folder, **split), timed(list(times), list(windows), labels, [False] * 100), 100)
+        split_of(with_split(empty, **split), timed(list(times), list(windows), labels, [False] * 100), 100)
 
 
 # what comes later -------------------------------------------------------------------------------------------------------
@@ -354,8 +354,10 @@ def test_no_training_row_moves_when_the_future_is_planted(tmp_path: Path) -> Non
         assert getattr(early, field).tobytes() == getattr(later, field).tobytes(), field
     closed = early.closes[early.decision] <= half
     assert closed.sum() > 300 and (early.labels[closed] == later.labels[closed]).all()
-    for name, texts in early.categories.items():
-        assert later.categories[name][: len(texts)] == texts
+    for at, column in enumerate(early.contract.columns):  # equal codes mean equal texts
+        if column.dtype == "category":
+            used = np.unique(early.values[~np.isnan(early.values[:, at]), at]).astype(int)
+            assert [early.categories[column.name][code] for code in used] == [later.categories[column.name][code] for code in used]
     assert "new-tariff" in after.categories["tariff"]
 
 
