@@ -18,6 +18,8 @@ REFRESH_SECONDS = 0.5
 
 
 class Routes(Protocol):
+    """Which server a command goes to: the only one, or the one that has the key's slot."""
+
     async def call(self, key: bytes, payload: bytes) -> Reply: ...
 
     def close(self) -> None: ...

@@ -155,14 +155,17 @@ def materialize(workspace: Workspace) -> int:
 
 
 def is_imported(workspace: Workspace) -> bool:
+    """Whether the lake holds what the sources say now."""
     return state_of(workspace).imported == sources_digest(workspace)
 
 
 def is_computed(workspace: Workspace) -> bool:
+    """Whether the offline tables are those of the lake and of the files as they are now."""
     return state_of(workspace).computed == features_digest(workspace)
 
 
 def is_materialized(workspace: Workspace) -> bool:
+    """Whether the online store was filled from the offline tables as they are now."""
     state = state_of(workspace)
     return state.materialized == f"{state.computed} {state.computed_at} {workspace.online_url}" and bool(state.computed)
 

@@ -53,6 +53,8 @@ class _Family:
 
 
 class Counter(_Family):
+    """Counts up, over restarts too."""
+
     def add(self, *values: str, count: int = 1) -> None:
         self.slots[self.first + self._index[values]] += count
 

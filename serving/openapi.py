@@ -77,6 +77,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def render(routes: Sequence[Route]) -> bytes:
+    """The document as JSON."""
     return msgspec.json.encode(document(routes))
 
 

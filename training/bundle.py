@@ -41,6 +41,8 @@ class BadBundle(Failure):
 
 
 class FileStamp(Struct, frozen=True):
+    """Digest (hex) and size of one file."""
+
     sha256: str
     bytes: int
 
@@ -99,6 +101,7 @@ def numbers(values: list[float | None]) -> Floats:
 
 
 def digest_of_manifest(content: bytes) -> str:
+    """The id of the bundle that a manifest describes."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 

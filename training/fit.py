@@ -74,6 +74,7 @@ class Fitted:
 
 
 def threads() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

@@ -315,7 +315,7 @@ def test_feast_reads_some_fields(arena: Arena) -> None:
 
 
 def test_removed_view(arena: Arena) -> None:
-    """A view that is removed from Feast takes its values along; the other views' stay. Teardown takes all."""
+    """A view that is removed from Feast takes its values along while the other views' stay, and a teardown takes all."""
     store = arena.store(*VIEWS)
     write(store, CUSTOMER, [(str(i), customer(), 1.0) for i in range(3)])
     write(store, ORDERS, [("1", orders(), 1.0)])

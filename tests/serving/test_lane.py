@@ -133,7 +133,7 @@ ROWS: list[tuple[str, bytes, int, str]] = [
 
 @pytest.mark.parametrize(("request_bytes", "status", "slug"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
 def test_row(port: int, request_bytes: bytes, status: int, slug: str) -> None:
-    """Each row gets its status and slug as problem+json, with what the status owes. Row 36: we chose 406, not JSON anyway."""
+    """Each row gets its status and slug as problem+json, with what the status owes; for row 36 we chose 406."""
     answer = raw(port, request_bytes)
     assert b" 100 " not in answer[:20]
     fields = split(answer)[1]

@@ -26,10 +26,10 @@ CREATED = "2026-11-22T09:30:00Z"
 
 
 def contents_of(seed: int, folder: Path) -> tuple[dict[str, bytes | Path], Contract]:
-    """The files of a small model with one offer column a feature."""
+    """The files of a small model with one offer column a feature, one of them a category."""
     booster = trained(seed, 8, "binary", trees=3)
     text = booster.model_to_string().replace("Column_", "c")
-    contract = contract_of(5)
+    contract = contract_of(5, (4,))
     chance = np.random.default_rng(seed)
     rows = np.where(chance.random((3, 5)) < 0.2, np.nan, chance.normal(size=(3, 5)))
     raw = np.asarray(booster.predict(rows, raw_score=True))
@@ -39,7 +39,7 @@ def contents_of(seed: int, folder: Path) -> tuple[dict[str, bytes | Path], Contr
     (folder / "made.txt").write_text(text)
     return {
         "columns.json": msgspec.json.encode(contract),
-        "categories.json": b"{}",
+        "categories.json": msgspec.json.encode({"c4": [f"text {number}" for number in range(9)]}),
         "calibration.json": msgspec.json.encode(calibration),
         "golden.json": msgspec.json.encode(golden),
         "forest.npz": folder / "made.npz",
@@ -210,7 +210,7 @@ FOREIGN: list[tuple[str, dict[str, bytes], dict[str, object], str]] = [
         "categories",
         {"columns.json": msgspec.json.encode(contract_of(5, (1,)))},
         {"contract": contract_of(5, (1,)).fingerprint},
-        "expected categories of c1, got those of none",
+        "expected categories of c1, got those of c4",
     ),
     ("calibration", {"calibration.json": b'{"method":"sigmoid","slope":-1.0}'}, {}, "a slope above zero"),
     ("knots", {"calibration.json": b'{"method":"isotonic"}'}, {}, "knots for the isotonic method"),
