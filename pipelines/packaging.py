@@ -6,6 +6,7 @@ strangers, or reads the Redis that the workspace or the environment names.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import yaml
 from features.failures import Failure
 from features.offers import catalogue_file
 from features.workspace import FILES, Workspace
+from pipelines.publishing import serving_version
+from serving import compiled
+from serving.settings import WORKERS_VARIABLE, WORKSPACE_VARIABLE
 from training import bundle
 
 ROOT = Path(__file__).parents[1]
@@ -44,23 +48,25 @@ def build(workspace: Workspace, *, customers: bool = False) -> str:
         BuildFailed: nothing was published yet, or BentoML refused.
     """
     place, catalogue = bundle.current(workspace.bundles), catalogue_file(workspace)
-    if place is None or not catalogue.exists():
+    if place is None or serving_version(workspace) is None or not catalogue.exists():
         raise BuildFailed("expected a published model to pack, got none: run `opportune up`, or `opportune train` and `opportune publish`")
     with tempfile.TemporaryDirectory(prefix="opportune-build-") as scratch:
         stage = Path(scratch)
         for name in PACKAGES:
             shutil.copytree(ROOT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
         _stage_workspace(workspace, place, catalogue, stage / "workspace", customers)
+        compiled.pack(stage)
         recipe = {
             "service": "serving.service:Opportune",
             "labels": {"workspace": workspace.settings.name, "bundle": place.name},
-            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*"],
+            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*", f"{compiled.FOLDER}/**/*"],
             "python": {"packages": [f"{name}=={version(name)}" for name in NEEDED], "lock_packages": False},
         }
         (stage / "bentofile.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         done = subprocess.run(
             [sys.executable, "-m", "bentoml", "build", "--output", "tag", "."],
             cwd=stage,
+            env={name: value for name, value in os.environ.items() if name not in (WORKSPACE_VARIABLE, WORKERS_VARIABLE)},
             capture_output=True,
             text=True,
             check=False,

@@ -149,7 +149,9 @@ def materialize(workspace: Workspace) -> int:
         compared = definitions.compare_sample(store, workspace, moment, SAMPLED_CUSTOMERS)
     if compared.different:
         first = compared.different[0]
-        raise Mismatch(f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again")
+        raise Mismatch(
+            f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again"
+        )
     _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")
     return compared.customers
 

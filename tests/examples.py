@@ -12,7 +12,9 @@ from training.examples import Examples
 
 def contract_of(columns: int, categories: tuple[int, ...] = (), **more: Any) -> Contract:
     """Columns `c0`, `c1`, … of offers; some are categories. `more` goes into every column."""
-    return Contract(tuple(Column(f"c{at}", "offer", "category" if at in categories else "number", f"c{at}", **more) for at in range(columns)))
+    return Contract(
+        tuple(Column(f"c{at}", "offer", "category" if at in categories else "number", f"c{at}", **more) for at in range(columns))
+    )
 
 
 def made(sizes: list[int], labels: Any, values: Any = None, offers: Any = None, contract: Contract | None = None) -> Examples:

@@ -7,16 +7,22 @@ Exit status 0 when every raw score is equal to the bit; 3 with one line when one
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
 from features.failures import Failure
 
 SECONDS_MAX = 20.0
 MEMORY_BYTES_MAX = 4 << 30
+OUTPUT_BYTES_MAX = 16 << 20
+
+_SAID_BYTES_MAX, _LINE_CHARACTERS_MAX = 4_096, 300
 
 
 class CanaryFailed(Failure):
@@ -30,15 +36,21 @@ def rehearse(model: Path, golden: Path, seconds_max: float = SECONDS_MAX) -> Non
         CanaryFailed: it crashed, hung, or answered otherwise than recorded.
     """
     command = [sys.executable, "-m", "training.canary", str(model.resolve()), str(golden.resolve())]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds_max, cwd=Path(__file__).parents[1], check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CanaryFailed(f"expected the model to answer its golden requests within {seconds_max:g} s, got no answer") from error
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise CanaryFailed(
-            f"expected the model to answer its golden requests, got {_ended(done.returncode)}: {said[-1] if said else 'no word'}"
-        )
+    with tempfile.TemporaryFile() as said:
+        try:
+            done = subprocess.run(command, stdout=said, stderr=said, timeout=seconds_max, cwd=Path(__file__).parents[1], check=False)
+        except subprocess.TimeoutExpired as error:
+            raise CanaryFailed(f"expected the model to answer its golden requests within {seconds_max:g} s, got no answer") from error
+        if done.returncode != 0:
+            last = _last_line(said)
+            raise CanaryFailed(f"expected the model to answer its golden requests, got {_ended(done.returncode)}: {last}")
+
+
+def _last_line(said: IO[bytes]) -> str:
+    """What the canary said last; a damaged model is quoted in it, so it may be anything."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - _SAID_BYTES_MAX))
+    lines = "".join(c if c.isprintable() or c == "\n" else "?" for c in said.read().decode(errors="replace")).strip().split("\n")
+    return lines[-1][-_LINE_CHARACTERS_MAX:] or "no word"
 
 
 def _ended(status: int) -> str:
@@ -48,6 +60,7 @@ def _ended(status: int) -> str:
 def main(model: str, golden: str) -> int:
     """The subprocess."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer here, not something to look into
     import lightgbm as lgb
     import msgspec

@@ -35,7 +35,9 @@ def degraded(live: Live, customer: str = "436600000") -> bool:
 
 def personalised(live: Live, wanted: dict[str, Any]) -> bool:
     """Whether the customers get what they got when all was well."""
-    return not degraded(live) and all([offer["offer_id"] for offer in live.decide(customer)["offers"]] == offers for customer, offers in wanted.items())
+    return not degraded(live) and all(
+        [offer["offer_id"] for offer in live.decide(customer)["offers"]] == offers for customer, offers in wanted.items()
+    )
 
 
 def rankings(live: Live) -> dict[str, Any]:

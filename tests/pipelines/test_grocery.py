@@ -80,7 +80,9 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 def opportune(*arguments: str) -> str:
     """Run a verb and return what it prints."""
     environment = os.environ | {"COLUMNS": "160"}
-    done = subprocess.run([sys.executable, "-m", "pipelines.main", *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.main", *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -129,9 +131,13 @@ def test_only_coupons_of_own_running_campaigns_are_offered(started: Started) -> 
 
     customer = re.findall(r"--customer (\S+)", started.said)[0]
     _, answer = started.ask(json.dumps({"customer_id": customer, "placement": "checkout", "limit": 50}))
-    mailed = duckdb.execute(f"SELECT DISTINCT split_part(offer_id, '-', 1) FROM '{GROCERY}/data/decisions.parquet' WHERE customer_id = ?", [customer])
+    mailed = duckdb.execute(
+        f"SELECT DISTINCT split_part(offer_id, '-', 1) FROM '{GROCERY}/data/decisions.parquet' WHERE customer_id = ?", [customer]
+    )
     campaigns = {row[0] for row in mailed.fetchall()}
-    running = duckdb.execute(f"SELECT DISTINCT campaign_id FROM '{GROCERY}/data/offers.parquet' WHERE valid_until > TIMESTAMPTZ '2018-01-01'")
+    running = duckdb.execute(
+        f"SELECT DISTINCT campaign_id FROM '{GROCERY}/data/offers.parquet' WHERE valid_until > TIMESTAMPTZ '2018-01-01'"
+    )
     running_campaigns = {row[0] for row in running.fetchall()}
     offered = {offer["offer_id"].split("-")[0] for offer in answer["offers"]}
     assert offered

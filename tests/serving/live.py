@@ -42,7 +42,9 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def ask(port: int, method: str, path: str, body: Any = None, connection: http.client.HTTPConnection | None = None, **headers: str) -> Answer:
+def ask(
+    port: int, method: str, path: str, body: Any = None, connection: http.client.HTTPConnection | None = None, **headers: str
+) -> Answer:
     """One request; `body` is bytes as they are, or something to encode. A connection that is given is kept."""
     begun = time.perf_counter()
     made = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -69,20 +71,22 @@ class Live:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     command: tuple[str, ...] = ()
-    """Instead of `opportune serve`."""
+    """Instead of `opportune serve`; `{port}` stands for the port."""
     process: subprocess.Popen[str] | None = None
+    said: str = ""
+    """What it wrote, once it has ended."""
     _met: dict[int, psutil.Process] = field(default_factory=dict)
 
     def start(self) -> Live:
         """Start and wait until it is ready."""
         self.port = self.port or free_port()
         verb = ("serve", "-w", str(self.workspace), "--port", str(self.port), "--workers", str(self.workers))
-        command = self.command or (sys.executable, "-m", "pipelines.main", *verb)
+        command = [part.format(port=self.port) for part in self.command] or [sys.executable, "-m", "pipelines.main", *verb]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OPPORTUNE_")} | {DRAIN_VARIABLE: "0.2"} | self.environment
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, READY_SECONDS_MAX)
-            assert self.process.poll() is None, f"the server ended: {self.process.communicate()[0]}"
+            assert self.process.poll() is None, f"the server ended: {self.process.stdout.read() if self.process.stdout else ''}"
             wait_for(lambda: len(self.serving()) == self.workers, 20)
         except BaseException:
             self.stop()
@@ -119,14 +123,14 @@ class Live:
         lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
-    def stop(self) -> int:
+    def stop(self, number: int = signal.SIGTERM) -> int:
         """Ask it to end, see that it and all below it do; the exit status."""
         assert self.process is not None
         left = self.tree()
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         try:
-            self.process.communicate(timeout=30)
+            self.said += self.process.communicate(timeout=30)[0] or ""
             _, alive = psutil.wait_procs(left, 10)
             assert not alive, f"still run after the stop: {alive}"
         finally:

@@ -88,7 +88,9 @@ def test_a_stranger_gets_the_same_shape(live: Live) -> None:
     assert unknown["degraded"] == [] and len(unknown["offers"]) == 3
 
 
-@pytest.mark.parametrize("path", ["/", "/docs.json", "/static_content/index.css", "/healthz", "/assets/x", "/v1/decisions/", "/decide/submit"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs.json", "/static_content/index.css", "/healthz", "/assets/x", "/v1/decisions/", "/decide/submit"]
+)
 def test_pages_of_bentoml_are_not_there(live: Live, path: str) -> None:
     """What the route table does not name does not exist, as a problem document."""
     for method in ("GET", "POST"):
@@ -160,7 +162,16 @@ def test_metrics_count_both_workers(live: Live) -> None:
 def test_openapi_is_true(live: Live) -> None:
     """Every documented path answers, with a documented status, and the decision is documented as it is."""
     contract = live.ask("GET", "/openapi.json").json
-    assert set(contract["paths"]) == {"/v1/decisions", "/decide", "/decide_many", "/schema.json", "/livez", "/readyz", "/metrics", "/openapi.json"}
+    assert set(contract["paths"]) == {
+        "/v1/decisions",
+        "/decide",
+        "/decide_many",
+        "/schema.json",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    }
     bodies = {"/decide_many": {"requests": [decision()]}}
     for path, methods in contract["paths"].items():
         for method, operation in methods.items():
@@ -204,7 +215,9 @@ def test_customers_do_not_mix(live: Live, desk: Desk) -> None:
         while not queue.empty():
             customer = queue.get_nowait()
             body = json.dumps(decision(customer, limit=5)).encode()
-            head = f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = (
+                f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            )
             writer.write(head.encode() + body)
             told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             assert told.startswith("http/1.1 200"), told
@@ -240,9 +253,8 @@ def keyed(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         entries.append(entry_yaml(entry))
     file.write_text("".join(entries))
     file.chmod(0o600)
-    port = free_port()
-    command = (sys.executable, "-m", "pipelines.main", "serve", "-w", str(live.workspace), "--port", str(port), "--host", "0.0.0.0")
-    server = Live(live.workspace, environment={"OPPORTUNE_KEYS_FILE": str(file)}, port=port, command=command).start()
+    command = (sys.executable, "-m", "pipelines.main", "serve", "-w", str(live.workspace), "--port", "{port}", "--host", "0.0.0.0")
+    server = Live(live.workspace, environment={"OPPORTUNE_KEYS_FILE": str(file)}, command=command).start()
     yield server, keys
     server.stop()
 
@@ -358,7 +370,13 @@ def test_each_answer_is_of_one_bundle(changing: Live, desk: Desk) -> None:
         told = answer.json
         loaded = states[told["model"]["bundle"]]
         request = msgspec.convert(decision(told["customer_id"]), DecisionRequest)
-        again = decide(request, loaded, asyncio.run(state.row(told["customer_id"])), int(told["decision_id"].split("-")[0], 16), decision_id=told["decision_id"])
+        again = decide(
+            request,
+            loaded,
+            asyncio.run(state.row(told["customer_id"])),
+            int(told["decision_id"].split("-")[0], 16),
+            decision_id=told["decision_id"],
+        )
         assert json.loads(msgspec.json.encode(again)) == told
     state.close()
     assert len(seen) > 50

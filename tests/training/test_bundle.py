@@ -150,6 +150,10 @@ def swap(one: str, other: str) -> Callable[[Path], None]:
     return swapped
 
 
+def lacking(name: str) -> Callable[[Path], None]:
+    return lambda place: (place / name).unlink()
+
+
 def sparse(name: str) -> Callable[[Path], None]:
     """Two gigabytes of nothing that take no room on the disk."""
     return lambda place: os.truncate(place / name, 2 << 30)
@@ -164,7 +168,7 @@ def instead(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]
 
 
 DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
-    *((f"no {name}", (lambda name: lambda place: (place / name).unlink())(name), f"{name}") for name in (bundle.MANIFEST, *bundle.FILES)),
+    *((f"no {name}", lacking(name), name) for name in (bundle.MANIFEST, *bundle.FILES)),
     ("swapped", swap("columns.json", "categories.json"), "changed or damaged"),
     ("swapped back", swap("forest.npz", "model.txt"), "changed or damaged"),
     ("extra", lambda place: (place / "code.py").write_text("1"), "that its manifest does not name, got code.py"),
@@ -226,7 +230,9 @@ FOREIGN: list[tuple[str, dict[str, bytes], dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("files", "manifest", "reason"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN])
-def test_a_foreign_bundle_whose_digests_fit_is_refused(copy: Path, files: dict[str, bytes], manifest: dict[str, object], reason: str) -> None:
+def test_a_foreign_bundle_whose_digests_fit_is_refused(
+    copy: Path, files: dict[str, bytes], manifest: dict[str, object], reason: str
+) -> None:
     """Digests prove that nothing changed, not that it is ours: format, columns, calibration and answers are looked at too."""
     for name, content in files.items():
         (copy / name).write_bytes(content)

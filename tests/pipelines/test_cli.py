@@ -1,0 +1,348 @@
+"""The command `opportune` as a newcomer meets it: help, a first workspace, `up` twice, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from features.workspace import load
+from pipelines import steps
+from pipelines.main import app
+from serving.keys import parse_keys
+from tests.serving.live import ROOT, Live, wait_for
+from tests.stores import free_port
+
+COMMAND = typer.main.get_command(app)
+
+
+def verbs() -> list[tuple[str, ...]]:
+    """Every verb, with its group."""
+    found: list[tuple[str, ...]] = []
+    for name, command in COMMAND.commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found += [(name, inner) for inner in below] if below else [(name,)]
+    return found
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a script would call it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
+    command = [sys.executable, "-m", "pipelines.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=100)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a refusal consists of."""
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("opportune: ")]
+    assert len(lines) == 1 and done.stderr.splitlines()[-1] == lines[0], done.stderr
+    return lines[0]
+
+
+def test_there_are_verbs() -> None:
+    """The verbs of the documents exist."""
+    names = {verb[0] for verb in verbs()}
+    assert names >= {
+        "init",
+        "check",
+        "import",
+        "features",
+        "materialize",
+        "train",
+        "evaluate",
+        "publish",
+        "registry",
+        "up",
+        "serve",
+        "decide",
+        "build",
+        "key",
+    }
+
+
+@pytest.mark.parametrize("verb", verbs(), ids=" ".join)
+def test_every_verb_helps_with_an_example(verb: tuple[str, ...]) -> None:
+    """`--help` says what a verb does and shows an example that names the verb."""
+    shown = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    example = re.search(r"Example[^:]*: (.*)", shown.output)
+    assert example and f"opportune {' '.join(verb)}" in example[1], shown.output
+    assert CliRunner().invoke(app, [*verb, "-h"]).exit_code == 0
+
+
+def test_help_is_light() -> None:
+    """Asking for help imports none of the libraries that take long."""
+    code = (
+        "import sys; from typer.testing import CliRunner; from pipelines.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print(sorted({'mlflow', 'feast', 'lightgbm', 'bentoml', 'sklearn', 'pandas', 'matplotlib', 'numba'} & set(sys.modules)), len(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] "), done.stdout
+
+
+def test_init_writes_a_workspace_that_passes_check(tmp_path: Path) -> None:
+    """What `init` writes, `check` has nothing to say against; a second `init` there is refused."""
+    folder = tmp_path / "My shop!"
+    assert "opportune check" in run("init", str(folder)).stdout
+    checked = run("check", "-w", str(folder), "--json")
+    assert checked.returncode == 0, checked.stderr
+    facts = json.loads(checked.stdout)
+    assert facts["sources"] == 5 and facts["columns"] > 10
+    assert "no faults" in run("check", "-w", str(folder)).stdout
+    assert "an empty or new folder" in refused(run("init", str(folder)))
+
+
+def test_bad_workspace_has_a_line_for_each_fault(tmp_path: Path) -> None:
+    """Each fault of a workspace is one line with its file, and the status is 1."""
+    folder = tmp_path / "shop"
+    run("init", str(folder))
+    for name, before, after in (
+        ("features.yaml", "aggregate: days_since", "aggregate: days_sinse"),
+        ("model.yaml", "rounds_max: 300", "rounds_max: many"),
+        ("workspace.yaml", "time_zone: UTC", "time_zone: Mars"),
+    ):
+        text = (folder / name).read_text()
+        assert before in text
+        (folder / name).write_text(text.replace(before, after))
+    done = run("check", "-w", str(folder))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    for name in ("features.yaml", "model.yaml"):
+        assert sum(re.search(rf"\b{name}:\d+: at \$.*expected .*got ", line) is not None for line in lines) == 1, done.stderr
+    assert len(lines) == 2 + ("workspace.yaml" in done.stderr)
+    assert "opportune init" in refused(run("check", "-w", str(tmp_path / "nowhere")))
+
+
+def test_new_key() -> None:
+    """`key new` shows the key on standard output and an entry, which holds no more than its hash, beside it."""
+    done = run("key", "new", "shop-frontend", "--role", "decide")
+    assert done.returncode == 0
+    key = done.stdout.strip()
+    assert re.fullmatch(r"shop-frontend\.[\w-]{43}", key)
+    entry = done.stderr[done.stderr.index("- name") :]
+    assert parse_keys(entry, "entry")[0].name == "shop-frontend" and key not in done.stderr
+    assert "Traceback" not in run("key", "new", "shop", "--role", "owner").stderr
+    assert run("key", "new", "shop", "--role", "owner").returncode == 1
+    assert run("key", "new", "Not A Name", "--role", "decide").returncode == 1
+
+
+# What follows stands on one workspace that was brought up once --------------------------------------------------------------
+
+
+def up(folder: Path) -> Live:
+    return Live(folder, command=(sys.executable, "-m", "pipelines.main", "up", "-w", str(folder), "--port", "{port}"))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Live:
+    """The first `up` of a new workspace, ended by Ctrl-C."""
+    folder = tmp_path_factory.mktemp("cli") / "shop"
+    assert run("init", str(folder)).returncode == 0
+    live = up(folder)
+    begun = time.monotonic()
+    live.start()
+    print(f"first `up`: ready after {time.monotonic() - begun:.1f} s")
+    answer = live.ask("POST", "/v1/decisions", {"customer_id": "c0001", "placement": "home"})
+    assert answer.status == 200 and len(answer.json["offers"]) == 3
+    live.stop(signal.SIGINT)
+    return live
+
+
+@pytest.fixture(scope="module")
+def shop(first: Live) -> Path:
+    return first.workspace
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_first_up_does_everything(first: Live) -> None:
+    """The first `up` tells each step in order, then what to try next, and ends with status 0 at Ctrl-C."""
+    assert first.process is not None and first.process.returncode == 0, first.said
+    told = [
+        "imported",
+        "computed",
+        "filled the online store",
+        "trained version 1",
+        "published version 1",
+        "Serving shop on",
+        "curl -s",
+        "stopping",
+    ]
+    places = [first.said.find(text) for text in told]
+    assert -1 not in places and places == sorted(places), first.said
+    assert "Traceback" not in first.said
+    assert (first.workspace / ".opportune" / "steps.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_second_up_trains_nothing(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next `up` answers without any of the steps, from what was left; what it prints to try works."""
+    live, begun = up(shop), time.monotonic()
+    live.start()
+    with capsys.disabled():
+        rss = [psutil.Process(pid).memory_info().rss >> 20 for pid in live.serving()]
+        print(f"\n  second `up`: ready after {time.monotonic() - begun:.1f} s, a worker has {rss[0]} MiB")
+    try:
+        answer = live.ask("POST", "/v1/decisions", {"customer_id": "c0001", "placement": "home"})
+        assert answer.json["model"]["version"] == "1" and answer.json["degraded"] == []
+        wait_for(lambda: any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()), 20, "the background worker")
+    finally:
+        assert live.stop(signal.SIGINT) == 0
+    assert not re.search("imported|computed|filled|trained|published", live.said), live.said
+    curl = next(line.strip() for line in live.said.splitlines() if line.strip().startswith("curl"))
+    assert json.loads(curl.split("-d '")[1].rstrip("'"))["placement"] == "home"
+    hint = next(line.split() for line in live.said.splitlines() if "opportune decide" in line)
+    assert run(*hint[1:]).returncode == 0
+
+
+@pytest.mark.slow
+def test_up_runs_once_and_its_port_is_its_own(shop: Path, tmp_path: Path) -> None:
+    """A second `up` beside one that runs, and a taken port, are refused in one line that names the way out."""
+    live = up(shop).start()
+    try:
+        assert (
+            "another `opportune up` runs" in (line := refused(run("up", "-w", str(shop), "--port", str(free_port()))))
+            and "opportune serve" in line
+        )
+        assert "--port" in refused(run("serve", "-w", str(shop), "--port", str(live.port)))
+        beside = Live(shop).start()
+        assert beside.ask("POST", "/v1/decisions", {"customer_id": "c0001", "placement": "home"}).status == 200
+        beside.stop()
+    finally:
+        assert live.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_taken_port_is_seen_before_the_work(tmp_path: Path) -> None:
+    """A port that another process has is refused before anything is imported or trained."""
+    run("init", str(tmp_path / "shop"))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        line = refused(run("up", "-w", str(tmp_path / "shop"), "--port", str(other.getsockname()[1])))
+    assert "to be free" in line and "--port" in line
+    assert not (tmp_path / "shop" / ".opportune" / "lake").exists()
+    assert "of this machine" in refused(run("up", "-w", str(tmp_path / "shop"), "--host", "no.such.name.invalid"))
+
+
+@pytest.mark.slow
+def test_busy_workspace(shop: Path) -> None:
+    """While a step works on a workspace, the other steps say so in one line."""
+    with steps.alone(load(shop)):
+        for verb in (("import",), ("features",), ("materialize",), ("train",), ("publish",), ("up", "--port", str(free_port()))):
+            assert "another process works on" in refused(run(verb[0], "-w", str(shop), *verb[1:]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_nothing_outlives_a_killed_up(shop: Path) -> None:
+    """When `up` is killed without a chance to say so, its server, the server's workers and the background worker end by themselves."""
+    live = up(shop).start()
+    wait_for(lambda: any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()), 20, "the background worker")
+    left = live.tree()
+    assert len(left) >= 3 and live.process is not None
+    live.process.kill()
+    live.process.wait()
+    _, alive = psutil.wait_procs(left, 25)
+    try:
+        assert not alive, alive
+    finally:
+        live.stop()
+
+
+@pytest.mark.slow
+def test_decide_prints_a_decision(shop: Path) -> None:
+    """`decide` prints a table with the offers; with `--explain` the funnel and what the model saw."""
+    done = run("decide", "-w", str(shop), "--customer", "c0001", "--placement", "home", "--context", "channel=app", "--explain")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
+    assert re.search(r"^home for customer c0001: 3 of 13 offers considered$", text, re.M)
+    assert re.search(r"^rank +offer +headline +propensity +reasons", text, re.M)
+    assert len(re.findall(r"^[123] +offer-\d\d +\d+ % off \w+ +0\.\d{4}", text, re.M)) == 3
+    assert re.search(r"^catalogue +13$", text, re.M) and re.search(r"^placement +13$", text, re.M)
+    assert re.search(r"^channel +app$", text, re.M) and re.search(r"^bought_category_90d +[\d.·]+", text, re.M)
+    assert re.search(r"^Model shop-acceptance version 1, bundle [0-9a-f]{16}; good until ", text, re.M)
+    assert max(map(len, text.splitlines())) < 200
+
+
+@pytest.mark.slow
+def test_decide_tells_programs(shop: Path) -> None:
+    """`decide --json` prints the answer of the HTTP route; a stranger is answered too, and a wrong option is refused with the known ones."""
+    done = run("decide", "-w", str(shop), "--customer", "who-is-this", "--placement", "basket", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["customer_id"] == "who-is-this" and len(answer["offers"]) == 1 and "explanation" not in answer
+    for arguments, told in (
+        (("--placement", "nowhere"), "basket"),
+        (("--placement", "home", "--context", "mood=good"), "channel"),
+        (("--placement", "home", "--context", "channel=fax"), "web"),
+        (("--placement", "home", "--limit", "0"), "1<=x<=50"),
+    ):
+        done = run("decide", "-w", str(shop), "--customer", "c0001", *arguments)
+        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done
+
+
+@pytest.mark.slow
+def test_evaluate_compares(shop: Path) -> None:
+    """`evaluate --json` holds the model against the baselines on a described split; without it there are tables."""
+    done = run("evaluate", "-w", str(shop), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    wanted = {"mrr", "ndcg@10", "auc", "log_loss", "brier", "ece"}
+    assert wanted <= set(report["model"])
+    assert {"random", "popularity", "logistic_regression"} <= set(report["baselines"])
+    assert all(set(values) >= {"mrr", "ndcg@10", "auc"} for values in report["baselines"].values())
+    assert {"cut", "training", "test"} <= set(report["split"])
+    assert 0 < report["model"]["mrr"] <= 1 and report["split"]["test"]["decisions"] > 0
+    text = run("evaluate", "-w", str(shop)).stdout
+    assert re.search(r"^model +mrr +ndcg@10", text, re.M) and re.search(r"^popularity +0\.\d{4}", text, re.M)
+
+
+@pytest.mark.slow
+def test_publish_of_nothing(shop: Path, tmp_path: Path) -> None:
+    """A version or an alias that does not exist, and serving what was never published, are refused in one line."""
+    for version in ("99", "nobody"):
+        assert f"got `{version}`" in refused(run("publish", "-w", str(shop), "--version", version))
+    assert "got `99`" in refused(run("evaluate", "-w", str(shop), "--version", "99"))
+    run("init", str(tmp_path / "new"))
+    for verb in (("serve",), ("decide", "--customer", "c1", "--placement", "home")):
+        assert "opportune up" in refused(run(verb[0], "-w", str(tmp_path / "new"), *verb[1:]))
+
+
+@pytest.mark.slow
+def test_registry_is_mlflows(shop: Path) -> None:
+    """`registry` prints the address that MLflow's own tools take, and nothing else."""
+    done = run("registry", "-w", str(shop))
+    assert re.fullmatch(r"sqlite:////\S+/mlflow\.db\n", done.stdout)
+    assert Path(done.stdout.strip().removeprefix("sqlite:///")).exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_between_the_steps(tmp_path: Path) -> None:
+    """Ctrl-C while a step works ends the command with status 130 and one line; what is done stays done."""
+    run("init", str(tmp_path / "shop"))
+    command = [sys.executable, "-m", "pipelines.main", "up", "-w", str(tmp_path / "shop"), "--port", str(free_port())]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "imported" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, said
+    assert "stopped" in said.splitlines()[-1] and "Traceback" not in said, said
+    assert steps.is_imported(load(tmp_path / "shop"))

@@ -1,0 +1,124 @@
+"""`opportune build`: a bento that serves by BentoML's own command, from an empty folder, with nothing of ours around it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from features.vocabulary import DecisionRequest
+from features.workspace import load
+from serving import compiled
+from serving.decide import decide
+from serving.desk import Desk
+from tests.serving.live import ROOT, Live, decision, serving_copy
+
+pytestmark = pytest.mark.slow
+
+
+def build(folder: Path, home: Path, *options: str) -> tuple[str, Path]:
+    """What `opportune build` prints, and the folder of the bento."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.main", "build", "-w", str(folder), *options],
+        cwd=ROOT,
+        env=dict(os.environ) | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    tag = done.stdout.strip()
+    return tag, home / "bentos" / tag.replace(":", "/") / "src"
+
+
+@pytest.mark.timeout(240)
+def test_bento_serves_from_an_empty_folder(trained_workspace: Path, tmp_path: Path) -> None:
+    """The bento with its customers answers what this process decides, by its own code and files."""
+    folder = serving_copy(trained_workspace, tmp_path / "shop")
+    tag, place = build(folder, tmp_path / "home", "--with-customers")
+    assert tag.startswith("opportune:") and "\n" not in tag
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    live = Live(
+        empty,
+        command=(
+            "/usr/bin/env",
+            "-C",
+            str(empty),
+            sys.executable,
+            "-m",
+            "bentoml",
+            "serve",
+            tag,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "{port}",
+        ),
+        environment={"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True", "TZ": "UTC"},
+    ).start()
+    try:
+        desk = Desk(load(folder, sources=False))
+        desk.load()
+        assert desk.loaded is not None
+        for customer in ("436600000", "436600001", "who-is-this"):
+            told = live.decide(customer)
+            assert told["degraded"] == [] and told["model"]["bundle"] == desk.loaded.stamp.bundle
+            request = msgspec.convert(decision(customer), DecisionRequest)
+            moment = int(told["decision_id"].split("-")[0], 16)
+            expected = decide(request, desk.loaded, asyncio.run(desk.row(customer)), moment, decision_id=told["decision_id"])
+            assert told == json.loads(msgspec.json.encode(expected))
+        desk.close()
+        assert live.ask("GET", "/").status == 404
+        assert list((place / "serving" / "__pycache__").glob("*.nbi")), "the bento's own code was compiled, or brought along, and run"
+        assert not list(empty.iterdir())
+    finally:
+        live.stop()
+
+
+def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: Path) -> None:
+    """Without the option the package holds code, workspace and bundle, and no row of a customer."""
+    folder = serving_copy(trained_workspace, tmp_path / "shop")
+    _, place = build(folder, tmp_path / "home")
+    found = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
+    assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/layout.py"} <= found
+    assert any(name.startswith("workspace/made/bundles/") and name.endswith("forest.npz") for name in found)
+    assert not any("online" in Path(name).parts or name.endswith(".mdb") for name in found)
+    assert not any(name.startswith(("pipelines/", "tests/", "workspace/data/")) for name in found)
+
+
+def test_nothing_to_build(trained_workspace: Path, tmp_path: Path) -> None:
+    """A workspace without a published model is refused in one line."""
+    folder = serving_copy(trained_workspace, tmp_path / "shop")
+    (load(folder, sources=False).bundles / "current").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.main", "build", "-w", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if not line.startswith("build:")][0].startswith(
+        "opportune: expected a published model"
+    )
+
+
+def test_compiled_code_is_packed_and_unpacked(tmp_path: Path) -> None:
+    """What numba has compiled travels in a folder of its own, and what is there already is not replaced."""
+    cache = tmp_path / "from" / "serving" / "__pycache__"
+    cache.mkdir(parents=True)
+    for name in ("kernel.f-1.py311.nbi", "kernel.f-1.py311.1.nbc", "kernel.cpython-311.pyc"):
+        (cache / name).write_text(name)
+    assert compiled.pack(tmp_path / "to", tmp_path / "from") == 2
+    made = tmp_path / "to" / "serving" / "__pycache__"
+    made.mkdir(parents=True)
+    (made / "kernel.f-1.py311.nbi").write_text("newer")
+    compiled.unpack(tmp_path / "to")
+    assert {file.name: file.read_text() for file in made.iterdir()} == {
+        "kernel.f-1.py311.nbi": "newer",
+        "kernel.f-1.py311.1.nbc": "kernel.f-1.py311.1.nbc",
+    }
+    compiled.unpack(tmp_path / "nowhere")
