@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from benchmarks import closed, load
 from benchmarks.load import Kept
 from benchmarks.oracle import Oracle
 from benchmarks.probe import Probe
-from benchmarks.servers import Server
+from benchmarks.servers import NotReady, Server
 
 CHECKED_SECONDS_MAX = 2.0
 CHECKED_MAX = 60
@@ -60,6 +62,17 @@ class Session:
     values: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     checked: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def attempt(self, phase: Callable[[], None], *keys: str) -> None:
+        """Run a phase; when a server or a load fails, its bars have that for a reason, and the other phases go on."""
+        try:
+            phase()
+        except (NotReady, closed.LoadFailed, OSError, subprocess.SubprocessError) as failure:
+            reason = f"{type(failure).__name__}: {failure}"
+            print(f"  FAILED {reason}", flush=True)
+            self.failed.append(reason)
+            self.reasons |= dict.fromkeys(keys, reason[:300])
 
     def closed(self, rival: Rival, connections: int) -> closed.Result:
         """A closed loop, with a probe beside it whose answers are checked afterwards."""

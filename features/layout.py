@@ -6,12 +6,13 @@ drift apart. Values are float64: NaN is missing, categories are codes of the bun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from features import pairs
 from features.catalogue import Catalogue, category_text
 from features.columns import Column, Contract
 from features.online import OnlineRow, Plan, Words
@@ -27,7 +28,6 @@ _NUMBER, _CATEGORY, _AGE = 0, 1, 2
 # Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a store
 # hands out may be read-only memory; an array that may be written fits a read-only type too.
 _READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
-_KEYS = numba.types.Array(numba.uint32, 1, "C", readonly=True)
 _INDEX = numba.types.Array(numba.int32, 1, "C", readonly=True)
 _TABLE = numba.types.Array(numba.float64, 2, "C", readonly=True)
 _WRITE = numba.types.Array(numba.float64, 1, "C")
@@ -48,67 +48,6 @@ def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of
         elif kinds[at] == 2:
             value = (now - value) / 86400.0
         out[at] = value
-
-
-@numba.njit(numba.void(_KEYS, _READ, *[_INDEX] * 3, numba.boolean, numba.boolean, numba.float64, _WRITE), nogil=True, cache=True)
-def _match(keys, values, of_word, starts, members, minimum, summed, empty, out):  # type: ignore[no-untyped-def]
-    """Hand each key's value to the offers that have the key: in the order of keys, so that sums are the same everywhere."""
-    out[:] = empty
-    for k in range(keys.shape[0]):
-        value = values[k]
-        word = keys[k]
-        if np.isnan(value) or word >= of_word.shape[0]:
-            continue
-        number = of_word[word]
-        if number < 0:
-            continue
-        for m in range(starts[number], starts[number + 1]):
-            offer = members[m]
-            if np.isnan(out[offer]):
-                out[offer] = value
-            elif summed:
-                out[offer] += value
-            elif minimum == (value < out[offer]):
-                out[offer] = value
-
-
-@numba.njit(numba.void(_READ, numba.int64, numba.float64[:]), nogil=True, cache=True)
-def _relate(values, how, out):  # type: ignore[no-untyped-def]
-    """Compare values among the offers considered: share of the total, rank (1 is the largest, ties equal), ratio to the largest."""
-    n = values.shape[0]
-    total, largest = 0.0, -np.inf
-    for j in range(n):
-        if not np.isnan(values[j]):
-            total += values[j]
-            largest = max(largest, values[j])
-    if how == 1:
-        order = np.argsort(values)  # NaN last
-        present = n
-        while present > 0 and np.isnan(values[order[present - 1]]):
-            present -= 1
-        rank, at = 1, present - 1
-        while at >= 0:
-            first = at
-            while first > 0 and values[order[first - 1]] == values[order[at]]:
-                first -= 1
-            for j in range(first, at + 1):
-                out[order[j]] = rank
-            rank += at - first + 1
-            at = first - 1
-        for j in range(present, n):
-            out[order[j]] = np.nan
-        return
-    scale = total if how == 0 else largest
-    for j in range(n):
-        if np.isnan(values[j]):
-            out[j] = np.nan
-        elif scale == 0.0:
-            out[j] = 0.0
-        else:
-            out[j] = values[j] / scale
-
-
-_RELATIVE = {"share": 0, "rank": 1, "ratio": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +95,11 @@ class Layout:
             c.name: {t: float(i) for i, t in enumerate(categories[c.name])} for c in self.context if c.dtype == "category"
         }
         self._matched = {c.name: self._place(c) for c in (*contract.columns, *contract.auxiliary) if c.match}
-        self._scratch = np.empty(len(catalogue))
+        self._everybody = np.arange(len(catalogue), dtype=np.int32)
+        self._places = np.full(len(catalogue), -1, np.int32)
         self._offer_at = {column.name: at for at, column in enumerate(self.offer)}
         self._pair_at = {column.name: at for at, column in enumerate(self.pair)}
-        self._bases = self._base_columns()
-        self._moments = {c.name: self._offer_moments(c) for c in self.pair if c.source.startswith("offer.")}
+        self._plan_pairs()
 
     def _place(self, column: Column) -> _Matched:
         view, family, measure = column.source.split(".")
@@ -170,23 +109,51 @@ class Layout:
         names = next([m.name for m in f.measures] for f in plan.views[at].families if f.name == family)
         return _Matched(column, plan.families[f"{view}.{family}"], names.index(measure), at, everyone)
 
-    def _base_columns(self) -> list[Column]:
-        """Matched columns that must be computed for each decision: pair columns and what relative ones compare, each once.
+    def _plan_pairs(self) -> None:
+        """Lay down once what every decision needs: the base columns in groups, and what each pair column is made of.
 
-        What the model leaves out but a relative column compares is among the auxiliary columns.
+        Bases are pair columns, what relative ones compare, and moments of offers. Those of everyone and of offers are the same
+        until the row of everyone changes, so they are computed for all offers then; the others for each decision.
         """
-        bases: dict[str, Column] = {}
         known = {c.name: c for c in (*self.contract.columns, *self.contract.auxiliary)}
-        for column in self.pair:
-            if not column.match:
-                continue
-            base = known[column.relative_to] if column.relative else column
-            if base.name not in self._offer_at:
-                bases[base.name] = base
-        return list(bases.values())
+        bases = list(dict.fromkeys(column.relative_to or column.name for column in self.pair))
+        self._base_of = np.array([bases.index(column.relative_to or column.name) for column in self.pair], np.int32)
+        self._how = np.array([pairs.RELATIVE[column.relative] for column in self.pair], np.int32)
+        self._fixed = [(row, known[name]) for row, name in enumerate(bases) if name in self._offer_at or self._is_fixed(known[name])]
+        fixed = {row for row, _ in self._fixed}
+        # Offer columns of the contract are laid at the load, ages and limits included; the others change with the clock.
+        laid = [(row, column) for row, column in self._fixed if column.name not in self._offer_at]
+        self._aging = [(row, column) for row, column in laid if column.dtype == "age" or _limit(column) < np.inf]
+        self._fixed_rows = np.array([row for row, _ in self._fixed], np.int32)
+        self._fixed_values = np.empty((len(self._fixed), len(self.catalogue)))
+        self._fixed_for: OnlineRow | None = None
+        self._bases = len(bases)
+        self._groups = self._grouped([(row, known[name]) for row, name in enumerate(bases) if row not in fixed])
+        self._alone = {name: self._grouped([(0, place.column)])[0] for name, place in self._matched.items()}
 
-    def _offer_moments(self, column: Column) -> Floats:
-        return self.catalogue.numbers(column.source.removeprefix("offer."))
+    def _is_fixed(self, column: Column) -> bool:
+        return column.source.startswith("offer.") or (column.name in self._matched and self._matched[column.name].everyone)
+
+    def _grouped(self, wanted: list[tuple[int, Column]]) -> list[pairs.Group]:
+        together: dict[tuple[bool, int, str], list[tuple[int, Column]]] = {}
+        for row, column in wanted:
+            place = self._matched[column.name]
+            together.setdefault((place.everyone, place.family, column.match), []).append((row, column))
+        return [
+            pairs.Group(
+                everyone,
+                family,
+                self._matched[columns[0][1].name].view,
+                self.catalogue.keys(match),
+                np.array([self._matched[column.name].measure for _, column in columns], np.int32),
+                np.array([row for row, _ in columns], np.int32),
+                np.array([pairs.COMBINE[column.combine] for _, column in columns], np.int32),
+                np.array([column.dtype == "age" for _, column in columns], np.int32),
+                np.array([0.0 if column.empty == "zero" else np.nan for _, column in columns]),
+                np.array([_limit(column) for _, column in columns]),
+            )
+            for (everyone, family, match), columns in together.items()
+        ]
 
     def shared_values(self, row: OnlineRow, context: dict[str, ContextValue], now: float) -> Floats:
         """Customer and context columns, shape (customer + context,). The array is reused by the next call.
@@ -243,31 +210,38 @@ class Layout:
         return out
 
     def matched(self, name: str, row: OnlineRow, now: float) -> Floats:
-        """One matched column for every offer of the catalogue, shape (offers,). The array is reused by the next call."""
-        place = self._matched[name]
-        column, out = place.column, self._scratch
-        family = row.families[place.family]
-        if family is None or not now - row.event_times[place.view] <= _limit(column):
-            out[:] = np.nan
-            return out
-        index = self.catalogue.keys(column.match)
-        empty = 0.0 if column.empty == "zero" else np.nan
-        values = family.values[place.measure]
-        _match(
-            family.keys,
-            values,
-            index.of_word(self.words),
-            index.starts,
-            index.members,
-            column.combine == "min",
-            column.combine == "sum",
-            empty,
-            out,
-        )
-        if column.dtype == "age":
-            np.subtract(now, out, out=out)
-            out /= DAY_SECONDS
-        return out
+        """One matched column for every offer of the catalogue, shape (offers,)."""
+        return self._filled(self._alone[name], row, now)
+
+    def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
+        """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes on."""
+        for at, (_, column) in enumerate(self._fixed):
+            if column.name in self._offer_at:
+                self._fixed_values[at] = offers[:, self._offer_at[column.name]]
+            elif column.source.startswith("offer."):
+                self._fixed_values[at] = self.catalogue.numbers(column.source.removeprefix("offer."))
+            else:
+                group = self._alone[column.name]
+                raw = replace(group, ages=np.zeros_like(group.ages), limits=np.full_like(group.limits, np.inf))
+                self._fixed_values[at] = self._filled(raw, everyone, 0.0)
+        self._fixed_for = everyone
+
+    def _filled(self, group: pairs.Group, row: OnlineRow, now: float) -> Floats:
+        """The one column of a group, for every offer of the catalogue."""
+        out = np.empty((1, len(self.catalogue)))
+        age = now - float(row.event_times[group.view])
+        group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
+        found: Floats = out[0]
+        return found
+
+    def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: float, bases: Floats) -> None:
+        """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""
+        bases[self._fixed_rows] = self._fixed_values[:, chosen]
+        for row, column in self._aging:
+            if column.dtype == "age":
+                bases[row] = (now - bases[row]) / DAY_SECONDS
+            if column.match and not now - everyone.event_times[self._matched[column.name].view] <= _limit(column):
+                bases[row] = np.nan
 
     def pair_values(self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: float) -> Floats:
         """Pair columns of the offers considered, shape (chosen, pair columns).
@@ -276,19 +250,19 @@ class Layout:
             offers: what `offer_values` gave.
             chosen: positions in the catalogue of the offers considered, ascending: the order in which shares are summed.
         """
+        bases = np.empty((self._bases, len(chosen)))
+        if self._fixed:
+            if self._fixed_for is not everyone:
+                self._refresh_fixed(everyone, offers)
+            self._lay_fixed(everyone, chosen, now, bases)
+        if self._groups:
+            pairs.mark(chosen, self._places, True)
+            for group in self._groups:
+                age = now - float(row.event_times[group.view])
+                group.fill(row.families[group.family], age, group.index.of_word(self.words), self._places, now, bases)
+            pairs.mark(chosen, self._places, False)
         out = np.empty((len(chosen), len(self.pair)))
-        bases = {}
-        for base in self._bases:
-            bases[base.name] = self.matched(base.name, everyone if self._matched[base.name].everyone else row, now)[chosen]
-        for at, column in enumerate(self.offer):
-            bases[column.name] = offers[chosen, at]
-        for at, column in enumerate(self.pair):
-            if column.relative:
-                _relate(bases[column.relative_to], _RELATIVE[column.relative], out[:, at])
-            elif column.match:
-                out[:, at] = bases[column.name]
-            else:
-                out[:, at] = (now - self._moments[column.name][chosen]) / DAY_SECONDS
+        pairs.relate(bases, self._base_of, self._how, out)
         return out
 
     def is_everyone(self, name: str) -> bool:

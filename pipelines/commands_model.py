@@ -28,10 +28,10 @@ def train(
     json: AsJson = False,
 ) -> None:
     """Train on the recorded decisions, compare with the baselines, record in MLflow, and name the champion."""
-    from training.train import train as run
-
     found = load(workspace)
     with steps.alone(found), show.progress("train") as tell:
+        from training.train import train as run  # takes seconds: a busy workspace is told of before
+
         if not steps.is_computed(found):
             tell("features", None)
             steps.compute_features(found, now())
@@ -83,11 +83,11 @@ def print_report(report: dict[str, Any]) -> None:
 
 def publish(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
     """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
-    from pipelines.publishing import publish as run
-    from training import registry
-
     found = load(workspace)
     with steps.alone(found), show.progress("publish") as tell, steps.quiet():
+        from pipelines.publishing import publish as run
+        from training import registry
+
         number = _version(found, version)
         tell(f"version {number}", None)
         place = run(found, number)

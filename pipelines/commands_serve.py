@@ -13,7 +13,7 @@ from features.vocabulary import DecisionRequest
 from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.processes import Running, Stopped, address_of, only_one, require_free
+from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
@@ -125,6 +125,7 @@ def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> 
         _greet(running, shown)
         running.wait()
     except Stopped:
+        ignore_signals()
         show.err.print("stopping; the data stays for the next start", highlight=False)
     finally:
         running.stop()

@@ -17,7 +17,7 @@ from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
 from pipelines import commands_data, commands_model, commands_serve, show  # noqa: E402
-from pipelines.processes import Stopped  # noqa: E402
+from pipelines.processes import Stopped, ignore_signals  # noqa: E402
 from serving.keys import BadKeys  # noqa: E402
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(_refused(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except Stopped as stopped:
+        ignore_signals()
         show.err.print("stopped; what is done stays done")
         sys.exit(128 + stopped.number)
 

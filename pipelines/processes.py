@@ -46,6 +46,12 @@ class Stopped(BaseException):
         self.number = number
 
 
+def ignore_signals() -> None:
+    """From here on the end has begun and is bounded in time: another Ctrl-C must not interrupt it halfway."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class ServerFailed(Failure):
     """The server did not become ready, or ended."""
 

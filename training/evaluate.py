@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from features.workspace import Workspace
 from training import baselines, canary, metrics, parts
 from training.bundle import BadBundle
 from training.examples import Examples, Split, examples_of, split_of
-from training.fit import threads
+from training.fit import load, threads
 
 Floats = NDArray[np.float64]
 
@@ -107,7 +106,7 @@ def evaluate(
             canary.rehearse(found.model, found.folder / "golden.json")
         except canary.CanaryFailed as error:
             raise BadBundle(str(error)) from error
-        booster = lgb.Booster(model_file=str(found.model))
+        booster = load(found.model)
     # The model knows categories by the codes of its own dictionary, whatever texts have come since.
     examples = examples_of(workspace, now, lambda part: progress("lay out examples", part), found.categories)
     split = split_of(workspace, examples, now)

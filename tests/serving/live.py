@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,9 +73,9 @@ class Live:
     port: int = 0
     command: tuple[str, ...] = ()
     """Instead of `opportune serve`; `{port}` stands for the port."""
-    process: subprocess.Popen[str] | None = None
-    said: str = ""
-    """What it wrote, once it has ended."""
+    process: subprocess.Popen[bytes] | None = None
+    _output: Path | None = None
+    _said: str = ""
     _met: dict[int, psutil.Process] = field(default_factory=dict)
 
     def start(self) -> Live:
@@ -83,15 +84,24 @@ class Live:
         verb = ("serve", "-w", str(self.workspace), "--port", str(self.port), "--workers", str(self.workers))
         command = [part.format(port=self.port) for part in self.command] or [sys.executable, "-m", "pipelines.main", *verb]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OPPORTUNE_")} | {DRAIN_VARIABLE: "0.2"} | self.environment
-        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with tempfile.NamedTemporaryFile(delete=False) as output:  # not a pipe: nobody reads while it runs
+            self._output = Path(output.name)
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, READY_SECONDS_MAX)
-            assert self.process.poll() is None, f"the server ended: {self.process.stdout.read() if self.process.stdout else ''}"
+            assert self.process.poll() is None, f"the server ended: {self.said}"
             wait_for(lambda: len(self.serving()) == self.workers, 20)
         except BaseException:
             self.stop()
             raise
         return self
+
+    @property
+    def said(self) -> str:
+        """What it wrote so far."""
+        if self._output is not None and self._output.exists():
+            self._said = self._output.read_text(errors="replace")
+        return self._said
 
     def tree(self) -> list[psutil.Process]:
         """All processes below ours, remembered for `stop`."""
@@ -130,7 +140,7 @@ class Live:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            self.said += self.process.communicate(timeout=30)[0] or ""
+            self.process.wait(30)
             _, alive = psutil.wait_procs(left, 10)
             assert not alive, f"still run after the stop: {alive}"
         finally:
@@ -140,6 +150,9 @@ class Live:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+            _ = self.said  # kept before its file goes
+            if self._output is not None:
+                self._output.unlink(missing_ok=True)
         return self.process.returncode
 
 

@@ -101,7 +101,7 @@ def test_nothing_to_build(trained_workspace: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "pipelines.main", "build", "-w", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if not line.startswith("build:")][0].startswith(
+    assert next(line for line in done.stderr.splitlines() if not line.startswith("build:")).startswith(
         "opportune: expected a published model"
     )
 

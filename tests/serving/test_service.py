@@ -55,9 +55,14 @@ def desk(live: Live) -> Iterator[Desk]:
 def expected(desk: Desk, answer: dict[str, Any], **fields: Any) -> Decision:
     """What this process decides at the moment that the answer's id tells."""
     request = msgspec.convert(decision(answer["customer_id"], **fields), DecisionRequest)
-    row = asyncio.run(desk.row(request.customer_id))
     assert desk.loaded is not None
-    return decide(request, desk.loaded, row, int(answer["decision_id"].split("-")[0], 16), decision_id=answer["decision_id"])
+    return decide(
+        request,
+        desk.loaded,
+        desk.engine.read_now(request.customer_id),
+        int(answer["decision_id"].split("-")[0], 16),
+        decision_id=answer["decision_id"],
+    )
 
 
 def problem(answer: Answer) -> tuple[int, str]:

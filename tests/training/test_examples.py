@@ -372,7 +372,7 @@ def test_no_training_row_moves_when_the_future_is_planted(tmp_path: Path) -> Non
         if column.dtype == "category":
             used = np.unique(early.values[~np.isnan(early.values[:, at]), at]).astype(int)
             assert [early.categories[column.name][code] for code in used] == [later.categories[column.name][code] for code in used]
-    assert "new-tariff" in after.categories["tariff"]
+    assert "A-new" in after.categories["tariff"]
 
 
 def _made(folder: Path, now: int) -> Examples:
@@ -386,13 +386,18 @@ def _made(folder: Path, now: int) -> Examples:
 
 def _plant(folder: Path, moment: datetime) -> int:
     """More rows of every kind, the first exactly at the moment (of attributes: a microsecond later, for those count at theirs)."""
-    planted = 0
+    planted, at_it = 0, []
+    made = pa.parquet.read_table(folder / "data" / "decisions.parquet").to_pylist()
     for name, column in (("calls", "time"), ("outcomes", "time"), ("decisions", "time"), ("customers", "since")):
         file = folder / "data" / f"{name}.parquet"
         table = pa.parquet.read_table(file)
         rows = table.to_pylist()[:150]
+        if name == "calls":  # of the very customers who have a decision at the very moment
+            at_it = [row["customer_id"] for row in made if row["time"] == moment]
+            assert at_it
+            rows = [rows[0] | {"customer_id": one} for one in at_it] + rows
         for number, row in enumerate(rows):
-            row[column] = moment + (number + (name in ("customers", "decisions"))) * timedelta(minutes=7)
+            row[column] = moment + number * timedelta(minutes=7) if name != "calls" or number >= len(at_it) else moment
             if name == "outcomes":
                 row["decision_id"] = None
             if name == "decisions":
@@ -400,7 +405,7 @@ def _plant(folder: Path, moment: datetime) -> int:
                 row["time"] = moment + TICK + timedelta(hours=sum(row["decision_id"].encode()) % 48)
             if name == "customers":
                 row[column] = moment + TICK
-                row["tariff"] = "new-tariff"
+                row["tariff"] = "A-new"
         pa.parquet.write_table(pa.concat_tables([table, pa.Table.from_pylist(rows, table.schema)]), file)
         planted += len(rows)
     return planted

@@ -172,7 +172,7 @@ def test_golden_requests_are_decisions_of_the_test_and_a_stranger(workspace: Wor
 
 @pytest.mark.slow
 def test_training_again_gives_the_same_model_and_gates_decide_who_serves(workspace: Workspace, tmp_path: Path) -> None:
-    """Same data and seed: the same model, byte by byte. A gate that is not passed, or `promote=False`, leaves the champion."""
+    """The same data and seed give the same model byte by byte, and a gate that is not passed, or `promote=False`, leaves the champion."""
     copy = load(copy_of(workspace.folder, tmp_path / "copy"))
     again = trained_again(copy, promote=False)
     assert (again.version, again.promoted) == ("2", False)
