@@ -115,7 +115,7 @@ def _case(random: np.random.Generator, shared: int, rounds: int) -> tuple[Callab
     """A forest of so many trees on so many customer columns and 5 offer columns; what times the kernel and the Booster on it."""
     x = random.normal(size=(8_000, shared + OFFER_COLUMNS))
     y = (random.random(len(x)) < 1 / (1 + np.exp(-x @ random.normal(size=shared + OFFER_COLUMNS) * 0.4))).astype(float)
-    parameters = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 2, "seed": SEED, "learning_rate": 0.02}
+    parameters = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 1, "seed": SEED, "learning_rate": 0.02}
     booster = lgb.train(parameters, lgb.Dataset(x, y), rounds)
     kernel = Kernel(compile_forest(booster.model_to_string()), range(shared), range(shared, shared + OFFER_COLUMNS))
     rows = np.hstack([np.tile(x[0, :shared], (ROWS_OF_GROWTH, 1)), x[:ROWS_OF_GROWTH, shared:]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.buckets import fnv1a
 from features.formats import ContextColumn, Placement
+from features.journal_lines import Line, line_of
 from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, Decision, DecisionRequest, RankedOffer
@@ -27,7 +29,7 @@ FEATURES_UNAVAILABLE = "features_unavailable"
 DEGRADED = (FEATURES_UNAVAILABLE,)
 """Every reason for which an answer may be less than it could be."""
 
-STAGES = ("read", "eligible", "score", "rank")
+STAGES = ("read", "eligible", "score", "rank", "record")
 """Timed parts of a decision, in order; `read` is timed by the caller."""
 
 EXPLAINED_OFFERS_MAX = 20
@@ -103,6 +105,7 @@ def decide(
     now: int,
     stages: list[int] | None = None,
     decision_id: str | None = None,
+    record: Callable[[Line], object] | None = None,
 ) -> Decision:
     """Answer one request.
 
@@ -119,7 +122,8 @@ def decide(
     degraded = () if row is not None else (FEATURES_UNAVAILABLE,)
     customer, seconds = row if row is not None else unknown_row(loaded), now / MICROSECONDS
     funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
-    chosen = np.flatnonzero(eligible(request, loaded, customer, now, funnel)).astype(np.int32)
+    allowed = eligible(request, loaded, customer, now, funnel)
+    chosen = np.flatnonzero(allowed).astype(np.int32)
     eligible_at = perf_counter_ns()
     shared = loaded.layout.shared_values(customer, request.context | {OFFERS_CONSIDERED: len(chosen)}, seconds)
     pairs = loaded.layout.pair_values(customer, loaded.everyone, loaded.offer_values, chosen, seconds)
@@ -127,7 +131,7 @@ def decide(
     loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)
     scored_at = perf_counter_ns()
     best = top(raw, loaded.draws[chosen], request.customer_id, request.limit or placement.limit)
-    propensities = loaded.calibrate(raw[best])
+    shown, propensities = chosen[best], loaded.calibrate(raw[best])
     reasons = _reasons(loaded, customer, chosen, best, pairs, seconds)
     channel = _channel(loaded, request)
     offers = [
@@ -149,12 +153,18 @@ def decide(
         model=loaded.stamp,
         degraded=degraded,
         considered=len(chosen),
-        expires_at=rfc3339(_expiry(loaded, chosen[best], now)),
+        expires_at=rfc3339(_expiry(loaded, shown, now)),
         explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw, best),
     )
+    ranked_at = perf_counter_ns()
+    if record is not None:
+        line = line_of(
+            request, decision, now, loaded.versions, allowed, chosen, best, shown, propensities, raw, shared, pairs, loaded.offer_values
+        )
+        record(line)
     if stages is not None:
         done = perf_counter_ns()
-        stages += [eligible_at - begin, scored_at - eligible_at, done - scored_at]
+        stages += [eligible_at - begin, scored_at - eligible_at, ranked_at - scored_at, done - ranked_at]
     return decision
 
 

@@ -65,6 +65,8 @@ class Desk:
         self.refusal: str | None = NOTHING_PUBLISHED
         self.on_load: Callable[[Loaded], None] = lambda _: None
         self.on_refusal: Callable[[], None] = lambda: None
+        self.on_build: Callable[[Loaded], object] = lambda _: None
+        """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self._stamp: _Stamp | None = None
         self._everyone_plan = Plan.of(workspace.views, "everyone")
         self._everyone_read, self._away = -EVERYONE_SECONDS, ""
@@ -148,7 +150,9 @@ class Desk:
     def _build(self, place: Path) -> Loaded:
         found = bundle.read(place)
         offers = read_catalogue(catalogue_file(self.workspace))
-        return Loaded(self.workspace, found, offers, self._everyone, self.engine.words, self.clock() / MICROSECONDS)
+        made = Loaded(self.workspace, found, offers, self._everyone, self.engine.words, self.clock() / MICROSECONDS)
+        self.on_build(made)
+        return made
 
     def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes

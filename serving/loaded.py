@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.buckets import fnv1a
 from features.catalogue import Catalogue, category_text
+from features.journal_lines import Lineup, Versions
 from features.layout import Layout
 from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow, Plan, Words
@@ -83,6 +84,8 @@ class Loaded:
         self.offer_values = self.layout.offer_values(everyone, now)
         self.table: OfferTable = self.kernel.prepare(self.offer_values)
         self.stamp = ModelStamp(bundle.manifest.name, bundle.manifest.version, bundle.id)
+        self.lineup = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
+        self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.lineup.digest)
         self.requirements = [
             Requirement(name, rule.pair, rule.at_least, rule.unknown == "eligible") for name, rule in workspace.policies.eligibility.items()
         ]

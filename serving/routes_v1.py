@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from features.journal_lines import Line
 from features.vocabulary import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.workspace import Workspace
 from serving import problems
 from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, check_request, decide
 from serving.desk import Desk
+from serving.journal import Journal
 from serving.keys import Role
 from serving.loaded import Loaded
 from serving.metrics import Metrics
@@ -22,6 +24,8 @@ from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp,
 from serving.strict_json import StrictDecoder
 
 MANY_REQUESTS_MAX = 500
+
+RECORDED, FAILED = RESULTS = ("recorded", "failed")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,8 +39,8 @@ class DecisionRequests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Decisions:
     """Handlers of decisions for one worker."""
 
-    def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
+        self.desk, self.journal = desk, journal
         self._workspace = workspace
         names = frozenset(workspace.features.context) - {OFFERS_CONSIDERED}
         self._decode = StrictDecoder(DecisionRequest, {"context": names})
@@ -44,6 +48,7 @@ class Decisions:
         self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions.", placement=workspace.offers.placements)
         self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
         self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
+        self._lines = metrics.counter("opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS)
         refused = metrics.counter("opportune_bundles_refused_total", "Times that a worker refused what was published.")
         metrics.info("opportune_bundle_info", "The bundle that serves.", "name", "version", "bundle")
         desk.on_load = lambda loaded: metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle)
@@ -69,7 +74,7 @@ class Decisions:
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         try:
-            decision = decide(request, loaded, row, self.desk.clock(), stages)
+            decision = decide(request, loaded, row, self.desk.clock(), stages, record=None if self.journal is None else self._record)
         except (UnknownPlacement, BadContext) as error:
             raise self._invalid(error) from error
         self._decisions.add(request.placement)
@@ -77,6 +82,10 @@ class Decisions:
         for reason in decision.degraded:
             self._degraded.add(reason)
         return decision
+
+    def _record(self, line: Line) -> None:
+        assert self.journal is not None
+        self._lines.add(RECORDED if self.journal.append(line) else FAILED)
 
     def _invalid(self, error: UnknownPlacement | BadContext, at: str = "") -> problems.Problem:
         if isinstance(error, BadContext):

@@ -9,6 +9,7 @@ import sys
 from features.workspace import load
 from serving import leash
 from serving.desk import Desk
+from serving.journal import Journal
 from serving.keys import Keys
 from serving.lane import Lane
 from serving.metrics import Metrics, memory_directory
@@ -27,7 +28,9 @@ class Worker:
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
         self.desk = Desk(self.workspace)
-        self.decisions = Decisions(self.desk, self.workspace, self.metrics)
+        self.journal = Journal.open(self.workspace.data / "journal")
+        self.desk.on_build = lambda made: self.journal.keep(made.lineup)
+        self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
@@ -52,6 +55,7 @@ class Worker:
             finally:
                 watching.cancel()
                 self.desk.close()
+                self.journal.close()
 
         return app
 
