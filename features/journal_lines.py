@@ -134,7 +134,7 @@ def line_of(
     versions: Versions,
     eligible: NDArray[np.bool_],
     chosen: Integers,
-    best: list[int],
+    best: Integers,
     shown: Integers,
     propensities: Floats,
     raw: Floats,

@@ -250,6 +250,8 @@ class Layout:
             offers: what `offer_values` gave.
             chosen: positions in the catalogue of the offers considered, ascending: the order in which shares are summed.
         """
+        if not self.pair:
+            return np.empty((len(chosen), 0))
         bases = np.empty((self._bases, len(chosen)))
         if self._fixed:
             if self._fixed_for is not everyone:

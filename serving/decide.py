@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import Any
 
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from features.buckets import fnv1a
 from features.formats import ContextColumn, Placement
 from features.journal_lines import Line, line_of
-from features.moments import MICROSECONDS, duration_seconds, rfc3339
+from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, Decision, DecisionRequest, RankedOffer
 from features.workspace import Workspace
+from serving import ranking
 from serving.loaded import ANY_CHANNEL, Loaded
 
 FEATURES_UNAVAILABLE = "features_unavailable"
@@ -122,28 +124,28 @@ def decide(
     degraded = () if row is not None else (FEATURES_UNAVAILABLE,)
     customer, seconds = row if row is not None else unknown_row(loaded), now / MICROSECONDS
     funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
-    allowed = eligible(request, loaded, customer, now, funnel)
-    chosen = np.flatnonzero(allowed).astype(np.int32)
+    allowed, chosen = _considered(request, loaded, customer, now, funnel)
     eligible_at = perf_counter_ns()
     shared = loaded.layout.shared_values(customer, request.context | {OFFERS_CONSIDERED: len(chosen)}, seconds)
     pairs = loaded.layout.pair_values(customer, loaded.everyone, loaded.offer_values, chosen, seconds)
     raw = np.empty(len(chosen))
     loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)
     scored_at = perf_counter_ns()
-    best = top(raw, loaded.draws[chosen], request.customer_id, request.limit or placement.limit)
+    best = ranking.best(raw, loaded.draws, chosen, fnv1a(request.customer_id), request.limit or placement.limit)
     shown, propensities = chosen[best], loaded.calibrate(raw[best])
-    reasons = _reasons(loaded, customer, chosen, best, pairs, seconds)
+    offers_shown = shown.tolist()
+    reasons = _reasons(loaded, customer, chosen, best, pairs, seconds) if loaded.reasons else [()] * len(best)
     channel = _channel(loaded, request)
     offers = [
         RankedOffer(
             rank=place + 1,
-            offer_id=loaded.catalogue.offers[chosen[at]].offer_id,
-            score=float(propensity),
-            propensity=float(propensity),
-            treatment=loaded.treatment(int(chosen[at]), channel),
+            offer_id=loaded.catalogue.offers[offer].offer_id,
+            score=propensity,
+            propensity=propensity,
+            treatment=loaded.treatment(offer, channel),
             reasons=reasons[place],
         )
-        for place, (at, propensity) in enumerate(zip(best, propensities, strict=True))
+        for place, (offer, propensity) in enumerate(zip(offers_shown, propensities.tolist(), strict=True))
     ]
     decision = Decision(
         decision_id=decision_id or f"{now:x}-{_worker}-{next(_count):x}",
@@ -153,7 +155,7 @@ def decide(
         model=loaded.stamp,
         degraded=degraded,
         considered=len(chosen),
-        expires_at=rfc3339(_expiry(loaded, shown, now)),
+        expires_at=_expiry(loaded, offers_shown, now),
         explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw, best),
     )
     ranked_at = perf_counter_ns()
@@ -168,15 +170,26 @@ def decide(
     return decision
 
 
+def _considered(
+    request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, funnel: list[tuple[str, NDArray[np.bool_]]] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    """Which offers may be offered, as truths and as positions; without rules and wishes it is what holds for everybody."""
+    if funnel is None and not loaded.requirements and not request.exclude:
+        standing = loaded.standing(request.placement, now)
+        return standing.mask, standing.positions
+    allowed = eligible(request, loaded, row, now, funnel)
+    return allowed, np.flatnonzero(allowed).astype(np.int32)
+
+
 def eligible(
     request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, funnel: list[tuple[str, NDArray[np.bool_]]] | None = None
 ) -> NDArray[np.bool_]:
     """Which offers may be offered, one truth a catalogue entry; `funnel` takes what each step left over."""
     catalogue = loaded.catalogue
-    mask = (catalogue.valid_from <= now) & (now < catalogue.valid_until)
-    _note(funnel, "valid", mask)
-    mask &= loaded.placements[request.placement]
-    _note(funnel, "placement", mask)
+    standing = loaded.standing(request.placement, now)
+    _note(funnel, "valid", standing.valid)
+    _note(funnel, "placement", standing.mask)
+    mask = standing.mask.copy()
     for offer_id in request.exclude:
         at = catalogue.index.get(offer_id)
         if at is not None:
@@ -198,39 +211,10 @@ def _note(funnel: list[tuple[str, NDArray[np.bool_]]] | None, step: str, mask: N
         funnel.append((step, mask.copy()))
 
 
-def top(raw: NDArray[np.float64], draws: NDArray[np.uint64], customer_id: str, limit: int) -> list[int]:
-    """Positions of the best scores, best first; equal scores in an order drawn by a hash of customer and offer.
-
-    Args:
-        draws: `Loaded.draws` of the same offers.
-    """
-    count = min(limit, len(raw))
-    if count == 0:
-        return []
-    least = np.partition(raw, len(raw) - count)[len(raw) - count]
-    candidates = np.flatnonzero(raw >= least)
-    scores = raw[candidates]
-    if len(candidates) == count and len(set(scores.tolist())) == count:
-        order = np.argsort(-scores)
-    else:
-        drawn = mix(draws[candidates] ^ np.uint64(fnv1a(customer_id)))
-        order = np.lexsort((drawn, -scores))[:count]
-    return [int(at) for at in candidates[order]]
-
-
-def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread each number over all 64 bits (the finalizer of splitmix64, Steele et al. 2014): one to one, so no new ties."""
-    mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
 def _reasons(
-    loaded: Loaded, row: OnlineRow, chosen: NDArray[np.int32], best: list[int], pairs: NDArray[np.float64], seconds: float
+    loaded: Loaded, row: OnlineRow, chosen: NDArray[np.int32], best: NDArray[np.int32], pairs: NDArray[np.float64], seconds: float
 ) -> list[tuple[str, ...]]:
     """Reason codes of the offers shown: those whose column is above zero."""
-    if not best:
-        return []
     codes: list[list[str]] = [[] for _ in best]
     for name, code in loaded.reasons:
         values = loaded.layout.column(name, row, loaded.everyone, loaded.offer_values, pairs, chosen, seconds)
@@ -249,10 +233,20 @@ def _channel(loaded: Loaded, request: DecisionRequest) -> str:
     return ANY_CHANNEL if given is None else str(given)
 
 
-def _expiry(loaded: Loaded, shown: NDArray[np.int32], now: int) -> int:
-    """An answer is good for the time the workspace says, and never beyond an offer that it shows."""
-    end = now + duration_seconds(loaded.workspace.settings.serving.answer_valid) * MICROSECONDS
-    return min(end, int(loaded.catalogue.valid_until[shown].min())) if len(shown) else end
+def _expiry(loaded: Loaded, shown: list[int], now: int) -> str:
+    """An answer is good for the time the workspace says, and never beyond an offer that it shows; whole seconds."""
+    end = now + loaded.answer_microseconds
+    for offer in shown:
+        until = loaded.catalogue.offers[offer].valid_until
+        if until is not None and until < end:
+            end = until
+    return _second(end // MICROSECONDS)
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """RFC 3339 of a whole second: answers of the same second share it."""
+    return rfc3339(seconds * MICROSECONDS)
 
 
 def explanation(
@@ -262,14 +256,14 @@ def explanation(
     pairs: NDArray[np.float64],
     chosen: NDArray[np.int32],
     raw: NDArray[np.float64],
-    best: list[int],
+    best: NDArray[np.int32],
 ) -> dict[str, Any]:
     """How many offers each step left, and the columns as the model saw them: of those shown, then of the next best.
 
     For people who may see a customer's data.
     """
     layout = loaded.layout
-    order = list(dict.fromkeys([*best, *np.argsort(-raw, kind="stable").tolist()]))[: max(len(best), EXPLAINED_OFFERS_MAX)]
+    order = list(dict.fromkeys([*best.tolist(), *np.argsort(-raw, kind="stable").tolist()]))[: max(len(best), EXPLAINED_OFFERS_MAX)]
 
     def named(columns: list[Any], values: NDArray[np.float64]) -> dict[str, float | str | None]:
         return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.buckets import fnv1a
-from features.catalogue import Catalogue, category_text
+from features.catalogue import UNBOUNDED, Catalogue, category_text
 from features.journal_lines import Lineup, Versions
 from features.layout import Layout
-from features.moments import MICROSECONDS, rfc3339
+from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow, Plan, Words
 from features.vocabulary import ModelStamp, Offer
 from features.workspace import Workspace
@@ -37,6 +37,22 @@ class Requirement:
     column: str
     at_least: float
     unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds for every customer at one placement until `until` (microseconds since 1970, exclusive).
+
+    Attributes:
+        valid: offers within their validity, one truth a catalogue entry.
+        mask: of those, the ones that the placement may show; `positions` are theirs, ascending.
+    """
+
+    since: int
+    until: int
+    valid: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
+    positions: NDArray[np.int32]
 
 
 class Calibrator:
@@ -90,6 +106,8 @@ class Loaded:
             Requirement(name, rule.pair, rule.at_least, rule.unknown == "eligible") for name, rule in workspace.policies.eligibility.items()
         ]
         self.placements = {name: _places(offers, name) for name in workspace.offers.placements}
+        self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
+        self._standing: dict[str, Standing] = {}
         self._treatments = [_treatments(offer, workspace) for offer in offers]
         self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
         """One number an offer, of its id alone: with the customer's it orders equal scores."""
@@ -108,6 +126,20 @@ class Loaded:
         of_offer = self._treatments[offer]
         found = of_offer.get(channel)
         return found if found is not None else of_offer.get(ANY_CHANNEL, {})
+
+    def standing(self, placement: str, now: int) -> Standing:
+        """Validity and placement of all offers, kept until the next offer begins or ends."""
+        known = self._standing.get(placement)
+        if known is not None and known.since <= now < known.until:
+            return known
+        begins, ends = self.catalogue.valid_from, self.catalogue.valid_until
+        moments = np.concatenate([begins, ends])
+        later, earlier = moments[moments > now], moments[moments <= now]
+        since, until = int(earlier.max(initial=-UNBOUNDED)), int(later.min(initial=UNBOUNDED))
+        valid = (begins <= now) & (now < ends)
+        mask = valid & self.placements[placement]
+        made = self._standing[placement] = Standing(since, until, valid, mask, np.flatnonzero(mask).astype(np.int32))
+        return made
 
     def _replay(self, number: int, case: Golden) -> None:
         offers = np.array([numbers(row) for row in case.offers]).reshape(len(case.offers), -1)

@@ -13,11 +13,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from features.buckets import fnv1a
 from features.formats import ContextColumn, Eligibility, PoliciesFile
 from features.moments import MICROSECONDS, now, rfc3339
 from features.online import OnlineRow
 from features.vocabulary import Decision, DecisionRequest, Offer, Treatment
 from features.workspace import Workspace, load
+from serving import ranking
 from serving.decide import (
     EXPLAINED_OFFERS_MAX,
     FEATURES_UNAVAILABLE,
@@ -26,8 +28,6 @@ from serving.decide import (
     check_context,
     decide,
     eligible,
-    mix,
-    top,
     unknown_row,
 )
 from serving.desk import Desk
@@ -36,6 +36,17 @@ from training import bundle
 from training.bundle import BadBundle
 
 HOUR = 3_600 * MICROSECONDS
+
+
+def top(raw: Any, draws: Any, customer: str, limit: int) -> list[int]:
+    """The best of offers that are all considered."""
+    found: list[int] = ranking.best(raw, draws, np.arange(len(raw), dtype=np.int32), fnv1a(customer), limit).tolist()
+    return found
+
+
+def second(moment: int) -> str:
+    """The whole second that a moment lies in, as an answer says it."""
+    return rfc3339(moment // MICROSECONDS * MICROSECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +162,7 @@ def test_nothing_eligible_is_an_empty_answer(desk: Desk, loaded: Loaded) -> None
         moment = now()
         answer = decide(request(explain=True), none, unknown_row(none), moment)
         assert (answer.offers, answer.considered, answer.degraded) == ([], 0, ())
-        assert answer.expires_at == rfc3339(moment + 300 * MICROSECONDS)
+        assert answer.expires_at == second(moment + 300 * MICROSECONDS)
 
 
 def test_placements(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
@@ -250,7 +261,7 @@ def test_top_equals_sorting_everything() -> None:
         whole = top(raw, draws, "someone", 50)
         assert top(raw, draws, "someone", limit) == whole[:limit]
         assert [raw[at] for at in whole] == sorted(raw, reverse=True)
-    assert len(set(mix(np.arange(10_000, dtype=np.uint64)).tolist())) == 10_000
+    assert len({int(ranking.mix(number)) for number in np.arange(10_000, dtype=np.uint64)}) == 10_000
 
 
 def test_same_question_same_answer(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
@@ -343,14 +354,14 @@ def test_reasons_are_columns_above_zero(loaded: Loaded, customers: dict[str, Onl
 def test_answer_expires_with_the_first_offer_shown(desk: Desk, loaded: Loaded) -> None:
     """An answer is good for as long as the workspace says, but not beyond the end of an offer that it shows."""
     moment = now()
-    assert decide(request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment).expires_at == rfc3339(
+    assert decide(request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment).expires_at == second(
         moment + 600 * MICROSECONDS
     )
     offers = changed(loaded, valid_from=None, valid_until=None)
     order = ids(decide(request(limit=50), again(desk, offers=offers), None, moment))
     for shown, end in ((0, 60), (4, 300)):
         soon = [msgspec.structs.replace(o, valid_until=moment + 60 * MICROSECONDS) if o.offer_id == order[shown] else o for o in offers]
-        assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == rfc3339(moment + end * MICROSECONDS)
+        assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == second(moment + end * MICROSECONDS)
 
 
 def test_explanation_adds_up(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
