@@ -35,8 +35,8 @@ help: ## list these commands
 run: $(STAMP) ## everything from an empty machine to a server that answers: environment, data, features, training, registry
 	@exec $(BIN)/opportune up -w $(WORKSPACE) $(ARGS)
 
-test: $(STAMP) ## every test, with branch coverage; says what it skipped and why
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov $(ARGS)
+test: $(STAMP) ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 
@@ -57,7 +57,7 @@ format: $(STAMP) ## put the code in form and mend what the linter can mend
 	@$(BIN)/ruff format .
 
 bench: $(STAMP) ## run the benchmarks; ARGS are theirs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_decisions.py $(ARGS)
 
 dist: $(STAMP) ## build the wheel and the source archive into dist/, without a network
 	@$(BIN)/python -m hatchling build -d dist

@@ -173,7 +173,7 @@ class _Generator:
                         lateness.append((now - due) * 1e3)
                 self.due.append(due)
                 self.latencies.append(-1.0)
-                connection = self.free.pop()
+                connection = self.free.popleft()  # in turn, so that none idles until the server closes it
                 connection.ask(self.requests[number % len(self.requests)], number)
                 self.busy.append(connection)
             asked_all = now >= end if total is None else len(self.due) >= total
