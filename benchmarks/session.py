@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import closed, load
 from benchmarks.load import Kept
 from benchmarks.oracle import Oracle
+from benchmarks.places import ROOT
 from benchmarks.probe import Probe
 from benchmarks.servers import NotReady, Server
 
@@ -69,7 +70,7 @@ class Session:
         try:
             phase()
         except (NotReady, closed.LoadFailed, OSError, subprocess.SubprocessError) as failure:
-            reason = f"{type(failure).__name__}: {failure}"
+            reason = f"{type(failure).__name__}: {failure}".replace(f"{ROOT}/", "").replace(str(ROOT), ".")
             print(f"  FAILED {reason}", flush=True)
             self.failed.append(reason)
             self.reasons |= dict.fromkeys(keys, reason[:300])
