@@ -17,6 +17,8 @@ from serving.routes import AsgiApp, Receive, Scope, Send
 from serving.routes_v1 import Decisions
 from serving.settings import Settings
 
+SWITCH_SECONDS = 0.0002
+
 
 class Worker:
     """What one process holds; all of it is loaded and rehearsed before the process takes requests."""
@@ -25,6 +27,8 @@ class Worker:
         _log_to_standard_error()
         leash.end_with_parent()
         self.settings = settings
+        # The journal's and other helpers' threads may hold the interpreter for so long while a request waits; 5 ms is Python's own.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
         self.desk = Desk(self.workspace)
