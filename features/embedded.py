@@ -81,7 +81,7 @@ class EmbeddedEngine:
         if environment is None:
             raise StoreUnavailable(self._why)
         if len(key) > KEY_BYTES_MAX:
-            return _nobody(plan)
+            return plan.nobody()
         try:
             if not environment.whole():
                 raise lmdb.CorruptedError("the file was cut off")
@@ -97,7 +97,7 @@ class EmbeddedEngine:
         except (lmdb.Error, OSError) as error:
             self._leave(f"cannot read the online store at {self.path}: {error}")
             raise StoreUnavailable(self._why) from error
-        return _nobody(plan)
+        return plan.nobody()
 
     def _decode(self, record: bytes, plan: Plan, shapes: dict[bytes, Shape], transaction: lmdb.Transaction[bytes]) -> OnlineRow:
         if crc32(record) != CHECKED or record[0] != FORMAT:
@@ -230,7 +230,3 @@ class EmbeddedEngine:
         environment, self._environment, self._why = self._environment, None, why
         if environment is not None:
             environment.release()
-
-
-def _nobody(plan: Plan) -> OnlineRow:
-    return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))

@@ -77,6 +77,11 @@ class Plan:
         families = [f"{view.name}.{family.name}" for view in chosen for family in view.families]
         return Plan(chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)})
 
+    def nobody(self) -> OnlineRow:
+        """A new row of which nothing is known: an unknown customer's, or one that was not read."""
+        families: list[FamilyRow | None] = [None] * len(self.families)
+        return OnlineRow(np.full(len(self.scalars), np.nan), families, np.full(len(self.views), np.nan))
+
 
 @dataclass(slots=True)
 class FamilyRow:

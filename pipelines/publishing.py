@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue, write_catalogue
-from features.online import OnlineRow, Plan, Words
+from features.online import Plan, Words
 from features.workspace import Workspace
 from serving.loaded import Loaded
 from training import bundle
@@ -33,8 +31,7 @@ def rehearse(workspace: Workspace, place: Path) -> None:
     """Load a bundle as a server would, which answers its golden requests with the kernel."""
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
-    plan = Plan.of(workspace.views, "everyone")
-    nobody = OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+    nobody = Plan.of(workspace.views, "everyone").nobody()
     Loaded(workspace, bundle.read(place), read_catalogue(catalogue_file(workspace)), nobody, Words(), now() / MICROSECONDS)
 
 

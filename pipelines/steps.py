@@ -20,12 +20,12 @@ import msgspec
 from features import lake, windows
 from features.failures import Failure
 from features.files import digest_of, write_whole
-from features.moments import rfc3339
 from features.offers import write_catalogue
 from features.tables import tables_of
 from features.views import fingerprint
 from features.workspace import Workspace
 from pipelines.importing import Report, import_all
+from pipelines.source_files import files_of
 
 SAMPLED_CUSTOMERS = 20
 
@@ -86,18 +86,13 @@ def alone(workspace: Workspace) -> Iterator[None]:
 
 def sources_digest(workspace: Workspace) -> str:
     """Digest of everything that an import depends on: the files, where they are mapped to, and the tables' columns."""
-    import glob
-
     state = hashlib.sha256(msgspec.json.encode([workspace.settings.sources, list(tables_of(workspace).values())]))
     for table in tables_of(workspace).values():
         source = workspace.source(table.name)
         if source is None:
             continue
-        place = workspace.folder / source.path
-        pattern = str(place / "**" / "*") if place.is_dir() else str(place)
-        for name in sorted(glob.glob(pattern, recursive=True)):
-            if Path(name).is_file():
-                state.update(digest_of(Path(name)).encode())
+        for file in files_of(workspace, table, source):
+            state.update(digest_of(file).encode())
     return state.hexdigest()
 
 
@@ -186,8 +181,3 @@ def quiet_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def stamp(moment: int) -> str:
-    """A moment for people."""
-    return rfc3339(moment)[:19].replace("T", " ") + " UTC"

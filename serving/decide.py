@@ -56,8 +56,7 @@ class BadContext(ValueError):
 
 def unknown_row(loaded: Loaded) -> OnlineRow:
     """The row of a customer of whom nothing is known."""
-    plan = loaded.layout.plan
-    return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
+    return loaded.layout.plan.nobody()
 
 
 def check_request(workspace: Workspace, request: DecisionRequest) -> Placement:

@@ -21,7 +21,7 @@ from features.engines import open_engine
 from features.failures import Failure
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
-from features.online import FamilyRow, OnlineEngine, OnlineRow, Plan, StoreUnavailable
+from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
 from features.workspace import Workspace
 from serving.loaded import Loaded
 from training import bundle
@@ -70,7 +70,7 @@ class Desk:
         self._stamp: _Stamp | None = None
         self._everyone_plan = Plan.of(workspace.views, "everyone")
         self._everyone_read, self._away = -EVERYONE_SECONDS, ""
-        self._everyone = self._nobody()
+        self._everyone = self._everyone_plan.nobody()
         self._empty = False
         """Whether the store answers, but has lost even the row of everyone: then a customer without a row is not a stranger."""
         self._strangers = 0
@@ -182,12 +182,6 @@ class Desk:
             self._strangers += 1
             return None if self._empty else found
         return found
-
-    def _nobody(self) -> OnlineRow:
-        """The row of everyone before it was read."""
-        plan = self._everyone_plan
-        families: list[FamilyRow | None] = [None] * len(plan.families)
-        return OnlineRow(np.full(len(plan.scalars), np.nan), families, np.full(len(plan.views), np.nan))
 
     def close(self) -> None:
         self.engine.close()

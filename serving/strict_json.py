@@ -17,7 +17,6 @@ import msgspec
 from msgspec import Struct, inspect
 
 from serving import problems
-from serving.problems import Problem
 
 T = TypeVar("T")
 
@@ -253,8 +252,3 @@ def _types_within(kind: Any) -> Iterator[inspect.Type]:
 def _quoted(names: Any) -> str:
     listed = sorted(names)[:NAMES_QUOTED_MAX]
     return ", ".join(listed) + (" …" if len(names) > NAMES_QUOTED_MAX else "")
-
-
-def decoder_problems() -> tuple[type[Problem], ...]:
-    """What a strict decoder may raise, for the contract."""
-    return tuple(kind for kind in problems.catalogue().values() if issubclass(kind, problems.Unreadable | problems.Invalid))

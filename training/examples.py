@@ -24,7 +24,7 @@ from features.failures import Failure
 from features.layout import Layout
 from features.moments import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.offers import offers_of
-from features.online import OnlineRow, Plan, Words
+from features.online import Plan, Words
 from features.timeline import Timeline
 from features.vocabulary import OFFERS_CONSIDERED
 from features.workspace import Workspace
@@ -155,7 +155,7 @@ def examples_of(
     values = np.empty((int(rows_of.sum()), len(contract.columns)))
     first_pair = values.shape[1] - len(layout.pair)
     order, made_strange, sizes = [], [], []
-    at, stranger = 0, _stranger(joined.plan)
+    at, stranger = 0, joined.plan.nobody()
     for number, row in enumerate(joined.rows()):
         chosen, moment, day = decisions.offers[number], decisions.times[number] / MICROSECONDS, day_of[number]
         context = {name: texts[number] for name, texts in decisions.context.items()} | {OFFERS_CONSIDERED: len(chosen)}
@@ -185,11 +185,6 @@ def examples_of(
         decisions.closes[order],
         np.array(made_strange),
     )
-
-
-def _stranger(plan: Plan) -> OnlineRow:
-    """The row of a customer of whom nothing is known."""
-    return OnlineRow(np.full(len(plan.scalars), np.nan), [None] * len(plan.families), np.full(len(plan.views), np.nan))
 
 
 def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisions:
