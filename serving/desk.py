@@ -58,7 +58,13 @@ class Desk:
         self.workspace, self.clock = workspace, clock
         settings = workspace.settings
         self.engine: OnlineEngine = open_engine(
-            workspace.online_url, workspace.online, workspace.views, settings.stores.online.timeout_ms, workspace.project
+            workspace.online_url,
+            workspace.online,
+            workspace.views,
+            settings.stores.online.timeout_ms,
+            workspace.project,
+            workspace.online_feast,
+            settings.stores.online.near_cache_rows,
         )
         self.deadline_seconds = settings.serving.deadline_ms / 1_000
         self.loaded: Loaded | None = None
@@ -68,6 +74,7 @@ class Desk:
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self._stamp: _Stamp | None = None
+        self._seen: tuple[int, ...] = ()
         self._everyone_plan = Plan.of(workspace.views, "everyone")
         self._everyone_read, self._away = -EVERYONE_SECONDS, ""
         self._everyone = self._everyone_plan.nobody()
@@ -90,9 +97,33 @@ class Desk:
         """Bring in what is newer, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            seen = self._glance()
+            if seen == self._seen and not self._everyone_is_due():
+                continue
+            self._seen = seen
             stamp = await asyncio.to_thread(self._look)
             if stamp is not None and stamp != self._stamp:
                 self._put(stamp, await asyncio.to_thread(self._tried, stamp))
+
+    def _glance(self) -> tuple[int, ...]:
+        """What tells that a look is worth its price: when the files were written, and the turn of the clock.
+
+        A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
+        system calls the two threads hand the interpreter over.
+        """
+        places = [self.workspace.bundles / bundle.CURRENT, catalogue_file(self.workspace)]
+        if self._stamp is not None:
+            places.append(self.workspace.bundles / self._stamp.bundle / bundle.MANIFEST)
+        written = []
+        for place in places:
+            try:
+                written.append(place.stat().st_mtime_ns)
+            except OSError:
+                written.append(0)
+        return (*written, self._turn())
+
+    def _turn(self) -> int:
+        return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
 
     def _look(self) -> _Stamp | None:
         """What there is to load; None when there is nothing, or it cannot be said."""
@@ -104,23 +135,23 @@ class Desk:
             manifest = place / bundle.MANIFEST
             written = manifest.stat().st_mtime_ns if manifest.exists() else 0
             times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-            turn = int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
-            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, turn)
+            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, self._turn())
         except (OSError, ValueError) as error:
             logger.warning("cannot see what is published: %s", error)
             return None
 
+    def _everyone_is_due(self) -> bool:
+        if not self._everyone_plan.views:
+            return False
+        in_doubt = self._empty or self._away or not self._everyone.known
+        wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if self._strangers else EVERYONE_SECONDS
+        return time.monotonic() - self._everyone_read >= wait
+
     def _look_at_everyone(self) -> None:
         """Read the row of everyone when it is time to, or when a stranger came who may be one because the store is empty."""
-        if not self._everyone_plan.views:
+        if not self._everyone_is_due():
             return
-        met, self._strangers = self._strangers, 0
-        in_doubt = self._empty or self._away or not self._everyone.known
-        wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if met else EVERYONE_SECONDS
-        if time.monotonic() - self._everyone_read < wait:
-            self._strangers += met
-            return
-        self._everyone_read = time.monotonic()
+        self._strangers, self._everyone_read = 0, time.monotonic()
         try:
             found = self.engine.everyone()
         except StoreUnavailable as away:

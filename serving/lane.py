@@ -252,7 +252,7 @@ class Lane:
         self._gauge.set(self.in_flight)
         self._bodies.expire()
         if count % KEYS_REFRESH_BEATS == 0:
-            loop.run_in_executor(None, self._refresh_keys)
+            self._refresh_keys()  # a stat of one file; a thread of its own would contend for the interpreter
         self._beat = loop.call_later(BEAT_SECONDS, self._on_beat, loop, now, count + 1)
 
     def _refresh_keys(self) -> None:

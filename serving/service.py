@@ -20,7 +20,7 @@ time.tzset()
 import bentoml  # noqa: E402
 from _bentoml_sdk.service.factory import Service  # noqa: E402
 
-from serving import compiled, leash, wire  # noqa: E402
+from serving import compiled, leash, memory, wire  # noqa: E402
 from serving.settings import Settings  # noqa: E402
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ leash.end_with_starter()
 def worker() -> Worker:
     """This process's worker, made at its first use: importing the service for packaging must not open a store."""
     compiled.unpack()
-    from serving.worker import Worker
+    with memory.without_unused():
+        from serving.worker import Worker
 
     return Worker(SETTINGS)
 

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from features.workspace import load
-from serving import leash
+from serving import leash, memory
 from serving.desk import Desk
 from serving.journal import Journal
 from serving.keys import Keys
@@ -48,6 +48,7 @@ class Worker:
         )
         self.metrics.attach(memory_directory(self.workspace.data))
         self.desk.load()
+        memory.give_back()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "lifespan":

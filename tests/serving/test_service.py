@@ -213,19 +213,17 @@ def test_bentoml_client_gets_the_same(live: Live) -> None:
 
 
 def test_customers_do_not_mix(live: Live, desk: Desk) -> None:
-    """2,000 requests over 64 connections: each answer is the caller's own, and what this process decides for that customer."""
+    """20,000 requests over 64 connections, each with its own marker: every answer is the caller's, and what this process decides for them."""
 
     async def caller(queue: asyncio.Queue[str], answers: list[tuple[str, dict[str, Any]]]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         while not queue.empty():
-            customer = queue.get_nowait()
+            customer, marker = queue.get_nowait(), f"marker-{queue.qsize()}"
             body = json.dumps(decision(customer, limit=5)).encode()
-            head = (
-                f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
+            fields = f"host: localhost\r\ncontent-type: application/json\r\nx-request-id: {marker}\r\ncontent-length: {len(body)}"
+            writer.write(f"POST /v1/decisions HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body)
             told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            assert told.startswith("http/1.1 200"), told
+            assert told.startswith("http/1.1 200") and f"\r\nx-request-id: {marker}\r\n" in told, told
             length = next(int(line.split(":")[1]) for line in told.splitlines() if line.startswith("content-length"))
             answers.append((customer, json.loads(await reader.readexactly(length))))
         writer.close()
@@ -233,14 +231,14 @@ def test_customers_do_not_mix(live: Live, desk: Desk) -> None:
 
     async def all_callers() -> list[tuple[str, dict[str, Any]]]:
         queue: asyncio.Queue[str] = asyncio.Queue()
-        for number in range(2_000):
+        for number in range(20_000):
             queue.put_nowait(CUSTOMERS[number * 7 % 300] if number % 10 else f"stranger-{number}")
         answers: list[tuple[str, dict[str, Any]]] = []
         await asyncio.gather(*(caller(queue, answers) for _ in range(64)))
         return answers
 
     answers = asyncio.run(all_callers())
-    assert len(answers) == 2_000
+    assert len(answers) == 20_000
     for customer, answer in answers:
         assert answer["customer_id"] == customer
         assert answer == json.loads(msgspec.json.encode(expected(desk, answer, limit=5)))
