@@ -54,9 +54,8 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
             print(f"filled Redis through Feast; {read_back} customers read back, all equal", flush=True)
             run = Run(one, base, redis.url)
             phases.starts(run)  # the others need its answer, so it may not fail
-            one.attempt(
-                lambda: phases.side_by_side(run), "throughput", "latency", "echo", "inside", "open_p99", "redis_echo", "redis_throughput"
-            )
+            one.attempt(lambda: phases.side_by_side(run), "throughput", "latency", "echo", "inside", "redis_echo", "redis_throughput")
+            one.attempt(lambda: phases.open_loop(run), "open_p99")
             phases.ratios(one)
             one.attempt(lambda: phases.sizes(run, (max(phases.SIZES),) if one.effort.quick else phases.SIZES), "large")
             if not one.effort.quick:

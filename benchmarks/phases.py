@@ -83,7 +83,7 @@ def _answer(server: Server, bodies: Path) -> str:
 
 
 def side_by_side(run: Run) -> None:
-    """All rivals alive at once, measured in turns, several rounds; the bars take medians over the rounds. Then the open loop."""
+    """All rivals alive at once, measured in turns, several rounds; the bars take medians over the rounds."""
     session, effort = run.session, run.session.effort
     with ExitStack() as stack:
 
@@ -107,15 +107,31 @@ def side_by_side(run: Run) -> None:
                     session.closed(rival, connections)
         print("stages of a decision", flush=True)
         session.values["inside"] = session.stages(two_hundred)["sum"]
-        rate = session.peak(rival=two_hundred.label) / 2
-        print(
-            f"open loop at half of the peak, {rate:,.0f} requests/s, and the bare echo at the same rate: what HTTP and generator cost",
-            flush=True,
-        )
-        for rival in (echo, two_hundred):
-            outcome = session.open(rival, rate)
-        session.values["open_p99"] = outcome.percentiles()["p99"]
         session.rows.append({"kind": "memory", "rival": OBVIOUS, "memory_mb": slow.memory()})
+
+
+def open_loop(run: Run) -> None:
+    """Ours at half of its peak, as users come: not waiting for each other. The bare echo at the same rate tells what HTTP and generator cost.
+
+    Only these two are alive: even an idle server wakes up, and on two cores the others then wait.
+    """
+    session = run.session
+    rate = session.peak(rival=f"{OURS}, embedded, 200") / 2
+    print(f"open loop at half of the peak, {rate:,.0f} requests/s", flush=True)
+    with running(servers.bare_echo(run.answer, BARE), servers.ours(run.place(200), OURS)) as (bare, large):
+        echo, ours = Rival(BARE, bare, run.bodies), run.ours(large, 200, "embedded")
+        found = []
+        for _ in range(session.effort.rounds):
+            for rival in (echo, ours):
+                session.warm(rival)
+                outcome = session.open(rival, rate)
+            found.append(outcome.percentiles()["p99"])
+        session.values["open_p99"] = statistics.median(found)
+        lag = large.loop_lag()
+        session.rows.append({"kind": "loop lag", "rival": OURS, "offers": 200, "late_share_by_seconds": lag})
+        print(
+            "  the event loop's timer, late by more than: " + ", ".join(f"{limit * 1e3:g} ms {share:.2%}" for limit, share in lag.items())
+        )
 
 
 def ratios(session: Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,6 +64,16 @@ class Server:
     def memory(self) -> dict[str, float]:
         """RSS, PSS and USS in MB of the worker that answers: the largest process of the tree."""
         return max((_memory(pid) for pid in _tree(self.process.pid)), key=lambda found: found["rss"])
+
+    def loop_lag(self) -> dict[float, float]:
+        """Of a server of ours: the share of the event loop's timers that woke later than so many seconds; the timer counts in ms itself."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        found = re.findall(r'^opportune_loop_lag_seconds_bucket\{le="([^"]+)"\} (\d+)$', text, re.MULTILINE)
+        total = int(found[-1][1])
+        return {float(limit): 1 - int(count) / total for limit, count in found if float(limit) in (1e-3, 2e-3, 5e-3, 1e-2)}
 
     def stop(self) -> None:
         """End it and all that it started, politely first."""

@@ -109,7 +109,7 @@ class OnlineRow:
     @property
     def known(self) -> bool:
         """Whether any view has a row for this customer."""
-        return bool((~np.isnan(self.event_times)).any())
+        return any(time == time for time in self.event_times.tolist())  # NaN is not itself; a few numbers, no array's price
 
 
 class StoreUnavailable(Failure):

@@ -41,4 +41,7 @@ class Calibration(msgspec.Struct, frozen=True):
         """Probabilities of raw scores, same shape; a new array."""
         if self.method == "isotonic":
             return np.interp(raw, self.x, self.y)
-        return 1.0 / (1.0 + np.exp(-np.clip(self.slope * raw + self.intercept, -LOG_ODDS_MAX, LOG_ODDS_MAX)))
+        odds = np.maximum(
+            np.minimum(self.slope * raw + self.intercept, LOG_ODDS_MAX), -LOG_ODDS_MAX
+        )  # np.clip takes twice as long for a few
+        return 1.0 / (1.0 + np.exp(-odds))
