@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +15,8 @@ from features.documents import Document
 from features.faults import Fault, Path
 from features.formats import OfferEntry, Source
 from features.moments import parse_moment
-from features.redis_address import Address
+from features.placeholders import unset
+from features.redis_address import SCHEMES, Address
 from features.tables import tables_of
 from features.views import window_name
 from features.vocabulary import Treatment
@@ -42,11 +44,40 @@ def _settings(workspace: Workspace) -> Iterable[Fault]:
         except (ValueError, OSError) as error:
             remedy = "For example redis://localhost:6379/0."
             yield document.fault(("stores", "online", "url"), "`embedded` or a Redis address", f"an error: {error}", remedy)
+    if settings.stores.online.near_cache_rows and workspace.online_url.partition("://")[0] not in SCHEMES:
+        remedy = "Leave it out, or name the Redis in stores.online.url."
+        yield document.fault(("stores", "online", "near_cache_rows"), "a Redis store, which tells of changes", "another one", remedy)
+    yield from _feast(document, workspace)
     data = workspace.data.resolve()
     if data in (workspace.folder, *workspace.folder.parents):
         yield document.fault(("data",), "a folder of its own: it may be deleted", f"`{settings.data}`", "For example .opportune.")
     if settings.demo is not None:
         yield from _moment(document, ("demo", "now"), settings.demo.now)
+
+
+def _feast(document: Document, workspace: Workspace) -> Iterable[Fault]:
+    """A store that Feast reads. Feast is asked, which loads it, only where it will serve."""
+    online, path = workspace.settings.stores.online, ("stores", "online", "feast")
+    if online.feast is None:
+        return
+    if online.url != "embedded":
+        yield document.fault(path, "one online store", "both `url` and `feast`", "Remove one of them.")
+    if not isinstance(online.feast.get("type"), str):
+        yield document.fault(path, "Feast's `online_store` section with its `type`", "none", "For example {type: sqlite}.")
+        return
+    if not workspace.online_url.startswith("feast:"):
+        return
+    unset_faults = [
+        document.fault((*path, *where), "a variable of the environment that is set", f"`${{{name}}}`", f"Set {name}, or write the value.")
+        for where, name in unset(online.feast, os.environ)
+    ]
+    yield from unset_faults
+    section = None if unset_faults else workspace.online_feast
+    if section is not None:
+        from features.feast_store import refusals
+
+        for refused in refusals(section):
+            yield document.fault((*path, *refused.path), refused.expected, refused.got, refused.remedy)
 
 
 def _sources(workspace: Workspace) -> Iterable[Fault]:

@@ -5,14 +5,12 @@ Nothing here runs while a request is answered. Feast's own command line reads th
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -20,63 +18,31 @@ import yaml
 
 os.environ.setdefault("FEAST_USAGE", "False")
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig, ValueType
 from feast.data_format import ParquetFormat
 from feast.feature_view import DUMMY_ENTITY_NAME
-from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp
 
+from features.feast_store import KEY_VERSION, feature_view, online_section, prepare
 from features.lake import literal
 from features.moments import from_microseconds
-from features.redis_address import Address
 from features.views import View
-from features.windows import entity_key
 from features.workspace import Workspace
 
 FEATURE_SERVICE = "opportune"
 ONLINE_BATCH_ROWS = 10_000
 
-_TYPES: dict[str, FeastType] = {
-    "number": Float64,
-    "integer": Int64,
-    "category": String,
-    "boolean": Bool,
-    "time": UnixTimestamp,
-    "texts": Array(String),
-    "numbers": Array(Float64),
-}
-
 
 def configuration(workspace: Workspace) -> dict[str, Any]:
-    """What `feature_store.yaml` says."""
+    """What Feast is configured with, secrets included."""
     return {
         "project": workspace.project,
         "provider": "local",
         "registry": {"path": str(workspace.data / "feast" / "registry.db"), "cache_ttl_seconds": 0},
         "offline_store": {"type": "duckdb"},
-        "online_store": _online_store(workspace),
-        "entity_key_serialization_version": 3,
+        "online_store": online_section(workspace),
+        "entity_key_serialization_version": KEY_VERSION,
         "materialization": {"online_write_batch_size": ONLINE_BATCH_ROWS},
     }
-
-
-def _online_store(workspace: Workspace) -> dict[str, Any]:
-    url = workspace.online_url
-    if url == "embedded":
-        return {"type": "features.feast_lmdb.LmdbOnlineStore", "path": str(workspace.online)}
-    return _redis(url)
-
-
-def _redis(url: str) -> dict[str, Any]:
-    """Feast's own words for a Redis address. It splits them at commas and reads values as JSON, in which a comma can hide."""
-    address = Address.parse(url)
-    settings: dict[str, Any] = {} if address.cluster else {"db": address.db}
-    settings |= {name: value for name in ("username", "password") if (value := getattr(address, name))}
-    if address.tls is not None:
-        settings |= {"ssl": True, **dict(parse_qsl(urlsplit(url).query))}
-    words = [f"{host}:{port}" for host, port in address.nodes]
-    words += [f"{name}={json.dumps(value).replace(',', chr(92) + 'u002c')}" for name, value in settings.items()]
-    kind = "redis_cluster" if address.cluster else "redis"
-    return {"type": "redis", "redis_type": kind, "connection_string": ",".join(words)}
 
 
 def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
@@ -100,15 +66,7 @@ def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int 
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
     )
-    return FeatureView(
-        name=view.name,
-        entities=[entity],
-        schema=[Field(name=entity_key(view), dtype=String), *(Field(name=name, dtype=_TYPES[dtype]) for name, dtype in view.fields)],
-        source=source,
-        ttl=timedelta(seconds=view.ttl_seconds),
-        online=True,
-        tags={"stream": view.stream or "customers"},
-    )
+    return feature_view(view, entity, source)
 
 
 def open_store(workspace: Workspace) -> FeatureStore:
@@ -120,7 +78,11 @@ def apply(workspace: Workspace) -> FeatureStore:
     """Write the registry anew: what the workspace no longer declares is gone from it."""
     folder = workspace.data / "feast"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "feature_store.yaml").write_text(yaml.safe_dump(configuration(workspace), sort_keys=False))
+    said = configuration(workspace)
+    prepare(said["online_store"])
+    if workspace.online_feast is not None:
+        said["online_store"] = workspace.online_feast_written  # Feast's command line fills in the placeholders itself
+    (folder / "feature_store.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
     store = open_store(workspace)
     wanted = objects_of(workspace)
     names = {thing.name for thing in wanted} | {f"{view.name}_source" for view in workspace.views}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from features.moments import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
-from features.vocabulary import LIMIT_OFFERS_MAX, Name, OfferId, Purpose, Treatment
+from features.vocabulary import LIMIT_OFFERS_MAX, Budget, Name, OfferId, Purpose, Treatment
 
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN)]
 Window = Annotated[str, Meta(pattern=WINDOW_PATTERN)]
@@ -68,7 +68,11 @@ class OnlineStore(Struct, frozen=True, forbid_unknown_fields=True):
     """`embedded` (LMDB, in process) or a Redis address: `redis://host:port/db`, `rediss://…`, `redis+cluster://h1:p1,h2:p2`."""
 
     url: str = "embedded"
+    feast: dict[str, Any] | None = None
+    """Instead of `url`: Feast's own `online_store` section, for any other store that it knows; texts may hold `${VARIABLE}`."""
     timeout_ms: Annotated[int, Meta(ge=1, le=10_000)] = 25
+    near_cache_rows: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Rows of a Redis store that each worker keeps, told by the server of changes; 0 keeps none. A row takes some kilobytes."""
 
 
 class Stores(Struct, frozen=True, forbid_unknown_fields=True):
@@ -212,10 +216,21 @@ class PairColumn(Described, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     model: bool = True
 
 
+class Consent(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where it stands whether a customer allows a purpose."""
+
+    column: Name
+    """A boolean attribute of the customer."""
+    unknown: Literal["allowed", "denied"] = "denied"
+    """What holds for a customer whose answer is not known."""
+
+
 class FeaturesFile(Struct, frozen=True, forbid_unknown_fields=True):
     """`features.yaml`: what is known, and how it is computed."""
 
     customer: Customer = Customer()
+    consent: dict[Purpose, Consent] = {}
+    """By purpose. A purpose without an entry is allowed to every request that does not name others."""
     streams: Annotated[dict[Name, Stream], Meta(max_length=STREAMS_MAX)] = {}
     offer: dict[Name, OfferAttribute] = {}
     context: dict[Name, ContextColumn] = {}
@@ -231,15 +246,30 @@ class Placement(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=LIMIT_OFFERS_MAX)] = 3
     description: str = ""
+    groups: tuple[str, ...] = ()
+    """Groups of offers that it takes; empty is all."""
+    channels: tuple[Name, ...] = ()
+    """Channels in which it exists; a request from another is refused. Empty is all."""
+    per_category: Annotated[int, Meta(ge=1)] | None = None
+    """At most so many offers of a category in one answer."""
+    per_group: Annotated[int, Meta(ge=1)] | None = None
+    fallback: tuple[OfferId, ...] = ()
+    """Offers that fill what is left, in this order, when fewer than `limit` can be shown; validity and rules hold for them too."""
 
 
 class OffersFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """`offers.yaml`: placements, how offers look, and the offers that do not come in a table."""
+    """`offers.yaml`: placements, how offers look, what groups them, and the offers that do not come in a table."""
 
     placements: Annotated[dict[Name, Placement], Meta(min_length=1)]
     treatments: tuple[Treatment, ...] = ()
     """For offers without their own; texts may hold `{name}`, `{offer_id}`, `{valid_until}`, `{value}` and offer attributes."""
     offers: tuple[OfferEntry, ...] = ()
+    group: Name | None = None
+    """The attribute (a category) whose text is the group of an offer that states none itself."""
+    category: Name | None = None
+    """The same for categories."""
+    bundles: dict[Name, Annotated[tuple[OfferId, ...], Meta(min_length=2, max_length=10)]] = {}
+    """Offers that go together: shown side by side, or none of them."""
 
 
 class OfferEntry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -254,6 +284,13 @@ class OfferEntry(Struct, frozen=True, forbid_unknown_fields=True):
     treatments: tuple[Treatment, ...] = ()
     attributes: dict[Name, bool | float | str | list[str] | None] = {}
     """By the names of features.yaml; a time is a date or a time with its offset."""
+    group: str = ""
+    category: str = ""
+    values: dict[Name, float] = {}
+    """What it is worth beside money, by kind: `{service: 2}`."""
+    budget: Budget | None = None
+    requires: tuple[OfferId, ...] = ()
+    excludes: tuple[OfferId, ...] = ()
 
 
 # policies.yaml ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The online engine: one small interface in front of every store that a decision can read from.
 
-An engine gives the row of one customer as plain arrays, laid out by the views of the workspace, whatever the store. Two
-engines implement it, held by one contract suite: `embedded` (LMDB, in process) and `redis` (Redis, Valkey, clusters).
+An engine gives the row of one customer as plain arrays, laid out by the views of the workspace, whatever the store. Three
+engines implement it, held by one contract suite: `embedded` (LMDB, in process), `redis` (Redis, Valkey, clusters) and `feast` (any
+other store of Feast, slower).
 """
 
 from __future__ import annotations

@@ -71,6 +71,11 @@ class Address:
         commands.append(command("PING"))
         return commands
 
+    @staticmethod
+    def tracking() -> list[bytes]:
+        """What a connection sends after its greeting to be told of changes; a server may refuse it."""
+        return [command("HELLO", 3), command("CLIENT", "TRACKING", "ON")]
+
     def ask(self, payload: bytes, timeout_seconds: float) -> object:
         """One command on a connection of its own, blocking; follows a cluster's redirections.
 

@@ -17,8 +17,9 @@ from typing import cast
 
 import hiredis
 
+from features.near_cache import NearCache, Reading, Session
 from features.online import StoreUnavailable
-from features.redis_address import Address, Node
+from features.redis_address import Address, Node, command
 
 FAILURES_MAX = 3
 PAUSE_SECONDS = 0.05
@@ -28,16 +29,18 @@ WAITING_MAX = 4096
 """Commands on their way; beyond, requests fail at once."""
 
 _NOT_YET = object()
+_PING, _ASKING = command("PING"), command("ASKING")
 Reply = object
 
 
 class Link:
-    """A node's connection. Belongs to one event loop."""
+    """A node's connection. Belongs to one event loop. With a near cache, the server is asked to tell of changes."""
 
-    def __init__(self, node: Node, address: Address, timeout_seconds: float) -> None:
+    def __init__(self, node: Node, address: Address, timeout_seconds: float, near: NearCache | None = None) -> None:
         self.node = node
         self.address = address
         self.timeout_seconds = timeout_seconds
+        self.near = near
         self.failures = 0
         self.open = False
         """Whether the breaker is open: requests fail at once."""
@@ -46,9 +49,10 @@ class Link:
         self._connecting: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._closed = False
+        self._track = near is not None
 
-    async def call(self, payload: bytes) -> Reply:
-        """The reply to one or more commands, the last one's; a server's error is returned as `hiredis.ReplyError`.
+    async def call(self, payload: bytes, reading: Reading | None = None) -> Reply:
+        """The reply to a command; a server's error is returned as `hiredis.ReplyError`.
 
         Raises:
             StoreUnavailable: when it does not come within the timeout, or the breaker is open.
@@ -56,7 +60,18 @@ class Link:
         wire = self._wire
         if wire is None:
             wire = await self._connected()
+        return await wire.send(payload, reading)
+
+    async def call_asking(self, payload: bytes) -> Reply:
+        """The same from a node that is taking over the key's slot. ASKING holds for the next command: nothing may come between."""
+        wire = self._wire or await self._connected()
+        wire.send(_ASKING).add_done_callback(_passed)
         return await wire.send(payload)
+
+    def forget(self) -> None:
+        """What was read here counts no more for the near cache."""
+        if self._wire is not None and self._wire.session is not None:
+            self._wire.session.forget()
 
     def close(self) -> None:
         self._closed = True
@@ -127,10 +142,29 @@ class Link:
                 reply = await wire.send(greeting)
                 if isinstance(reply, hiredis.ReplyError):
                     raise StoreUnavailable(f"the online store refused the connection: {reply}")
+            if self.near is not None:
+                await self._tracked(wire, self.near)
         except BaseException:
             wire.drop("the greeting failed")
             raise
         return wire
+
+    async def _tracked(self, wire: _Wire, near: NearCache) -> None:
+        """Asks the server to tell of changes. One that hangs up on that is not asked on the next connection."""
+        if not self._track:
+            self._track = True
+            near.refused(f"{self.node[0]}:{self.node[1]} did not answer HELLO 3 and CLIENT TRACKING")
+            return
+        wire.session = near.session(wire.probe)
+        self._track = False
+        for request in self.address.tracking():
+            reply = await wire.send(request)
+            if isinstance(reply, hiredis.ReplyError):
+                wire.session.close()
+                wire.session = None
+                near.refused(f"{self.node[0]}:{self.node[1]} answered: {reply}")
+                break
+        self._track = True
 
 
 class _Wire(asyncio.Protocol):
@@ -138,9 +172,11 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.session: Session | None = None
+        """Set when the server tells this connection of changes, or is asked to."""
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
-        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Reply], float, float]] = deque()
         self._unsent: list[bytes] = []
         self._watch: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -149,7 +185,7 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def send(self, payload: bytes) -> asyncio.Future[Reply]:
+    def send(self, payload: bytes, reading: Reading | None = None) -> asyncio.Future[Reply]:
         """Sends with everything else that is sent in the same turn of the loop."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         if self._dropped or len(self._waiting) >= WAITING_MAX:
@@ -157,7 +193,8 @@ class _Wire(asyncio.Protocol):
             future.set_exception(StoreUnavailable(why))
             return future
         deadline = self._loop.time() + self._link.timeout_seconds
-        self._waiting.append((future, deadline))
+        session = self.session
+        self._waiting.append((future, deadline, 0.0 if session is None else session.sends(reading)))
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(payload)
@@ -169,10 +206,16 @@ class _Wire(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOT_YET:
+                session = self.session
+                if session is not None and isinstance(reply, hiredis.PushNotification):
+                    session.told(reply)
+                    continue
                 if not self._waiting:
                     self.drop("the online store answered what was not asked")
                     return
-                future, _ = self._waiting.popleft()
+                future, _, sent = self._waiting.popleft()
+                if session is not None:
+                    session.heard = sent
                 if not future.done():
                     future.set_result(reply)
                 self._link.answered(self)
@@ -187,15 +230,21 @@ class _Wire(asyncio.Protocol):
         if self._dropped:
             return
         self._dropped = True
+        if self.session is not None:
+            self.session.close()
         if self._watch is not None:
             self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
         waiting, self._waiting = self._waiting, deque()
-        for future, _ in waiting:
+        for future, _, _ in waiting:
             if not future.done():
                 future.set_exception(StoreUnavailable(why))
         self._link.lost(self, why)
+
+    def probe(self) -> None:
+        """Has the server prove that it is there, with nobody waiting for it."""
+        self.send(_PING).add_done_callback(_passed)
 
     def _flush(self) -> None:
         payload, self._unsent = b"".join(self._unsent), []
@@ -211,3 +260,9 @@ class _Wire(asyncio.Protocol):
                 self.drop(f"the online store did not answer within {self._link.timeout_seconds * 1_000:.0f} ms")
             else:
                 self._watch = self._loop.call_at(deadline, self._look)
+
+
+def _passed(future: asyncio.Future[Reply]) -> None:
+    """Takes note of an error that is nobody's: whoever waits on the same connection is told."""
+    if not future.cancelled():
+        future.exception()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import hiredis
 
+from features.near_cache import NO_SESSION, NearCache, Reading
 from features.online import StoreUnavailable
 from features.redis_address import Address, Node, command, moved_to
 from features.redis_link import Link, Reply
@@ -20,24 +21,24 @@ REFRESH_SECONDS = 0.5
 class Routes(Protocol):
     """Which server a command goes to: the only one, or the one that has the key's slot."""
 
-    async def call(self, key: bytes, payload: bytes) -> Reply: ...
+    async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply: ...
 
     def close(self) -> None: ...
 
 
-def routes(address: Address, timeout_seconds: float) -> Routes:
+def routes(address: Address, timeout_seconds: float, near: NearCache | None = None) -> Routes:
     """To be called on the event loop that will use it."""
-    return Cluster(address, timeout_seconds) if address.cluster else Single(address, timeout_seconds)
+    return Cluster(address, timeout_seconds, near) if address.cluster else Single(address, timeout_seconds, near)
 
 
 class Single:
     """One server."""
 
-    def __init__(self, address: Address, timeout_seconds: float) -> None:
-        self.link = Link(address.nodes[0], address, timeout_seconds)
+    def __init__(self, address: Address, timeout_seconds: float, near: NearCache | None = None) -> None:
+        self.link = Link(address.nodes[0], address, timeout_seconds, near)
 
-    async def call(self, key: bytes, payload: bytes) -> Reply:
-        return await self.link.call(payload)
+    async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply:
+        return await self.link.call(payload, reading)
 
     def close(self) -> None:
         self.link.close()
@@ -46,15 +47,16 @@ class Single:
 class Cluster:
     """A Redis Cluster: a link a node, made when needed. Follows MOVED and ASK once; a failed node makes it look for changes."""
 
-    def __init__(self, address: Address, timeout_seconds: float) -> None:
+    def __init__(self, address: Address, timeout_seconds: float, near: NearCache | None = None) -> None:
         self._address = address
         self._timeout_seconds = timeout_seconds
+        self._near = near
         self._links: dict[Node, Link] = {}
         self._slots: list[Node | None] = [None] * SLOTS
         self._refreshing: asyncio.Task[None] | None = None
         self._refresh_at = 0.0
 
-    async def call(self, key: bytes, payload: bytes) -> Reply:
+    async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply:
         slot = slot_of(key)
         node = self._slots[slot]
         if node is None:
@@ -63,7 +65,7 @@ class Cluster:
             if node is None:
                 raise StoreUnavailable(f"no node of the online store's cluster serves slot {slot}")
         try:
-            reply = await self._link(node).call(payload)
+            reply = await self._link(node).call(payload, reading)
         except StoreUnavailable:
             self._refresh()
             raise
@@ -71,14 +73,13 @@ class Cluster:
             redirected = moved_to(reply, node)
             if redirected is not None:
                 if str(reply).startswith("ASK "):
-                    link = self._link(redirected[1])
-                    asking = asyncio.ensure_future(link.call(command("ASKING")))
-                    answer = await link.call(payload)
-                    await asking
-                    return answer
+                    if reading is not None:
+                        reading.session = NO_SESSION  # the slot may yet stay where it is, and that node tells nobody here
+                    return await self._link(redirected[1]).call_asking(payload)
                 self._slots[slot] = redirected[1]
+                self._link(node).forget()
                 self._refresh()
-                return await self._link(redirected[1]).call(payload)
+                return await self._link(redirected[1]).call(payload, reading)
         return reply
 
     def close(self) -> None:
@@ -90,7 +91,7 @@ class Cluster:
     def _link(self, node: Node) -> Link:
         link = self._links.get(node)
         if link is None:
-            link = self._links[node] = Link(node, self._address, self._timeout_seconds)
+            link = self._links[node] = Link(node, self._address, self._timeout_seconds, self._near)
         return link
 
     def _refresh(self) -> asyncio.Task[None] | None:
@@ -122,11 +123,19 @@ class Cluster:
             for first, last, master, *_ in reply:
                 serving = (master[0].decode() if master[0] else node[0], int(master[1]))
                 slots[first : last + 1] = [serving] * (last + 1 - first)
+            if self._near is not None and self._slots != slots:
+                self._forget_what_moved(slots)
             self._slots = slots
             gone = set(self._links) - set(slots) - set(self._address.nodes)
             for other in gone:
                 self._links.pop(other).close()
             return
+
+    def _forget_what_moved(self, slots: list[Node | None]) -> None:
+        """A node that has lost a slot may be told of its changes no more; then neither are we."""
+        for node in {before for before, after in zip(self._slots, slots, strict=True) if before is not None and before != after}:
+            if node in self._links:
+                self._links[node].forget()
 
 
 def slot_of(key: bytes) -> int:

@@ -46,17 +46,27 @@ Purpose = Annotated[str, Meta(min_length=1, max_length=40, pattern=NAME_PATTERN)
 
 
 class Treatment(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How an offer looks in one channel; `payload` is handed to the frontend as it stands."""
+    """How an offer looks in one channel and locale; `payload` is handed to the frontend as it stands."""
 
     channel: str = "any"
+    locale: str = "any"
     payload: dict[str, Any] = {}
+
+
+class Budget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How often an offer may be shown to all customers together. None is without bound."""
+
+    daily: Annotated[int, Meta(ge=0)] | None = None
+    """In a day of the workspace's time zone."""
+    lifetime: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):
     """Something a business can propose.
 
     `valid_from` and `valid_until` are microseconds since 1970 in UTC, the end exclusive; None is unbounded.
-    `value` is what one acceptance is worth to the business, in the workspace's currency.
+    `value` is what one acceptance is worth to the business, in the workspace's currency; `values` what it is worth otherwise, by
+    kind (service, retention), in units whose worth `policies.yaml` gives.
     `attributes` holds numbers, texts and lists of texts by the names that `features.yaml` declares; a time is seconds since 1970.
     """
 
@@ -69,6 +79,16 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     """Where it may be shown; empty is everywhere."""
     treatments: tuple[Treatment, ...] = ()
     attributes: dict[str, bool | float | str | list[str] | None] = {}
+    group: str = ""
+    """What rules, limits and levers speak of; empty is none."""
+    category: str = ""
+    """What slates are kept diverse by; empty is none."""
+    values: dict[str, float] = {}
+    budget: Budget | None = None
+    requires: tuple[str, ...] = ()
+    """Offers of which the customer must have accepted one before."""
+    excludes: tuple[str, ...] = ()
+    """Offers that are not shown together with it, nor after one of them was accepted."""
 
 
 class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):

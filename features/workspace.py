@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +14,7 @@ from features.columns import Contract, contract_of
 from features.documents import Document
 from features.faults import BadWorkspace, Fault
 from features.formats import FeaturesFile, ModelFile, OffersFile, PoliciesFile, Source, WorkspaceFile
+from features.placeholders import filled
 from features.views import View, views_of
 
 FILES: dict[str, Any] = {
@@ -27,6 +30,11 @@ LATER_FILES = ("experiments.yaml",)
 """Files that a workspace may have in a later version; today they would be silently without effect, so they are refused."""
 
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
+
+
+def is_sqlite(section: dict[str, Any]) -> bool:
+    """Whether Feast's section of an online store means its SQLite store, which is a file."""
+    return str(section.get("type")).endswith(("sqlite", "SqliteOnlineStore"))
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,39 @@ class Workspace:
 
     @property
     def online_url(self) -> str:
-        """The store that serving reads; the environment may name another than the file, for one workspace in several places."""
+        """The store that serving reads; the environment may name another than the file, for one workspace in several places.
+
+        A store that Feast reads has no address: its name here is `feast:<type>#<digest of its settings as the file has them>`.
+        """
+        if self._feast_serves:
+            given = self.online_feast_written
+            digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+            return f"feast:{given.get('type')}#{digest[:8]}"
         return os.environ.get(ONLINE_URL_VARIABLE) or self.settings.stores.online.url
+
+    @property
+    def online_feast(self) -> dict[str, Any] | None:
+        """Feast's section of the online store, placeholders filled in; None where the store is embedded or a Redis.
+
+        Raises:
+            Failure: when a placeholder names a variable that is not set.
+        """
+        return self._placed(filled(self.settings.stores.online.feast, os.environ)) if self._feast_serves else None
+
+    @property
+    def online_feast_written(self) -> dict[str, Any]:
+        """The same as the file has it, with its placeholders; a SQLite file is found from any folder."""
+        return self._placed(self.settings.stores.online.feast or {})
+
+    def _placed(self, section: dict[str, Any]) -> dict[str, Any]:
+        path = section.get("path", str(self.data / "online.db"))
+        if is_sqlite(section) and isinstance(path, str) and not path.startswith("${"):
+            return {**section, "path": str(self.folder / path)}
+        return section
+
+    @property
+    def _feast_serves(self) -> bool:
+        return self.settings.stores.online.feast is not None and not os.environ.get(ONLINE_URL_VARIABLE)
 
     @cached_property
     def views(self) -> tuple[View, ...]:

@@ -30,9 +30,10 @@ sources:
   streams:
     purchases: data/purchases.csv    # any number of event streams, declared in features.yaml
 
-# Embedded (LMDB, in this process) unless you name a Redis or Valkey:
+# Embedded (LMDB, in this process) unless you name a Redis or Valkey, or any other online store of Feast in Feast's own words:
 # stores:
-#   online: {{url: redis://localhost:6379/0, timeout_ms: 25}}
+#   online: {{url: redis://localhost:6379/0, timeout_ms: 25, near_cache_rows: 0}}   # rows that each worker keeps; 0: none
+#   online: {{feast: {{type: postgres, host: db, password: "${{PGPASSWORD}}"}}, timeout_ms: 25}}
 
 # serving:
 #   deadline_ms: 50          # what is not read by then is left out, and the answer says so

@@ -1,12 +1,15 @@
-"""Both online engines in the same clothes: how a contract case writes with Feast, reads with the engine, and compares."""
+"""The online engines in the same clothes: how a contract case writes with Feast, reads with the engine, and compares."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import shutil
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 
 from features.engines import open_engine
+from features.feast_store import prepare
 from features.online import OnlineEngine, OnlineRow, StoreUnavailable
 from features.views import View
 from tests.features.feast_fixtures import feast_store
@@ -26,6 +30,7 @@ TIMEOUT_MS = 25.0
 # A shared machine may stall a test for longer than an engine may wait: contract cases that expect an answer wait longer.
 PATIENT_MS = 2_000.0
 RECOVERY_SECONDS_MAX = 5.0
+NEAR_CACHE_ROWS = 100
 _numbers = itertools.count()
 
 
@@ -47,20 +52,38 @@ class Arena:
     @property
     def online(self) -> dict[str, Any]:
         """Feast's settings of the online store."""
+        if self.kind == "feast":
+            return {"type": "sqlite", "path": str(self.folder / "online.db")}
         if self.server is None:
             return {"type": "features.feast_lmdb.LmdbOnlineStore", "path": str(self.folder / "online")}
         return {"type": "redis", "connection_string": f"127.0.0.1:{self.server.port}"}
 
     def store(self, *views: View, created: bool = False) -> FeatureStore:
+        prepare(self.online)
         return feast_store(self.folder, self.online, views, created, self.project)
 
     def engine(self, *views: View, timeout_ms: float = PATIENT_MS) -> OnlineEngine:
-        engine = open_engine(self.url, self.folder / "online", views, timeout_ms, self.project)
+        feast = self.online if self.kind == "feast" else None
+        rows = NEAR_CACHE_ROWS if self.kind == "redis near" else 0
+        engine = open_engine(self.url, self.folder / "online", views, timeout_ms, self.project, feast, rows)
         self.engines.append(engine)
         return engine
 
+    def kept(self, seconds: float) -> float:
+        """The event time that the store keeps of a moment: Feast's SQLite store keeps whole seconds."""
+        return moment(math.floor(seconds) if self.kind == "feast" else seconds).timestamp()
+
     def read(self, engine: OnlineEngine, customer_id: str) -> OnlineRow:
+        if self.kind == "redis near":
+            return self.run(self._read_near(engine, customer_id))  # type: ignore[no-any-return]
         return engine.read_now(customer_id) or self.run(engine.read(customer_id))
+
+    async def _read_near(self, engine: OnlineEngine, customer_id: str) -> OnlineRow:
+        """The row that the near cache keeps, once the server has told what changed: replies and news come in one order."""
+        with suppress(StoreUnavailable):
+            await engine.read("nobody asks for this one")
+        row = engine.read_now(customer_id) or await engine.read(customer_id)
+        return engine.read_now(customer_id) or row
 
     def run(self, work: Awaitable[Any]) -> Any:
         async def running() -> Any:
@@ -74,23 +97,31 @@ class Arena:
         self.runner.run(asyncio.sleep(0))
         self.runner.close()
 
+    @property
+    def _place(self) -> Path:
+        return self.folder / ("online.db" if self.kind == "feast" else "online")
+
     def break_it(self) -> None:
         """Takes the store away."""
         if self.server is None:
-            (self.folder / "online").rename(self.folder / "away")
+            self._place.rename(self.folder / "away")
         else:
             self.server.pause()
 
     def mend_it(self) -> None:
         if self.server is None:
-            (self.folder / "away").rename(self.folder / "online")
+            (self.folder / "away").rename(self._place)
         else:
             self.server.resume()
 
     def empty_it(self) -> None:
         """What a restart without persistence leaves."""
-        if self.server is None:
-            shutil.rmtree(self.folder / "online")
+        if self.kind == "feast":
+            with closing(sqlite3.connect(self._place)) as connection, connection:
+                for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                    connection.execute(f'DELETE FROM "{name}"')
+        elif self.server is None:
+            shutil.rmtree(self._place)
         else:
             assert self.server.ask("FLUSHALL") == b"+OK\r\n"
 

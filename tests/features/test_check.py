@@ -27,6 +27,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         {"online": {"url": "localhost"}},
         "$.stores.online.url: expected `embedded` or a Redis address, got an error: expected a URL that starts with",
     ),
+    (
+        "workspace",
+        "stores",
+        {"online": {"near_cache_rows": 1_000}},
+        "$.stores.online.near_cache_rows: expected a Redis store, which tells of changes, got another one. Leave it out, or name",
+    ),
     ("workspace", "data", ".", "$.data: expected a folder of its own: it may be deleted, got `.`"),
     ("workspace", "data", "..", "$.data: expected a folder of its own"),
     ("workspace", "demo", {"now": "2026-02-30"}, "$.demo.now: expected a moment that the calendar has, got `2026-02-30`"),

@@ -1,18 +1,31 @@
-"""What only the Redis engine has to bear: late, lost and wrong answers, cancelled reads, passwords, clusters."""
+"""What only the Redis engine has to bear: late, lost and wrong answers, cancelled reads, passwords, TLS."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import select
+import socket
+import socketserver
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from features.engines import open_engine
-from features.online import OnlineRow, StoreUnavailable
+from features.online import OnlineEngine, OnlineRow, StoreUnavailable
 from features.redis_address import Address
 from features.redis_engine import RedisEngine
 from features.redis_link import FAILURES_MAX
@@ -249,58 +262,97 @@ def test_slots() -> None:
     assert slot_of(b"foo{{bar}}zap") == slot_of(b"{bar")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[list[Server]]:
-    """A cluster of three."""
-    nodes = [Server(tmp_path / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start() for i in range(3)]
-    try:
-        bounds = [0, 5461, 10923, 16384]
-        for i, node in enumerate(nodes):
-            assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(bounds[i]), str(bounds[i + 1] - 1))
-            assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
-        for node in nodes[1:]:
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + 20
-        while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
-            assert time.monotonic() < end, "the cluster did not form"
-            time.sleep(0.05)
-        yield nodes
-    finally:
-        for node in nodes:
-            node.stop()
+class TlsDoor:
+    """Takes TLS connections and passes what they say on to a server that knows no TLS; in threads of its own."""
 
+    def __init__(self, folder: Path, port: int) -> None:
+        self.certificate = folder / "certificate.pem"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self._make(folder))
+        closing = self._closing = threading.Event()
 
-def test_cluster(cluster: list[Server], tmp_path: Path) -> None:
-    """A cluster is read from any of its nodes, also after slots have moved; a dead node costs its own customers only."""
-    arena = Arena("redis", tmp_path, cluster[0])
-    everyone = view("everyone_shop", {}, {"by_group": ["spend"]}, entity="everyone")
-    nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
-    try:
-        store = feast_store(
-            tmp_path, {"type": "redis", "redis_type": "redis_cluster", "connection_string": nodes}, (SHOP, everyone), project="shop"
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                self.request.settimeout(5)
+                with (
+                    contextlib.suppress(OSError),
+                    context.wrap_socket(self.request, server_side=True) as front,
+                    socket.create_connection(("127.0.0.1", port)) as back,
+                ):
+                    while not closing.is_set():
+                        ready = [front] if front.pending() else select.select([front, back], [], [], 0.1)[0]
+                        for source, target in ((front, back), (back, front)):
+                            if source in ready:
+                                data = source.recv(65_536)
+                                if not data:
+                                    return
+                                target.sendall(data)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def _make(self, folder: Path) -> Path:
+        """A key and its own certificate, for 127.0.0.1; the key's file."""
+        key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        now = datetime.now(UTC)
+        made = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+            .sign(key, hashes.SHA256())
         )
-        write(store, SHOP, [(str(i), row(i), 1.0) for i in range(60)])
-        write(store, everyone, [("*", {"by_group__keys": ["g1"], "by_group__spend": [1.0]}, 1.0)])
-        engine = open_engine(f"redis+cluster://127.0.0.1:{cluster[1].port}", tmp_path, (SHOP, everyone), 300, "shop")
-        arena.engines.append(engine)
-        for i in range(60):
-            same_as_sdk(engine, arena.read(engine, str(i)), store, (SHOP,), str(i))
-        assert engine.everyone().known
-        assert isinstance(engine, RedisEngine)
+        self.certificate.write_bytes(made.public_bytes(Encoding.PEM))
+        file = folder / "key.pem"
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return file
 
-        # A map that is out of date: every answer is MOVED.
-        routes = engine._routes
-        routes._slots = [routes._slots[-1]] * len(routes._slots)  # type: ignore[union-attr]
-        assert all(arena.read(engine, str(i)).known for i in range(60))
+    def close(self) -> None:
+        """Ends all connections."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
-        cluster[2].kill()
-        answers = []
-        for i in range(60):
-            try:
-                answers.append(arena.read(engine, str(i)).known)
-            except StoreUnavailable:
-                answers.append(False)
-        assert any(answers)
-        assert not all(answers)
+
+@pytest.mark.parametrize("near_cache_rows", [0, 10])
+def test_tls(arena: Arena, server: Server, tmp_path: Path, near_cache_rows: int) -> None:
+    """`rediss://` is read over TLS, with a certificate that is checked: against the URL's authority and host, unless it says no."""
+    everyone = view("everyone_shop", {}, {"by_group": ["spend"]}, entity="everyone")
+    store = arena.store(SHOP, everyone)
+    write(store, SHOP, [("1", row(1), 1.0)])
+    write(store, everyone, [("*", {"by_group__keys": ["g1"], "by_group__spend": [1.0]}, 1.0)])
+    door = TlsDoor(tmp_path, server.port)
+
+    def engine(host: str, scheme: str, options: str, timeout_ms: float = 300) -> OnlineEngine:
+        views, url = (SHOP, everyone), f"{scheme}://{host}:{door.port}{options}"
+        arena.engines.append(open_engine(url, tmp_path, views, timeout_ms, arena.project, near_cache_rows=near_cache_rows))
+        return arena.engines[-1]
+
+    authority = f"?ssl_ca_certs={door.certificate}"
+    try:
+        for host, options in (
+            ("127.0.0.1", authority),
+            ("localhost", f"{authority}&ssl_check_hostname=false"),
+            ("localhost", "?ssl_cert_reqs=none"),
+        ):
+            good = engine(host, "rediss", options, 2_000)
+            same_as_sdk(good, arena.read(good, "1"), store, (SHOP,), "1")
+            same_as_sdk(good, good.everyone(), store, (everyone,), "*")
+        for host, scheme, options, why in (
+            ("127.0.0.1", "valkeys", "", "CERTIFICATE_VERIFY_FAILED"),
+            ("localhost", "rediss", authority, "CERTIFICATE_VERIFY_FAILED"),
+        ):
+            bad = engine(host, scheme, options)
+            arena.unavailable(bad)
+            with pytest.raises(StoreUnavailable, match=why):
+                arena.read(bad, "1")
+            with pytest.raises(StoreUnavailable, match=why):
+                bad.everyone()
+        plain = engine("127.0.0.1", "redis", "")
+        arena.unavailable(plain)
     finally:
-        arena.close()
+        for opened in arena.engines:
+            opened.close()
+        arena.run(asyncio.sleep(0.05))  # what is not closed by then costs the door's time limit
+        door.close()
