@@ -67,7 +67,7 @@ def documents(variant: str) -> dict[str, Any]:
         },
         "features.yaml": features,
         "offers.yaml": {"placements": {PLACEMENT: {"limit": 3}}, "treatments": [{"payload": {"headline": "{name}"}}]},
-        "policies.yaml": {"eligibility": {}},
+        "policies.yaml": {},
         # The last round must be the best one, or training would keep fewer than 200: a small step sees to it.
         "model.yaml": {
             "name": f"bench-{variant}",

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from features.check_features import FEATURE_CHECKS
+from features.check_policies import POLICY_CHECKS
 from features.columns import contract_of
 from features.documents import Document
 from features.faults import Fault, Path
@@ -18,7 +19,6 @@ from features.moments import parse_moment
 from features.placeholders import unset
 from features.redis_address import SCHEMES, Address
 from features.tables import tables_of
-from features.views import window_name
 from features.vocabulary import Treatment
 from features.workspace import Workspace
 
@@ -104,14 +104,6 @@ def _renames(document: Document, path: Path, source: Source, known: list[str]) -
             yield document.unknown((*path, "columns", name), "a column of the table, renamed as `ours: theirs`", name, known)
 
 
-def _policies(workspace: Workspace) -> Iterable[Fault]:
-    document = workspace.documents["policies.yaml"]
-    pairs = {window_name(name, window) for name, pair in workspace.features.pairs.items() for window in pair.windows}
-    for name, rule in workspace.policies.eligibility.items():
-        if rule.pair not in pairs:
-            yield document.unknown(("eligibility", name, "pair"), "a pair column, with its window", rule.pair, pairs)
-
-
 def _offers(workspace: Workspace) -> Iterable[Fault]:
     document, offers = workspace.documents["offers.yaml"], workspace.offers
     seen = set()
@@ -161,13 +153,18 @@ def _is_a(dtype: str, value: Any) -> bool:
 def _treatments(workspace: Workspace, document: Document, path: Path, treatments: tuple[Treatment, ...]) -> Iterable[Fault]:
     channel = workspace.features.context.get("channel")
     channels = None if channel is None or channel.values is None else {"any", *channel.values}
+    locale = workspace.features.context.get("locale")
+    locales = None if locale is None or locale.values is None else {"any", *locale.values}
     words = {*_OFFER_WORDS, *workspace.features.offer}
     for position, treatment in enumerate(treatments):
         place = (*path, position)
         if channels is not None and treatment.channel not in channels:
             yield document.unknown((*place, "channel"), "a channel that the context knows, or any", treatment.channel, channels)
-        if treatment.channel in [other.channel for other in treatments[:position]]:
-            yield document.fault((*place, "channel"), "each channel once", f"`{treatment.channel}` again", "Remove one of the two.")
+        if locales is not None and treatment.locale not in locales:
+            yield document.unknown((*place, "locale"), "a locale that the context knows, or any", treatment.locale, locales)
+        if (treatment.channel, treatment.locale) in [(other.channel, other.locale) for other in treatments[:position]]:
+            got = f"`{treatment.channel}` and `{treatment.locale}` again"
+            yield document.fault((*place, "channel"), "each channel once in a locale", got, "Remove one of the two.")
         for where, text in _texts(treatment.payload, (*place, "payload")):
             for word in _PLACEHOLDER.findall(text):
                 if word not in words:
@@ -222,4 +219,4 @@ def _parses(text: str) -> bool:
     return True
 
 
-CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (_settings, _sources, *FEATURE_CHECKS, _policies, _offers, _model)
+CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (_settings, _sources, *FEATURE_CHECKS, *POLICY_CHECKS, _offers, _model)

@@ -79,7 +79,10 @@ class EmbeddedEngine:
             self._check()
         environment = self._environment
         if environment is None:
-            raise StoreUnavailable(self._why)
+            with self._loading:  # another thread may be opening it right now
+                environment = self._environment
+            if environment is None:
+                raise StoreUnavailable(self._why)
         if len(key) > KEY_BYTES_MAX:
             return plan.nobody()
         try:

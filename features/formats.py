@@ -293,25 +293,6 @@ class OfferEntry(Struct, frozen=True, forbid_unknown_fields=True):
     excludes: tuple[OfferId, ...] = ()
 
 
-# policies.yaml ----------------------------------------------------------------------------------------------------------
-
-
-class Eligibility(Struct, frozen=True, forbid_unknown_fields=True):
-    """An offer may be offered when this pair column is at least so much."""
-
-    pair: Name
-    """The column's full name, with its window: `targeted_all`."""
-    at_least: float
-    unknown: Literal["eligible", "not_eligible"] = "not_eligible"
-    """What holds where the value is unknown: a customer never seen before, or a store that is away."""
-
-
-class PoliciesFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """`policies.yaml`: what may be offered to whom."""
-
-    eligibility: dict[Name, Eligibility] = {}
-
-
 # model.yaml -------------------------------------------------------------------------------------------------------------
 
 

@@ -87,6 +87,14 @@ class Line(Struct, frozen=True, array_like=True):
     pairs_of_considered: bool
     pairs: bytes
     """Pair columns of the considered or only of the shown, shape (offers, pair columns)."""
+    config: str = ""
+    """Digest of the policies and offers files that decided."""
+    scores: bytes = b""
+    """Priorities of the shown."""
+    placements: tuple[str, ...] = ()
+    """Where each of the shown stands, in an answer for several placements; `placement` then names all of them."""
+    withheld: tuple[str, ...] = ()
+    """Columns that were not allowed to be used; their values are missing here as they were for the decision."""
 
     def positions(self) -> Integers:
         """Positions of the offers considered, ascending."""
@@ -158,7 +166,7 @@ def line_of(
         decision.decision_id,
         at,
         request.customer_id,
-        request.placement,
+        decision.placement,
         request.limit,
         request.context,
         request.exclude,
@@ -176,6 +184,10 @@ def line_of(
         offer_values.take(shown, 0).tobytes(),
         whole_pairs,
         pairs.tobytes() if whole_pairs else pairs[best].tobytes(),
+        decision.config,
+        struct.pack(f"<{len(best)}d", *[offer.score for offer in decision.offers]),
+        () if request.placements is None else tuple([str(offer.placement) for offer in decision.offers]),
+        decision.withheld,
     )
 
 

@@ -58,13 +58,14 @@ def failing(what: str) -> Iterator[None]:
 class Environment:
     """One generation, open in this process: LMDB allows one handle a process, so readers and writers share it by `attach`."""
 
-    def __init__(self, folder: Path, map_bytes: int) -> None:
+    def __init__(self, folder: Path, map_bytes: int, sync: bool = True) -> None:
         # Durable commits: a writer's batch is one commit, so that the sync costs it little, and a power cut tears nothing.
+        # The contact ledger, which commits once a take, syncs beside it.
         self.folder = folder
         self.holders = 0
         self.bytes_needed = 2 * mmap.PAGESIZE
         self.process = os.getpid()
-        self.env = lmdb.open(str(folder), map_size=map_bytes, max_readers=READERS_MAX, max_spare_txns=4)
+        self.env = lmdb.open(str(folder), map_size=map_bytes, max_readers=READERS_MAX, max_spare_txns=4, sync=sync)
         try:
             self.file = os.open(folder / DATA, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -166,20 +167,29 @@ def attach(root: Path, *, create: bool = False, generation: str = "", map_bytes:
         # LMDB would take an empty file for a new store, and an empty store for a customer base of strangers.
         if not create and (not (folder / DATA).exists() or (folder / DATA).stat().st_size == 0):
             raise StoreUnavailable(f"the online store at {root} has lost its file {name}/{DATA}; `opportune materialize` builds it again")
-        with _attaching:
-            found = _attached.get(str(folder))
-            if found is not None and (found.process != os.getpid() or not found.same):
-                # Holders notice by an lmdb.Error at their next transaction, and attach again.
-                found._close()
-                _attached.pop(str(folder), None)
-                found = None
-            if found is None:
-                folder.mkdir(parents=True, exist_ok=True)
-                found = _attached[str(folder)] = Environment(folder, map_bytes)
-            else:
-                found.measure()
-            found.holders += 1
-            return found
+        return attach_folder(folder, map_bytes)
+
+
+def attach_folder(folder: Path, map_bytes: int, sync: bool = True) -> Environment:
+    """The environment in a folder, made if need be, shared within the process; `release` it when done.
+
+    Raises:
+        lmdb.Error, OSError: when it does not open.
+    """
+    with _attaching:
+        found = _attached.get(str(folder))
+        if found is not None and (found.process != os.getpid() or not found.same):
+            # Holders notice by an lmdb.Error at their next transaction, and attach again.
+            found._close()
+            _attached.pop(str(folder), None)
+            found = None
+        if found is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = _attached[str(folder)] = Environment(folder, map_bytes, sync)
+        else:
+            found.measure()
+        found.holders += 1
+        return found
 
 
 def current(root: Path) -> str:

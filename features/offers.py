@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from features.catalogue import OFFERS_MAX
+from features.catalogue import OFFERS_MAX, category_text
 from features.failures import Failure
 from features.files import write_whole
 from features.formats import OfferEntry
@@ -32,7 +32,14 @@ def offers_of(workspace: Workspace) -> list[Offer]:
     found.update((entry.offer_id, _from_entry(workspace, entry, moved)) for entry in workspace.offers.offers)
     if len(found) > OFFERS_MAX:
         raise TooManyOffers(f"expected at most {OFFERS_MAX} offers, got {len(found)}: remove those that are no longer valid")
-    return [found[offer_id] for offer_id in sorted(found)]
+    return [_grouped(workspace, found[offer_id]) for offer_id in sorted(found)]
+
+
+def _grouped(workspace: Workspace, offer: Offer) -> Offer:
+    """With the group and category that its attributes tell, where it states none itself."""
+    told = {which: getattr(workspace.offers, which) for which in ("group", "category") if not getattr(offer, which)}
+    found = {which: category_text(offer.attributes.get(attribute)) for which, attribute in told.items() if attribute is not None}
+    return msgspec.structs.replace(offer, **found) if any(found.values()) else offer
 
 
 def _from_table(workspace: Workspace) -> list[Offer]:
@@ -81,6 +88,12 @@ def _from_entry(workspace: Workspace, entry: OfferEntry, moved: Timeline) -> Off
         placements=entry.placements,
         treatments=entry.treatments,
         attributes=attributes,
+        group=entry.group,
+        category=entry.category,
+        values=dict(entry.values),
+        budget=entry.budget,
+        requires=entry.requires,
+        excludes=entry.excludes,
     )
 
 

@@ -15,6 +15,8 @@ from msgspec import Meta, Struct
 ID_CHARACTERS_MAX = 64
 LIMIT_OFFERS_MAX = 50
 EXCLUDED_OFFERS_MAX = 200
+PLACEMENTS_ASKED_MAX = 10
+PURPOSES_MAX = 20
 CONTEXT_KEYS_MAX = 50
 CONTEXT_TEXT_CHARACTERS_MAX = 256
 CONTEXT_INTEGER_MAX = 2**53  # what a float64 column holds exactly
@@ -49,8 +51,8 @@ class Treatment(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     """How an offer looks in one channel and locale; `payload` is handed to the frontend as it stands."""
 
     channel: str = "any"
-    locale: str = "any"
     payload: dict[str, Any] = {}
+    locale: str = "any"
 
 
 class Budget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -95,16 +97,25 @@ class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What a frontend asks: which offers, in which order, for this customer, here and now."""
 
     customer_id: Id
-    placement: Name
+    placement: Name | None = None
     limit: Annotated[int, Meta(ge=1, le=LIMIT_OFFERS_MAX)] | None = None
     """At most this many offers; the placement's own number when absent."""
     context: Context = {}
     exclude: Annotated[list[OfferId], Meta(max_length=EXCLUDED_OFFERS_MAX)] = []
     explain: bool = False
+    placements: Annotated[list[Name], Meta(min_length=1, max_length=PLACEMENTS_ASKED_MAX)] | None = None
+    """Instead of `placement`: several at once, in the order in which they choose; no offer is shown twice."""
+    purposes: Annotated[list[Purpose], Meta(max_length=PURPOSES_MAX)] | None = None
+    """What data may be used for in this decision; everything that the customer allows when absent."""
+
+    @property
+    def asked(self) -> list[str]:
+        """The placements asked for."""
+        return self.placements or ([] if self.placement is None else [self.placement])
 
 
 class RankedOffer(Struct, frozen=True):
-    """One offer of an answer. `score` orders the answer; `propensity` is a calibrated probability, 0 to 1."""
+    """One offer of an answer. `score`, the priority of arbitration, orders it; `propensity` is a calibrated probability, 0 to 1."""
 
     rank: int
     offer_id: str
@@ -112,6 +123,8 @@ class RankedOffer(Struct, frozen=True):
     propensity: float
     treatment: dict[str, Any]
     reasons: tuple[str, ...] = ()
+    placement: str | msgspec.UnsetType = msgspec.UNSET
+    """Where it is shown, in answers for several placements; ranks are those of the placement."""
 
 
 class ModelStamp(Struct, frozen=True):
@@ -134,4 +147,10 @@ class Decision(Struct, frozen=True, omit_defaults=False):
     """Why the answer is less than it could be, from a closed set: see `docs/http-api.md`."""
     considered: int
     expires_at: str
+    config: str
+    """Digest of the policies and offers files that decided."""
+    withheld: tuple[str, ...] = ()
+    """Columns that the customer, or the request, did not allow to be used."""
+    notes: tuple[str, ...] = ()
+    """Reason codes, safe for customers, of rules that kept offers away."""
     explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET

@@ -13,8 +13,9 @@ from typing import Any
 from features.columns import Contract, contract_of
 from features.documents import Document
 from features.faults import BadWorkspace, Fault
-from features.formats import FeaturesFile, ModelFile, OffersFile, PoliciesFile, Source, WorkspaceFile
+from features.formats import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.placeholders import filled
+from features.policies import PoliciesFile
 from features.views import View, views_of
 
 FILES: dict[str, Any] = {

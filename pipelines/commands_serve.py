@@ -211,7 +211,7 @@ def decide(
     if json:
         show.as_json(decision)
     else:
-        print_decision(found, decision)
+        print_decision(decision)
 
 
 def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:

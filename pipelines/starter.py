@@ -97,10 +97,17 @@ offers:
 """
 
 POLICIES = """\
-# What may be offered to whom. An offer without rules may be offered to everybody, within its validity and placements.
+# What may be offered to whom, how often, and what it is worth. docs/decision-hub.md explains all of it with examples.
+# An offer that no rule and no limit concerns may be offered to everybody, within its validity and placements.
 
-eligibility: {}
-#  targeted: {pair: targeted_all, at_least: 1, unknown: not_eligible}
+rules: {}
+#  adults: {when: customer.age >= 18, groups: [alcohol], reason: age}
+
+limits: {}
+#  not_too_often: {max: 2, window: 7d, per: offer}
+
+pauses: {}
+#  dismissed: {outcome: dismissal, times: 2, within: 30d, pause: 60d}
 """
 
 MODEL = """\

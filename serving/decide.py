@@ -1,102 +1,69 @@
 """One decision: which offers, in which order. A function of plain values; the clock and the customer's row are arguments.
 
-Replay, the command line, tests and the server call this same function. Chance comes from a hash of the request, never from
-the process: the same request, row and `Loaded` give the same answer.
+Replay, simulation, the command line, tests and the server call this same code. Chance comes from a hash of the request, never from
+the process: the same request, row, contact history and `Loaded` give the same answer.
+
+Where limits are in play, contacts and budgets of a slate must be taken in the ledger before it is shown, which may need a round trip:
+`deciding` is a generator that asks and goes on with what was granted. `decide` runs it where nothing need be waited for.
 """
 
 from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import lru_cache
 from time import perf_counter_ns
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.buckets import fnv1a
-from features.formats import ContextColumn, Placement
+from features.budgets import Budget, Fell, Moment
+from features.contacts import GRANTED, Take, Taken
 from features.journal_lines import Line, line_of
 from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow
-from features.vocabulary import OFFERS_CONSIDERED, ContextValue, Decision, DecisionRequest, RankedOffer
-from features.workspace import Workspace
-from serving import ranking
-from serving.loaded import ANY_CHANNEL, Loaded
+from features.vocabulary import Decision, DecisionRequest, RankedOffer
+from serving.asked import locale_of
+from serving.case import Case, arrange, consider, opened, score
+from serving.condition_values import mask_of
+from serving.loaded import Loaded
+from serving.why import why
 
-FEATURES_UNAVAILABLE = "features_unavailable"
-DEGRADED = (FEATURES_UNAVAILABLE,)
+FEATURES_UNAVAILABLE, CONTACTS_UNAVAILABLE = "features_unavailable", "contacts_unavailable"
+DEGRADED = (FEATURES_UNAVAILABLE, CONTACTS_UNAVAILABLE)
 """Every reason for which an answer may be less than it could be."""
 
 STAGES = ("read", "eligible", "score", "rank", "record")
 """Timed parts of a decision, in order; `read` is timed by the caller."""
 
-EXPLAINED_OFFERS_MAX = 20
-CHANNEL = "channel"
-"""The context column that chooses among an offer's treatments."""
+TAKES_MAX = 8
+"""How often other candidates step in for offers whose limit fell; then the answer goes without limited offers."""
 
 _worker = secrets.token_hex(4)
 _count = itertools.count(1)
 
 
-class UnknownPlacement(ValueError):
-    """The request names a placement that the workspace does not have."""
+class Reserve(NamedTuple):
+    """Asks for one show of each offer out of its budget: all, or none and which budgets fell."""
+
+    budgets: list[Budget]
+    moment: Moment
 
 
-class BadContext(ValueError):
-    """A value of the request's context is not what its column may be."""
+class GiveBack(NamedTuple):
+    """Undoes what was reserved: the offers are not shown after all."""
 
-    def __init__(self, name: str, code: str, expected: str) -> None:
-        super().__init__(f"context.{name}: expected {expected}")
-        self.name, self.code, self.expected = name, code, expected
-
-
-def unknown_row(loaded: Loaded) -> OnlineRow:
-    """The row of a customer of whom nothing is known."""
-    return loaded.layout.plan.nobody()
+    offers: list[int]
+    moment: Moment
 
 
-def check_request(workspace: Workspace, request: DecisionRequest) -> Placement:
-    """What the type of a request leaves open; returns the placement.
-
-    Raises:
-        UnknownPlacement, BadContext: the request does not fit the workspace.
-    """
-    check_context(workspace.features.context, request.context)
-    placement = workspace.offers.placements.get(request.placement)
-    if placement is None:
-        raise UnknownPlacement(request.placement)
-    return placement
-
-
-def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextValue]) -> None:
-    """Hold each value against its declared column.
-
-    Raises:
-        BadContext: for an unknown name, a wrong type, or a value outside the declared ones.
-    """
-    for name, value in context.items():
-        column = columns.get(name)
-        if column is None or name == OFFERS_CONSIDERED:
-            known = ", ".join(declared for declared in columns if declared != OFFERS_CONSIDERED)
-            raise BadContext(name, "field-unknown", f"one of {known or 'no fields: the workspace declares none'}")
-        if value is None:
-            continue
-        if column.dtype == "category":
-            if not isinstance(value, str):
-                raise BadContext(name, "field-type", "string")
-            if column.values is not None and value not in column.values:
-                raise BadContext(name, "field-value", f"one of {', '.join(column.values)}")
-        elif column.dtype == "boolean":
-            if not isinstance(value, bool):
-                raise BadContext(name, "field-type", "boolean")
-        elif isinstance(value, bool) or not isinstance(value, int if column.dtype == "integer" else (int, float)):
-            raise BadContext(name, "field-type", "integer" if column.dtype == "integer" else "number")
-        elif (column.minimum is not None and value < column.minimum) or (column.maximum is not None and value > column.maximum):
-            raise BadContext(name, "out-of-range", f"{column.dtype} from {column.minimum} to {column.maximum}")
+Asked = Reserve | GiveBack | Take
+Given = list[Fell] | Taken | None
+"""None: the ledger did not say in time, and nothing that is limited may be shown."""
+Taking = Generator[Asked, Given, None]
 
 
 def decide(
@@ -107,129 +74,207 @@ def decide(
     stages: list[int] | None = None,
     decision_id: str | None = None,
     record: Callable[[Line], object] | None = None,
+    contacts: bytes | None = b"",
+    take: Callable[[Asked], Given] | None = None,
 ) -> Decision:
-    """Answer one request.
+    """Answer one request; see `deciding`.
+
+    Args:
+        take: takes contacts and budgets at once; None takes none and grants all, for replay and simulation.
+    """
+    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts)
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send(granted(asked) if take is None else take(asked))
+    except StopIteration as done:
+        decision: Decision = done.value
+        return decision
+
+
+def deciding(
+    request: DecisionRequest,
+    loaded: Loaded,
+    row: OnlineRow | None,
+    now: int,
+    stages: list[int] | None = None,
+    decision_id: str | None = None,
+    record: Callable[[Line], object] | None = None,
+    contacts: bytes | None = b"",
+) -> Generator[Asked, Given, Decision]:
+    """Answer one request, asking for the contacts that it needs.
 
     Args:
         row: what the online store knows of the customer; None when it could not be read.
         now: microseconds since 1970.
         stages: takes the nanoseconds of `STAGES[1:]`.
+        contacts: the customer's contact history; None when it could not be read.
 
     Raises:
-        UnknownPlacement, BadContext: the request does not fit the workspace.
+        UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     begin = perf_counter_ns()
-    placement = check_request(loaded.workspace, request)
-    degraded = () if row is not None else (FEATURES_UNAVAILABLE,)
-    customer, seconds = row if row is not None else unknown_row(loaded), now / MICROSECONDS
-    funnel: list[tuple[str, NDArray[np.bool_]]] | None = [] if request.explain else None
-    allowed, chosen = _considered(request, loaded, customer, now, funnel)
+    case = opened(request, loaded, row, contacts, now)
+    consider(case)
     eligible_at = perf_counter_ns()
-    shared = loaded.layout.shared_values(customer, request.context | {OFFERS_CONSIDERED: len(chosen)}, seconds)
-    pairs = loaded.layout.pair_values(customer, loaded.everyone, loaded.offer_values, chosen, seconds)
-    raw = np.empty(len(chosen))
-    loaded.kernel.score(shared, loaded.table, chosen, pairs, raw)
+    score(case)
     scored_at = perf_counter_ns()
-    best = ranking.best(raw, loaded.draws, chosen, fnv1a(request.customer_id), request.limit or placement.limit)
-    shown, propensities = chosen[best], loaded.calibrate(raw[best])
-    offers_shown = shown.tolist()
-    reasons = _reasons(loaded, customer, chosen, best, pairs, seconds) if loaded.reasons else [()] * len(best)
-    channel = _channel(loaded, request)
-    offers = [
-        RankedOffer(
-            rank=place + 1,
-            offer_id=loaded.catalogue.offers[offer].offer_id,
-            score=propensity,
-            propensity=propensity,
-            treatment=loaded.treatment(offer, channel),
-            reasons=reasons[place],
-        )
-        for place, (offer, propensity) in enumerate(zip(offers_shown, propensities.tolist(), strict=True))
-    ]
-    decision = Decision(
-        decision_id=decision_id or f"{now:x}-{_worker}-{next(_count):x}",
-        customer_id=request.customer_id,
-        placement=request.placement,
-        offers=offers,
-        model=loaded.stamp,
-        degraded=degraded,
-        considered=len(chosen),
-        expires_at=_expiry(loaded, offers_shown, now),
-        explanation=msgspec.UNSET if funnel is None else explanation(loaded, funnel, shared, pairs, chosen, raw, best),
-    )
+    name = decision_id or f"{now:x}-{_worker}-{next(_count):x}"
+    arrange(case)
+    if loaded.hub.contacting.limits:
+        yield from _take(case, name)
+    decision = _answered(case, name, row is not None)
     ranked_at = perf_counter_ns()
     if record is not None:
-        line = line_of(
-            request, decision, now, loaded.versions, allowed, chosen, best, shown, propensities, raw, shared, pairs, loaded.offer_values
-        )
-        record(line)
+        record(_line(case, decision))
     if stages is not None:
         done = perf_counter_ns()
         stages += [eligible_at - begin, scored_at - eligible_at, ranked_at - scored_at, done - ranked_at]
     return decision
 
 
-def _considered(
-    request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, funnel: list[tuple[str, NDArray[np.bool_]]] | None
-) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-    """Which offers may be offered, as truths and as positions; without rules and wishes it is what holds for everybody."""
-    if funnel is None and not loaded.requirements and not request.exclude:
-        standing = loaded.standing(request.placement, now)
-        return standing.mask, standing.positions
-    allowed = eligible(request, loaded, row, now, funnel)
-    return allowed, np.flatnonzero(allowed).astype(np.int32)
+def granted(asked: Asked) -> Given:
+    """The answer of a ledger that bounds nothing."""
+    if isinstance(asked, Take):
+        return Taken((GRANTED,) * len(asked.contacts))
+    return [""] * len(asked.budgets) if isinstance(asked, Reserve) else None
 
 
-def eligible(
-    request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, funnel: list[tuple[str, NDArray[np.bool_]]] | None = None
-) -> NDArray[np.bool_]:
-    """Which offers may be offered, one truth a catalogue entry; `funnel` takes what each step left over."""
-    catalogue = loaded.catalogue
-    standing = loaded.standing(request.placement, now)
-    _note(funnel, "valid", standing.valid)
-    _note(funnel, "placement", standing.mask)
-    mask = standing.mask.copy()
-    for offer_id in request.exclude:
-        at = catalogue.index.get(offer_id)
-        if at is not None:
-            mask[at] = False
-    _note(funnel, "not_excluded", mask)
-    for rule in loaded.requirements:
-        everyone = loaded.layout.is_everyone(rule.column)
-        values = loaded.layout.matched(rule.column, loaded.everyone if everyone else row, now / MICROSECONDS)
-        allowed = values >= rule.at_least
-        if rule.unknown:
-            allowed |= np.isnan(values)
-        mask &= allowed
-        _note(funnel, rule.name, mask)
-    return mask
+def _take(case: Case, decision_id: str) -> Taking:
+    """Take what the slates need, budgets before contacts; where a limit fell, the next candidates step in."""
+    contacting = case.loaded.hub.contacting
+    for _ in range(TAKES_MAX):
+        shown = [(placement, offer) for placement, slate in case.slates.items() for offer in slate]
+        reserve = Reserve([b for _, offer in shown if (b := contacting.budget(offer)) is not None], contacting.moment(case.seconds))
+        if reserve.budgets:
+            fell = yield reserve
+            if not isinstance(fell, list):
+                break
+            if any(fell):
+                spent = {budget.offer: which for budget, which in zip(reserve.budgets, fell, strict=True) if which}
+                for placement, offer in shown:
+                    budget = contacting.budget(offer)
+                    if budget is not None and budget.offer in spent:
+                        case.drop(placement, offer, f"budget {spent[budget.offer]}")
+                arrange(case)
+                continue
+        limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0], case.channel)) is not None]
+        if not limited:
+            return
+        taken = yield contacting.take(case.request.customer_id, decision_id, case.seconds, [contact for *_, contact in limited])
+        if isinstance(taken, Taken) and taken.granted:
+            return
+        if reserve.budgets:
+            yield GiveBack([budget.offer for budget in reserve.budgets], reserve.moment)
+        if not isinstance(taken, Taken):
+            break
+        for (placement, offer, _), limit in zip(limited, taken.fell, strict=True):
+            if limit != GRANTED:
+                case.drop(placement, offer, contacting.name_of(limit))
+        arrange(case)
+    else:
+        _without_limited(case, "limits that fell again and again")
+        return
+    case.contacts = None
+    _without_limited(case, "contact history")
 
 
-def _note(funnel: list[tuple[str, NDArray[np.bool_]]] | None, step: str, mask: NDArray[np.bool_]) -> None:
-    if funnel is not None:
-        funnel.append((step, mask.copy()))
+def _without_limited(case: Case, why: str) -> None:
+    """What no limit and no budget concerns may be shown whatever a ledger says."""
+    for placement in case.placements:
+        case.drop_all(placement, case.loaded.hub.contacting.concerned(placement, case.channel), why)
+    arrange(case)
 
 
-def _reasons(
-    loaded: Loaded, row: OnlineRow, chosen: NDArray[np.int32], best: NDArray[np.int32], pairs: NDArray[np.float64], seconds: float
-) -> list[tuple[str, ...]]:
+def unknown_row(loaded: Loaded) -> OnlineRow:
+    """The row of a customer of whom nothing is known."""
+    return loaded.layout.plan.nobody()
+
+
+def eligible(request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, contacts: bytes | None = b"") -> NDArray[np.bool_]:
+    """Which offers may be offered at the request's placements, one truth a catalogue entry."""
+    case = opened(request, loaded, row, contacts, now)
+    consider(case)
+    union = 0
+    for offers in case.allowed.values():
+        union |= offers
+    return mask_of(union, len(loaded.catalogue))
+
+
+def _answered(case: Case, decision_id: str, read: bool) -> Decision:
+    """The answer, as frontends get it."""
+    loaded, request, now = case.loaded, case.request, case.now
+    locale, several = locale_of(loaded.workspace, case.context), request.placements is not None
+    offers: list[RankedOffer] = []
+    for name, slate in case.slates.items():
+        best = case.places(slate)
+        propensities = case.propensities_of(best).tolist()
+        scores = propensities if case.by_propensity(name) else case.priorities[name][best].tolist()
+        reasons = _reasons(case, best) if loaded.reasons else [()] * len(slate)
+        offers += [
+            RankedOffer(
+                rank=place + 1,
+                offer_id=loaded.catalogue.offers[offer].offer_id,
+                score=scores[place],
+                propensity=propensities[place],
+                treatment=loaded.treatment(offer, case.channel, locale),
+                reasons=reasons[place],
+                placement=name if several else msgspec.UNSET,
+            )
+            for place, offer in enumerate(slate)
+        ]
+    degraded: tuple[str, ...] = () if read else (FEATURES_UNAVAILABLE,)
+    if case.contacts is None and (loaded.hub.contacting.needed or loaded.hub.contacting.limits):
+        degraded += (CONTACTS_UNAVAILABLE,)
+    return Decision(
+        decision_id=decision_id,
+        customer_id=request.customer_id,
+        placement=",".join(case.placements),
+        offers=offers,
+        model=loaded.stamp,
+        degraded=degraded,
+        considered=len(case.chosen),
+        expires_at=_expiry(loaded, [offer for slate in case.slates.values() for offer in slate], now),
+        config=loaded.hub.config,
+        withheld=() if case.withheld is None else case.withheld.names,
+        notes=tuple(case.notes),
+        explanation=msgspec.UNSET if not request.explain else why(case),
+    )
+
+
+def _line(case: Case, decision: Decision) -> Line:
+    """What the journal keeps: what was considered, with which columns and scores, and what was shown."""
+    loaded, slates = case.loaded, list(case.slates.values())
+    shown = np.array([offer for slate in slates for offer in slate], np.int32)
+    best = case.places(shown)
+    propensities = np.array([offer.propensity for offer in decision.offers])
+    return line_of(
+        msgspec.structs.replace(case.request, context=case.context) if case.withheld is not None else case.request,
+        decision,
+        case.now,
+        loaded.versions,
+        mask_of(case.scored, len(loaded.catalogue)),
+        case.chosen,
+        best,
+        shown,
+        propensities,
+        case.raw,
+        case.shared,
+        case.pairs,
+        loaded.offer_values,
+    )
+
+
+def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
     """Reason codes of the offers shown: those whose column is above zero."""
+    loaded = case.loaded
     codes: list[list[str]] = [[] for _ in best]
     for name, code in loaded.reasons:
-        values = loaded.layout.column(name, row, loaded.everyone, loaded.offer_values, pairs, chosen, seconds)
+        values = loaded.layout.column(name, case.row, loaded.everyone, loaded.offer_values, case.pairs, case.chosen, case.seconds)
         for place, at in enumerate(best):
             if values[at] > 0 and code not in codes[place]:
                 codes[place].append(code)
     return [tuple(found) for found in codes]
-
-
-def _channel(loaded: Loaded, request: DecisionRequest) -> str:
-    """The channel that the model is told of: the request's, else the declared default."""
-    given = request.context.get(CHANNEL)
-    if given is None:
-        column = loaded.workspace.features.context.get(CHANNEL)
-        given = None if column is None else column.default
-    return ANY_CHANNEL if given is None else str(given)
 
 
 def _expiry(loaded: Loaded, shown: list[int], now: int) -> str:
@@ -246,39 +291,3 @@ def _expiry(loaded: Loaded, shown: list[int], now: int) -> str:
 def _second(seconds: int) -> str:
     """RFC 3339 of a whole second: answers of the same second share it."""
     return rfc3339(seconds * MICROSECONDS)
-
-
-def explanation(
-    loaded: Loaded,
-    funnel: list[tuple[str, NDArray[np.bool_]]],
-    shared: NDArray[np.float64],
-    pairs: NDArray[np.float64],
-    chosen: NDArray[np.int32],
-    raw: NDArray[np.float64],
-    best: NDArray[np.int32],
-) -> dict[str, Any]:
-    """How many offers each step left, and the columns as the model saw them: of those shown, then of the next best.
-
-    For people who may see a customer's data.
-    """
-    layout = loaded.layout
-    order = list(dict.fromkeys([*best.tolist(), *np.argsort(-raw, kind="stable").tolist()]))[: max(len(best), EXPLAINED_OFFERS_MAX)]
-
-    def named(columns: list[Any], values: NDArray[np.float64]) -> dict[str, float | str | None]:
-        return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}
-
-    return {
-        "offers": len(loaded.catalogue),
-        "funnel": {step: int(mask.sum()) for step, mask in funnel},
-        "customer": named([*layout.customer, *layout.context], shared),
-        "considered": [
-            {
-                "offer_id": loaded.catalogue.offers[chosen[at]].offer_id,
-                "name": loaded.catalogue.offers[chosen[at]].name,
-                "raw": float(raw[at]),
-                "propensity": float(loaded.calibrate(raw[at : at + 1])[0]),
-                "columns": named(layout.offer, loaded.offer_values[chosen[at]]) | named(layout.pair, pairs[at]),
-            }
-            for at in order
-        ],
-    }

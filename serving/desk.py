@@ -7,22 +7,27 @@ cannot be loaded is refused with its reason; the last good state goes on serving
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from features.contacts import Take
 from features.engines import open_engine
 from features.failures import Failure
+from features.ledger import Ledger, open_ledger
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
 from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
 from features.workspace import Workspace
+from serving.decide import Asked, GiveBack, Given
 from serving.loaded import Loaded
 from training import bundle
 
@@ -81,6 +86,8 @@ class Desk:
         self._empty = False
         """Whether the store answers, but has lost even the row of everyone: then a customer without a row is not a stranger."""
         self._strangers = 0
+        self._taken = False
+        """Whether something was taken since the ledger was last made durable."""
         self._aging = any(
             column.match and (column.dtype == "age" or column.freshness_seconds) for column in workspace.contract.of_kind("offer")
         )
@@ -97,6 +104,8 @@ class Desk:
         """Bring in what is newer, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            if self._taken:
+                await asyncio.to_thread(self._tend_ledger)
             seen = self._glance()
             if seen == self._seen and not self._everyone_is_due():
                 continue
@@ -214,5 +223,58 @@ class Desk:
             return None if self._empty else found
         return found
 
+    async def known(self, customer_id: str, loaded: Loaded) -> tuple[OnlineRow | None, bytes | None]:
+        """The customer's row and contact history, in one round trip; each None when its store does not say in time."""
+        if not loaded.hub.contacting.needed:
+            return await self.row(customer_id), b""
+        try:
+            contacts = self.ledger.read_now(customer_id)
+        except StoreUnavailable:
+            return await self.row(customer_id), None
+        if contacts is not None:
+            return await self.row(customer_id), contacts
+        row, contacts = await asyncio.gather(self.row(customer_id), self._contacts(customer_id))
+        return row, contacts
+
+    async def _contacts(self, customer_id: str) -> bytes | None:
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                return await self.ledger.read(customer_id)
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+    async def take(self, asked: Asked) -> Given:
+        """Take contacts or budgets, or give back; None when the ledger does not answer in time."""
+        self._taken = True
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                if isinstance(asked, Take):
+                    return self.ledger.take_now(asked) or await self.ledger.take(asked)
+                if isinstance(asked, GiveBack):
+                    await self.ledger.give_back(asked.offers, asked.moment)
+                    return None
+                fell = self.ledger.take_budgets_now(asked.budgets, asked.moment)
+                return await self.ledger.take_budgets(asked.budgets, asked.moment) if fell is None else fell
+        except (StoreUnavailable, TimeoutError):
+            return None
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Contact histories and budgets; opened by the first decision that needs them."""
+        workspace, online = self.workspace, self.workspace.online_url
+        url = None if online.startswith("feast:") else online
+        return open_ledger(url, workspace.data / "ledger", workspace.settings.stores.online.timeout_ms, workspace.project)
+
+    def _tend_ledger(self) -> None:
+        """Make durable what was taken, and remove some histories that nothing looks at any more; aside, for it waits for a disk."""
+        loaded, self._taken = self.loaded, False
+        if loaded is not None:
+            with contextlib.suppress(StoreUnavailable):
+                self.ledger.sync()
+                self.ledger.sweep(loaded.hub.contacting.policy.horizon_seconds, self.clock() / MICROSECONDS)
+
     def close(self) -> None:
         self.engine.close()
+        if "ledger" in self.__dict__:
+            self._tend_ledger()
+            self.ledger.close()

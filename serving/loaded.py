@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,22 +22,14 @@ from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow, Plan, Words
 from features.vocabulary import ModelStamp, Offer
 from features.workspace import Workspace
+from serving.asked import ANY
+from serving.condition_values import bits_of
+from serving.contributions import Explainer
+from serving.hub import Hub
 from serving.kernel import Kernel, OfferTable
 from training.bundle import BadBundle, Bundle, Golden, numbers
 
-ANY_CHANNEL = "any"
-
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """An eligibility rule: this matched column must be at least so much."""
-
-    name: str
-    column: str
-    at_least: float
-    unknown: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +37,14 @@ class Standing:
     """What holds for every customer at one placement until `until` (microseconds since 1970, exclusive).
 
     Attributes:
-        valid: offers within their validity, one truth a catalogue entry.
-        mask: of those, the ones that the placement may show; `positions` are theirs, ascending.
+        valid: offers within their validity, as a set: bit i is offer i of the catalogue.
+        bits: of those, the ones that the placement may show; `positions` are theirs, ascending.
     """
 
     since: int
     until: int
-    valid: NDArray[np.bool_]
-    mask: NDArray[np.bool_]
+    valid: int
+    bits: int
     positions: NDArray[np.int32]
 
 
@@ -102,10 +95,7 @@ class Loaded:
         self.stamp = ModelStamp(bundle.manifest.name, bundle.manifest.version, bundle.id)
         self.lineup = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
         self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.lineup.digest)
-        self.requirements = [
-            Requirement(name, rule.pair, rule.at_least, rule.unknown == "eligible") for name, rule in workspace.policies.eligibility.items()
-        ]
-        self.placements = {name: _places(offers, name) for name in workspace.offers.placements}
+        self.hub = Hub(workspace, self.catalogue, self.layout, words)
         self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
         self._standing: dict[str, Standing] = {}
         self._treatments = [_treatments(offer, workspace) for offer in offers]
@@ -114,6 +104,11 @@ class Loaded:
         self.reasons = [(column.name, column.reason) for column in (*bundle.contract.columns, *bundle.contract.auxiliary) if column.reason]
         self.rehearse()
 
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What columns contribute to scores; made when somebody asks for it first, since most workers are never asked."""
+        return Explainer(self.bundle.forest)
+
     def rehearse(self) -> None:
         """Answer the golden requests; also makes every code path warm before the first customer."""
         if not self.bundle.golden:
@@ -121,11 +116,14 @@ class Loaded:
         for number, case in enumerate(self.bundle.golden):
             self._replay(number, case)
 
-    def treatment(self, offer: int, channel: str) -> dict[str, Any]:
-        """How an offer of the catalogue looks in a channel; nothing where neither it nor the workspace says."""
+    def treatment(self, offer: int, channel: str, locale: str = ANY) -> dict[str, Any]:
+        """How an offer looks in a channel and a locale: the nearest treatment that there is, the channel counting more; else nothing."""
         of_offer = self._treatments[offer]
-        found = of_offer.get(channel)
-        return found if found is not None else of_offer.get(ANY_CHANNEL, {})
+        for wanted in ((channel, locale), (channel, ANY), (ANY, locale)):
+            found = of_offer.get(wanted)
+            if found is not None:
+                return found
+        return of_offer.get((ANY, ANY), {})
 
     def standing(self, placement: str, now: int) -> Standing:
         """Validity and placement of all offers, kept until the next offer begins or ends."""
@@ -137,8 +135,9 @@ class Loaded:
         later, earlier = moments[moments > now], moments[moments <= now]
         since, until = int(earlier.max(initial=-UNBOUNDED)), int(later.min(initial=UNBOUNDED))
         valid = (begins <= now) & (now < ends)
-        mask = valid & self.placements[placement]
-        made = self._standing[placement] = Standing(since, until, valid, mask, np.flatnonzero(mask).astype(np.int32))
+        mask = valid & self.hub.placements[placement]
+        positions = np.flatnonzero(mask).astype(np.int32)
+        made = self._standing[placement] = Standing(since, until, bits_of(valid), bits_of(mask), positions)
         return made
 
     def _replay(self, number: int, case: Golden) -> None:
@@ -153,20 +152,17 @@ class Loaded:
             raise BadBundle(f"golden request {number}: expected the recorded propensities, got others: the bundle must not serve")
 
 
-def _places(offers: list[Offer], placement: str) -> NDArray[np.bool_]:
-    return np.array([not offer.placements or placement in offer.placements for offer in offers], bool)
-
-
-def _treatments(offer: Offer, workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Payload by channel, with the offer's own facts filled in. What an offer does not say for a channel the workspace says."""
+def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
+    """Payload by channel and locale, with the offer's own facts filled in. What an offer does not say the workspace says."""
     facts = {name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()}
     facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": _shown(offer.value, "number")}
     facts["valid_until"] = "" if offer.valid_until is None else rfc3339(offer.valid_until)
     own, general = (
-        {treatment.channel: treatment.payload for treatment in given} for given in (offer.treatments, workspace.offers.treatments)
+        {(treatment.channel, treatment.locale): treatment.payload for treatment in given}
+        for given in (offer.treatments, workspace.offers.treatments)
     )
-    payloads = own if ANY_CHANNEL in own else general | own
-    return {channel: _filled(payload, facts) for channel, payload in payloads.items()}
+    payloads = own if (ANY, ANY) in own else general | own
+    return {where: _filled(payload, facts) for where, payload in payloads.items()}
 
 
 def _shown(value: Any, dtype: str) -> str:

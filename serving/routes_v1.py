@@ -13,7 +13,8 @@ from features.journal_lines import Line
 from features.vocabulary import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.workspace import Workspace
 from serving import problems
-from serving.decide import DEGRADED, STAGES, BadContext, UnknownPlacement, check_request, decide
+from serving.asked import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.decide import DEGRADED, STAGES, deciding
 from serving.desk import Desk
 from serving.journal import Journal
 from serving.keys import Role
@@ -24,6 +25,9 @@ from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp,
 from serving.strict_json import StrictDecoder
 
 MANY_REQUESTS_MAX = 500
+
+OTHER = "other"
+"""The label of placements that were declared after this worker's start."""
 
 RECORDED, FAILED = RESULTS = ("recorded", "failed")
 
@@ -45,7 +49,9 @@ class Decisions:
         names = frozenset(workspace.features.context) - {OFFERS_CONSIDERED}
         self._decode = StrictDecoder(DecisionRequest, {"context": names})
         self._decode_many = StrictDecoder(DecisionRequests)
-        self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions.", placement=workspace.offers.placements)
+        self._placements = frozenset(workspace.offers.placements)  # those of the start: a metric's labels cannot grow
+        labels = (*workspace.offers.placements, OTHER)
+        self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions, by placement.", placement=labels)
         self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
         self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
         self._lines = metrics.counter("opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS)
@@ -70,14 +76,21 @@ class Decisions:
         """
         loaded = self._serving()
         begin = perf_counter_ns()
-        row = await self.desk.row(request.customer_id)
+        row, contacts = await self.desk.known(request.customer_id, loaded)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
+        record = None if self.journal is None else self._record
+        steps = deciding(request, loaded, row, self.desk.clock(), stages, record=record, contacts=contacts)
         try:
-            decision = decide(request, loaded, row, self.desk.clock(), stages, record=None if self.journal is None else self._record)
-        except (UnknownPlacement, BadContext) as error:
+            asked = next(steps)
+            while True:
+                asked = steps.send(await self.desk.take(asked))
+        except StopIteration as done:
+            decision: Decision = done.value
+        except (UnknownPlacement, BadContext, BadRequest) as error:
             raise self._invalid(error) from error
-        self._decisions.add(request.placement)
+        for placement in request.asked:
+            self._decisions.add(placement if placement in self._placements else OTHER)
         self._offers.add(count=len(decision.offers))
         for reason in decision.degraded:
             self._degraded.add(reason)
@@ -87,7 +100,9 @@ class Decisions:
         assert self.journal is not None
         self._lines.add(RECORDED if self.journal.append(line) else FAILED)
 
-    def _invalid(self, error: UnknownPlacement | BadContext, at: str = "") -> problems.Problem:
+    def _invalid(self, error: UnknownPlacement | BadContext | BadRequest, at: str = "") -> problems.Problem:
+        if isinstance(error, BadRequest):
+            return problems.invalid(error.code, f"{at}/{error.field}", error.expected)
         if isinstance(error, BadContext):
             known = error.name in self._workspace.features.context  # what a client made up is not repeated
             return problems.invalid(error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected)
@@ -113,7 +128,7 @@ class Decisions:
                 _check_role(request, call)
                 try:
                     check_request(self._workspace, request)
-                except (UnknownPlacement, BadContext) as error:
+                except (UnknownPlacement, BadContext, BadRequest) as error:
                     raise self._invalid(error, at) from error
             self._serving()
             return await ask(inner, body, call)

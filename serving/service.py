@@ -65,15 +65,18 @@ class Opportune:
     async def decide(
         self,
         customer_id: str,
-        placement: str,
+        placement: str | None = None,
         limit: int | None = None,
         context: dict[str, Any] = {},  # noqa: B006 (BentoML makes its schema of the default)
         exclude: list[str] = [],  # noqa: B006
         explain: bool = False,
+        placements: list[str] | None = None,
+        purposes: list[str] | None = None,
     ) -> dict[str, Any]:
         """One decision, as `POST /v1/decisions` gives it."""
         request = {"customer_id": customer_id, "placement": placement, "limit": limit, "context": context}
-        return await worker().decisions.plain(request | {"exclude": exclude, "explain": explain})
+        request |= {"exclude": exclude, "explain": explain, "placements": placements, "purposes": purposes}
+        return await worker().decisions.plain(request)
 
     @bentoml.api
     async def decide_many(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ OFFERS: dict[str, Any] = {
     ],
 }
 
-POLICIES: dict[str, Any] = {"eligibility": {"not_pushed": {"pair": "targeted_all", "at_least": 0, "unknown": "eligible"}}}
+POLICIES: dict[str, Any] = {"rules": {"not_pushed": {"unless": "pair.targeted_all < 0"}}}
 
 MODEL: dict[str, Any] = {
     "name": "fernruf-accepts",

@@ -256,7 +256,7 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "shp",
         "$.treatments[1].channel: expected a channel that the context knows, or any, got `shp`. Did you mean `shop`?",
     ),
-    ("offers", "treatments.1.channel", "any", "$.treatments[1].channel: expected each channel once, got `any` again"),
+    ("offers", "treatments.1.channel", "any", "$.treatments[1].channel: expected each channel once in a locale, got `any` and `any` again"),
     (
         "offers",
         "treatments.0.payload.headline",
@@ -272,9 +272,9 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     # policies.yaml and model.yaml
     (
         "policies",
-        "eligibility.not_pushed.pair",
-        "targeted",
-        "$.eligibility.not_pushed.pair: expected a pair column, with its window, got `targeted`",
+        "rules.not_pushed.unless",
+        "pair.targeted >= 1",
+        "$.rules.not_pushed.unless: expected a name of pair, got `pair.targeted`",
     ),
     ("model", "leave_out", ["calls_8d"], "$.leave_out[0]: expected a column, got `calls_8d`. Did you mean `calls_7d`?"),
     ("model", "monotone", {"calls_8d": "increasing"}, "$.monotone.calls_8d: expected a column that the model uses, got `calls_8d`"),
@@ -349,7 +349,7 @@ def test_a_business_must_have_offers_and_columns(tmp_path: Path) -> None:
 
 def test_the_faults_above_are_many() -> None:
     """A list that lost its entries would pass."""
-    assert len(CHECKS) == 9
+    assert len(CHECKS) == 13
     assert len(FAULTS) > 70
 
 

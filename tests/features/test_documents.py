@@ -11,7 +11,8 @@ import yaml
 
 from features.documents import BadWorkspace, Document
 from features.faults import FAULTS_MAX
-from features.formats import FeaturesFile, ModelFile, OffersFile, PoliciesFile, WorkspaceFile
+from features.formats import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.policies import PoliciesFile
 from tests.workspaces import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
 
 
@@ -68,7 +69,7 @@ NOT_OURS: list[tuple[Any, str, str]] = [
     (FeaturesFile, "[]", "f.yaml:1: at $: expected a mapping, got a list"),
     (FeaturesFile, "~", "f.yaml:1: at $: expected a mapping, got nothing"),
     (FeaturesFile, "steams: {}", "f.yaml:1: at $.steams: expected a known key, got `steams`. Did you mean `streams`?"),
-    (FeaturesFile, "qqq: {}", "Known keys here: columns, context, customer, offer, pairs, streams."),
+    (FeaturesFile, "qqq: {}", "Known keys here: columns, consent, context, customer, offer, pairs, streams."),
     (FeaturesFile, "1: {}", "f.yaml:1: at $.1: expected a text, got `1`"),
     (FeaturesFile, "streams:\n  Calls: {}", "f.yaml:2: at $.streams.Calls: expected a name of lower case letters, digits and underscores"),
     (FeaturesFile, "streams:\n  a: {}\n  b:\n    numbers: x", "f.yaml:4: at $.streams.b.numbers: expected a list, got 'x'"),
@@ -113,7 +114,7 @@ NOT_OURS: list[tuple[Any, str, str]] = [
         "placements: {home: {}}\ntreatments: [{chanel: app}]",
         "at $.treatments[0].chanel: expected a known key, got `chanel`. Did you mean `channel`?",
     ),
-    (PoliciesFile, "eligibility: {a: {pair: b, at_least: 1, unknown: maybe}}", "expected one of eligible, not_eligible, got 'maybe'"),
+    (PoliciesFile, "limits: {a: {max: 1, window: 1d, per: person}}", "expected one of any, group, offer, got 'person'"),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.documents import BadWorkspace
+from features.policies import PoliciesFile
 from features.workspace import ONLINE_URL_VARIABLE, load
 from tests.workspaces import make_workspace
 
@@ -45,7 +46,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_policies_may_be_absent(folder: Path) -> None:
     """No policies are the same as empty ones."""
     (folder / "policies.yaml").unlink()
-    assert load(folder).policies.eligibility == {}
+    assert load(folder).policies == PoliciesFile()
 
 
 def test_a_file_of_a_later_version_is_refused(folder: Path) -> None:

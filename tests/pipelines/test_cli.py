@@ -273,16 +273,21 @@ def test_nothing_outlives_a_killed_up(shop: Path) -> None:
 
 @pytest.mark.slow
 def test_decide_prints_a_decision(shop: Path) -> None:
-    """`decide` prints a table with the offers; with `--explain` the funnel and what the model saw."""
+    """`decide` prints a table with the offers; with `--explain` the terms of their priorities, the funnel, and why not others."""
+    plain = run("decide", "-w", str(shop), "--customer", "c0001", "--placement", "home")
+    assert re.search(r"^rank +offer +headline +priority +propensity +reasons", plain.stdout, re.M), plain
     done = run("decide", "-w", str(shop), "--customer", "c0001", "--placement", "home", "--context", "channel=app", "--explain")
     assert done.returncode == 0, done.stderr
     text = done.stdout
     assert re.search(r"^home for customer c0001: 3 of 13 offers considered$", text, re.M)
-    assert re.search(r"^rank +offer +headline +propensity +reasons", text, re.M)
-    assert len(re.findall(r"^[123] +offer-\d\d +\d+ % off \w+ +0\.\d{4}", text, re.M)) == 3
+    assert re.search(r"^rank +offer +headline +propensity +x weight +x value +x lever +\W priority +score comes from", text, re.M)
+    shown = re.findall(r"^[123] +offer-\d\d +\d+ % off \w+ +(0\.\d+) +(1\.0+) +([\d.]+) +(1\.0+) +([\d.]+) +\w+ [+-]\d", text, re.M)
+    assert len(shown) == 3
+    for propensity, weight, value, lever, priority in shown:
+        assert float(propensity) * float(weight) * float(value) * float(lever) == pytest.approx(float(priority), rel=0.01)
     assert re.search(r"^catalogue +13$", text, re.M) and re.search(r"^placement +13$", text, re.M)
-    assert re.search(r"^channel +app$", text, re.M) and re.search(r"^bought_category_90d +[\d.·]+", text, re.M)
-    assert re.search(r"^Model shop-acceptance version 1, bundle [0-9a-f]{16}; good until ", text, re.M)
+    assert len(re.findall(r"^offer-\d\d +rank +rank \d+: a lever of \d+\.\d+, or a value of \d+\.\d+", text, re.M)) >= 9
+    assert re.search(r"^Model shop-acceptance version 1, bundle [0-9a-f]{16}; policies [0-9a-f]{16}; good until ", text, re.M)
     assert max(map(len, text.splitlines())) < 200
 
 

@@ -47,7 +47,7 @@ async def decide(body: bytes, _: Call) -> Answer:
     if request.customer_id == "explode":
         raise RuntimeError(f"no luck with {request.context}")
     offers: list[Any] = []
-    decision = Decision("d", request.customer_id, request.placement, offers, _STAMP, (), 0, "2026-01-01T00:00:00Z")
+    decision = Decision("d", request.customer_id, str(request.placement), offers, _STAMP, (), 0, "2026-01-01T00:00:00Z", "c0ffee")
     return 200, JSON_HEADERS, msgspec.json.encode(decision), (1_000_000, 2_500_000)
 
 

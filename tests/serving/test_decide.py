@@ -14,24 +14,18 @@ import numpy as np
 import pytest
 
 from features.buckets import fnv1a
-from features.formats import ContextColumn, Eligibility, PoliciesFile
+from features.formats import ContextColumn
 from features.moments import MICROSECONDS, now, rfc3339
 from features.online import OnlineRow
+from features.policies import Arbitration, PoliciesFile, Rule
 from features.vocabulary import Decision, DecisionRequest, Offer, Treatment
 from features.workspace import Workspace, load
 from serving import ranking
-from serving.decide import (
-    EXPLAINED_OFFERS_MAX,
-    FEATURES_UNAVAILABLE,
-    BadContext,
-    UnknownPlacement,
-    check_context,
-    decide,
-    eligible,
-    unknown_row,
-)
+from serving.asked import BadContext, UnknownPlacement, check_context
+from serving.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
 from serving.desk import Desk
 from serving.loaded import Loaded
+from serving.why import EXPLAINED_OFFERS_MAX
 from training import bundle
 from training.bundle import BadBundle
 
@@ -114,10 +108,11 @@ def matrix(loaded: Loaded, row: OnlineRow, context: dict[str, Any], chosen: np.n
 
 
 def test_ranking_is_that_of_lightgbm_calibrated(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
-    """Scores equal LightGBM's own prediction on the laid matrix, calibrated, and offers come in the order of its raw scores."""
+    """Propensities are LightGBM's on the laid matrix, calibrated; offers come by what they are worth, or by raw score where that alone counts."""
     place = bundle.current(desk.workspace.bundles)
     assert place is not None
     booster = lightgbm.Booster(model_file=str(place / "model.txt"))
+    likely = again(desk, policies=PoliciesFile(arbitration=Arbitration(formula="propensity")))
     moment, compared = now(), 0
     rows = customers | {"nobody-knows-me": unknown_row(loaded)}
     for number, (customer, row) in enumerate(rows.items()):
@@ -132,10 +127,12 @@ def test_ranking_is_that_of_lightgbm_calibrated(desk: Desk, loaded: Loaded, cust
         assert len(answer.offers) == answer.considered == len(chosen) > 3
         assert {offer.offer_id: offer.propensity for offer in answer.offers} == expected
         by_raw = dict(zip(offers, raw.tolist(), strict=True))
-        shown = [by_raw[offer.offer_id] for offer in answer.offers]
-        assert shown == sorted(shown, reverse=True)
+        worth = {offer.offer_id: offer.value for offer in loaded.catalogue.offers}
+        assert [offer.score for offer in answer.offers] == sorted((expected[o] * worth[o] for o in offers), reverse=True)
+        shown = [by_raw[offer.offer_id] for offer in decide(asked, likely, row, moment).offers]
+        assert shown == sorted(shown, reverse=True) and len(shown) >= len(offers)
         assert [offer.rank for offer in answer.offers] == list(range(1, len(offers) + 1))
-        assert all(offer.score == offer.propensity and 0 < offer.score < 1 for offer in answer.offers)
+        assert all(0 < offer.propensity < 1 for offer in answer.offers)
         compared += len(offers)
     assert compared > 400
 
@@ -209,8 +206,8 @@ def test_excluded_offers_are_left_out(loaded: Loaded, customers: dict[str, Onlin
 def test_rules_hold_known_and_unknown_values(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
     """A rule keeps offers whose pair column is high enough, and treats the unknown as it says."""
     column, checked = "topic_calls_all", 0
-    for unknown in ("eligible", "not_eligible"):
-        rules = PoliciesFile({"uses_topic": Eligibility(pair=column, at_least=3, unknown=unknown)})  # type: ignore[arg-type]
+    for unknown, rule in (("eligible", Rule(unless=f"pair.{column} < 3")), ("not_eligible", Rule(when=f"pair.{column} >= 3"))):
+        rules = PoliciesFile(rules={"uses_topic": rule})
         strict, moment = again(desk, policies=rules), now()
         free = again(desk, policies=PoliciesFile())
         for customer, row in [*customers.items(), ("nobody-knows-me", unknown_row(loaded))]:
@@ -227,7 +224,7 @@ def test_rules_hold_known_and_unknown_values(desk: Desk, loaded: Loaded, custome
 
 def test_rules_on_columns_of_everyone(desk: Desk, loaded: Loaded) -> None:
     """A rule may speak of everyone's column, which a stranger has too."""
-    rules = PoliciesFile({"taken": Eligibility(pair="popular_all", at_least=1)})
+    rules = PoliciesFile(rules={"taken": Rule(when="pair.popular_all >= 1")})
     strict, moment = again(desk, policies=rules), now()
     values = strict.layout.matched("popular_all", strict.everyone, moment / MICROSECONDS).copy()
     found = eligible(request(), strict, unknown_row(strict), moment)
@@ -366,22 +363,25 @@ def test_answer_expires_with_the_first_offer_shown(desk: Desk, loaded: Loaded) -
 
 def test_explanation_adds_up(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
     """Each step of the funnel leaves no more than the one before, the last is what was considered, and the shown offers come first."""
-    rules = PoliciesFile(
-        {"one": Eligibility(pair="topic_calls_all", at_least=1), "two": Eligibility(pair="popular_all", at_least=0, unknown="eligible")}
-    )
+    rules = PoliciesFile(rules={"one": Rule(when="pair.topic_calls_all >= 1"), "two": Rule(unless="pair.popular_all < 1")})
     state = again(desk, policies=rules)
     for customer, row in list(customers.items())[:10]:
         answer = decide(request(customer, explain=True, exclude=["say-nothing"]), state, row, now())
         explained = answer.explanation
         assert isinstance(explained, dict)
-        steps = list(explained["funnel"].values())
-        assert list(explained["funnel"]) == ["valid", "placement", "not_excluded", "one", "two"]
+        placement = explained["placements"]["home"]
+        steps = list(placement["funnel"].values())
+        assert set(placement["funnel"]) <= {"valid", "placement", "not_excluded", "rule one", "rule two", "shown"}
         assert [explained["offers"], *steps] == sorted([explained["offers"], *steps], reverse=True)
-        assert steps[-1] == answer.considered
-        considered = explained["considered"]
+        assert steps[-2:] == [answer.considered, len(answer.offers)]
+        considered = placement["shown"] + placement["considered"]
         assert len(considered) == min(answer.considered, EXPLAINED_OFFERS_MAX)
-        assert [offer["offer_id"] for offer in considered][: len(answer.offers)] == ids(answer)
-        assert [offer["propensity"] for offer in considered][: len(answer.offers)] == [offer.propensity for offer in answer.offers]
+        assert [offer["offer_id"] for offer in placement["shown"]] == ids(answer)
+        assert [offer["propensity"] for offer in placement["shown"]] == [offer.propensity for offer in answer.offers]
+        for offer in considered:
+            assert offer["base"] + sum(one["contribution"] for one in offer["contributions"]) == pytest.approx(offer["raw"], abs=1e-9)
+        told = {offer["offer_id"] for offer in placement["not_shown"]}
+        assert told == set(state.catalogue.index) - set(ids(answer)), "every offer that is not shown is told with what stopped it"
         names = {*explained["customer"], *(name for offer in considered for name in offer["columns"])}
         if considered:
             assert names == set(loaded.bundle.contract.names)

@@ -77,7 +77,8 @@ def test_a_decision(live: Live, desk: Desk) -> None:
     assert answer.headers["content-type"] == "application/json"
     told = msgspec.json.decode(answer.body, type=Decision)
     assert told == expected(desk, answer.json, limit=3)
-    assert set(answer.json) == {"decision_id", "customer_id", "placement", "offers", "model", "degraded", "considered", "expires_at"}
+    members = "decision_id customer_id placement offers model degraded considered expires_at config withheld notes"
+    assert set(answer.json) == set(members.split())
     assert set(answer.json["offers"][0]) == {"rank", "offer_id", "score", "propensity", "treatment", "reasons"}
     assert (told.customer_id, told.placement, told.degraded, len(told.offers)) == ("436600000", "home", (), 3)
     assert told.model.version == "1" and told.model.bundle.startswith("sha256:")
@@ -209,7 +210,7 @@ def test_bentoml_client_gets_the_same(live: Live) -> None:
         assert [answer["customer_id"] for answer in many] == CUSTOMERS[:20]
         assert [answer["offers"] for answer in many[:3]] == [live.decide(customer, **fields)["offers"] for customer in CUSTOMERS[:3]]
         explained = client.decide(customer_id=CUSTOMERS[0], placement="home", explain=True)
-        assert explained["explanation"]["funnel"]["placement"] == explained["considered"]
+        assert explained["explanation"]["placements"]["home"]["funnel"]["placement"] == explained["considered"]
 
 
 def test_customers_do_not_mix(live: Live, desk: Desk) -> None:

@@ -1,0 +1,312 @@
+"""The embedded ledger: contact histories and budgets in an LMDB environment of their own, one short write transaction a take.
+
+    <path>/LEDGER      says that there was a ledger here
+    <path>/data.mdb    b"c" + hash of the customer id -> history, crc32;  b"b" + offer's key -> budget record, crc32
+    <path>/lock.mdb
+
+It lies apart from the feature store, whose generations are rebuilt and swapped, and whose batches would keep takes waiting for
+LMDB's one writer. A writer that is killed gives the lock back (robust mutexes), and its half transaction was never there.
+
+Commits do not wait for the disk: a commit is in the page cache, which outlives every process. `sync`, called once a second,
+makes it durable. A power cut or a crash of the kernel costs what came after the last sync; at worst, when the disk wrote the pages
+since then in another order, single histories, which their checksums tell, or the file, which then does not open. Both are refused
+until a person decides: the ledger does not begin anew by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+from zlib import crc32
+
+import lmdb
+
+from features.budgets import Budget, BudgetRecord, Fell, Moment, asked
+from features.contact_changes import merged, noted, taken
+from features.contacts import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
+from features.files import write_whole
+from features.lmdb_store import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
+from features.online import StoreUnavailable
+
+T = TypeVar("T")
+
+LEDGER = "LEDGER"
+CHECK_SECONDS = 0.2
+"""How often the path is looked at: a ledger that was deleted or replaced is noticed within this time."""
+SWEEP_RECORDS_MAX = 200
+"""Bound on the records that one sweep looks at: takes wait for it."""
+
+CUSTOMERS, BUDGETS = b"c", b"b"
+
+
+class LmdbLedger:
+    """See `Ledger`. Made when its folder is not there; one that is lost while it is in use stays lost.
+
+    Args:
+        path: the folder.
+        map_bytes, map_bytes_max: first and largest size of the memory map; it doubles as the ledger grows.
+    """
+
+    def __init__(
+        self, path: Path | str, check_seconds: float = CHECK_SECONDS, map_bytes: int = MAP_BYTES, map_bytes_max: int = MAP_BYTES_MAX
+    ) -> None:
+        self.path = Path(path)
+        self._check_seconds = check_seconds
+        self._map_bytes = map_bytes
+        self._map_bytes_max = map_bytes_max
+        self._check_at = 0.0
+        self._environment: Environment | None = None
+        self._bytes_seen = 0
+        self._met = False
+        self._why = ""
+        self._swept = CUSTOMERS
+        # `sync` and `sweep` come from another thread; the map must not grow under a transaction.
+        self._using = threading.RLock()
+
+    def read_now(self, customer_id: str) -> bytes:
+        """The history of a customer, at once."""
+        with self._using:
+            environment = self._opened()
+            try:
+                transaction = environment.begin()
+                try:
+                    record = transaction.get(_customer(customer_id))
+                finally:
+                    transaction.abort()
+            except (lmdb.Error, OSError) as error:
+                raise self._failed("read", error) from error
+        return _history(record)
+
+    async def read(self, customer_id: str) -> bytes:
+        return self.read_now(customer_id)
+
+    def take_now(self, take: Take) -> Taken:
+        """One write transaction."""
+        return self._change(take.customer_id, lambda history: taken(history, take))
+
+    async def take(self, take: Take, history: bytes | None = None) -> Taken:
+        return self.take_now(take)
+
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: float) -> list[bool]:
+        def change(history: bytes) -> tuple[list[bool], bytes]:
+            after, new = noted(history, policy, events, now)
+            return new, after
+
+        return self._change(customer_id, change)
+
+    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: float) -> None:
+        if source_id == target_id:
+            return
+
+        def work(transaction: lmdb.Transaction[bytes]) -> None:
+            source, target = _customer(source_id), _customer(target_id)
+            moved = _history(transaction.get(source))
+            if moved:
+                transaction.put(target, _checked(merged(_history(transaction.get(target)), moved, policy, now)))
+                transaction.delete(source)
+
+        self._write(work)
+
+    async def forget(self, customer_id: str) -> None:
+        self._write(lambda transaction: transaction.delete(_customer(customer_id)))
+
+    def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+        """One write transaction."""
+        asked(budgets)
+        moment.pack()
+
+        def work(transaction: lmdb.Transaction[bytes]) -> list[Fell]:
+            records = [_budget(transaction, budget.offer) for budget in budgets]
+            for record in records:
+                record.release(moment)
+            fell = [record.fell(budget, moment.day) for record, budget in zip(records, budgets, strict=True)]
+            if not any(fell):
+                for record, budget in zip(records, budgets, strict=True):
+                    record.reserve(moment)
+                    transaction.put(_offer(budget.offer), _checked(record.pack()))
+            return fell
+
+        return self._write(work)
+
+    async def take_budgets(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+        return self.take_budgets_now(budgets, moment)
+
+    async def give_back(self, offers: Sequence[int], moment: Moment) -> None:
+        self._settle(offers, moment, BudgetRecord.give_back)
+
+    async def confirm(self, offers: Sequence[int], moment: Moment) -> None:
+        self._settle(offers, moment, BudgetRecord.confirm)
+
+    def sync(self) -> None:
+        """Makes what was taken durable, and the places of dead readers free."""
+        try:
+            with self._using:
+                self._opened()
+                environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)  # held: the loop may leave it meanwhile
+            try:
+                environment.env.sync(True)  # takes go on beside it
+                environment.env.reader_check()
+            finally:
+                environment.release()
+        except (lmdb.Error, OSError) as error:
+            raise StoreUnavailable(f"cannot sync the ledger at {self.path}: {error}") from error
+
+    def sweep(self, horizon_seconds: float, now: float) -> int:
+        """Looks at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
+
+        def work(transaction: lmdb.Transaction[bytes]) -> int:
+            found: list[bytes] = []
+            with transaction.cursor() as cursor:
+                more = cursor.set_range(self._swept)
+                for _ in range(SWEEP_RECORDS_MAX):
+                    if not more or not cursor.key().startswith(CUSTOMERS):
+                        self._swept = CUSTOMERS
+                        break
+                    self._swept = cursor.key()
+                    history = cursor.value()[:-4]
+                    if len(history) % ENTRY_BYTES == 0 and not (entries(history)["time"] > now - horizon_seconds).any():
+                        found.append(self._swept)
+                    more = cursor.next()
+            for key in found:
+                transaction.delete(key)
+            return len(found)
+
+        return self._write(work)
+
+    def close(self) -> None:
+        """Syncs and leaves the ledger."""
+        with self._using:
+            if self._environment is not None:
+                try:
+                    self.sync()
+                except StoreUnavailable:
+                    pass  # whoever cares has called `sync`; nothing more can be done here
+            self._leave("the ledger was closed")
+            self._check_at = float("inf")
+
+    def _settle(self, offers: Sequence[int], moment: Moment, how: Callable[[BudgetRecord, Moment], None]) -> None:
+        moment.pack()
+
+        def work(transaction: lmdb.Transaction[bytes]) -> None:
+            for offer in offers:
+                record = _budget(transaction, offer)
+                how(record, moment)
+                transaction.put(_offer(offer), _checked(record.pack()))
+
+        self._write(work)
+
+    def _change(self, customer_id: str, change: Callable[[bytes], tuple[T, bytes]]) -> T:
+        key = _customer(customer_id)
+
+        def work(transaction: lmdb.Transaction[bytes]) -> T:
+            history = _history(transaction.get(key))
+            answer, after = change(history)
+            if after is not history:
+                transaction.put(key, _checked(after))
+            return answer
+
+        return self._write(work)
+
+    def _write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+        """Does some work in a write transaction, again where the map had to grow."""
+        with self._using:
+            while True:
+                environment = self._opened()
+                try:
+                    with environment.write() as transaction:
+                        return work(transaction)
+                except lmdb.MapFullError as error:
+                    if not environment.grow(self._map_bytes_max):
+                        raise StoreUnavailable(
+                            f"cannot write to the ledger at {self.path}: it is full; raise its largest size, `map_bytes_max`"
+                        ) from error
+                except (lmdb.Error, OSError) as error:
+                    raise self._failed("write to", error) from error
+
+    def _opened(self) -> Environment:
+        if monotonic() >= self._check_at:
+            self._check()
+        environment = self._environment
+        if environment is None:
+            raise StoreUnavailable(self._why)
+        # The file never shrinks by itself, and grows between two looks: to touch a page that was cut off would kill the process.
+        size = os.lseek(environment.file, 0, os.SEEK_END)
+        if size < max(self._bytes_seen, environment.bytes_needed):
+            raise self._failed("use", lmdb.CorruptedError("the file was cut off"))
+        self._bytes_seen = size
+        return environment
+
+    def _check(self) -> None:
+        """Looks whether the path still leads to the ledger that is open, and opens what it leads to."""
+        self._check_at = monotonic() + self._check_seconds
+        environment = self._environment
+        if environment is not None:
+            try:
+                if environment.same:
+                    environment.measure()
+                    return
+                self._leave("")
+            except lmdb.Error as error:
+                self._failed("use", error)
+                return
+        data = self.path / DATA
+        try:
+            if (self._met or (self.path / LEDGER).exists()) and not (data.exists() and data.stat().st_size):
+                self._why = f"the ledger at {self.path} has lost its file; put it back, or remove the folder to begin without histories"
+                return
+            self._environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)
+            if not (self.path / LEDGER).exists():
+                write_whole(self.path / LEDGER, b"The contact ledger of Opportune: do not delete while a server runs.\n")
+            self._met = True
+        except (lmdb.Error, OSError) as error:
+            self._failed("open", error)
+
+    def _failed(self, what: str, error: Exception) -> StoreUnavailable:
+        self._leave(f"cannot {what} the ledger at {self.path}: {error}")
+        return StoreUnavailable(self._why)
+
+    def _leave(self, why: str) -> None:
+        environment, self._environment, self._why, self._bytes_seen = self._environment, None, why, 0
+        if environment is not None:
+            environment.release()
+
+
+def _customer(customer_id: str) -> bytes:
+    """A hash: what was forgotten leaves no id in free pages, and ids of any length have a key."""
+    return CUSTOMERS + blake2b(customer_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _offer(offer: int) -> bytes:
+    return BUDGETS + offer.to_bytes(8, "little")
+
+
+def _checked(data: bytes) -> bytes:
+    return data + crc32(data).to_bytes(4, "little")
+
+
+def _unchecked(record: bytes | None) -> bytes:
+    if record is None:
+        return b""
+    data = record[:-4]
+    if crc32(data) != int.from_bytes(record[-4:], "little"):
+        raise StoreUnavailable("a record of the ledger is damaged; `forget` the customer to begin a history anew")
+    return data
+
+
+def _history(record: bytes | None) -> bytes:
+    history = _unchecked(record)
+    if len(history) % ENTRY_BYTES:
+        raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
+    return history
+
+
+def _budget(transaction: lmdb.Transaction[bytes], offer: int) -> BudgetRecord:
+    try:
+        return BudgetRecord.unpack(_unchecked(transaction.get(_offer(offer))))
+    except ValueError as error:
+        raise StoreUnavailable(str(error)) from error

@@ -1,0 +1,174 @@
+"""The contact policies of a workspace on a catalogue: which offers a customer's contact history keeps away, and what is taken.
+
+The history is read with the features and keeps away what is exhausted or paused; the word that counts is the take's, which the store
+does at once for all workers. Where the history could not be read, every offer that some limit or pause concerns is kept away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from features.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Moment
+from features.catalogue import Catalogue
+from features.contact_counts import CatalogueIndex, blocked, paused_positions
+from features.contacts import OUTCOME, Contact, ContactPolicy, Limit, Pause, Take, entries, key_of, word_of
+from features.moments import DAY_SECONDS, duration_seconds
+from features.policies import Limit as LimitRule
+from features.policies import Pause as PauseRule
+from features.policies import PoliciesFile
+from serving.quiet import minute_of_day
+from serving.rules import concerned
+
+ANY_CHANNEL, EACH_CHANNEL = "any", "each"
+CONTACTS_KEPT_MAX = 200_000
+"""Contacts that are kept ready, one an offer, placement and channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A limit or pause of policies.yaml as one of the compiled ones; a limit of each channel is one for each of them."""
+
+    name: str
+    concerned: int
+    placements: frozenset[str]
+    channel: str
+    """`any`, or the only channel in which it concerns an offer."""
+
+    def applies(self, placement: str, channel: str) -> bool:
+        return (self.channel in (ANY_CHANNEL, channel)) and (not self.placements or placement in self.placements)
+
+
+class Contacting:
+    """Limits, pauses, prerequisites and exclusions on a catalogue.
+
+    Args:
+        channels: the declared channels.
+        acceptances: types of outcomes that mean that an offer was taken up.
+    """
+
+    def __init__(
+        self, policies: PoliciesFile, catalogue: Catalogue, channels: tuple[str, ...], acceptances: tuple[str, ...], time_zone: str
+    ) -> None:
+        self._time_zone = time_zone
+        self._limits: list[_Bound] = []
+        self._pauses: list[_Bound] = []
+        limits: list[Limit] = []
+        pauses: list[Pause] = []
+        for name, rule in policies.limits.items():
+            for channel in channels if rule.channel == EACH_CHANNEL else (rule.channel,):
+                limits.append(_limit(rule, channel))
+                self._limits.append(_Bound(f"limit {name}", concerned(rule, catalogue), frozenset(rule.placements), channel))
+        for name, pause in policies.pauses.items():
+            pauses.append(_pause(pause))
+            self._pauses.append(_Bound(f"pause {name}", concerned(pause, catalogue), frozenset(pause.placements), ANY_CHANNEL))
+        self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)))
+        self._offers = [key_of(offer.offer_id) for offer in catalogue.offers]
+        self._groups = [key_of(offer.group) if offer.group else 0 for offer in catalogue.offers]
+        self._index = CatalogueIndex(self._offers, self._groups)
+        self._at = {key: at for at, key in enumerate(self._offers)}
+        self._acceptances = frozenset(map(word_of, acceptances))
+        self._requires = [(at, frozenset(map(key_of, offer.requires))) for at, offer in enumerate(catalogue.offers) if offer.requires]
+        self._excludes = [(at, frozenset(map(key_of, offer.excludes))) for at, offer in enumerate(catalogue.offers) if offer.excludes]
+        self._bound_by_history = sum(1 << at for at, _ in {*self._requires, *self._excludes})
+        self._contacts: dict[tuple[int, str, str], Contact | None] = {}
+        self._budgets = {
+            at: Budget(self._offers[at], *(inf if most is None else float(most) for most in (offer.budget.daily, offer.budget.lifetime)))
+            for at, offer in enumerate(catalogue.offers)
+            if offer.budget is not None
+        }
+        self._budgeted = sum(1 << at for at in self._budgets)
+
+    @property
+    def limits(self) -> bool:
+        """Whether contacts or budgets must be taken before some offers are shown."""
+        return bool(self._limits or self._budgets)
+
+    @property
+    def needed(self) -> bool:
+        """Whether a decision looks at the customer's contact history."""
+        return bool(self._limits or self._pauses or self._bound_by_history)
+
+    def fallen(self, history: bytes | None, placement: str, channel: str, now: float) -> list[tuple[str, int]]:
+        """What keeps offers away now, with those offers as sets.
+
+        Args:
+            history: None when it could not be read.
+            now: seconds since 1970.
+        """
+        rules = (*self._limits, *self._pauses)
+        if history is None:
+            found = [(bound.name, bound.concerned) for bound in rules if bound.applies(placement, channel)]
+            return [*found, ("contact history", self._bound_by_history)]
+        found = []
+        if history:
+            exhausted = blocked(history, self.policy, self._index, now) if self._limits else {}
+            resting = paused_positions(history, self.policy, self._index, now) if self._pauses else {}
+            for bounds, hit in ((self._limits, exhausted), (self._pauses, resting)):
+                for at, offers in hit.items():
+                    if bounds[at].applies(placement, channel):
+                        found.append((bounds[at].name, offers & bounds[at].concerned))
+        if self._bound_by_history:
+            found += self._after_acceptances(history)
+        return found
+
+    def _after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
+        accepted = {
+            int(entry["offer"]) for entry in entries(history) if entry["kind"] == OUTCOME and int(entry["what"]) in self._acceptances
+        }
+        lacking = sum(1 << at for at, required in self._requires if required.isdisjoint(accepted))
+        barred = sum(1 << at for at, excluded in self._excludes if not excluded.isdisjoint(accepted))
+        return [("requires", lacking), ("excludes", barred)]
+
+    def limited(self, offer: int, placement: str, channel: str) -> Contact | None:
+        """What must be taken before an offer is shown; None where no limit concerns it."""
+        key = (offer, placement, channel)
+        if key not in self._contacts:
+            if len(self._contacts) >= CONTACTS_KEPT_MAX:  # a channel that is not declared may be any text
+                self._contacts.clear()
+            positions = [at for at, bound in enumerate(self._limits) if bound.concerned >> offer & 1 and bound.applies(placement, channel)]
+            made = self.policy.contact(self._offers[offer], self._groups[offer], word_of(channel), positions) if positions else None
+            self._contacts[key] = made
+        return self._contacts[key]
+
+    def concerned(self, placement: str, channel: str) -> int:
+        """The offers that a limit or a budget concerns, as a set."""
+        found = self._budgeted
+        for bound in self._limits:
+            if bound.applies(placement, channel):
+                found |= bound.concerned
+        return found
+
+    def take(self, customer_id: str, decision_id: str, now: float, contacts: list[Contact]) -> Take:
+        """What a decision asks of the store."""
+        return Take(customer_id, key_of(decision_id), now, tuple(contacts), self.policy)
+
+    def budget(self, offer: int) -> Budget | None:
+        """How often an offer may be shown to everybody; None where nothing bounds it."""
+        return self._budgets.get(offer)
+
+    def moment(self, now: float) -> Moment:
+        """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
+        zone_seconds = 60 * minute_of_day(now, self._time_zone) - int(now) % DAY_SECONDS // 60 * 60
+        # The difference of the two clocks is at most a day; the nearest offset is the zone's.
+        offset = (zone_seconds + DAY_SECONDS // 2) % DAY_SECONDS - DAY_SECONDS // 2
+        return Moment(now, int(now + offset) // DAY_SECONDS, min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
+
+    def name_of(self, limit: int) -> str:
+        """The name of a limit that fell, as in policies.yaml."""
+        return self._limits[limit].name
+
+
+def _limit(rule: LimitRule, channel: str) -> Limit:
+    return Limit(
+        rule.max,
+        float(duration_seconds(rule.window)),
+        rule.per,
+        0,
+        0 if channel == ANY_CHANNEL else word_of(channel),
+        rule.count,
+    )
+
+
+def _pause(rule: PauseRule) -> Pause:
+    return Pause(word_of(rule.outcome), rule.times, float(duration_seconds(rule.within)), float(duration_seconds(rule.pause)), rule.per)

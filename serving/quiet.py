@@ -1,0 +1,121 @@
+"""Quiet hours: times of the day, in the customer's time zone, in which nothing is offered in some channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from features.catalogue import Catalogue
+from features.expression_scope import scope_of
+from features.formats import ContextColumn
+from features.layout import Layout
+from features.online import OnlineRow, Words
+from features.policies import QuietHours
+from features.vocabulary import ContextValue
+from features.workspace import Workspace
+from serving.facts import Facts
+from serving.rules import concerned
+
+ZONES_MAX = 1_024
+QUARTER_SECONDS = 900
+"""The clock of a zone is looked up once a quarter of an hour: offsets of zones are whole quarters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    name: str
+    begin: int
+    end: int
+    """Minutes of the day; begin is in, end is out."""
+    channels: frozenset[str]
+    placements: frozenset[str]
+    concerned: int
+    column: int | None
+    """Place of the zone's column in the facts."""
+    zone: str
+
+    def holds(self, minute: int) -> bool:
+        if self.begin < self.end:
+            return self.begin <= minute < self.end
+        return minute >= self.begin or minute < self.end
+
+
+class Quiet:
+    """All quiet hours of a workspace on a catalogue."""
+
+    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, columns: Mapping[str, ContextColumn], words: Words):
+        hours = workspace.policies.quiet_hours
+        zones = [
+            one.time_zone for one in hours.values() if one.time_zone is not None and one.time_zone.startswith(("customer.", "context."))
+        ]
+        scope = scope_of(workspace.features)
+        terms = {name: scope[name] for name in sorted(set(zones))}
+        self._facts = Facts(terms, layout.plan, columns, words)
+        self._needs_facts = bool(terms)
+        self._bound = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]
+
+    def fallen(
+        self, placement: str, channel: str, row: OnlineRow, context: Mapping[str, ContextValue], now: float
+    ) -> list[tuple[str, int]]:
+        """The quiet hours that hold now, with the offers that they keep away, as sets.
+
+        Args:
+            now: seconds since 1970.
+        """
+        if not self._bound:
+            return []
+        facts = self._facts(row, context, now) if self._needs_facts else []
+        found = []
+        for one in self._bound:
+            if one.channels and channel not in one.channels:
+                continue
+            if one.placements and placement not in one.placements:
+                continue
+            stated = facts[one.column] if one.column is not None else None
+            if one.holds(minute_of_day(now, stated if isinstance(stated, str) and is_zone(stated) else one.zone)):
+                found.append((one.name, one.concerned))
+        return found
+
+
+def _bound(name: str, one: QuietHours, columns: list[str], workspace: Workspace, catalogue: Catalogue) -> _Bound:
+    from_column = one.time_zone is not None and one.time_zone in columns
+    return _Bound(
+        name,
+        _minutes(one.begin),
+        _minutes(one.end),
+        frozenset(one.channels),
+        frozenset(one.placements),
+        concerned(one, catalogue),
+        columns.index(str(one.time_zone)) if from_column else None,
+        workspace.settings.time_zone if from_column or one.time_zone is None else one.time_zone,
+    )
+
+
+def _minutes(clock: str) -> int:
+    hours, _, minutes = clock.partition(":")
+    return 60 * int(hours) + int(minutes)
+
+
+def minute_of_day(now: float, zone: str) -> int:
+    """Minutes since midnight in a time zone."""
+    quarter = int(now // QUARTER_SECONDS)
+    return (_quarter_begins(quarter, zone) + int(now - quarter * QUARTER_SECONDS) // 60) % 1_440
+
+
+@lru_cache(maxsize=ZONES_MAX)
+def _quarter_begins(quarter: int, zone: str) -> int:
+    local = datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC).astimezone(ZoneInfo(zone))
+    return 60 * local.hour + local.minute
+
+
+@lru_cache(maxsize=ZONES_MAX)
+def is_zone(text: str) -> bool:
+    """Whether a text, which may be anything that a table holds, names a time zone."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True

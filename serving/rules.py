@@ -1,0 +1,153 @@
+"""Rules, segments and context weights on a catalogue: for which offers does each condition hold, for this customer, now?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.catalogue import Catalogue
+from features.expression_values import Lookup
+from features.formats import ContextColumn
+from features.layout import Layout
+from features.online import OnlineRow, Words
+from features.policies import Stage, Whom
+from features.rulebook import ReadRule, Rulebook
+from features.vocabulary import ContextValue
+from serving.condition_values import bits_of, mask_of
+from serving.conditions import Conditions, Scalar, offer_columns
+from serving.facts import Facts, PairFacts
+
+Floats = NDArray[np.float64]
+
+
+def concerned(whom: Whom, catalogue: Catalogue) -> int:
+    """The offers that something concerns, as a set: bit i is offer i."""
+    offers, groups, excepted = frozenset(whom.offers), frozenset(whom.groups), frozenset(whom.except_groups)
+    return bits_of(
+        np.array(
+            [
+                (not offers or offer.offer_id in offers) and (not groups or offer.group in groups) and offer.group not in excepted
+                for offer in catalogue.offers
+            ],
+            bool,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRule:
+    """A rule on a catalogue."""
+
+    name: str
+    stage: Stage
+    reason: str | None
+    keeps: bool
+    concerned: int
+    placements: frozenset[str]
+    """Empty: all."""
+    read: ReadRule
+
+    def fallen(self, truth: int) -> int:
+        """The offers that it keeps away, where its condition is true for the offers of `truth`."""
+        return self.concerned & ~truth if self.keeps else self.concerned & truth
+
+
+@dataclass(frozen=True, slots=True)
+class BoundWeight:
+    """A context weight on a catalogue."""
+
+    name: str
+    weight: float
+    concerned: int
+    placements: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """What conditions say for one request: a set of offers for each, and the values that they looked at."""
+
+    sets: tuple[int, ...]
+    scalars: list[Scalar]
+    pairs: Floats
+
+
+class Rules:
+    """All conditions of a workspace on a catalogue. Holds scratch memory: for one thread only."""
+
+    def __init__(self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Words) -> None:
+        self.count = len(catalogue)
+        self.rules = [
+            BoundRule(
+                read.name,
+                read.rule.stage,
+                read.rule.reason,
+                read.keeps,
+                concerned(read.rule, catalogue),
+                frozenset(read.rule.placements),
+                read,
+            )
+            for read in book.rules
+        ]
+        self.weights = [
+            BoundWeight(read.name, read.weight.weight, concerned(read.weight, catalogue), frozenset(read.weight.placements))
+            for read in book.weights
+        ]
+        named = {f"rule {read.name}": read.condition for read in book.rules}
+        named |= {f"weight {read.name}": read.condition for read in book.weights}
+        self.conditions = Conditions(named)
+        self.bound = self.conditions.bind(offer_columns(catalogue, self.conditions.offers), len(catalogue))
+        self._facts = Facts(self.conditions.scalars, layout.plan, context, words)
+        self._pairs = PairFacts(self.conditions.pairs, layout, catalogue)
+
+    def rule(self, name: str) -> BoundRule:
+        """A rule by its name."""
+        return next(rule for rule in self.rules if rule.name == name)
+
+    def lookup(self, offer: int, truths: Truths, now: float) -> Lookup:
+        """What conditions looked at, for one offer."""
+        return self.bound.lookup(offer, truths.scalars, truths.pairs, now)
+
+    def truths(self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: float) -> Truths | None:
+        """Evaluate every condition once; None where there are none."""
+        if not self.conditions.names:
+            return None
+        scalars, pairs = self._facts(row, context, now), self._pairs(row, everyone, now)
+        return Truths(self.bound.evaluate(scalars, pairs, now), scalars, pairs)
+
+    def allowed(
+        self, offers: int, placement: str, truths: Truths | None, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
+    ) -> int:
+        """The offers that no rule keeps away at a placement.
+
+        Args:
+            offers: those that may be shown so far, as a set.
+            notes: takes the reason codes of rules that kept some away.
+            trail: takes each rule that kept some away, as `rule <name>`, with the offers left.
+        """
+        if truths is None:
+            return offers
+        for rule, truth in zip(self.rules, truths.sets, strict=False):
+            fallen = rule.fallen(truth)
+            if offers & fallen and (not rule.placements or placement in rule.placements):
+                offers &= ~fallen
+                if rule.reason is not None:
+                    notes[rule.reason] = None
+                if trail is not None:
+                    trail.append((f"rule {rule.name}", offers))
+        return offers
+
+    def context_weights(self, placement: str, truths: Truths | None, chosen: NDArray[np.int32]) -> Floats | None:
+        """The product of the weights that hold, for each chosen offer; None where none holds."""
+        found: Floats | None = None
+        if truths is None:
+            return None
+        for weight, truth in zip(self.weights, truths.sets[len(self.rules) :], strict=True):
+            offers = truth & weight.concerned
+            if offers and (not weight.placements or placement in weight.placements):
+                if found is None:
+                    found = np.ones(len(chosen))
+                found[mask_of(offers, self.count)[chosen]] *= weight.weight
+        return found

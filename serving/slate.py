@@ -1,0 +1,112 @@
+"""The slate: which of the ranked offers are shown together. No offer twice, diversity kept, exclusions and bundles respected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from features.catalogue import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one placement wants.
+
+    Attributes:
+        limit: at most so many offers.
+        per_category, per_group: at most so many of one category or group; None is without bound.
+        fallback: positions of offers that fill what is left.
+    """
+
+    placement: str
+    limit: int
+    per_category: int | None = None
+    per_group: int | None = None
+    fallback: tuple[int, ...] = ()
+
+    @property
+    def free(self) -> bool:
+        """Whether the best offers are the slate, as far as this placement goes."""
+        return self.per_category is None and self.per_group is None and not self.fallback
+
+
+class Ties:
+    """What binds offers of a catalogue to each other: groups, categories, exclusions, bundles; by position."""
+
+    def __init__(self, catalogue: Catalogue, bundles: Iterable[Sequence[str]]) -> None:
+        index = catalogue.index
+        self.group = [offer.group for offer in catalogue.offers]
+        self.category = [offer.category for offer in catalogue.offers]
+        self.excludes: dict[int, frozenset[int]] = {}
+        """Both ways: who excludes is excluded."""
+        pairs = [(at, index[other]) for at, offer in enumerate(catalogue.offers) for other in offer.excludes if other in index]
+        for one, other in [*pairs, *((other, one) for one, other in pairs)]:
+            self.excludes[one] = self.excludes.get(one, frozenset()) | {other}
+        self.bundle: dict[int, tuple[int, ...]] = {}
+        for members in bundles:
+            # A member that the catalogue does not have can never be shown, and so neither can the others: -1 is no offer.
+            positions = tuple(index.get(member, -1) for member in members)
+            self.bundle |= dict.fromkeys((at for at in positions if at >= 0), positions)
+
+    @property
+    def none(self) -> bool:
+        """Whether offers are free of each other."""
+        return not self.excludes and not self.bundle
+
+
+@dataclass(slots=True)
+class Answer:
+    """What is shown so far, over all placements of a request."""
+
+    shown: set[int] = field(default_factory=set)
+    excluded: set[int] = field(default_factory=set)
+
+    def copy(self) -> Answer:
+        return Answer(set(self.shown), set(self.excluded))
+
+    def add(self, offer: int, ties: Ties) -> None:
+        self.shown.add(offer)
+        self.excluded |= ties.excludes.get(offer, frozenset())
+
+
+def fill(wanted: Wanted, order: Sequence[int], ties: Ties, answer: Answer) -> list[int]:
+    """The offers of one placement, in the order in which they are shown; they are added to `answer`.
+
+    Args:
+        order: positions of the offers that may be shown here, best first. An offer of a bundle is shown with all of its bundle, right
+            after each other from the best on, or not at all.
+    """
+    slate: list[int] = []
+    allowed = frozenset(order) | frozenset(wanted.fallback) if ties.bundle else frozenset()
+    for offer in (*order, *wanted.fallback):
+        if len(slate) >= wanted.limit:
+            break
+        if offer in answer.shown:
+            continue
+        bundle = ties.bundle.get(offer)
+        together = [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
+        if bundle is not None and not allowed.issuperset(together):
+            continue
+        if _fits(slate, together, wanted, ties, answer):
+            for one in together:
+                answer.add(one, ties)
+            slate += together
+    return slate
+
+
+def _fits(slate: list[int], together: list[int], wanted: Wanted, ties: Ties, answer: Answer) -> bool:
+    if len(slate) + len(together) > wanted.limit:
+        return False
+    for at, offer in enumerate(together):
+        if offer in answer.shown or offer in answer.excluded or not ties.excludes.get(offer, frozenset()).isdisjoint(together[:at]):
+            return False
+    after = [*slate, *together]
+    return _within(after, ties.category, wanted.per_category) and _within(after, ties.group, wanted.per_group)
+
+
+def _within(offers: list[int], names: list[str], most: int | None) -> bool:
+    """Whether no name but the empty one occurs more than `most` times."""
+    if most is None:
+        return True
+    met = [names[offer] for offer in offers if names[offer]]
+    return all(met.count(name) <= most for name in set(met))

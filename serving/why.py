@@ -1,0 +1,139 @@
+"""Why, and why not: what a decision looked at, of the very values that it decided with. For people who may see a customer's data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.case import Case
+from serving.condition_reasons import explain, needed
+from serving.contributions import grouped
+
+EXPLAINED_OFFERS_MAX = 20
+"""Offers that are explained with all their columns: those shown, then the next best."""
+NOT_SHOWN_MAX = 200
+"""Offers that were not shown and are listed with what stopped them: those that came furthest first."""
+CONTRIBUTIONS_MAX = 10
+"""Columns that are listed by what they contribute to a score, the largest first; the rest is one line."""
+RULE = "rule "
+
+
+def why(case: Case) -> dict[str, Any]:
+    """The explanation of a decision: the customer and the moment, then for each placement funnel, offers shown, and offers not shown."""
+    layout = case.loaded.layout
+    return {
+        "offers": len(case.loaded.catalogue),
+        "customer": _named([*layout.customer, *layout.context], case.shared, case),
+        "withheld": [] if case.withheld is None else list(case.withheld.names),
+        "placements": {name: _placement(case, name) for name in case.placements},
+    }
+
+
+def _placement(case: Case, name: str) -> dict[str, Any]:
+    slate, left = case.slates[name], case.allowed[name]
+    ranks = np.argsort(-case.priorities[name], kind="stable")
+    ranked = [int(case.chosen[at]) for at in ranks if left >> int(case.chosen[at]) & 1]
+    following = [offer for offer in ranked if offer not in set(slate)][: max(0, EXPLAINED_OFFERS_MAX - len(slate))]
+    first = max((_priority(case, name, offer) for offer in slate[:1]), default=0.0)
+    return {
+        "funnel": {step: offers.bit_count() for step, offers in case.trails[name]} | {"shown": len(slate)},
+        "shown": [_scored(case, name, offer) for offer in slate],
+        "considered": [_scored(case, name, offer) for offer in following],
+        "not_shown": _not_shown(case, name, ranked, first),
+    }
+
+
+def _scored(case: Case, placement: str, offer: int) -> dict[str, Any]:
+    """One offer with the terms of its priority, and what each column contributes to its score."""
+    loaded, at = case.loaded, int(case.places([offer])[0])
+    arbiter, layout, weights = loaded.hub.arbiter, loaded.layout, case.weights[placement]
+    row = np.concatenate([case.shared, loaded.offer_values[offer], case.pairs[at]])
+    found = loaded.explainer.explain(row)
+    groups = grouped(found.values, loaded.bundle.contract.columns)
+    rest = sum(group.contribution for group in groups[CONTRIBUTIONS_MAX:])
+    listed = [{"column": group.name, "contribution": group.contribution} for group in groups[:CONTRIBUTIONS_MAX] if group.contribution]
+    return {
+        "offer_id": loaded.catalogue.offers[offer].offer_id,
+        "name": loaded.catalogue.offers[offer].name,
+        "priority": _priority(case, placement, offer),
+        "propensity": _propensity(case, at),
+        "context_weight": 1.0 if weights is None else float(weights[at]),
+        "value": float(arbiter.values[offer]),
+        "lever": float(arbiter.levers[offer]),
+        "raw": float(case.raw[at]),
+        "base": found.base,
+        "method": found.method,
+        "contributions": listed + ([{"column": "all others", "contribution": rest}] if rest else []),
+        "columns": _named(layout.offer, loaded.offer_values[offer], case) | _named(layout.pair, case.pairs[at], case),
+    }
+
+
+def _not_shown(case: Case, placement: str, ranked: list[int], first: float) -> list[dict[str, Any]]:
+    """What stopped each offer that is not shown, and the smallest change that would have let it come first."""
+    shown = {offer for slate in case.slates.values() for offer in slate}
+    found: list[dict[str, Any]] = []
+    for rank, offer in enumerate(ranked):
+        if offer not in shown and len(found) < NOT_SHOWN_MAX:
+            found.append(_outranked(case, placement, offer, rank + 1, first))
+    everyone = (1 << len(case.loaded.catalogue)) - 1
+    steps = [("catalogue", everyone), *case.trails[placement]]
+    for (_, before), (step, after) in reversed(list(pairwise(steps))):
+        fallen = before & ~after
+        while fallen and len(found) < NOT_SHOWN_MAX:
+            offer = (fallen & -fallen).bit_length() - 1
+            fallen &= fallen - 1
+            found.append(_stopped(case, offer, step))
+    return found
+
+
+def _outranked(case: Case, placement: str, offer: int, rank: int, first: float) -> dict[str, Any]:
+    """An offer that might have been shown, but for others: by how much lever or value would have to grow."""
+    arbiter, priority = case.loaded.hub.arbiter, _priority(case, placement, offer)
+    told: dict[str, Any] = {
+        "offer_id": case.loaded.catalogue.offers[offer].offer_id,
+        "stopped_by": "rank",
+        "rank": rank,
+        "priority": priority,
+    }
+    if arbiter.plain and 0 < priority < first:
+        factor = float(np.nextafter(first / priority, np.inf))
+        told["would_be_first"] = {
+            "lever": factor * float(arbiter.levers[offer]),
+            "or_value": factor * float(arbiter.values[offer]),
+            "or_propensity_times": factor,
+        }
+    elif priority >= first:
+        told["stopped_by"] = "slate"  # diversity, an exclusion, a bundle that is not whole, or another placement had it
+    return told
+
+
+def _stopped(case: Case, offer: int, step: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"offer_id": case.loaded.catalogue.offers[offer].offer_id, "stopped_by": step}
+    if step.startswith(RULE) and case.truths is not None:
+        rules = case.loaded.hub.rules
+        rule = rules.rule(step.removeprefix(RULE))
+        lookup = rules.lookup(offer, case.truths, case.seconds)
+        findings = needed(rule.read.condition, lookup) if rule.keeps else explain(rule.read.condition, lookup)
+        told["stage"], told["condition"] = rule.stage, ("when " if rule.keeps else "unless ") + rule.read.condition.text
+        told["because"] = [str(finding) for finding in findings]
+    return told
+
+
+def _priority(case: Case, placement: str, offer: int) -> float:
+    """On the scale that answers show: where the raw score orders alike, that of the propensity, in its plain terms."""
+    at = int(case.places([offer])[0])
+    if not case.by_propensity(placement):
+        return float(case.priorities[placement][at])
+    return _propensity(case, at)
+
+
+def _propensity(case: Case, at: int) -> float:
+    return float(case.propensities_of(np.array([at], np.int32))[0])
+
+
+def _named(columns: list[Any], values: NDArray[np.float64], case: Case) -> dict[str, float | str | None]:
+    layout = case.loaded.layout
+    return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}
