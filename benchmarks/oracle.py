@@ -86,8 +86,12 @@ class Oracle:
         asked, given = msgspec.json.decode(request, type=DecisionRequest), msgspec.json.decode(answer, type=Answered)
         moment = int(given.decision_id.split("-")[0], 16) if ours else now()
         scores = self.scores(asked, moment)
-        limit = asked.limit or self.workspace.offers.placements[asked.placement].limit
-        expected = sorted(scores.values(), reverse=True)[:limit]
+        limit = asked.limit or self.workspace.offers.placements[str(asked.placement)].limit
+        # The default formula: propensity x value. Where offers are worth the same, the raw score orders them, to the last bit.
+        worth = {offer.offer_id: offer.value for offer in self.parts()[1].catalogue.offers}
+        by_value = len(set(worth.values())) > 1
+        order = sorted(scores, key=lambda offer: scores[offer][1] * worth[offer] if by_value else scores[offer][0], reverse=True)
+        expected = [scores[offer] for offer in order[:limit]]
         got = [(offer["offer_id"], offer["propensity"]) for offer in given.offers]
         # Of equal scores any may come first; each must be an offer of its own, with the score of its place.
         raws = [scores.get(offer_id, (np.nan, np.nan))[0] for offer_id, _ in got]

@@ -11,7 +11,21 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.contact_counts import fits, words_of
-from features.contacts import DECISION, ENTRY_BYTES, GAP, GRANTED, IMPRESSION, OUTCOME, ContactPolicy, Entry, Event, Take, Taken, unpacked
+from features.contacts import (
+    BEHIND_SECONDS_MAX,
+    DECISION,
+    ENTRY_BYTES,
+    GAP,
+    GRANTED,
+    IMPRESSION,
+    OUTCOME,
+    ContactPolicy,
+    Entry,
+    Event,
+    Take,
+    Taken,
+    unpacked,
+)
 
 _CONTACTS, _OUTCOMES = 0, OUTCOME
 """What a gap is of, in its field `what`."""
@@ -70,11 +84,12 @@ def fitted(history: bytes, policy: ContactPolicy, now: float, contacts_more: int
         if over <= 0:
             continue
         # Sorted is stable: among equals the first to arrive goes first.
-        unneeded = sorted((entry for entry in found if entry.time + entry.keep <= now), key=_time)[:over]
+        behind = now - BEHIND_SECONDS_MAX
+        unneeded = sorted((entry for entry in found if entry.time + entry.keep <= behind), key=_time)[:over]
         dropped.update(map(id, unneeded))
         over -= len(unneeded)
         if over > 0:
-            needed = sorted((entry for entry in found if entry.time + entry.keep > now), key=_time)[:over]
+            needed = sorted((entry for entry in found if entry.time + entry.keep > behind), key=_time)[:over]
             dropped.update(map(id, needed))
             _widen(gaps, what, needed[-1])
     return packed([*gaps.values(), *(entry for entry in kept if entry.kind != GAP and id(entry) not in dropped)])

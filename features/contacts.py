@@ -57,6 +57,9 @@ OUTCOMES_MAX = 128
 HISTORY_ENTRIES_MAX = CONTACTS_MAX + OUTCOMES_MAX + 2
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Bound on every window, pause and hold."""
+BEHIND_SECONDS_MAX = 10.0
+"""How far a taker's clock may lie behind another's, its wait for the store included: entries are kept so much longer than they are
+looked back at by whoever is on time."""
 LIMITS_MAX = 1_000
 """Bound on the limits of a policy."""
 CHOSEN_MAX = 64
@@ -212,7 +215,8 @@ class ContactPolicy:
             _span(f"pause {at}: pause_seconds", pause.pause_seconds)
         _span("hold_seconds", self.hold_seconds)
         reach = [self.remember_seconds, self.hold_seconds, *(limit.window_seconds for limit in self.limits)]
-        object.__setattr__(self, "horizon_seconds", max(*reach, *(p.within_seconds + p.pause_seconds for p in self.pauses)))
+        reach += [pause.within_seconds + pause.pause_seconds for pause in self.pauses]
+        object.__setattr__(self, "horizon_seconds", max(reach) + BEHIND_SECONDS_MAX)
         object.__setattr__(self, "packed", b"".join(limit.pack() for limit in self.limits))
 
     @cached_property

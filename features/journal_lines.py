@@ -135,16 +135,26 @@ class Lineup(Struct, frozen=True, array_like=True):
 _CERTAIN = struct.pack("<d", 1.0)
 
 
+def considered_of(mask: NDArray[np.bool_], chosen: Integers) -> tuple[int, bytes]:
+    """The offers considered as a line holds them, `lineup_offers` and `considered`: bits, or positions where those are shorter.
+
+    Args:
+        mask: one truth an offer of the lineup.
+        chosen: the same as positions, int32, ascending.
+    """
+    return (len(mask), np.packbits(mask).tobytes()) if len(mask) < 32 * len(chosen) else (0, chosen.tobytes())
+
+
 def line_of(
     request: DecisionRequest,
     decision: Decision,
     at: int,
     versions: Versions,
-    eligible: NDArray[np.bool_],
-    chosen: Integers,
+    considered: tuple[int, bytes],
     best: Integers,
     shown: Integers,
     propensities: Floats,
+    scores: Floats,
     raw: Floats,
     shared: Floats,
     pairs: Floats,
@@ -154,14 +164,13 @@ def line_of(
     """The line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
 
     Args:
-        eligible: one truth an offer of the lineup.
-        chosen: their positions, int32, ascending: the offers considered; `raw` and the rows of `pairs` are in their order.
-        best: which of `chosen` are shown, in the order of the answer.
-        shown: `chosen[best]`; `propensities` and `probabilities` are in its order.
+        considered: what `considered_of` gave; `raw` and the rows of `pairs` are in the order of the offers considered.
+        best: which of those are shown, in the order of the answer.
+        shown: their positions in the lineup; `propensities`, `scores` and `probabilities` are in its order.
         offer_values: offer columns of the whole lineup.
         probabilities: None where nothing was drawn.
     """
-    as_bits, whole_raw, whole_pairs = len(eligible) < 32 * len(chosen), len(raw) <= SCORES_MAX, pairs.size <= PAIR_VALUES_MAX
+    whole_raw, whole_pairs = len(raw) <= SCORES_MAX, pairs.size <= PAIR_VALUES_MAX
     return Line(
         decision.decision_id,
         at,
@@ -172,8 +181,7 @@ def line_of(
         request.exclude,
         decision.degraded,
         versions,
-        len(eligible) if as_bits else 0,
-        np.packbits(eligible).tobytes() if as_bits else chosen.tobytes(),
+        *considered,
         shown.tobytes(),
         [offer.offer_id for offer in decision.offers],
         propensities.tobytes(),
@@ -185,7 +193,7 @@ def line_of(
         whole_pairs,
         pairs.tobytes() if whole_pairs else pairs[best].tobytes(),
         decision.config,
-        struct.pack(f"<{len(best)}d", *[offer.score for offer in decision.offers]),
+        scores.tobytes(),
         () if request.placements is None else tuple([str(offer.placement) for offer in decision.offers]),
         decision.withheld,
     )

@@ -16,7 +16,6 @@ from serving.decide import decide as decide_one
 from serving.desk import Desk
 from training.bundle import BadBundle
 
-
 NOT_SHOWN_ROWS = 12
 CONTRIBUTIONS_SHOWN = 3
 

@@ -33,29 +33,33 @@ class BadContext(ValueError):
         self.name, self.code, self.expected = name, code, expected
 
 
-def check_request(workspace: Workspace, request: DecisionRequest) -> dict[str, Placement]:
-    """What the type of a request leaves open; returns the placements by name, in the order asked.
+def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[str, Placement]]:
+    """What the type of a request leaves open; returns the placements with their names, in the order asked.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     if request.context:
         check_context(workspace.features.context, request.context)
-    names = request.asked
-    if not names:
-        raise BadRequest("placement", "field-missing", "a placement, or several as `placements`")
-    if request.placement is not None and request.placements is not None:
-        raise BadRequest("placements", "field-unknown", "either `placement` or `placements`")
-    if len(set(names)) != len(names):
-        raise BadRequest("placements", "field-value", "each placement once")
-    declared, found = workspace.offers.placements, {}
+    declared = workspace.offers.placements
+    if request.placements is None:
+        if request.placement is None:
+            raise BadRequest("placement", "field-missing", "a placement, or several as `placements`")
+        names = [request.placement]
+    else:
+        names = request.placements
+        if request.placement is not None:
+            raise BadRequest("placements", "field-unknown", "either `placement` or `placements`")
+        if len(set(names)) != len(names):
+            raise BadRequest("placements", "field-value", "each placement once")
+    found = []
     for name in names:
         placement = declared.get(name)
         if placement is None:
             raise UnknownPlacement(name)
         if placement.channels and channel_of(workspace, request.context) not in placement.channels:
             raise BadContext(CHANNEL, "field-value", f"one of {', '.join(placement.channels)}, in which placement {name} exists")
-        found[name] = placement
+        found.append((name, placement))
     return found
 
 

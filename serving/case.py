@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from features.buckets import fnv1a
 from features.formats import Placement
+from features.journal_lines import considered_of
 from features.moments import MICROSECONDS
 from features.online import OnlineRow
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from serving import ranking
 from serving.asked import channel_of, check_request
-from serving.condition_values import positions_of
+from serving.condition_values import mask_of
 from serving.loaded import Loaded
 from serving.rules import Truths
 from serving.slate import Answer, Wanted, fill
@@ -29,7 +30,42 @@ ORDERED_EXTRA = 24
 """Where offers bind each other, so many more than wanted are ordered at first, and all only when those do not fill a slate."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Place:
+    """One placement that a request asks for; what follows `placement` is set step by step."""
+
+    name: str
+    placement: Placement
+    allowed: int = field(init=False)
+    """Offers that may be shown here, as a set."""
+    fallback: tuple[int, ...] = ()
+    """Offers that may fill what is left."""
+    trail: Trail | None = None
+    """Kept for explanations only."""
+    weights: Floats | None = field(init=False)
+    """Context weights of the scored; None where all are 1."""
+    priorities: Floats | None = None
+    """What orders the scored offers."""
+    slate: list[int] = field(init=False)
+    """Positions in the catalogue, in the order in which they are shown."""
+    best: Positions = field(init=False)
+    """The same as places among the scored."""
+    propensities: Floats = field(init=False)
+    """Calibrated, of the slate."""
+    scores: Floats = field(init=False)
+    """Priorities of the slate, as answers show them."""
+
+    def drop(self, offers: int, why: str) -> None:
+        """Leave offers out."""
+        if self.allowed & offers:
+            self.allowed &= ~offers
+            if self.trail is not None:
+                self.trail.append((why, self.allowed))
+        if self.fallback:
+            self.fallback = tuple(at for at in self.fallback if not offers >> at & 1)
+
+
+@dataclass(slots=True, eq=False)
 class Case:
     """A request held against `Loaded`, then each step's result."""
 
@@ -42,41 +78,28 @@ class Case:
     context: dict[str, ContextValue]
     now: int
     channel: str
-    placements: dict[str, Placement]
+    places: list[Place]
+    """In the order asked."""
     withheld: Withheld | None
-    truths: Truths | None = None
-    allowed: dict[str, int] = field(default_factory=dict)
-    """Offers that may be shown, as a set, by placement."""
-    fallback: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Offers that may fill what is left of a placement."""
-    trails: dict[str, Trail] = field(default_factory=dict)
-    """Kept for explanations only."""
-    notes: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None]
     """Reason codes of rules that kept offers away, in order."""
+    truths: Truths | None = None
     scored: int = 0
-    chosen: Positions = field(default_factory=lambda: np.empty(0, np.int32))
+    chosen: Positions = field(init=False)
     """The offers of `scored`, ascending."""
-    shared: Floats = field(default_factory=lambda: np.empty(0))
-    pairs: Floats = field(default_factory=lambda: np.empty((0, 0)))
-    raw: Floats = field(default_factory=lambda: np.empty(0))
+    considered: tuple[int, bytes] = field(init=False)
+    """The same as the journal writes them."""
+    shared: Floats = field(init=False)
+    pairs: Floats = field(init=False)
+    raw: Floats = field(init=False)
     propensities: Floats | None = None
     """Of the scored; None while only those shown need be calibrated."""
-    weights: dict[str, Floats | None] = field(default_factory=dict)
-    """Context weights of the scored, by placement; None where all are 1."""
-    priorities: dict[str, Floats] = field(default_factory=dict)
-    """What orders the scored offers, by placement."""
-    slates: dict[str, list[int]] = field(default_factory=dict)
-    """Positions in the catalogue, in the order in which they are shown."""
 
     @property
     def seconds(self) -> float:
         return self.now / MICROSECONDS
 
-    def by_propensity(self, placement: str) -> bool:
-        """Whether the raw score orders a placement, since nothing but the propensity counts."""
-        return self.priorities[placement] is self.raw
-
-    def places(self, offers: list[int] | Positions) -> Positions:
+    def among(self, offers: list[int]) -> Positions:
         """Where offers of the catalogue stand among the scored."""
         return np.searchsorted(self.chosen, offers).astype(np.int32)
 
@@ -84,18 +107,9 @@ class Case:
         """Calibrated propensities of some of the scored."""
         return self.loaded.calibrate(self.raw[best]) if self.propensities is None else self.propensities[best]
 
-    def drop(self, placement: str, offer: int, why: str) -> None:
-        """Leave one offer out of a placement."""
-        self.drop_all(placement, 1 << offer, why)
-
-    def drop_all(self, placement: str, offers: int, why: str) -> None:
-        """Leave offers out of a placement."""
-        if self.allowed[placement] & offers:
-            self.allowed[placement] &= ~offers
-            if placement in self.trails:
-                self.trails[placement].append((why, self.allowed[placement]))
-        if placement in self.fallback:
-            self.fallback[placement] = tuple(at for at in self.fallback[placement] if not offers >> at & 1)
+    def shown(self) -> list[int]:
+        """Positions of all offers shown, in the order of the answer."""
+        return self.places[0].slate if len(self.places) == 1 else [offer for place in self.places for offer in place.slate]
 
 
 def opened(request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, contacts: bytes | None, now: int) -> Case:
@@ -104,49 +118,59 @@ def opened(request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, cont
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
-    placements = check_request(loaded.workspace, request)
+    places = [Place(name, placement) for name, placement in check_request(loaded.workspace, request)]
     known, context = row if row is not None else loaded.layout.plan.nobody(), request.context
     withheld = loaded.hub.purposes.withheld(known, request.purposes)
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
-    return Case(request, loaded, known, contacts, context, now, channel_of(loaded.workspace, context), placements, withheld)
+    return Case(request, loaded, known, contacts, context, now, channel_of(loaded.workspace, context), places, withheld, {})
 
 
 def consider(case: Case) -> None:
     """Which offers may be shown at each placement, and so which are scored."""
     loaded = case.loaded
     case.truths = loaded.hub.rules.truths(case.row, loaded.everyone, case.context, case.seconds)
-    excluded = sum(1 << at for offer_id in set(case.request.exclude) if (at := loaded.catalogue.index.get(offer_id)) is not None)
-    for name in case.placements:
-        standing = loaded.standing(name, case.now)
+    excluded = 0
+    for offer_id in case.request.exclude:
+        at = loaded.catalogue.index.get(offer_id)
+        if at is not None:
+            excluded |= 1 << at
+    for place in case.places:
+        standing = loaded.standing(place.name, case.now)
         if case.request.explain:
-            case.trails[name] = [("valid", standing.valid), ("placement", standing.bits)]
-        offers = case.allowed[name] = _narrowed(case, name, standing.bits, excluded, case.trails.get(name))
-        case.scored |= offers
-        spare = loaded.hub.fallbacks[name]
+            place.trail = [("valid", standing.valid), ("placement", standing.bits)]
+        place.allowed = _narrowed(case, place.name, standing.bits, excluded, place.trail)
+        case.scored |= place.allowed
+        spare = loaded.hub.fallbacks[place.name]
         if spare:
-            left = _narrowed(case, name, standing.valid & sum(1 << at for at in spare), excluded, None)
-            case.fallback[name] = tuple(at for at in spare if left >> at & 1)
+            left = _narrowed(case, place.name, standing.valid & sum(1 << at for at in spare), excluded, None)
+            place.fallback = tuple(at for at in spare if left >> at & 1)
             case.scored |= left
-    alone = loaded.standing(next(iter(case.placements)), case.now)
-    case.chosen = alone.positions if case.scored == alone.bits else positions_of(case.scored, len(loaded.catalogue))
+    if case.scored == standing.bits:
+        case.chosen, case.considered = standing.positions, standing.considered
+    else:
+        mask = mask_of(case.scored, len(loaded.catalogue))
+        case.chosen = np.flatnonzero(mask).astype(np.int32)
+        case.considered = considered_of(mask, case.chosen)
 
 
 def _narrowed(case: Case, placement: str, offers: int, excluded: int, trail: Trail | None) -> int:
     """Leave out what the request, a rule, the hour or the contact history keeps away."""
-    hub, before = case.loaded.hub, offers
+    hub = case.loaded.hub
     if excluded:
         offers &= ~excluded
         if trail is not None:
             trail.append(("not_excluded", offers))
-    offers = hub.rules.allowed(offers, placement, case.truths, case.notes, trail)
-    kept_away = hub.quiet.fallen(placement, case.channel, case.row, case.context, case.seconds)
+    if case.truths is not None:
+        offers = hub.rules.allowed(offers, placement, case.truths, case.notes, trail)
+    kept_away = hub.quiet.fallen(placement, case.channel, case.row, case.context, case.seconds) if hub.quiet.hours else []
     if hub.contacting.needed:
         kept_away = [*kept_away, *hub.contacting.fallen(case.contacts, placement, case.channel, case.seconds)]
     for name, fallen in kept_away:
-        before, offers = offers, offers & ~fallen
-        if trail is not None and before != offers:
-            trail.append((name, offers))
+        if offers & fallen:
+            offers &= ~fallen
+            if trail is not None:
+                trail.append((name, offers))
     return offers
 
 
@@ -162,38 +186,45 @@ def score(case: Case) -> None:
 
 def arrange(case: Case) -> None:
     """Fill the slates of all placements by priority: no offer twice, and none that may not be shown any more."""
-    ties, seed, answer = case.loaded.hub.ties, fnv1a(case.request.customer_id), Answer()
-    for name, placement in case.placements.items():
-        if name not in case.priorities:
-            case.priorities[name] = _priorities(case, name)
-        limit = case.request.limit or placement.limit
-        wanted = Wanted(name, limit, placement.per_category, placement.per_group, case.fallback.get(name, ()))
-        if len(case.placements) == 1 and wanted.free and ties.none and case.allowed[name] == case.scored:
-            case.slates[name] = _ordered(case, name, seed, limit)
-            continue
-        many = limit + ORDERED_EXTRA
-        while True:
-            trial, allowed = answer.copy(), case.allowed[name]
-            slate = fill(wanted, [at for at in _ordered(case, name, seed, many) if allowed >> at & 1], ties, trial)
-            if len(slate) == limit or many >= len(case.chosen):
-                break
-            many = len(case.chosen)
-        answer, case.slates[name] = trial, slate
+    hub, seed, answer = case.loaded.hub, fnv1a(case.request.customer_id), None
+    for place in case.places:
+        if place.priorities is None:
+            place.priorities = _priorities(case, place)
+        limit = case.request.limit or place.placement.limit
+        if len(case.places) == 1 and place.name in hub.free and place.allowed == case.scored:
+            place.best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, limit)
+            place.slate = case.chosen[place.best].tolist()
+        else:
+            answer = _filled(case, place, limit, seed, answer or Answer())
+        place.propensities = case.propensities_of(place.best)
+        place.scores = place.propensities if place.priorities is case.raw else place.priorities[place.best]
 
 
-def _ordered(case: Case, placement: str, seed: int, many: int) -> list[int]:
-    best = ranking.best(case.priorities[placement], case.loaded.draws, case.chosen, seed, many)
-    found: list[int] = case.chosen[best].tolist()
-    return found
+def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> Answer:
+    """Fill one slate where offers bind each other; returns what is shown so far, with it."""
+    assert place.priorities is not None
+    wanted = Wanted(limit, place.placement.per_category, place.placement.per_group, place.fallback)
+    many = limit + ORDERED_EXTRA
+    while True:
+        best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, many)
+        order = [at for at in case.chosen[best].tolist() if place.allowed >> at & 1]
+        trial = answer.copy()
+        place.slate = fill(wanted, order, place.allowed, case.loaded.hub.ties, trial)
+        if len(place.slate) == limit or many >= len(case.chosen):
+            break
+        many = len(case.chosen)
+    place.best = case.among(place.slate)
+    return trial
 
 
-def _priorities(case: Case, placement: str) -> Floats:
+def _priorities(case: Case, place: Place) -> Floats:
     """What orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
-    loaded = case.loaded
+    loaded, place.weights = case.loaded, None
     hub = loaded.hub
-    weights = case.weights[placement] = hub.rules.context_weights(placement, case.truths, case.chosen)
-    if weights is None and hub.arbiter.by_propensity:
+    if case.truths is not None:
+        place.weights = hub.rules.context_weights(place.name, case.truths, case.chosen)
+    if place.weights is None and hub.arbiter.by_propensity:
         return case.raw
     if case.propensities is None:
         case.propensities = loaded.calibrate(case.raw)
-    return hub.arbiter.priorities(case.propensities, weights, case.chosen, case.row, loaded.everyone, case.context, case.seconds)
+    return hub.arbiter.priorities(case.propensities, place.weights, case.chosen, case.row, loaded.everyone, case.context, case.seconds)

@@ -144,7 +144,7 @@ def _take(case: Case, decision_id: str) -> Taking:
     """Take what the slates need, budgets before contacts; where a limit fell, the next candidates step in."""
     contacting = case.loaded.hub.contacting
     for _ in range(TAKES_MAX):
-        shown = [(placement, offer) for placement, slate in case.slates.items() for offer in slate]
+        shown = [(place, offer) for place in case.places for offer in place.slate]
         reserve = Reserve([b for _, offer in shown if (b := contacting.budget(offer)) is not None], contacting.moment(case.seconds))
         if reserve.budgets:
             fell = yield reserve
@@ -152,13 +152,13 @@ def _take(case: Case, decision_id: str) -> Taking:
                 break
             if any(fell):
                 spent = {budget.offer: which for budget, which in zip(reserve.budgets, fell, strict=True) if which}
-                for placement, offer in shown:
+                for place, offer in shown:
                     budget = contacting.budget(offer)
                     if budget is not None and budget.offer in spent:
-                        case.drop(placement, offer, f"budget {spent[budget.offer]}")
+                        place.drop(1 << offer, f"budget {spent[budget.offer]}")
                 arrange(case)
                 continue
-        limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0], case.channel)) is not None]
+        limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None]
         if not limited:
             return
         taken = yield contacting.take(case.request.customer_id, decision_id, case.seconds, [contact for *_, contact in limited])
@@ -168,9 +168,9 @@ def _take(case: Case, decision_id: str) -> Taking:
             yield GiveBack([budget.offer for budget in reserve.budgets], reserve.moment)
         if not isinstance(taken, Taken):
             break
-        for (placement, offer, _), limit in zip(limited, taken.fell, strict=True):
+        for (place, offer, _), limit in zip(limited, taken.fell, strict=True):
             if limit != GRANTED:
-                case.drop(placement, offer, contacting.name_of(limit))
+                place.drop(1 << offer, contacting.name_of(limit))
         arrange(case)
     else:
         _without_limited(case, "limits that fell again and again")
@@ -181,8 +181,8 @@ def _take(case: Case, decision_id: str) -> Taking:
 
 def _without_limited(case: Case, why: str) -> None:
     """What no limit and no budget concerns may be shown whatever a ledger says."""
-    for placement in case.placements:
-        case.drop_all(placement, case.loaded.hub.contacting.concerned(placement, case.channel), why)
+    for place in case.places:
+        place.drop(case.loaded.hub.contacting.concerned(place.name, case.channel), why)
     arrange(case)
 
 
@@ -196,45 +196,37 @@ def eligible(request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int,
     case = opened(request, loaded, row, contacts, now)
     consider(case)
     union = 0
-    for offers in case.allowed.values():
-        union |= offers
+    for place in case.places:
+        union |= place.allowed
     return mask_of(union, len(loaded.catalogue))
 
 
 def _answered(case: Case, decision_id: str, read: bool) -> Decision:
     """The answer, as frontends get it."""
     loaded, request, now = case.loaded, case.request, case.now
-    locale, several = locale_of(loaded.workspace, case.context), request.placements is not None
+    catalogue, locale, several = loaded.catalogue, locale_of(loaded.workspace, case.context), request.placements is not None
     offers: list[RankedOffer] = []
-    for name, slate in case.slates.items():
-        best = case.places(slate)
-        propensities = case.propensities_of(best).tolist()
-        scores = propensities if case.by_propensity(name) else case.priorities[name][best].tolist()
-        reasons = _reasons(case, best) if loaded.reasons else [()] * len(slate)
-        offers += [
-            RankedOffer(
-                rank=place + 1,
-                offer_id=loaded.catalogue.offers[offer].offer_id,
-                score=scores[place],
-                propensity=propensities[place],
-                treatment=loaded.treatment(offer, case.channel, locale),
-                reasons=reasons[place],
-                placement=name if several else msgspec.UNSET,
-            )
-            for place, offer in enumerate(slate)
-        ]
+    for place in case.places:
+        propensities = place.propensities.tolist()
+        scores = propensities if place.scores is place.propensities else place.scores.tolist()
+        reasons = _reasons(case, place.best) if loaded.reasons else None
+        name = place.name if several else msgspec.UNSET
+        for at, offer in enumerate(place.slate):
+            treatment, why_this = loaded.treatment(offer, case.channel, locale), reasons[at] if reasons else ()
+            offer_id = catalogue.offers[offer].offer_id
+            offers.append(RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name))
     degraded: tuple[str, ...] = () if read else (FEATURES_UNAVAILABLE,)
     if case.contacts is None and (loaded.hub.contacting.needed or loaded.hub.contacting.limits):
         degraded += (CONTACTS_UNAVAILABLE,)
     return Decision(
         decision_id=decision_id,
         customer_id=request.customer_id,
-        placement=",".join(case.placements),
+        placement=",".join([place.name for place in case.places]),
         offers=offers,
         model=loaded.stamp,
         degraded=degraded,
         considered=len(case.chosen),
-        expires_at=_expiry(loaded, [offer for slate in case.slates.values() for offer in slate], now),
+        expires_at=_expiry(loaded, case.shown(), now),
         config=loaded.hub.config,
         withheld=() if case.withheld is None else case.withheld.names,
         notes=tuple(case.notes),
@@ -244,24 +236,25 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
 
 def _line(case: Case, decision: Decision) -> Line:
     """What the journal keeps: what was considered, with which columns and scores, and what was shown."""
-    loaded, slates = case.loaded, list(case.slates.values())
-    shown = np.array([offer for slate in slates for offer in slate], np.int32)
-    best = case.places(shown)
-    propensities = np.array([offer.propensity for offer in decision.offers])
+    places, one = case.places, case.places[0]
+    best, propensities, scores = one.best, one.propensities, one.scores
+    if len(places) > 1:
+        best = np.concatenate([place.best for place in places])
+        propensities, scores = (np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores"))
     return line_of(
-        msgspec.structs.replace(case.request, context=case.context) if case.withheld is not None else case.request,
+        case.request if case.withheld is None else msgspec.structs.replace(case.request, context=case.context),
         decision,
         case.now,
-        loaded.versions,
-        mask_of(case.scored, len(loaded.catalogue)),
-        case.chosen,
+        case.loaded.versions,
+        case.considered,
         best,
-        shown,
+        case.chosen[best],
         propensities,
+        scores,
         case.raw,
         case.shared,
         case.pairs,
-        loaded.offer_values,
+        case.loaded.offer_values,
     )
 
 

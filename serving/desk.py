@@ -243,13 +243,17 @@ class Desk:
         except (StoreUnavailable, TimeoutError):
             return None
 
-    async def take(self, asked: Asked) -> Given:
-        """Take contacts or budgets, or give back; None when the ledger does not answer in time."""
+    async def take(self, asked: Asked, contacts: bytes | None) -> Given:
+        """Take contacts or budgets, or give back; None when the ledger does not answer in time.
+
+        Args:
+            contacts: the history as `known` gave it: where it has not changed since, it saves the ledger work.
+        """
         self._taken = True
         try:
             async with asyncio.timeout(self.deadline_seconds):
                 if isinstance(asked, Take):
-                    return self.ledger.take_now(asked) or await self.ledger.take(asked)
+                    return self.ledger.take_now(asked) or await self.ledger.take(asked, contacts)
                 if isinstance(asked, GiveBack):
                     await self.ledger.give_back(asked.offers, asked.moment)
                     return None

@@ -33,6 +33,7 @@ class Hub:
         config: digest of what the policies and offers files say.
         placements: by name, one truth an offer: whether it may be shown there at all.
         fallbacks: positions of the offers that fill what is left of a placement.
+        free: placements whose slate is simply the best offers.
     """
 
     def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, words: Words) -> None:
@@ -53,6 +54,11 @@ class Hub:
             name: tuple(catalogue.index[offer_id] for offer_id in placement.fallback if offer_id in catalogue.index)
             for name, placement in offers.placements.items()
         }
+        self.free = frozenset(
+            name
+            for name, placement in offers.placements.items()
+            if self.ties.none and placement.per_category is None and placement.per_group is None and not placement.fallback
+        )
 
 
 def digest_of(workspace: Workspace) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.buckets import fnv1a
 from features.catalogue import UNBOUNDED, Catalogue, category_text
-from features.journal_lines import Lineup, Versions
+from features.journal_lines import Lineup, Versions, considered_of
 from features.layout import Layout
 from features.moments import MICROSECONDS, duration_seconds, rfc3339
 from features.online import OnlineRow, Plan, Words
@@ -39,6 +39,7 @@ class Standing:
     Attributes:
         valid: offers within their validity, as a set: bit i is offer i of the catalogue.
         bits: of those, the ones that the placement may show; `positions` are theirs, ascending.
+        considered: the same as the journal writes them.
     """
 
     since: int
@@ -46,6 +47,7 @@ class Standing:
     valid: int
     bits: int
     positions: NDArray[np.int32]
+    considered: tuple[int, bytes]
 
 
 class Calibrator:
@@ -137,7 +139,7 @@ class Loaded:
         valid = (begins <= now) & (now < ends)
         mask = valid & self.hub.placements[placement]
         positions = np.flatnonzero(mask).astype(np.int32)
-        made = self._standing[placement] = Standing(since, until, bits_of(valid), bits_of(mask), positions)
+        made = self._standing[placement] = Standing(since, until, bits_of(valid), bits_of(mask), positions, considered_of(mask, positions))
         return made
 
     def _replay(self, number: int, case: Golden) -> None:

@@ -55,7 +55,7 @@ class Quiet:
         terms = {name: scope[name] for name in sorted(set(zones))}
         self._facts = Facts(terms, layout.plan, columns, words)
         self._needs_facts = bool(terms)
-        self._bound = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]
+        self.hours = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]
 
     def fallen(
         self, placement: str, channel: str, row: OnlineRow, context: Mapping[str, ContextValue], now: float
@@ -65,11 +65,11 @@ class Quiet:
         Args:
             now: seconds since 1970.
         """
-        if not self._bound:
+        if not self.hours:
             return []
         facts = self._facts(row, context, now) if self._needs_facts else []
         found = []
-        for one in self._bound:
+        for one in self.hours:
             if one.channels and channel not in one.channels:
                 continue
             if one.placements and placement not in one.placements:

@@ -84,7 +84,7 @@ class Decisions:
         try:
             asked = next(steps)
             while True:
-                asked = steps.send(await self.desk.take(asked))
+                asked = steps.send(await self.desk.take(asked, contacts))
         except StopIteration as done:
             decision: Decision = done.value
         except (UnknownPlacement, BadContext, BadRequest) as error:

@@ -118,7 +118,7 @@ class Rules:
         return Truths(self.bound.evaluate(scalars, pairs, now), scalars, pairs)
 
     def allowed(
-        self, offers: int, placement: str, truths: Truths | None, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
+        self, offers: int, placement: str, truths: Truths, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
     ) -> int:
         """The offers that no rule keeps away at a placement.
 
@@ -127,8 +127,6 @@ class Rules:
             notes: takes the reason codes of rules that kept some away.
             trail: takes each rule that kept some away, as `rule <name>`, with the offers left.
         """
-        if truths is None:
-            return offers
         for rule, truth in zip(self.rules, truths.sets, strict=False):
             fallen = rule.fallen(truth)
             if offers & fallen and (not rule.placements or placement in rule.placements):
@@ -139,11 +137,9 @@ class Rules:
                     trail.append((f"rule {rule.name}", offers))
         return offers
 
-    def context_weights(self, placement: str, truths: Truths | None, chosen: NDArray[np.int32]) -> Floats | None:
+    def context_weights(self, placement: str, truths: Truths, chosen: NDArray[np.int32]) -> Floats | None:
         """The product of the weights that hold, for each chosen offer; None where none holds."""
         found: Floats | None = None
-        if truths is None:
-            return None
         for weight, truth in zip(self.weights, truths.sets[len(self.rules) :], strict=True):
             offers = truth & weight.concerned
             if offers and (not weight.placements or placement in weight.placements):

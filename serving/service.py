@@ -74,7 +74,7 @@ class Opportune:
         purposes: list[str] | None = None,
     ) -> dict[str, Any]:
         """One decision, as `POST /v1/decisions` gives it."""
-        request = {"customer_id": customer_id, "placement": placement, "limit": limit, "context": context}
+        request: dict[str, Any] = {"customer_id": customer_id, "placement": placement, "limit": limit, "context": context}
         request |= {"exclude": exclude, "explain": explain, "placements": placements, "purposes": purposes}
         return await worker().decisions.plain(request)
 

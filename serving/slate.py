@@ -18,16 +18,10 @@ class Wanted:
         fallback: positions of offers that fill what is left.
     """
 
-    placement: str
     limit: int
     per_category: int | None = None
     per_group: int | None = None
     fallback: tuple[int, ...] = ()
-
-    @property
-    def free(self) -> bool:
-        """Whether the best offers are the slate, as far as this placement goes."""
-        return self.per_category is None and self.per_group is None and not self.fallback
 
 
 class Ties:
@@ -69,15 +63,16 @@ class Answer:
         self.excluded |= ties.excludes.get(offer, frozenset())
 
 
-def fill(wanted: Wanted, order: Sequence[int], ties: Ties, answer: Answer) -> list[int]:
+def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: Answer) -> list[int]:
     """The offers of one placement, in the order in which they are shown; they are added to `answer`.
 
+    An offer of a bundle is shown with all of its bundle, right after each other from the best on, or not at all.
+
     Args:
-        order: positions of the offers that may be shown here, best first. An offer of a bundle is shown with all of its bundle, right
-            after each other from the best on, or not at all.
+        order: positions of offers that may be shown here, best first.
+        offers: all that may be shown here, as a set; more than `order` where not all of them were ordered.
     """
     slate: list[int] = []
-    allowed = frozenset(order) | frozenset(wanted.fallback) if ties.bundle else frozenset()
     for offer in (*order, *wanted.fallback):
         if len(slate) >= wanted.limit:
             break
@@ -85,7 +80,7 @@ def fill(wanted: Wanted, order: Sequence[int], ties: Ties, answer: Answer) -> li
             continue
         bundle = ties.bundle.get(offer)
         together = [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
-        if bundle is not None and not allowed.issuperset(together):
+        if bundle is not None and not all(one >= 0 and (offers >> one & 1 or one in wanted.fallback) for one in together):
             continue
         if _fits(slate, together, wanted, ties, answer):
             for one in together:

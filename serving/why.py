@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.case import Case
+from serving.case import Case, Place
 from serving.condition_reasons import explain, needed
 from serving.contributions import grouped
 
@@ -28,28 +28,28 @@ def why(case: Case) -> dict[str, Any]:
         "offers": len(case.loaded.catalogue),
         "customer": _named([*layout.customer, *layout.context], case.shared, case),
         "withheld": [] if case.withheld is None else list(case.withheld.names),
-        "placements": {name: _placement(case, name) for name in case.placements},
+        "placements": {place.name: _placement(case, place) for place in case.places},
     }
 
 
-def _placement(case: Case, name: str) -> dict[str, Any]:
-    slate, left = case.slates[name], case.allowed[name]
-    ranks = np.argsort(-case.priorities[name], kind="stable")
+def _placement(case: Case, place: Place) -> dict[str, Any]:
+    slate, left = place.slate, place.allowed
+    ranks = np.argsort(-_ordering(place), kind="stable")
     ranked = [int(case.chosen[at]) for at in ranks if left >> int(case.chosen[at]) & 1]
     following = [offer for offer in ranked if offer not in set(slate)][: max(0, EXPLAINED_OFFERS_MAX - len(slate))]
-    first = max((_priority(case, name, offer) for offer in slate[:1]), default=0.0)
+    first = max((_priority(case, place, offer) for offer in slate[:1]), default=0.0)
     return {
-        "funnel": {step: offers.bit_count() for step, offers in case.trails[name]} | {"shown": len(slate)},
-        "shown": [_scored(case, name, offer) for offer in slate],
-        "considered": [_scored(case, name, offer) for offer in following],
-        "not_shown": _not_shown(case, name, ranked, first),
+        "funnel": {step: offers.bit_count() for step, offers in place.trail or ()} | {"shown": len(slate)},
+        "shown": [_scored(case, place, offer) for offer in slate],
+        "considered": [_scored(case, place, offer) for offer in following],
+        "not_shown": _not_shown(case, place, ranked, first),
     }
 
 
-def _scored(case: Case, placement: str, offer: int) -> dict[str, Any]:
+def _scored(case: Case, place: Place, offer: int) -> dict[str, Any]:
     """One offer with the terms of its priority, and what each column contributes to its score."""
-    loaded, at = case.loaded, int(case.places([offer])[0])
-    arbiter, layout, weights = loaded.hub.arbiter, loaded.layout, case.weights[placement]
+    loaded, at = case.loaded, int(case.among([offer])[0])
+    arbiter, layout, weights = loaded.hub.arbiter, loaded.layout, place.weights
     row = np.concatenate([case.shared, loaded.offer_values[offer], case.pairs[at]])
     found = loaded.explainer.explain(row)
     groups = grouped(found.values, loaded.bundle.contract.columns)
@@ -58,7 +58,7 @@ def _scored(case: Case, placement: str, offer: int) -> dict[str, Any]:
     return {
         "offer_id": loaded.catalogue.offers[offer].offer_id,
         "name": loaded.catalogue.offers[offer].name,
-        "priority": _priority(case, placement, offer),
+        "priority": _priority(case, place, offer),
         "propensity": _propensity(case, at),
         "context_weight": 1.0 if weights is None else float(weights[at]),
         "value": float(arbiter.values[offer]),
@@ -71,15 +71,15 @@ def _scored(case: Case, placement: str, offer: int) -> dict[str, Any]:
     }
 
 
-def _not_shown(case: Case, placement: str, ranked: list[int], first: float) -> list[dict[str, Any]]:
+def _not_shown(case: Case, place: Place, ranked: list[int], first: float) -> list[dict[str, Any]]:
     """What stopped each offer that is not shown, and the smallest change that would have let it come first."""
-    shown = {offer for slate in case.slates.values() for offer in slate}
+    shown = set(case.shown())
     found: list[dict[str, Any]] = []
     for rank, offer in enumerate(ranked):
         if offer not in shown and len(found) < NOT_SHOWN_MAX:
-            found.append(_outranked(case, placement, offer, rank + 1, first))
+            found.append(_outranked(case, place, offer, rank + 1, first))
     everyone = (1 << len(case.loaded.catalogue)) - 1
-    steps = [("catalogue", everyone), *case.trails[placement]]
+    steps = [("catalogue", everyone), *(place.trail or ())]
     for (_, before), (step, after) in reversed(list(pairwise(steps))):
         fallen = before & ~after
         while fallen and len(found) < NOT_SHOWN_MAX:
@@ -89,9 +89,9 @@ def _not_shown(case: Case, placement: str, ranked: list[int], first: float) -> l
     return found
 
 
-def _outranked(case: Case, placement: str, offer: int, rank: int, first: float) -> dict[str, Any]:
+def _outranked(case: Case, place: Place, offer: int, rank: int, first: float) -> dict[str, Any]:
     """An offer that might have been shown, but for others: by how much lever or value would have to grow."""
-    arbiter, priority = case.loaded.hub.arbiter, _priority(case, placement, offer)
+    arbiter, priority = case.loaded.hub.arbiter, _priority(case, place, offer)
     told: dict[str, Any] = {
         "offer_id": case.loaded.catalogue.offers[offer].offer_id,
         "stopped_by": "rank",
@@ -122,12 +122,15 @@ def _stopped(case: Case, offer: int, step: str) -> dict[str, Any]:
     return told
 
 
-def _priority(case: Case, placement: str, offer: int) -> float:
+def _priority(case: Case, place: Place, offer: int) -> float:
     """On the scale that answers show: where the raw score orders alike, that of the propensity, in its plain terms."""
-    at = int(case.places([offer])[0])
-    if not case.by_propensity(placement):
-        return float(case.priorities[placement][at])
-    return _propensity(case, at)
+    at = int(case.among([offer])[0])
+    return _propensity(case, at) if place.priorities is case.raw else float(_ordering(place)[at])
+
+
+def _ordering(place: Place) -> NDArray[np.float64]:
+    assert place.priorities is not None
+    return place.priorities
 
 
 def _propensity(case: Case, at: int) -> float:

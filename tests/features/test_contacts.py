@@ -259,11 +259,11 @@ def test_what_nothing_looks_back_at_goes_first() -> None:
     history = b""
     for step, at in enumerate([0, 1, 2, 3, 1, 2]):
         contact = policy.contact(OFFERS[at], 0, WEB, [0] if at == 0 else [])
-        answer, history = taken(history, Take("1", step + 1, NOW + step, (contact,), policy))
+        answer, history = taken(history, Take("1", step + 1, NOW + 20 * step, (contact,), policy))
         assert answer.granted
     assert [entry.offer for entry in unpacked(history)] == [OFFERS[0], OFFERS[1], OFFERS[2]]
     again = policy.contact(OFFERS[0], 0, WEB, [0])
-    assert taken(history, Take("1", 99, NOW + 9, (again,), policy))[0].fell == (0,)
+    assert taken(history, Take("1", 99, NOW + 109, (again,), policy))[0].fell == (0,)
 
 
 def test_noting() -> None:

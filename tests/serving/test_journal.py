@@ -25,6 +25,7 @@ from features.journal_lines import (
     Line,
     Lineup,
     Versions,
+    considered_of,
     damage,
     frames,
     line_of,
@@ -173,17 +174,31 @@ def test_line_holds_what_the_model_saw(lineup: int, considered: int, shown: int,
     """Columns of the offers shown and positions of those considered come back to the bit, below and above every bound."""
     chance = np.random.default_rng(lineup)
     chosen = np.sort(chance.permutation(lineup)[:considered]).astype(np.int32)
-    best = [int(at) for at in chance.permutation(considered)[:shown]]
+    best = chance.permutation(considered)[:shown].astype(np.int32)
     eligible = np.zeros(lineup, bool)
     eligible[chosen] = True
     raw, shared, pairs = chance.normal(size=considered), chance.normal(size=4), chance.normal(size=(considered, width))
     offers = chance.normal(size=(lineup, 3))
     shared[0] = pairs[:1] = np.nan
-    propensities = chance.random(shown)
-    ranked = [RankedOffer(place + 1, f"o-{chosen[at]}", 0.5, 0.5, {}) for place, at in enumerate(best)]
+    propensities, scores = chance.random(shown), chance.random(shown)
+    ranked = [RankedOffer(place + 1, f"o-{chosen[at]}", scores[place], propensities[place], {}) for place, at in enumerate(best)]
     decision = Decision("d", "c", "p", ranked, ModelStamp("m", "1", "b"), (), considered, "never", "c0ffee")
     request = DecisionRequest("c", "p")
-    line = line_of(request, decision, 5, VERSIONS, eligible, chosen, best, chosen[best], propensities, raw, shared, pairs, offers)
+    line = line_of(
+        request,
+        decision,
+        5,
+        VERSIONS,
+        considered_of(eligible, chosen),
+        best,
+        chosen[best],
+        propensities,
+        scores,
+        raw,
+        shared,
+        pairs,
+        offers,
+    )
     (_, _, body), *_ = frames(framed(line), [])
     read = msgspec.msgpack.decode(body, type=Line)
     assert read == line
@@ -197,6 +212,7 @@ def test_line_holds_what_the_model_saw(lineup: int, considered: int, shown: int,
     assert len(read.considered) <= lineup // 8 + 1
     np.testing.assert_array_equal(np.frombuffer(read.propensities), propensities)
     assert read.probabilities == np.ones(shown).tobytes()
+    assert read.scores == scores.tobytes() and read.config == "c0ffee"
 
 
 def test_files_are_private_and_sealed(tmp_path: Path) -> None:
