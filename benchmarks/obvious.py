@@ -19,7 +19,7 @@ import pandas as pd
 import pydantic
 
 from features import definitions
-from features.offers import catalogue_file, read_catalogue
+from features.offers import read_catalogue
 from features.workspace import load
 from training import bundle
 from training.calibrated import Calibration
@@ -57,7 +57,7 @@ class Obvious:
         self.features = self.store.get_feature_service(definitions.FEATURE_SERVICE)
         self.booster = lgb.Booster(model_file=str(place / "model.txt"))
         self.calibration = msgspec.json.decode((place / "calibration.json").read_bytes(), type=Calibration)
-        offers = read_catalogue(catalogue_file(workspace))
+        offers = read_catalogue(workspace)
         names = self.booster.feature_name()
         self.customer = [name for name in names if not name.startswith("offer_")]
         columns = {name: [offer.attributes[name.removeprefix("offer_")] for offer in offers] for name in names if name.startswith("offer_")}

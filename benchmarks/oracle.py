@@ -15,7 +15,7 @@ import numpy as np
 
 from features.embedded import EmbeddedEngine
 from features.moments import MICROSECONDS, now
-from features.offers import catalogue_file, read_catalogue
+from features.offers import read_catalogue
 from features.vocabulary import OFFERS_CONSIDERED, DecisionRequest
 from features.workspace import Workspace
 from serving.decide import eligible
@@ -55,7 +55,7 @@ class Oracle:
             engine = EmbeddedEngine(self.online.online, workspace.views)
             place = bundle.current(workspace.bundles)
             assert place is not None
-            offers = read_catalogue(catalogue_file(workspace))
+            offers = read_catalogue(workspace)
             loaded = Loaded(workspace, bundle.read(place), offers, engine.everyone(), engine.words, now() / MICROSECONDS)
             self._parts = engine, loaded, lgb.Booster(model_file=str(place / "model.txt"))
         return self._parts

@@ -122,7 +122,7 @@ def copy(base: Workspace, offers: int | None, url: str = "embedded") -> Workspac
         shutil.copytree(base.online, made / "online")
     shutil.copytree(base.bundles, made / "bundles")
     shutil.copytree(base.data / "feast", made / "feast")
-    catalogue = read_catalogue(catalogue_file(base)) if offers is None else synthetic.offers_of(_variant(base), offers)
+    catalogue = read_catalogue(base) if offers is None else synthetic.offers_of(_variant(base), offers)
     workspace = load(place, sources=False)
     write_whole(catalogue_file(workspace), msgspec.json.encode(catalogue))
     return workspace

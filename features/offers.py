@@ -27,7 +27,11 @@ def offers_of(workspace: Workspace) -> list[Offer]:
     Raises:
         TooManyOffers: above `OFFERS_MAX`.
     """
-    found = {offer.offer_id: offer for offer in _from_table(workspace)}
+    return _with_entries(workspace, _from_table(workspace))
+
+
+def _with_entries(workspace: Workspace, table: list[Offer]) -> list[Offer]:
+    found = {offer.offer_id: offer for offer in table}
     moved = recorded(workspace) or Timeline()
     found.update((entry.offer_id, _from_entry(workspace, entry, moved)) for entry in workspace.offers.offers)
     if len(found) > OFFERS_MAX:
@@ -103,16 +107,24 @@ def catalogue_file(workspace: Workspace) -> Path:
 
 
 def write_catalogue(workspace: Workspace) -> int:
-    """Write the catalogue that serving reads; returns the number of offers."""
-    offers = offers_of(workspace)
-    write_whole(catalogue_file(workspace), msgspec.json.encode(offers))
-    return len(offers)
+    """Write the offers of the table, which serving reads; returns the number of all offers.
+
+    Those of `offers.yaml` are not part of it: a running server reads them again when the file changes.
+
+    Raises:
+        TooManyOffers: above `OFFERS_MAX`.
+    """
+    table = _from_table(workspace)
+    count = len(_with_entries(workspace, table))
+    write_whole(catalogue_file(workspace), msgspec.json.encode(table))
+    return count
 
 
-def read_catalogue(file: Path) -> list[Offer]:
-    """The offers that serving knows; needs no database.
+def read_catalogue(workspace: Workspace) -> list[Offer]:
+    """The offers that serving knows: those of the written catalogue, and of `offers.yaml` as it is now; needs no database.
 
     Raises:
         FileNotFoundError, msgspec.MsgspecError: no catalogue was written, or it is damaged.
+        TooManyOffers: above `OFFERS_MAX`.
     """
-    return msgspec.json.decode(file.read_bytes(), type=list[Offer])
+    return _with_entries(workspace, msgspec.json.decode(catalogue_file(workspace).read_bytes(), type=list[Offer]))

@@ -56,11 +56,14 @@ class Treatment(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
 
 
 class Budget(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How often an offer may be shown to all customers together. None is without bound."""
+    """How often an offer may be shown to, or taken up by, all customers together. None is without bound."""
 
     daily: Annotated[int, Meta(ge=0)] | None = None
-    """In a day of the workspace's time zone."""
+    """Shows in a day of the workspace's time zone."""
     lifetime: Annotated[int, Meta(ge=0)] | None = None
+    """Shows in all."""
+    stock: Annotated[int, Meta(ge=0)] | None = None
+    """How often it can be taken up: a show holds one, until it was accepted or the hold is over."""
 
 
 class Offer(Struct, frozen=True, omit_defaults=True):

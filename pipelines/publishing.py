@@ -32,7 +32,7 @@ def rehearse(workspace: Workspace, place: Path) -> None:
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
     nobody = Plan.of(workspace.views, "everyone").nobody()
-    Loaded(workspace, bundle.read(place), read_catalogue(catalogue_file(workspace)), nobody, Words(), now() / MICROSECONDS)
+    Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), now() / MICROSECONDS)
 
 
 def require_published(workspace: Workspace) -> None:

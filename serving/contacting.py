@@ -17,10 +17,13 @@ from features.moments import DAY_SECONDS, duration_seconds
 from features.policies import Limit as LimitRule
 from features.policies import Pause as PauseRule
 from features.policies import PoliciesFile
+from features.vocabulary import Budget as OfferBudget
 from serving.quiet import minute_of_day
 from serving.rules import concerned
 
 ANY_CHANNEL, EACH_CHANNEL = "any", "each"
+STOCK = "stock of "
+"""Before an offer's id, in the key of its stock."""
 CONTACTS_KEPT_MAX = 200_000
 """Contacts that are kept ready, one an offer, placement and channel."""
 
@@ -73,9 +76,7 @@ class Contacting:
         self._bound_by_history = sum(1 << at for at, _ in {*self._requires, *self._excludes})
         self._contacts: dict[tuple[int, str, str], Contact | None] = {}
         self._budgets = {
-            at: Budget(self._offers[at], *(inf if most is None else float(most) for most in (offer.budget.daily, offer.budget.lifetime)))
-            for at, offer in enumerate(catalogue.offers)
-            if offer.budget is not None
+            at: _budgets(offer.offer_id, offer.budget) for at, offer in enumerate(catalogue.offers) if offer.budget is not None
         }
         self._budgeted = sum(1 << at for at in self._budgets)
 
@@ -143,9 +144,9 @@ class Contacting:
         """What a decision asks of the store."""
         return Take(customer_id, key_of(decision_id), now, tuple(contacts), self.policy)
 
-    def budget(self, offer: int) -> Budget | None:
-        """How often an offer may be shown to everybody; None where nothing bounds it."""
-        return self._budgets.get(offer)
+    def budgets(self, offer: int) -> tuple[Budget, ...]:
+        """What must be reserved before an offer is shown: of its budget of shows, and of its stock."""
+        return self._budgets.get(offer, ())
 
     def moment(self, now: float) -> Moment:
         """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
@@ -157,6 +158,12 @@ class Contacting:
     def name_of(self, limit: int) -> str:
         """The name of a limit that fell, as in policies.yaml."""
         return self._limits[limit].name
+
+
+def _budgets(offer_id: str, budget: OfferBudget) -> tuple[Budget, ...]:
+    daily, lifetime, stock = (inf if most is None else float(most) for most in (budget.daily, budget.lifetime, budget.stock))
+    shows = () if daily == lifetime == inf else (Budget(key_of(offer_id), daily, lifetime),)
+    return shows if stock == inf else (*shows, Budget(key_of(STOCK + offer_id), inf, stock))
 
 
 def _limit(rule: LimitRule, channel: str) -> Limit:

@@ -145,7 +145,7 @@ def _take(case: Case, decision_id: str) -> Taking:
     contacting = case.loaded.hub.contacting
     for _ in range(TAKES_MAX):
         shown = [(place, offer) for place in case.places for offer in place.slate]
-        reserve = Reserve([b for _, offer in shown if (b := contacting.budget(offer)) is not None], contacting.moment(case.seconds))
+        reserve = Reserve([budget for _, offer in shown for budget in contacting.budgets(offer)], contacting.moment(case.seconds))
         if reserve.budgets:
             fell = yield reserve
             if not isinstance(fell, list):
@@ -153,9 +153,9 @@ def _take(case: Case, decision_id: str) -> Taking:
             if any(fell):
                 spent = {budget.offer: which for budget, which in zip(reserve.budgets, fell, strict=True) if which}
                 for place, offer in shown:
-                    budget = contacting.budget(offer)
-                    if budget is not None and budget.offer in spent:
-                        place.drop(1 << offer, f"budget {spent[budget.offer]}")
+                    for budget in contacting.budgets(offer):
+                        if budget.offer in spent:
+                            place.drop(1 << offer, f"budget {spent[budget.offer]}")
                 arrange(case)
                 continue
         limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None]

@@ -27,13 +27,18 @@ from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
 from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
 from features.workspace import Workspace
-from serving.decide import Asked, GiveBack, Given
+from serving.config_files import read_again, stamp_of
+from serving.decide import Asked, Given, Reserve
+from serving.hub import digest_of
 from serving.loaded import Loaded
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
 
 NOTHING_PUBLISHED = "nothing was published yet: run `opportune up`, or `opportune publish`"
+
+BUNDLE, CONFIG = REFUSED = ("bundle", "config")
+"""What a desk may refuse: what was published, or what the workspace's files say."""
 
 WATCH_SECONDS = 1.0
 EVERYONE_SECONDS = 30.0
@@ -54,13 +59,14 @@ class _Stamp:
     catalogue: int
     everyone: tuple[float, ...]
     turn: int
+    config: str
 
 
 class Desk:
     """State of one worker. All methods belong to the event loop's thread; `_look` and `_tried` may run in one other."""
 
-    def __init__(self, workspace: Workspace, clock: Callable[[], int] = now) -> None:
-        self.workspace, self.clock = workspace, clock
+    def __init__(self, workspace: Workspace, clock: Callable[[], int] = now, watch_seconds: float = WATCH_SECONDS) -> None:
+        self.workspace, self.clock, self.watch_seconds = workspace, clock, watch_seconds
         settings = workspace.settings
         self.engine: OnlineEngine = open_engine(
             workspace.online_url,
@@ -75,11 +81,16 @@ class Desk:
         self.loaded: Loaded | None = None
         self.refusal: str | None = NOTHING_PUBLISHED
         self.on_load: Callable[[Loaded], None] = lambda _: None
-        self.on_refusal: Callable[[], None] = lambda: None
+        self.on_refusal: Callable[[str], None] = lambda _: None
+        """Told what was refused: BUNDLE or CONFIG."""
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self._stamp: _Stamp | None = None
-        self._seen: tuple[int, ...] = ()
+        self._seen: tuple[object, ...] = ()
+        self._files = stamp_of(workspace)
+        """Of the files that were last read, or refused."""
+        self._wanted = workspace
+        """What the files said last that was not refused; it serves as soon as it is loaded."""
         self._everyone_plan = Plan.of(workspace.views, "everyone")
         self._everyone_read, self._away = -EVERYONE_SECONDS, ""
         self._everyone = self._everyone_plan.nobody()
@@ -96,25 +107,29 @@ class Desk:
         """Load what is on disk, blocking; for the start."""
         stamp = self._look()
         if stamp is not None and stamp != self._stamp:
-            self._put(stamp, self._tried(stamp))
+            self._put(stamp, self._tried(stamp, self._wanted))
         gc.collect()
         gc.freeze()  # what lives as long as the worker need not be looked at by every collection
 
     async def watch(self) -> None:
         """Bring in what is newer, until cancelled."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(self.watch_seconds)
             if self._taken:
                 await asyncio.to_thread(self._tend_ledger)
             seen = self._glance()
             if seen == self._seen and not self._everyone_is_due():
                 continue
             self._seen = seen
+            refused = await asyncio.to_thread(self._files_again)
+            if refused:
+                logger.error("the workspace's files are refused, what they said before serves on: %s", refused)
+                self.on_refusal(CONFIG)
             stamp = await asyncio.to_thread(self._look)
             if stamp is not None and stamp != self._stamp:
-                self._put(stamp, await asyncio.to_thread(self._tried, stamp))
+                self._put(stamp, await asyncio.to_thread(self._tried, stamp, self._wanted))
 
-    def _glance(self) -> tuple[int, ...]:
+    def _glance(self) -> tuple[object, ...]:
         """What tells that a look is worth its price: when the files were written, and the turn of the clock.
 
         A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
@@ -129,7 +144,7 @@ class Desk:
                 written.append(place.stat().st_mtime_ns)
             except OSError:
                 written.append(0)
-        return (*written, self._turn())
+        return (*written, self._turn(), stamp_of(self.workspace))
 
     def _turn(self) -> int:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
@@ -144,7 +159,7 @@ class Desk:
             manifest = place / bundle.MANIFEST
             written = manifest.stat().st_mtime_ns if manifest.exists() else 0
             times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, self._turn())
+            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, self._turn(), digest_of(self._wanted))
         except (OSError, ValueError) as error:
             logger.warning("cannot see what is published: %s", error)
             return None
@@ -155,6 +170,17 @@ class Desk:
         in_doubt = self._empty or self._away or not self._everyone.known
         wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if self._strangers else EVERYONE_SECONDS
         return time.monotonic() - self._everyone_read >= wait
+
+    def _files_again(self) -> str:
+        """Read the workspace's files again where they changed; why they are refused, or nothing."""
+        files = stamp_of(self.workspace)  # before they are read: what changes meanwhile is read at the next glance
+        if files == self._files:
+            return ""
+        self._files, tried = files, read_again(self.workspace)
+        if isinstance(tried, str):
+            return tried
+        self._wanted = tried
+        return ""
 
     def _look_at_everyone(self) -> None:
         """Read the row of everyone when it is time to, or when a stranger came who may be one because the store is empty."""
@@ -178,19 +204,18 @@ class Desk:
             else:
                 logger.info("the online store has rows again")
 
-    def _tried(self, stamp: _Stamp) -> Loaded | str:
+    def _tried(self, stamp: _Stamp, workspace: Workspace) -> Loaded | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
-            return self._build(self.workspace.bundles / stamp.bundle)
+            return self._build(workspace, self.workspace.bundles / stamp.bundle)
         except (Failure, OSError, msgspec.MsgspecError) as refusal:
             return str(refusal)
         except Exception as fault:  # noqa: BLE001 (what lies on disk may be foreign: whatever it breaks is why it is refused)
             return f"it cannot be used: {type(fault).__name__}: {fault}"
 
-    def _build(self, place: Path) -> Loaded:
+    def _build(self, workspace: Workspace, place: Path) -> Loaded:
         found = bundle.read(place)
-        offers = read_catalogue(catalogue_file(self.workspace))
-        made = Loaded(self.workspace, found, offers, self._everyone, self.engine.words, self.clock() / MICROSECONDS)
+        made = Loaded(workspace, found, read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
         self.on_build(made)
         return made
 
@@ -198,15 +223,18 @@ class Desk:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
-            logger.error("bundle %s is refused, %s: %s", stamp.bundle, last, tried)
+            what = BUNDLE if before is None or before.bundle != stamp.bundle or before.config == stamp.config else CONFIG
+            logger.error("%s is refused, %s: %s", f"bundle {stamp.bundle}" if what == BUNDLE else "what the files say", last, tried)
             self.refusal = None if self.loaded else tried
-            self.on_refusal()
+            self.on_refusal(what)
             return
-        self.loaded, self.refusal = tried, None
+        self.loaded, self.refusal, self.workspace = tried, None, tried.workspace
+        self.deadline_seconds = tried.workspace.settings.serving.deadline_ms / 1_000
         self.on_load(tried)
         if before is None or replace(before, turn=stamp.turn) != stamp:  # that time goes by is no news
             logger.info(
-                "bundle %s serves: %s version %s, %d offers", stamp.bundle, tried.stamp.name, tried.stamp.version, len(tried.catalogue)
+                "bundle %s serves: %s version %s, %d offers, policies %s",
+                *(stamp.bundle, tried.stamp.name, tried.stamp.version, len(tried.catalogue), tried.hub.config),
             )
 
     async def row(self, customer_id: str) -> OnlineRow | None:
@@ -250,15 +278,21 @@ class Desk:
             contacts: the history as `known` gave it: where it has not changed since, it saves the ledger work.
         """
         self._taken = True
+        ledger = self.ledger
         try:
+            if isinstance(asked, Take):
+                at_once: Given = ledger.take_now(asked)
+            else:
+                at_once = ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
+            if at_once is not None:
+                return at_once
             async with asyncio.timeout(self.deadline_seconds):
                 if isinstance(asked, Take):
-                    return self.ledger.take_now(asked) or await self.ledger.take(asked, contacts)
-                if isinstance(asked, GiveBack):
-                    await self.ledger.give_back(asked.offers, asked.moment)
-                    return None
-                fell = self.ledger.take_budgets_now(asked.budgets, asked.moment)
-                return await self.ledger.take_budgets(asked.budgets, asked.moment) if fell is None else fell
+                    return await ledger.take(asked, contacts)
+                if isinstance(asked, Reserve):
+                    return await ledger.take_budgets(asked.budgets, asked.moment)
+                await ledger.give_back(asked.offers, asked.moment)
+                return None
         except (StoreUnavailable, TimeoutError):
             return None
 

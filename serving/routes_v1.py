@@ -15,7 +15,7 @@ from features.workspace import Workspace
 from serving import problems
 from serving.asked import BadContext, BadRequest, UnknownPlacement, check_request
 from serving.decide import DEGRADED, STAGES, deciding
-from serving.desk import Desk
+from serving.desk import REFUSED, Desk
 from serving.journal import Journal
 from serving.keys import Role
 from serving.loaded import Loaded
@@ -46,8 +46,7 @@ class Decisions:
     def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
         self.desk, self.journal = desk, journal
         self._workspace = workspace
-        names = frozenset(workspace.features.context) - {OFFERS_CONSIDERED}
-        self._decode = StrictDecoder(DecisionRequest, {"context": names})
+        self._decode = _decoder(workspace)
         self._decode_many = StrictDecoder(DecisionRequests)
         self._placements = frozenset(workspace.offers.placements)  # those of the start: a metric's labels cannot grow
         labels = (*workspace.offers.placements, OTHER)
@@ -55,10 +54,14 @@ class Decisions:
         self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
         self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
         self._lines = metrics.counter("opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS)
-        refused = metrics.counter("opportune_bundles_refused_total", "Times that a worker refused what was published.")
-        metrics.info("opportune_bundle_info", "The bundle that serves.", "name", "version", "bundle")
-        desk.on_load = lambda loaded: metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle)
-        desk.on_refusal = refused.add
+        refused = metrics.counter("opportune_refused_total", "Times that a worker refused what is new.", what=REFUSED)
+        metrics.info("opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config")
+        self._metrics = metrics
+        desk.on_load, desk.on_refusal = self._loaded, refused.add
+
+    def _loaded(self, loaded: Loaded) -> None:
+        self._workspace, self._decode = loaded.workspace, _decoder(loaded.workspace)
+        self._metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle, loaded.hub.config)
 
     async def post(self, body: bytes, call: Call) -> Answer:
         """`POST /v1/decisions`."""
@@ -197,6 +200,10 @@ class Decisions:
                 roles=roles,
             ),
         )
+
+
+def _decoder(workspace: Workspace) -> StrictDecoder[DecisionRequest]:
+    return StrictDecoder(DecisionRequest, {"context": frozenset(workspace.features.context) - {OFFERS_CONSIDERED}})
 
 
 def _check_role(request: DecisionRequest, call: Call) -> None:

@@ -12,6 +12,7 @@ from features.failures import Failure
 WORKSPACE_VARIABLE = "OPPORTUNE_WORKSPACE"
 WORKERS_VARIABLE = "OPPORTUNE_WORKERS"
 DRAIN_VARIABLE = "OPPORTUNE_DRAIN_SECONDS"
+WATCH_VARIABLE = "OPPORTUNE_WATCH_SECONDS"
 
 WORKERS_MAX = 64
 BESIDE_SERVICE = Path(__file__).parents[1] / "workspace"
@@ -30,6 +31,8 @@ class Settings:
     workers: int = 1
     drain_seconds: float = 2.0
     """How long a worker goes on answering after it was told to stop, so that balancers notice."""
+    watch_seconds: float = 1.0
+    """How often a worker looks for a new bundle, catalogue or files of the workspace."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -44,6 +47,7 @@ class Settings:
             workspace.resolve(),
             int(_number(environment, WORKERS_VARIABLE, 1, 1, WORKERS_MAX)),
             _number(environment, DRAIN_VARIABLE, 2, 0, 60),
+            _number(environment, WATCH_VARIABLE, 1, 0.05, 60),
         )
 
 

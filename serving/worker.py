@@ -31,7 +31,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_SECONDS)
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
-        self.desk = Desk(self.workspace)
+        self.desk = Desk(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
         self.desk.on_build = lambda made: self.journal.keep(made.lineup)
         self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)

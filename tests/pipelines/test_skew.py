@@ -15,7 +15,7 @@ from features.catalogue import Catalogue
 from features.engines import open_engine
 from features.layout import Layout
 from features.moments import DAY_SECONDS, MICROSECONDS
-from features.offers import catalogue_file, offers_of, read_catalogue
+from features.offers import offers_of, read_catalogue
 from features.online import OnlineEngine, Plan, Words
 from features.workspace import Workspace, load
 from pipelines.steps import state_of
@@ -67,7 +67,7 @@ def test_training_row_and_online_row_are_equal_to_the_bit(workspace: Workspace) 
         (everyone_then,) = history.join(workspace, [], np.array([midnight]), words, "everyone").rows()
     engine = engine_of(workspace)
     offline = layout_of(workspace, Catalogue(offers_of(workspace)), words)
-    online = layout_of(workspace, Catalogue(read_catalogue(catalogue_file(workspace))), engine.words)
+    online = layout_of(workspace, Catalogue(read_catalogue(workspace)), engine.words)
     assert [offer.offer_id for offer in offline.catalogue.offers] == [offer.offer_id for offer in online.catalogue.offers]
     everyone_now = engine.everyone()
     offers_then, offers_now = offline.offer_values(everyone_then, midnight / MICROSECONDS), online.offer_values(everyone_now, moment)

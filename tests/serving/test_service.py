@@ -393,13 +393,13 @@ def test_damaged_bundle_is_refused(changing: Live, damage: str) -> None:
     (before,) = bundles(changing)
     good = bundle.current(folder)
     assert good is not None
-    refused = changing.metrics()["opportune_bundles_refused_total"]
+    refused = changing.metrics()['opportune_refused_total{what="bundle"}']
     place = another_bundle(changing.workspace, f"damaged-{damage}")
     content = bytearray((place / damage).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (place / damage).write_bytes(content)
     (folder / bundle.CURRENT).write_text(place.name)
-    wait_for(lambda: changing.metrics()["opportune_bundles_refused_total"] >= refused + 2, 20, "the refusal of both workers")
+    wait_for(lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2, 20, "the refusal of both workers")
     assert bundles(changing) == {before}
     assert changing.ask("GET", "/readyz").status == 200
     log = (changing.workspace / ".opportune" / "logs" / "server.log").read_text()

@@ -1,0 +1,46 @@
+"""The files of a workspace as a running server sees them change: read again, checked whole, and taken or refused.
+
+What may change while a server runs is what decides: policies, offers, placements, treatments, and columns that only rules use. What
+the server was built on (where data lies, the views of the store) takes a restart, and a bundle for other columns takes a training.
+"""
+
+from __future__ import annotations
+
+from features.failures import Failure
+from features.faults import BadWorkspace
+from features.workspace import FILES, Workspace, load
+
+Stamp = tuple[tuple[int, int], ...]
+"""When each file was written, in nanoseconds since 1970, and its size; zeros for one that is not there."""
+
+
+def stamp_of(workspace: Workspace) -> Stamp:
+    """What tells that a file has changed; some microseconds."""
+    found = []
+    for name in FILES:
+        try:
+            status = (workspace.folder / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)
+
+
+def read_again(serving: Workspace) -> Workspace | str:
+    """The workspace as its files are now, or why it is not taken; `serving` is what the server was built on."""
+    try:
+        found = load(serving.folder, sources=False)
+    except BadWorkspace as bad:
+        return str(bad)
+    except (Failure, OSError, UnicodeDecodeError) as error:
+        return f"{type(error).__name__}: {error}"
+    before, after = serving.settings, found.settings
+    for what, one, other in (
+        ("name", before.name, after.name),
+        ("data", before.data, after.data),
+        ("stores", before.stores, after.stores),
+        ("the columns that are kept of a customer", serving.views, found.views),
+    ):
+        if one != other:
+            return f"{what} changed: restart the server to take it, after `opportune up` where data must be computed again"
+    return found
