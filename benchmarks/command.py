@@ -28,7 +28,7 @@ def main() -> int:
     described = machine.described()  # before anything of ours runs
     print(machine.line(described), flush=True)
     base = places.prepared("plain", options.fresh)
-    for name in () if options.quick else ("pairs",) if options.profile else ("pairs", "grocery"):
+    for name in ("pairs",) if options.quick or options.profile else ("pairs", "grocery"):
         places.prepared(name, options.fresh)
     if options.profile:
         return profile()
@@ -61,6 +61,7 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
             if not one.effort.quick:
                 one.attempt(lambda: phases.workers(run))
                 one.attempt(lambda: phases.other_workspaces(run))
+            one.attempt(lambda: phases.decision_hub(run), "hub")
             compared, growth = phases.kernel(run)
         finally:
             redis.stop()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import places, scoring, servers, synthetic
+from benchmarks import hub, places, scoring, servers, synthetic
 from benchmarks.oracle import Oracle
 from benchmarks.servers import Server, running
 from benchmarks.session import Rival, Session
@@ -219,6 +219,39 @@ def _known_customers(base: Workspace) -> list[str]:
     rows = con.execute("SELECT customer_id FROM decisions GROUP BY 1 ORDER BY max(time) DESC, 1 LIMIT 2000").fetchall()
     con.close()
     return [str(row[0]) for row in rows]
+
+
+def decision_hub(run: Run) -> None:
+    """Rules and limits beside none, in turns; the difference of the medians over the rounds is what the hub costs."""
+    session, base = run.session, places.prepared("pairs")
+    print(f"decision hub: {hub.RULES} rules and {hub.LIMITS} contact limits, beside none", flush=True)
+    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
+    for offers in (200,) if session.effort.quick else hub.OFFERS:
+        made = {ruled: hub.place(base, offers, ruled=ruled) for ruled in (False, True)}
+        with running(*(servers.ours(workspace, OURS) for workspace in made.values())) as started:
+            rivals = [
+                Rival(
+                    f"{OURS}, {'ruled' if ruled else 'free'}, {offers:,}",
+                    server,
+                    bodies,
+                    offers,
+                    "embedded",
+                    1,
+                    Oracle(made[ruled], base),
+                    True,
+                )
+                for ruled, server in zip(made, started, strict=True)
+            ]
+            for _ in range(session.effort.rounds):
+                for rival in rivals:
+                    session.warm(rival)
+                    session.closed(rival, 1)
+            for rival in rivals:
+                session.stages(rival)
+            free, ruled = (session.median("p50", kind="latency", rival=rival.label) for rival in rivals)
+            print(f"  {offers:,} offers: {ruled - free:+.3f} ms p50", flush=True)
+            if offers == 200:
+                session.values["hub"] = ruled - free
 
 
 def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:

@@ -106,9 +106,9 @@ def _require_size(workspace: Workspace) -> None:
         raise NotPrepared(f"expected 200 trees of 31 leaves on 35 customer columns, got [trees, least, most, customer, offer] = {shape}")
 
 
-def copy(base: Workspace, offers: int | None, url: str = "embedded") -> Workspace:
-    """A servable copy with a catalogue of so many offers (None: its own), reading from the store at `url`."""
-    name = f"{base.folder.name}.{offers or 'own'}.{'embedded' if url == 'embedded' else 'redis'}"
+def copy(base: Workspace, offers: int | None, url: str = "embedded", label: str = "") -> Workspace:
+    """A servable copy with a catalogue of so many offers (None: its own), reading from the store at `url`; `label` tells it from others."""
+    name = f"{base.folder.name}.{offers or 'own'}.{'embedded' if url == 'embedded' else 'redis'}{label and '.' + label}"
     place = CACHE / "places" / name
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(base.folder, place, ignore=shutil.ignore_patterns("data", ".opportune"))

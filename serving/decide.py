@@ -145,13 +145,14 @@ def _take(case: Case, decision_id: str) -> Taking:
     contacting = case.loaded.hub.contacting
     for _ in range(TAKES_MAX):
         shown = [(place, offer) for place in case.places for offer in place.slate]
-        reserve = Reserve([budget for _, offer in shown for budget in contacting.budgets(offer)], contacting.moment(case.seconds))
-        if reserve.budgets:
+        budgets = [budget for _, offer in shown for budget in contacting.budgets(offer)]
+        if budgets:
+            reserve = Reserve(budgets, contacting.moment(case.seconds))
             fell = yield reserve
             if not isinstance(fell, list):
                 break
             if any(fell):
-                spent = {budget.offer: which for budget, which in zip(reserve.budgets, fell, strict=True) if which}
+                spent = {budget.offer: which for budget, which in zip(budgets, fell, strict=True) if which}
                 for place, offer in shown:
                     for budget in contacting.budgets(offer):
                         if budget.offer in spent:
@@ -164,8 +165,8 @@ def _take(case: Case, decision_id: str) -> Taking:
         taken = yield contacting.take(case.request.customer_id, decision_id, case.seconds, [contact for *_, contact in limited])
         if isinstance(taken, Taken) and taken.granted:
             return
-        if reserve.budgets:
-            yield GiveBack([budget.offer for budget in reserve.budgets], reserve.moment)
+        if budgets:
+            yield GiveBack([budget.offer for budget in budgets], reserve.moment)
         if not isinstance(taken, Taken):
             break
         for (place, offer, _), limit in zip(limited, taken.fell, strict=True):

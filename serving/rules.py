@@ -50,10 +50,6 @@ class BoundRule:
     """Empty: all."""
     read: ReadRule
 
-    def fallen(self, truth: int) -> int:
-        """The offers that it keeps away, where its condition is true for the offers of `truth`."""
-        return self.concerned & ~truth if self.keeps else self.concerned & truth
-
 
 @dataclass(frozen=True, slots=True)
 class BoundWeight:
@@ -99,6 +95,7 @@ class Rules:
         named |= {f"weight {read.name}": read.condition for read in book.weights}
         self.conditions = Conditions(named)
         self.bound = self.conditions.bind(offer_columns(catalogue, self.conditions.offers), len(catalogue))
+        self._asked: dict[str, list[tuple[int, int, int, BoundRule]]] = {}
         self._facts = Facts(self.conditions.scalars, layout.plan, context, words)
         self._pairs = PairFacts(self.conditions.pairs, layout, catalogue)
 
@@ -127,15 +124,28 @@ class Rules:
             notes: takes the reason codes of rules that kept some away.
             trail: takes each rule that kept some away, as `rule <name>`, with the offers left.
         """
-        for rule, truth in zip(self.rules, truths.sets, strict=False):
-            fallen = rule.fallen(truth)
-            if offers & fallen and (not rule.placements or placement in rule.placements):
-                offers &= ~fallen
+        sets = truths.sets
+        for at, whom, flip, rule in self._asked_at(placement):
+            fallen = offers & whom & (sets[at] ^ flip)
+            if fallen:
+                offers ^= fallen
                 if rule.reason is not None:
                     notes[rule.reason] = None
                 if trail is not None:
                     trail.append((f"rule {rule.name}", offers))
         return offers
+
+    def _asked_at(self, placement: str) -> list[tuple[int, int, int, BoundRule]]:
+        """The rules of a placement: position, offers concerned, and what turns a condition's truth into the offers that fall."""
+        found = self._asked.get(placement)
+        if found is None:
+            full = (1 << self.count) - 1
+            found = self._asked[placement] = [
+                (at, rule.concerned, full if rule.keeps else 0, rule)
+                for at, rule in enumerate(self.rules)
+                if not rule.placements or placement in rule.placements
+            ]
+        return found
 
     def context_weights(self, placement: str, truths: Truths, chosen: NDArray[np.int32]) -> Floats | None:
         """The product of the weights that hold, for each chosen offer; None where none holds."""
