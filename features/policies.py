@@ -10,15 +10,15 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from features.moments import DURATION_PATTERN
-from features.vocabulary import ID_PATTERN, Name, OfferId
+from features.vocabulary import Name, OfferId
 
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN)]
 Stage = Literal["eligibility", "applicability", "suitability"]
 """May we (law, contract); does it make sense now; is it good for this customer. In this order."""
 STAGES: tuple[Stage, ...] = ("eligibility", "applicability", "suitability")
 Per = Literal["offer", "group", "any"]
-Group = Annotated[str, Meta(min_length=1, max_length=64, pattern=ID_PATTERN)]
-"""A text of the attribute that groups offers."""
+Group = Annotated[str, Meta(min_length=1, max_length=256)]
+"""A text of the attribute that groups offers, as its table has it: blanks and all."""
 Clock = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)")]
 Lever = Annotated[float, Meta(ge=0, le=1_000)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue, write_catalogue
 from features.online import Plan, Words
@@ -28,11 +30,16 @@ def publish(workspace: Workspace, version: str) -> Path:
 
 
 def rehearse(workspace: Workspace, place: Path) -> None:
-    """Load a bundle as a server would, which answers its golden requests with the kernel."""
+    """Load a bundle as a server would, which answers its golden requests with the kernel.
+
+    What explanations need is compiled here too, once a machine: a server's event loop would stand still for seconds.
+    """
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
     nobody = Plan.of(workspace.views, "everyone").nobody()
-    Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), now() / MICROSECONDS)
+    loaded = Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), now() / MICROSECONDS)
+    if not np.isfinite(loaded.explainer.base):
+        raise BadBundle("expected leaves whose mean is a number: the scores could not be explained")
 
 
 def require_published(workspace: Workspace) -> None:

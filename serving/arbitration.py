@@ -19,6 +19,8 @@ from serving.facts import Facts, PairFacts
 from serving.formulas import Formula
 
 Floats = NDArray[np.float64]
+LAST = float(np.finfo(np.float64).min)
+"""The priority of an offer of which the formula knows nothing: such an offer comes last."""
 
 
 def value_of(offer: Offer, worth: Mapping[str, float]) -> float:
@@ -44,6 +46,7 @@ class Arbiter:
         same = len(self.constant) == 0 or (self.constant[0] > 0 and bool((self.constant == self.constant[0]).all()))
         self.by_propensity = (self.plain and same) or arbitration.formula == "propensity"
         """Whether, without context weights, offers come in the order of their propensities."""
+        self._scale = float(self.constant[0]) if self.plain and same and len(self.constant) else 1.0
         if book.formula is None:
             raise ValueError("expected a formula that reads, got one with problems: check the workspace first")
         formula = Formula(book.formula)
@@ -53,6 +56,10 @@ class Arbiter:
         pairs = {name: term for name, term in formula.rows.items() if term.kind == "pair"}
         self._pairs = PairFacts(pairs, layout, catalogue)
         self._pair_at = {name: at for at, name in enumerate(pairs)}
+
+    def scaled(self, propensities: Floats) -> Floats:
+        """Priorities where `by_propensity` holds and no context weight does: what the formula gives for these propensities."""
+        return propensities if self._scale == 1.0 else propensities * self._scale
 
     def priorities(
         self,
@@ -64,7 +71,7 @@ class Arbiter:
         context: Mapping[str, ContextValue],
         now: float,
     ) -> Floats:
-        """The priority of each chosen offer, shape (chosen,); minus infinity where the formula is unknown: such an offer comes last.
+        """The priority of each chosen offer, shape (chosen,); `LAST` where the formula is unknown.
 
         Args:
             propensities: calibrated, of the chosen offers.
@@ -79,4 +86,5 @@ class Arbiter:
         pairs = self._pairs(row, everyone, now) if self._pair_at else None
         rows = [pairs[self._pair_at[name]][chosen] if pairs is not None and name in self._pair_at else terms[name] for name in self._rows]
         found = self._bound.evaluate(self._facts(row, context, now), rows, chosen, now)
-        return np.where(np.isnan(found), -np.inf, found)
+        # Finite throughout: JSON has no infinity, and an answer's score is a number.
+        return np.nan_to_num(found, nan=LAST, posinf=-LAST, neginf=LAST)

@@ -41,7 +41,7 @@ class Place:
     fallback: tuple[int, ...] = ()
     """Offers that may fill what is left."""
     trail: Trail | None = None
-    """Kept for explanations only."""
+    """Kept where the case is traced."""
     weights: Floats | None = field(init=False)
     """Context weights of the scored; None where all are 1."""
     priorities: Floats | None = None
@@ -83,6 +83,8 @@ class Case:
     withheld: Withheld | None
     notes: dict[str, None]
     """Reason codes of rules that kept offers away, in order."""
+    traced: bool = False
+    """Whether each place keeps its trail: for explanations and simulations."""
     truths: Truths | None = None
     scored: int = 0
     chosen: Positions = field(init=False)
@@ -123,7 +125,8 @@ def opened(request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, cont
     withheld = loaded.hub.purposes.withheld(known, request.purposes)
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
-    return Case(request, loaded, known, contacts, context, now, channel_of(loaded.workspace, context), places, withheld, {})
+    channel = channel_of(loaded.workspace, context)
+    return Case(request, loaded, known, contacts, context, now, channel, places, withheld, {}, request.explain)
 
 
 def consider(case: Case) -> None:
@@ -137,7 +140,7 @@ def consider(case: Case) -> None:
             excluded |= 1 << at
     for place in case.places:
         standing = loaded.standing(place.name, case.now)
-        if case.request.explain:
+        if case.traced:
             place.trail = [("valid", standing.valid), ("placement", standing.bits)]
         place.allowed = _narrowed(case, place.name, standing.bits, excluded, place.trail)
         case.scored |= place.allowed
@@ -197,7 +200,7 @@ def arrange(case: Case) -> None:
         else:
             answer = _filled(case, place, limit, seed, answer or Answer())
         place.propensities = case.propensities_of(place.best)
-        place.scores = place.propensities if place.priorities is case.raw else place.priorities[place.best]
+        place.scores = hub.arbiter.scaled(place.propensities) if place.priorities is case.raw else place.priorities[place.best]
 
 
 def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> Answer:
@@ -208,9 +211,9 @@ def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> 
     while True:
         best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, many)
         order = [at for at in case.chosen[best].tolist() if place.allowed >> at & 1]
-        trial = answer.copy()
-        place.slate = fill(wanted, order, place.allowed, case.loaded.hub.ties, trial)
-        if len(place.slate) == limit or many >= len(case.chosen):
+        trial, whole = answer.copy(), many >= len(case.chosen)
+        place.slate = fill(wanted, order, place.allowed, case.loaded.hub.ties, trial, whole)
+        if len(place.slate) == limit or whole:
             break
         many = len(case.chosen)
     place.best = case.among(place.slate)

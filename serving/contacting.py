@@ -6,11 +6,13 @@ does at once for all workers. Where the history could not be read, every offer t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 
 from features.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Moment
 from features.catalogue import Catalogue
+from features.check_policies import channels_of
 from features.contact_counts import CatalogueIndex, blocked, paused_positions
 from features.contacts import OUTCOME, Contact, ContactPolicy, Limit, Pause, Take, entries, key_of, word_of
 from features.moments import DAY_SECONDS, duration_seconds
@@ -18,6 +20,7 @@ from features.policies import Limit as LimitRule
 from features.policies import Pause as PauseRule
 from features.policies import PoliciesFile
 from features.vocabulary import Budget as OfferBudget
+from features.workspace import Workspace
 from serving.quiet import minute_of_day
 from serving.rules import concerned
 
@@ -26,10 +29,14 @@ STOCK = "stock of "
 """Before an offer's id, in the key of its stock."""
 CONTACTS_KEPT_MAX = 200_000
 """Contacts that are kept ready, one an offer, placement and channel."""
+ACCEPTANCES = ("accepted", "acceptance", "conversion")
+"""Types of outcomes that mean that an offer was taken up, beside the label's own."""
+ACCEPTANCES_SECONDS = 2 * 366.0 * DAY_SECONDS
+"""How long a customer's acceptances are remembered where offers require or exclude others: what is older never was."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class Bound:
     """A limit or pause of policies.yaml as one of the compiled ones; a limit of each channel is one for each of them."""
 
     name: str
@@ -54,18 +61,20 @@ class Contacting:
         self, policies: PoliciesFile, catalogue: Catalogue, channels: tuple[str, ...], acceptances: tuple[str, ...], time_zone: str
     ) -> None:
         self._time_zone = time_zone
-        self._limits: list[_Bound] = []
-        self._pauses: list[_Bound] = []
+        self._limits: list[Bound] = []
+        self._pauses: list[Bound] = []
         limits: list[Limit] = []
         pauses: list[Pause] = []
         for name, rule in policies.limits.items():
             for channel in channels if rule.channel == EACH_CHANNEL else (rule.channel,):
                 limits.append(_limit(rule, channel))
-                self._limits.append(_Bound(f"limit {name}", concerned(rule, catalogue), frozenset(rule.placements), channel))
+                self._limits.append(Bound(f"limit {name}", concerned(rule, catalogue), frozenset(rule.placements), channel))
         for name, pause in policies.pauses.items():
             pauses.append(_pause(pause))
-            self._pauses.append(_Bound(f"pause {name}", concerned(pause, catalogue), frozenset(pause.placements), ANY_CHANNEL))
-        self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)))
+            self._pauses.append(Bound(f"pause {name}", concerned(pause, catalogue), frozenset(pause.placements), ANY_CHANNEL))
+        bound = any(offer.requires or offer.excludes for offer in catalogue.offers)
+        remembered = ACCEPTANCES_SECONDS if bound else 0.0
+        self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)), remembered)
         self._offers = [key_of(offer.offer_id) for offer in catalogue.offers]
         self._groups = [key_of(offer.group) if offer.group else 0 for offer in catalogue.offers]
         self._index = CatalogueIndex(self._offers, self._groups)
@@ -79,6 +88,12 @@ class Contacting:
             at: _budgets(offer.offer_id, offer.budget) for at, offer in enumerate(catalogue.offers) if offer.budget is not None
         }
         self._budgeted = sum(1 << at for at in self._budgets)
+
+    @classmethod
+    def of(cls, workspace: Workspace, catalogue: Catalogue) -> Contacting:
+        """Those of a workspace's files."""
+        acceptances = (workspace.model.label.outcome, *ACCEPTANCES)
+        return cls(workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone)
 
     @property
     def limits(self) -> bool:
@@ -101,19 +116,29 @@ class Contacting:
         if history is None:
             found = [(bound.name, bound.concerned) for bound in rules if bound.applies(placement, channel)]
             return [*found, ("contact history", self._bound_by_history)]
-        found = []
+        found = [(bound.name, offers) for bound, offers in self.holding(history, now) if bound.applies(placement, channel)]
+        if self._bound_by_history:
+            found += self.after_acceptances(history)
+        return found
+
+    def holding(self, history: bytes, now: float) -> Iterator[tuple[Bound, int]]:
+        """The limits that are exhausted and the pauses that hold, with the offers that they keep away, as sets."""
         if history:
             exhausted = blocked(history, self.policy, self._index, now) if self._limits else {}
             resting = paused_positions(history, self.policy, self._index, now) if self._pauses else {}
             for bounds, hit in ((self._limits, exhausted), (self._pauses, resting)):
                 for at, offers in hit.items():
-                    if bounds[at].applies(placement, channel):
-                        found.append((bounds[at].name, offers & bounds[at].concerned))
-        if self._bound_by_history:
-            found += self._after_acceptances(history)
-        return found
+                    yield bounds[at], offers & bounds[at].concerned
 
-    def _after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
+    def ends(self, history: bytes) -> Iterable[float]:
+        """The moments, seconds since 1970, at which some limit or pause may let go: an entry leaves its window, or its hold ends."""
+        spans = {limit.window_seconds for limit in self.policy.limits} | {self.policy.hold_seconds}
+        spans |= {pause.pause_seconds for pause in self.policy.pauses}
+        spans |= {pause.within_seconds + pause.pause_seconds for pause in self.policy.pauses}
+        return {time + span for time in entries(history)["time"].tolist() for span in spans}
+
+    def after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
+        """What was accepted before keeps away: offers that lack what they require, and those that it excludes."""
         accepted = {
             int(entry["offer"]) for entry in entries(history) if entry["kind"] == OUTCOME and int(entry["what"]) in self._acceptances
         }

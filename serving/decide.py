@@ -76,13 +76,14 @@ def decide(
     record: Callable[[Line], object] | None = None,
     contacts: bytes | None = b"",
     take: Callable[[Asked], Given] | None = None,
+    look: Callable[[Case], object] | None = None,
 ) -> Decision:
     """Answer one request; see `deciding`.
 
     Args:
         take: takes contacts and budgets at once; None takes none and grants all, for replay and simulation.
     """
-    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts)
+    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts, look)
     try:
         asked = next(steps)
         while True:
@@ -101,6 +102,7 @@ def deciding(
     decision_id: str | None = None,
     record: Callable[[Line], object] | None = None,
     contacts: bytes | None = b"",
+    look: Callable[[Case], object] | None = None,
 ) -> Generator[Asked, Given, Decision]:
     """Answer one request, asking for the contacts that it needs.
 
@@ -109,12 +111,14 @@ def deciding(
         now: microseconds since 1970.
         stages: takes the nanoseconds of `STAGES[1:]`.
         contacts: the customer's contact history; None when it could not be read.
+        look: told the case once it is decided, with the trail of each place; for simulation.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     begin = perf_counter_ns()
     case = opened(request, loaded, row, contacts, now)
+    case.traced |= look is not None
     consider(case)
     eligible_at = perf_counter_ns()
     score(case)
@@ -127,6 +131,8 @@ def deciding(
     ranked_at = perf_counter_ns()
     if record is not None:
         record(_line(case, decision))
+    if look is not None:
+        look(case)
     if stages is not None:
         done = perf_counter_ns()
         stages += [eligible_at - begin, scored_at - eligible_at, ranked_at - scored_at, done - ranked_at]

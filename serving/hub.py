@@ -15,15 +15,11 @@ from features.online import Words
 from features.rulebook import read_rules
 from features.workspace import Workspace
 from serving.arbitration import Arbiter
-from serving.asked import CHANNEL
 from serving.contacting import Contacting
 from serving.quiet import Quiet
 from serving.rules import Rules
 from serving.slate import Ties
 from serving.withheld import Purposes
-
-ACCEPTANCES = ("accepted", "acceptance", "conversion")
-"""Types of outcomes that mean that an offer was taken up, beside the label's own."""
 
 
 class Hub:
@@ -45,10 +41,7 @@ class Hub:
         self.quiet = Quiet(workspace, catalogue, layout, declared, words)
         self.ties = Ties(catalogue, offers.bundles.values())
         self.purposes = Purposes(workspace.features, layout.plan)
-        channel = declared.get(CHANNEL)
-        channels = () if channel is None else channel.values or ()
-        acceptances = (workspace.model.label.outcome, *ACCEPTANCES)
-        self.contacting = Contacting(policies, catalogue, channels, acceptances, workspace.settings.time_zone)
+        self.contacting = Contacting.of(workspace, catalogue)
         self.placements = {name: _places(catalogue, name, placement) for name, placement in offers.placements.items()}
         self.fallbacks = {
             name: tuple(catalogue.index[offer_id] for offer_id in placement.fallback if offer_id in catalogue.index)

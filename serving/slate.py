@@ -63,7 +63,7 @@ class Answer:
         self.excluded |= ties.excludes.get(offer, frozenset())
 
 
-def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: Answer) -> list[int]:
+def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
     """The offers of one placement, in the order in which they are shown; they are added to `answer`.
 
     An offer of a bundle is shown with all of its bundle, right after each other from the best on, or not at all.
@@ -71,9 +71,10 @@ def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: 
     Args:
         order: positions of offers that may be shown here, best first.
         offers: all that may be shown here, as a set; more than `order` where not all of them were ordered.
+        whole: whether `order` has all of them; else none is shown for being a fallback, since a better one may follow.
     """
     slate: list[int] = []
-    for offer in (*order, *wanted.fallback):
+    for offer in (*order, *(wanted.fallback if whole else ())):
         if len(slate) >= wanted.limit:
             break
         if offer in answer.shown:

@@ -14,7 +14,7 @@ from serving.contributions import grouped
 
 EXPLAINED_OFFERS_MAX = 20
 """Offers that are explained with all their columns: those shown, then the next best."""
-NOT_SHOWN_MAX = 200
+NOT_SHOWN_MAX = 2_000
 """Offers that were not shown and are listed with what stopped them: those that came furthest first."""
 CONTRIBUTIONS_MAX = 10
 """Columns that are listed by what they contribute to a score, the largest first; the rest is one line."""
