@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import yaml
@@ -29,6 +30,13 @@ from training.train import train
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".bench"
 GROCERY = ROOT / "examples" / "grocery"
+
+
+PLAIN: dict[str, Any] = {
+    "offers.yaml": {"placements": {"checkout": {"limit": 3}}, "treatments": [{"payload": {"headline": "{name}"}}]},
+    "policies.yaml": {"rules": {"targeted": {"when": "default(pair.targeted_all, 1) >= 1"}}},
+}
+"""The grocery without its limits, weights and diversity: the oracle knows propensity and value, and asks for one customer very often."""
 
 
 class NotPrepared(RuntimeError):
@@ -122,6 +130,9 @@ def copy(base: Workspace, offers: int | None, url: str = "embedded", label: str 
         shutil.copytree(base.online, made / "online")
     shutil.copytree(base.bundles, made / "bundles")
     shutil.copytree(base.data / "feast", made / "feast")
+    if base.settings.name == "grocery":
+        for file, said in PLAIN.items():
+            (place / file).write_text(yaml.safe_dump(said, sort_keys=False))
     catalogue = read_catalogue(base) if offers is None else synthetic.offers_of(_variant(base), offers)
     workspace = load(place, sources=False)
     write_whole(catalogue_file(workspace), msgspec.json.encode(catalogue))

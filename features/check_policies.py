@@ -5,8 +5,10 @@ from __future__ import annotations
 import zoneinfo
 from collections.abc import Callable, Iterable
 
+from features.contacts import LIMITS_MAX, SECONDS_MAX
 from features.documents import Document
 from features.faults import Fault, Path
+from features.moments import DAY_SECONDS, duration_seconds
 from features.policies import Whom
 from features.rulebook import read_rules
 from features.situations import SITUATIONS, source
@@ -71,6 +73,7 @@ def limits(workspace: Workspace) -> Iterable[Fault]:
         if limit.per == "any" and (limit.offers or limit.groups or limit.except_groups):
             remedy = "Use `per: offer` or `per: group`, or leave offers and groups out."
             yield document.fault((*path, "per"), "`offer` or `group`, where offers or groups are named", "`any`", remedy)
+    yield from _spans(workspace)
     for name, quiet in policies.quiet_hours.items():
         path = ("quiet_hours", name)
         for at, channel in enumerate(quiet.channels):
@@ -80,6 +83,23 @@ def limits(workspace: Workspace) -> Iterable[Fault]:
             yield document.fault((*path, "end"), "another time than `begin`", f"`{quiet.end}`", "For the whole day use a rule.")
         if quiet.time_zone is not None:
             yield from _time_zone(workspace, document, (*path, "time_zone"), quiet.time_zone)
+
+
+def _spans(workspace: Workspace) -> Iterable[Fault]:
+    """A contact history can remember as long as limits and pauses look back, and limits are not more than it can be held to."""
+    document, policies = workspace.documents["policies.yaml"], workspace.policies
+    spans: list[tuple[Path, str]] = [(("limits", name, "window"), limit.window) for name, limit in policies.limits.items()]
+    spans += [(("pauses", name, "within"), pause.within) for name, pause in policies.pauses.items()]
+    spans += [(("pauses", name, "pause"), pause.pause) for name, pause in policies.pauses.items()]
+    for path, text in [*spans, (("hold",), policies.hold)]:
+        if duration_seconds(text) > SECONDS_MAX:
+            remedy = "Use a shorter one: a contact history remembers no longer."
+            yield document.fault(path, f"at most {SECONDS_MAX / DAY_SECONDS:.0f} days", f"`{text}`", remedy)
+    each = sum(limit.channel == "each" for limit in policies.limits.values())
+    compiled = len(policies.limits) + each * len(channels_of(workspace) or ())
+    if compiled > LIMITS_MAX:
+        remedy = "Use `channel: any` for some of them."
+        yield document.fault(("limits",), f"at most {LIMITS_MAX} limits, one of each channel counted as several", str(compiled), remedy)
 
 
 def placements(workspace: Workspace) -> Iterable[Fault]:

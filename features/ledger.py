@@ -10,6 +10,7 @@ released by the hold, and by the window of a `decisions` limit. The same take ma
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 from features.budgets import Budget, Fell, Moment
 from features.contacts import ContactPolicy, Event, Take, Taken
 from features.redis_address import SCHEMES
+from features.workspace import Workspace
 
 
 class Ledger(Protocol):
@@ -34,6 +36,14 @@ class Ledger(Protocol):
 
     async def read(self, customer_id: str) -> bytes:
         """The same, within the deadline."""
+        ...
+
+    def begin_read(self, customer_id: str) -> Future[object] | None:
+        """A read that is on its way when this returns, for `end_read`; None where it cannot be: then `read`."""
+        ...
+
+    async def end_read(self, customer_id: str, begun: Future[object]) -> bytes:
+        """The history that `begin_read` asked for."""
         ...
 
     def take_now(self, take: Take) -> Taken | None:
@@ -81,6 +91,18 @@ class Ledger(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def ledger_of(workspace: Workspace, timeout_ms: float | None = None) -> Ledger:
+    """The ledger of a workspace: in its Redis, or embedded in its data folder.
+
+    Args:
+        timeout_ms: instead of the workspace's own: work on all customers may wait longer than a request.
+    """
+    online = workspace.online_url
+    url = None if online.startswith("feast:") else online
+    timeout = workspace.settings.stores.online.timeout_ms if timeout_ms is None else timeout_ms
+    return open_ledger(url, workspace.data / "ledger", timeout, workspace.project)
 
 
 def open_ledger(url: str | None, path: Path, timeout_ms: float, project: str) -> Ledger:

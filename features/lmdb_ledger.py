@@ -85,6 +85,12 @@ class LmdbLedger:
     async def read(self, customer_id: str) -> bytes:
         return self.read_now(customer_id)
 
+    def begin_read(self, customer_id: str) -> None:
+        """None: nothing need be waited for."""
+
+    async def end_read(self, customer_id: str, begun: object) -> bytes:
+        return self.read_now(customer_id)
+
     def take_now(self, take: Take) -> Taken:
         """One write transaction."""
         return self._change(take.customer_id, lambda history: taken(history, take))
@@ -257,7 +263,7 @@ class LmdbLedger:
         data = self.path / DATA
         try:
             if (self._met or (self.path / LEDGER).exists()) and not (data.exists() and data.stat().st_size):
-                self._why = f"the ledger at {self.path} has lost its file; put it back, or remove the folder to begin without histories"
+                self._why = f"the ledger at {self.path} has lost its file; put it back, or stop the servers and remove the folder to begin without histories"
                 return
             self._environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)
             if not (self.path / LEDGER).exists():

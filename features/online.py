@@ -90,6 +90,8 @@ class FamilyRow:
 
     keys: Ids
     values: Floats
+    hidden: tuple[int, ...] = ()
+    """Measures that may not be used: missing for every offer, where one without keys would otherwise have none, that is 0."""
 
 
 @dataclass(slots=True)

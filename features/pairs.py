@@ -160,5 +160,7 @@ class Group:
             *(self.measures, self.rows, self.combine, self.ages, self.empty, now, out),
         )
         stale = ~(age <= self.limits)
+        if family.hidden:
+            stale |= np.isin(self.measures, family.hidden)
         if stale.any():
             out[self.rows[stale]] = np.nan

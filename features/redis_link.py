@@ -62,6 +62,10 @@ class Link:
             wire = await self._connected()
         return await wire.send(payload, reading)
 
+    def begin(self, payload: bytes) -> asyncio.Future[Reply] | None:
+        """The same on its way at once, with no task of its own; None where there is no connection: then `call`."""
+        return None if self._wire is None else self._wire.send(payload)
+
     async def call_asking(self, payload: bytes) -> Reply:
         """The same from a node that is taking over the key's slot. ASKING holds for the next command: nothing may come between."""
         wire = self._wire or await self._connected()

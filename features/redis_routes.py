@@ -23,6 +23,10 @@ class Routes(Protocol):
 
     async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply: ...
 
+    def begin(self, key: bytes, payload: bytes) -> asyncio.Future[Reply] | None:
+        """A command on its way at once; None where there is no connection. Where its reply is an error, `call` may know another node."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -39,6 +43,9 @@ class Single:
 
     async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply:
         return await self.link.call(payload, reading)
+
+    def begin(self, key: bytes, payload: bytes) -> asyncio.Future[Reply] | None:
+        return self.link.begin(payload)
 
     def close(self) -> None:
         self.link.close()
@@ -81,6 +88,10 @@ class Cluster:
                 self._refresh()
                 return await self._link(redirected[1]).call(payload, reading)
         return reply
+
+    def begin(self, key: bytes, payload: bytes) -> asyncio.Future[Reply] | None:
+        node = self._slots[slot_of(key)]
+        return None if node is None else self._link(node).begin(payload)
 
     def close(self) -> None:
         if self._refreshing is not None:

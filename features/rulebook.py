@@ -11,7 +11,7 @@ from features.expressions import Expression, parse, parse_segments
 from features.faults import Path
 from features.formats import FeaturesFile
 from features.policies import STAGES, PoliciesFile, Rule, Weight
-from features.situations import PREFIX, with_situations
+from features.situations import with_situations
 
 FORMULA_TERMS = ("propensity", "context_weight", "value", "lever")
 """Numbers of an offer that arbitration knows, beside columns."""
@@ -62,7 +62,7 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
     order = sorted(rules, key=lambda name: STAGES.index(rules[name].stage))
     for name in order:
         rule, keeps = rules[name], rules[name].when is not None
-        place = _place("rules", name)
+        place = _place(name in policies.rules, "rules", name)
         if keeps == (rule.unless is not None):
             got = "both" if keeps else "neither"
             remedy = "`when: CONDITION` lets pass where it is true, `unless: CONDITION` where it is not."
@@ -73,7 +73,8 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
         if condition is not None:
             book.rules.append(ReadRule(name, rule, condition, keeps))
     for name, weight in weights.items():
-        condition = _read(book, (*_place("arbitration", "weights", name), "when"), weight.when, book.scope, "boolean")
+        place = _place(name in policies.arbitration.weights, "arbitration", "weights", name)
+        condition = _read(book, (*place, "when"), weight.when, book.scope, "boolean")
         if condition is not None:
             book.weights.append(ReadWeight(name, weight, condition))
     terms = {term: Term("term", "number") for term in FORMULA_TERMS}
@@ -81,9 +82,9 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
     return book
 
 
-def _place(*path: str) -> Path:
+def _place(own: bool, *path: str) -> Path:
     """Where a reader finds it: what the pack brings stands where the pack was taken in."""
-    return ("situation_first",) if path[-1].startswith(PREFIX) else path
+    return path if own else ("situation_first",)
 
 
 def _read(book: Rulebook, path: Path, text: str, scope: Scope, wants: Literal["boolean", "number"]) -> Expression | None:

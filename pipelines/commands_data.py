@@ -96,7 +96,7 @@ def _counted(workspace: Workspace, written: dict[str, int], json: bool) -> None:
 
 
 def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
-    """Bring the newest rows into the online store, and read a sample back."""
+    """Bring the newest rows into the online store, read a sample back, and write the history that limits look at into the ledger."""
     found = load(workspace)
     with steps.alone(found), show.progress("materialize") as tell:
         if not steps.is_computed(found):
@@ -104,7 +104,10 @@ def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
             steps.compute_features(found, now())
         tell("online store", None)
         compared = steps.materialize(found)
+        brought = steps.bring_contacts(found, now(), tell)
     if json:
-        show.as_json({"compared": compared, "store": found.online_url})
-    else:
-        show.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)
+        show.as_json({"compared": compared, "store": found.online_url, "contacts": brought})
+        return
+    show.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)
+    if brought is not None:
+        show.out.print(f"The contact ledger has {brought}.", highlight=False)

@@ -77,6 +77,10 @@ def _prepare(workspace: Workspace) -> None:
         if not steps.is_materialized(workspace):
             tell("online store", None)
             _done(f"filled the online store; {steps.materialize(workspace)} customers read back, all equal")
+        if not steps.are_contacts_brought(workspace):
+            brought = steps.bring_contacts(workspace, now(), tell)
+            if brought is not None:
+                _done(f"wrote the contact ledger: {brought}")
         if serving_version(workspace) is None:
             _train_and_publish(workspace, tell, publish)
 

@@ -16,7 +16,7 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
-from pipelines import commands_data, commands_model, commands_serve, show  # noqa: E402
+from pipelines import commands_data, commands_model, commands_policy, commands_serve, show  # noqa: E402
 from pipelines.processes import Stopped, ignore_signals  # noqa: E402
 from serving.keys import BadKeys  # noqa: E402
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     help="Real-time personalization: which offers, in which order, for this customer, now.",
     epilog="Start here: [bold]opportune up -w examples/grocery[/bold]",
 )
-for module in (commands_data, commands_model, commands_serve):
+for module in (commands_data, commands_model, commands_serve, commands_policy):
     module.register(app)
 
 

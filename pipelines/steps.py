@@ -24,6 +24,8 @@ from features.offers import write_catalogue
 from features.tables import tables_of
 from features.views import fingerprint
 from features.workspace import Workspace
+from pipelines import contacts
+from pipelines.contacts import Brought
 from pipelines.importing import Report, import_all
 from pipelines.source_files import files_of
 
@@ -47,6 +49,7 @@ class State(msgspec.Struct):
     computed: str = ""
     computed_at: int = 0
     materialized: str = ""
+    contacts: str = ""
 
 
 def _file(workspace: Workspace) -> Path:
@@ -149,6 +152,19 @@ def materialize(workspace: Workspace) -> int:
         )
     _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")
     return compared.customers
+
+
+def bring_contacts(workspace: Workspace, now: int, tell: contacts.Tell = lambda *_: None) -> Brought | None:
+    """Write the imported history into the contact ledger; None where no policy looks at it."""
+    digest = contacts.digest_of(workspace)
+    brought = contacts.bring(workspace, now, tell) if digest else None
+    _keep(workspace, contacts=digest)
+    return brought
+
+
+def are_contacts_brought(workspace: Workspace) -> bool:
+    """Whether the ledger has the imported history, as far back as the policies look now."""
+    return state_of(workspace).contacts == contacts.digest_of(workspace)
 
 
 def is_imported(workspace: Workspace) -> bool:

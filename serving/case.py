@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,12 @@ class Case:
     def seconds(self) -> float:
         return self.now / MICROSECONDS
 
+    def keep(self) -> None:
+        """Copy what lies in the scratch memory of `Loaded`: for a case that waits while others are decided."""
+        self.shared = self.shared.copy()
+        if self.truths is not None and self.traced:
+            self.truths = replace(self.truths, pairs=self.truths.pairs.copy())
+
     def among(self, offers: list[int]) -> Positions:
         """Where offers of the catalogue stand among the scored."""
         return np.searchsorted(self.chosen, offers).astype(np.int32)
@@ -140,15 +146,18 @@ def consider(case: Case) -> None:
             excluded |= 1 << at
     for place in case.places:
         standing = loaded.standing(place.name, case.now)
+        spare, trail = loaded.hub.fallbacks[place.name], None
         if case.traced:
-            place.trail = [("valid", standing.valid), ("placement", standing.bits)]
-        place.allowed = _narrowed(case, place.name, standing.bits, excluded, place.trail)
-        case.scored |= place.allowed
-        spare = loaded.hub.fallbacks[place.name]
+            trail = place.trail = [("valid", standing.valid), ("placement", standing.bits)]
+        # What may fill the rest is asked about together with what belongs here: asking twice costs twice.
+        asked = standing.bits | standing.valid & sum(1 << at for at in spare)
+        left = _narrowed(case, place.name, asked, excluded, trail)
+        place.allowed = left & standing.bits
+        case.scored |= left
         if spare:
-            left = _narrowed(case, place.name, standing.valid & sum(1 << at for at in spare), excluded, None)
             place.fallback = tuple(at for at in spare if left >> at & 1)
-            case.scored |= left
+        if trail is not None:
+            place.trail = [(step, offers & standing.bits if at > 1 else offers) for at, (step, offers) in enumerate(trail)]
     if case.scored == standing.bits:
         case.chosen, case.considered = standing.positions, standing.considered
     else:

@@ -10,8 +10,8 @@ from features.failures import Failure
 from features.faults import BadWorkspace
 from features.workspace import FILES, Workspace, load
 
-Stamp = tuple[tuple[int, int], ...]
-"""When each file was written, in nanoseconds since 1970, and its size; zeros for one that is not there."""
+Stamp = tuple[tuple[int, int, int], ...]
+"""When each file was written, in nanoseconds since 1970, its size and its number on the disk; zeros for one that is not there."""
 
 
 def stamp_of(workspace: Workspace) -> Stamp:
@@ -20,9 +20,9 @@ def stamp_of(workspace: Workspace) -> Stamp:
     for name in FILES:
         try:
             status = (workspace.folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size))
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
         except OSError:
-            found.append((0, 0))
+            found.append((0, 0, 0))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 
-from features.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Moment
+from features.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Fell, Moment
 from features.catalogue import Catalogue
 from features.check_policies import channels_of
 from features.contact_counts import CatalogueIndex, blocked, paused_positions
@@ -21,10 +21,13 @@ from features.policies import Pause as PauseRule
 from features.policies import PoliciesFile
 from features.vocabulary import Budget as OfferBudget
 from features.workspace import Workspace
-from serving.quiet import minute_of_day
+from serving.asked import ANY
+from serving.quiet import day_of
 from serving.rules import concerned
 
 ANY_CHANNEL, EACH_CHANNEL = "any", "each"
+NO_CHANNEL = ANY
+"""The channel of requests that name none, where none is the default."""
 STOCK = "stock of "
 """Before an offer's id, in the key of its stock."""
 CONTACTS_KEPT_MAX = 200_000
@@ -42,11 +45,11 @@ class Bound:
     name: str
     concerned: int
     placements: frozenset[str]
-    channel: str
-    """`any`, or the only channel in which it concerns an offer."""
+    channel: str | None
+    """The only channel in which it concerns an offer; None: all."""
 
     def applies(self, placement: str, channel: str) -> bool:
-        return (self.channel in (ANY_CHANNEL, channel)) and (not self.placements or placement in self.placements)
+        return (self.channel is None or self.channel == channel) and (not self.placements or placement in self.placements)
 
 
 class Contacting:
@@ -63,37 +66,42 @@ class Contacting:
         self._time_zone = time_zone
         self._limits: list[Bound] = []
         self._pauses: list[Bound] = []
-        limits: list[Limit] = []
-        pauses: list[Pause] = []
-        for name, rule in policies.limits.items():
-            for channel in channels if rule.channel == EACH_CHANNEL else (rule.channel,):
-                limits.append(_limit(rule, channel))
-                self._limits.append(Bound(f"limit {name}", concerned(rule, catalogue), frozenset(rule.placements), channel))
-        for name, pause in policies.pauses.items():
-            pauses.append(_pause(pause))
-            self._pauses.append(Bound(f"pause {name}", concerned(pause, catalogue), frozenset(pause.placements), ANY_CHANNEL))
-        bound = any(offer.requires or offer.excludes for offer in catalogue.offers)
-        remembered = ACCEPTANCES_SECONDS if bound else 0.0
-        self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)), remembered)
         self._offers = [key_of(offer.offer_id) for offer in catalogue.offers]
         self._groups = [key_of(offer.group) if offer.group else 0 for offer in catalogue.offers]
         self._index = CatalogueIndex(self._offers, self._groups)
+        limits: list[Limit] = []
+        pauses: list[Pause] = []
+        for name, rule in policies.limits.items():
+            for channel in channels_counted(rule.channel, channels):
+                limits.append(_limit(rule, channel))
+                self._limits.append(Bound(f"limit {name}", self._held(rule, catalogue), frozenset(rule.placements), channel))
+        for name, pause in policies.pauses.items():
+            pauses.append(_pause(pause))
+            self._pauses.append(Bound(f"pause {name}", self._held(pause, catalogue), frozenset(pause.placements), None))
+        bound = any(offer.requires or offer.excludes for offer in catalogue.offers)
+        remembered = ACCEPTANCES_SECONDS if bound else 0.0
+        self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)), remembered)
         self._at = {key: at for at, key in enumerate(self._offers)}
         self._acceptances = frozenset(map(word_of, acceptances))
         self._requires = [(at, frozenset(map(key_of, offer.requires))) for at, offer in enumerate(catalogue.offers) if offer.requires]
         self._excludes = [(at, frozenset(map(key_of, offer.excludes))) for at, offer in enumerate(catalogue.offers) if offer.excludes]
-        self._bound_by_history = sum(1 << at for at, _ in {*self._requires, *self._excludes})
+        self._bound_by_history = sum(1 << at for at in {at for at, _ in (*self._requires, *self._excludes)})
         self._contacts: dict[tuple[int, str, str], Contact | None] = {}
         self._budgets = {
             at: _budgets(offer.offer_id, offer.budget) for at, offer in enumerate(catalogue.offers) if offer.budget is not None
         }
         self._budgeted = sum(1 << at for at in self._budgets)
+        self._stocks = frozenset(key_of(STOCK + offer.offer_id) for offer in catalogue.offers if offer.budget is not None)
 
     @classmethod
     def of(cls, workspace: Workspace, catalogue: Catalogue) -> Contacting:
         """Those of a workspace's files."""
         acceptances = (workspace.model.label.outcome, *ACCEPTANCES)
         return cls(workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone)
+
+    def _held(self, rule: LimitRule | PauseRule, catalogue: Catalogue) -> int:
+        """The offers that a limit or pause concerns: one by group has nothing to say of an offer that has none."""
+        return concerned(rule, catalogue) & (self._index.grouped if rule.per == "group" else self._index.everything)
 
     @property
     def limits(self) -> bool:
@@ -139,9 +147,9 @@ class Contacting:
 
     def after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
         """What was accepted before keeps away: offers that lack what they require, and those that it excludes."""
-        accepted = {
-            int(entry["offer"]) for entry in entries(history) if entry["kind"] == OUTCOME and int(entry["what"]) in self._acceptances
-        }
+        found = entries(history)
+        outcomes = found[found["kind"] == OUTCOME]  # most histories have none, and entry by entry is slow
+        accepted = {int(entry["offer"]) for entry in outcomes if int(entry["what"]) in self._acceptances}
         lacking = sum(1 << at for at, required in self._requires if required.isdisjoint(accepted))
         barred = sum(1 << at for at, excluded in self._excludes if not excluded.isdisjoint(accepted))
         return [("requires", lacking), ("excludes", barred)]
@@ -175,14 +183,25 @@ class Contacting:
 
     def moment(self, now: float) -> Moment:
         """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
-        zone_seconds = 60 * minute_of_day(now, self._time_zone) - int(now) % DAY_SECONDS // 60 * 60
-        # The difference of the two clocks is at most a day; the nearest offset is the zone's.
-        offset = (zone_seconds + DAY_SECONDS // 2) % DAY_SECONDS - DAY_SECONDS // 2
-        return Moment(now, int(now + offset) // DAY_SECONDS, min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
+        return Moment(now, day_of(now, self._time_zone), min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
 
     def name_of(self, limit: int) -> str:
         """The name of a limit that fell, as in policies.yaml."""
         return self._limits[limit].name
+
+    def name_of_budget(self, budget: Budget, which: Fell) -> str:
+        """What a budget that fell is called in explanations."""
+        return f"budget {'stock' if budget.offer in self._stocks else which}"
+
+
+def channels_counted(channel: str, channels: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The channels that a limit counts one by one; None: all together.
+
+    Where each is counted, so is the one of requests that name none: they would pass by every limit.
+    """
+    if channel == EACH_CHANNEL:
+        return (*channels, NO_CHANNEL)
+    return (None if channel == ANY_CHANNEL else channel,)
 
 
 def _budgets(offer_id: str, budget: OfferBudget) -> tuple[Budget, ...]:
@@ -191,13 +210,13 @@ def _budgets(offer_id: str, budget: OfferBudget) -> tuple[Budget, ...]:
     return shows if stock == inf else (*shows, Budget(key_of(STOCK + offer_id), inf, stock))
 
 
-def _limit(rule: LimitRule, channel: str) -> Limit:
+def _limit(rule: LimitRule, channel: str | None) -> Limit:
     return Limit(
         rule.max,
         float(duration_seconds(rule.window)),
         rule.per,
         0,
-        0 if channel == ANY_CHANNEL else word_of(channel),
+        0 if channel is None else word_of(channel),
         rule.count,
     )
 

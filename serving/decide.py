@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.budgets import Budget, Fell, Moment
-from features.contacts import GRANTED, Take, Taken
+from features.contacts import CHOSEN_MAX, GRANTED, Take, Taken
 from features.journal_lines import Line, line_of
 from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow
@@ -41,6 +41,9 @@ STAGES = ("read", "eligible", "score", "rank", "record")
 
 TAKES_MAX = 8
 """How often other candidates step in for offers whose limit fell; then the answer goes without limited offers."""
+
+BUDGETS_EACH_MAX = 2
+"""Budgets of one offer: of its shows, and of its stock."""
 
 _worker = secrets.token_hex(4)
 _count = itertools.count(1)
@@ -126,6 +129,7 @@ def deciding(
     name = decision_id or f"{now:x}-{_worker}-{next(_count):x}"
     arrange(case)
     if loaded.hub.contacting.limits:
+        case.keep()
         yield from _take(case, name)
     decision = _answered(case, name, row is not None)
     ranked_at = perf_counter_ns()
@@ -150,6 +154,7 @@ def _take(case: Case, decision_id: str) -> Taking:
     """Take what the slates need, budgets before contacts; where a limit fell, the next candidates step in."""
     contacting = case.loaded.hub.contacting
     for _ in range(TAKES_MAX):
+        _bound_take(case)
         shown = [(place, offer) for place in case.places for offer in place.slate]
         budgets = [budget for _, offer in shown for budget in contacting.budgets(offer)]
         if budgets:
@@ -162,7 +167,7 @@ def _take(case: Case, decision_id: str) -> Taking:
                 for place, offer in shown:
                     for budget in contacting.budgets(offer):
                         if budget.offer in spent:
-                            place.drop(1 << offer, f"budget {spent[budget.offer]}")
+                            place.drop(1 << offer, contacting.name_of_budget(budget, spent[budget.offer]))
                 arrange(case)
                 continue
         limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None]
@@ -184,6 +189,24 @@ def _take(case: Case, decision_id: str) -> Taking:
         return
     case.contacts = None
     _without_limited(case, "contact history")
+
+
+def _bound_take(case: Case) -> None:
+    """Leave out, from the last placement up, the limited offers that one take has no room for."""
+    if len(case.shown()) * BUDGETS_EACH_MAX <= CHOSEN_MAX:
+        return
+    contacting, contacts, budgets, full = case.loaded.hub.contacting, 0, 0, False
+    for place in case.places:
+        limited, kept = contacting.concerned(place.name, case.channel), 0
+        for offer in place.slate:
+            if limited >> offer & 1 and not full:
+                contacts, budgets = contacts + 1, budgets + len(contacting.budgets(offer))
+                full = max(contacts, budgets) > CHOSEN_MAX
+                kept |= 0 if full else 1 << offer
+        if full:
+            place.drop(limited & ~kept, "more limited offers than one answer may have")
+    if full:
+        arrange(case)
 
 
 def _without_limited(case: Case, why: str) -> None:

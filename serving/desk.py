@@ -11,7 +11,7 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,12 @@ import numpy as np
 from features.contacts import Take
 from features.engines import open_engine
 from features.failures import Failure
-from features.ledger import Ledger, open_ledger
+from features.ledger import Ledger, ledger_of
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
 from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
 from features.workspace import Workspace
-from serving.config_files import read_again, stamp_of
+from serving.config_files import Stamp, read_again, stamp_of
 from serving.decide import Asked, Given, Reserve
 from serving.hub import digest_of
 from serving.loaded import Loaded
@@ -41,6 +41,8 @@ BUNDLE, CONFIG = REFUSED = ("bundle", "config")
 """What a desk may refuse: what was published, or what the workspace's files say."""
 
 WATCH_SECONDS = 1.0
+LEDGER_SECONDS = 1.0
+"""How often what was taken is made durable."""
 EVERYONE_SECONDS = 30.0
 """How often the row of everyone is read again: it changes with each materialization."""
 STRANGERS_SECONDS = 4.0
@@ -87,8 +89,8 @@ class Desk:
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self._stamp: _Stamp | None = None
         self._seen: tuple[object, ...] = ()
-        self._files = stamp_of(workspace)
-        """Of the files that were last read, or refused."""
+        self._files = self._glanced = stamp_of(workspace)
+        """Of the files that were last read, or refused; and as they were at the last glance."""
         self._wanted = workspace
         """What the files said last that was not refused; it serves as soon as it is loaded."""
         self._everyone_plan = Plan.of(workspace.views, "everyone")
@@ -99,6 +101,8 @@ class Desk:
         self._strangers = 0
         self._taken = False
         """Whether something was taken since the ledger was last made durable."""
+        self._ledger_lacks, self._lacked = "", False
+        """Why the ledger did not do what it was asked, until it does again; and whether that was since it was last looked after."""
         self._aging = any(
             column.match and (column.dtype == "age" or column.freshness_seconds) for column in workspace.contract.of_kind("offer")
         )
@@ -112,22 +116,40 @@ class Desk:
         gc.freeze()  # what lives as long as the worker need not be looked at by every collection
 
     async def watch(self) -> None:
-        """Bring in what is newer, until cancelled."""
+        """Bring in what is newer, and keep the ledger, until cancelled."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._watch())
+            both.create_task(self._keep_ledger())
+
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self.watch_seconds)
-            if self._taken:
-                await asyncio.to_thread(self._tend_ledger)
-            seen = self._glance()
-            if seen == self._seen and not self._everyone_is_due():
-                continue
-            self._seen = seen
-            refused = await asyncio.to_thread(self._files_again)
+            await self.look()
+
+    async def look(self) -> None:
+        """Bring in what is newer, once.
+
+        A file is read when it was left alone from one look to the next: one that is being written may lack its last rules.
+        """
+        seen, files = self._glance(), stamp_of(self.workspace)
+        settled, self._glanced = files == self._glanced, files
+        if settled and files != self._files:
+            refused = await asyncio.to_thread(self._files_again, files)
             if refused:
                 logger.error("the workspace's files are refused, what they said before serves on: %s", refused)
                 self.on_refusal(CONFIG)
-            stamp = await asyncio.to_thread(self._look)
-            if stamp is not None and stamp != self._stamp:
-                self._put(stamp, await asyncio.to_thread(self._tried, stamp, self._wanted))
+        elif seen == self._seen and not self._everyone_is_due():
+            return
+        self._seen = seen
+        stamp = await asyncio.to_thread(self._look)
+        if stamp is not None and stamp != self._stamp:
+            self._put(stamp, await asyncio.to_thread(self._tried, stamp, self._wanted))
+
+    async def _keep_ledger(self) -> None:
+        while True:
+            await asyncio.sleep(LEDGER_SECONDS)
+            if self._taken:
+                await asyncio.to_thread(self._tend_ledger)
 
     def _glance(self) -> tuple[object, ...]:
         """What tells that a look is worth its price: when the files were written, and the turn of the clock.
@@ -144,7 +166,7 @@ class Desk:
                 written.append(place.stat().st_mtime_ns)
             except OSError:
                 written.append(0)
-        return (*written, self._turn(), stamp_of(self.workspace))
+        return (*written, self._turn())
 
     def _turn(self) -> int:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
@@ -171,12 +193,16 @@ class Desk:
         wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if self._strangers else EVERYONE_SECONDS
         return time.monotonic() - self._everyone_read >= wait
 
-    def _files_again(self) -> str:
-        """Read the workspace's files again where they changed; why they are refused, or nothing."""
-        files = stamp_of(self.workspace)  # before they are read: what changes meanwhile is read at the next glance
-        if files == self._files:
+    def _files_again(self, files: Stamp) -> str:
+        """Read the workspace's files again; why they are refused, or nothing.
+
+        Args:
+            files: what they were at the last glance; when they changed while they were read, they are left for another.
+        """
+        tried = read_again(self.workspace)
+        if stamp_of(self.workspace) != files:
             return ""
-        self._files, tried = files, read_again(self.workspace)
+        self._files = files
         if isinstance(tried, str):
             return tried
         self._wanted = tried
@@ -217,6 +243,9 @@ class Desk:
         found = bundle.read(place)
         made = Loaded(workspace, found, read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
         self.on_build(made)
+        if made.hub.contacting.needed or made.hub.contacting.limits:
+            with contextlib.suppress(StoreUnavailable):
+                self.ledger.read_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
     def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
@@ -257,18 +286,29 @@ class Desk:
             return await self.row(customer_id), b""
         try:
             contacts = self.ledger.read_now(customer_id)
-        except StoreUnavailable:
+        except StoreUnavailable as lacks:
+            self._without_ledger(lacks)
             return await self.row(customer_id), None
         if contacts is not None:
             return await self.row(customer_id), contacts
-        row, contacts = await asyncio.gather(self.row(customer_id), self._contacts(customer_id))
-        return row, contacts
+        # Both are on their way in the same turn of the loop; two tasks would cost 30 us more than that.
+        begun = self.ledger.begin_read(customer_id)
+        if begun is None:
+            row, contacts = await asyncio.gather(self.row(customer_id), self._contacts(self.ledger.read(customer_id)))
+            return row, contacts
+        try:
+            row = await self.row(customer_id)
+        except BaseException:
+            begun.cancel()
+            raise
+        return row, await self._contacts(self.ledger.end_read(customer_id, begun))
 
-    async def _contacts(self, customer_id: str) -> bytes | None:
+    async def _contacts(self, reading: Awaitable[bytes]) -> bytes | None:
         try:
             async with asyncio.timeout(self.deadline_seconds):
-                return await self.ledger.read(customer_id)
-        except (StoreUnavailable, TimeoutError):
+                return await reading
+        except (StoreUnavailable, TimeoutError) as lacks:
+            self._without_ledger(lacks)
             return None
 
     async def take(self, asked: Asked, contacts: bytes | None) -> Given:
@@ -277,39 +317,57 @@ class Desk:
         Args:
             contacts: the history as `known` gave it: where it has not changed since, it saves the ledger work.
         """
-        self._taken = True
-        ledger = self.ledger
         try:
-            if isinstance(asked, Take):
-                at_once: Given = ledger.take_now(asked)
-            else:
-                at_once = ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
-            if at_once is not None:
-                return at_once
-            async with asyncio.timeout(self.deadline_seconds):
-                if isinstance(asked, Take):
-                    return await ledger.take(asked, contacts)
-                if isinstance(asked, Reserve):
-                    return await ledger.take_budgets(asked.budgets, asked.moment)
-                await ledger.give_back(asked.offers, asked.moment)
-                return None
-        except (StoreUnavailable, TimeoutError):
+            given = await self._asked(asked, contacts)
+        except (StoreUnavailable, TimeoutError) as lacks:
+            self._without_ledger(lacks)
             return None
+        self._taken = True
+        return given
+
+    async def _asked(self, asked: Asked, contacts: bytes | None) -> Given:
+        ledger = self.ledger
+        if isinstance(asked, Take):
+            at_once: Given = ledger.take_now(asked)
+        else:
+            at_once = ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
+        if at_once is not None:
+            return at_once
+        async with asyncio.timeout(self.deadline_seconds):
+            if isinstance(asked, Take):
+                return await ledger.take(asked, contacts)
+            if isinstance(asked, Reserve):
+                return await ledger.take_budgets(asked.budgets, asked.moment)
+            await ledger.give_back(asked.offers, asked.moment)
+            return None
+
+    def _without_ledger(self, lacks: Exception) -> None:
+        """Say once why what is limited is not shown."""
+        self._lacked, why = True, str(lacks) or f"no answer within {self.deadline_seconds * 1_000:.0f} ms"
+        if why != self._ledger_lacks:
+            self._ledger_lacks = why
+            logger.error("what has a limit is not shown, for the contact ledger fails: %s", why)
 
     @cached_property
     def ledger(self) -> Ledger:
         """Contact histories and budgets; opened by the first decision that needs them."""
-        workspace, online = self.workspace, self.workspace.online_url
-        url = None if online.startswith("feast:") else online
-        return open_ledger(url, workspace.data / "ledger", workspace.settings.stores.online.timeout_ms, workspace.project)
+        return ledger_of(self.workspace)
 
     def _tend_ledger(self) -> None:
         """Make durable what was taken, and remove some histories that nothing looks at any more; aside, for it waits for a disk."""
-        loaded, self._taken = self.loaded, False
-        if loaded is not None:
-            with contextlib.suppress(StoreUnavailable):
-                self.ledger.sync()
-                self.ledger.sweep(loaded.hub.contacting.policy.horizon_seconds, self.clock() / MICROSECONDS)
+        loaded, self._taken, lacked, self._lacked = self.loaded, False, self._lacked, False
+        if loaded is None:
+            return
+        try:
+            self.ledger.sync()
+            self.ledger.sweep(loaded.hub.contacting.policy.horizon_seconds, self.clock() / MICROSECONDS)
+        except StoreUnavailable as lacks:
+            self._taken = True  # what is not durable is tried again
+            self._without_ledger(lacks)
+            return
+        if self._ledger_lacks and not lacked:
+            self._ledger_lacks = ""
+            logger.info("the contact ledger does what it is asked again")
 
     def close(self) -> None:
         self.engine.close()

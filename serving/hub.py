@@ -26,7 +26,7 @@ class Hub:
     """Policies on a catalogue. Holds scratch memory: for one thread only.
 
     Attributes:
-        config: digest of what the policies and offers files say.
+        config: digest of what the workspace's files say of decisions.
         placements: by name, one truth an offer: whether it may be shown there at all.
         fallbacks: positions of the offers that fill what is left of a placement.
         free: placements whose slate is simply the best offers.
@@ -55,8 +55,10 @@ class Hub:
 
 
 def digest_of(workspace: Workspace) -> str:
-    """What the policies and offers files say, as 16 hex digits; comments and the order of keys do not count."""
-    said = msgspec.json.encode([workspace.policies, workspace.offers], order="sorted")
+    """What the workspace's files say of decisions, as 16 hex digits; comments and the order of keys do not count."""
+    settings = workspace.settings
+    settled = [settings.time_zone, settings.currency, settings.serving, workspace.model.label]
+    said = msgspec.json.encode([workspace.policies, workspace.offers, workspace.features, settled], order="sorted")
     return hashlib.sha256(said).hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,6 +22,8 @@ from serving.rules import concerned
 ZONES_MAX = 1_024
 QUARTER_SECONDS = 900
 """The clock of a zone is looked up once a quarter of an hour: offsets of zones are whole quarters."""
+
+_FIRST_DAY = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Quiet:
 def _bound(name: str, one: QuietHours, columns: list[str], workspace: Workspace, catalogue: Catalogue) -> _Bound:
     from_column = one.time_zone is not None and one.time_zone in columns
     return _Bound(
-        name,
+        f"quiet_hours {name}",
         _minutes(one.begin),
         _minutes(one.end),
         frozenset(one.channels),
@@ -102,13 +104,19 @@ def _minutes(clock: str) -> int:
 def minute_of_day(now: float, zone: str) -> int:
     """Minutes since midnight in a time zone."""
     quarter = int(now // QUARTER_SECONDS)
-    return (_quarter_begins(quarter, zone) + int(now - quarter * QUARTER_SECONDS) // 60) % 1_440
+    return _quarter_begins(quarter, zone)[1] + int(now - quarter * QUARTER_SECONDS) // 60
+
+
+def day_of(now: float, zone: str) -> int:
+    """The day of the calendar in a time zone, counted from 1970-01-01."""
+    return _quarter_begins(int(now // QUARTER_SECONDS), zone)[0]
 
 
 @lru_cache(maxsize=ZONES_MAX)
-def _quarter_begins(quarter: int, zone: str) -> int:
+def _quarter_begins(quarter: int, zone: str) -> tuple[int, int]:
+    """Day and minute of the day."""
     local = datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC).astimezone(ZoneInfo(zone))
-    return 60 * local.hour + local.minute
+    return local.toordinal() - _FIRST_DAY, 60 * local.hour + local.minute
 
 
 @lru_cache(maxsize=ZONES_MAX)

@@ -59,7 +59,7 @@ class Withheld:
                 else:
                     values = found.values.copy()
                     values[list(measures)] = np.nan
-                    families[position] = FamilyRow(found.keys, values)
+                    families[position] = FamilyRow(found.keys, values, measures)
         return OnlineRow(numbers, families, row.event_times)
 
 

@@ -86,6 +86,20 @@ def importance(gains: dict[str, float]) -> Figure:
     return figure
 
 
+def shows(offers: list[str], before: list[int], after: list[int], title: str) -> Figure:
+    """How often offers are shown before and after a change, the first at the top."""
+    figure, axes = _figure(title, 7.2, 1.2 + 0.3 * max(len(offers), 1))
+    places = np.arange(len(offers))
+    axes.barh(places - 0.2, before, 0.38, color=PALE, label="before")
+    axes.barh(places + 0.2, after, 0.38, color=ACCENT, label="after")
+    axes.set_yticks(places, offers)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set(xlabel="decisions in which it is shown")
+    axes.legend(frameon=False)
+    return figure
+
+
 def learning(losses: list[float], rounds: int) -> Figure:
     """Log loss on the stopping slice by round, and where it was stopped."""
     figure, axes = _figure("Early stopping")

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 GROCERY = ROOT / "examples" / "grocery"
 README = (ROOT / "README.md").read_text()
 START_SECONDS_MAX = 420
+COUPON = re.compile(r"(\d+)-\d+$")
+"""An id of the table: campaign and coupon."""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -104,9 +106,10 @@ def test_readme_request_gets_real_offers(started: Started) -> None:
     assert set(answer) == set(shown)
     assert set(answer["offers"][0]) == set(shown["offers"][0])
     assert answer["degraded"] == []
-    propensities = [offer["propensity"] for offer in answer["offers"]]
-    assert propensities == sorted(propensities, reverse=True)
-    assert all(0 < propensity < 1 for propensity in propensities)
+    scores = [offer["score"] for offer in answer["offers"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 < offer["propensity"] < 1 for offer in answer["offers"])
+    assert all(COUPON.match(offer["offer_id"]) for offer in answer["offers"])
 
 
 def test_households_get_different_offers(started: Started) -> None:
@@ -140,7 +143,8 @@ def test_only_coupons_of_own_running_campaigns_are_offered(started: Started) -> 
         f"SELECT DISTINCT campaign_id FROM '{GROCERY}/data/offers.parquet' WHERE valid_until > TIMESTAMPTZ '2018-01-01'"
     )
     running_campaigns = {row[0] for row in running.fetchall()}
-    offered = {offer["offer_id"].split("-")[0] for offer in answer["offers"]}
+    offered = {coupon[1] for offer in answer["offers"] if (coupon := COUPON.match(offer["offer_id"]))}
+    assert {offer["offer_id"] for offer in answer["offers"] if not COUPON.match(offer["offer_id"])} <= {"thank-you"}
     assert offered
     assert offered <= campaigns & running_campaigns
 
@@ -158,11 +162,40 @@ def test_quality_reaches_its_bars(started: Started) -> None:
 
 
 def test_decide_explains(started: Started) -> None:
-    """`opportune decide --explain` shows the funnel and the columns that the model saw."""
+    """`opportune decide --explain` tells on one screen why these offers, and what stopped the others."""
     customer = re.findall(r"--customer (\S+)", started.said)[0]
-    text = opportune("decide", "-w", str(started.folder), "--customer", customer, "--placement", "checkout", "--explain")
-    assert "Offers left after each step" in text
-    assert "own_spend_all_share" in text
+    for placement, *context in (("checkout",), ("app_home", "locale=es"), ("mail", "channel=mail"), ("push", "channel=push")):
+        facts = [word for fact in context for word in ("--context", fact)]
+        text = opportune("decide", "-w", str(started.folder), "--customer", customer, "--placement", placement, *facts, "--explain")
+        assert re.search(rf"^{placement} for customer {customer}: \d of \d+ offers considered$", text, re.M)
+        assert re.search(r"^rule targeted +\d+ +\d+ +\d+-\d+ .*eligibility: .*is 0 \(needs >= 1\)", text, re.M), text
+        assert len(text.splitlines()) <= 45 and max(map(len, text.splitlines())) <= 160, text
+        if placement == "checkout":
+            assert "own_spend_all +" in text and "a lever of " in text
+
+
+def test_help_comes_before_coupons(started: Started) -> None:
+    """Where a case is open, or a customer is upset, coupons give way to what helps; the call centre never reads out coupons."""
+    customer = re.findall(r"--customer (\S+)", started.said)[0]
+    for placement, context in (
+        ("call_centre", {"channel": "call_centre", "open_case": True}),
+        ("app_home", {"channel": "app", "mood": "upset"}),
+        ("app_home", {"channel": "web", "page": "help", "locale": "es"}),
+    ):
+        _, answer = started.ask(json.dumps({"customer_id": customer, "placement": placement, "context": context}))
+        assert answer["offers"][0]["offer_id"] == "help-with-complaint"
+        assert not any(COUPON.match(offer["offer_id"]) for offer in answer["offers"])
+        assert ("help_first" in answer["notes"]) == (placement == "app_home")  # no coupon was to be had at the call centre
+    _, calm = started.ask(json.dumps({"customer_id": customer, "placement": "call_centre", "context": {"channel": "call_centre"}}))
+    assert calm["offers"][-1]["treatment"] == {"say": "Is there anything else that I can do for you?"}
+
+
+def test_coupons_come_before_what_the_model_never_saw(started: Started) -> None:
+    """On the first screen of the app a household that has coupons sees some of them, and never more than two other offers."""
+    customer = re.findall(r"--customer (\S+)", started.said)[0]
+    _, answer = started.ask(json.dumps({"customer_id": customer, "placement": "app_home", "context": {"channel": "app"}}))
+    coupons = [offer for offer in answer["offers"] if COUPON.match(offer["offer_id"])]
+    assert len(answer["offers"]) == 4 and len(coupons) >= 2
 
 
 def test_readme_commands_run(started: Started) -> None:

@@ -6,6 +6,7 @@ It runs apart from the test that started it, so that neither waits for the other
 from __future__ import annotations
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import random
@@ -17,7 +18,11 @@ from pathlib import Path
 import msgspec
 
 RETRY_SECONDS = 0.02
+STAGGER_SECONDS = 0.01
+KEPT_REQUESTS = 500
+"""So many on one connection; then another is made, which another worker may accept."""
 CHANNELS = ("app", "web", "shop")
+PLACEMENTS = ("home", "bill", "help")
 TURN_REQUESTS = 200
 """So many requests in a row are mostly about the same customer."""
 CONSTANT = "436600001"
@@ -34,6 +39,7 @@ class Asked(msgspec.Struct, array_like=True, frozen=True):
     port: int
     customer: str
     channel: str
+    placement: str
     decision: str
     offers: list[str]
     degraded: list[str]
@@ -87,50 +93,40 @@ _decode_line = msgspec.json.Decoder(Asked).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def hammering(ports: list[int], log: Path, connections: int, requests: int, seed: int) -> BaseProcess:
-    """A process that asks until it has so many answers; `kill` it when that is enough."""
+def hammering(ports: list[int], log: Path, connections: int, seed: int) -> BaseProcess:
+    """A process that asks until it is killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_run, args=(ports, log, connections, requests, seed), daemon=True)
+    process = context.Process(target=_run, args=(ports, log, connections, seed), daemon=True)
     process.start()
     return process
 
 
-def _run(ports: list[int], log: Path, connections: int, requests: int, seed: int) -> None:
-    asyncio.run(_all(ports, log, connections, requests, seed))
+def _run(ports: list[int], log: Path, connections: int, seed: int) -> None:
+    asyncio.run(_all(ports, log, connections, seed))
 
 
-async def _all(ports: list[int], log: Path, connections: int, requests: int, seed: int) -> None:
-    drawn, handle, left = random.Random(seed), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), requests
-    done = asyncio.Event()
+async def _all(ports: list[int], log: Path, connections: int, seed: int) -> None:
+    drawn, handle, numbers = random.Random(seed), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), itertools.count()
 
-    def next_one() -> tuple[str, str, bytes]:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            done.set()
-        chance, channel = drawn.random(), drawn.choice(CHANNELS)
-        stranger = f"{seed}-{(requests - left) // TURN_REQUESTS}"
-        customer = stranger if chance < 0.8 else CONSTANT if chance < 0.9 else f"436{600_000 + drawn.randrange(500)}"
-        placement = "bill" if drawn.random() < 0.25 else "home"
+    def next_one() -> tuple[str, str, str, bytes]:
+        chance, channel, turn = drawn.random(), drawn.choice(CHANNELS), next(numbers) // TURN_REQUESTS
+        customer = f"{seed}-{turn}" if chance < 0.8 else CONSTANT if chance < 0.9 else f"436{600_000 + drawn.randrange(500)}"
+        placement = drawn.choices(PLACEMENTS, (5, 4, 1))[0]
         body = f'{{"customer_id":"{customer}","placement":"{placement}","context":{{"channel":"{channel}","hour":18}}}}'
         head = f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        return customer, channel, (head + body).encode()
+        return customer, channel, placement, (head + body).encode()
 
-    loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_client(ports[at % len(ports)], next_one, handle)) for at in range(connections)]
-    await done.wait()
-    for task in tasks:
-        task.cancel()
-    os.close(handle)
+    await asyncio.gather(*(_client(ports[at % len(ports)], at * STAGGER_SECONDS, next_one, handle) for at in range(connections)))
 
 
-async def _client(port: int, next_one: Callable[[], tuple[str, str, bytes]], handle: int) -> None:
+async def _client(port: int, wait: float, next_one: Callable[[], tuple[str, str, str, bytes]], handle: int) -> None:
     """One connection after the other; what was lost with one is written down, and another request is next."""
     loop = asyncio.get_running_loop()
     wire: _Wire | None = None
-    while True:
-        customer, channel, request = next_one()
+    await asyncio.sleep(wait)
+    for number in itertools.count(1):
+        customer, channel, placement, request = next_one()
         begin = time.monotonic()
         try:
             if wire is None:
@@ -138,13 +134,18 @@ async def _client(port: int, next_one: Callable[[], tuple[str, str, bytes]], han
             status, body = await wire.ask(request)
         except OSError:
             wire = None
-            os.write(handle, msgspec.json.encode(Asked(begin, time.monotonic(), 0, port, customer, channel, "", [], [])) + b"\n")
+            os.write(handle, msgspec.json.encode(Asked(begin, time.monotonic(), 0, port, customer, channel, placement, "", [], [])) + b"\n")
             await asyncio.sleep(RETRY_SECONDS)
             continue
         told = _decode_answer(body) if status == 200 else _Answer("", [], [body.decode()], "")
         shown = [offer.offer_id for offer in told.offers]
-        asked = Asked(begin, time.monotonic(), status, port, customer, channel, told.decision_id, shown, told.degraded, told.config)
+        asked = Asked(
+            begin, time.monotonic(), status, port, customer, channel, placement, told.decision_id, shown, told.degraded, told.config
+        )
         os.write(handle, msgspec.json.encode(asked) + b"\n")
+        if number % KEPT_REQUESTS == 0:
+            wire.close()
+            wire = None
 
 
 class _Wire(asyncio.Protocol):
@@ -167,6 +168,10 @@ class _Wire(asyncio.Protocol):
         else:
             self._transport.write(request)
         return self._waiting
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._got += data

@@ -1,0 +1,332 @@
+"""`opportune simulate` through the real command, held against decisions made one by one and plain counts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.contacts import IMPRESSION, Event, key_of, word_of
+from features.formats import Placement
+from features.journal_lines import Line
+from features.ledger import ledger_of
+from features.moments import MICROSECONDS, now, rfc3339
+from features.offers import read_catalogue
+from features.policies import Arbitration, PoliciesFile
+from features.vocabulary import Decision, DecisionRequest
+from features.workspace import Workspace, load
+from pipelines import steps
+from pipelines.contacts import contacting_of
+from pipelines.sampling import NothingToSample, sample_of
+from pipelines.simulation_report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
+from serving.decide import decide
+from serving.desk import Desk
+from serving.journal import Journal
+from serving.loaded import Loaded
+from serving.simulation import Tried, compare
+from tests.serving.live import ROOT
+from tests.trained import copy_of
+from tests.workspaces import OFFERS, POLICIES, make_workspace
+
+SAMPLE, SEED = 300, 3
+Pairs = list[tuple[DecisionRequest, Decision, Decision]]
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
+    words = [sys.executable, "-m", "pipelines.main", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=200)
+
+
+def changes(folder: Path, **files: Any) -> Path:
+    """A folder with the files that differ."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+def simulated(workspace: Path, other: Path, *options: str | Path) -> dict[str, Any]:
+    done = command(
+        "simulate",
+        "-w",
+        workspace,
+        "--changes",
+        other,
+        "--sample",
+        str(SAMPLE),
+        "--seed",
+        str(SEED),
+        "--placement",
+        "home",
+        "--json",
+        *options,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shop(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, since what has limits opens a ledger."""
+    return copy_of(trained_workspace, tmp_path_factory.mktemp("shop") / "fernruf")
+
+
+def one_by_one(folder: Path, at: int, changed: Callable[[Workspace], Workspace]) -> Pairs:
+    """The sample decided by hand: plain decisions of two states that are built without any file."""
+    desk = Desk(load(folder, sources=False), clock=lambda: at)
+    desk.load()
+    assert desk.loaded is not None
+    before = desk.loaded
+    other = changed(desk.workspace)
+    after = Loaded(other, before.bundle, read_catalogue(other), before.everyone, desk.engine.words, at / MICROSECONDS)
+    found: Pairs = []
+    for request in sample_of(desk.workspace, SAMPLE, SEED, "home").requests:
+        row = asyncio.run(desk.row(request.customer_id))
+        found.append((request, decide(request, before, row, at), decide(request, after, row, at)))
+    desk.close()
+    return found
+
+
+def ids(decision: Decision) -> list[str]:
+    return [offer.offer_id for offer in decision.offers]
+
+
+def test_doubled_lever_is_what_decisions_say_one_by_one(shop: Path, tmp_path: Path) -> None:
+    """Shares, changes and expected worth are those of plain decisions; the interval is that of a bootstrap over customers."""
+    other = changes(tmp_path / "other", policies=POLICIES | {"arbitration": {"offers": {"offer-05": 2.0}}})
+    at = now() // MICROSECONDS * MICROSECONDS
+    out = tmp_path / "out"
+    found = simulated(shop, other, "--at", rfc3339(at), "--out", out)
+    pairs = one_by_one(
+        shop,
+        at,
+        lambda made: dataclasses.replace(
+            made, policies=msgspec.structs.replace(made.policies, arbitration=Arbitration(offers={"offer-05": 2.0}))
+        ),
+    )
+    result = found["result"]
+    assert found["source"] == "decisions" and found["files"] == ["policies.yaml"] and result["decisions"] == SAMPLE == len(pairs)
+    assert result["customers"] == len({request.customer_id for request, *_ in pairs})
+    assert result["changed"] == sum(ids(before) != ids(after) for _, before, after in pairs) > 20
+    assert result["changed_first"] == sum(ids(before)[:1] != ids(after)[:1] for _, before, after in pairs)
+    for side, which in (("before", 1), ("after", 2)):
+        shares = Counter(offer for pair in pairs for offer in ids(pair[which]))  # type: ignore[arg-type]
+        assert {one["offer_id"]: one[side] for one in result["offers"] if one[side]} == shares
+    first = result["offers"][0]
+    assert first["offer_id"] == "offer-05" and first["after"] > first["before"]
+    value = {offer.offer_id: offer.value for offer in read_catalogue(load(shop, sources=False))}
+    worth = np.array([[sum(o.propensity * value[o.offer_id] for o in one.offers) for one in pair[1:]] for pair in pairs])
+    told = result["worth"]
+    assert [told["before"], told["after"]] == pytest.approx(worth.sum(0).tolist(), rel=1e-9)
+    assert told["difference"] == pytest.approx(told["after"] - told["before"], rel=1e-9)
+    low, high = bootstrap([request.customer_id for request, *_ in pairs], worth[:, 1] - worth[:, 0])
+    assert [told["low"], told["high"]] == pytest.approx([low, high], abs=0.15 * (high - low))
+    assert json.loads((out / JSON_FILE).read_text()) == found
+    assert xml.etree.ElementTree.parse(out / PLOT_FILE).getroot().tag.endswith("svg")
+    page = (out / MARKDOWN_FILE).read_text()
+    assert f"({PLOT_FILE})" in page and "| offer-05 |" in page and f"{result['changed']:,} of {SAMPLE} decisions" in page
+
+
+def bootstrap(customers: list[str], differences: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """95 % of the totals of as many decisions, over customers drawn again and again."""
+    names, at = np.unique(customers, return_inverse=True)
+    totals, sizes = np.bincount(at, differences), np.bincount(at)
+    drawn = np.random.default_rng(1).integers(0, len(names), (4_000, len(names)))
+    means = totals[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975]) * len(differences)
+    return float(low), float(high)
+
+
+def test_rule_leaves_a_group_out_for_whom_it_concerns(shop: Path, tmp_path: Path) -> None:
+    """A rule on a group takes its offers from business customers, and touches nobody else."""
+    rule = {"unless": "customer.business", "groups": ["data"]}
+    other = changes(tmp_path / "other", policies={"rules": POLICIES["rules"] | {"no_data": rule}}, offers=OFFERS | {"group": "topic"})
+    found = simulated(shop, other)
+    result = found["result"]
+    table = pyarrow.parquet.read_table(shop / "data" / "customers.parquet").to_pylist()
+    business = {row["msisdn"] for row in table if row["business"]}
+    data = {offer.offer_id for offer in read_catalogue(load(shop, sources=False)) if offer.attributes.get("topic") == "data"}
+    assert found["files"] == ["offers.yaml", "policies.yaml"] and len(data) > 2
+    assert len(result["changes"]) == result["changed"] > 10
+    for change in result["changes"]:
+        assert change["customer_id"] in business
+        assert not data & set(change["after"])
+    # Without data offers before, others change places: relative columns compare an offer with those that are left.
+    assert sum(bool(data & set(change["before"])) for change in result["changes"]) > 0.8 * result["changed"]
+    (step,) = [one for one in result["steps"] if one["step"] == "rule no_data"]
+    asked = [request.customer_id for request in sample_of(load(shop, sources=False), SAMPLE, SEED, "home").requests]
+    concerned = sum(customer in business for customer in asked)
+    assert step == {
+        "step": "rule no_data",
+        "decisions_before": 0,
+        "decisions_after": concerned,
+        "offers_before": 0,
+        "offers_after": concerned * len(data),
+    }
+
+
+def test_limit_binds_within_a_slate_and_by_the_ledger(shop: Path, tmp_path: Path) -> None:
+    """One contact in all leaves one offer in an answer, none to those whom the ledger has; the ledger stays as it was."""
+    limits = {"one": {"max": 1, "window": "30d", "per": "any"}}
+    other = changes(tmp_path / "other", policies=POLICIES | {"limits": limits})
+    workspace = load(shop, sources=False)
+    limited = dataclasses.replace(workspace, policies=msgspec.convert(POLICIES | {"limits": limits}, PoliciesFile))
+    asked = [request.customer_id for request in sample_of(workspace, SAMPLE, SEED, "home").requests]
+    met = sorted(set(asked))[::3]
+
+    async def histories(note: bool) -> list[bytes]:
+        ledger, policy, at = ledger_of(workspace), contacting_of(limited)[0].policy, now() / MICROSECONDS
+        seen = [Event(IMPRESSION, at - 60, key_of("offer-01"), 0, 0, word_of("shop"))]
+        for customer in met if note else ():
+            await ledger.note(customer, policy, seen, at)
+        found = [await ledger.read(customer) for customer in sorted(set(asked))]
+        ledger.close()
+        return found
+
+    before = asyncio.run(histories(note=True))
+    found = simulated(shop, other)
+    assert asyncio.run(histories(note=False)) == before and sum(map(bool, before)) == len(met)
+    result = found["result"]
+    shown = sum(one["after"] for one in result["offers"])
+    reached = sum(customer not in set(met) for customer in asked)
+    assert shown == reached < sum(one["before"] for one in result["offers"])
+    assert result["empty_before"] == 0 and result["empty_after"] == SAMPLE - reached > 50
+    (step,) = [one for one in result["steps"] if one["step"] == "limit one"]
+    assert step["decisions_before"] == 0 and step["decisions_after"] == SAMPLE
+    assert all(len(change["after"]) == (change["customer_id"] not in set(met)) for change in result["changes"])
+    assert any("look back further" in note for note in found["notes"])
+
+
+def test_nothing_differs(shop: Path, tmp_path: Path) -> None:
+    """Files that say the same, in other words, change nothing, and the report says so; so does a change without effect."""
+    same = changes(tmp_path / "same", policies="# Only a comment.\n" + yaml.safe_dump(POLICIES))
+    found = simulated(shop, same)
+    assert found["files"] == [] and found["config_before"] == found["config_after"]
+    assert found["result"]["changed"] == 0 and found["result"]["changes"] == [] and found["result"]["worth"]["difference"] == 0
+    idle = changes(tmp_path / "idle", policies=POLICIES | {"arbitration": {"offers": {"nobody-has-me": 3.0}}})
+    for other, said in ((same, "say the same"), (idle, "Nothing differs in what is shown")):
+        done = command("simulate", "-w", shop, "--changes", other, "--sample", "20", "--markdown")
+        assert done.returncode == 0 and said in done.stdout and done.stdout.startswith("## What the change of"), done
+        for line in done.stdout.splitlines():
+            assert not line.startswith("|") or line.count(" | ") in (3, 4, 5)
+
+
+def refused(*arguments: str | Path) -> str:
+    done = command("simulate", *arguments)
+    assert done.returncode != 0 and not done.stdout and "Traceback" not in done.stderr, done
+    return done.stderr
+
+
+def test_what_cannot_be_simulated_is_refused(shop: Path, tmp_path: Path) -> None:
+    """Faults are told with file, line and remedy; so are folders without files, files without effect, and other data."""
+    broken = changes(tmp_path / "broken", policies="rules:\n  odd: {when: customer.tenure > 3}\n")
+    said = refused("-w", shop, "--changes", broken)
+    assert f"{broken / 'policies.yaml'}:2: at $.rules.odd.when: expected" in said
+    assert "a folder" in refused("-w", shop, "--changes", tmp_path / "nowhere")
+    assert "policy.yaml, which would be without effect" in refused("-w", shop, "--changes", changes(tmp_path / "odd", policy={}))
+    features = yaml.safe_load((shop / "features.yaml").read_text())
+    del features["pairs"]["dearest"]
+    assert "with `opportune up`" in refused("-w", shop, "--changes", changes(tmp_path / "columns", features=features))
+    assert "expected one of home, bill, got attic" in refused("-w", shop, "--changes", shop, "--placement", "attic")
+    assert "--at" in refused("-w", shop, "--changes", shop, "--at", "yesterday")
+    assert "got both" in refused("-w", shop, "--changes", shop, "--json", "--markdown")
+    fresh = make_workspace(tmp_path / "fresh", customers=5)
+    assert "opportune up" in refused("-w", fresh, "--changes", fresh)
+
+
+def test_samples_come_from_the_journal_the_lake_or_the_customers(shop: Path, tmp_path: Path) -> None:
+    """The journal where it has enough, else imported decisions, else customers at every placement; by seed, the same every time."""
+    workspace = load(shop, sources=False)
+    sample = sample_of(workspace, 40, 1)
+    assert sample.source == "decisions" and len({str(one) for one in sample.requests}) == 40
+    assert sample == sample_of(workspace, 40, 1) != sample_of(workspace, 40, 2)
+    rows = {row["decision_id"]: row for row in pyarrow.parquet.read_table(shop / "data" / "decisions.parquet").to_pylist()}
+    known = {(r["customer_id"], r["channel"], r["hour"], r["roaming_now"]) for r in rows.values()}
+    assert {(one.customer_id, *one.context.values()) for one in sample.requests} <= known
+    assert len(sample_of(workspace, 50_000, 1).requests) == len(rows)
+    with pytest.raises(NothingToSample):
+        sample_of(load(make_workspace(tmp_path / "fresh", customers=5)), 10, 1)
+    places = {"bill": Placement(), "kiosk": Placement(channels=("shop",))}
+    elsewhere = dataclasses.replace(workspace, offers=msgspec.structs.replace(workspace.offers, placements=places))
+    assert {one.placement for one in sample_of(elsewhere, 40, 1).requests} == {"bill"}
+    at_kiosk = sample_of(elsewhere, 40, 1, "kiosk").requests
+    assert {(one.placement, one.context["channel"]) for one in at_kiosk} == {("kiosk", "shop")} and len(at_kiosk) == 40
+    fewer = load(make_workspace(tmp_path / "fewer", customers=30))
+    (fewer.folder / "data" / "decisions.parquet").unlink()
+    (fewer.folder / "data" / "outcomes.parquet").unlink()
+    settings_file = fewer.folder / "workspace.yaml"
+    said = yaml.safe_load(settings_file.read_text())
+    del said["sources"]["decisions"], said["sources"]["outcomes"]
+    settings_file.write_text(yaml.safe_dump(said))
+    steps.import_tables(load(fewer.folder), now())
+    customers = sample_of(load(fewer.folder), 20, 1)
+    assert customers.source == "customers" and Counter(one.placement for one in customers.requests) == {"home": 10, "bill": 10}
+    written = write_journal(workspace)
+    journal = sample_of(workspace, 15, 1)
+    assert journal.source == "journal" and all(one in written for one in journal.requests) and len(journal.requests) == 15
+    assert sample_of(workspace, 15, 1, "bill").requests and {
+        name for one in sample_of(workspace, 5, 1, "bill").requests for name in one.asked
+    } >= {"bill"}
+    assert sample_of(workspace, len(written) + 1, 1).source == "decisions"
+
+
+def write_journal(workspace: Workspace) -> list[DecisionRequest]:
+    """Answered decisions in the journal, for one placement and for two; what was asked."""
+    desk = Desk(workspace)
+    desk.load()
+    assert desk.loaded is not None
+    lines: list[Line] = []
+    asked = [DecisionRequest(f"43660000{n % 10}", "home", 2, {"channel": "app", "hour": n}, ["offer-01"]) for n in range(12)]
+    asked += [DecisionRequest(f"43660000{n}", context={"hour": n}, placements=["bill", "home"]) for n in range(8)]
+    for request in asked:
+        decide(request, desk.loaded, None, now(), record=lines.append)
+    desk.close()
+    journal = Journal.open(workspace.data / "journal")
+    assert all(journal.append(line) for line in lines)
+    journal.close()
+    return asked
+
+
+slates = st.lists(st.sampled_from("abcde"), max_size=3, unique=True).map(tuple)
+tries = st.tuples(slates, st.floats(0, 100), st.dictionaries(st.sampled_from(["rule x", "limit y"]), st.integers(1, 9)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("mno"), tries, tries), max_size=12), st.integers(1, 4))
+def test_comparison_is_that_of_plain_counts(drawn: list[Any], times: int) -> None:
+    """Counts are those of loops; asking each customer the same several times multiplies figures and interval alike."""
+    pairs = [(customer, *(Tried((("home", one[0]),), one[1], one[2]) for one in sides)) for customer, *sides in drawn]
+    found = compare(pairs)
+    assert found.changed == len(found.changes) == sum(before.slates != after.slates for _, before, after in pairs)
+    for share in found.offers:
+        assert share.before == sum(share.offer_id in before.shown for _, before, _ in pairs)
+        assert share.after == sum(share.offer_id in after.shown for *_, after in pairs)
+    for step in found.steps:
+        assert step.offers_after == sum(after.left_out.get(step.step, 0) for *_, after in pairs)
+        assert step.decisions_before == sum(step.step in before.left_out for _, before, _ in pairs)
+    several = compare(pairs * times)
+    assert several.worth.difference == pytest.approx(times * found.worth.difference, abs=1e-6)
+    if len({customer for customer, *_ in pairs}) < 2:
+        assert found.worth.low is several.worth.low is None
+    else:
+        assert found.worth.low is not None and several.worth.low is not None
+        assert several.worth.low == pytest.approx(times * found.worth.low, abs=1e-6)
+        assert found.worth.low <= found.worth.difference + 1e-9
