@@ -34,6 +34,8 @@ def read_again(serving: Workspace) -> Workspace | str:
         return str(bad)
     except (Failure, OSError, UnicodeDecodeError) as error:
         return f"{type(error).__name__}: {error}"
+    except Exception as fault:  # noqa: BLE001 (a file may hold anything: whatever it breaks is why it is refused, and the watch goes on)
+        return f"the files cannot be read: {type(fault).__name__}: {fault}"
     before, after = serving.settings, found.settings
     for what, one, other in (
         ("name", before.name, after.name),

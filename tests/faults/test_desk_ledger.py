@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import pytest
@@ -15,6 +16,7 @@ import yaml
 
 from features.contacts import ENTRY_BYTES
 from features.lmdb_ledger import LmdbLedger
+from features.online import StoreUnavailable
 from features.redis_ledger import RedisLedger
 from features.vocabulary import Decision, DecisionRequest
 from features.workspace import ONLINE_URL_VARIABLE, load
@@ -61,6 +63,22 @@ async def answered(desk: Desk, customer: str = "436600000", limit: int = 50) -> 
     except StopIteration as done:
         decision: Decision = done.value
         return decision
+
+
+def run(desk: Desk, store: Server, told: Coroutine[Any, Any, None]) -> None:
+    """What a test tells of a desk on a Redis, whose connections end on the loop that they belong to."""
+
+    async def whole() -> None:
+        try:
+            await asyncio.wait_for(told, 30)
+        finally:
+            desk.close()
+            await asyncio.sleep(0.01)
+
+    try:
+        asyncio.run(whole())
+    finally:
+        store.stop()
 
 
 def groups(desk: Desk, decision: Decision) -> set[str]:
@@ -129,13 +147,8 @@ def test_what_is_not_durable_is_synced_again(desk: Desk) -> None:
         def sync(self) -> None:
             tries.append(True)
             if len(tries) < 3:
-                self._path_is_gone()
+                raise StoreUnavailable("no space left on device")
             super().sync()
-
-        def _path_is_gone(self) -> None:
-            from features.online import StoreUnavailable
-
-            raise StoreUnavailable("no space left on device")
 
     ledger.close()
     desk.ledger = Failing(ledger.path)
@@ -167,11 +180,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
         shown = [await answered(desk) for _ in range(3)]
         assert groups(desk, shown[-1]) == {"voice"} and not shown[-1].degraded[1:], "limits are reached, not unknown"
 
-    try:
-        asyncio.run(asyncio.wait_for(told(), 30))
-    finally:
-        desk.close()
-        store.stop()
+    run(desk, store, told())
 
 
 @needs_redis
@@ -206,8 +215,4 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
         while (await desk.known("436600000", loaded))[1] is None:
             await asyncio.sleep(0.02)
 
-    try:
-        asyncio.run(asyncio.wait_for(told(), 30))
-    finally:
-        desk.close()
-        store.stop()
+    run(desk, store, told())

@@ -171,6 +171,7 @@ def answering(live: Live) -> set[str]:
     return {live.decide()["decision_id"].split("-")[1] for _ in range(20)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> None:
     """64 clients on two workers that share the embedded ledger: each limit and budget is reached, and none is exceeded."""
@@ -181,6 +182,7 @@ def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> Non
     assert not counts.lost and not any(asked.degraded for asked in counts.asked)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_worker_exceeds_no_limit(embedded: Live, tmp_path: Path) -> None:
     """kill -9 of a worker in the middle of takes: nobody waits for its lock, nothing is shown too often, another takes its place."""
@@ -239,6 +241,7 @@ def remote(filled: tuple[Path, Server], tmp_path: Path) -> Iterator[tuple[list[L
 
 
 @needs_redis
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
     """64 clients on two servers of two workers that share a Valkey: each limit and budget is reached, and none is exceeded."""
@@ -251,6 +254,7 @@ def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp
 
 
 @needs_redis
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_killed_store_fails_closed_and_comes_back(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
     """While the store is away what is limited is not shown, all else is, with 200; it is back within two seconds, with its memory."""
