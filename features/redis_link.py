@@ -130,6 +130,9 @@ class Link:
             except (OSError, TimeoutError, StoreUnavailable) as error:
                 self._failed(str(error) or "no connection in time")
                 continue
+            if self._closed:  # meanwhile; a cancellation that comes when the connection is there already is lost
+                self._wire.drop("the engine was closed")
+                return
             self.open = False
             # Half closed: one more failure opens it again.
             self.failures = min(self.failures, FAILURES_MAX - 1)

@@ -73,7 +73,11 @@ def run(desk: Desk, store: Server, told: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait_for(told, 30)
         finally:
             desk.close()
-            await asyncio.sleep(0.01)
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                if len(asyncio.all_tasks()) == 1:
+                    break
+            await asyncio.sleep(0.05)
 
     try:
         asyncio.run(whole())
