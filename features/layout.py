@@ -213,6 +213,17 @@ class Layout:
         """One matched column for every offer of the catalogue, shape (offers,)."""
         return self._filled(self._alone[name], row, now)
 
+    def groups_of(self, names: list[str]) -> list[pairs.Group]:
+        """Matched columns to be filled together by `matched_together`, in the order of its rows."""
+        return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
+
+    def matched_together(self, groups: list[pairs.Group], row: OnlineRow, everyone: OnlineRow, now: float, out: Floats) -> None:
+        """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked once."""
+        for group in groups:
+            known = everyone if group.everyone else row
+            age = now - float(known.event_times[group.view])
+            group.fill(known.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
+
     def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
         """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes on."""
         for at, (_, column) in enumerate(self._fixed):

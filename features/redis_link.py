@@ -126,18 +126,21 @@ class Link:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - keeps workers from coming back in step, no secret
             tries += 1
             try:
-                self._wire = await asyncio.wait_for(self._opened(), max(CONNECT_SECONDS_MAX, self.timeout_seconds))
+                wire = await asyncio.wait_for(self._opened(), max(CONNECT_SECONDS_MAX, self.timeout_seconds))
             except (OSError, TimeoutError, StoreUnavailable) as error:
                 self._failed(str(error) or "no connection in time")
                 continue
-            if self._closed:  # meanwhile; a cancellation that comes when the connection is there already is lost
-                self._wire.drop("the engine was closed")
-                return
-            self.open = False
+            self._wire, self.open = wire, False
+            self._drop_if_closed(wire)
             # Half closed: one more failure opens it again.
             self.failures = min(self.failures, FAILURES_MAX - 1)
             self._up.set()
             return
+
+    def _drop_if_closed(self, wire: _Wire) -> None:
+        """A cancellation that comes when the connection is there already is lost."""
+        if self._closed:
+            wire.drop("the engine was closed")
 
     async def _opened(self) -> _Wire:
         """A new connection that has answered its greeting."""

@@ -76,12 +76,10 @@ class PairFacts:
     """The pair columns that conditions use, for every offer of a catalogue."""
 
     def __init__(self, columns: Mapping[str, Term], layout: Layout, catalogue: Catalogue) -> None:
-        self._names = [name.removeprefix("pair.") for name in columns]
         self._layout, self._rows = layout, np.empty((len(columns), len(catalogue)))
+        self._groups = layout.groups_of([name.removeprefix("pair.") for name in columns])
 
     def __call__(self, row: OnlineRow, everyone: OnlineRow, now: float) -> NDArray[np.float64]:
         """Shape (columns, offers); NaN is unknown. The array is used again by the next call."""
-        layout = self._layout
-        for at, name in enumerate(self._names):
-            self._rows[at] = layout.matched(name, everyone if layout.is_everyone(name) else row, now)
+        self._layout.matched_together(self._groups, row, everyone, now, self._rows)
         return self._rows
