@@ -8,6 +8,7 @@ constants are done together, in two sweeps. The meaning is that of `features/exp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -23,6 +24,7 @@ from features.moments import DAY_SECONDS
 from serving.condition_code import Atom, Writer
 from serving.condition_values import FUNCTIONS, NAN, Floats, Keys, OfferColumn, bits_of, mask_of
 
+ARITHMETIC = frozenset(("+", "-", "*", "/", "negative", "abs", "log", "min", "max"))
 CONDITIONS_MAX = 2_000
 ROWS_TOGETHER_OFFERS_MAX = 1_000
 """Up to so many offers all comparisons are two array operations; beyond, copying rows would cost more than one operation each."""
@@ -105,6 +107,8 @@ class Conditions:
         roots: list[Node] = [rule.root for rule in rules.values()]
         self._load, self._evaluate = writer.write(roots)
         self._loaded, self._atoms = tuple(writer.loaded), tuple(writer.atoms)
+        self.counts = any(node.op in ARITHMETIC for root in roots for node in nodes_of(root))
+        """Whether anything is computed that numpy may warn of."""
 
     def bind(self, offers: Mapping[str, OfferColumn], count: int) -> Bound:
         """The conditions on a catalogue.
@@ -144,7 +148,7 @@ class Bound:
             pairs: shape (pair columns, offers), one row for each of `conditions.pairs`; NaN is unknown.
             now: seconds since 1970 of the decision.
         """
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore") if self.conditions.counts else nullcontext():
             found: tuple[int, ...] = self._evaluate(scalars, pairs, now, self._sweep(pairs), None, self.count, self.full, 0)
         return found
 
