@@ -220,9 +220,7 @@ class Layout:
     def matched_together(self, groups: list[pairs.Group], row: OnlineRow, everyone: OnlineRow, now: float, out: Floats) -> None:
         """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked once."""
         for group in groups:
-            known = everyone if group.everyone else row
-            age = now - float(known.event_times[group.view])
-            group.fill(known.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
+            self._fill(group, everyone if group.everyone else row, now, out)
 
     def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
         """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes on."""
@@ -240,10 +238,14 @@ class Layout:
     def _filled(self, group: pairs.Group, row: OnlineRow, now: float) -> Floats:
         """The one column of a group, for every offer of the catalogue."""
         out = np.empty((1, len(self.catalogue)))
-        age = now - float(row.event_times[group.view])
-        group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
+        self._fill(group, row, now, out)
         found: Floats = out[0]
         return found
+
+    def _fill(self, group: pairs.Group, row: OnlineRow, now: float, out: Floats) -> None:
+        """The rows of a group in `out`, for every offer of the catalogue."""
+        age = now - float(row.event_times[group.view])
+        group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
 
     def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: float, bases: Floats) -> None:
         """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""

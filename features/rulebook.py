@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,10 +92,3 @@ def _read(book: Rulebook, path: Path, text: str, scope: Scope, wants: Literal["b
         return found
     book.problems += [(path, problem) for problem in found]
     return None
-
-
-def used_names(book: Rulebook) -> Mapping[str, Term]:
-    """Every column that some rule, weight or the formula uses."""
-    expressions = [read.condition for read in book.rules] + [read.condition for read in book.weights]
-    expressions += [book.formula] if book.formula else []
-    return {name: book.scope[name] for expression in expressions for name in expression.names if name in book.scope}

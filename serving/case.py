@@ -150,7 +150,7 @@ def consider(case: Case) -> None:
         if case.traced:
             trail = place.trail = [("valid", standing.valid), ("placement", standing.bits)]
         # What may fill the rest is asked about together with what belongs here: asking twice costs twice.
-        asked = standing.bits | standing.valid & sum(1 << at for at in spare)
+        asked = standing.bits | standing.valid & loaded.hub.fallback_sets[place.name]
         left = _narrowed(case, place.name, asked, excluded, trail)
         place.allowed = left & standing.bits
         case.scored |= left

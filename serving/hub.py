@@ -29,6 +29,7 @@ class Hub:
         config: digest of what the workspace's files say of decisions.
         placements: by name, one truth an offer: whether it may be shown there at all.
         fallbacks: positions of the offers that fill what is left of a placement.
+        fallback_sets: the same as sets.
         free: placements whose slate is simply the best offers.
     """
 
@@ -47,6 +48,7 @@ class Hub:
             name: tuple(catalogue.index[offer_id] for offer_id in placement.fallback if offer_id in catalogue.index)
             for name, placement in offers.placements.items()
         }
+        self.fallback_sets = {name: sum(1 << at for at in set(positions)) for name, positions in self.fallbacks.items()}
         self.free = frozenset(
             name
             for name, placement in offers.placements.items()
