@@ -18,7 +18,7 @@ from features.formats import OfferEntry, Source
 from features.moments import parse_moment
 from features.placeholders import unset
 from features.redis_address import SCHEMES, Address
-from features.tables import tables_of
+from features.tables import FIXED, tables_of
 from features.vocabulary import Treatment
 from features.workspace import Workspace
 
@@ -83,7 +83,7 @@ def _feast(document: Document, workspace: Workspace) -> Iterable[Fault]:
 def _sources(workspace: Workspace) -> Iterable[Fault]:
     document, sources = workspace.documents["workspace.yaml"], workspace.settings.sources
     tables = tables_of(workspace)
-    places: list[tuple[Path, str]] = [(("sources", table), table) for table in ("customers", "offers", "decisions", "outcomes")]
+    places: list[tuple[Path, str]] = [(("sources", table), table) for table in FIXED if table != "streams"]
     places += [(("sources", "streams", name), f"streams.{name}") for name in sources.streams]
     for path, table in places:
         source = workspace.source(table)

@@ -61,6 +61,7 @@ class Sources(Struct, frozen=True, forbid_unknown_fields=True):
     offers: Source | str | None = None
     decisions: Source | str | None = None
     outcomes: Source | str | None = None
+    impressions: Source | str | None = None
     streams: dict[Name, Source | str] = {}
 
 
@@ -98,6 +99,31 @@ class Serving(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a frontend may keep an answer (`expires_at`)."""
 
 
+class Events(Struct, frozen=True, forbid_unknown_fields=True):
+    """How events that are posted to the service are taken in."""
+
+    late: Duration = "30d"
+    """An event that happened longer ago is dead-lettered."""
+    recognised: Duration = "14d"
+    """How long an event stays in the event log after it was received, and so how long its id is recognised."""
+    refresh: Duration = "1m"
+    """How often changed customers' windows are computed again and pushed into the online store; decisions know of events at once either way."""
+
+
+class Retention(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long each table of the lake is kept, by day; what is absent is kept for good."""
+
+    decisions: Duration | None = None
+    impressions: Duration | None = None
+    outcomes: Duration | None = None
+    recorded: Duration | None = "400d"
+    """What models saw of recorded decisions."""
+    dead_letters: Duration = "30d"
+    journal: Duration = "7d"
+    """Journal files that were shipped."""
+    streams: dict[Name, Duration] = {}
+
+
 class WorkspaceFile(Struct, frozen=True, forbid_unknown_fields=True):
     """`workspace.yaml`: name, time zone, where data comes from and goes to."""
 
@@ -108,6 +134,8 @@ class WorkspaceFile(Struct, frozen=True, forbid_unknown_fields=True):
     sources: Sources = Sources()
     stores: Stores = Stores()
     serving: Serving = Serving()
+    events: Events = Events()
+    retention: Retention = Retention()
     demo: Demo | None = None
     buckets: Annotated[int, Meta(ge=1, le=4_096)] = 1
     """Customer buckets that features are computed in, one at a time: more buckets need less memory."""

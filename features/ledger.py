@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from features.budgets import Budget, Fell, Moment
 from features.contacts import ContactPolicy, Event, Take, Taken
+from features.recent import Heard, Known
 from features.redis_address import SCHEMES
 from features.workspace import Workspace
 
@@ -62,8 +63,35 @@ class Ledger(Protocol):
         """Moves the history of one id to another, for example an anonymous id's to the customer's. May be repeated."""
         ...
 
+    def look_now(self, unit: str) -> Known | None:
+        """History and what is new of a unit, or of the customer that it is linked to; None where a round trip is needed."""
+        ...
+
+    async def look(self, unit: str) -> Known:
+        """The same, within the deadline."""
+        ...
+
+    def begin_look(self, unit: str) -> Future[object] | None:
+        """A look that is on its way when this returns, for `end_look`; None where it cannot be: then `look`."""
+        ...
+
+    async def end_look(self, unit: str, begun: Future[object]) -> Known:
+        """What `begin_look` asked for; a second round trip where the unit turns out to be linked."""
+        ...
+
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """Takes in what happened, of any number of units; for each whether it was new. May be repeated: nothing is counted twice.
+
+        Entries of a unit that is linked go to its customer. All of one call is one transaction in the embedded ledger: keep calls short.
+        """
+        ...
+
+    async def trim(self, unit: str, moment: int) -> None:
+        """Drops the events of a unit that windows computed at `moment` contain; they have been passed over since then already."""
+        ...
+
     async def forget(self, customer_id: str) -> None:
-        """Deletes the history of a customer."""
+        """Deletes the history of a customer, and what is new of them."""
         ...
 
     def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell] | None:

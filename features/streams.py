@@ -6,6 +6,7 @@ from features.formats import FeaturesFile, Stream
 
 BUILT_IN_STREAMS = {
     "decisions": Stream(numbers=("action_probability",), categories=("offer_id", "placement")),
+    "impressions": Stream(categories=("offer_id", "placement", "channel")),
     "outcomes": Stream(numbers=("value",), categories=("offer_id", "type")),
 }
 

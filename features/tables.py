@@ -72,6 +72,14 @@ FIXED: dict[str, tuple[Field, ...]] = {
         OFFER,
         Field("action_probability", "number"),
     ),
+    "impressions": (
+        Field("decision_id", "category", id=True),
+        CUSTOMER,
+        OFFER,
+        TIME,
+        Field("placement", "category"),
+        Field("channel", "category"),
+    ),
     "outcomes": (
         Field("decision_id", "category", id=True),
         CUSTOMER,
@@ -104,6 +112,7 @@ def tables_of(workspace: Workspace) -> dict[str, Table]:
         Table("customers", "valid_from", (*FIXED["customers"], *attributes), ("customer_id", "valid_from"), versioned=True),
         Table("offers", None, (*FIXED["offers"], *of_offer), ("offer_id",), versioned=True),
         Table("decisions", "time", (*FIXED["decisions"], *context), ("decision_id", "offer_id")),
+        Table("impressions", "time", FIXED["impressions"]),
         Table("outcomes", "time", FIXED["outcomes"]),
     ]
     for name, stream in features.streams.items():

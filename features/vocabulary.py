@@ -6,6 +6,7 @@ written down and read by training. Imports nothing of ours.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -43,6 +44,15 @@ OFFERS_CONSIDERED = "offers_considered"
 
 ColumnKind = Literal["customer", "context", "offer", "pair"]
 """Whose fact a column is: of the customer, the moment, the offer, or of customer and offer together."""
+
+ANONYMOUS = "~"
+"""What the unit of an anonymous id begins with. No customer id can, so that the two never meet by chance."""
+
+
+def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:
+    """Whose history is meant: the customer's, or that of an anonymous id, or nobody's (empty)."""
+    return customer_id or (ANONYMOUS + anonymous_id if anonymous_id else "")
+
 
 Purpose = Annotated[str, Meta(min_length=1, max_length=40, pattern=NAME_PATTERN)]
 
@@ -99,7 +109,8 @@ class Offer(Struct, frozen=True, omit_defaults=True):
 class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What a frontend asks: which offers, in which order, for this customer, here and now."""
 
-    customer_id: Id
+    customer_id: Id = ""
+    """Absent where only an `anonymous_id` is known."""
     placement: Name | None = None
     limit: Annotated[int, Meta(ge=1, le=LIMIT_OFFERS_MAX)] | None = None
     """At most this many offers; the placement's own number when absent."""
@@ -110,11 +121,59 @@ class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Instead of `placement`: several at once, in the order in which they choose; no offer is shown twice."""
     purposes: Annotated[list[Purpose], Meta(max_length=PURPOSES_MAX)] | None = None
     """What data may be used for in this decision; everything that the customer allows when absent."""
+    anonymous_id: Id | None = None
+    """Who asks, before log-in; passed over where there is a `customer_id`."""
+
+    @property
+    def unit(self) -> str:
+        """Whose history and columns are meant; empty where the request names nobody."""
+        return unit_of(self.customer_id, self.anonymous_id)
 
     @property
     def asked(self) -> list[str]:
         """The placements asked for."""
         return self.placements or ([] if self.placement is None else [self.placement])
+
+
+IMPRESSION = "impression"
+OUTCOMES = ("click", "acceptance", "dismissal", "conversion")
+"""Types of outcomes that every workspace has; the model's label and the policies' pauses may name more."""
+IDENTIFY, CONSENT = "identify", "consent"
+EVENTS_MAX = 500
+"""Events of one call."""
+FIELDS_MAX = 200
+"""Numbers and categories of one event."""
+
+FieldText = Annotated[str, Meta(max_length=CONTEXT_TEXT_CHARACTERS_MAX)]
+
+
+class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What happened: an impression, an outcome, a row of a declared stream, who an anonymous id is, what a customer allows."""
+
+    event_id: Id
+    """The client's own; the same id with the same body is the same event."""
+    type: Name
+    """`impression`, a type of outcome, the name of a stream, `identify` or `consent`."""
+    occurred_at: Annotated[datetime, Meta(tz=True)]
+    """May be late, and out of order."""
+    customer_id: Id = ""
+    anonymous_id: Id | None = None
+    decision_id: Id | None = None
+    """The decision that it followed from."""
+    offer_id: OfferId | None = None
+    placement: Name | None = None
+    channel: Name | None = None
+    value: float | None = None
+    """What an outcome was worth, in the workspace's currency."""
+    fields: Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], float | FieldText | None], Meta(max_length=FIELDS_MAX)] = {}
+    """Numbers and categories of a stream, by the names that `features.yaml` declares."""
+    purposes: Annotated[dict[Purpose, bool], Meta(max_length=PURPOSES_MAX)] = {}
+    """What the customer allows, or no longer allows, from now on; of `consent`."""
+
+    @property
+    def unit(self) -> str:
+        """Whose event it is; empty where it names nobody."""
+        return unit_of(self.customer_id, self.anonymous_id)
 
 
 class RankedOffer(Struct, frozen=True):

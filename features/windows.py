@@ -22,7 +22,7 @@ from features import lake
 from features.buckets import bucket_of, map_buckets
 from features.formats import Range, Where
 from features.lake import literal, quoted
-from features.streams import offer_categories
+from features.streams import BUILT_IN_STREAMS, offer_categories
 from features.tables import SQL_TYPES, stream_table
 from features.views import EVERYONE, Family, Measure, Scalar, View
 from features.workspace import Workspace
@@ -106,7 +106,7 @@ def events_query(workspace: Workspace, stream: str) -> str:
     """SQL of a stream's events; built-in streams get the categories of their offers."""
     view = quoted(stream_table(stream).replace(".", "_"))
     given = offer_categories(workspace.features)
-    if stream not in ("decisions", "outcomes") or not given:
+    if stream not in BUILT_IN_STREAMS or not given:
         return f"SELECT * FROM {view}"
     columns = ", ".join(f"o.{quoted(attribute)} AS {quoted(name)}" for name, attribute in given.items())
     return f"SELECT r.*, {columns} FROM {view} r LEFT JOIN {lake.ALL_OFFERS} o USING (offer_id)"
@@ -226,7 +226,7 @@ def moments_of(con: duckdb.DuckDBPyConnection, now: int) -> pa.Table:
 def _customers(con: duckdb.DuckDBPyConnection) -> str:
     """Everyone with a row anywhere: a customer needs no attributes to be known."""
     views = [row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
-    tables = [name for name in views if name in ("customers", "decisions", "outcomes") or name.startswith("streams_")]
+    tables = [name for name in views if name in ("customers", *BUILT_IN_STREAMS) or name.startswith("streams_")]
     return " UNION ".join(f"SELECT customer_id FROM {quoted(name)}" for name in tables)
 
 

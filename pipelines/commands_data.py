@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from features.moments import now
+from features.tables import FIXED
 from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.importing import Report
@@ -44,8 +45,7 @@ def check(workspace: Folder = HERE, json: AsJson = False) -> None:
     found = load(workspace)
     facts = {
         "workspace": found.settings.name,
-        "sources": sum(found.source(name) is not None for name in ("customers", "offers", "decisions", "outcomes"))
-        + len(found.settings.sources.streams),
+        "sources": sum(found.source(name) is not None for name in FIXED if name != "streams") + len(found.settings.sources.streams),
         "views": len(found.views),
         "columns": len(found.contract.columns),
         "placements": len(found.offers.placements),

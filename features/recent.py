@@ -1,0 +1,73 @@
+"""What is new of one customer since the online row was computed: events, consent, and whom an anonymous id belongs to.
+
+A record lies beside the contact history, in the same store and under the same key, and is read together with it. Decisions fold its
+events onto the row (`features/fold.py`), so that an event counts from the moment at which it was answered, on every worker. Once the
+windows were computed from the lake at a later moment, the events that they contain are trimmed: `contained` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from features import contacts
+
+EVENTS_MAX = 1_000
+"""Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next computation."""
+
+
+class RecentEvent(Struct, frozen=True, array_like=True):
+    """One event of a stream."""
+
+    key: int
+    """`contacts.key_of` its event id."""
+    stream: str
+    time: int
+    """When it happened, microseconds since 1970."""
+    received: int
+    """When the event log took it, microseconds since 1970; ascending in each log."""
+    fields: dict[str, float | str]
+    """Numbers and categories of the stream, those of the offer (`offer_<attribute>`) among them; what is missing is absent."""
+
+    def contained(self, moment: int) -> bool:
+        """Whether windows that were computed at a moment contain it: all that the log had taken by then was in the lake."""
+        return self.received < moment and self.time < moment
+
+
+class Recent(Struct, frozen=True, array_like=True):
+    """The record of one unit (a customer, or an anonymous id)."""
+
+    linked: str = ""
+    """Of an anonymous id: the customer that it belongs to. Then the rest is empty: it went to the customer."""
+    consent: dict[str, tuple[int, bool]] = {}
+    """By purpose: when the customer said so (microseconds since 1970), and whether it is allowed. The latest counts."""
+    events: tuple[RecentEvent, ...] = ()
+    """In the order of their keys, so that the record does not depend on the order of arrival."""
+
+
+NOTHING = Recent()
+
+
+class Known(NamedTuple):
+    """What one read of the ledger gives of a unit."""
+
+    unit: str
+    """Whose it is: the unit that was asked for, or the customer that it is linked to."""
+    contacts: bytes
+    """The contact history, see `contacts`."""
+    recent: Recent
+
+
+class Heard(NamedTuple):
+    """What one event means for the ledger. Hearing it again changes nothing."""
+
+    unit: str
+    contact: contacts.Event | None = None
+    """An impression or an outcome, for the contact history."""
+    event: RecentEvent | None = None
+    consent: Mapping[str, tuple[int, bool]] = MappingProxyType({})
+    identify: str = ""
+    """Of an anonymous unit: the customer to link it to. A unit is linked once; the first link holds."""
