@@ -199,7 +199,7 @@ def test_reasons_are_told_in_words(loaded: tuple[Loaded, Words]) -> None:
                 seen[offer["stopped_by"]] = "; ".join([*offer.get("because", []), offer.get("to_pass", ""), offer.get("description", "")])
     assert "Phones are sold on credit" in seen["rule phones_for_known"] and "(needs >= 90)" in seen["rule phones_for_known"]
     assert seen["limit same_offer"].startswith("at most 2 impressions of the same offer in 7d; with a max above 2")
-    assert seen["pause not_wanted"].startswith("dismissed 2 times within 30d; when 60d are over")
+    assert seen["pause not_wanted"].startswith("dismissal 2 times within 30d; when 60d are over")
     assert seen["quiet_hours night"].startswith("quiet hours from 21:00 to 08:00; after 08:00")
     assert seen["requires"].startswith("needs phone to be accepted before")
     assert "only for" in seen["placement"] or "takes no offers of" in seen["placement"]
