@@ -34,19 +34,22 @@ def policies() -> dict[str, Any]:
     return {"rules": rules, "limits": limits}
 
 
-def place(base: Workspace, offers: int, *, ruled: bool) -> Workspace:
+def place(base: Workspace, offers: int, *, ruled: bool, pause: bool = False) -> Workspace:
     """A servable copy of the workspace with pair columns, with or without policies.
 
     Args:
         base: the prepared workspace `pairs`.
+        pause: whether an offer that was dismissed is no longer shown.
     """
-    made = places.copy(base, offers, label="ruled" if ruled else "free")
+    made = places.copy(base, offers, label=("ruled" if ruled else "free") + ("-paused" if pause else ""))
     # Neither is a column of the model: the bundle stays what it is.
     _change(made, "features.yaml", lambda file: file["offer"].update(kind={"dtype": "category", "model": False}))
     _change(made, "features.yaml", lambda file: file.update(context={"channel": {"dtype": "category", "model": False}}))
     _change(made, "offers.yaml", lambda file: file.update(group="kind"))
     if ruled:
         _change(made, "policies.yaml", lambda file: file.update(policies()))
+    if pause:
+        _change(made, "policies.yaml", lambda file: file.update(pauses={"unwanted": {"outcome": "dismissal", "pause": "30d"}}))
     kinds = [
         msgspec.structs.replace(offer, attributes=offer.attributes | {"kind": f"g{at % GROUPS}"})
         for at, offer in enumerate(synthetic.offers_of("pairs", offers))

@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct):
     seconds: float
     latencies: list[float]
     refused: int
-    """Answers whose status is not 200."""
+    """Answers that are not successes."""
     lateness: list[float]
     """Milliseconds that the generator itself sent late, though a connection was free."""
     kept: list[Kept]
@@ -191,7 +191,7 @@ class _Generator:
     def _take(self, connection: _Connection, now: float) -> None:
         number, plan, outcome = connection.number, self.plan, self.outcome
         self.latencies[number] = (now - self.due[number]) * 1e3
-        if connection.buffer[9:12] != b"200":
+        if connection.buffer[9:10] != b"2":
             outcome.refused += 1
         if plan.keep_every and number % plan.keep_every == 0 and len(outcome.kept) < KEPT_MAX:
             body = connection.buffer[connection.buffer.find(b"\r\n\r\n") + 4 :].decode()

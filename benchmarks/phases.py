@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import hub, places, scoring, servers, synthetic
+from benchmarks import events as event_load
+from benchmarks import hub, load, places, scoring, servers, synthetic
 from benchmarks.oracle import Oracle
 from benchmarks.servers import Server, running
 from benchmarks.session import Rival, Session
@@ -252,6 +254,66 @@ def decision_hub(run: Run) -> None:
             print(f"  {offers:,} offers: {ruled - free:+.3f} ms p50", flush=True)
             if offers == 200:
                 session.values["hub"] = ruled - free
+
+
+EVENTS_BESIDE, DECISIONS_BESIDE = 5_000, 500
+"""Events and decisions a second, where each is measured beside the other."""
+
+
+def events(run: Run) -> None:
+    """Events alone, one at a time, to the next decision, and beside decisions."""
+    session, effort = run.session, run.session.effort
+    place = hub.place(places.prepared("pairs"), 200, ruled=True, pause=True)
+    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
+    seconds = 2.0 if effort.quick else 5.0
+    print(f"events: batches of {event_load.BATCH}, one at a time, beside decisions", flush=True)
+
+    def made(name: str, batches: int, batch: int = event_load.BATCH) -> Path:
+        return event_load.bodies(places.CACHE / f"events-{name}.txt", batches, batch, 200, batches)
+
+    for workers in (1, 2):
+        with running(servers.ours(event_load.emptied(place), OURS, workers)) as (server,):
+            event_load.peak(server, made("warm", 100), 0.5, 4)
+            # More bodies than can be sent: none may come twice.
+            rate, _ = event_load.peak(server, made("peak", int(500 * seconds)), seconds, 8)
+            session.rows.append({"kind": "events", "rival": OURS, "workers": workers, "batch": event_load.BATCH, "per_second": rate})
+            print(f"  {workers} workers: {rate:,.0f} events/s", flush=True)
+            session.values["events"] = max(session.values.get("events", 0.0), rate)
+    with running(servers.ours(event_load.emptied(place), OURS)) as (server,):
+        _, single = event_load.peak(server, made("single", 20_000, 1), seconds, 1, 1)
+        session.values["event_single"] = single.percentiles()["p50"]
+        soon = load.percentiles(event_load.followed(server))
+        session.values["event_known"] = soon["p99"]
+        alone, beside = [], []
+        for _ in range(effort.rounds):
+            plan = load.Plan(server.port, str(bodies), 16, seconds, DECISIONS_BESIDE, warm_seconds=0.5)
+            alone.append(load.run(plan).percentiles()["p99"])
+            events_plan = load.Plan(
+                server.port,
+                str(made("beside", int((seconds + 2) * EVENTS_BESIDE / event_load.BATCH))),
+                4,
+                seconds + 1,
+                EVENTS_BESIDE / event_load.BATCH,
+                path=event_load.PATH,
+            )
+            with ThreadPoolExecutor(1) as aside:
+                sending = aside.submit(load.run, events_plan)
+                beside.append(load.run(plan).percentiles()["p99"])
+                if sending.result().refused:
+                    raise event_load.EventsFailed("expected every batch beside decisions to be accepted")
+        session.values["events_beside"] = statistics.median(beside) / statistics.median(alone)
+        row = {
+            "kind": "events beside",
+            "rival": OURS,
+            "alone_p99": alone,
+            "beside_p99": beside,
+            "single": single.percentiles(),
+            "known": soon,
+        }
+        session.rows.append(row)
+        print(
+            f"  single p50 {session.values['event_single']:.2f} ms; event to decision p99 {soon['p99']:.1f} ms; decisions p99 {alone} alone, {beside} beside"
+        )
 
 
 def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:

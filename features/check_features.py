@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from features.documents import Document
 from features.faults import Fault, Path
 from features.formats import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
+from features.happenings import RESERVED_TYPES, outcome_types
 from features.moments import DAY_SECONDS, duration_seconds, window_seconds
 from features.streams import BUILT_IN_STREAMS, streams_of
 from features.tables import FIXED, reserved
@@ -21,6 +22,9 @@ def _streams(workspace: Workspace) -> Iterable[Fault]:
     for name, stream in workspace.features.streams.items():
         if name in (*BUILT_IN_STREAMS, *FIXED, "customer", "everyone") or name.startswith("everyone_"):
             yield document.fault(("streams", name), "a name that is not built in", f"`{name}`", "Rename the stream.")
+        elif name in (*RESERVED_TYPES, *outcome_types(workspace.policies, workspace.model)):
+            remedy = "Rename the stream: events are sent by that type."
+            yield document.fault(("streams", name), "a name that is no type of event already", f"`{name}`", remedy)
         for kind, fields in (("numbers", stream.numbers), ("categories", stream.categories)):
             yield from _repeated(document, ("streams", name, kind), "each field once", fields)
         for field in sorted(reserved("streams") & {*stream.numbers, *stream.categories}):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from features.contacts import LIMITS_MAX, SECONDS_MAX
 from features.documents import Document
 from features.faults import Fault, Path
+from features.happenings import RESERVED_TYPES
 from features.moments import DAY_SECONDS, duration_seconds
 from features.policies import Whom
 from features.rulebook import read_rules
@@ -189,4 +190,14 @@ def consent(workspace: Workspace) -> Iterable[Fault]:
             yield document.unknown(("consent", purpose, "column"), "a boolean attribute of the customer", one.column, answers)
 
 
-POLICY_CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (consent, expressions, names, limits, placements)
+def outcomes(workspace: Workspace) -> Iterable[Fault]:
+    """The outcomes that the label and the pauses speak of are not other types of events."""
+    policies, model = workspace.documents["policies.yaml"], workspace.documents["model.yaml"]
+    named: list[tuple[Document, Path, str]] = [(model, ("label", "outcome"), workspace.model.label.outcome)]
+    named += [(policies, ("pauses", name, "outcome"), pause.outcome) for name, pause in workspace.policies.pauses.items()]
+    for document, path, outcome in named:
+        if outcome in RESERVED_TYPES:
+            yield document.fault(path, "a type of outcome", f"`{outcome}`, another type of event", "Name the outcome otherwise.")
+
+
+POLICY_CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (consent, expressions, names, limits, outcomes, placements)

@@ -119,6 +119,7 @@ def _customer_columns(features: FeaturesFile) -> list[tuple[Column, bool]]:
         for view in views_of(features)
         if view.entity == "customer"
         for scalar in view.scalars
+        if not scalar.beside
     ]
 
 
@@ -129,6 +130,7 @@ def _matched_columns(features: FeaturesFile) -> list[tuple[Column, bool]]:
         for view in views_of(features)
         for family in view.families
         for measure in family.measures
+        if not family.beside
     }
     for name, pair in features.pairs.items():
         for text in pair.windows:

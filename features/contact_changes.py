@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.contact_counts import fits, words_of
+from features.contact_search import seek
 from features.contacts import (
     BEHIND_SECONDS_MAX,
     DECISION,
@@ -27,6 +28,8 @@ from features.contacts import (
     unpacked,
 )
 
+_SEEN = 45
+"""Where an entry says that it was seen, in bytes."""
 _CONTACTS, _OUTCOMES = 0, OUTCOME
 """What a gap is of, in its field `what`."""
 
@@ -40,15 +43,15 @@ def taken(history: bytes, take: Take) -> tuple[Taken, bytes]:
         words_of(history), words_of(asked), np.frombuffer(choices or b"\0\0", np.uint16), policy.limit_words, now, policy.hold_seconds, told
     )
     fell = told.tolist()
-    answer = Taken(tuple([max(at, GRANTED) for at in fell]))
-    fresh = [asked[ENTRY_BYTES * at : ENTRY_BYTES * (at + 1)] for at, found in enumerate(fell) if found == GRANTED]
-    if contacts < 0 or not fresh:
+    answer = Taken(tuple([at if at >= 0 else GRANTED for at in fell]))
+    new = fell.count(GRANTED)
+    if contacts < 0 or not new:
         return answer, history
-    if contacts + len(fresh) <= policy.contacts_max:
-        history = aged(history, now - policy.horizon_seconds)
-    else:
-        history = fitted(history, policy, now, len(fresh))
-    return answer, b"".join((history, *fresh))
+    if new < len(fell):
+        asked = b"".join([asked[ENTRY_BYTES * at : ENTRY_BYTES * (at + 1)] for at, found in enumerate(fell) if found == GRANTED])
+    if contacts + new <= policy.contacts_max:
+        return answer, aged(history, now - policy.horizon_seconds) + asked
+    return answer, fitted(history, policy, now, new) + asked
 
 
 def packed(found: Iterable[Entry]) -> bytes:
@@ -115,22 +118,28 @@ def _identity(entry: Entry) -> tuple[float, ...]:
 
 def noted(history: bytes, policy: ContactPolicy, events: Iterable[Event], now: float) -> tuple[bytes, list[bool]]:
     """A history with events added, and for each event whether it was new. An impression of a contact that was taken marks it seen."""
-    found = unpacked(history)
-    at_of = {_identity(entry): at for at, entry in enumerate(found)}
-    since, new = now - policy.horizon_seconds, []
+    since, new, before = now - policy.horizon_seconds, [], history
+    found = np.empty(3, np.int64)
+    contacts = outcomes = 0
     for event in events:
         entry = event.entry(policy)
-        at = at_of.get(_identity(entry))
-        if at is None:
-            new.append(entry.time > since)
-            if entry.time > since:
-                at_of[_identity(entry)] = len(found)
-                found.append(entry)
-        else:
-            new.append(entry.kind == IMPRESSION and not found[at].seen)
-            if new[-1]:
-                found[at] = found[at]._replace(seen=1)
-    return (fitted(packed(found), policy, now) if any(new) else history), new
+        added = entry.pack()
+        seek(words_of(history), words_of(added), found)
+        at, contacts, outcomes = found.tolist()
+        fresh = entry.time > since if at < 0 else entry.kind == IMPRESSION and not history[ENTRY_BYTES * at + _SEEN]
+        new.append(fresh)
+        if fresh and at >= 0:
+            place = ENTRY_BYTES * at + _SEEN
+            history = b"".join((history[:place], b"\x01", history[place + 1 :]))
+        elif fresh:
+            history += added
+            contacts += entry.kind == IMPRESSION
+            outcomes += entry.kind == OUTCOME
+    if history is before:
+        return history, new
+    if contacts > policy.contacts_max or outcomes > policy.outcomes_max:
+        return fitted(history, policy, now), new
+    return aged(history, since), new
 
 
 def merged(history: bytes, other: bytes, policy: ContactPolicy, now: float) -> bytes:

@@ -277,8 +277,7 @@ class Event(NamedTuple):
         return Entry(self.time, self.offer, self.decision, self.group, self.channel, what, keep, self.kind, int(seen))
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(NamedTuple):
     """What one decision asks of a customer's history: room for all its contacts, counted in their order, or for none.
 
     A contact whose offer the same decision has taken before is granted again and not added twice, so a take may be repeated.
@@ -321,7 +320,7 @@ class Taken(NamedTuple):
     @property
     def granted(self) -> bool:
         """Whether all was taken."""
-        return all(fell == GRANTED for fell in self.fell)
+        return self.fell.count(GRANTED) == len(self.fell)
 
 
 def _whole(what: str, value: Any, least: int, most: int) -> None:

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import yaml
 
 os.environ.setdefault("FEAST_USAGE", "False")
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, RepoConfig, ValueType
+from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource, PushSource, RepoConfig, ValueType
 from feast.data_format import ParquetFormat
 from feast.feature_view import DUMMY_ENTITY_NAME
 
 from features.feast_store import KEY_VERSION, feature_view, online_section, prepare
 from features.lake import literal
 from features.moments import from_microseconds
+from features.pseudonyms import pseudonym
 from features.views import View
 from features.workspace import Workspace
 
@@ -32,14 +34,18 @@ FEATURE_SERVICE = "opportune"
 ONLINE_BATCH_ROWS = 10_000
 
 
-def configuration(workspace: Workspace) -> dict[str, Any]:
-    """What Feast is configured with, secrets included."""
+def configuration(workspace: Workspace, generation: str = "") -> dict[str, Any]:
+    """What Feast is configured with, secrets included.
+
+    Args:
+        generation: of the embedded online store, to be filled instead of the one in use.
+    """
     return {
         "project": workspace.project,
         "provider": "local",
         "registry": {"path": str(workspace.data / "feast" / "registry.db"), "cache_ttl_seconds": 0},
         "offline_store": {"type": "duckdb"},
-        "online_store": online_section(workspace),
+        "online_store": online_section(workspace) | ({"generation": generation} if generation else {}),
         "entity_key_serialization_version": KEY_VERSION,
         "materialization": {"online_write_batch_size": ONLINE_BATCH_ROWS},
     }
@@ -58,6 +64,7 @@ def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
 
 
 def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int | None) -> FeatureView:
+    """A customer's view takes rows that are pushed beside those of its files, from which it is joined and materialized."""
     files = "bucket-*.parquet" if bucket is None or view.entity == "everyone" else f"bucket-{bucket:04d}.parquet"
     source = FileSource(
         name=f"{view.name}_source",
@@ -66,16 +73,24 @@ def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int 
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
     )
-    return feature_view(view, entity, source)
+    return feature_view(view, entity, PushSource(name=_push_source(view), batch_source=source) if view.entity == "customer" else source)
 
 
-def open_store(workspace: Workspace) -> FeatureStore:
+def _push_source(view: View) -> str:
+    return f"{view.name}_push"
+
+
+def open_store(workspace: Workspace, generation: str = "") -> FeatureStore:
     """The workspace's feature store, as applied."""
-    return FeatureStore(config=RepoConfig(**configuration(workspace), repo_path=Path(workspace.data / "feast")))
+    return FeatureStore(config=RepoConfig(**configuration(workspace, generation), repo_path=Path(workspace.data / "feast")))
 
 
-def apply(workspace: Workspace) -> FeatureStore:
-    """Write the registry anew: what the workspace no longer declares is gone from it."""
+def apply(workspace: Workspace, generation: str = "") -> FeatureStore:
+    """Write the registry anew: what the workspace no longer declares is gone from it.
+
+    Args:
+        generation: see `configuration`; Feast's own configuration file does not name it.
+    """
     folder = workspace.data / "feast"
     folder.mkdir(parents=True, exist_ok=True)
     said = configuration(workspace)
@@ -83,9 +98,10 @@ def apply(workspace: Workspace) -> FeatureStore:
     if workspace.online_feast is not None:
         said["online_store"] = workspace.online_feast_written  # Feast's command line fills in the placeholders itself
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
-    store = open_store(workspace)
+    store = open_store(workspace, generation)
     wanted = objects_of(workspace)
     names = {thing.name for thing in wanted} | {f"{view.name}_source" for view in workspace.views}
+    names |= {_push_source(view) for view in workspace.views if view.entity == "customer"}
     registered: list[Any] = [*store.list_feature_views(), *store.list_data_sources(), *store.list_entities()]
     gone: list[Any] = [thing for thing in registered if thing.name not in names and thing.name != DUMMY_ENTITY_NAME]
     with warnings.catch_warnings():
@@ -108,9 +124,30 @@ def materialize(store: FeatureStore, workspace: Workspace, now: int) -> None:
             store.materialize(start_date=end - timedelta(days=1), end_date=end, feature_views=everyone)
 
 
+def push(store: FeatureStore, view: View, table: pa.Table) -> None:
+    """Bring newer rows of a customer view into the online store.
+
+    A store keeps of each customer the row of the latest moment: what is pushed late changes nothing, and what was pushed is replaced
+    by the next materialization of a later moment.
+
+    Args:
+        table: rows as `windows.compute_for` gives them.
+    """
+    if not table.num_rows:
+        return
+    rows = table.to_pandas(types_mapper=pd.ArrowDtype)  # pandas' own integers cannot be missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if rows[[name for name, _ in view.fields]].isnull().all(axis=None):
+            # Feast passes over rows that state nothing. They must be written: what was stored has left its window.
+            store._get_provider().ingest_df(store.get_feature_view(view.name), rows)
+        else:
+            store.push(_push_source(view), rows)
+
+
 @dataclass(frozen=True)
 class Compared:
-    """What a read-back found: customers compared, and `customer: view.field` of each difference."""
+    """What a read-back found: customers compared, and `pseudonym: view.field` of each difference."""
 
     customers: int
     different: list[str]
@@ -133,9 +170,8 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
         online = store.get_online_features(features=[f"{view.name}:{name}" for name in names], entity_rows=rows).to_dict()
         written = {row["customer_id"]: row for row in tables[view.name].to_pylist()}
         for at, customer in enumerate(ids):
-            different += [
-                f"{customer}: {view.name}.{name}" for name in names if not _same(online[name][at], written.get(customer, {}).get(name))
-            ]
+            unequal = [name for name in names if not _same(online[name][at], written.get(customer, {}).get(name))]
+            different += [f"{pseudonym(workspace.data, customer)}: {view.name}.{name}" for name in unequal]
     return Compared(len(ids), different)
 
 

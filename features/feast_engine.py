@@ -227,7 +227,7 @@ class _Store:
             return [store.online_read(self._config, table.feast, [key], table.fields)[0] for table in request.tables]
         except Exception as error:
             self.close()
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}".replace(key.entity_values[0].string_val or "\0", "…")  # logs name no customer
             raise StoreUnavailable(f"the online store failed: {text[:MESSAGE_CHARACTERS_MAX]}") from error
 
     def close(self) -> None:

@@ -370,6 +370,15 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
     """No tree mixes columns of customer and context with columns of offer and pair: those move the level, these the order."""
     leave_out: tuple[str, ...] = ()
     """Columns that the model does not use."""
+    learn_from: Literal["auto", "recorded", "imported", "both"] = "auto"
+    """`recorded`: what this service decided, with the columns as the model saw them; `imported`: the business's own history; `both`. `auto`
+    takes recorded decisions once there are enough of them, and before that what was imported."""
+    recorded_decisions_min: Annotated[int, Meta(ge=1)] = 20_000
+    """So many recorded decisions with a closed attribution window are enough for `auto`,"""
+    recorded_successes_min: Annotated[int, Meta(ge=1)] = 200
+    """if so many of them had a success: the last fifth of time, on which models are compared, then has about forty."""
+    recorded_weight: Annotated[float, Meta(gt=0, le=1_000)] = 1.0
+    """With `both`: what a recorded decision weighs against an imported one."""
     popularity: str | None = None
     """The column that the popularity baseline ranks by; each offer's success rate in the training rows when absent."""
     seed: int = 1

@@ -39,7 +39,7 @@ class History:
         return self.table.num_rows
 
     def rows(self) -> Iterator[OnlineRow]:
-        """One row for each moment, as the online store would have given it at that moment."""
+        """One row for each moment, as the online store would have given it at that moment; without what is hidden beside columns."""
         scalars = np.full((len(self), len(self.plan.scalars)), np.nan)
         times = np.full((len(self), len(self.plan.views)), np.nan)
         slot = 0
@@ -48,9 +48,10 @@ class History:
             present = self._present(view)
             times[present, number] = self.moments[present] / MICROSECONDS
             for scalar in view.scalars:
-                scalars[:, slot] = self._scalar(_joined(view, scalar.name), scalar.dtype)
+                if not scalar.beside:
+                    scalars[:, slot] = self._scalar(_joined(view, scalar.name), scalar.dtype)
                 slot += 1
-            families += [self._family(view, family) for family in view.families]
+            families += [[None] * len(self) if family.beside else self._family(view, family) for family in view.families]
         for row in range(len(self)):
             yield OnlineRow(scalars[row], [family[row] for family in families], times[row])
 
@@ -63,7 +64,7 @@ class History:
     def _present(self, view: View) -> NDArray[np.bool_]:
         """Whether the join found a row. One with nothing but missing values counts as none: no column can tell the difference."""
         found = np.zeros(len(self), bool)
-        for name, _ in view.fields:
+        for name in _shown(view):
             found |= np.asarray(self.table.column(_joined(view, name)).is_valid())
         return found
 
@@ -102,6 +103,11 @@ class History:
         return rows
 
 
+def _shown(view: View) -> list[str]:
+    hidden = view.hidden
+    return [name for name, _ in view.fields if name not in hidden]
+
+
 def _joined(view: View, field: str) -> str:
     return f"{view.name}__{field}"
 
@@ -123,7 +129,7 @@ def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64],
     asked = pd.DataFrame({entity_key(plan.views[0]): customers if entity == "customer" else EVERYONE}, index=range(len(moments)))
     asked[_EVENT_TIME] = pd.to_datetime(moments, unit="us", utc=True).astype("datetime64[us, UTC]")
     asked["row"] = np.arange(len(moments))
-    references = [f"{view.name}:{name}" for view in plan.views for name, _ in view.fields]
+    references = [f"{view.name}:{name}" for view in plan.views for name in _shown(view)]
     store = open_store(workspace)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Feast's own, of the versions beneath it

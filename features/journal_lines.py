@@ -26,6 +26,8 @@ Integers = NDArray[np.int32]
 
 DECISION = 1
 """Kind of a frame. Others may come (events); a reader of decisions passes over them."""
+BLANK = 0
+"""Kind of a frame whose line was forgotten: zeros, as long as it was, so that those behind it keep their places in the file."""
 FORMAT = 1
 """Version of a body. Raised only when older bodies would be misread."""
 FRAME_BYTES_MAX = 1 << 20
@@ -209,6 +211,14 @@ def write_frame(line: Line, buffer: bytearray) -> None:
     _HEAD.pack_into(buffer, 0, MAGIC, 0, len(buffer) - HEAD_BYTES, DECISION, FORMAT)
     with memoryview(buffer) as view:
         buffer[4:8] = zlib.crc32(view[_CHECKED_FROM:]).to_bytes(4, "little")
+
+
+def blank_frame(body_bytes: int) -> bytes:
+    """A whole frame that says nothing."""
+    frame = bytearray(HEAD_BYTES + body_bytes)
+    _HEAD.pack_into(frame, 0, MAGIC, 0, body_bytes, BLANK, FORMAT)
+    frame[4:8] = zlib.crc32(frame[_CHECKED_FROM:]).to_bytes(4, "little")
+    return bytes(frame)
 
 
 def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int, memoryview]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import duckdb
 
+from features.lake_files import counting, is_imported, writing
+from features.loop_tables import LINKS, LOOP_TABLES
 from features.tables import Table, tables_of
 from features.workspace import Workspace
 
@@ -20,7 +22,10 @@ MEMORY_SHARE = 0.5
 
 
 def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC, with one view a canonical table (dots become underscores), empty where nothing was imported."""
+    """A DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
+
+    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to.
+    """
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -28,10 +33,22 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     con.execute(f"SET memory_limit = '{int(memory * MEMORY_SHARE) >> 20}MiB'")
     con.execute(f"SET temp_directory = {literal(str(spill))}")
     con.execute("SET preserve_insertion_order = false")
-    for table in tables_of(workspace).values():
-        con.execute(f"CREATE VIEW {quoted(view_name(table))} AS {current(workspace, table)}")
+    con.execute(f"CREATE VIEW {view_name(LINKS)} AS {current(workspace, LINKS)}")
+    linked = bool(files(workspace, LINKS))
+    for table in (*tables_of(workspace).values(), *LOOP_TABLES[1:]):
+        rows = current(workspace, table)
+        if linked and any(field.name == "customer_id" for field in table.fields):
+            rows = _of_customers(rows)
+        con.execute(f"CREATE VIEW {quoted(view_name(table))} AS {rows}")
     con.execute(f"CREATE VIEW {ALL_OFFERS} AS {_all_offers(workspace)}")
     return con
+
+
+def _of_customers(rows: str) -> str:
+    """Rows with the customer of each linked unit in its place: of several links of a unit the one that was received first."""
+    first = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
+    joined = f"({rows}) r LEFT JOIN ({first}) l ON l.unit = r.customer_id"
+    return f"SELECT r.* REPLACE (coalesce(l.customer_id, r.customer_id) AS customer_id) FROM {joined}"
 
 
 def _all_offers(workspace: Workspace) -> str:
@@ -65,26 +82,32 @@ def literal(text: str) -> str:
 
 
 def files(workspace: Workspace, table: Table) -> list[Path]:
-    """The files of a table, sorted; none before its first import."""
-    return sorted((workspace.lake / table.folder).glob("**/*.parquet"))
+    """The files of a table that count now, sorted; none before its first import or shipment."""
+    return counting(workspace.lake / table.folder)
 
 
-def _reader(paths: list[Path]) -> str:
+def imported_files(workspace: Workspace, table: Table) -> list[Path]:
+    """Those that imports brought: neither shipments nor merging change them."""
+    return [file for file in files(workspace, table) if is_imported(file)]
+
+
+def reader(paths: list[Path]) -> str:
+    """SQL of all rows of files; columns that some of them lack are NULL there."""
     names = ", ".join(literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
 def select(workspace: Workspace, table: Table, paths: list[Path] | None = None) -> str:
-    """SQL that reads all rows of a table, with `imported_at`.
+    """SQL that reads all rows of a table, with `imported_at`, and with `event_id` and `received` of what came as an event (else NULL).
 
     Columns that older files lack are NULL, as are values that are not of the type which is declared by now.
     """
     columns = ", ".join(f"TRY_CAST({quoted(field.name)} AS {field.sql_type}) AS {quoted(field.name)}" for field in table.fields)
     empty = ", ".join(f"NULL AS {quoted(field.name)}" for field in table.fields)
-    shape = f"SELECT {empty}, NULL::TIMESTAMPTZ AS imported_at WHERE false"
+    shape = f"SELECT {empty}, NULL::TIMESTAMPTZ AS imported_at, NULL::VARCHAR AS event_id, NULL::BIGINT AS received WHERE false"
     paths = files(workspace, table) if paths is None else paths
-    rows = f"{shape} UNION ALL BY NAME SELECT * FROM {_reader(paths)}" if paths else shape
-    return f"SELECT {columns}, imported_at FROM ({rows})"
+    rows = f"{shape} UNION ALL BY NAME SELECT * FROM {reader(paths)}" if paths else shape
+    return f"SELECT {columns}, imported_at, event_id, received FROM ({rows})"
 
 
 def lacking(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> set[str]:
@@ -94,7 +117,7 @@ def lacking(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) 
         return set()
     names = ", ".join(literal(glob.escape(str(path))) for path in paths)
     in_files = dict(con.execute(f"SELECT name, count(DISTINCT file_name) FROM parquet_schema([{names}]) GROUP BY name").fetchall())
-    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE SELECT * FROM {_reader(paths)}").fetchall()}
+    types = {row[0]: row[1] for row in con.execute(f"DESCRIBE SELECT * FROM {reader(paths)}").fetchall()}
     declared = {row[0]: row[1] for row in con.execute(f"DESCRIBE {select(workspace, table, [])}").fetchall()}
     return {field.name for field in table.fields if in_files.get(field.name, 0) < len(paths) or types[field.name] != declared[field.name]}
 
@@ -133,7 +156,8 @@ def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows
     count = int(written[0]) if written else 0
     if count:
         os.sync()  # once for hundreds of files: a power cut must not leave a file under its name without its content
-        _move(aside, workspace.lake / table.folder)
+        with writing(workspace.lake):
+            _move(aside, workspace.lake / table.folder)
     shutil.rmtree(aside)
     return count
 

@@ -7,6 +7,7 @@ drift apart. Values are float64: NaN is missing, categories are codes of the bun
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -61,6 +62,18 @@ class _Matched:
     everyone: bool
 
 
+class Matched(NamedTuple):
+    """The columns of `Layout.personal` for every offer of the catalogue, as `Layout.matched_together` gives them.
+
+    Attributes:
+        rows: shape (columns, offers), with others among them.
+        places: which rows are those of `personal`, shape (personal,).
+    """
+
+    rows: Floats
+    places: Integers
+
+
 class Layout:
     """Columns of one contract, for one catalogue and one engine's words. Not thread-safe: one for each worker.
 
@@ -70,6 +83,9 @@ class Layout:
         catalogue: offers in the order of all arrays that have one value an offer.
         categories: texts of each category column, by column name; the code of a text is its position.
         words: the engine's word ids; they may grow.
+
+    Attributes:
+        personal: names of the matched columns of a customer's row of which pair columns are made.
     """
 
     def __init__(
@@ -125,10 +141,14 @@ class Layout:
         laid = [(row, column) for row, column in self._fixed if column.name not in self._offer_at]
         self._aging = [(row, column) for row, column in laid if column.dtype == "age" or _limit(column) < np.inf]
         self._fixed_rows = np.array([row for row, _ in self._fixed], np.int32)
+        self._fixed_places = np.arange(len(self._fixed), dtype=np.int32)
         self._fixed_values = np.empty((len(self._fixed), len(self.catalogue)))
         self._fixed_for: OnlineRow | None = None
         self._bases = len(bases)
-        self._groups = self._grouped([(row, known[name]) for row, name in enumerate(bases) if row not in fixed])
+        personal = [(row, known[name]) for row, name in enumerate(bases) if row not in fixed]
+        self.personal = tuple(column.name for _, column in personal)
+        self._personal_rows = np.array([row for row, _ in personal], np.int32)
+        self._groups = self._grouped(personal)
         self._alone = {name: self._grouped([(0, place.column)])[0] for name, place in self._matched.items()}
 
     def _is_fixed(self, column: Column) -> bool:
@@ -249,19 +269,22 @@ class Layout:
 
     def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: float, bases: Floats) -> None:
         """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""
-        bases[self._fixed_rows] = self._fixed_values[:, chosen]
+        pairs.pick(self._fixed_values, self._fixed_places, chosen, self._fixed_rows, bases)
         for row, column in self._aging:
             if column.dtype == "age":
                 bases[row] = (now - bases[row]) / DAY_SECONDS
             if column.match and not now - everyone.event_times[self._matched[column.name].view] <= _limit(column):
                 bases[row] = np.nan
 
-    def pair_values(self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: float) -> Floats:
+    def pair_values(
+        self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: float, matched: Matched | None = None
+    ) -> Floats:
         """Pair columns of the offers considered, shape (chosen, pair columns).
 
         Args:
             offers: what `offer_values` gave.
             chosen: positions in the catalogue of the offers considered, ascending: the order in which shares are summed.
+            matched: what was matched already, of the same row at the same moment.
         """
         if not self.pair:
             return np.empty((len(chosen), 0))
@@ -270,7 +293,9 @@ class Layout:
             if self._fixed_for is not everyone:
                 self._refresh_fixed(everyone, offers)
             self._lay_fixed(everyone, chosen, now, bases)
-        if self._groups:
+        if matched is not None:
+            pairs.pick(matched.rows, matched.places, chosen, self._personal_rows, bases)
+        elif self._groups:
             pairs.mark(chosen, self._places, True)
             for group in self._groups:
                 age = now - float(row.event_times[group.view])

@@ -126,6 +126,27 @@ return 1
 """)
 """Returns 1 when done, 0 when the history has changed since it was read."""
 
+REPLACE_BOTH = Script(r"""
+-- KEYS history, recent; ARGV for each of them: as it was read, as it shall be, milliseconds until expiry (0 never)
+-- What stays as it is keeps its expiry.
+for at = 1, 2 do
+  if (redis.call('GET', KEYS[at]) or '') ~= ARGV[3 * at - 2] then return 0 end
+end
+for at = 1, 2 do
+  local before, after, expiry = ARGV[3 * at - 2], ARGV[3 * at - 1], ARGV[3 * at]
+  if after == before then
+  elseif after == '' then
+    redis.call('DEL', KEYS[at])
+  elseif expiry == '0' then
+    redis.call('SET', KEYS[at], after)
+  else
+    redis.call('SET', KEYS[at], after, 'PX', expiry)
+  end
+end
+return 1
+""")
+"""As REPLACE, for both records of a unit: both or none."""
+
 BUDGETS = Script(r"""
 -- KEYS all budgets of a project; ARGV what to do, moment (now, day, hold), for each offer: key, daily and lifetime budget
 local sub, unpack, pack = string.sub, struct.unpack, struct.pack

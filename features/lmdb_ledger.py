@@ -1,7 +1,8 @@
 """The embedded ledger: contact histories and budgets in an LMDB environment of their own, one short write transaction a take.
 
     <path>/LEDGER      says that there was a ledger here
-    <path>/data.mdb    b"c" + hash of the customer id -> history, crc32;  b"b" + offer's key -> budget record, crc32
+    <path>/data.mdb    b"c" + hash of the unit -> history, crc32;  b"t" + the same -> what is new of it (`recent`), crc32;
+                       b"b" + offer's key -> budget record, crc32
     <path>/lock.mdb
 
 It lies apart from the feature store, whose generations are rebuilt and swapped, and whose batches would keep takes waiting for
@@ -18,11 +19,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
-from zlib import crc32
 
 import lmdb
 
@@ -30,8 +30,25 @@ from features.budgets import Budget, BudgetRecord, Fell, Moment, asked
 from features.contact_changes import merged, noted, taken
 from features.contacts import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
 from features.files import write_whole
+from features.lmdb_ledger_records import (
+    CUSTOMERS,
+    RECENT,
+    budget_of,
+    checked,
+    customer_key,
+    hash_of,
+    history_of,
+    offer_key,
+    put_record,
+    put_state,
+    recent_of,
+    state_of,
+)
 from features.lmdb_store import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 from features.online import StoreUnavailable
+from features.recent import Heard, Known, encode
+from features.recent_changes import Hearing, trimmed
+from features.vocabulary import ANONYMOUS
 
 T = TypeVar("T")
 
@@ -41,8 +58,6 @@ CHECK_SECONDS = 0.2
 SWEEP_RECORDS_MAX = 200
 """Bound on the records that one sweep looks at: takes wait for it."""
 
-CUSTOMERS, BUDGETS = b"c", b"b"
-
 
 class LmdbLedger:
     """See `Ledger`. Made when its folder is not there; one that is lost while it is in use stays lost.
@@ -50,6 +65,9 @@ class LmdbLedger:
     Args:
         path: the folder.
         map_bytes, map_bytes_max: first and largest size of the memory map; it doubles as the ledger grows.
+
+    Attributes:
+        dropped: recent events that had no room, since it was opened.
     """
 
     def __init__(
@@ -65,22 +83,13 @@ class LmdbLedger:
         self._met = False
         self._why = ""
         self._swept = CUSTOMERS
+        self.dropped = 0
         # `sync` and `sweep` come from another thread; the map must not grow under a transaction.
         self._using = threading.RLock()
 
     def read_now(self, customer_id: str) -> bytes:
         """The history of a customer, at once."""
-        with self._using:
-            environment = self._opened()
-            try:
-                transaction = environment.begin()
-                try:
-                    record = transaction.get(_customer(customer_id))
-                finally:
-                    transaction.abort()
-            except (lmdb.Error, OSError) as error:
-                raise self._failed("read", error) from error
-        return _history(record)
+        return self._read(lambda transaction: history_of(transaction.get(customer_key(customer_id))))
 
     async def read(self, customer_id: str) -> bytes:
         return self.read_now(customer_id)
@@ -110,16 +119,70 @@ class LmdbLedger:
             return
 
         def work(transaction: lmdb.Transaction[bytes]) -> None:
-            source, target = _customer(source_id), _customer(target_id)
-            moved = _history(transaction.get(source))
+            source, target = customer_key(source_id), customer_key(target_id)
+            moved = history_of(transaction.get(source))
             if moved:
-                transaction.put(target, _checked(merged(_history(transaction.get(target)), moved, policy, now)))
+                transaction.put(target, checked(merged(history_of(transaction.get(target)), moved, policy, now)))
                 transaction.delete(source)
 
         self._write(work)
 
+    def look_now(self, unit: str) -> Known:
+        """One read transaction."""
+
+        def work(transaction: lmdb.Transaction[bytes]) -> Known:
+            key = hash_of(unit)
+            recent = recent_of(transaction.get(RECENT + key))
+            if not recent.linked:
+                return Known(unit, history_of(transaction.get(CUSTOMERS + key)), recent)
+            key = hash_of(recent.linked)
+            return Known(recent.linked, history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
+
+        return self._read(work)
+
+    async def look(self, unit: str) -> Known:
+        return self.look_now(unit)
+
+    def begin_look(self, unit: str) -> None:
+        """None: nothing need be waited for."""
+
+    async def end_look(self, unit: str, begun: object) -> Known:
+        return self.look_now(unit)
+
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """One write transaction."""
+
+        def work(transaction: lmdb.Transaction[bytes]) -> Hearing:
+            hearing = Hearing(partial(state_of, transaction), policy, now)
+            for one in heard:
+                hearing.hear(one)
+            for unit, before, after in hearing.changed():
+                put_state(transaction, unit, before, after)
+            return hearing
+
+        done = self._write(work)
+        self.dropped += done.dropped
+        return done.new
+
+    async def trim(self, unit: str, moment: int) -> None:
+        key = RECENT + hash_of(unit)
+        if not self._read(lambda transaction: transaction.get(key)):
+            return  # no writer's lock where there is nothing to trim
+
+        def work(transaction: lmdb.Transaction[bytes]) -> None:
+            before = recent_of(transaction.get(key))
+            after = trimmed(before, moment)
+            if after is not before:
+                put_record(transaction, key, encode(after))
+
+        self._write(work)
+
     async def forget(self, customer_id: str) -> None:
-        self._write(lambda transaction: transaction.delete(_customer(customer_id)))
+        def work(transaction: lmdb.Transaction[bytes]) -> None:
+            for kind in (CUSTOMERS, RECENT):
+                transaction.delete(kind + hash_of(customer_id))
+
+        self._write(work)
 
     def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
         """One write transaction."""
@@ -127,14 +190,14 @@ class LmdbLedger:
         moment.pack()
 
         def work(transaction: lmdb.Transaction[bytes]) -> list[Fell]:
-            records = [_budget(transaction, budget.offer) for budget in budgets]
+            records = [budget_of(transaction, budget.offer) for budget in budgets]
             for record in records:
                 record.release(moment)
             fell = [record.fell(budget, moment.day) for record, budget in zip(records, budgets, strict=True)]
             if not any(fell):
                 for record, budget in zip(records, budgets, strict=True):
                     record.reserve(moment)
-                    transaction.put(_offer(budget.offer), _checked(record.pack()))
+                    transaction.put(offer_key(budget.offer), checked(record.pack()))
             return fell
 
         return self._write(work)
@@ -200,23 +263,36 @@ class LmdbLedger:
 
         def work(transaction: lmdb.Transaction[bytes]) -> None:
             for offer in offers:
-                record = _budget(transaction, offer)
+                record = budget_of(transaction, offer)
                 how(record, moment)
-                transaction.put(_offer(offer), _checked(record.pack()))
+                transaction.put(offer_key(offer), checked(record.pack()))
 
         self._write(work)
 
     def _change(self, customer_id: str, change: Callable[[bytes], tuple[T, bytes]]) -> T:
-        key = _customer(customer_id)
-
         def work(transaction: lmdb.Transaction[bytes]) -> T:
-            history = _history(transaction.get(key))
+            key = customer_key(customer_id)
+            if customer_id.startswith(ANONYMOUS) and (linked := recent_of(transaction.get(RECENT + key[1:])).linked):
+                key = customer_key(linked)  # since it was looked at
+            history = history_of(transaction.get(key))
             answer, after = change(history)
             if after is not history:
-                transaction.put(key, _checked(after))
+                transaction.put(key, checked(after))
             return answer
 
         return self._write(work)
+
+    def _read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+        with self._using:
+            environment = self._opened()
+            try:
+                transaction = environment.begin()
+                try:
+                    return work(transaction)
+                finally:
+                    transaction.abort()
+            except (lmdb.Error, OSError) as error:
+                raise self._failed("read", error) from error
 
     def _write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """Does some work in a write transaction, again where the map had to grow."""
@@ -280,39 +356,3 @@ class LmdbLedger:
         environment, self._environment, self._why, self._bytes_seen = self._environment, None, why, 0
         if environment is not None:
             environment.release()
-
-
-def _customer(customer_id: str) -> bytes:
-    """A hash: what was forgotten leaves no id in free pages, and ids of any length have a key."""
-    return CUSTOMERS + blake2b(customer_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _offer(offer: int) -> bytes:
-    return BUDGETS + offer.to_bytes(8, "little")
-
-
-def _checked(data: bytes) -> bytes:
-    return data + crc32(data).to_bytes(4, "little")
-
-
-def _unchecked(record: bytes | None) -> bytes:
-    if record is None:
-        return b""
-    data = record[:-4]
-    if crc32(data) != int.from_bytes(record[-4:], "little"):
-        raise StoreUnavailable("a record of the ledger is damaged; `forget` the customer to begin a history anew")
-    return data
-
-
-def _history(record: bytes | None) -> bytes:
-    history = _unchecked(record)
-    if len(history) % ENTRY_BYTES:
-        raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
-    return history
-
-
-def _budget(transaction: lmdb.Transaction[bytes], offer: int) -> BudgetRecord:
-    try:
-        return BudgetRecord.unpack(_unchecked(transaction.get(_offer(offer))))
-    except ValueError as error:
-        raise StoreUnavailable(str(error)) from error

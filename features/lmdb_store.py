@@ -114,17 +114,14 @@ class Environment:
                 self.env.set_mapsize(0)
             return self.env.begin()
 
-    @contextmanager
-    def write(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """A write transaction; waits for the one writer there may be. MapFullError: `grow`, then all of it again."""
+    def write(self) -> lmdb.Transaction[bytes]:
+        """A write transaction, to be used in `with`; waits for the one writer there may be. MapFullError: `grow`, then all of it again."""
         try:
-            transaction = self.env.begin(write=True)
+            return self.env.begin(write=True)
         except lmdb.MapResizedError:
             with self.remapping:
                 self.env.set_mapsize(0)
-            transaction = self.env.begin(write=True)
-        with transaction:
-            yield transaction
+            return self.env.begin(write=True)
 
     def grow(self, map_bytes_max: int) -> bool:
         """Doubles the map; False when it is as large as it may be."""

@@ -7,7 +7,7 @@ they are computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numba
 import numpy as np
@@ -77,6 +77,14 @@ def _match(keys, values, of_word, starts, members, places, measures, rows, combi
                 out[rows[c], place] = (now - out[rows[c], place]) / 86400.0
 
 
+@numba.njit(numba.void(_VALUES, _INDEX, _INDEX, _INDEX, _TABLE), nogil=True, cache=True)
+def pick(values, which, chosen, rows, out):  # type: ignore[no-untyped-def]
+    """Lay rows of values of all offers into rows of `out`, for the offers considered: row `which[r]` into row `rows[r]`."""
+    for r in range(rows.shape[0]):
+        for at in range(chosen.shape[0]):
+            out[rows[r], at] = values[which[r], chosen[at]]
+
+
 @numba.njit(nogil=True)
 def _rank(values, out):  # type: ignore[no-untyped-def]
     """1 for the largest, ties equal, NaN for what is missing. Most offers share one value: only the others are sorted."""
@@ -143,6 +151,11 @@ class Group:
     ages: Integers
     empty: Floats
     limits: Floats
+    tightest: float = field(init=False)
+    """The least of the limits."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tightest", float(self.limits.min(initial=np.inf)))
 
     def fill(self, family: FamilyRow | None, age: float, of_word: Integers, places: Integers, now: float, out: Floats) -> None:
         """Fill the group's rows of `out`, shape (columns, offers considered).
@@ -159,6 +172,8 @@ class Group:
             *(family.keys, family.values, of_word, index.starts, index.members, places),
             *(self.measures, self.rows, self.combine, self.ages, self.empty, now, out),
         )
+        if age <= self.tightest and not family.hidden:
+            return
         stale = ~(age <= self.limits)
         if family.hidden:
             stale |= np.isin(self.measures, family.hidden)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from features import contacts
@@ -19,7 +20,7 @@ EVENTS_MAX = 1_000
 """Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next computation."""
 
 
-class RecentEvent(Struct, frozen=True, array_like=True):
+class RecentEvent(Struct, frozen=True, array_like=True, gc=False):
     """One event of a stream."""
 
     key: int
@@ -37,18 +38,37 @@ class RecentEvent(Struct, frozen=True, array_like=True):
         return self.received < moment and self.time < moment
 
 
-class Recent(Struct, frozen=True, array_like=True):
+class Recent(Struct, frozen=True, array_like=True, gc=False):
     """The record of one unit (a customer, or an anonymous id)."""
 
     linked: str = ""
-    """Of an anonymous id: the customer that it belongs to. Then the rest is empty: it went to the customer."""
+    """Of an anonymous id: the customer that it belongs to. Then the rest is empty, or about to be moved to the customer."""
     consent: dict[str, tuple[int, bool]] = {}
     """By purpose: when the customer said so (microseconds since 1970), and whether it is allowed. The latest counts."""
     events: tuple[RecentEvent, ...] = ()
     """In the order of their keys, so that the record does not depend on the order of arrival."""
+    linked_received: int = 0
+    """When the event log took the link, microseconds since 1970."""
 
 
 NOTHING = Recent()
+
+_decoder = msgspec.msgpack.Decoder(Recent)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(recent: Recent) -> bytes:
+    """A record as it is stored; empty where there is nothing to store."""
+    return b"" if recent == NOTHING else _encoder.encode(recent)
+
+
+def decode(record: bytes) -> Recent:
+    """The inverse.
+
+    Raises:
+        ValueError: when it is not one of ours.
+    """
+    return _decoder.decode(record) if record else NOTHING
 
 
 class Known(NamedTuple):
@@ -71,3 +91,5 @@ class Heard(NamedTuple):
     consent: Mapping[str, tuple[int, bool]] = MappingProxyType({})
     identify: str = ""
     """Of an anonymous unit: the customer to link it to. A unit is linked once; the first link holds."""
+    received: int = 0
+    """Of a link: when the event log took it, microseconds since 1970."""

@@ -1,6 +1,7 @@
 """The Redis ledger: a customer's history is one key, and a take one script that the server runs in one step.
 
     contacts:{entity key}   the history, as it stands in `contacts`; in the slot of the customer's features; expires after the horizon
+    recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent or a link
     budgets:{project}       a hash of all budgets: offer's key -> record, as in `budgets`
 
 A call is one round trip, without retries: a take whose reply is lost may have been done or not, and has to be treated as refused.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import hiredis
 
@@ -23,13 +24,17 @@ from features.budgets import FELL, Budget, Fell, Moment, asked
 from features.contact_changes import merged, noted, taken
 from features.contacts import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
 from features.feast_wire import entity_key
-from features.ledger_scripts import BUDGETS, REPLACE, TAKE, Script
+from features.ledger_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.online import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.recent import Heard, Known, decode, encode
+from features.recent_changes import Change, State, emptied, is_moved, joined, linked, taken_in, trimmed
 from features.redis_address import Address, command
 from features.redis_routes import Routes, routes
 
 T = TypeVar("T")
 
+RECENT_SECONDS = 45 * 86_400
+"""How long the events of a unit are kept that nothing trims: longer than an event may be late."""
 ROUNDS_MAX = 16
 """How often a history is read again because it changed before it could be put back; each time somebody else's change was done."""
 _NUMBERS = struct.Struct("<5d")
@@ -44,6 +49,9 @@ class RedisLedger:
         project: part of every key.
         shared: gives the routes of whoever reads from the same server, so that both share its connection, and two calls in the same
             turn of the loop one packet; None: a connection of its own.
+
+    Attributes:
+        dropped: recent events that had no room, since it was opened.
     """
 
     def __init__(self, url: str, timeout_ms: float, project: str, shared: Callable[[], Routes] | None = None) -> None:
@@ -52,6 +60,7 @@ class RedisLedger:
         self._project = project
         self._budgets = f"budgets:{{{project}}}".encode()
         self._shared = shared
+        self.dropped = 0
         self._routes: Routes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -116,9 +125,48 @@ class RedisLedger:
                 return
         raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
 
+    def look_now(self, unit: str) -> Known | None:
+        """None: a round trip is needed."""
+        return None
+
+    async def look(self, unit: str) -> Known:
+        return await self._followed(unit, (await self._stored(unit)).state)
+
+    def begin_look(self, unit: str) -> asyncio.Future[object] | None:
+        return self._reached().begin(*self._look_request(unit))
+
+    async def end_look(self, unit: str, begun: asyncio.Future[object]) -> Known:
+        reply = await begun
+        # An error may name another node of a cluster, which a look follows.
+        return await (self.look(unit) if isinstance(reply, hiredis.ReplyError) else self._followed(unit, stored_of(reply).state))
+
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """Unit by unit; what was heard before a failure stays."""
+        by_unit: dict[str, list[int]] = {}
+        for at, one in enumerate(heard):
+            by_unit.setdefault(one.unit, []).append(at)
+        new = [False] * len(heard)
+        for unit, places in by_unit.items():
+            # Links first: the rest of the call goes to the customer then, wherever it stood.
+            for at in places:
+                if heard[at].identify:
+                    new[at] = await self._identify(unit, heard[at], policy, now)
+            rest = [at for at in places if not heard[at].identify]
+            if rest:
+                found = await self._hear(unit, [heard[at] for at in rest], policy, now)
+                for at, fresh in zip(rest, found, strict=True):
+                    new[at] = fresh
+        return new
+
+    async def trim(self, unit: str, moment: int) -> None:
+        def change(state: State) -> Change:
+            return Change(State(state.contacts, trimmed(state.recent, moment)), [], 0)
+
+        await self._alter(unit, None, change)
+
     async def forget(self, customer_id: str) -> None:
-        key = self._key(customer_id)
-        _good(await self._reached().call(key, command("DEL", key)))
+        key, recent = self._key(customer_id), self._recent_key(customer_id)
+        _good(await self._reached().call(key, command("DEL", key, recent)))
 
     def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell] | None:
         """None: a round trip is needed."""
@@ -162,11 +210,14 @@ class RedisLedger:
         return self._routes
 
     async def _run(self, script: Script, key: bytes, *arguments: bytes) -> object:
+        return await self._run_on(script, (key,), *arguments)
+
+    async def _run_on(self, script: Script, keys: tuple[bytes, ...], *arguments: bytes) -> object:
         """A script by its digest; with its text where a server does not know it yet."""
         found = self._reached()
-        reply = await found.call(key, command("EVALSHA", script.digest, 1, key, *arguments))
+        reply = await found.call(keys[0], command("EVALSHA", script.digest, len(keys), *keys, *arguments))
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            reply = await found.call(key, command("EVAL", script.text, 1, key, *arguments))
+            reply = await found.call(keys[0], command("EVAL", script.text, len(keys), *keys, *arguments))
         return _good(reply)
 
     async def _settle(self, what: bytes, offers: Sequence[int], moment: Moment) -> None:
@@ -179,6 +230,85 @@ class RedisLedger:
             if after == history or await self._replace(customer_id, history, after, policy):
                 return answer
         raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
+
+    def _recent_key(self, unit: str) -> bytes:
+        return b"recent:{%b}" % entity_key(CUSTOMER_JOIN_KEY, unit, self._project)
+
+    def _look_request(self, unit: str) -> tuple[bytes, bytes]:
+        key = self._key(unit)
+        return key, command("MGET", key, self._recent_key(unit))
+
+    async def _stored(self, unit: str) -> Stored:
+        return stored_of(await self._reached().call(*self._look_request(unit)))
+
+    async def _followed(self, unit: str, state: State) -> Known:
+        """What a look gives; of a linked unit the customer's, with a second round trip."""
+        if state.recent.linked:
+            unit = state.recent.linked
+            state = (await self._stored(unit)).state
+        return Known(unit, state.contacts, state.recent)
+
+    async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """What was heard of one unit; `linked` as it turns out."""
+
+        def change(state: State) -> Change | None:
+            return None if state.recent.linked else taken_in(state, heard, policy, now)
+
+        done = await self._alter(unit, policy, change)
+        if isinstance(done, Change):
+            return done.new
+        link = done.recent
+        await self._move(unit, policy, now)
+        since = link.linked_received
+        return (await self._surely(link.linked, policy, lambda state: taken_in(state, heard, policy, now, since))).new
+
+    async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: float) -> bool:
+        """First the link, which only one can make; then the move, which anybody may finish."""
+
+        def change(state: State) -> Change | None:
+            return None if state.recent.linked else Change(linked(state, one.identify, one.received), [True], 0)
+
+        done = await self._alter(unit, policy, change)
+        await self._move(unit, policy, now)
+        return isinstance(done, Change)
+
+    async def _move(self, unit: str, policy: ContactPolicy, now: float) -> None:
+        """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was when it was moved."""
+        for _ in range(ROUNDS_MAX):
+            stored = await self._stored(unit)
+            moved = stored.state
+            if is_moved(moved):
+                return
+            await self._surely(moved.recent.linked, policy, lambda customer: joined(customer, moved, policy, now))  # noqa: B023 - awaited here
+            if await self._replace_both(unit, stored, emptied(moved), policy):
+                return
+        raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
+
+    async def _surely(self, unit: str, policy: ContactPolicy, change: Callable[[State], Change]) -> Change:
+        done = await self._alter(unit, policy, change)
+        assert isinstance(done, Change)
+        return done
+
+    async def _alter(self, unit: str, policy: ContactPolicy | None, change: Callable[[State], Change | None]) -> Change | State:
+        """Change both records of a unit by compare and set; the state as it is where the change says None."""
+        for _ in range(ROUNDS_MAX):
+            stored = await self._stored(unit)
+            done = change(stored.state)
+            if done is None:
+                return stored.state
+            if done.state == stored.state or await self._replace_both(unit, stored, done.state, policy):
+                self.dropped += done.dropped
+                return done
+        raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
+
+    async def _replace_both(self, unit: str, before: Stored, after: State, policy: ContactPolicy | None) -> bool:
+        """Without a policy the history stays as it is."""
+        recent = after.recent
+        record = before.record if recent == before.state.recent else encode(recent)
+        lasting = 0 if recent.consent or recent.linked else RECENT_SECONDS * 1_000
+        expiry = 0 if policy is None else _expiry(policy)
+        told = (before.state.contacts, after.contacts, b"%d" % expiry, before.record, record, b"%d" % lasting)
+        return await self._run_on(REPLACE_BOTH, (self._key(unit), self._recent_key(unit)), *told) == 1
 
     async def _replace(self, customer_id: str, history: bytes, after: bytes, policy: ContactPolicy) -> bool:
         expiry = b"%d" % _expiry(policy)
@@ -197,6 +327,28 @@ def history_of(reply: object) -> bytes:
     if not isinstance(history, bytes) or len(history) % ENTRY_BYTES:
         raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
     return history
+
+
+class Stored(NamedTuple):
+    """What the server holds of a unit: decoded, and what is new of it as the bytes that they are, to be compared."""
+
+    state: State
+    record: bytes
+
+
+def stored_of(reply: object) -> Stored:
+    """History and what is new, as a server answered to a look.
+
+    Raises:
+        StoreUnavailable: when it is an error, or does not decode.
+    """
+    found = _good(reply)
+    if not isinstance(found, list) or len(found) != 2:
+        raise StoreUnavailable("the ledger answered what was not asked")
+    try:
+        return Stored(State(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
+    except ValueError as error:
+        raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
 
 
 def _good(reply: object) -> object:

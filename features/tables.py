@@ -16,6 +16,7 @@ SQL_TYPES: dict[str, str] = {
     "boolean": "BOOLEAN",
     "time": "TIMESTAMPTZ",
     "texts": "VARCHAR[]",
+    "numbers": "DOUBLE[]",
 }
 
 
@@ -92,7 +93,7 @@ FIXED: dict[str, tuple[Field, ...]] = {
 }
 """Columns that a table has whatever the workspace declares."""
 
-_OWN_NAMES = {"day", "imported_at", "moment", "event_timestamp", "created", "event_id", "everyone_id"}
+_OWN_NAMES = {"day", "imported_at", "moment", "event_timestamp", "created", "event_id", "everyone_id", "received"}
 """Names that our own files use beside them, or will."""
 
 

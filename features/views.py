@@ -3,15 +3,19 @@
 A view holds scalars (a value a customer) and families (values by key: what was bought, by product group). A family is stored
 as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over them are the
 same wherever they are computed.
+
+Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with (`features/fold.py`) lies beside
+them, in hidden scalars and families: stored, computed, pushed and withheld as their column is, but no columns themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from features.formats import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
 from features.moments import DAY_SECONDS, duration_seconds, window_seconds
@@ -41,6 +45,8 @@ class Scalar(Struct, frozen=True):
     """No events, or no value stated, is 0 rather than unknown."""
     whole: Where = {}
     """What a share is a part of: events for which this holds."""
+    beside: str = ""
+    """Hidden: the column that it is kept for, and may be used for what that may be used for; empty for a column."""
 
 
 class Measure(Struct, frozen=True):
@@ -62,6 +68,8 @@ class Family(Struct, frozen=True):
     name: str
     key: str
     measures: tuple[Measure, ...]
+    beside: str = ""
+    """As a scalar's: the texts that a `distinct` has told apart."""
 
     @property
     def keys_field(self) -> str:
@@ -90,6 +98,13 @@ class View(Struct, frozen=True):
             lists.append((family.keys_field, "texts"))
             lists.extend((family.field(measure), "numbers") for measure in family.measures)
         return [*scalars, *lists]
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Names of the fields that are kept for others."""
+        families = [family for family in self.families if family.beside]
+        lists = [name for family in families for name in (family.keys_field, *map(family.field, family.measures))]
+        return frozenset([*lists, *(scalar.name for scalar in self.scalars if scalar.beside)])
 
 
 def window_name(name: str, window: str, value: str | None = None) -> str:
@@ -121,6 +136,8 @@ def views_of(features: FeaturesFile) -> tuple[View, ...]:
             scalar for name, column in features.columns.items() if column.stream == stream for scalar in _scalars(features, name, column)
         )
         own, all_of_them = (_families(features, stream, scope) for scope in ("customer", "everyone"))
+        own += tuple(_told_apart(scalar) for scalar in scalars if scalar.aggregate == "distinct")
+        scalars += tuple(companion for scalar in scalars for companion in _companions(scalar))
         if scalars or own:
             views.append(View(stream, "customer", stream, scalars, own, _ttl(scalars, own)))
         if all_of_them:
@@ -174,6 +191,38 @@ def _scalars(features: FeaturesFile, name: str, column: WindowColumn) -> list[Sc
                 )
             )
     return made
+
+
+def companion(scalar: Scalar, what: str) -> str:
+    """Name of what is hidden beside a scalar: no column's begins with an underscore."""
+    return f"_{what}_{scalar.name}"
+
+
+def _companions(scalar: Scalar) -> list[Scalar]:
+    """What must be stored beside a value so that events can be added to it, exactly and in any order.
+
+    Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as they stand.
+    """
+
+    def beside(what: str, dtype: DataType, **changes: Any) -> Scalar:
+        changes = {"zero": True, "whole": {}, "unit": None, **changes}
+        return replace(scalar, name=companion(scalar, what), dtype=dtype, beside=scalar.name, **changes)
+
+    if scalar.aggregate == "mean":
+        return [beside("sum", "number", aggregate="sum"), beside("stated", "integer", aggregate="stated")]
+    if scalar.aggregate == "share":
+        how: dict[str, Any] = {"dtype": "number", "aggregate": "sum"} if scalar.of else {"dtype": "integer", "aggregate": "count"}
+        return [beside("part", **how), beside("whole", **how, where=scalar.whole)]
+    if scalar.aggregate == "last":
+        return [beside("latest", "integer", aggregate="latest", zero=False)]
+    if scalar.aggregate in ("min", "max") and scalar.zero:
+        return [beside("stated", "integer", aggregate="stated")]
+    return []
+
+
+def _told_apart(scalar: Scalar) -> Family:
+    measure = Measure("times", "count", None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None)
+    return Family(companion(scalar, "values"), str(scalar.of), (measure,), beside=scalar.name)
 
 
 def _families(features: FeaturesFile, stream: str, scope: str) -> tuple[Family, ...]:

@@ -11,6 +11,7 @@ joins and materializes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def _exact_sum(column: str, filters: str) -> str:
 def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whole: Where | None = None) -> str:
     """SQL of one aggregate over the joined events `e` at the moments `m`; NULL where no event counts.
 
-    An event whose number is NULL counts as an event; sums, means and extremes pass over it.
+    An event whose number is NULL counts as an event; sums, means and extremes pass over it. What is hidden beside a column has two
+    kinds of its own: `stated` counts the events that state the field, `latest` is the time of the last of them in microseconds.
     """
     window = f"WHERE e.time IS NOT NULL AND {_within(seconds)}"
     filters = f"{window} AND {condition(where)}"
@@ -87,6 +89,10 @@ def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whol
         sql = f"{kind}({column}) FILTER ({filters})"
     elif kind == "last":
         sql = f"arg_max({column}, (e.time, {column})) FILTER ({filters} AND {column} IS NOT NULL)"
+    elif kind == "latest":
+        sql = f"max(epoch_us(e.time)) FILTER ({filters} AND {column} IS NOT NULL)"
+    elif kind == "stated":
+        sql = f"nullif(count({column}) FILTER ({filters}), 0)"
     elif kind == "distinct":
         sql = f"nullif(count(DISTINCT {column}) FILTER ({filters}), 0)"
     elif kind == "days_since":
@@ -102,14 +108,18 @@ def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whol
     return sql
 
 
-def events_query(workspace: Workspace, stream: str) -> str:
-    """SQL of a stream's events; built-in streams get the categories of their offers."""
+def events_query(workspace: Workspace, stream: str, moment: int) -> str:
+    """SQL of a stream's events as the event log had taken them before a moment; built-in streams get the categories of their offers.
+
+    What came in at the moment or later is left out whenever it happened: decisions add it to the row of the moment themselves.
+    """
     view = quoted(stream_table(stream).replace(".", "_"))
     given = offer_categories(workspace.features)
+    there = f"(r.received IS NULL OR r.received < {moment})"
     if stream not in BUILT_IN_STREAMS or not given:
-        return f"SELECT * FROM {view}"
+        return f"SELECT * FROM {view} r WHERE {there}"
     columns = ", ".join(f"o.{quoted(attribute)} AS {quoted(name)}" for name, attribute in given.items())
-    return f"SELECT r.*, {columns} FROM {view} r LEFT JOIN {lake.ALL_OFFERS} o USING (offer_id)"
+    return f"SELECT r.*, {columns} FROM {view} r LEFT JOIN {lake.ALL_OFFERS} o USING (offer_id) WHERE {there}"
 
 
 def attributes_query(view: View) -> str:
@@ -255,12 +265,7 @@ def compute(workspace: Workspace, now: int) -> dict[str, int]:
     def one_bucket(number: int) -> None:
         con.execute(f"CREATE OR REPLACE TEMP TABLE moments AS SELECT customer_id, moment FROM all_moments WHERE bucket = {number}")
         for view in customer_views:
-            if view.stream is None:
-                query = attributes_query(view)
-            else:
-                only = "WHERE customer_id IN (SELECT customer_id FROM moments)"
-                con.execute(f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM ({events_query(workspace, view.stream)}) {only}")
-                query = customer_query(view)
+            query = _prepared(workspace, con, view, now)
             written[view.name] += _write(con, view, query, now, aside / view.name / offline_file(workspace, view, number).name)
 
     for _ in map_buckets(one_bucket, buckets):
@@ -268,7 +273,7 @@ def compute(workspace: Workspace, now: int) -> dict[str, int]:
     con.execute("CREATE OR REPLACE TEMP TABLE moments AS SELECT DISTINCT date_trunc('day', moment) AS moment FROM all_moments")
     for view in workspace.views:
         if view.entity == "everyone" and view.stream is not None:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE events AS {events_query(workspace, view.stream)}")
+            con.execute(f"CREATE OR REPLACE TEMP TABLE events AS {events_query(workspace, view.stream, now)}")
             written[view.name] = _write(con, view, everyone_query(view), now, aside / view.name / offline_file(workspace, view, 0).name)
     con.close()
     shutil.rmtree(workspace.offline, ignore_errors=True)
@@ -277,11 +282,49 @@ def compute(workspace: Workspace, now: int) -> dict[str, int]:
     return written
 
 
+def compute_for(workspace: Workspace, moment: int, customers: Sequence[str]) -> dict[str, pa.Table]:
+    """Compute the customer views of some customers at one moment, from what the lake holds of the time before it.
+
+    Args:
+        moment: microseconds since 1970; what the event log took by then must be in the lake.
+        customers: ids; one without any row in the lake gets the row of a customer of whom nothing happened.
+
+    Returns:
+        By view the rows as the offline tables have them: entity, `event_timestamp`, fields, `created`. The view of attributes has
+        none for customers without attributes.
+    """
+    con = lake.connect(workspace)
+    found: dict[str, pa.Table] = {}
+    try:
+        ids = pa.array(sorted(set(customers)), pa.string())
+        con.register("asked", pa.table({"customer_id": ids}))
+        con.execute(f"CREATE TEMP TABLE moments AS SELECT customer_id, make_timestamptz({moment}::BIGINT) AS moment FROM asked")
+        for view in workspace.views:
+            if view.entity == "customer":
+                query = _prepared(workspace, con, view, moment)
+                found[view.name] = con.execute(_rows(view, query, moment)).to_arrow_table()
+    finally:
+        con.close()
+    return found
+
+
+def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, now: int) -> str:
+    """The query of a customer view for all in `moments`, whose events are laid ready for it."""
+    if view.stream is None:
+        return attributes_query(view)
+    only = "WHERE customer_id IN (SELECT customer_id FROM moments)"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM ({events_query(workspace, view.stream, now)}) {only}")
+    return customer_query(view)
+
+
+def _rows(view: View, query: str, now: int) -> str:
+    casts = ", ".join(_cast(name, dtype) for name, dtype in view.fields)
+    return f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM ({query})"
+
+
 def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: int, place: Path) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
-    casts = ", ".join(_cast(name, dtype) for name, dtype in view.fields)
-    rows = f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM ({query})"
-    result = con.execute(f"COPY ({rows}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    result = con.execute(f"COPY ({_rows(view, query, now)}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
     return int(result[0]) if result else 0
 
 

@@ -30,8 +30,11 @@ def train(
     """Train on the recorded decisions, compare with the baselines, record in MLflow, and name the champion."""
     found = load(workspace)
     with steps.alone(found), show.progress("train") as tell:
+        from pipelines.shipping import ship
         from training.train import train as run  # takes seconds: a busy workspace is told of before
 
+        tell("ship", None)
+        ship(found)
         if not steps.is_computed(found):
             tell("features", None)
             steps.compute_features(found, now())
@@ -49,10 +52,12 @@ def train(
 
 def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
     """Score a registered version on the test slice, beside the baselines."""
+    from pipelines.shipping import ship
     from training.evaluate import evaluate as run
 
     found = load(workspace)
     with show.progress("evaluate") as tell, steps.quiet_warnings():
+        ship(found)
         number = _version(found, version)
         report = run(found, number, now(), tell)
     if json:
@@ -68,6 +73,8 @@ def print_report(report: dict[str, Any]) -> None:
     show.table(
         f"{report['name']}: test slice", ["model", *keys], [[name, *(values.get(key) for key in keys)] for name, values in models.items()]
     )
+    source = report["source"]
+    show.out.print(f"Learnt from {source['used']} decisions: {source['why']}.", highlight=False)
     split = report["split"]
     rows = [
         [side, *(split[side][key] for key in ("decisions", "decisions_with_success", "rows", "successes"))]

@@ -13,11 +13,15 @@ from features.vocabulary import DecisionRequest
 from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
+from pipelines.customers import sampled
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
 Host = Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs keys.")]
+
+TRIED_MAX = 100
+"""Customers that are asked about, to find some to show."""
 
 key_app = typer.Typer(help="Keys of the HTTP API.", no_args_is_help=True)
 
@@ -164,29 +168,17 @@ def _interesting(running: Running, placement: str) -> list[str]:
     import msgspec
 
     seen: dict[str, str] = {}
-    sampled = _sampled(running.workspace)
-    for customer in sampled:
+    found = sampled(running.workspace, TRIED_MAX)
+    for customer in found:
         status, answer = running.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": placement})
         if status != 200:
-            return sampled[:2] or ["somebody"]
+            return found[:2] or ["somebody"]
         offers = [offer["offer_id"] for offer in msgspec.json.decode(answer)["offers"]]
         if offers and str(offers) not in seen.values():
             seen[customer] = str(offers)
         if len(seen) == 2:
             break
     return list(seen) or ["somebody"]
-
-
-def _sampled(workspace: Workspace) -> list[str]:
-    """Some customers of the last decisions: they are likely to have offers now."""
-    from features import lake
-
-    con = lake.connect(workspace)
-    rows = con.execute(
-        "SELECT customer_id FROM (SELECT customer_id, max(time) AS latest FROM decisions GROUP BY customer_id) ORDER BY latest DESC, customer_id LIMIT 100"
-    ).fetchall()
-    con.close()
-    return [str(row[0]) for row in rows]
 
 
 def decide(

@@ -2,7 +2,8 @@
 
 An offer that was decided is written as an impression: whoever records past decisions records what was shown. Only what some limit,
 pause, prerequisite or exclusion of the workspace can still look at is written, and nothing where there is none of them: a history
-that is longer than it need be is read and counted with every decision.
+that is longer than it need be is read and counted with every decision. What came from journals and events is left out: the ledger heard
+of it at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -20,7 +23,7 @@ from features import lake
 from features.catalogue import Catalogue
 from features.contacts import IMPRESSION, OUTCOME, ContactPolicy, Event, key_of, word_of
 from features.failures import Failure
-from features.ledger import Ledger, ledger_of
+from features.ledger import Ledger, ledger_of, open_ledger
 from features.moments import MICROSECONDS
 from features.offers import read_catalogue
 from features.tables import tables_of
@@ -70,7 +73,7 @@ def digest_of(workspace: Workspace) -> str:
         return ""
     policies, tables = workspace.policies, tables_of(workspace)
     files = sorted(
-        str(file.relative_to(workspace.lake)) for name in ("decisions", "outcomes") for file in lake.files(workspace, tables[name])
+        str(file.relative_to(workspace.lake)) for name in ("decisions", "outcomes") for file in lake.imported_files(workspace, tables[name])
     )
     bound = [workspace.offers.group, *((offer.offer_id, offer.group, offer.requires, offer.excludes) for offer in workspace.offers.offers)]
     said = msgspec.json.encode([policies.limits, policies.pauses, policies.hold, bound, files, workspace.online_url], order="sorted")
@@ -92,11 +95,12 @@ def contacting_of(workspace: Workspace) -> tuple[Contacting, Catalogue]:
     return Contacting.of(workspace, catalogue), catalogue
 
 
-def bring(workspace: Workspace, now: int, tell: Tell = lambda *_: None) -> Brought:
+def bring(workspace: Workspace, now: int, tell: Tell = lambda *_: None, place: Path | None = None) -> Brought:
     """Write the history of every customer into the ledger, as far back as the policies look; may be repeated.
 
     Args:
         now: microseconds since 1970.
+        place: folder of another embedded ledger than the workspace's own.
 
     Raises:
         NoCatalogue: nothing was imported yet.
@@ -110,7 +114,10 @@ def bring(workspace: Workspace, now: int, tell: Tell = lambda *_: None) -> Broug
         parts = _parts(workspace, policy, now)
         customers = _customers(con, parts)
         histories = _histories(con, parts, groups)
-        asyncio.run(_write(workspace, policy, histories, now / MICROSECONDS, brought, lambda done: tell(STAGE, done / max(customers, 1))))
+        opened = (
+            partial(ledger_of, workspace, PATIENT_MS) if place is None else partial(open_ledger, None, place, PATIENT_MS, workspace.project)
+        )
+        asyncio.run(_write(opened, policy, histories, now / MICROSECONDS, brought, lambda done: tell(STAGE, done / max(customers, 1))))
     finally:
         con.close()
     return brought
@@ -144,7 +151,7 @@ def _parts(workspace: Workspace, policy: ContactPolicy, now: int) -> str:
 def _newest(table: str, more: str, rows_max: int, since: int) -> str:
     return (
         f"SELECT customer_id, time, offer_id, coalesce(decision_id, '') AS decision_id, {more} FROM {table}"
-        f" WHERE time > make_timestamptz({since}) AND offer_id IS NOT NULL"
+        f" WHERE time > make_timestamptz({since}) AND offer_id IS NOT NULL AND event_id IS NULL"
         f" QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY time DESC, decision_id DESC, offer_id DESC) <= {rows_max}"
     )
 
@@ -176,9 +183,9 @@ def _event(row: Row, groups: dict[str, int]) -> Event:
 
 
 async def _write(
-    workspace: Workspace, policy: ContactPolicy, histories: Histories, now: float, brought: Brought, tell: Callable[[int], None]
+    opened: Callable[[], Ledger], policy: ContactPolicy, histories: Histories, now: float, brought: Brought, tell: Callable[[int], None]
 ) -> None:
-    ledger = ledger_of(workspace, PATIENT_MS)
+    ledger = opened()
     try:
         await _note(ledger, policy, histories, now, brought, tell)
         ledger.sync()

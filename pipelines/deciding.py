@@ -35,9 +35,11 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
         desk.load()
         if desk.loaded is None:
             raise BadBundle(f"expected a published model, got none: {desk.refusal}")
-        row, contacts = await desk.known(request.customer_id, desk.loaded)
+        moment = now()
+        row, contacts, unit, said = await desk.known(request.unit, desk.loaded, moment)
         try:
-            return decide_one(request, desk.loaded, row, now(), contacts=contacts)  # nothing is taken: nobody is shown anything
+            # Nothing is taken: nobody is shown anything.
+            return decide_one(request, desk.loaded, row, moment, contacts=contacts, unit=unit, said=said)
         except UnknownPlacement as error:
             raise typer.BadParameter(
                 f"expected one of {', '.join(workspace.offers.placements)}, got {error}", param_hint="--placement"

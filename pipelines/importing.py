@@ -90,13 +90,13 @@ def import_table(workspace: Workspace, table: Table, source: Source, moved: Time
         con.close()
     if not report.conserved:
         raise BadTable(f"{table.name}: expected stored + duplicate + refused to be the rows read, got {report}. Please report it.")
-    record = _Last(stamp, [file.name for file in lake.files(workspace, table)], report)
+    record = _Last(stamp, [file.name for file in lake.imported_files(workspace, table)], report)
     write_whole(_last_file(workspace, table), msgspec.json.encode(record))
     return report
 
 
 class _Last(msgspec.Struct):
-    """The last import of a table: what came in, and which files the lake had then."""
+    """The last import of a table: what came in, and which imported files the lake had then."""
 
     stamp: str
     lake: list[str]
@@ -122,7 +122,7 @@ def _repeated(workspace: Workspace, table: Table, stamp: str) -> Report | None:
         last = msgspec.json.decode(_last_file(workspace, table).read_bytes(), type=_Last)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-    if last.stamp != stamp or last.report.refused or last.lake != [file.name for file in lake.files(workspace, table)]:
+    if last.stamp != stamp or last.report.refused or last.lake != [file.name for file in lake.imported_files(workspace, table)]:
         return None
     return msgspec.structs.replace(last.report, stored=0, duplicate=last.report.read)
 

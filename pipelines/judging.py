@@ -10,6 +10,7 @@ from features.tables import Field, Table
 from features.timeline import Timeline
 from features.vocabulary import CONTEXT_INTEGER_MAX, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
 from features.workspace import Workspace
+from pipelines.forgotten_rows import refuse_forgotten
 
 FUTURE_SECONDS_MAX = 300
 """A clock may run ahead by so much before its rows are refused as coming from the future."""
@@ -42,6 +43,7 @@ def judge(con: duckdb.DuckDBPyConnection, workspace: Workspace, table: Table, mo
     typed = f"SELECT rowid AS _row, _file, {', '.join(columns)} FROM raw"
     con.execute(f"CREATE TEMP TABLE judged AS SELECT _row, _file, {fields}, CASE {cases} END AS _reason FROM ({typed})")
     con.execute("DROP TABLE raw")
+    refuse_forgotten(con, workspace, table)
 
 
 def _has(field: Field) -> str:

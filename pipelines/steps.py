@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from features import lake, windows
+from features import event_log, lake, windows
 from features.failures import Failure
 from features.files import digest_of, write_whole
 from features.offers import write_catalogue
@@ -100,8 +100,12 @@ def sources_digest(workspace: Workspace) -> str:
 
 
 def lake_digest(workspace: Workspace) -> str:
-    """Digest of what the lake holds, by the names of its files: they name what was imported."""
-    names = [str(file.relative_to(workspace.lake)) for table in tables_of(workspace).values() for file in lake.files(workspace, table)]
+    """Digest of what was imported, by the names of the lake's files.
+
+    Shipments come all the time and are left out: the background worker brings the customers up to date whom they concern.
+    """
+    tables = tables_of(workspace).values()
+    names = [str(file.relative_to(workspace.lake)) for table in tables for file in lake.imported_files(workspace, table)]
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
@@ -118,19 +122,53 @@ def import_tables(workspace: Workspace, now: int, tell: Tell = lambda _: None) -
     return reports
 
 
-def compute_features(workspace: Workspace, now: int) -> dict[str, int]:
-    """Compute all windows at all moments and tell Feast about the views."""
-    from features import definitions
+def compute_features(workspace: Workspace, now: int, generation: str = "") -> dict[str, int]:
+    """Compute all windows at all moments and tell Feast about the views.
 
-    written = windows.compute(workspace, now)
+    Args:
+        now: microseconds since 1970. Where there is an event log, the whole second up to its barrier is the moment instead (see
+            `refreshing.whole_second`): the rows contain exactly what was received before, all of which is shipped first.
+        generation: of the embedded online store, where the one in use is not to be touched.
+    """
+    from features import definitions
+    from pipelines.refreshing import whole_second
+
+    moment = barrier(workspace, now)
+    if event_log.exists(event_log.event_folder(workspace.data)):
+        moment = whole_second(moment)
+    written = windows.compute(workspace, moment)
     with quiet():
-        definitions.apply(workspace)
-    _keep(workspace, computed=features_digest(workspace), computed_at=now)
+        definitions.apply(workspace, generation)
+    _keep(workspace, computed=features_digest(workspace), computed_at=moment)
     return written
 
 
-def materialize(workspace: Workspace) -> int:
+def barrier(workspace: Workspace, now: int) -> int:
+    """A moment such that the lake holds all that was received before it; `now` where there is no event log.
+
+    Raises:
+        LogUnavailable: the event log cannot be written.
+    """
+    from pipelines.shipping import ship
+
+    folder = event_log.event_folder(workspace.data)
+    if not event_log.exists(folder):
+        ship(workspace)
+        return now
+    log = event_log.EventLog(folder)
+    try:
+        moment = log.barrier()
+    finally:
+        log.close()
+    ship(workspace)
+    return moment
+
+
+def materialize(workspace: Workspace, generation: str = "") -> int:
     """Bring the newest rows into the online store, and read a sample back through Feast.
+
+    Args:
+        generation: of the embedded online store, to be filled instead of the one in use.
 
     Returns:
         Number of customers that were compared.
@@ -142,7 +180,7 @@ def materialize(workspace: Workspace) -> int:
 
     moment = state_of(workspace).computed_at
     with quiet():
-        store = definitions.apply(workspace)
+        store = definitions.apply(workspace, generation)
         definitions.materialize(store, workspace, moment)
         compared = definitions.compare_sample(store, workspace, moment, SAMPLED_CUSTOMERS)
     if compared.different:

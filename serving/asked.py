@@ -39,6 +39,8 @@ def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
+    if not request.customer_id and not request.anonymous_id:
+        raise BadRequest("customer_id", "field-missing", "a customer, or an `anonymous_id`")
     if request.context:
         check_context(workspace.features.context, request.context)
     declared = workspace.offers.placements

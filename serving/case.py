@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from serving.condition_values import mask_of
 from serving.loaded import Loaded
 from serving.rules import Truths
 from serving.slate import Answer, Wanted, fill
-from serving.withheld import Withheld, without
+from serving.withheld import NOTHING_SAID, Said, Withheld, without
 
 Positions = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -70,6 +70,8 @@ class Case:
     """A request held against `Loaded`, then each step's result."""
 
     request: DecisionRequest
+    unit: str
+    """Whose case it is: the request's, or the customer whom its anonymous id was linked to."""
     loaded: Loaded
     row: OnlineRow
     """Without what is withheld."""
@@ -105,7 +107,7 @@ class Case:
         """Copy what lies in the scratch memory of `Loaded`: for a case that waits while others are decided."""
         self.shared = self.shared.copy()
         if self.truths is not None and self.traced:
-            self.truths = replace(self.truths, pairs=self.truths.pairs.copy())
+            self.truths = self.truths._replace(pairs=self.truths.pairs.copy())
 
     def among(self, offers: list[int]) -> Positions:
         """Where offers of the catalogue stand among the scored."""
@@ -120,7 +122,15 @@ class Case:
         return self.places[0].slate if len(self.places) == 1 else [offer for place in self.places for offer in place.slate]
 
 
-def opened(request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, contacts: bytes | None, now: int) -> Case:
+def opened(
+    request: DecisionRequest,
+    loaded: Loaded,
+    row: OnlineRow | None,
+    contacts: bytes | None,
+    now: int,
+    unit: str = "",
+    said: Said | None = NOTHING_SAID,
+) -> Case:
     """A request held against the workspace, and what of the customer may be used for it.
 
     Raises:
@@ -128,11 +138,11 @@ def opened(request: DecisionRequest, loaded: Loaded, row: OnlineRow | None, cont
     """
     places = [Place(name, placement) for name, placement in check_request(loaded.workspace, request)]
     known, context = row if row is not None else loaded.layout.plan.nobody(), request.context
-    withheld = loaded.hub.purposes.withheld(known, request.purposes)
+    withheld = loaded.hub.purposes.withheld(known, request.purposes, said)
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
     channel = channel_of(loaded.workspace, context)
-    return Case(request, loaded, known, contacts, context, now, channel, places, withheld, {}, request.explain)
+    return Case(request, unit or request.unit, loaded, known, contacts, context, now, channel, places, withheld, {}, request.explain)
 
 
 def consider(case: Case) -> None:
@@ -162,7 +172,7 @@ def consider(case: Case) -> None:
         case.chosen, case.considered = standing.positions, standing.considered
     else:
         mask = mask_of(case.scored, len(loaded.catalogue))
-        case.chosen = np.flatnonzero(mask).astype(np.int32)
+        case.chosen = mask.nonzero()[0].astype(np.int32)
         case.considered = considered_of(mask, case.chosen)
 
 
@@ -191,14 +201,15 @@ def score(case: Case) -> None:
     loaded, chosen, seconds = case.loaded, case.chosen, case.seconds
     layout, context = loaded.layout, {**case.context, OFFERS_CONSIDERED: len(case.chosen)}
     case.shared = layout.shared_values(case.row, context, seconds)
-    case.pairs = layout.pair_values(case.row, loaded.everyone, loaded.offer_values, chosen, seconds)
+    matched = None if case.truths is None else loaded.hub.rules.matched(case.truths)
+    case.pairs = layout.pair_values(case.row, loaded.everyone, loaded.offer_values, chosen, seconds, matched)
     case.raw = np.empty(len(chosen))
     loaded.kernel.score(case.shared, loaded.table, chosen, case.pairs, case.raw)
 
 
 def arrange(case: Case) -> None:
     """Fill the slates of all placements by priority: no offer twice, and none that may not be shown any more."""
-    hub, seed, answer = case.loaded.hub, fnv1a(case.request.customer_id), None
+    hub, seed, answer = case.loaded.hub, fnv1a(case.unit), None
     for place in case.places:
         if place.priorities is None:
             place.priorities = _priorities(case, place)

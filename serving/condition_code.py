@@ -362,6 +362,8 @@ class Writer:
         if node.op == "if":
             return self._conditional(node)
         parts = [self._number(part) for part in node.parts]
+        if node.op == "default" and isinstance(parts[0], ast.Name) and self._is_scalar(node):
+            return ast.IfExp(test(parts[0], "==", parts[0]), *parts)  # the most usual call of all: not worth one
         if node.op == "negative":
             return ast.UnaryOp(ast.USub(), parts[0])
         if node.op in _ARITHMETIC:

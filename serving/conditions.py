@@ -2,7 +2,7 @@
 
 Identical parts of rules are evaluated once. What depends on offers alone is computed when a catalogue is bound, what depends on
 customer and context alone is a plain truth, and the rest works on sets of offers held as integers. Comparisons of pair columns with
-constants are done together, in two sweeps. The meaning is that of `features/expressions.py`; unknown is not true.
+constants are done together, in one sweep. The meaning is that of `features/expressions.py`; unknown is not true.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features.catalogue import Catalogue, category_text
 from features.expression_scope import Term
@@ -21,16 +20,14 @@ from features.expression_tree import Node
 from features.expression_values import Lookup, Value
 from features.expressions import Expression, nodes_of
 from features.moments import DAY_SECONDS
-from serving.condition_code import Atom, Writer
+from serving.condition_code import Writer
 from serving.condition_values import FUNCTIONS, NAN, Floats, Keys, OfferColumn, bits_of, mask_of
+from serving.sweep import Sweep
 
 ARITHMETIC = frozenset(("+", "-", "*", "/", "negative", "abs", "log", "min", "max"))
 CONDITIONS_MAX = 2_000
-ROWS_TOGETHER_OFFERS_MAX = 1_000
-"""Up to so many offers all comparisons are two array operations; beyond, copying rows would cost more than one operation each."""
 
 Scalar = float | str | bool | None
-Rows = int | NDArray[np.int64]
 
 
 def columns_of(expressions: Iterable[Expression]) -> dict[str, Term]:
@@ -145,7 +142,7 @@ class Bound:
         Args:
             scalars: values of `conditions.scalars`: numbers as float, NaN where unknown; truths as True, False and None or as 1, 0
                 and NaN; texts, None where unknown; moments in seconds since 1970, NaN where unknown.
-            pairs: shape (pair columns, offers), one row for each of `conditions.pairs`; NaN is unknown.
+            pairs: shape (pair columns, offers), C-contiguous, one row for each of `conditions.pairs`, then any others; NaN is unknown.
             now: seconds since 1970 of the decision.
         """
         with np.errstate(all="ignore") if self.conditions.counts else nullcontext():
@@ -163,45 +160,3 @@ class Bound:
             if term.dtype == "time" and isinstance(moment, (int, float)):
                 values[name] = (now - moment) / DAY_SECONDS
         return values.__getitem__
-
-
-class Sweep:
-    """All comparisons of rows with constants at once, sorted by operator and row."""
-
-    def __init__(self, atoms: Sequence[Atom], count: int) -> None:
-        order = sorted(range(len(atoms)), key=lambda at: (atoms[at][1], atoms[at]))
-        width = (count + 7) // 8
-        places = [order.index(at) * width for at in range(len(atoms))]
-        self._slices = [slice(begin, begin + width) for begin in places]
-        self._found = np.zeros((len(atoms), count), bool)
-        self._steps: list[tuple[np.ufunc, Rows, NDArray[np.float64], Floats, NDArray[np.bool_]]] = []
-        begin = 0
-        for compare, op in ((np.less_equal, "<="), (np.greater_equal, ">=")):
-            side = [atoms[at] for at in order if atoms[at][1] == op]
-            for group in _groups([atom[0] for atom in side], count):
-                part = side[group]
-                rows = np.array([atom[0] for atom in part]) if part[0][0] != part[-1][0] else part[0][0]
-                constants = np.array([[atom[2]] for atom in part])
-                scratch = np.empty((len(part) if isinstance(rows, np.ndarray) else 0, count))
-                self._steps.append((compare, rows, constants, scratch, self._found[begin : begin + len(part)]))
-                begin += len(part)
-
-    def __call__(self, rows: Floats) -> list[int]:
-        """The set of each atom, in their order."""
-        if not self._slices:
-            return []
-        for compare, which, constants, scratch, out in self._steps:
-            taken = rows[which] if isinstance(which, int) else rows.take(which, 0, scratch, "clip")  # clip: without a copy of its own
-            compare(taken, constants, out=out)
-        packed, integer = np.packbits(self._found, axis=1, bitorder="little").tobytes(), int.from_bytes
-        return [integer(packed[place], "little") for place in self._slices]
-
-
-def _groups(rows: Sequence[int], count: int) -> list[slice]:
-    """Which comparisons are made together: all of them, or those of one row."""
-    if not rows:
-        return []
-    if count <= ROWS_TOGETHER_OFFERS_MAX:
-        return [slice(0, len(rows))]
-    begins = [at for at, row in enumerate(rows) if at == 0 or row != rows[at - 1]]
-    return [slice(begin, end) for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True)]

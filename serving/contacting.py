@@ -120,9 +120,8 @@ class Contacting:
             history: None when it could not be read.
             now: seconds since 1970.
         """
-        rules = (*self._limits, *self._pauses)
         if history is None:
-            found = [(bound.name, bound.concerned) for bound in rules if bound.applies(placement, channel)]
+            found = [(bound.name, bound.concerned) for bound in (*self._limits, *self._pauses) if bound.applies(placement, channel)]
             return [*found, ("contact history", self._bound_by_history)]
         found = [(bound.name, offers) for bound, offers in self.holding(history, now) if bound.applies(placement, channel)]
         if self._bound_by_history:

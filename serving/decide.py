@@ -31,9 +31,10 @@ from serving.case import Case, arrange, consider, opened, score
 from serving.condition_values import mask_of
 from serving.loaded import Loaded
 from serving.why import why
+from serving.withheld import NOTHING_SAID, Said
 
-FEATURES_UNAVAILABLE, CONTACTS_UNAVAILABLE = "features_unavailable", "contacts_unavailable"
-DEGRADED = (FEATURES_UNAVAILABLE, CONTACTS_UNAVAILABLE)
+FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE = "features_unavailable", "features_stale", "contacts_unavailable"
+DEGRADED = (FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE)
 """Every reason for which an answer may be less than it could be."""
 
 STAGES = ("read", "eligible", "score", "rank", "record")
@@ -80,13 +81,15 @@ def decide(
     contacts: bytes | None = b"",
     take: Callable[[Asked], Given] | None = None,
     look: Callable[[Case], object] | None = None,
+    unit: str = "",
+    said: Said | None = NOTHING_SAID,
 ) -> Decision:
     """Answer one request; see `deciding`.
 
     Args:
         take: takes contacts and budgets at once; None takes none and grants all, for replay and simulation.
     """
-    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts, look)
+    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts, look, unit, said)
     try:
         asked = next(steps)
         while True:
@@ -106,6 +109,8 @@ def deciding(
     record: Callable[[Line], object] | None = None,
     contacts: bytes | None = b"",
     look: Callable[[Case], object] | None = None,
+    unit: str = "",
+    said: Said | None = NOTHING_SAID,
 ) -> Generator[Asked, Given, Decision]:
     """Answer one request, asking for the contacts that it needs.
 
@@ -115,12 +120,14 @@ def deciding(
         stages: takes the nanoseconds of `STAGES[1:]`.
         contacts: the customer's contact history; None when it could not be read.
         look: told the case once it is decided, with the trail of each place; for simulation.
+        unit: whom the request is about, where its anonymous id was linked to a customer; the request's own when empty.
+        said: what the customer allows, by events; None when it could not be read.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     begin = perf_counter_ns()
-    case = opened(request, loaded, row, contacts, now)
+    case = opened(request, loaded, row, contacts, now, unit, said)
     case.traced |= look is not None
     consider(case)
     eligible_at = perf_counter_ns()
@@ -173,7 +180,7 @@ def _take(case: Case, decision_id: str) -> Taking:
         limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None]
         if not limited:
             return
-        taken = yield contacting.take(case.request.customer_id, decision_id, case.seconds, [contact for *_, contact in limited])
+        taken = yield contacting.take(case.unit, decision_id, case.seconds, [contact for *_, contact in limited])
         if isinstance(taken, Taken) and taken.granted:
             return
         if budgets:
@@ -246,7 +253,9 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
             offer_id = catalogue.offers[offer].offer_id
             offers.append(RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name))
     degraded: tuple[str, ...] = () if read else (FEATURES_UNAVAILABLE,)
-    if case.contacts is None and (loaded.hub.contacting.needed or loaded.hub.contacting.limits):
+    if read and loaded.freshness.stale(case.row.event_times, case.seconds):
+        degraded = (FEATURES_STALE,)
+    if case.contacts is None:
         degraded += (CONTACTS_UNAVAILABLE,)
     return Decision(
         decision_id=decision_id,
@@ -272,7 +281,7 @@ def _line(case: Case, decision: Decision) -> Line:
         best = np.concatenate([place.best for place in places])
         propensities, scores = (np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores"))
     return line_of(
-        case.request if case.withheld is None else msgspec.structs.replace(case.request, context=case.context),
+        _written(case),
         decision,
         case.now,
         case.loaded.versions,
@@ -286,6 +295,14 @@ def _line(case: Case, decision: Decision) -> Line:
         case.pairs,
         case.loaded.offer_values,
     )
+
+
+def _written(case: Case) -> DecisionRequest:
+    """The request as the journal keeps it: about whom it was, and without what was withheld."""
+    request = case.request
+    if case.withheld is None and case.unit is request.customer_id:
+        return request
+    return msgspec.structs.replace(request, customer_id=case.unit, context=case.context)
 
 
 def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:

@@ -26,11 +26,13 @@ from features.ledger import Ledger, ledger_of
 from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue
 from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
+from features.recent import Known
 from features.workspace import Workspace
 from serving.config_files import Stamp, read_again, stamp_of
 from serving.decide import Asked, Given, Reserve
 from serving.hub import digest_of
 from serving.loaded import Loaded
+from serving.person import Person
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
@@ -243,9 +245,8 @@ class Desk:
         found = bundle.read(place)
         made = Loaded(workspace, found, read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
         self.on_build(made)
-        if made.hub.contacting.needed or made.hub.contacting.limits:
-            with contextlib.suppress(StoreUnavailable):
-                self.ledger.read_now("")  # opened before it is needed: one that is lost from now on is not begun anew
+        with contextlib.suppress(StoreUnavailable):
+            self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
     def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
@@ -280,33 +281,47 @@ class Desk:
             return None if self._empty else found
         return found
 
-    async def known(self, customer_id: str, loaded: Loaded) -> tuple[OnlineRow | None, bytes | None]:
-        """The customer's row and contact history, in one round trip; each None when its store does not say in time."""
-        if not loaded.hub.contacting.needed:
-            return await self.row(customer_id), b""
+    async def known(self, unit: str, loaded: Loaded, now: int | None = None) -> Person:
+        """What is known of a unit, in one round trip, with what is new of it folded onto the row.
+
+        Args:
+            now: microseconds since 1970, of the decision; the clock's own when absent.
+        """
+        now = self.clock() if now is None else now
         try:
-            contacts = self.ledger.read_now(customer_id)
+            found = self.ledger.look_now(unit)
         except StoreUnavailable as lacks:
             self._without_ledger(lacks)
-            return await self.row(customer_id), None
-        if contacts is not None:
-            return await self.row(customer_id), contacts
+            return Person(await self.row(unit), None, unit, None)
+        if found is not None:
+            return self._person(await self.row(found.unit), found, loaded, now)
         # Both are on their way in the same turn of the loop; two tasks would cost 30 us more than that.
-        begun = self.ledger.begin_read(customer_id)
+        begun = self.ledger.begin_look(unit)
         if begun is None:
-            row, contacts = await asyncio.gather(self.row(customer_id), self._contacts(self.ledger.read(customer_id)))
-            return row, contacts
-        try:
-            row = await self.row(customer_id)
-        except BaseException:
-            begun.cancel()
-            raise
-        return row, await self._contacts(self.ledger.end_read(customer_id, begun))
+            row, found = await asyncio.gather(self.row(unit), self._looked(self.ledger.look(unit)))
+        else:
+            try:
+                row = await self.row(unit)
+            except BaseException:
+                begun.cancel()
+                raise
+            found = await self._looked(self.ledger.end_look(unit, begun))
+        if found is None:
+            return Person(row, None, unit, None)
+        if found.unit != unit:
+            row = await self.row(found.unit)
+        return self._person(row, found, loaded, now)
 
-    async def _contacts(self, reading: Awaitable[bytes]) -> bytes | None:
+    def _person(self, row: OnlineRow | None, found: Known, loaded: Loaded, now: int) -> Person:
+        recent = found.recent
+        if row is not None and recent.events:
+            row = loaded.fold(row, recent.events, now)
+        return Person(row, found.contacts, found.unit, recent.consent)
+
+    async def _looked(self, looking: Awaitable[Known]) -> Known | None:
         try:
             async with asyncio.timeout(self.deadline_seconds):
-                return await reading
+                return await looking
         except (StoreUnavailable, TimeoutError) as lacks:
             self._without_ledger(lacks)
             return None
@@ -315,24 +330,26 @@ class Desk:
         """Take contacts or budgets, or give back; None when the ledger does not answer in time.
 
         Args:
-            contacts: the history as `known` gave it: where it has not changed since, it saves the ledger work.
+            contacts: the history that `known` gave: where it has not changed since, it saves the ledger work.
         """
         try:
-            given = await self._asked(asked, contacts)
+            given = self._at_once(asked)
+            if given is None:
+                given = await self._asked(asked, contacts)
         except (StoreUnavailable, TimeoutError) as lacks:
             self._without_ledger(lacks)
             return None
         self._taken = True
         return given
 
+    def _at_once(self, asked: Asked) -> Given:
+        """What the ledger grants without a wait; None where it must be waited for."""
+        if isinstance(asked, Take):
+            return self.ledger.take_now(asked)
+        return self.ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
+
     async def _asked(self, asked: Asked, contacts: bytes | None) -> Given:
         ledger = self.ledger
-        if isinstance(asked, Take):
-            at_once: Given = ledger.take_now(asked)
-        else:
-            at_once = ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
-        if at_once is not None:
-            return at_once
         async with asyncio.timeout(self.deadline_seconds):
             if isinstance(asked, Take):
                 return await ledger.take(asked, contacts)

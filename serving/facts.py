@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +73,21 @@ def _scalar(value: ContextValue, dtype: str) -> Scalar:
 
 
 class PairFacts:
-    """The pair columns that conditions use, for every offer of a catalogue."""
+    """The pair columns that conditions use, for every offer of a catalogue.
 
-    def __init__(self, columns: Mapping[str, Term], layout: Layout, catalogue: Catalogue) -> None:
-        self._layout, self._rows = layout, np.empty((len(columns), len(catalogue)))
-        self._groups = layout.groups_of([name.removeprefix("pair.") for name in columns])
+    Args:
+        columns: by full name.
+        more: names of further matched columns, whose rows come after theirs where they are not among them.
+    """
+
+    def __init__(self, columns: Mapping[str, Term], layout: Layout, catalogue: Catalogue, more: Sequence[str] = ()) -> None:
+        names = list(dict.fromkeys([*(name.removeprefix("pair.") for name in columns), *more]))
+        self._layout, self._rows = layout, np.empty((len(names), len(catalogue)))
+        self._groups = layout.groups_of(names)
+        self.more = np.array([names.index(name) for name in more], np.int32)
+        """Where the rows of `more` are."""
 
     def __call__(self, row: OnlineRow, everyone: OnlineRow, now: float) -> NDArray[np.float64]:
-        """Shape (columns, offers); NaN is unknown. The array is used again by the next call."""
+        """Shape (columns and more, offers); NaN is unknown. The array is used again by the next call."""
         self._layout.matched_together(self._groups, row, everyone, now, self._rows)
         return self._rows

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
 
 from serving import media, problems
 from serving.keys import Caller, Keys, is_loopback
 from serving.problems import Headers
-from serving.routes import Route, Scope
+from serving.routes import BEACON_BYTES_MAX, Route, Scope
 
 REMEMBERED_MAX = 256
 REMEMBERED_BYTES_MAX = 256
@@ -39,6 +42,7 @@ class Gate:
     def __init__(self, keys: Keys, limits: Limits) -> None:
         self._keys, self._limits = keys, limits
         self._content_types: dict[bytes, bool] = {}
+        self._beacons: dict[bytes, bool] = {}
         self._accepts: dict[tuple[bytes, bytes], bool] = {}
         self._local_hosts: dict[bytes, bool] = {}
 
@@ -64,19 +68,34 @@ class Gate:
         if (version != "1.1" and version != "1.0") or (b"host" not in fields and version != "1.0"):
             raise problems.Malformed()
 
-    def admit(self, route: Route, scope: Scope, fields: dict[bytes, bytes]) -> Caller | None:
-        """Who calls; None where the route is open or there are no keys."""
+    def is_beacon(self, route: Route, fields: dict[bytes, bytes]) -> bool:
+        """Whether the body comes as a browser's beacon, to a route that takes those."""
+        content_type = fields.get(b"content-type", b"") if route.beacon else b""
+        fit = self._beacons.get(content_type)
+        return _remember(self._beacons, content_type, media.is_beacon(content_type), len(content_type)) if fit is None else fit
+
+    def admit(self, route: Route, scope: Scope, fields: dict[bytes, bytes], *, beacon: bool = False) -> Caller | None:
+        """Who calls; None where the route is open or there are no keys, and for a beacon whose key is in its body: see `admit_body`."""
         if not self._keys.configured:
             self._require_local(scope, fields)
+            if beacon:
+                _require_local_page(fields)
             return None
-        if not route.roles:
+        if not route.roles or (beacon and b"authorization" not in fields and b"x-api-key" not in fields):
             return None
-        caller = self._keys.caller(fields.get(b"authorization"), fields.get(b"x-api-key"))
-        if caller.roles.isdisjoint(route.roles):
-            raise problems.Forbidden()
-        return caller
+        return _allowed(route, self._keys.caller(fields.get(b"authorization"), fields.get(b"x-api-key")))
 
-    def check_content(self, route: Route, media_type: bytes, fields: dict[bytes, bytes]) -> None:
+    def admit_body(self, route: Route, body: bytes) -> Caller | None:
+        """Who sends a beacon, by the `key` at the top of its body; None where there are no keys."""
+        if not self._keys.configured or not route.roles:
+            return None
+        try:
+            key = _carried(body).key.encode()
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            key = b""
+        return _allowed(route, self._keys.caller(None, key or None))
+
+    def check_content(self, route: Route, media_type: bytes, fields: dict[bytes, bytes], *, beacon: bool = False) -> None:
         """Encoding, type, acceptance and declared length."""
         if route.takes_body:
             if fields.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -85,7 +104,7 @@ class Gate:
             fit = self._content_types.get(content_type)
             if fit is None:
                 fit = _remember(self._content_types, content_type, media.is_json(content_type), len(content_type))
-            if not fit:
+            if not fit and not beacon:
                 raise problems.MediaType()
         accept = fields.get(b"accept")
         if accept is not None and accept != b"*/*":
@@ -96,7 +115,7 @@ class Gate:
             if not fit:
                 raise problems.NotAcceptable()
         length = fields.get(b"content-length")
-        if length is not None and int(length) > (route.body_bytes_max if route.takes_body else 0):
+        if length is not None and int(length) > (body_bytes_max(route, beacon) if route.takes_body else 0):
             raise problems.BodyTooLarge()
         if not route.takes_body and b"transfer-encoding" in fields:
             raise problems.BodyTooLarge()
@@ -114,6 +133,39 @@ class Gate:
             fit = _remember(self._local_hosts, host, is_loopback(name if colon and port.isdigit() else text), len(host))
         if not fit:
             raise problems.HostNotLocal()
+
+
+def body_bytes_max(route: Route, beacon: bool) -> int:
+    """How large a body may be."""
+    return min(route.body_bytes_max, BEACON_BYTES_MAX) if beacon else route.body_bytes_max
+
+
+class _Carried(msgspec.Struct):
+    key: str = ""
+
+
+_carried = msgspec.json.Decoder(_Carried).decode
+
+
+def _allowed(route: Route, caller: Caller) -> Caller:
+    if caller.roles.isdisjoint(route.roles):
+        raise problems.Forbidden()
+    return caller
+
+
+def _require_local_page(fields: dict[bytes, bytes]) -> None:
+    """A page that sends a beacon says whose it is; what says nothing is no browser."""
+    origin, site = fields.get(b"origin"), fields.get(b"sec-fetch-site", b"none")
+    if origin is None:
+        if site not in (b"none", b"same-origin"):
+            raise problems.OriginNotLocal()
+        return
+    try:
+        host = urlsplit(origin.decode("latin-1")).hostname or ""
+    except ValueError:
+        host = ""
+    if not is_loopback(host):
+        raise problems.OriginNotLocal()
 
 
 def _remember(memory: dict[K, bool], key: K, fit: bool, size: int) -> bool:

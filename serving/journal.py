@@ -4,6 +4,7 @@
     <folder>/20261122T101018.654321Z-9e8f7a6b.lines      sealed: never written again
     <folder>/20261122T100000.000000Z-0c1d2e3f.damaged    set aside, beside a .reason; its whole frames can still be read
     <folder>/5f3a0b1c2d3e4f5061728394a5b6c7d8.lineup     the offers that lines of any process refer to by position
+    <folder>/turn                                        touched: all processes seal what they have written, at once
 
 `append` is one write into the page cache: it survives the death of the process, not of the machine. It never waits for the disk,
 for another process, or for a thread. A keeper thread does what may wait: it opens the next file ahead, seals the last, syncs
@@ -37,6 +38,7 @@ from features.journal_lines import FRAME_BYTES_MAX, Line, Lineup, damage, write_
 logger = logging.getLogger("opportune.journal")
 
 OPEN, SEALED, DAMAGED, REASON, LINEUP = ".open", ".lines", ".damaged", ".reason", ".lineup"
+TURN = "turn"
 
 RETAIN_SECONDS = 10.0
 LINEUP_GRACE_SECONDS = 3_600.0  # a lineup is kept this much longer than the oldest lines
@@ -96,6 +98,8 @@ class Journal:
         self._next: _File | None = None  # set by the keeper while it is None, cleared by `append` when it is not
         self._done: deque[_File] = deque()  # left by `append`, sealed by the keeper
         self._lineup: Path | None = None
+        self._hand = threading.Lock()  # on the file in use; free but for the moment in which the keeper turns it
+        self._turned = self._asked_to_turn()
         self._seen, self._told = (0, 0), ""
         self._synced = self._retained = time.monotonic()
         self._stop = threading.Event()
@@ -113,6 +117,10 @@ class Journal:
 
     def append(self, line: Line) -> bool:
         """Record a decision; True when it will survive the death of this process. Never raises for what a disk may do."""
+        with self._hand:
+            return self._append(line)
+
+    def _append(self, line: Line) -> bool:
         file = self._file
         if file is None or file.bytes >= file.wanted_bytes:
             file = self._turn(file)
@@ -177,7 +185,9 @@ class Journal:
             if file is not None and now - self._synced >= self.limits.sync_seconds and file.bytes > file.bytes_synced:
                 self._synced = now
                 self._try(partial(self._sync, file))  # before sealing, which may close it
-            if self._done:
+            if (asked := self._asked_to_turn()) != self._turned and self._turn_now():
+                self._turned = asked
+            while self._done:
                 self._try(self._seal)
             if self._next is None and (file is None or 2 * file.bytes >= file.wanted_bytes):
                 self._try(self._prepare)
@@ -185,6 +195,21 @@ class Journal:
                 self._retained = now
                 self._try(self._retain)
             self._tell()
+
+    def _asked_to_turn(self) -> int:
+        """When somebody asked last; 0 when nobody ever did."""
+        try:
+            return (self.folder / TURN).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _turn_now(self) -> bool:
+        """Put the next file in place of one that has lines; False where there is no next one yet."""
+        if self._next is None:
+            self._try(self._prepare)
+        with self._hand:
+            file = self._file
+            return file is None or not file.bytes or (self._next is not None and self._turn(file) is not file)
 
     def _try(self, step: Callable[[], object]) -> None:
         try:

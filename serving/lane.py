@@ -17,13 +17,13 @@ from time import perf_counter_ns
 from serving import problems
 from serving.body import BodyReader, Disconnected, linger
 from serving.drain import drain_before_stop
-from serving.gate import Gate, Limits
+from serving.gate import Gate, Limits, body_bytes_max
 from serving.keys import BadKeys, Keys
 from serving.metrics import Histogram, Metrics
 from serving.passthrough import ask
 from serving.probes import standard_routes
 from serving.problems import Headers, Problem
-from serving.routes import Answer, AsgiApp, Call, Handler, Receive, Route, Scope, Send, check_table
+from serving.routes import Answer, AsgiApp, Call, Handler, Patterns, Receive, Route, Scope, Send, check_table
 from serving.strict_json import StrictDecoder
 
 logger = logging.getLogger("opportune.lane")
@@ -87,6 +87,7 @@ class Lane:
             methods = self._table.setdefault(route.path.encode("ascii"), {})
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                 methods[method] = bound
+        self._patterns = Patterns(route.path for route in self.routes)
 
     def _declare_metrics(self) -> None:
         names, metrics = [*(route.name for route in self.routes), _OTHER], self.metrics
@@ -121,14 +122,19 @@ class Lane:
         bound, unread = None, True
         try:
             self._gate.check_form(scope, headers, fields)
-            bound = self._find(scope)
+            bound, parameters = self._find(scope)
             route = bound.route
-            call = Call(request_id, self._gate.admit(route, scope, fields), fields, scope)
+            beacon = route.beacon and self._gate.is_beacon(route, fields)
+            call = Call(request_id, self._gate.admit(route, scope, fields, beacon=beacon), fields, scope, beacon=beacon)
+            if parameters:
+                call.parameters = parameters
             if route.roles:
                 self._check_load()
-            self._gate.check_content(route, bound.media_type, fields)
-            body = await self._bodies.read(receive, route.body_bytes_max, started) if bound.takes_body else b""
+            self._gate.check_content(route, bound.media_type, fields, beacon=beacon)
+            body = await self._bodies.read(receive, body_bytes_max(route, beacon), started) if bound.takes_body else b""
             unread = False
+            if beacon and call.caller is None:
+                call.caller = self._gate.admit_body(route, body)
             self.in_flight += 1
             try:
                 status, extra, answer, stages = await bound.handler(body, call)
@@ -158,14 +164,18 @@ class Lane:
         await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": answer})
 
-    def _find(self, scope: Scope) -> _Bound:
-        methods = self._table.get(scope["raw_path"])
+    def _find(self, scope: Scope) -> tuple[_Bound, dict[str, str] | None]:
+        """The route of a request, and the parameters of its path where it has any."""
+        methods, parameters = self._table.get(scope["raw_path"]), None
         if methods is None:
-            raise problems.NotFound()
+            fitting = self._patterns.find(scope["raw_path"])
+            if fitting is None:
+                raise problems.NotFound()
+            methods, parameters = self._table[fitting[0]], fitting[1]
         bound = methods.get(scope["method"])
         if bound is None:
             raise problems.MethodNotAllowed(headers=((b"allow", ", ".join(sorted(methods)).encode()),))
-        return bound
+        return bound, parameters
 
     def _check_load(self) -> None:
         if self.in_flight >= self.limits.in_flight_max or len(self._bodies) >= self.limits.receiving_max:

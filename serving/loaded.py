@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features.buckets import fnv1a
 from features.catalogue import UNBOUNDED, Catalogue, category_text
+from features.fold import Fold
 from features.journal_lines import Lineup, Versions, considered_of
 from features.layout import Layout
 from features.moments import MICROSECONDS, duration_seconds, rfc3339
@@ -25,6 +26,7 @@ from features.workspace import Workspace
 from serving.asked import ANY
 from serving.condition_values import bits_of
 from serving.contributions import Explainer
+from serving.freshness import Freshness
 from serving.hub import Hub
 from serving.kernel import Kernel, OfferTable
 from training.bundle import BadBundle, Bundle, Golden, numbers
@@ -97,6 +99,9 @@ class Loaded:
         self.stamp = ModelStamp(bundle.manifest.name, bundle.manifest.version, bundle.id)
         self.lineup = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
         self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.lineup.digest)
+        self.freshness = Freshness(bundle.contract, self.layout.plan)
+        self.fold = Fold(self.layout.plan, words)
+        """Adds what is new of a customer to the row."""
         self.hub = Hub(workspace, self.catalogue, self.layout, words)
         self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
         self._standing: dict[str, Standing] = {}

@@ -7,8 +7,17 @@ _CHARSETS = frozenset({b"utf-8", b'"utf-8"'})
 
 def is_json(content_type: bytes) -> bool:
     """Exactly application/json, with no parameter but charset=utf-8 (RFC 9110, 8.3)."""
+    return _is(b"application/json", content_type)
+
+
+def is_beacon(content_type: bytes) -> bool:
+    """The same of text/plain: what `navigator.sendBeacon` says of a text, and what a page may send anywhere without being asked."""
+    return _is(b"text/plain", content_type)
+
+
+def _is(expected: bytes, content_type: bytes) -> bool:
     kind, *parameters = (part.strip(b" \t").lower() for part in content_type.split(b";"))
-    if kind != b"application/json" or len(parameters) > 1:
+    if kind != expected or len(parameters) > 1:
         return False
     for parameter in parameters:
         name, _, value = parameter.partition(b"=")

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from features.vocabulary import ID_CHARACTERS_MAX, ID_TEXT
 from serving import problems
 from serving.problems import Invalid, Problem, ProblemDocument, Unreadable
-from serving.routes import JSON, Route
+from serving.routes import JSON, TEXT, Route
 
 _ALWAYS: tuple[type[Problem], ...] = (
     problems.Malformed,
@@ -24,6 +25,9 @@ _ALWAYS: tuple[type[Problem], ...] = (
 )
 _WITH_KEY: tuple[type[Problem], ...] = (problems.Unauthenticated, problems.Forbidden, problems.Overloaded)
 _WITH_BODY: tuple[type[Problem], ...] = (problems.ReceiveTimeout, problems.MediaType, problems.ContentEncoding)
+
+_UNIT = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX + 1, "pattern": f"^~?{ID_TEXT}$"}
+"""What stands in a path: the id of a customer, or `~` and an anonymous one."""
 
 _HEADER_TEXTS = {
     b"www-authenticate": "How to present a key.",
@@ -38,6 +42,8 @@ def route_problems(route: Route) -> tuple[type[Problem], ...]:
     kinds = {*_ALWAYS, *route.problems}
     if route.roles:
         kinds.update(_WITH_KEY)
+    if route.beacon:
+        kinds.add(problems.OriginNotLocal)
     if route.takes_body:
         kinds.update(_WITH_BODY)
         kinds.update(kind for kind in problems.catalogue().values() if issubclass(kind, Unreadable | Invalid))
@@ -107,9 +113,13 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
         operation["x-roles"] = sorted(route.roles)
     else:
         operation["security"] = []
+    if route.parameters:
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": _UNIT} for name in route.parameters]
     if route.takes_body:
         schema = {"type": "object"} if route.request is None else schema_of[route.request]
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+        if route.beacon:
+            operation["requestBody"]["content"][TEXT] = {"schema": schema}
         operation["x-body-bytes-max"] = route.body_bytes_max
     return operation
 

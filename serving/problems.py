@@ -129,6 +129,11 @@ class BodyTooLarge(Problem):
     text = "The body is larger than this route takes; docs/http-api.md names the limits."
 
 
+class BatchSize(Problem):
+    status, slug, title = 413, "batch-size", "The batch has too many items"
+    text = "Expected at most 500 events in one call. Send the others in another."
+
+
 class UriTooLong(Problem):
     status, slug, title, closes = 414, "uri-too-long", "The request target is too long", True
     text = "Expected at most 8 KiB of path and query."
@@ -144,6 +149,14 @@ class ContentEncoding(Problem):
     status, slug, title = 415, "content-encoding", "The content encoding is not supported"
     text = "Expected no Content-Encoding or identity: a body is never inflated."
     fixed_headers = ((b"accept-post", b"application/json"), (b"accept-encoding", b"identity"))
+
+
+class OriginNotLocal(Problem):
+    status, slug, title = 403, "origin-not-local", "This service takes beacons of local pages only"
+    text = (
+        "No keys are configured, so a body of text/plain, which any web page can send, is taken only from pages of this machine. "
+        "Configure keys (OPPORTUNE_KEYS_FILE) to serve others."
+    )
 
 
 class HostNotLocal(Problem):
@@ -173,6 +186,12 @@ class Internal(Problem):
 class Overloaded(Problem):
     status, slug, title = 503, "overloaded", "The service is at its limit"
     text = "Too many requests are in flight. Wait as long as Retry-After says."
+    fixed_headers = ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),)
+
+
+class EventsUnavailable(Problem):
+    status, slug, title = 503, "events-unavailable", "Events cannot be kept now"
+    text = "Nothing of this request is acknowledged. Send it again, unchanged: what was kept is recognised."
     fixed_headers = ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from serving.keys import Caller, Role
@@ -17,25 +19,35 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_BYTES_MAX = 64 * 1024
 EVENTS_BODY_BYTES_MAX = 1024 * 1024
+BEACON_BYTES_MAX = 64 * 1024
+"""What browsers let a page send with `navigator.sendBeacon`."""
 
-JSON = "application/json"
+JSON, TEXT = "application/json", "text/plain"
 JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 """The header fields of an ordinary answer, made once."""
+
+
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
 class Call:
     """What a handler may know of a request besides its body."""
 
-    __slots__ = ("caller", "fields", "request_id", "scope")
+    __slots__ = ("beacon", "caller", "fields", "parameters", "request_id", "scope")
 
-    def __init__(self, request_id: bytes, caller: Caller | None, fields: Mapping[bytes, bytes], scope: Scope) -> None:
-        self.request_id = request_id
+    def __init__(
+        self, request_id: bytes, caller: Caller | None, fields: Mapping[bytes, bytes], scope: Scope, *, beacon: bool = False
+    ) -> None:
+        self.request_id, self.beacon = request_id, beacon
         self.caller = caller
         """None where the route is open or no keys are configured."""
         self.fields = fields
         """Header fields by name in lower case."""
         self.scope = scope
         """The ASGI scope, for what is rarely needed."""
+        self.parameters: Mapping[str, str] = NO_PARAMETERS
+        """What stands in the path in place of `{name}`, as it came: the handler checks it."""
 
 
 Answer = tuple[int, Headers, bytes, Sequence[int]]
@@ -61,6 +73,8 @@ class Route:
     response: type | None = None
     media_type: str = JSON
     body_bytes_max: int = BODY_BYTES_MAX
+    beacon: bool = False
+    """Whether a body may also come as text/plain, with the key in it: browsers send that unasked when a page is left."""
     stages: tuple[str, ...] = ()
     """Names of the durations that the handler returns, for Server-Timing and the metrics."""
     statuses: Mapping[int, str] | None = None
@@ -71,12 +85,45 @@ class Route:
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.path != self.path.strip() or "%" in self.path or "?" in self.path:
             raise ValueError(f"route {self.name}: expected an absolute path without escapes and query, came {self.path!r}")
-        if self.method not in ("GET", "POST"):
-            raise ValueError(f"route {self.name}: expected GET or POST, came {self.method!r}")
+        if self.method not in ("GET", "POST", "DELETE"):
+            raise ValueError(f"route {self.name}: expected DELETE, GET or POST, came {self.method!r}")
 
     @property
     def takes_body(self) -> bool:
         return self.method == "POST"
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the segments `{name}` of the path, each any one segment."""
+        return _PARAMETER.findall(self.path)
+
+
+class Patterns:
+    """Paths with parameters, compared segment by segment; most requests never come here."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        split = [path.split("/") for path in paths if _PARAMETER.search(path)]
+        self._paths = [("/".join(segments).encode(), [self._segment(one) for one in segments]) for segments in split]
+
+    @staticmethod
+    def _segment(text: str) -> tuple[bytes, str]:
+        """What a segment must be, or the name of the parameter that it is."""
+        found = _PARAMETER.fullmatch(text)
+        return (b"", found[1]) if found else (text.encode("ascii"), "")
+
+    def find(self, path: bytes) -> tuple[bytes, dict[str, str]] | None:
+        """The path of the table that a request's path fits, and its parameters; one with escapes fits none."""
+        came = path.split(b"/")
+        for whole, segments in self._paths:
+            if len(segments) == len(came) and all(
+                one if name else one == wanted for (wanted, name), one in zip(segments, came, strict=True)
+            ):
+                return None if b"%" in path else (whole, _named(segments, came))
+        return None
+
+
+def _named(segments: list[tuple[bytes, str]], came: list[bytes]) -> dict[str, str]:
+    return {name: one.decode("latin-1") for (_, name), one in zip(segments, came, strict=True) if name}
 
 
 def check_table(routes: Sequence[Route]) -> None:

@@ -79,11 +79,12 @@ class Decisions:
         """
         loaded = self._serving()
         begin = perf_counter_ns()
-        row, contacts = await self.desk.known(request.customer_id, loaded)
+        now = self.desk.clock()
+        row, contacts, unit, said = await self.desk.known(request.unit, loaded, now)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
-        steps = deciding(request, loaded, row, self.desk.clock(), stages, record=record, contacts=contacts)
+        steps = deciding(request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said)
         try:
             asked = next(steps)
             while True:

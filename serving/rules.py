@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from features.catalogue import Catalogue
 from features.expression_values import Lookup
 from features.formats import ContextColumn
-from features.layout import Layout
+from features.layout import Layout, Matched
 from features.online import OnlineRow, Words
 from features.policies import Stage, Whom
 from features.rulebook import ReadRule, Rulebook
@@ -61,13 +62,13 @@ class BoundWeight:
     placements: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Truths:
+class Truths(NamedTuple):
     """What conditions say for one request: a set of offers for each, and the values that they looked at."""
 
     sets: tuple[int, ...]
     scalars: list[Scalar]
     pairs: Floats
+    """Shape (columns, offers): those of the conditions, then others that the model needs."""
 
 
 class Rules:
@@ -97,7 +98,8 @@ class Rules:
         self.bound = self.conditions.bind(offer_columns(catalogue, self.conditions.offers), len(catalogue))
         self._asked: dict[str, list[tuple[int, int, int, BoundRule]]] = {}
         self._facts = Facts(self.conditions.scalars, layout.plan, context, words)
-        self._pairs = PairFacts(self.conditions.pairs, layout, catalogue)
+        # Where conditions match keys, what the model matches is matched with them: a family's keys are walked once a decision.
+        self._pairs = PairFacts(self.conditions.pairs, layout, catalogue, layout.personal if self.conditions.pairs else ())
 
     def rule(self, name: str) -> BoundRule:
         """A rule by its name."""
@@ -114,6 +116,10 @@ class Rules:
         scalars, pairs = self._facts(row, context, now), self._pairs(row, everyone, now)
         return Truths(self.bound.evaluate(scalars, pairs, now), scalars, pairs)
 
+    def matched(self, truths: Truths) -> Matched | None:
+        """What the layout need not match again for the same row and moment; None where conditions match nothing."""
+        return Matched(truths.pairs, self._pairs.more) if self.conditions.pairs else None
+
     def allowed(
         self, offers: int, placement: str, truths: Truths, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
     ) -> int:
@@ -125,8 +131,10 @@ class Rules:
             trail: takes each rule that kept some away, as `rule <name>`, with the offers left.
         """
         sets = truths.sets
-        for at, whom, flip, rule in self._asked_at(placement):
-            fallen = offers & whom & (sets[at] ^ flip)
+        for at, whom, passing, rule in self._asked_at(placement):
+            if sets[at] == passing:
+                continue
+            fallen = offers & whom & (sets[at] ^ passing)
             if fallen:
                 offers ^= fallen
                 if rule.reason is not None:
@@ -136,7 +144,7 @@ class Rules:
         return offers
 
     def _asked_at(self, placement: str) -> list[tuple[int, int, int, BoundRule]]:
-        """The rules of a placement: position, offers concerned, and what turns a condition's truth into the offers that fall."""
+        """The rules of a placement: position, offers concerned, and the truth of its condition that lets all offers pass."""
         found = self._asked.get(placement)
         if found is None:
             full = (1 << self.count) - 1

@@ -62,7 +62,7 @@ class StrictDecoder(Generic[T]):
         try:
             parsed = _parse(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as refusal:
-            _unreadable(body, refusal)
+            unreadable(body, refusal)
         if type(parsed) is not dict:
             self._read_slowly(body, parsed)
             raise problems.invalid("not-an-object", "", "object")
@@ -85,13 +85,13 @@ class StrictDecoder(Generic[T]):
 
     def _read_slowly(self, body: bytes, parsed: Any) -> None:
         """Depth, duplicate keys and characters, exactly, for a body that a screen could not clear."""
-        if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _deeper_than(parsed, DEPTH_MAX):
+        if body.count(b"{") + body.count(b"[") > DEPTH_MAX and deeper_than(parsed, DEPTH_MAX):
             raise problems.JsonTooDeep()
         # Without escapes a colon of the text is a key's or stands within a text that was kept; a key too many shows.
         if b"\\" in body or body.count(b":") != _colons_explained(parsed):
-            json.loads(body, object_pairs_hook=_once_each)
+            json.loads(body, object_pairs_hook=once_each)
         if b"\\" in body or not body.decode().isprintable():
-            for path in _refused_texts(parsed, ()):
+            for path in refused_texts(parsed, ()):
                 raise problems.invalid("field-format", self._pointer(path), _PLAIN_TEXT)
 
     def _pointer(self, path: tuple[str | int, ...]) -> str:
@@ -166,7 +166,8 @@ class StrictDecoder(Generic[T]):
         return None
 
 
-def _unreadable(body: bytes, refusal: Exception) -> NoReturn:
+def unreadable(body: bytes, refusal: Exception) -> NoReturn:
+    """Raises the `Problem` that says why a parser could not read a body."""
     if not body.strip(b" \t\r\n"):
         raise problems.BodyEmpty() from None
     if isinstance(refusal, RecursionError):
@@ -184,7 +185,8 @@ def _unreadable(body: bytes, refusal: Exception) -> NoReturn:
     raise problems.JsonInvalid(f"Expected JSON (RFC 8259), came malformed text: {reason}.") from None
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> None:
+def once_each(pairs: list[tuple[str, Any]]) -> None:
+    """A hook for `json.loads` that refuses an object with a key twice."""
     if len(dict(pairs)) != len(pairs):
         raise problems.JsonDuplicateKey()
 
@@ -205,7 +207,8 @@ def _colons_explained(parsed: Any) -> int:
     return total
 
 
-def _deeper_than(value: Any, levels: int) -> bool:
+def deeper_than(value: Any, levels: int) -> bool:
+    """Whether arrays and objects are nested in more levels."""
     depth, layer = 0, [value] if type(value) in (dict, list) else []
     while layer:
         depth += 1
@@ -217,18 +220,19 @@ def _deeper_than(value: Any, levels: int) -> bool:
     return False
 
 
-def _refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Where control and format characters are: the paths of texts, and of objects for their keys."""
     if isinstance(value, str):
         # isprintable is quick and refuses more than we do (unusual blanks, unassigned): only its refusals are looked at.
         if not value.isprintable() and any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in value):
             yield path
     elif isinstance(value, dict):
         for key, member in value.items():
-            yield from _refused_texts(key, path)
-            yield from _refused_texts(member, (*path, key))
+            yield from refused_texts(key, path)
+            yield from refused_texts(member, (*path, key))
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _refused_texts(member, (*path, index))
+            yield from refused_texts(member, (*path, index))
 
 
 def _types_within(kind: Any) -> Iterator[inspect.Type]:

@@ -21,7 +21,9 @@ from features.vocabulary import ContextValue
 REMEMBERED_MAX = 256
 """Sets of purposes for which what is withheld is kept ready."""
 
-NOTHING: tuple[str, ...] = ()
+Said = Mapping[str, tuple[int, bool]]
+"""By purpose: when the customer said so, and whether it is allowed."""
+NOTHING_SAID: Said = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,12 @@ class Purposes:
 
     def __init__(self, features: FeaturesFile, plan: Plan) -> None:
         self._scalars = [
-            (scalar.name, frozenset(scalar.purposes), plan.scalars[f"{view.name}.{scalar.name}"])
+            (scalar.beside or scalar.name, frozenset(scalar.purposes), plan.scalars[f"{view.name}.{scalar.name}"])
             for view in plan.views
             for scalar in view.scalars
         ]
         self._measures = [
-            (measure.name, frozenset(measure.purposes), plan.families[f"{view.name}.{family.name}"], at)
+            (family.beside or measure.name, frozenset(measure.purposes), plan.families[f"{view.name}.{family.name}"], at)
             for view in plan.views
             for family in view.families
             for at, measure in enumerate(family.measures)
@@ -83,24 +85,29 @@ class Purposes:
             *(purposes for _, purposes, *_ in self._scalars), *(purposes for _, purposes, *_ in self._measures)
         ) | frozenset[str]().union(*(purposes for _, purposes in self._context))
         """Every purpose that some column names."""
-        slots = {name: slot for name, _, slot in self._scalars}
+        slots = {scalar.name: plan.scalars[f"{view.name}.{scalar.name}"] for view in plan.views for scalar in view.scalars}
         self._consent = [Consent(purpose, slots[one.column], one.unknown) for purpose, one in features.consent.items()]
         self._known_sets: dict[frozenset[str], Withheld | None] = {}
 
-    def withheld(self, row: OnlineRow, wanted: list[str] | None) -> Withheld | None:
+    def withheld(self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID) -> Withheld | None:
         """What this customer did not allow; None where nothing is withheld.
 
         Args:
             wanted: the purposes that the request is for; None: all of them.
+            said: what the customer has said by events, which counts before the column; None when it could not be read: then
+                purposes that need consent are denied.
         """
-        if wanted is None and not self._consent:
+        if wanted is None and not self._consent and not said:
             return None
         allowed = self.known if wanted is None else frozenset(wanted)
-        denied = []
+        denied = [purpose for purpose, (_, allows) in said.items() if not allows] if said else []
         for consent in self._consent:
-            answer = row.numbers[consent.slot]
-            if answer == 0.0 or (answer != answer and consent.unknown == "denied"):
+            if said is None:
                 denied.append(consent.purpose)
+            elif consent.purpose not in said:
+                answer = row.numbers[consent.slot]
+                if answer == 0.0 or (answer != answer and consent.unknown == "denied"):
+                    denied.append(consent.purpose)
         allowed = allowed.difference(denied)
         if allowed not in self._known_sets:
             made = self._for(allowed)

@@ -6,16 +6,23 @@ import asyncio
 import logging
 import sys
 
+from features.event_log import event_folder
+from features.event_writer import EventWriter
 from features.workspace import load
 from serving import leash, memory
 from serving.desk import Desk
+from serving.hearing import Hearing, Understanding, Understandings
 from serving.journal import Journal
 from serving.keys import Keys
 from serving.lane import Lane
+from serving.loaded import Loaded
 from serving.metrics import Metrics, memory_directory
 from serving.routes import AsgiApp, Receive, Scope, Send
+from serving.routes_events import Events
 from serving.routes_v1 import Decisions
 from serving.settings import Settings
+
+logger = logging.getLogger("opportune.worker")
 
 SWITCH_SECONDS = 0.0002
 
@@ -33,13 +40,24 @@ class Worker:
         self.metrics = Metrics()
         self.desk = Desk(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
-        self.desk.on_build = lambda made: self.journal.keep(made.lineup)
         self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
+        self.log = EventWriter(event_folder(self.workspace.data))
+        self._understandings = Understandings(self.workspace)
+        self.hearing = Hearing(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
+        self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
+        self.desk.on_build = self._built
+
+    def _built(self, made: Loaded) -> None:
+        self.journal.keep(made.lineup)
+        self._understandings.prepare(made)
+
+    def _understanding(self) -> Understanding:
+        return self._understandings.of(self.desk.loaded)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
         lane = Lane(
-            self.decisions.routes(inner),
+            (*self.decisions.routes(inner), *self.events.routes()),
             Keys.from_environment(),
             metrics=self.metrics,
             ready=self.decisions.ready,
@@ -54,15 +72,25 @@ class Worker:
             if scope["type"] != "lifespan":
                 await lane(scope, receive, send)
                 return
-            watching = asyncio.create_task(self.desk.watch())
+            beside = [asyncio.create_task(work) for work in (self.desk.watch(), self.hearing.run())]
+            for task in beside:
+                task.add_done_callback(_tell_failure)
             try:
                 await lane(scope, receive, send)
             finally:
-                watching.cancel()
+                for task in beside:
+                    task.cancel()
+                self.log.close()
                 self.desk.close()
                 self.journal.close()
 
         return app
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """Tasks beside the requests never end by themselves: where one does, somebody must hear of it."""
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        logger.error("a task of this worker failed: %s", type(failure).__name__, exc_info=failure)
 
 
 def _log_to_standard_error() -> None:

@@ -85,6 +85,6 @@ def only(reports: list[Report], table: str) -> Report:
 def stored(workspace: Workspace, table: str) -> list[tuple[Any, ...]]:
     """The rows of the lake, sorted, without the moment of their import."""
     con = lake.connect(workspace)
-    rows = con.execute(f'SELECT * EXCLUDE (imported_at) FROM "{table.replace(".", "_")}"').fetchall()
+    rows = con.execute(f'SELECT * EXCLUDE (imported_at, event_id, received) FROM "{table.replace(".", "_")}"').fetchall()
     con.close()
     return sorted(rows, key=repr)

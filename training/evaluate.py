@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,9 @@ from features.timeline import Timeline
 from features.workspace import Workspace
 from training import baselines, canary, metrics, parts
 from training.bundle import BadBundle
-from training.examples import Examples, Split, examples_of, split_of
+from training.examples import Examples, Split, split_of
 from training.fit import load, threads
+from training.sources import learnt_from
 
 Floats = NDArray[np.float64]
 
@@ -108,10 +110,11 @@ def evaluate(
             raise BadBundle(str(error)) from error
         booster = load(found.model)
     # The model knows categories by the codes of its own dictionary, whatever texts have come since.
-    examples = examples_of(workspace, now, lambda part: progress("lay out examples", part), found.categories)
-    split = split_of(workspace, examples, now)
+    examples, source = learnt_from(workspace, now, lambda part: progress("lay out examples", part), found.categories)
+    split = split_of(workspace, examples, now, fixed=source.is_imported)
     progress("compare", 0.0)
     raw = np.asarray(booster.predict(examples.where(split.test).values, raw_score=True, num_threads=threads()))
     compared = compare(workspace, examples, split, raw, found.calibration.probabilities(raw))
     progress("compare", 1.0)
-    return report_of(workspace, examples, split, compared, now) | {"version": version, "run_id": found.record["run_id"]}
+    more = {"version": version, "run_id": found.record["run_id"], "source": msgspec.to_builtins(source)}
+    return report_of(workspace, examples, split, compared, now) | more

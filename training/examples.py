@@ -34,7 +34,7 @@ CATEGORIES_MAX = 10_000
 """Texts of one category column that the model tells apart; the rarest beyond it are missing."""
 
 
-_FOREVER = 253_402_300_799_000_000
+FOREVER = 253_402_300_799_000_000
 """The last second of the year 9999, in microseconds: when the window of an offer without end is closed."""
 
 
@@ -66,6 +66,8 @@ class Examples:
     times: NDArray[np.int64]
     closes: NDArray[np.int64]
     strangers: NDArray[np.bool_]
+    weights: NDArray[np.float64] | None = None
+    """Of each decision, in fitting; None where all weigh the same."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,6 +97,7 @@ class Examples:
             self.times[decisions],
             self.closes[decisions],
             self.strangers[decisions],
+            None if self.weights is None else self.weights[decisions],
         )
 
 
@@ -130,7 +133,7 @@ class _Decisions:
 def examples_of(
     workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
-    """All decisions of the lake as examples.
+    """All imported decisions of the lake as examples; those of this service are in `training/recorded.py`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.
@@ -150,7 +153,7 @@ def examples_of(
         categories = _categories(contract, joined, decisions, catalogue)
     layout = Layout(contract, joined.plan, Plan.of(workspace.views, "everyone"), catalogue, categories, words)
     offers_by_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
-    strangers = _strangers(workspace, decisions.ids)
+    strangers = strangers_of(workspace, decisions.ids)
     rows_of = np.array([len(offers) for offers in decisions.offers]) * np.where(strangers, 2, 1)
     values = np.empty((int(rows_of.sum()), len(contract.columns)))
     first_pair = values.shape[1] - len(layout.pair)
@@ -192,7 +195,7 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisio
     label = workspace.model.label
     context = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
     con = lake.connect(workspace)
-    ends = np.minimum(catalogue.valid_until, _FOREVER)
+    ends = np.minimum(catalogue.valid_until, FOREVER)
     con.register(
         "catalogue", pa.table({"offer_id": list(catalogue.index), "position": pa.array(np.arange(len(catalogue))), "ends": pa.array(ends)})
     )
@@ -202,14 +205,15 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisio
         closes = f"m.time + to_seconds({duration_seconds(label.within)})"
     columns = "".join(f", arg_min({lake.quoted(name)}, offer_id) AS context_{at}" for at, name in enumerate(context))
     until = f"time <= make_timestamptz({now}::BIGINT)"
+    imported = f"{until} AND event_id IS NULL"
     con.execute(
         f"""
         CREATE TEMP TABLE made AS
         SELECT decision_id, arg_min(customer_id, (time, offer_id)) AS customer_id, min(time) AS time{columns}
-        FROM decisions WHERE {until} GROUP BY decision_id;
+        FROM decisions WHERE {imported} GROUP BY decision_id;
         CREATE TEMP TABLE considered AS
         SELECT DISTINCT m.decision_id, m.customer_id, m.time, c.position, {closes} AS closes
-        FROM decisions d JOIN made m USING (decision_id) JOIN catalogue c USING (offer_id) WHERE d.{until};
+        FROM decisions d JOIN made m USING (decision_id) JOIN catalogue c USING (offer_id) WHERE d.{imported};
         CREATE TEMP TABLE happened AS
         SELECT row_number() OVER () AS number, o.decision_id, o.customer_id, c.position, o.time
         FROM outcomes o JOIN catalogue c USING (offer_id) WHERE o.type = {lake.literal(label.outcome)} AND o.{until};
@@ -282,20 +286,23 @@ def _categories(contract: Contract, joined: history.History, decisions: _Decisio
     return made
 
 
-def _strangers(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
+def strangers_of(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
     """Decisions that are also shown to the model as if the customer were unknown: chosen by hash, so the same every time."""
     share, seed = workspace.model.cold_start_share, workspace.model.seed
     return np.array([fnv1a(f"{seed}:{text}") % 10_000 < share * 10_000 for text in ids])
 
 
-def split_of(workspace: Workspace, examples: Examples, now: int) -> Split:
+def split_of(workspace: Workspace, examples: Examples, now: int, *, fixed: bool = True) -> Split:
     """Cut time, after `model.yaml`.
+
+    Args:
+        fixed: whether `split.cut` counts; it is a moment of the imported history, which recorded decisions all come after.
 
     Raises:
         NoExamples: a side of the cut has no decisions, or none with a success.
     """
     settings, moved = workspace.model.split, timeline.recorded(workspace) or Timeline()
-    if settings.cut is not None:
+    if settings.cut is not None and fixed:
         cut = moved.from_source(timeline.parse_moment(settings.cut))
     else:
         closed = np.sort(examples.times[examples.closes <= now])

@@ -161,7 +161,8 @@ def _apart(examples: Examples) -> list[list[int]]:
 def _weights(without_success: float, examples: Examples) -> NDArray[np.float64]:
     """One a row: what calibration puts right again, since it is done on unweighted rows."""
     successes = np.bincount(examples.decision, examples.labels, len(examples.ids))
-    return np.where(successes[examples.decision] > 0, 1.0, without_success)
+    weights = np.where(successes[examples.decision] > 0, 1.0, without_success)
+    return weights if examples.weights is None else weights * examples.weights[examples.decision]
 
 
 def _monotone(model: ModelFile, examples: Examples) -> list[int]:

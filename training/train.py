@@ -17,8 +17,9 @@ from features.workspace import Workspace
 from training import metrics, parts, plots, registry
 from training.bundle import Golden, nullable
 from training.evaluate import MODEL, compare, report_of
-from training.examples import Examples, examples_of, split_of
+from training.examples import Examples, split_of
 from training.fit import Fitted, fit
+from training.sources import learnt_from
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -49,8 +50,8 @@ def train(workspace: Workspace, now: int, progress: Progress = lambda _stage, _p
         NoExamples: there is nothing to learn from.
         RegistryUnavailable: MLflow does not answer.
     """
-    examples = examples_of(workspace, now, lambda part: progress("lay out examples", part))
-    split = split_of(workspace, examples, now)
+    examples, source = learnt_from(workspace, now, lambda part: progress("lay out examples", part))
+    split = split_of(workspace, examples, now, fixed=source.is_imported)
     fitted = fit(
         workspace.model, examples.where(split.fit), examples.where(split.stopping), lambda done, most: progress("fit", done / most)
     )
@@ -61,6 +62,7 @@ def train(workspace: Workspace, now: int, progress: Progress = lambda _stage, _p
     report = report_of(workspace, examples, split, compared, now) | {
         "rounds": fitted.rounds,
         "calibration": {"method": fitted.calibration.method, "held_out_log_loss": fitted.calibration.log_losses},
+        "source": msgspec.to_builtins(source),
     }
     progress("record", 0.0)
     run_id, version = _record(workspace, examples, test, fitted, compared.scores, report)
@@ -101,7 +103,13 @@ def _record(
         workspace,
         fitted.booster,
         frame,
-        parameters={**fitted.parameters, "rounds": fitted.rounds, "calibration": fitted.calibration.method, **_window(report)},
+        parameters={
+            **fitted.parameters,
+            "rounds": fitted.rounds,
+            "calibration": fitted.calibration.method,
+            **_window(report),
+            **_source(report),
+        },
         metrics=flat,
         steps={"later_log_loss": fitted.losses},
         tags={
@@ -110,6 +118,8 @@ def _record(
             "opportune.contract": examples.contract.fingerprint,
             "opportune.data_sha256": digest(examples),
             "opportune.rows": str(len(examples)),
+            "opportune.learnt_from": report["source"]["used"],
+            "opportune.learnt_from_why": report["source"]["why"],
         },
         figures={
             "calibration": plots.calibration(bins, fitted.calibration.method),
@@ -133,6 +143,14 @@ def _window(report: dict[str, Any]) -> dict[str, Any]:
         "training_from": split["training"]["from"],
         "training_to": split["training"]["to"],
         "test_to": split["test"]["to"],
+    }
+
+
+def _source(report: dict[str, Any]) -> dict[str, Any]:
+    source = report["source"]
+    return {
+        "learnt_from": source["used"],
+        **{name: source[name] for name in ("recorded_decisions", "recorded_successes", "imported_decisions")},
     }
 
 

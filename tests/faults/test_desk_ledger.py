@@ -54,7 +54,7 @@ async def answered(desk: Desk, customer: str = "436600000", limit: int = 50) -> 
     loaded = desk.loaded
     assert loaded is not None, desk.refusal
     request = DecisionRequest(customer, "home", limit, context={"channel": "app", "hour": 18})
-    row, contacts = await desk.known(customer, loaded)
+    row, contacts, *_ = await desk.known(customer, loaded)
     steps = deciding(request, loaded, row, desk.clock(), contacts=contacts)
     try:
         asked = next(steps)
@@ -179,7 +179,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
         await asyncio.to_thread(store.start)
         while not whole(desk, await answered(desk)):
             await asyncio.sleep(0.02)
-        _, history = await desk.known("436600000", desk.loaded)
+        _, history, *_ = await desk.known("436600000", desk.loaded)
         assert history is not None and len(history) >= 3 * ENTRY_BYTES
         shown = [await answered(desk) for _ in range(3)]
         assert groups(desk, shown[-1]) == {"voice"} and not shown[-1].degraded[1:], "limits are reached, not unknown"
@@ -200,12 +200,12 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
     async def told() -> None:
         while (await desk.known("436600000", loaded))[1] is None:
             await asyncio.sleep(0.02)
-        begun = ledger.begin_read("436600000")
+        begun = ledger.begin_look("436600000")
         assert begun is not None and not begun.done()
-        assert await ledger.end_read("436600000", begun) == b""
+        assert (await ledger.end_look("436600000", begun)).contacts == b""
         moved: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         moved.set_result(hiredis.ReplyError("MOVED 1 127.0.0.1:1"))
-        assert await ledger.end_read("436600000", moved) == b""
+        assert (await ledger.end_look("436600000", moved)).contacts == b""
         desk.deadline_seconds = 0.2
         store.pause()
         try:
@@ -213,7 +213,7 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
             await asyncio.sleep(0)
             for one in asked[:2]:
                 one.cancel()  # its client has gone
-            assert await asyncio.gather(*asked[2:]) == [(None, None)] * 3
+            assert [known[:2] for known in await asyncio.gather(*asked[2:])] == [(None, None)] * 3
         finally:
             store.resume()
         while (await desk.known("436600000", loaded))[1] is None:

@@ -191,7 +191,8 @@ def test_what_is_no_longer_declared_leaves_the_registry(tmp_path: Path) -> None:
     definitions.apply(workspace)
     store = definitions.open_store(workspace)
     assert {view.name for view in store.list_feature_views()} == {"customer", "calls", "decisions"}
-    assert {source.name for source in store.list_data_sources()} == {"customer_source", "calls_source", "decisions_source"}
+    expected = {f"{view}_{what}" for view in ("customer", "calls", "decisions") for what in ("source", "push")}
+    assert {source.name for source in store.list_data_sources()} == expected
     assert {entity.name for entity in store.list_entities()} == {"customer"}
     (service,) = store.list_feature_services()
     assert {projection.name for projection in service.feature_view_projections} == {"customer", "calls", "decisions"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from features.catalogue import OFFERS_MAX, Catalogue, category_text
 from features.columns import Column, contract_of
 from features.formats import FeaturesFile
-from features.layout import Layout
+from features.layout import Layout, Matched
 from features.online import FamilyRow, OnlineRow, Plan, Words
 from features.views import views_of
 from features.vocabulary import Offer
@@ -253,6 +253,25 @@ def test_every_column_is_what_the_reference_says(
     for column in CONTRACT.auxiliary:
         found = layout.matched(column.name, rows[1] if layout.is_everyone(column.name) else rows[0], NOW)[chosen]
         np.testing.assert_array_equal(found, np.array(reference(column, own, everyone, context, considered), float), err_msg=column.name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(own=knowns(OWN), everyone=knowns(EVERYONE), offers=catalogues(), data=st.data())
+def test_pair_columns_are_the_same_of_what_was_matched_before(
+    own: Known, everyone: Known, offers: list[Offer], data: st.DataObject
+) -> None:
+    """What conditions have matched for all offers gives, for those considered, bit for bit what the layout matches itself."""
+    chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(offers) - 1)))), np.int32)
+    words = Words([*SHOPS, *KINDS, *CITIES])
+    layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue(offers), CATEGORIES, words)
+    row, sums = own.row(OWN, words), everyone.row(EVERYONE, words)
+    names = data.draw(st.permutations(sorted({*layout.personal, *layout._alone})))
+    matched = np.empty((len(names), len(offers)))
+    layout.matched_together(layout.groups_of(names), row, sums, NOW, matched)
+    places = np.array([names.index(name) for name in layout.personal], np.int32)
+    static = layout.offer_values(sums, NOW)
+    found = layout.pair_values(row, sums, static, chosen, NOW, Matched(matched, places))
+    np.testing.assert_array_equal(found, layout.pair_values(row, sums, static, chosen, NOW))
 
 
 def test_columns_are_in_model_order() -> None:

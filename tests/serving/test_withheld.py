@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from features.formats import FeaturesFile
 from features.journal_lines import Line
 from features.online import FamilyRow, OnlineRow
+from features.views import Family
 from features.vocabulary import Decision, DecisionRequest
 from serving.decide import decide
 from serving.loaded import Loaded
@@ -83,21 +84,26 @@ def state(made: Hubs, unknown: str | None) -> Loaded:
 def everything(loaded: Loaded) -> dict[str, set[str]]:
     """All columns of customer and context with their purposes, as the files say them."""
     views = loaded.layout.plan.views
-    found = {scalar.name: set(scalar.purposes) for view in views for scalar in view.scalars}
-    found |= {measure.name: set(measure.purposes) for view in views for family in view.families for measure in family.measures}
+    found = {scalar.name: set(scalar.purposes) for view in views for scalar in view.scalars if not scalar.beside}
+    families = [family for view in views for family in view.families if not family.beside]
+    found |= {measure.name: set(measure.purposes) for family in families for measure in family.measures}
     return found | {name: set(column.purposes or ()) for name, column in loaded.workspace.features.context.items()}
+
+
+SCALARS_MAX, FAMILIES_MAX = 64, 16
+"""More than the workspace has."""
 
 
 @st.composite
 def customers(draw: st.DrawFn) -> dict[str, Any]:
     """Values of all scalars and families, by their places; word ids stand for small numbers."""
     return {
-        "numbers": draw(st.lists(NUMBERS, min_size=29, max_size=29)),
+        "numbers": draw(st.lists(NUMBERS, min_size=SCALARS_MAX, max_size=SCALARS_MAX)),
         "families": draw(
             st.lists(
                 st.none() | st.dictionaries(st.integers(0, 3), st.lists(NUMBERS, min_size=3, max_size=3), max_size=3),
-                min_size=5,
-                max_size=5,
+                min_size=FAMILIES_MAX,
+                max_size=FAMILIES_MAX,
             )
         ),
         "hour": draw(st.sampled_from([None, 3, 20.5])),
@@ -113,11 +119,16 @@ KEYS = {
 }
 
 
+def keys_of(family: Family) -> list[str]:
+    """Keys that a customer may have of a family; those of hidden ones are any texts."""
+    return KEYS.get(family.name, ["a", "b", "c", "d"])
+
+
 def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
     """A customer's row."""
     row, plan, words = made.row(), loaded.layout.plan, made.desk.engine.words
     scalars = [scalar for view in plan.views for scalar in view.scalars]
-    for slot, (scalar, value) in enumerate(zip(scalars, customer["numbers"], strict=True)):
+    for slot, (scalar, value) in enumerate(zip(scalars, customer["numbers"], strict=False)):
         if scalar.dtype == "category" and value == value:
             value = float(words.id(["S", "M", "Asia/Tokyo", "Europe/Vienna"][int(value) % 4]))
         elif scalar.dtype == "boolean" and value == value:
@@ -128,13 +139,13 @@ def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
         for family in view.families:
             values = customer["families"][at]
             if values is not None:
-                keys = sorted(values, key=lambda key, known=KEYS[family.name]: known[key])
+                keys = sorted(values, key=lambda key, known=keys_of(family): known[key])
                 table = (
                     np.array([values[key][: len(family.measures)] for key in keys], np.float64)
                     .reshape(len(keys), len(family.measures))
                     .T.copy()
                 )
-                row.families[at] = FamilyRow(np.array([words.id(KEYS[family.name][key]) for key in keys], np.uint32), table)
+                row.families[at] = FamilyRow(np.array([words.id(keys_of(family)[key]) for key in keys], np.uint32), table)
             at += 1
     return row
 
@@ -142,11 +153,11 @@ def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
 def spoiled(loaded: Loaded, customer: dict[str, Any], other: dict[str, Any], withheld: set[str]) -> dict[str, Any]:
     """A customer in whom every value that is withheld is another's; keys of families too where only withheld values stand there."""
     found = copy.deepcopy(customer)
-    scalars = [scalar.name for view in loaded.layout.plan.views for scalar in view.scalars]
+    scalars = [scalar.beside or scalar.name for view in loaded.layout.plan.views for scalar in view.scalars]
     found["numbers"] = [other["numbers"][at] if name in withheld else found["numbers"][at] for at, name in enumerate(scalars)]
     found |= {name: other[name] for name in ("hour", "roaming_now") if name in withheld}
     for at, family in enumerate(family for view in loaded.layout.plan.views for family in view.families):
-        hidden = [at for at, measure in enumerate(family.measures) if measure.name in withheld]
+        hidden = [at for at, measure in enumerate(family.measures) if (family.beside or measure.name) in withheld]
         if len(hidden) == len(family.measures):
             found["families"][at] = other["families"][at]
         elif found["families"][at] is not None:
@@ -192,8 +203,8 @@ def test_a_decision_does_not_change_with_what_is_withheld(
 
 def rich(hour: float = 3) -> dict[str, Any]:
     """A customer of whom everything is known."""
-    families = [{key: [40.0, 50.0, 60.0] for key in range(4)} for _ in range(5)]
-    return {"numbers": [7.0] * 29, "families": families, "hour": hour, "roaming_now": True}
+    families = [{key: [40.0, 50.0, 60.0] for key in range(4)} for _ in range(FAMILIES_MAX)]
+    return {"numbers": [7.0] * SCALARS_MAX, "families": families, "hour": hour, "roaming_now": True}
 
 
 def test_withheld_values_would_have_counted(made: Hubs) -> None:
@@ -205,7 +216,8 @@ def test_withheld_values_would_have_counted(made: Hubs) -> None:
         changed = rich()
         changed["numbers"][scalars.index(name)] = value
         assert decided(made, loaded, asked(explain=True), changed)[1] != before, name
-    for at in range(3):
+    families = [family for view in loaded.layout.plan.views for family in view.families]
+    for at in [at for at, family in enumerate(families) if not family.beside][:3]:
         changed = rich()
         changed["families"][at] = None
         assert decided(made, loaded, asked(explain=True), changed)[1:] != (before, journal), at

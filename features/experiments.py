@@ -1,0 +1,221 @@
+"""Experiments as they are read from their file: splits cut, conditions parsed, moments as numbers. What serving assigns by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from features import hashing, splits
+from features.documents import Document
+from features.experiment_formats import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
+from features.expression_scope import Problem, Scope, Term
+from features.expressions import Expression, parse
+from features.faults import Path
+from features.moments import parse_moment
+from features.rulebook import FORMULA_TERMS, Rulebook
+from features.splits import Range, Split
+
+HASH_WORDS: dict[str, tuple[str, ...]] = {
+    "growthbook-v2": ("seed", "encoding"),
+    "growthbook-v1": ("seed", "encoding"),
+    "eppo": ("salt", "traffic_salt"),
+    "unleash": ("group",),
+    "optimizely": ("parent",),
+    "statsig": ("salt", "rule"),
+    "statsig-experiment": ("salt",),
+    "launchdarkly": ("flag", "salt", "seed"),
+}
+"""What each algorithm takes, of what an experiment may say."""
+WITHOUT_RANGES = ("unleash", "launchdarkly")
+"""Algorithms whose tools know weights only."""
+TARGETING_KINDS = ("customer", "context")
+"""What a condition may speak of before any offer is looked at."""
+NAMESPACE_BUCKETS = hashing.GROWTHBOOK_V1_BUCKETS
+GROUP_BUCKETS = hashing.GROWTHBOOK_V2_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class ReadExperiment:
+    """An experiment, ready to be asked.
+
+    Attributes:
+        arms: names, in the order of the split.
+        control: the arm that others are compared with.
+        targeting: None for everybody.
+        start, end: microseconds since 1970, the end exclusive; None is without bound.
+        namespace: takes a unit and says whether it is within the experiment's range; None where there is none.
+        namespace_share: the part of all units that is within it.
+    """
+
+    key: str
+    entry: Experiment
+    arms: tuple[str, ...]
+    control: str
+    split: Split
+    targeting: Expression | None
+    formulas: dict[str, Expression]
+    """By arm, those that change it."""
+    start: int | None
+    end: int | None
+    namespace: Callable[[str], bool] | None
+    namespace_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Experiments:
+    """All experiments of a workspace, in the order of the file."""
+
+    file: ExperimentsFile
+    experiments: tuple[ReadExperiment, ...]
+
+
+def parse_experiments(document: Document) -> ExperimentsFile:
+    """A document as `experiments.yaml`.
+
+    Raises:
+        BadWorkspace: with every fault of its form.
+    """
+    return document.convert(ExperimentsFile)
+
+
+def read_experiments(file: ExperimentsFile, book: Rulebook) -> Experiments:
+    """Read all expressions and cut all splits of a file in which `features/check_experiments.py` found no fault.
+
+    Args:
+        book: of the workspace's policies, whose segments may be used.
+    """
+    read = [_read(key, entry, *_expressions(key, entry, book)[:2]) for key, entry in file.experiments.items()]
+    return Experiments(file, tuple(read))
+
+
+def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Path, Problem]]:
+    """What is wrong in the expressions of a file, each with its place in it."""
+    return [problem for key, entry in file.experiments.items() for problem in _expressions(key, entry, book)[2]]
+
+
+def split_of(key: str, entry: Experiment) -> Split:
+    """The split of an experiment, as its tool would cut it."""
+    arms, words = tuple(entry.arms.values()), entry.salt if entry.salt is not None else key
+    match entry.hash:
+        case "growthbook-v2" | "growthbook-v1":
+            seed = key if entry.seed is None else str(entry.seed)
+            return splits.growthbook(2 if entry.hash == "growthbook-v2" else 1, seed, _with_holes(arms, entry.coverage), entry.encoding)
+        case "eppo":
+            traffic = f"{words}-traffic" if entry.traffic_salt is None else entry.traffic_salt
+            return splits.eppo(words, traffic, _side_by_side(arms, 1.0), entry.coverage)
+        case "unleash":
+            return splits.unleash(key if entry.group is None else entry.group, whole_weights(arms), entry.coverage)
+        case "optimizely":
+            return splits.optimizely(key if entry.parent is None else entry.parent, _side_by_side(arms, entry.coverage))
+        case "statsig":
+            return splits.statsig(words, key if entry.rule is None else entry.rule, _side_by_side(arms, entry.coverage))
+        case "statsig-experiment":
+            return splits.statsig_experiment(words, _side_by_side(arms, entry.coverage))
+        case "launchdarkly":
+            flag = key if entry.flag is None else entry.flag
+            number = None if entry.seed is None else int(entry.seed)
+            return splits.launchdarkly(flag, words, number, weights_of(arms), entry.coverage)
+
+
+def weights_of(arms: Sequence[Arm]) -> list[float]:
+    """The weights of arms; equal ones where none is given."""
+    if all(arm.weight is None for arm in arms):
+        return [1 / len(arms)] * len(arms)
+    return [arm.weight or 0.0 for arm in arms]
+
+
+def whole_weights(arms: Sequence[Arm]) -> list[int]:
+    """Unleash's weights; equal ones where none is given."""
+    return [1 if all(other.weight is None for other in arms) else round(arm.weight or 0) for arm in arms]
+
+
+def holdout_of(holdout: Holdout) -> Split:
+    """Arm 0 is held out."""
+    return _groups(holdout.salt, (holdout.share,))
+
+
+def control_groups_of(groups: ControlGroups) -> Split:
+    """The arms are those of `CONTROL_GROUPS`."""
+    assert len(groups.shares) == len(CONTROL_GROUPS)
+    return _groups(groups.salt, groups.shares)
+
+
+def _groups(salt: str, shares: Sequence[float]) -> Split:
+    return splits.by_ends(hashing.growthbook_v2(salt), GROUP_BUCKETS, [[one] for one in splits.side_by_side(shares)])
+
+
+def _read(key: str, entry: Experiment, targeting: Expression | None, formulas: dict[str, Expression]) -> ReadExperiment:
+    arms = tuple(entry.arms)
+    control = next((name for name, arm in entry.arms.items() if arm.control), arms[0])
+    start, end = (None if text is None else parse_moment(text) for text in (entry.start, entry.end))
+    within, share = _namespace(entry)
+    return ReadExperiment(key, entry, arms, control, split_of(key, entry), targeting, formulas, start, end, within, share)
+
+
+def _namespace(entry: Experiment) -> tuple[Callable[[str], bool] | None, float]:
+    """GrowthBook's namespaces, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`."""
+    if entry.namespace is None:
+        return None, 1.0
+    hash_ = hashing.growthbook_v1(f"__{entry.namespace.name}", entry.encoding)
+    split = splits.by_ranges(hash_, NAMESPACE_BUCKETS, [[entry.namespace.range]])
+    return (lambda unit: split(unit)[0] == 0), split.covered
+
+
+def _with_holes(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
+    return _ranges(arms, splits.growthbook_ranges(weights_of(arms), coverage))
+
+
+def _side_by_side(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
+    return _ranges(arms, splits.side_by_side(weights_of(arms), coverage))
+
+
+def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
+    """What arms say themselves, or else what was cut by weights."""
+    if any(arm.ranges is not None for arm in arms):
+        return [arm.ranges or () for arm in arms]
+    return [[one] for one in cut]
+
+
+def _expressions(
+    key: str, entry: Experiment, book: Rulebook
+) -> tuple[Expression | None, dict[str, Expression], list[tuple[Path, Problem]]]:
+    """The condition, the formulas by arm, and what is wrong with them."""
+    problems: list[tuple[Path, Problem]] = []
+    targeting = None if entry.targeting is None else _targeting(entry.targeting, book.scope)
+    if isinstance(targeting, list):
+        problems += [(("experiments", key, "targeting"), problem) for problem in targeting]
+        targeting = None
+    formulas: dict[str, Expression] = {}
+    scope = {**book.scope, **{term: Term("term", "number") for term in FORMULA_TERMS}}
+    for name, arm in entry.arms.items():
+        change = arm.changes.arbitration
+        if change is None or change.formula is None:
+            continue
+        formula = parse(change.formula, scope, "number")
+        if isinstance(formula, Expression):
+            formulas[name] = formula
+        else:
+            path = ("experiments", key, "arms", name, "changes", "arbitration", "formula")
+            problems += [(path, problem) for problem in formula]
+    return targeting, formulas, problems
+
+
+def _targeting(text: str, scope: Scope) -> Expression | list[Problem]:
+    found = parse(text, scope)
+    if isinstance(found, Expression):
+        foreign = [name for name in found.names if name.partition(".")[0] not in TARGETING_KINDS]
+        if foreign:
+            remedy = "Who takes part is known before any offer is looked at."
+            return [Problem(1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy)]
+    return found
+
+
+def overlapping(ranges: Iterable[tuple[Range, str]]) -> list[tuple[str, str]]:
+    """Names of ranges that share more than an end, each with one that begins before it."""
+    found, reached = [], None
+    for (start, end), name in sorted(one for one in ranges if one[0][0] < one[0][1]):
+        if reached is not None and start < reached[0]:
+            found.append((name, reached[1]))
+        if reached is None or end > reached[0]:
+            reached = (end, name)
+    return found

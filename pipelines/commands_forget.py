@@ -1,0 +1,82 @@
+"""The verb that forgets a customer."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from features.failures import Failure
+from features.workspace import load
+from pipelines import show, steps
+from pipelines.commands_data import HERE, AsJson, Folder
+from pipelines.forgetting import BadId, Forgotten, forget, resume, unit_named
+
+STDIN = "-"
+BEGUN = 75
+"""Exit status: late events are refused and a part is done; what is left is gone on with later. `EX_TEMPFAIL` of sysexits.h."""
+ID_CHARACTERS_READ_MAX = 1_024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("forget", epilog="Example: [bold]opportune forget -w examples/grocery 1042[/bold]")(forget_)
+
+
+def forget_(
+    customer_id: Annotated[
+        str | None, typer.Argument(help="Id of the customer, or ~ and an anonymous id; - reads it from standard input.")
+    ] = None,
+    workspace: Folder = HERE,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="The id is an anonymous one.")] = False,
+    resume_: Annotated[bool, typer.Option("--resume", help="Go on with what a crash or a busy workspace has left.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Remove a customer, and every anonymous id that is linked, from every place, and prove it."""
+    if (customer_id is None) != resume_:
+        raise typer.BadParameter("expected either the id of a customer or --resume", param_hint="CUSTOMER_ID")
+    found = load(workspace, sources=False)
+    if customer_id is None:
+        with show.progress("forget") as tell, steps.quiet_warnings():
+            done = resume(found, tell)
+        _told(done, json)
+        return
+    given = sys.stdin.readline(ID_CHARACTERS_READ_MAX).strip() if customer_id == STDIN else customer_id
+    try:
+        unit = unit_named(given, anonymous=anonymous)
+    except BadId as error:
+        raise typer.BadParameter(str(error), param_hint="CUSTOMER_ID") from error
+    try:
+        with show.progress("forget") as tell, steps.quiet_warnings():
+            forgotten = forget(found, unit, tell)
+    except (Failure, OSError) as error:
+        show.err.print(f"[red]opportune:[/red] the forgetting was begun and is not done: {error}", highlight=False)
+        show.err.print("It is gone on with by the background worker, or by `opportune forget --resume`.", highlight=False)
+        raise typer.Exit(BEGUN) from error
+    _told([forgotten], json)
+
+
+def _told(done: list[Forgotten], json: bool) -> None:
+    if json:
+        show.as_json(done[0] if len(done) == 1 else done)
+    else:
+        for forgotten in done:
+            _print(forgotten)
+        if not done:
+            show.out.print("Nothing is left to do.", highlight=False)
+    if not all(forgotten.done for forgotten in done):
+        raise typer.Exit(1)
+
+
+def _print(forgotten: Forgotten) -> None:
+    rows = [[name, counted.found, counted.removed, counted.left, counted.how] for name, counted in forgotten.places.items()]
+    title = "Forgotten" if forgotten.done else "NOT wholly forgotten"
+    show.table(f"{title}, what happened before {forgotten.at}", ["place", "found", "removed", "left", "how"], rows)
+    proof = forgotten.proof
+    show.out.print(
+        f"{proof.files:,} files ({proof.bytes / 1e6:,.1f} MB) were looked through for the id: {proof.plaintext_hits} hold it"
+        f"{': ' + ', '.join(proof.where) if proof.where else ''}. {forgotten.seconds:.1f} s.",
+        highlight=False,
+    )
+    show.out.print(forgotten.sources, highlight=False)

@@ -1,0 +1,79 @@
+"""A line of the journal as rows of the lake: what was shown, and what the model saw of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from features.catalogue import category_text
+from features.journal_lines import Line
+from features.loop_tables import RECORDED
+from features.tables import FIXED
+from features.vocabulary import OFFERS_CONSIDERED, ContextValue
+from features.workspace import Workspace
+from pipelines.lake_parts import Parts
+
+_FLOAT = np.dtype("<f8")
+
+
+class DecisionRows:
+    """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        declared = {name: column for name, column in workspace.features.context.items() if name != OFFERS_CONSIDERED}
+        self._context: list[tuple[str, Callable[[ContextValue], Any]]] = [
+            (name, {"category": _text, "boolean": _truth, "integer": _integer}.get(column.dtype, _number))
+            for name, column in declared.items()
+        ]
+        assert [field.name for field in FIXED["decisions"]] == [
+            "decision_id",
+            "customer_id",
+            "time",
+            "placement",
+            "offer_id",
+            "action_probability",
+        ]
+
+    def add(self, line: Line, parts: Parts) -> bool:
+        """Add the rows of one line; False for one whose arrays do not fit each other."""
+        try:
+            columns = line.columns()
+            probabilities, propensities = (np.frombuffer(part, _FLOAT).tolist() for part in (line.probabilities, line.propensities))
+            scores = np.frombuffer(line.scores, _FLOAT).tolist() if line.scores else propensities
+            considered = len(line.positions())
+        except ValueError:
+            return False
+        offers = line.offer_ids
+        if not len(columns) == len(offers) == len(probabilities) == len(propensities) == len(scores):
+            return False
+        placements = line.placements or (line.placement,) * len(offers)
+        context = [read(line.context.get(name)) for name, read in self._context]
+        stamp = (line.decision_id, line.at)
+        made = partial(parts.add, at=line.at)
+        for position, (offer, placement) in enumerate(zip(offers, placements, strict=True)):
+            if line.customer_id:
+                shown = (line.decision_id, line.customer_id, line.at, placement, offer, probabilities[position])
+                made("decisions", (*shown, *context, *stamp))
+            seen = (placement, offer, line.versions.bundle, line.versions.contract, line.config, position, considered)
+            numbers = (probabilities[position], propensities[position], scores[position], list(line.degraded), columns[position])
+            made(RECORDED.name, (line.decision_id, line.customer_id or None, line.at, *seen, *numbers, *stamp))
+        return True
+
+
+def _text(value: ContextValue) -> str | None:
+    return category_text(value) or None
+
+
+def _truth(value: ContextValue) -> bool | None:
+    return bool(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _number(value: ContextValue) -> float | None:
+    return float(value) if isinstance(value, (bool, int, float)) else None
+
+
+def _integer(value: ContextValue) -> int | None:
+    return int(value) if isinstance(value, (bool, int, float)) and value == value and abs(value) != float("inf") else None

@@ -1,0 +1,91 @@
+"""Decisions in this process: the desk of a worker, with a ledger of its own that hears events; no server, and simulated time is exact."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from features.happenings import Happenings
+from features.ledger import open_ledger
+from features.moments import MICROSECONDS
+from features.vocabulary import Decision, DecisionRequest, Event
+from features.workspace import Workspace
+from pipelines.world_port import Refused, Told
+from serving.asked import BadContext, BadRequest, UnknownPlacement
+from serving.decide import deciding
+from serving.desk import Desk
+
+WORKER = "world"
+LEDGER_TIMEOUT_MS = 1_000
+
+
+class DeskPort:
+    """Decides as a worker would, and hears events as one would, without the event log.
+
+    The ledger begins empty in a folder that goes with the port: a run leaves nothing behind, and the next one is the same.
+
+    Args:
+        moment: when the run begins, in the world's time.
+        shift: microseconds that the workspace's time is ahead of the world's.
+
+    Raises:
+        Refused: nothing that is published can serve.
+    """
+
+    def __init__(self, workspace: Workspace, moment: int, shift: int = 0) -> None:
+        self.told: Told | None = None
+        self.name = "desk"
+        self._now, self._shift, self._count, self._received = moment + shift, shift, 0, 0
+        self._folder = TemporaryDirectory(prefix="opportune-world-")
+        self._runner = asyncio.Runner()
+        self._desk = Desk(workspace, clock=lambda: self._now)
+        self._desk.ledger = open_ledger(None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project)
+        self._desk.load()
+        if self._desk.loaded is None:
+            refusal = self._desk.refusal
+            self.close()
+            raise Refused(f"expected a published model that can serve, got none: {refusal}")
+        self._loaded = self._desk.loaded
+        self._happenings = Happenings(workspace, self._loaded.catalogue.offers)
+
+    def turn(self, moment: int) -> int:
+        self._now = moment + self._shift
+        return self._now
+
+    def decide(self, request: DecisionRequest) -> Decision:
+        try:
+            return self._runner.run(self._decided(request))
+        except (UnknownPlacement, BadContext, BadRequest) as error:
+            raise Refused(f"expected the workspace that this world wrote, got one that takes no such request: {error}") from error
+
+    async def _decided(self, request: DecisionRequest) -> Decision:
+        desk, now = self._desk, self._now
+        self._count += 1
+        row, contacts, unit, said = await desk.known(request.unit, self._loaded, now)
+        name = f"{now:x}-{WORKER}-{self._count:x}"
+        steps = deciding(request, self._loaded, row, now, decision_id=name, contacts=contacts, unit=unit, said=said)
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(await desk.take(asked, contacts))
+        except StopIteration as done:
+            decision: Decision = done.value
+            return decision
+
+    def tell(self, events: Sequence[Event]) -> None:
+        heard = []
+        for event in events:
+            poison = self._happenings.poison(event, self._now)
+            if poison is not None:
+                raise Refused(f"expected the workspace that this world wrote, got one that takes no such `{event.type}`: {poison.expected}")
+            self._received = max(self._received + 1, self._now)  # ascending, as an event log gives it
+            heard.append(self._happenings.heard(event, self._received))
+        policy = self._loaded.hub.contacting.policy
+        self._runner.run(self._desk.ledger.hear(heard, policy, self._now / MICROSECONDS))
+
+    def close(self) -> None:
+        self._desk.close()
+        self._runner.close()
+        self._folder.cleanup()

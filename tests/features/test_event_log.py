@@ -1,0 +1,361 @@
+"""The event log against a model of ten lines: conservation, order, barriers, forgetting, letters that are sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features import hearers
+from features.dead_letters import letters, send_again
+from features.event_file import Limits, LogUnavailable
+from features.event_log import EventLog, counts, dead_letters, exists, read, read_all, reading
+from features.event_rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
+from features.event_writer import EventWriter, LogBusy
+from features.happenings import Happenings, time_of
+from features.workspace import load
+from tests.features.event_child import happened, item
+from tests.workspaces import make_workspace
+
+ROOMY = Limits(free_bytes_min=0)
+
+
+def outcomes(results: list[Result]) -> list[str]:
+    return [result.reason or result.outcome for result in results]
+
+
+def test_what_is_stored_is_durable_and_private(tmp_path: Path) -> None:
+    """Commits wait for the disk, deleted bytes are overwritten, and nobody but the owner reads folder and files."""
+    log = EventLog(tmp_path / "events", ROOMY)
+    log.append([item(happened("e1"))])
+    with log.file.transaction() as connection:
+        pragmas = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode", "secure_delete")]
+    assert pragmas == [2, "wal", 1]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "events").iterdir()}
+    assert {"events.db", "events.db-wal"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE((tmp_path / "events").stat().st_mode) == 0o700
+    log.close()
+
+
+def test_same_id_same_body_is_a_duplicate_however_it_was_sent(tmp_path: Path) -> None:
+    """A duplicate gets place and moment of the first; another body is a dead letter; both also within one batch."""
+    log = EventLog(tmp_path, ROOMY)
+    first, again, other = happened("e1"), happened("e1"), happened("e1", 2.0)
+    results = log.append([item(first), item(again), item(other)])
+    assert outcomes(results) == ["stored", "duplicate", CONFLICT]
+    assert results[1][2:4] == results[0][2:4]
+    results = log.append([item(other), item(again), item(happened("e2"))])
+    assert outcomes(results) == [CONFLICT, "duplicate", "stored"]
+    assert counts(tmp_path) == Counts(6, 2, 2, 2, 0)
+    assert [row.event for row in read_all(tmp_path, 0)] == [first, happened("e2")]
+    log.close()
+
+
+ITEMS = st.lists(
+    st.one_of(
+        st.builds(lambda name, value: item(happened(f"e{name}", float(value))), st.integers(0, 6), st.integers(0, 1)),
+        st.just(dead_item("field-type", "", b"{}")),
+    ),
+    max_size=24,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches=st.lists(st.tuples(st.integers(0, 1), ITEMS, st.booleans()), max_size=8))
+def test_any_sequence_is_as_the_model(batches: list[tuple[int, list[Any], bool]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two writers in turn, reopened now and then, give each item what a dictionary gives it, and count exactly that."""
+    folder = tmp_path_factory.mktemp("log")
+    logs = [EventLog(folder, ROOMY), EventLog(folder, ROOMY)]
+    model: dict[bytes, bytes] = {}
+    tally: Counter[str] = Counter()
+    for who, items, reopen in batches:
+        expected = []
+        for one in items:
+            if one.reason:
+                expected.append(one.reason)
+            elif one.id not in model:
+                model[one.id] = one.digest
+                expected.append("stored")
+            else:
+                expected.append("duplicate" if model[one.id] == one.digest else CONFLICT)
+        assert outcomes(logs[who].append(items)) == expected
+        tally.update(expected)
+        if reopen:
+            logs[who].close()
+            logs[who] = EventLog(folder, ROOMY)
+    dead = tally["field-type"] + tally[CONFLICT]
+    assert counts(folder) == Counts(tally.total(), tally["stored"], tally["duplicate"], dead, 0)
+    rows = list(read_all(folder, 0)) if exists(folder) else []
+    assert len(rows) == len(model)
+    assert all(row.intact and row.received < after.received and row.seq < after.seq for row, after in itertools.pairwise(rows))
+    for log in logs:
+        log.close()
+
+
+def test_two_processes_conserve(tmp_path: Path) -> None:
+    """Whatever two processes write at once: each id is stored once, and every item is stored, a duplicate or dead, exactly."""
+    command = [sys.executable, "-m", "tests.features.event_child", str(tmp_path)]
+    children = [subprocess.Popen([*command, str(seed), "60"], stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
+    answered: Counter[str] = Counter()
+    for child in children:
+        out, _ = child.communicate(timeout=60)
+        assert child.returncode == 0
+        for word in out.split():
+            name, _, count = word.partition("=")
+            answered[name] += int(count)
+    rows = list(read_all(tmp_path, 0))
+    found = counts(tmp_path)
+    assert found.accepted == answered.total() == found.stored + found.duplicates + found.dead > 1_000
+    assert (found.stored, found.duplicates, found.dead) == (answered["stored"], answered["duplicate"], answered["dead"])
+    assert len({row.event.event_id for row in rows}) == len(rows) == found.stored
+    assert sorted(row.received for row in rows) == [row.received for row in rows]
+    assert min(answered.values()) > 50
+
+
+def test_barrier_divides(tmp_path: Path) -> None:
+    """All that was received before a barrier is below it, all that comes after is not, though the clock stands or runs back."""
+    now = [1_000_000]
+    log = EventLog(tmp_path, ROOMY, clock=lambda: now[0])
+    other = EventLog(tmp_path, ROOMY, clock=lambda: now[0] - 500)
+    barriers = []
+    for turn in range(12):
+        now[0] += (0, 7, -300)[turn % 3]
+        (log if turn % 2 else other).append([item(happened(f"e{turn}-{at}")) for at in range(5)])
+        barriers.append(((other if turn % 2 else log).barrier(), 5 * (turn + 1)))
+    for moment, before in barriers:
+        assert len(list(read_all(tmp_path, 0, received_before=moment))) == before
+    received = [row.received for row in read_all(tmp_path, 0)]
+    assert received == sorted(set(received))
+    assert [moment for moment, _ in barriers] == sorted({moment for moment, _ in barriers})
+    log.close()
+    other.close()
+    again = EventLog(tmp_path, ROOMY, clock=lambda: 0)
+    [result] = again.append([item(happened("late"))])
+    assert result.received >= barriers[-1][0] > received[-1]  # a new process goes on where the last one was
+    again.close()
+
+
+def test_barriers_hold_beside_writers(tmp_path: Path) -> None:
+    """What a barrier says is in the log is in the log for good: nothing appears below it later."""
+    logs = [EventLog(tmp_path, ROOMY) for _ in range(3)]
+
+    def write(at: int) -> None:
+        for turn in range(40):
+            logs[at].append([item(happened(f"{at}-{turn}-{row}")) for row in range(3)])
+
+    threads = [threading.Thread(target=write, args=(at,)) for at in (0, 1)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    while any(thread.is_alive() for thread in threads):
+        moment = logs[2].barrier()
+        seen.append((moment, len(list(read_all(tmp_path, 0, received_before=moment)))))
+    for thread in threads:
+        thread.join()
+    assert seen
+    assert [len(list(read_all(tmp_path, 0, received_before=moment))) for moment, _ in seen] == [count for _, count in seen]
+    assert counts(tmp_path).stored == 240
+    for log in logs:
+        log.close()
+
+
+def test_forgotten_for_good(tmp_path: Path) -> None:
+    """Nothing of a forgotten unit stays in any file, its late events are dropped and counted, its later ones are kept."""
+    folder = tmp_path / "events"
+    log = EventLog(folder, ROOMY)
+    canary = "canary-77"
+    letter = dead_item("field-type", "", b'{"customer_id":["%s"],"event_id":1}' % canary.encode())
+    near = dead_item("field-type", "", b'{"customer_id":["%s8"]}' % canary.encode())
+    log.append([item(happened(f"e{at}", unit=canary)) for at in range(50)] + [item(happened("other")), letter, near])
+    log.append([item(happened("e1", 9.0, unit=canary))])
+    moment = time_of(happened("x", minutes=5))
+    gone = log.forget(canary, moment)
+    assert gone == {"events": 50, "dead_letters": 2, "set_aside": 0, "left": 0}
+    assert log.forget(canary, moment)["events"] == 0
+    results = log.append([item(happened("e1", unit=canary)), item(happened("new", unit=canary, minutes=6))])
+    assert outcomes(results) == [FORGOTTEN, "stored"]
+    found = counts(folder)
+    assert found == Counts(56, 52, 0, 4, 1)
+    assert found.accepted == found.stored + found.duplicates + found.dead
+    assert [(one.reason, one.unit, one.body) for one in dead_letters(folder)][-1] == (FORGOTTEN, "", b"")
+    assert len(dead_letters(folder)) == 2
+    log.forget(canary, moment + 10**9)
+    log.close()
+    content = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert canary.encode() + b"8" in content
+    assert canary.encode() not in content.replace(canary.encode() + b"8", b"")
+
+
+def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
+    """Old events go once they were shipped and heard, old letters by their own time; the counters stay."""
+    now = [1_000]
+    log = EventLog(tmp_path, ROOMY, clock=lambda: now[0], worker=5)
+    results = log.append([item(happened(f"e{at}")) for at in range(10)] + [dead_item("field-type", "", b"{}")])
+    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=0) == {"events": 0, "dead_letters": 0}  # nobody has heard of them
+    log.append([], heard=results[5].seq)
+    assert log.prune(before=results[3].received, shipped=results[7].seq, dead_before=0) == {"events": 3, "dead_letters": 0}
+    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 3, "dead_letters": 1}
+    log.append([], heard=results[9].seq)
+    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 2, "dead_letters": 0}
+    assert [row.seq for row in read(tmp_path, 0)] == [results[8].seq, results[9].seq]
+    assert counts(tmp_path) == Counts(11, 10, 0, 1, 0)
+    log.close()
+
+
+def test_letters_are_sent_again(tmp_path: Path) -> None:
+    """What the workspace understands by now is stored or recognised, the rest stays; accepted does not change, and conserves."""
+    happenings = Happenings(load(make_workspace(tmp_path / "w"), sources=False), None)
+    folder, log = tmp_path / "events", EventLog(tmp_path / "events", ROOMY)
+    body = b'{"event_id":"%s","type":"click","occurred_at":"2026-11-22T09:00:00Z","customer_id":"c1","offer_id":"new"}'
+    log.append([dead_item("offer-unknown", "c1", body % b"e1"), dead_item("offer-unknown", "c1", body % b"e1"), dead_item("x", "", b"{")])
+    log.append([item(happened("e2")), item(happened("e2", 3.0))])
+    log.close()
+    sent = send_again(folder, happenings, time_of(happened("x", minutes=9)))
+    assert sent == {"stored": 1, "duplicate": 1, "left": 2}
+    assert sorted(letter.reason for letter in letters(folder)) == [CONFLICT, "x"]
+    assert counts(folder) == Counts(5, 2, 1, 2, 0)
+    [worker] = list(hearers.dead(folder))  # the ledger has still to hear of it
+    assert [row.event.event_id for row in read(folder, hearers.mark_of(folder, worker.worker) or 0, worker=worker.worker)] == ["e1"]
+    worker.release()
+
+
+def test_damaged_file_is_set_aside_and_others_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file beyond recovery is set aside with a word in the log, a new one goes on with later places, and who had the old one open follows."""
+    log, other = EventLog(tmp_path, ROOMY), EventLog(tmp_path, ROOMY)
+    before = log.append([item(happened(f"e{at}")) for at in range(200)])
+    other.append([item(happened("other"))])
+    log.checkpoint(whole=True)
+    log.close()
+    script = (
+        "import sys; f = open(sys.argv[1], 'r+b'); f.seek(4096); f.write(b'\\x55' * 40960)"  # closing it here would drop SQLite's locks
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "events.db")], check=True)
+    fresh = EventLog(tmp_path, ROOMY)
+    results = fresh.append([item(happened("e1"))])
+    assert outcomes(results) == ["stored"]
+    assert results[0].seq > before[-1].seq
+    assert len([path for path in fresh.set_aside() if path.name.endswith("Z")]) == 1
+    assert "damaged beyond recovery" in caplog.text
+    assert "c1" not in caplog.text
+    assert outcomes(other.append([item(happened("e1")), item(happened("e2"))])) == ["duplicate", "stored"]
+    assert len(read(tmp_path, before[-1].seq)) == 2
+    assert fresh.forget("somebody", 0)["set_aside"] >= 1
+    assert not fresh.set_aside()
+    fresh.close()
+    other.close()
+
+
+def test_row_that_the_disk_changed_is_told(tmp_path: Path) -> None:
+    """A body that is not what was written is marked, and the others are read."""
+    log = EventLog(tmp_path, ROOMY)
+    log.append([item(happened("e1")), item(happened("e2"))])
+    with log.file.transaction() as connection:
+        connection.execute("UPDATE events SET body = x'80' WHERE seq = (SELECT max(seq) FROM events)")
+    assert [row.intact for row in read(tmp_path, 0)] == [True, False]
+    log.close()
+
+
+def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
+    """Batches that wait are written together, each gets its own results, and beyond the bound they are refused at once."""
+
+    async def scenario() -> None:
+        writer = EventWriter(tmp_path, Limits(free_bytes_min=0, waiting_rows_max=300))
+        batches = [[item(happened(f"{at}-{row}")) for row in range(3)] for at in range(100)]
+        answers = await asyncio.gather(*(writer.append(batch) for batch in batches))
+        assert {outcome for answer in answers for outcome in outcomes(answer)} == {"stored"}
+        assert [len(answer) for answer in answers] == [3] * 100
+        places = [result.seq for answer in answers for result in answer]
+        assert places == sorted(set(places))
+        with pytest.raises(LogBusy):
+            await writer.append([item(happened(f"x{at}")) for at in range(301)])
+        writer.close()
+        with pytest.raises(LogUnavailable):
+            await writer.append([item(happened("y"))])
+
+    asyncio.run(scenario())
+    assert counts(tmp_path) == Counts(300, 300, 0, 0, 0)
+
+
+def test_heard_is_known_of_duplicates(tmp_path: Path) -> None:
+    """A duplicate says whether its first is known to be heard: up to the mark of who took it, or when that one was buried."""
+    alive = hearers.begin(tmp_path)
+    log = EventLog(tmp_path, ROOMY, worker=alive.worker)
+    first, second = log.append([item(happened("e1")), item(happened("e2"))])
+    again = [item(happened("e1")), item(happened("e2"))]
+    assert [result.heard for result in log.append(again)] == [False, False]
+    log.append([], heard=first.seq)
+    assert [result.heard for result in log.append(again)] == [True, False]
+    assert list(hearers.dead(tmp_path)) == []
+    alive.release()
+    [dead] = list(hearers.dead(tmp_path))
+    assert dead.worker == alive.worker
+    assert hearers.mark_of(tmp_path, dead.worker) == first.seq
+    assert list(hearers.dead(tmp_path)) == []  # it is being looked after
+    dead.bury(log)
+    assert second.seq > first.seq
+    other = EventLog(tmp_path, ROOMY)
+    assert [result.heard for result in other.append(again)] == [True, True]
+    log.close()
+    other.close()
+
+
+def test_too_large_is_a_letter() -> None:
+    """An event whose body is beyond its bound becomes a dead letter that is cut off."""
+    event = happened("e1")
+    big = type(event)("e1", "click", event.occurred_at, "c1", fields={f"f{at}": "x" * 256 for at in range(100)})
+    found = event_item(big, time_of(big))
+    assert found.reason == "too-large"
+    assert len(found.body) == 8 * 1024
+
+
+def test_reading_needs_a_log(tmp_path: Path) -> None:
+    """Where there is no log, counters are zeros, and reading says that there is none; nothing is made by asking."""
+    assert counts(tmp_path / "none") == Counts()
+    assert dead_letters(tmp_path / "none") == []
+    with pytest.raises(LogUnavailable), reading(tmp_path / "none"):
+        pass
+    assert not (tmp_path / "none").exists()
+    assert sqlite3.sqlite_version_info >= (3, 35)
+    assert os.listdir(tmp_path) == []
+
+
+def test_readers_that_keep_deleted_bytes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a reader looks at what was deleted, forgetting is not done, and says so; asked again later, it is."""
+    monkeypatch.setattr("features.event_log.WAL_TRIES_MAX", 1)
+    log = EventLog(tmp_path, ROOMY)
+    log.append([item(happened("e1"))])
+    with reading(tmp_path) as reader:
+        reader.execute("BEGIN")
+        assert len(reader.execute("SELECT * FROM events").fetchall()) == 1
+        with pytest.raises(LogUnavailable, match="try again"):
+            log.forget("c1", 1)
+        reader.execute("COMMIT")
+    assert log.forget("c1", 1)["left"] == 0
+    assert log.wal_bytes() == 0
+    log.close()
+
+
+def test_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """Who removes the folder of a running log loses what was in it, and nothing that comes later."""
+    log = EventLog(tmp_path / "events", Limits(free_bytes_min=0, retry_seconds=0.0))
+    log.append([item(happened("e1"))])
+    shutil.rmtree(tmp_path / "events")
+    with pytest.raises(LogUnavailable):
+        log.append([item(happened("e2"))])
+    assert outcomes(log.append([item(happened("e2"))])) == ["stored"]
+    assert [row.event.event_id for row in read(tmp_path / "events", 0)] == ["e2"]
+    log.close()

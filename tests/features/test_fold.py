@@ -1,0 +1,288 @@
+"""The fold against the batch: what is added to a row is what SQL computes from all events, value by value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import hypothesis
+import msgspec
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features import fold_kernels as kernels
+from features import windows
+from features.fold import Fold
+from features.formats import FeaturesFile
+from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
+from features.online import FamilyRow, Plan, Words
+from features.recent import RecentEvent
+from features.workspace import Workspace, load
+from serving.withheld import Purposes
+from tests.features.folding import event_of, rows_of, seconds, shown, write_lake
+
+START = to_microseconds(datetime(2026, 3, 1, tzinfo=UTC))
+HOUR = 3_600 * MICROSECONDS
+GRID = 6 * HOUR
+"""Events, moments and windows lie on one grid, so that many are exactly at the edges."""
+
+WHERES: list[dict[str, Any]] = [
+    {},
+    {"kind": "card"},
+    {"kind": ["card", "cash"]},
+    {"amount": {"minimum": 2.5}},
+    {"amount": {"below": 2.5}},
+    {"kind": ["card"], "amount": {"minimum": -1.0, "below": 7.25}},
+]
+SCALARS = [("count", None), ("days_since", None), ("distinct", "kind"), ("distinct", "shop"), ("last", "kind"), ("share", None)]
+SCALARS += [(aggregate, "amount") for aggregate in ("sum", "mean", "min", "max", "last", "share")]
+MEASURES = [("count", None), ("days_since", None), ("sum", "amount"), ("min", "amount"), ("max", "amount")]
+SPANS = ["6h", "1d", "3d", "all"]
+AMOUNTS = [None, 0.0, 0.1, 0.2, 0.7, 2.5, 7.25, -1.0, -0.01, 1234567.89, 3.0, 0.0000005]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return made(tmp_path_factory.mktemp("fold"), {"columns": {"moved": {"stream": "moves", "aggregate": "count"}}})
+
+
+def made(folder: Path, features: dict[str, Any]) -> Workspace:
+    content: dict[str, Any] = {
+        "workspace.yaml": {"name": "bank"},
+        "features.yaml": {"streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}}, **features},
+        "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": "o"}]},
+        "model.yaml": {"name": "m", "label": {"outcome": "click"}},
+    }
+    for name, part in content.items():
+        (folder / name).write_text(yaml.safe_dump(part))
+    return load(folder)
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Any]:
+    aggregate, of = draw(st.sampled_from(SCALARS))
+    column = {"stream": "moves", "aggregate": aggregate, "windows": draw(st.lists(st.sampled_from(SPANS), min_size=1, unique=True))}
+    column["where"] = draw(st.sampled_from(WHERES))
+    if aggregate == "share" or ("kind" not in column["where"] and draw(st.booleans())):
+        column["where"] = {key: value for key, value in column["where"].items() if key != "kind"}
+        column["group"] = {"by": "kind", "values": ["card", "wire"]}
+    if aggregate != "days_since" and (aggregate, of) != ("last", "kind"):
+        column["missing"] = draw(st.sampled_from([None, "zero", "unknown"]))
+    return column | ({"of": of} if of else {})
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> dict[str, Any]:
+    aggregate, of = draw(st.sampled_from(MEASURES))
+    spans = draw(st.lists(st.sampled_from(SPANS), min_size=1, unique=True))
+    pair = {"stream": "moves", "aggregate": aggregate, "windows": spans, "where": draw(st.sampled_from(WHERES)), "match": "shop"}
+    return pair | {"key": draw(st.sampled_from(["shop", "kind"]))} | ({"of": of} if of else {})
+
+
+features = st.builds(
+    lambda columns, pairs: {
+        "streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}},
+        "offer": {"shop": {"dtype": "category"}},
+        "columns": {f"c{at}": column for at, column in enumerate(columns)},
+        "pairs": {f"p{at}": pair for at, pair in enumerate(pairs)},
+    },
+    st.lists(columns(), min_size=1, max_size=8),
+    st.lists(pairs(), max_size=5),
+)
+happened = st.lists(
+    st.tuples(
+        st.integers(0, 24),
+        st.integers(0, 24 * 6),
+        st.sampled_from(AMOUNTS),
+        st.sampled_from(["card", "cash", "wire", None]),
+        st.sampled_from(["s1", "s2", "é", "", None]),
+    ),
+    max_size=25,
+)
+
+
+def events_of(drawn: list[tuple[int, int, float | None, str | None, str | None]]) -> list[RecentEvent]:
+    """Events on the grid, received in the order of their hours, each at a moment of its own."""
+    received = sorted(hour for _, hour, *_ in drawn)
+    return [
+        event_of(at, "moves", START + time * GRID, START + hour * HOUR + at, amount=amount, kind=kind, shop=shop)
+        for at, ((time, _, amount, kind, shop), hour) in enumerate(zip(drawn, received, strict=True))
+    ]
+
+
+def leaves(events: list[RecentEvent], base: int, now: int, span: int | None) -> bool:
+    """Whether an event that the base holds has left a window since, and the window does not lie wholly after the base."""
+    if span is None or now - span >= base:
+        return False
+    return any(e.contained(base) and base - span <= e.time < now - span for e in events)
+
+
+@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+@given(features, happened, st.integers(0, 25), st.integers(0, 25), st.booleans())
+def test_the_fold_is_what_the_batch_computes(
+    workspace: Workspace, said: dict[str, Any], drawn: list[Any], first: int, second: int, empty: bool
+) -> None:
+    """Over the row of a moment, or over none, the fold at a later moment gives what the batch gives then, for all that has not aged."""
+    base, now = START + min(first, second) * GRID, START + max(first, second) * GRID
+    events = events_of(drawn)
+    there = replace(workspace, features=msgspec.convert(said, FeaturesFile, strict=False))
+    write_lake(there, "streams.moves", ["1"] * len(events), events)
+    plan, words = Plan.of(there.views), Words()
+    (expected,) = rows_of(plan, words, windows.compute_for(there, now, ["1"])).values()
+    (before,) = rows_of(plan, words, windows.compute_for(there, base, ["1"])).values()
+    heard = [event for event in events if event.received < now]
+    if empty:
+        before = plan.nobody()
+        base = START - 10_000 * DAY_SECONDS * MICROSECONDS
+        if not heard:
+            return
+    stored = shown(plan, words, before)
+    folded = Fold(plan, words)(before, heard, now)
+    assert shown(plan, words, before) == stored, "the given row stays as it was"
+    assert folded.event_times.tolist() == ([seconds(now)] if empty else before.event_times.tolist())
+    if not heard:
+        assert folded is before
+        return
+    got, wanted = shown(plan, words, folded), shown(plan, words, expected)
+    for view in plan.views:
+        for scalar in view.scalars:
+            if not leaves(events, base, now, _span(scalar.window_seconds)):
+                name = f"{view.name}.{scalar.name}"
+                assert got[name] == wanted[name], name
+        for family in view.families:
+            name = f"{view.name}.{family.name}"
+            aged = [leaves(events, base, now, _span(measure.window_seconds)) for measure in family.measures]
+            for measure, has_aged in zip(family.measures, aged, strict=True):
+                assert has_aged or got[f"{name}.{measure.name}"] == wanted[f"{name}.{measure.name}"], (name, measure.name)
+            assert any(aged) or got[name] == wanted[name]
+
+
+def _span(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * MICROSECONDS
+
+
+LASTING = {
+    "columns": {
+        "seen": {"stream": "moves", "aggregate": "count", "windows": ["all"]},
+        "typical": {"stream": "moves", "aggregate": "mean", "of": "amount", "windows": ["all"], "purposes": ["ads"]},
+        "latest": {"stream": "moves", "aggregate": "last", "of": "kind", "windows": ["all"]},
+        "kinds": {"stream": "moves", "aggregate": "distinct", "of": "kind", "windows": ["all"], "purposes": ["ads"]},
+    },
+    "offer": {"shop": {"dtype": "category"}},
+    "pairs": {"bought": {"stream": "moves", "aggregate": "count", "windows": ["all"], "key": "shop", "match": "shop"}},
+}
+
+
+@pytest.fixture(scope="module")
+def lasting(workspace: Workspace) -> Workspace:
+    said = {"streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}}, **LASTING}
+    return replace(workspace, features=msgspec.convert(said, FeaturesFile, strict=False))
+
+
+def test_what_is_hidden_is_no_column(lasting: Workspace) -> None:
+    """What a mean, a last and a distinct are added up with is stored, and the model, its names and history know nothing of it."""
+    (view,) = lasting.views
+    assert view.hidden == {
+        *("_sum_typical_all", "_stated_typical_all", "_latest_latest_all"),
+        *("_values_kinds_all__keys", "_values_kinds_all__times"),
+    }
+    assert view.hidden < {name for name, _ in view.fields}
+    assert lasting.contract.names == ["seen_all", "typical_all", "latest_all", "kinds_all", "offer_shop", "bought_all"]
+    assert len({scalar.name for scalar in view.scalars}) == len(view.scalars) == 7
+
+
+def test_what_is_hidden_is_withheld_with_its_column(lasting: Workspace) -> None:
+    """Without its purpose a column is missing with all that is kept beside it, and is named once."""
+    plan = Plan.of(lasting.views)
+    row = plan.nobody()
+    row.numbers[:] = 1.0
+    row.families = [FamilyRow(np.array([1], np.uint32), np.ones((1, 1))) for _ in plan.families]
+    found = Purposes(lasting.features, plan).withheld(row, ["personalization"])
+    assert found is not None
+    assert found.names == ("kinds_all", "typical_all")
+    left = found.row(row)
+    gone = {name for name, slot in plan.scalars.items() if np.isnan(left.numbers[slot])}
+    assert gone == {"moves.typical_all", "moves.kinds_all", "moves._sum_typical_all", "moves._stated_typical_all"}
+    assert [name for name, at in plan.families.items() if left.families[at] is None] == ["moves._values_kinds_all"]
+
+
+def test_what_does_not_fit_is_passed_over(lasting: Workspace) -> None:
+    """Events of other streams, of now and later, and values of another type than is declared change nothing; nothing fails."""
+    plan, words = Plan.of(lasting.views), Words()
+    fold, row = Fold(plan, words), plan.nobody()
+    row.event_times[:] = seconds(START)
+    row.numbers[:] = 0.0
+    later = [event_of(1, "moves", START + HOUR, START, kind="card"), event_of(2, "calls", START, START + 1)]
+    assert fold(row, later, START + HOUR) is row
+    assert fold.streams == {"moves"}
+    odd = RecentEvent(1, "moves", START, START, {"amount": "much", "kind": 7.0, "shop": "s1"})
+    got = shown(plan, words, fold(row, [odd], START + HOUR))
+    assert (got["moves.seen_all"], got["moves.typical_all"], got["moves.kinds_all"]) == (1.0, None, 0.0)
+    assert got["moves.by_shop"] is None, "a list that is not known is not begun"
+
+
+def test_what_a_row_lacks_stays_missing(workspace: Workspace) -> None:
+    """Of a row that has one view of a stream and lacks another, the other is not made up from what is new."""
+    said = {
+        "streams": {"moves": {"categories": ["kind"]}, "calls": {}},
+        "columns": {name: {"stream": name, "aggregate": "count"} for name in ("moves", "calls")},
+    }
+    plan, words = Plan.of(replace(workspace, features=msgspec.convert(said, FeaturesFile)).views), Words()
+    row = plan.nobody()
+    row.event_times[1], row.numbers[1] = seconds(START), 2.0
+    events = [event_of(1, "moves", START, START), event_of(2, "calls", START, START)]
+    folded = Fold(plan, words)(row, events, START + HOUR)
+    assert (folded.numbers[1], folded.event_times[1]) == (3.0, seconds(START))
+    assert np.isnan([folded.numbers[0], folded.event_times[0]]).all()
+    (made,) = {tuple(Fold(plan, words)(plan.nobody(), events, START + HOUR).numbers.tolist())}
+    assert made == (1.0, 1.0)
+
+
+def test_a_family_stays_within_its_bound(lasting: Workspace) -> None:
+    """With more keys than the batch keeps, those of what is new stay, in the order of their texts; texts that are told apart are counted all."""
+    plan, words = Plan.of(lasting.views), Words()
+    row = plan.nobody()
+    row.event_times[:], row.numbers[:] = seconds(START), 0.0
+    keys = [words.id(f"k{number:05d}") for number in range(windows.KEYS_MAX)]
+    row.families = [FamilyRow(np.array(keys, np.uint32), np.ones((1, len(keys)))) for _ in plan.families]
+    row.numbers[plan.scalars["moves.kinds_all"]] = windows.KEYS_MAX + 10
+    events = [event_of(at, "moves", START, START, kind=text, shop=text) for at, text in enumerate(["a", "k00007", "z"])]
+    got = shown(plan, words, Fold(plan, words)(row, events, START + HOUR))
+    assert got["moves.by_shop"] == ["a", *(f"k{number:05d}" for number in range(windows.KEYS_MAX - 2)), "z"]
+    assert got["moves.by_shop.bought_all"]["k00007"] == 2.0
+    assert got["moves.kinds_all"] == windows.KEYS_MAX + 12
+
+
+amounts = st.floats(-8e9, 8e9)
+
+
+@settings(max_examples=300, deadline=None)
+@given(amounts, st.lists(amounts, max_size=6))
+def test_sums_are_exact(lasting: Workspace, stored: float, more: list[float]) -> None:
+    """From a stored sum below 2**33, sums are those of whole millionths, whatever the amounts' binary forms are."""
+    whole = int(kernels.millionths(stored))
+    hypothesis.assume(all(abs(whole + sum(int(kernels.millionths(a)) for a in more[:n])) < 2**33 * 10**6 for n in range(len(more) + 1)))
+    plan = Plan.of(lasting.views)
+    row = plan.nobody()
+    row.event_times[:] = seconds(START)
+    row.numbers[plan.scalars["moves._sum_typical_all"]] = whole / 1e6
+    events = [event_of(at, "moves", START, START, amount=amount) for at, amount in enumerate(more)]
+    folded = Fold(plan, Words())(row, events, START + HOUR)
+    expected = (whole + sum(int(kernels.millionths(amount)) for amount in more)) / 10**6
+    assert folded.numbers[plan.scalars["moves._sum_typical_all"]] == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-1e9, 1e9) | st.integers(-4, 4).map(lambda number: (number + 0.5) / 1e6), min_size=1))
+def test_millionths_are_those_of_the_database(numbers: list[float]) -> None:
+    """DuckDB rounds an amount to the same whole millionths."""
+    con = duckdb.connect()
+    query = "SELECT CAST(round(unnest(?::DOUBLE[]) * 1000000) AS BIGINT)"
+    assert [int(kernels.millionths(number)) for number in numbers] == [row[0] for row in con.execute(query, [numbers]).fetchall()]
+    con.close()

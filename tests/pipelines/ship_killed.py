@@ -1,0 +1,22 @@
+"""Ships a workspace, or compacts it, and dies by SIGKILL at a step: `ship_killed.py WORKSPACE STEP ship|compact NOW`."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TZ"] = "UTC"
+time.tzset()
+
+from features.workspace import load  # noqa: E402
+from pipelines.compacting import compact  # noqa: E402
+from pipelines.shipping import Limits, ship  # noqa: E402
+from tests.pipelines.loops import KillAt  # noqa: E402
+
+if __name__ == "__main__":
+    folder, number, what, now = sys.argv[1:]
+    step = KillAt(int(number), really=True)
+    if what == "ship":
+        ship(load(Path(folder)), step=step, limits=Limits(20, 20))
+    else:
+        compact(load(Path(folder)), int(now), step)

@@ -1,0 +1,328 @@
+"""Streams and batch say the same: events heard one by one, pushed rows and one batch over all of them give the same columns, exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from features import definitions, windows
+from features.catalogue import Catalogue
+from features.contacts import ContactPolicy
+from features.engines import open_engine
+from features.fold import Fold
+from features.layout import Layout
+from features.lmdb_ledger import LmdbLedger
+from features.moments import MICROSECONDS, to_microseconds
+from features.offers import offers_of
+from features.online import OnlineRow, Plan, Words
+from features.recent import Heard, RecentEvent
+from features.workspace import ONLINE_URL_VARIABLE, Workspace, load
+from pipelines.refreshing import refresh, whole_second
+from tests.features.folding import event_of, rows_of, shown, write_lake
+from tests.stores import Server, find_server
+
+START = to_microseconds(datetime(2026, 3, 1, tzinfo=UTC))
+HOUR = 3_600 * MICROSECONDS
+POLICY = ContactPolicy()
+EVENTS, CUSTOMERS, ORDERS, CALL = 100_000, 2_500, 5, 500
+"""CALL: events that are heard together; the ledger is called for 8 units at a time only where decisions wait for it."""
+REFRESHES = 3
+REFRESHED = 250
+
+COLUMNS: dict[str, Any] = {
+    "spend": {"aggregate": "sum", "of": "amount", "windows": ["all", "7d"]},
+    "visits": {"aggregate": "count", "windows": ["all", "1d"], "where": {"amount": {"minimum": 2.5}}},
+    "typical": {"aggregate": "mean", "of": "amount", "windows": ["all"]},
+    "least": {"aggregate": "min", "of": "amount", "windows": ["all"], "missing": "zero"},
+    "most": {"aggregate": "max", "of": "amount", "windows": ["all"]},
+    "latest_kind": {"aggregate": "last", "of": "kind", "windows": ["all"]},
+    "latest_amount": {"aggregate": "last", "of": "amount", "windows": ["all"], "where": {"kind": ["card", "cash"]}},
+    "shops": {"aggregate": "distinct", "of": "shop", "windows": ["all"]},
+    "quiet": {"aggregate": "days_since", "windows": ["all"]},
+    "by_card": {"aggregate": "share", "windows": ["all"], "where": {"kind": "card"}},
+    "part": {"aggregate": "share", "of": "amount", "windows": ["all"], "group": {"by": "kind", "values": ["card", "wire"]}},
+}
+PAIRS: dict[str, Any] = {
+    "bought": {"aggregate": "count", "windows": ["all"], "relative": ["share"]},
+    "paid": {"aggregate": "sum", "of": "amount", "windows": ["all"]},
+    "dearest": {"aggregate": "max", "of": "amount", "windows": ["all"]},
+    "since": {"aggregate": "days_since", "windows": ["all"]},
+}
+
+
+def made(folder: Path) -> Workspace:
+    """A workspace with a stream, and an attribute of every other customer."""
+    folder.mkdir(exist_ok=True)
+    stream = {"stream": "moves"}
+    content: dict[str, Any] = {
+        "workspace.yaml": {"name": "bank"},
+        "features.yaml": {
+            "customer": {"attributes": {"age": {"dtype": "number"}}},
+            "streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}},
+            "offer": {"shop": {"dtype": "category"}},
+            "columns": {name: stream | column for name, column in COLUMNS.items()},
+            "pairs": {name: stream | pair | {"key": "shop", "match": "shop"} for name, pair in PAIRS.items()},
+        },
+        "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": f"o{i}", "attributes": {"shop": f"s{i}"}} for i in range(5)]},
+        "model.yaml": {"name": "m", "label": {"outcome": "click"}},
+    }
+    for name, part in content.items():
+        (folder / name).write_text(yaml.safe_dump(part))
+    workspace = load(folder)
+    moment = pa.timestamp("us", "UTC")
+    kinds = pa.schema([("customer_id", pa.string()), ("valid_from", moment), ("age", pa.float64()), ("imported_at", moment)])
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [{"customer_id": f"c{at}", "valid_from": began, "age": float(at % 80), "imported_at": began} for at in range(0, CUSTOMERS, 2)]
+    (workspace.lake / "customers").mkdir(parents=True)
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, kinds), workspace.lake / "customers" / "all.parquet")
+    return workspace
+
+
+def drawn(chance: random.Random, count: int, customers: int) -> list[tuple[str, RecentEvent]]:
+    """Events over ten days, many at the same moment, with missing fields and amounts that have no exact binary form."""
+    amounts = [None, 0.1, 0.2, 0.7, 2.5, -0.01, 1234567.89, 3.0]
+    return [
+        (
+            f"c{chance.randrange(customers)}",
+            event_of(
+                number,
+                "moves",
+                START + chance.randrange(240) * HOUR + chance.choice([0, 0, 1, 500_000]),
+                0,
+                amount=chance.choice(amounts),
+                kind=chance.choice(["card", "cash", "wire", None]),
+                shop=chance.choice([*(f"s{i}" for i in range(9)), "é", None]),
+            ),
+        )
+        for number in range(count)
+    ]
+
+
+def of_all(row: dict[str, Any]) -> dict[str, Any]:
+    """What is known for good: an event may have left any other window since it was stored."""
+    return {name: value for name, value in row.items() if not name.endswith(("_7d", "_1d"))}
+
+
+async def replayed(
+    workspace: Workspace, ledger: LmdbLedger, events: list[tuple[str, RecentEvent]], chance: random.Random
+) -> tuple[list[tuple[str, RecentEvent]], int]:
+    """Hear events in their order, each received a millisecond after the one before, some twice; refresh some customers now and then."""
+    received = START + 200 * HOUR  # so that some events happen after they are received, as by a fast clock
+    stamped: list[tuple[str, RecentEvent]] = []
+    stops = sorted(chance.sample(range(1, len(events)), REFRESHES))
+    for begin in range(0, len(events), CALL):
+        heard = []
+        for customer, event in events[begin : begin + CALL]:
+            received += 1_000
+            stamped.append((customer, replace_received(event, received)))
+            heard.append(Heard(customer, event=stamped[-1][1]))
+        heard += chance.sample(heard, 20)
+        chance.shuffle(heard)
+        await ledger.hear(heard, POLICY, received / MICROSECONDS)
+        if stops and begin + CALL > stops[0]:
+            stops.pop(0)
+            received = whole_second(received) + MICROSECONDS
+            write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
+            await refresh(workspace, ledger, chance.sample([f"c{at}" for at in range(CUSTOMERS)], REFRESHED), received)
+    return stamped, received
+
+
+def replace_received(event: RecentEvent, received: int) -> RecentEvent:
+    return RecentEvent(event.key, event.stream, event.time, received, event.fields)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_events_in_five_orders(tmp_path: Path) -> None:
+    """Shuffled and replayed with refreshes in between, each order gives what one batch over all events gives, value by value."""
+    chance = random.Random(7)
+    events = drawn(chance, EVENTS, CUSTOMERS)
+    workspace = made(tmp_path / "bank")
+    now = START + 250 * HOUR
+    everybody = [f"c{at}" for at in range(CUSTOMERS)]
+    plan = Plan.of(workspace.views)
+    expected: dict[str, dict[str, Any]] = {}
+    for order in range(ORDERS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fill_anew(workspace)
+        ledger = LmdbLedger(tmp_path / f"ledger{order}")
+        chance.shuffle(events)
+        stamped, last = asyncio.run(replayed(workspace, ledger, events, chance))
+        assert last < now
+        write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
+        if not expected:
+            words = Words()
+            batch = rows_of(plan, words, windows.compute_for(workspace, now, everybody))
+            expected = {customer: shown(plan, words, row) for customer, row in batch.items()}
+        at_once, without = known(workspace, ledger, plan, everybody, now)
+        assert 0.1 * CUSTOMERS < len(without) < 0.8 * CUSTOMERS
+        for customer in everybody:
+            got, wanted = at_once[customer], expected[customer]
+            if customer in without:  # all that any window holds is at hand, but no attribute
+                assert got == wanted | {"customer.age": None}, (order, customer)
+            assert of_all(got) == of_all(wanted | {"customer.age": got["customer.age"]}), (order, customer)
+        asyncio.run(refresh(workspace, ledger, everybody, now))
+        refreshed, _ = known(workspace, ledger, plan, everybody, now)
+        for customer in everybody:
+            assert refreshed[customer] == expected[customer], (order, customer)
+            assert ledger.look_now(customer).recent.events == ()
+        assert ledger.dropped == 0
+        ledger.close()
+
+
+def fill_anew(workspace: Workspace) -> None:
+    """An online store without rows."""
+    shutil.rmtree(workspace.online, ignore_errors=True)
+    shutil.rmtree(workspace.lake / "streams", ignore_errors=True)
+    definitions.apply(workspace)
+
+
+def known(
+    workspace: Workspace, ledger: LmdbLedger, plan: Plan, customers: list[str], now: int
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """What a decision knows of customers, from the row and what is new; and who has no row."""
+    words, rows = stored(workspace, customers)
+    fold = Fold(plan, words)
+    found = {customer: shown(plan, words, fold(row, ledger.look_now(customer).recent.events, now)) for customer, row in rows.items()}
+    return found, {customer for customer, row in rows.items() if not row.known}
+
+
+def stored(workspace: Workspace, customers: list[str]) -> tuple[Words, dict[str, OnlineRow]]:
+    """What the online store holds of customers, and the words of these rows."""
+
+    async def reading() -> tuple[Words, dict[str, OnlineRow]]:
+        engine = open_engine(workspace.online_url, workspace.online, workspace.views, 1_000.0, workspace.project)
+        found = {customer: engine.read_now(customer) or await engine.read(customer) for customer in customers}
+        engine.close()
+        await asyncio.sleep(0)
+        return engine.words, found
+
+    return asyncio.run(reading())
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where rows are kept."""
+    if request.param == "embedded":
+        yield "embedded"
+        return
+    if not find_server()[0]:
+        pytest.skip(find_server()[1])
+    server = Server(tmp_path / "server").start()
+    monkeypatch.setenv(ONLINE_URL_VARIABLE, server.url)
+    yield server.url
+    server.stop()
+
+
+def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
+    """Whichever comes first, the row of the later moment stays; with what is new it is the batch of now, before and after each of them."""
+    workspace = made(tmp_path / "bank")
+    chance = random.Random(3)
+    stamped = [(customer, replace_received(event, event.time + 1 + at)) for at, (customer, event) in enumerate(drawn(chance, 400, 20))]
+    write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
+    ledger, plan, now = LmdbLedger(tmp_path / "ledger"), Plan.of(workspace.views), START + 250 * HOUR
+    everybody = [f"c{at}" for at in range(20)]
+    asyncio.run(ledger.hear([Heard(customer, event=event) for customer, event in stamped], POLICY, now / MICROSECONDS))
+    first, second, third = (START + days * 24 * HOUR for days in (3, 6, 8))
+    words = Words()
+    expected = {
+        customer: shown(plan, words, row) for customer, row in rows_of(plan, words, windows.compute_for(workspace, now, everybody)).items()
+    }
+
+    def check(moment: int) -> None:
+        words, rows = stored(workspace, everybody)
+        for customer, row in rows.items():
+            assert row.event_times[1] == moment / MICROSECONDS
+            folded = Fold(plan, words)(row, ledger.look_now(customer).recent.events, now)
+            assert of_all(shown(plan, words, folded)) == of_all(expected[customer])
+
+    def materialize(moment: int) -> None:
+        windows.compute(workspace, moment)
+        definitions.materialize(definitions.apply(workspace), workspace, moment)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        materialize(first)
+        check(first)
+        for _ in range(2):  # a refresh that died before its end is done again
+            assert asyncio.run(refresh(workspace, ledger, everybody, second)) == len(everybody) + 10
+            check(second)
+        held = sum(len(ledger.look_now(customer).recent.events) for customer in everybody)
+        assert 0 < held < len(stamped)
+        materialize(first)
+        check(second)
+        materialize(third)
+        check(third)
+        asyncio.run(refresh(workspace, ledger, everybody, second))
+        check(third)
+    with pytest.raises(ValueError, match="whole second"):
+        asyncio.run(refresh(workspace, ledger, everybody, second + 1))
+    ledger.close()
+
+
+def test_a_push_that_states_nothing_is_written(tmp_path: Path) -> None:
+    """A row of which everything has left its windows replaces the one before, though Feast passes over such rows."""
+    workspace = made(tmp_path / "bank")
+    content = yaml.safe_load((workspace.folder / "features.yaml").read_text())
+    content["columns"], content["pairs"] = {"most": {"stream": "moves", "aggregate": "max", "of": "amount", "windows": ["1d"]}}, {}
+    (workspace.folder / "features.yaml").write_text(yaml.safe_dump(content))
+    workspace = load(workspace.folder)
+    write_lake(workspace, "streams.moves", ["c1"], [event_of(1, "moves", START, START + 1, amount=3.0)])
+    for moment, value in ((START + HOUR, 3.0), (START + 48 * HOUR, None)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            store = definitions.apply(workspace)
+        definitions.push(store, workspace.views[1], windows.compute_for(workspace, moment, ["c1"])["moves"])
+        words, rows = stored(workspace, ["c1"])
+        assert rows["c1"].event_times[1] == moment / MICROSECONDS
+        assert shown(Plan.of(workspace.views), words, rows["c1"])["moves.most_1d"] == value
+
+
+def bits(values: NDArray[np.float64]) -> bytes:
+    """The doubles as bytes; a missing value is one, whatever bits it is written with."""
+    return np.where(np.isnan(values), np.nan, values + 0.0).tobytes()
+
+
+def test_decisions_see_the_same_columns(tmp_path: Path) -> None:
+    """Laid out for a decision, a folded row and the row of a batch over all events are the same bytes, for every offer."""
+    workspace = made(tmp_path / "bank")
+    chance = random.Random(5)
+    stamped = [
+        (customer, replace_received(event, START + 130 * HOUR + at)) for at, (customer, event) in enumerate(drawn(chance, 3_000, 150))
+    ]
+    write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
+    base, now, words = START + 130 * HOUR + 1_500, START + 250 * HOUR, Words()
+    everybody, plan = [f"c{at}" for at in range(150)], Plan.of(workspace.views)
+    before, after = (rows_of(plan, words, windows.compute_for(workspace, moment, everybody)) for moment in (base, now))
+    categories = {column.name: ["card", "cash", "wire"] for column in workspace.contract.columns if column.dtype == "category"}
+    layout = Layout(workspace.contract, plan, Plan.of(workspace.views, "everyone"), Catalogue(offers_of(workspace)), categories, words)
+    everyone, every, moment = Plan.of(workspace.views, "everyone").nobody(), np.arange(5, dtype=np.int32), now / MICROSECONDS
+    offers = layout.offer_values(everyone, moment)
+    names = [column.name for column in (*layout.customer, *layout.pair)]
+    lasting = [at for at, name in enumerate(names) if not name.endswith(("_7d", "_1d"))]
+    stated = 0
+    for customer in everybody:
+        folded = Fold(plan, words)(before[customer], [event for own, event in stamped if own == customer], now)
+        laid = [
+            np.hstack([np.tile(layout.shared_values(row, {}, moment), (5, 1)), layout.pair_values(row, everyone, offers, every, moment)])[
+                :, lasting
+            ]
+            for row in (folded, after[customer])
+        ]
+        assert bits(laid[0]) == bits(laid[1]), customer
+        stated += int((~np.isnan(laid[0])).sum())
+    assert stated > 0.7 * 150 * 5 * len(lasting)
