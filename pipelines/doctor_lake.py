@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.lake import literal
+from features.lake import literal, quoted
 from features.moments import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.recorded import read_bundle
 from features.workspace import Workspace
@@ -80,10 +80,11 @@ def drift(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> Dri
     # Of each customer one decision: a customer who asks often is no sign of a change.
     newest = "QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY time DESC, decision_id, position) = 1"
     people = _columns(con, f"SELECT columns {of_bundle} AND customer_id IS NOT NULL {newest} ORDER BY time DESC LIMIT {ROWS_MAX}")
-    trained, moved, growing = parse_moment(bundle.manifest.created_at), dict[str, float](), _growing(workspace)
+    _trained_at(workspace, con, parse_moment(bundle.manifest.created_at))
+    moved, growing = dict[str, float](), _growing(workspace)
     for at, column in enumerate(contract.columns):
         if column.kind == "customer" and column.dtype == "number" and column.name not in growing and len(people) >= ROWS_MIN:
-            expected = _trained_on(workspace, con, column.source, trained)
+            expected = _trained_on(workspace, con, column.source)
             if len(expected) >= ROWS_MIN:
                 moved[column.name] = stability_index(expected, people[:, at])
     return DriftFacts(decisions, facts, moved, len(moved), len(people))
@@ -109,17 +110,27 @@ def _column(name: str, values: Floats) -> ColumnFacts:
     return ColumnFacts(name, len(values), missing, len(np.unique(values[~np.isnan(values)])))
 
 
-def _trained_on(workspace: Workspace, con: duckdb.DuckDBPyConnection, source: str, trained: int) -> Floats:
-    """Values of a customer column at the moments of decisions before the training; those that training could have seen."""
+def _trained_at(workspace: Workspace, con: duckdb.DuckDBPyConnection, trained: int) -> None:
+    """A table of the moments of decisions before the training for which columns were computed: those that training could have seen."""
+    folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
+    there = [literal(str(folder / "*.parquet")) for folder in folders if any(folder.glob("*.parquet"))]
+    none = "SELECT NULL::VARCHAR AS customer_id, NULL::TIMESTAMPTZ AS event_timestamp WHERE false"
+    computed = " UNION ".join([none, *(f"SELECT customer_id, event_timestamp FROM read_parquet({files})" for files in there)])
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE trained_at AS SELECT DISTINCT d.customer_id, d.time AS event_timestamp FROM decisions d"
+        f" SEMI JOIN ({computed}) c ON c.customer_id = d.customer_id AND c.event_timestamp = d.time"
+        f" WHERE d.time <= make_timestamptz({trained})"
+    )
+
+
+def _trained_on(workspace: Workspace, con: duckdb.DuckDBPyConnection, source: str) -> Floats:
+    """Values of a customer column at those moments; NaN where there was none."""
     view, _, name = source.partition(".")
     folder = workspace.offline / view
     if not any(folder.glob("*.parquet")):
         return np.empty(0)
     offline = f"read_parquet({literal(str(folder / '*.parquet'))})"
-    query = (
-        f'SELECT f."{name}"::DOUBLE AS value FROM {offline} f SEMI JOIN decisions d'
-        f" ON d.customer_id = f.customer_id AND d.time = f.event_timestamp AND d.time <= make_timestamptz({trained})"
-    )
+    query = f"SELECT f.{quoted(name)}::DOUBLE AS value FROM trained_at LEFT JOIN {offline} f USING (customer_id, event_timestamp)"
     return np.ma.filled(con.execute(query).fetchnumpy()["value"].astype(np.float64), np.nan)
 
 

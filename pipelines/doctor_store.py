@@ -33,8 +33,10 @@ def store(workspace: Workspace, now: int) -> StoreFacts | str:
         verdict = verify(workspace.online, "online")
         if verdict.why:
             return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {}, verdict.why)
+    if not Plan.of(workspace.views).views:
+        return "the workspace declares nothing of customers"
     if not customers:
-        return "no features were computed yet"
+        return StoreFacts(0, 0, (), (), materialized, state.computed_at, {})
     try:
         rows, _ = _rows(workspace, customers)
     except StoreUnavailable as lacks:

@@ -16,7 +16,16 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
-from pipelines import commands_data, commands_model, commands_policy, commands_serve, show  # noqa: E402
+from pipelines import (  # noqa: E402
+    commands_data,
+    commands_demo,
+    commands_loop,
+    commands_model,
+    commands_policy,
+    commands_serve,
+    commands_world,
+    show,
+)
 from pipelines.processes import Stopped, ignore_signals  # noqa: E402
 from serving.keys import BadKeys  # noqa: E402
 
@@ -30,7 +39,7 @@ app = typer.Typer(
     help="Real-time personalization: which offers, in which order, for this customer, now.",
     epilog="Start here: [bold]opportune up -w examples/grocery[/bold]",
 )
-for module in (commands_data, commands_model, commands_serve, commands_policy):
+for module in (commands_data, commands_model, commands_serve, commands_policy, commands_loop, commands_demo, commands_world):
     module.register(app)
 
 

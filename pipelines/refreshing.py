@@ -7,6 +7,7 @@ is left out of a decision exactly if the row contains it, whether or not it was 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from features import definitions, windows
@@ -18,18 +19,26 @@ CUSTOMERS_MAX = 5_000
 """Customers whose windows are computed together: memory, and how long a part of a refresh takes."""
 
 
+READERS_SECONDS = 2.5
+"""Between push and trim: whoever has read a row from before the push, a near cache among them (2 seconds), has looked at what is new by then.
+Trimmed sooner, an event would be in neither."""
+
+
 def whole_second(barrier: int) -> int:
     """The moment of a refresh: the last whole second up to a barrier, since some of Feast's stores keep no more of a row's moment."""
     return barrier // MICROSECONDS * MICROSECONDS
 
 
-async def refresh(workspace: Workspace, ledger: Ledger, customers: Sequence[str], moment: int) -> int:
+async def refresh(
+    workspace: Workspace, ledger: Ledger, customers: Sequence[str], moment: int, readers_seconds: float = READERS_SECONDS
+) -> int:
     """Compute, push, trim.
 
     Args:
         customers: units to whom something happened, or whose ids were linked, since the last refresh; each once.
         moment: microseconds since 1970, a whole second, at most a barrier of the event log; all that was received before it is in the
             lake.
+        readers_seconds: 0 where nobody decides meanwhile.
 
     Returns:
         Rows pushed.
@@ -48,6 +57,7 @@ async def refresh(workspace: Workspace, ledger: Ledger, customers: Sequence[str]
             if view.name in tables:
                 definitions.push(store, view, tables[view.name])
                 pushed += tables[view.name].num_rows
+        await asyncio.sleep(readers_seconds)
         for customer in part:
             await ledger.trim(customer, moment)
     return pushed

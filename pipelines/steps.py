@@ -50,6 +50,8 @@ class State(msgspec.Struct):
     computed_at: int = 0
     materialized: str = ""
     contacts: str = ""
+    refreshed: int = 0
+    """Place in the event log up to which customers' windows were brought up to date."""
 
 
 def _file(workspace: Workspace) -> Path:
@@ -198,6 +200,11 @@ def bring_contacts(workspace: Workspace, now: int, tell: contacts.Tell = lambda 
     brought = contacts.bring(workspace, now, tell) if digest else None
     _keep(workspace, contacts=digest)
     return brought
+
+
+def note_refreshed(workspace: Workspace, place: int) -> None:
+    """All customers of events up to this place of the event log have rows that contain them."""
+    _keep(workspace, refreshed=place)
 
 
 def are_contacts_brought(workspace: Workspace) -> bool:

@@ -1,4 +1,4 @@
-"""The background worker: brings the features up to date, and what the registry calls champion into serving.
+"""The background worker: ships what happened into the lake, keeps the features up to date, and brings the champion into serving.
 
 python -m pipelines.worker WORKSPACE
 """
@@ -11,33 +11,55 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ["TZ"] = "UTC"
 time.tzset()
 
 from features.failures import Failure  # noqa: E402
-from features.moments import MICROSECONDS, now  # noqa: E402
+from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
-from pipelines import steps  # noqa: E402
+from pipelines import compacting, forgetting, loop, retention, shipping, steps  # noqa: E402
 from pipelines.publishing import publish, serving_version  # noqa: E402
 from serving import leash  # noqa: E402
 
 logger = logging.getLogger("opportune.worker")
 
-REGISTRY_SECONDS = 15
+SHIP_SECONDS = 3.0
+"""What was answered or acknowledged is in the lake some seconds later."""
+COMPACT_SECONDS, RETAIN_SECONDS = 60.0, 3_600.0
+REGISTRY_SECONDS = 15.0
+FORGET_SECONDS = 30.0
 FEATURES_SECONDS = 6 * 3_600
 """Windows slide with the clock even when nothing is bought: so often they are computed again."""
+TURN_SECONDS = 0.5
+
+
+class Task(NamedTuple):
+    """Something to be done again and again."""
+
+    work: Callable[[Workspace], object]
+    seconds: float
 
 
 def refresh(workspace: Workspace) -> None:
-    """Compute and materialize when the rows are old, or the lake has changed."""
+    """Compute and materialize all when the rows are old, or something was imported."""
     age = (now() - steps.state_of(workspace).computed_at) / MICROSECONDS
     if age > FEATURES_SECONDS or not steps.is_computed(workspace):
         with steps.alone(workspace):
             steps.compute_features(workspace, now())
             compared = steps.materialize(workspace)
         logger.info("features are up to date; %d customers compared", compared)
+
+
+def refresh_changed(workspace: Workspace) -> None:
+    """The same for customers to whom something happened."""
+    with steps.alone(workspace):
+        customers = loop.refresh_changed(workspace)
+    if customers:
+        logger.info("the windows of %d customers are up to date", customers)
 
 
 def follow(workspace: Workspace) -> None:
@@ -56,20 +78,69 @@ def follow(workspace: Workspace) -> None:
                 logger.info("version %s serves", champion)
 
 
+def resume_forgetting(workspace: Workspace) -> None:
+    """Go on with what was to be forgotten when a process ended."""
+    done = forgetting.resume(workspace)
+    if done:
+        logger.info("%d customers are forgotten whose forgetting had been interrupted", len(done))
+
+
+def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
+    """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
+    return (
+        (
+            Task(shipping.ship, SHIP_SECONDS),
+            Task(lambda found: compacting.compact(found, now()), COMPACT_SECONDS),
+            Task(lambda found: retention.retain(found, now()), RETAIN_SECONDS),
+        ),
+        (
+            Task(resume_forgetting, FORGET_SECONDS),
+            Task(refresh, REGISTRY_SECONDS),
+            Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
+            Task(follow, REGISTRY_SECONDS),
+        ),
+    )
+
+
+def work(workspace: Workspace, turns: tuple[Task, ...], stopped: threading.Event) -> None:
+    """Do tasks at their times, until told to stop; one that fails is told of, and tried again at its next turn."""
+    due = {task: time.monotonic() + task.seconds for task in turns}
+    while not stopped.wait(TURN_SECONDS):
+        for task in turns:
+            if time.monotonic() < due[task] or stopped.is_set():
+                continue
+            due[task] = time.monotonic() + task.seconds
+            try:
+                task.work(workspace)
+            except (Failure, OSError) as error:
+                logger.warning("%s: %s", getattr(task.work, "__name__", "task"), error)
+
+
 def main(folder: str) -> None:
-    """Work until told to stop; a task that fails is told of, and tried again at its next turn."""
+    """Work until told to stop."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     leash.end_with_starter()
     workspace = load(Path(folder), sources=False)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    while not stopped.wait(REGISTRY_SECONDS):
-        for task in (refresh, follow):
-            try:
-                task(workspace)
-            except (Failure, OSError) as error:
-                logger.warning("%s: %s", task.__name__, error)
+    # A fault that nobody expected ends the whole process: `opportune up` starts another one.
+    failed: list[BaseException] = []
+
+    def one(turns: tuple[Task, ...]) -> None:
+        try:
+            work(workspace, turns, stopped)
+        except BaseException as fault:  # noqa: BLE001 (the edge of a thread)
+            failed.append(fault)
+            stopped.set()
+
+    beside = [threading.Thread(target=one, args=(turns,), name=f"worker {at}") for at, turns in enumerate(tasks(workspace))]
+    for thread in beside:
+        thread.start()
+    for thread in beside:
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 if __name__ == "__main__":

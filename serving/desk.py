@@ -284,6 +284,8 @@ class Desk:
     async def known(self, unit: str, loaded: Loaded, now: int | None = None) -> Person:
         """What is known of a unit, in one round trip, with what is new of it folded onto the row.
 
+        The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
+
         Args:
             now: microseconds since 1970, of the decision; the clock's own when absent.
         """
@@ -298,7 +300,7 @@ class Desk:
         # Both are on their way in the same turn of the loop; two tasks would cost 30 us more than that.
         begun = self.ledger.begin_look(unit)
         if begun is None:
-            row, found = await asyncio.gather(self.row(unit), self._looked(self.ledger.look(unit)))
+            found, row = await asyncio.gather(self._looked(self.ledger.look(unit)), self.row(unit))
         else:
             try:
                 row = await self.row(unit)

@@ -67,7 +67,11 @@ def made(folder: Path, features: dict[str, Any]) -> Workspace:
 @st.composite
 def columns(draw: st.DrawFn) -> dict[str, Any]:
     aggregate, of = draw(st.sampled_from(SCALARS))
-    column = {"stream": "moves", "aggregate": aggregate, "windows": draw(st.lists(st.sampled_from(SPANS), min_size=1, unique=True))}
+    column: dict[str, Any] = {
+        "stream": "moves",
+        "aggregate": aggregate,
+        "windows": draw(st.lists(st.sampled_from(SPANS), min_size=1, unique=True)),
+    }
     column["where"] = draw(st.sampled_from(WHERES))
     if aggregate == "share" or ("kind" not in column["where"] and draw(st.booleans())):
         column["where"] = {key: value for key, value in column["where"].items() if key != "kind"}

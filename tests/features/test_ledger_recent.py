@@ -177,7 +177,8 @@ def test_against_a_model(shop: Shop, walk: list[tuple[str, str, int]], together:
             look(shop, unit)
     for start in range(0, len(said), together):
         hear(shop, *said[start : start + together])
-    links, model = {}, dict[str, tuple[set[int], set[float], dict[str, tuple[int, bool]]]]()
+    links = dict[str, str]()
+    model = dict[str, tuple[set[int], set[float], dict[str, tuple[int, bool]]]]()
     for one in said:
         if one.identify:
             links.setdefault(one.unit, one.identify)

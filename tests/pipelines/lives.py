@@ -48,13 +48,14 @@ UNITS = [*CUSTOMERS, *(f"~a{number}" for number in range(8))]
 DAYS = 4
 
 
-def limited(folder: Path) -> Workspace:
+def limited(folder: Path, policies: dict[str, Any] = POLICIES, daily: int = 30, stock: int = 25) -> Workspace:
     """The workspace under policies, with offers that have budgets."""
     offers = yaml.safe_load((folder / "offers.yaml").read_text())
-    rare = {"offer_id": "rare", "value": 1e6, "attributes": {"topic": "voice"}, "budget": {"daily": 30, "lifetime": 200}}
-    few = {"offer_id": "few", "value": 1e5, "attributes": {"topic": "data"}, "budget": {"stock": 25}}
-    (folder / "offers.yaml").write_text(yaml.safe_dump(offers | {"group": "topic", "offers": [*offers["offers"], rare, few]}))
-    (folder / "policies.yaml").write_text(yaml.safe_dump(POLICIES))
+    by_hand = [offer for offer in offers["offers"] if offer["offer_id"] not in ("rare", "few")]
+    rare = {"offer_id": "rare", "value": 1e6, "attributes": {"topic": "voice"}, "budget": {"daily": daily, "lifetime": 7 * daily}}
+    few = {"offer_id": "few", "value": 1e5, "attributes": {"topic": "data"}, "budget": {"stock": stock}}
+    (folder / "offers.yaml").write_text(yaml.safe_dump(offers | {"group": "topic", "offers": [*by_hand, rare, few]}))
+    (folder / "policies.yaml").write_text(yaml.safe_dump(policies))
     workspace = load(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

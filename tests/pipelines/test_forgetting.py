@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import threading
+import warnings
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,18 +17,21 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 import typer
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from features import lake, online_forget
 from features.event_log import EventLog, counts, event_folder
 from features.event_rows import event_item
+from features.feast_forget import NULLED
 from features.journal_blanks import blanked
 from features.journal_lines import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
 from features.moments import now, to_microseconds
 from features.pseudonyms import SECRET, pseudonym
 from features.vocabulary import Event
-from features.workspace import Workspace
+from features.workspace import Workspace, load
 from pipelines import steps
 from pipelines.commands_forget import register
 from pipelines.forget_journal import Journals, NotTurned
@@ -34,6 +39,8 @@ from pipelines.forget_scan import scan
 from pipelines.forget_task import folder_of
 from pipelines.forgetting import BadId, forget, unit_named
 from pipelines.forgotten_rows import FORGOTTEN
+from pipelines.shipped import state_of
+from pipelines.shipping import ship
 from serving.journal import OPEN, SEALED, Journal, Limits
 from tests.pipelines.forgetful import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
@@ -232,3 +239,42 @@ def test_a_stuck_worker_is_told_of(tmp_path: Path, base: Workspace) -> None:
             places.remove(UNITS, lambda _: None)
     finally:
         journal.close()
+
+
+@pytest.mark.parametrize(
+    ("feast", "how", "is_done"),
+    [
+        ({"type": "sqlite", "path": ".opportune/online.db"}, "deleted", True),
+        ({"type": "features.feast_lmdb.LmdbOnlineStore", "path": "../other"}, NULLED, False),
+    ],
+    ids=["sqlite", "any other"],
+)
+def test_stores_of_feast(workspace: Workspace, feast: dict[str, str], how: str, is_done: bool) -> None:
+    """From a SQLite file the rows are deleted; any other store is given nulls, and the answer says so: the key stays there."""
+    said = yaml.safe_load((workspace.folder / "workspace.yaml").read_text())
+    (workspace.folder / "workspace.yaml").write_text(yaml.safe_dump(said | {"stores": {"online": {"feast": feast, "timeout_ms": 5_000}}}))
+    other = load(workspace.folder)
+    shutil.rmtree(other.online)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert steps.materialize(other) > 0
+        assert [online_forget.exists(other, unit) for unit in (VICTIM, OTHER)] == [True, True]
+        done = forget(other, VICTIM)
+        assert [online_forget.exists(other, unit) for unit in (VICTIM, OTHER)] == [False, True]
+    assert (done.places["online"].found, done.places["online"].left, done.places["online"].how) == (1, 0, how)
+    assert done.done is is_done, done.proof
+
+
+def test_the_shipper_goes_on(workspace: Workspace) -> None:
+    """After a forgetting the shipper brings the lines of the others that waited, each once, and takes blanks for nothing."""
+    forget(workspace, VICTIM)
+    ship(workspace)
+    state = state_of(workspace)
+    assert (state.left_out, state.lost_bytes) == ({}, 0)
+    con = lake.connect(workspace)
+    shipped = con.execute("SELECT decision_id, customer_id FROM recorded GROUP BY ALL").fetchall()
+    con.close()
+    written = {(one.decision_id, one.customer_id) for file in (workspace.data / "journal").glob("2*") for one in read_lines(file)}
+    assert set(shipped) == written
+    assert len(shipped) == len(written) > 4
+    assert not {who for _, who in shipped} & set(UNITS)

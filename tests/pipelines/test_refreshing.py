@@ -82,8 +82,8 @@ def made(folder: Path) -> Workspace:
     for name, part in content.items():
         (folder / name).write_text(yaml.safe_dump(part))
     workspace = load(folder)
-    moment = pa.timestamp("us", "UTC")
-    kinds = pa.schema([("customer_id", pa.string()), ("valid_from", moment), ("age", pa.float64()), ("imported_at", moment)])
+    moment: Any = pa.timestamp("us", "UTC")
+    kinds: Any = pa.schema([("customer_id", pa.string()), ("valid_from", moment), ("age", pa.float64()), ("imported_at", moment)])
     began = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [{"customer_id": f"c{at}", "valid_from": began, "age": float(at % 80), "imported_at": began} for at in range(0, CUSTOMERS, 2)]
     (workspace.lake / "customers").mkdir(parents=True)
@@ -136,7 +136,7 @@ async def replayed(
             stops.pop(0)
             received = whole_second(received) + MICROSECONDS
             write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
-            await refresh(workspace, ledger, chance.sample([f"c{at}" for at in range(CUSTOMERS)], REFRESHED), received)
+            await refresh(workspace, ledger, chance.sample([f"c{at}" for at in range(CUSTOMERS)], REFRESHED), received, 0)
     return stamped, received
 
 
@@ -175,7 +175,7 @@ def test_a_hundred_thousand_events_in_five_orders(tmp_path: Path) -> None:
             if customer in without:  # all that any window holds is at hand, but no attribute
                 assert got == wanted | {"customer.age": None}, (order, customer)
             assert of_all(got) == of_all(wanted | {"customer.age": got["customer.age"]}), (order, customer)
-        asyncio.run(refresh(workspace, ledger, everybody, now))
+        asyncio.run(refresh(workspace, ledger, everybody, now, 0))
         refreshed, _ = known(workspace, ledger, plan, everybody, now)
         for customer in everybody:
             assert refreshed[customer] == expected[customer], (order, customer)
@@ -259,7 +259,7 @@ def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
         materialize(first)
         check(first)
         for _ in range(2):  # a refresh that died before its end is done again
-            assert asyncio.run(refresh(workspace, ledger, everybody, second)) == len(everybody) + 10
+            assert asyncio.run(refresh(workspace, ledger, everybody, second, 0)) == len(everybody) + 10
             check(second)
         held = sum(len(ledger.look_now(customer).recent.events) for customer in everybody)
         assert 0 < held < len(stamped)
@@ -267,10 +267,10 @@ def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
         check(second)
         materialize(third)
         check(third)
-        asyncio.run(refresh(workspace, ledger, everybody, second))
+        asyncio.run(refresh(workspace, ledger, everybody, second, 0))
         check(third)
     with pytest.raises(ValueError, match="whole second"):
-        asyncio.run(refresh(workspace, ledger, everybody, second + 1))
+        asyncio.run(refresh(workspace, ledger, everybody, second + 1, 0))
     ledger.close()
 
 
