@@ -79,4 +79,8 @@ def _print(forgotten: Forgotten) -> None:
         f"{': ' + ', '.join(proof.where) if proof.where else ''}. {forgotten.seconds:.1f} s.",
         highlight=False,
     )
+    if proof.not_looked_for:
+        show.out.print(
+            "An id of one or two characters stands in any file by chance: the places that were read again are its proof.", highlight=False
+        )
     show.out.print(forgotten.sources, highlight=False)

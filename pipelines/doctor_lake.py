@@ -131,7 +131,8 @@ def _trained_on(workspace: Workspace, con: duckdb.DuckDBPyConnection, source: st
         return np.empty(0)
     offline = f"read_parquet({literal(str(folder / '*.parquet'))})"
     query = f"SELECT f.{quoted(name)}::DOUBLE AS value FROM trained_at LEFT JOIN {offline} f USING (customer_id, event_timestamp)"
-    return np.ma.filled(con.execute(query).fetchnumpy()["value"].astype(np.float64), np.nan)
+    found: Floats = np.ma.filled(np.ma.asarray(con.execute(query).fetchnumpy()["value"], np.float64), np.nan)
+    return found
 
 
 def stability_index(expected: Floats, seen: Floats) -> float:

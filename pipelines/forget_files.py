@@ -12,7 +12,7 @@ from features import online_forget
 from features.lmdb_scrub import scrub
 from features.workspace import Workspace
 from pipelines.forget_places import Removed, Step
-from pipelines.forget_scan import holds, offsets
+from pipelines.forget_scan import holds, offsets, untold
 
 SPILL_SECONDS = 3_600.0
 """What was not touched for so long is no running query's."""
@@ -31,10 +31,11 @@ class OnlineFiles:
             step("delete from the online store again")
             online_forget.delete(self._workspace, unit)
         found = self.left(units)
-        if found:
+        compacts = found or (self._workspace.online_url == "embedded" and untold(units))
+        if compacts:
             step("compact the online store")
             online_forget.compact(self._workspace)
-        return Removed(found, found, "what is live was copied into a new generation" if found else "")
+        return Removed(found, found, "what is live was copied into a new generation" if compacts else "")
 
     def left(self, units: Sequence[str]) -> int:
         """Files with bytes of the id."""

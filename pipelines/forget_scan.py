@@ -19,6 +19,8 @@ from pipelines.forget_places import plain
 from pipelines.forget_task import FOLDER
 
 SHORT_BYTES = 6
+TOLD_BYTES_MIN = 3
+"""An id of one or two bytes stands everywhere by chance: the re-read of the places is all that can be said of it."""
 OVERLAP_BYTES = 256
 PIECE_BYTES = 16 << 20
 """Looked through at once; pieces overlap by more than an id has."""
@@ -35,12 +37,15 @@ class Scan(Struct):
     bytes: int = 0
     plaintext_hits: int = 0
     where: list[str] = []
+    not_looked_for: int = 0
+    """Ids that are too short to be told from chance."""
 
 
 def scan(data: Path, units: Sequence[str]) -> Scan:
     """Look through all files of a data folder but the tasks of forgetting themselves. A gigabyte takes some seconds."""
     done = Scan(where=[])
-    names = [plain(unit).encode() for unit in units]
+    names = _told(units)
+    done.not_looked_for = untold(units)
     for file in sorted(_files(data)):
         inside = file.relative_to(data)
         wanted = [name for name in names if len(name) >= SHORT_BYTES or inside.parts[0] in SHORT_FOLDERS]
@@ -57,8 +62,19 @@ def scan(data: Path, units: Sequence[str]) -> Scan:
 
 def holds(folder: Path, units: Sequence[str]) -> bool:
     """Whether any file of a folder holds one of the ids."""
-    names = [plain(unit).encode() for unit in units]
+    names = _told(units)
     return any(_look(file, names)[1] for file in _files(folder))
+
+
+def untold(units: Sequence[str]) -> int:
+    """How many ids are too short to be told from chance."""
+    return len(units) - len(_told(units))
+
+
+def _told(units: Sequence[str]) -> list[bytes]:
+    """The ids that bytes can be told to hold."""
+    names = [plain(unit).encode() for unit in units]
+    return [name for name in names if len(name) >= TOLD_BYTES_MIN]
 
 
 def _files(data: Path) -> Iterator[Path]:
@@ -90,7 +106,7 @@ def _look(file: Path, names: Sequence[bytes]) -> tuple[int, bool]:
 
 def offsets(file: Path, units: Sequence[str]) -> list[int]:
     """Where a file holds one of the ids, in bytes from its beginning."""
-    return [at for _, found in _pieces(file, [plain(unit).encode() for unit in units]) for at in found]
+    return [at for _, found in _pieces(file, _told(units)) for at in found]
 
 
 def _pieces(file: Path, names: Sequence[bytes]) -> Iterator[tuple[int, list[int]]]:

@@ -19,6 +19,7 @@ from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
     commands_data,
     commands_demo,
+    commands_forget,
     commands_loop,
     commands_model,
     commands_policy,
@@ -39,7 +40,16 @@ app = typer.Typer(
     help="Real-time personalization: which offers, in which order, for this customer, now.",
     epilog="Start here: [bold]opportune up -w examples/grocery[/bold]",
 )
-for module in (commands_data, commands_model, commands_serve, commands_policy, commands_loop, commands_demo, commands_world):
+for module in (
+    commands_data,
+    commands_model,
+    commands_serve,
+    commands_policy,
+    commands_loop,
+    commands_forget,
+    commands_demo,
+    commands_world,
+):
     module.register(app)
 
 

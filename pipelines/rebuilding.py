@@ -43,6 +43,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NOTICED_SECONDS = 5 * CHECK_SECONDS
 """So long after a ledger was taken away no server writes to it, and what it took last is in the journal."""
 STORES = ("online", "ledger")
+KEPT_MAX = 3
+"""Times at which something was set aside whose files are kept; the oldest go."""
 
 
 class CannotRebuild(Failure):
@@ -132,11 +134,15 @@ def told(one: Rebuilt) -> str:
 
 
 def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda *_: None) -> None:
-    """For starts and the background worker: `rebuild_if_damaged`, whose failure is said in a line and keeps nothing from running."""
+    """For starts and the background worker: `rebuild_if_damaged`, whose failure is said in a line and keeps nothing from running.
+
+    Holds the workspace only where something has to be done.
+    """
     try:
-        with steps.alone(workspace):
-            for one in rebuild_if_damaged(workspace, tell):
-                say(told(one))
+        if damage_of(workspace):
+            with steps.alone(workspace):
+                for one in rebuild_if_damaged(workspace, tell):
+                    say(told(one))
     except (Failure, OSError) as failed:
         say(f"a damaged store stays as it is: {failed}")
 
@@ -144,26 +150,43 @@ def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda
 def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> list[Rebuilt]:
     """Look at the embedded stores, and rebuild those that are damaged or lost; what is fine is not touched.
 
-    After a power cut, which may tear pages anywhere, all records are read; else only whether the stores open and are as long as
-    they were. To be called while nobody else works on the workspace (`steps.alone`).
+    To be called while nobody else works on the workspace (`steps.alone`).
 
     Raises:
         CannotRebuild: there is no lake; what is damaged stays.
     """
-    noted, boot = _noted(workspace), boot_id()
-    done, whole = [], []
-    for store in STORES:
-        if not is_embedded(workspace, store) or not (store in noted.stores or _was_there(workspace, store)):
-            continue
-        quick = _opens(workspace, store)
-        why = quick if quick or boot == noted.boot else verify(workspace.data / store, store).why
-        if why:
-            done.append(rebuild_online(workspace, why, tell) if store == "online" else rebuild_ledger(workspace, why, tell))
-        whole.append(store)
-    after = Noted(boot, tuple(whole))
-    if after != noted:
-        write_whole(_noted_file(workspace), msgspec.json.encode(after))
+    wrong = damage_of(workspace)
+    done = [(rebuild_online if store == "online" else rebuild_ledger)(workspace, why, tell) for store, why in wrong.items()]
+    if done:
+        _note(workspace)
     return done
+
+
+def damage_of(workspace: Workspace) -> dict[str, str]:
+    """Why embedded stores cannot be used as they are; those that are whole are noted.
+
+    After a power cut, which may tear pages anywhere, all records are read; else only whether the stores open and are as long as
+    they were.
+    """
+    noted, boot, wrong = _noted(workspace), boot_id(), dict[str, str]()
+    for store in STORES:
+        if is_embedded(workspace, store) and (store in noted.stores or _was_there(workspace, store)):
+            why = _opens(workspace, store)
+            if not why and boot != noted.boot:
+                why = verify(workspace.data / store, store).why
+            if why:
+                wrong[store] = why
+    if not wrong:
+        _note(workspace)
+    return wrong
+
+
+def _note(workspace: Workspace) -> None:
+    """Remember that all stores are whole, and in which run of the machine."""
+    there = tuple(store for store in STORES if is_embedded(workspace, store) and _was_there(workspace, store))
+    after = Noted(boot_id(), there)
+    if after != _noted(workspace):
+        write_whole(_noted_file(workspace), msgspec.json.encode(after))
 
 
 def _opens(workspace: Workspace, store: str) -> str:
@@ -295,6 +318,8 @@ def _set_aside(workspace: Workspace, path: Path, store: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
     path.rename(target)
+    for older in sorted(folder.parent.parent.iterdir())[:-KEPT_MAX]:
+        shutil.rmtree(older, ignore_errors=True)
     return str(target)
 
 

@@ -62,6 +62,8 @@ class Proof(msgspec.Struct, frozen=True):
     bytes: int
     plaintext_hits: int
     where: list[str]
+    not_looked_for: int = 0
+    """Ids too short to be told from chance in raw bytes: that the places were read again is their proof."""
 
 
 class Forgotten(msgspec.Struct, frozen=True, omit_defaults=True):

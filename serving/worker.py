@@ -11,6 +11,7 @@ from features.event_writer import EventWriter
 from features.workspace import load
 from serving import leash, memory
 from serving.desk import Desk
+from serving.forgetting import Forgetting
 from serving.hearing import Hearing, Understanding, Understandings
 from serving.journal import Journal
 from serving.keys import Keys
@@ -25,6 +26,8 @@ from serving.settings import Settings
 logger = logging.getLogger("opportune.worker")
 
 SWITCH_SECONDS = 0.0002
+VERBS = "pipelines.main"
+"""The module of the command line."""
 
 
 class Worker:
@@ -45,6 +48,8 @@ class Worker:
         self._understandings = Understandings(self.workspace)
         self.hearing = Hearing(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
         self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
+        # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not imported.
+        self.forgetting = Forgetting([sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"])
         self.desk.on_build = self._built
 
     def _built(self, made: Loaded) -> None:
@@ -57,7 +62,7 @@ class Worker:
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
         lane = Lane(
-            (*self.decisions.routes(inner), *self.events.routes()),
+            (*self.decisions.routes(inner), *self.events.routes(), self.forgetting.route()),
             Keys.from_environment(),
             metrics=self.metrics,
             ready=self.decisions.ready,

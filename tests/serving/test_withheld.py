@@ -139,7 +139,7 @@ def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
         for family in view.families:
             values = customer["families"][at]
             if values is not None:
-                keys = sorted(values, key=lambda key, known=keys_of(family): known[key])
+                keys = sorted(values, key=lambda key: keys_of(family)[key])
                 table = (
                     np.array([values[key][: len(family.measures)] for key in keys], np.float64)
                     .reshape(len(keys), len(family.measures))

@@ -1,0 +1,56 @@
+"""Summaries of numbers by unit: counts, means and how they vary together. What estimators need of millions of units, and nothing more.
+
+Summaries of two parts of the units give the summary of both (Chan, Golub and LeVeque 1979), so that days can be added up one by one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Summary(NamedTuple):
+    """Of so many units; leading dimensions are several summaries at once (simulations, days).
+
+    Attributes:
+        count: units, shape (…).
+        means: of each column, shape (…, columns); anything where there are no units.
+        scatter: sums of products of deviations from the means, shape (…, columns, columns).
+    """
+
+    count: Floats
+    means: Floats
+    scatter: Floats
+
+    @property
+    def covariances(self) -> Floats:
+        """Unbiased, shape (…, columns, columns); NaN below two units."""
+        freedom = self.count - 1
+        return np.asarray(self.scatter / np.where(freedom > 0, freedom, np.nan)[..., None, None])
+
+
+def summary_of(values: ArrayLike) -> Summary:
+    """Of numbers of shape (…, units, columns)."""
+    rows = np.asarray(values, np.float64)
+    means = rows.mean(-2)
+    off = rows - means[..., None, :]
+    return Summary(np.full(rows.shape[:-2], float(rows.shape[-2])), means, np.swapaxes(off, -1, -2) @ off)
+
+
+def nothing(columns: int) -> Summary:
+    """The summary of no units."""
+    return Summary(np.zeros(()), np.zeros(columns), np.zeros((columns, columns)))
+
+
+def merged(one: Summary, other: Summary) -> Summary:
+    """The summary of the units of both, which share none."""
+    count = one.count + other.count
+    part = other.count / np.where(count > 0, count, 1.0)
+    apart = other.means - one.means
+    means = one.means + apart * part[..., None]
+    between = apart[..., :, None] * apart[..., None, :] * (one.count * part)[..., None, None]
+    return Summary(count, means, one.scatter + other.scatter + between)
