@@ -17,6 +17,7 @@ from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
+    commands_care,
     commands_data,
     commands_demo,
     commands_forget,
@@ -46,6 +47,7 @@ for module in (
     commands_serve,
     commands_policy,
     commands_loop,
+    commands_care,
     commands_forget,
     commands_demo,
     commands_world,

@@ -21,7 +21,7 @@ time.tzset()
 from features.failures import Failure  # noqa: E402
 from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
-from pipelines import compacting, forgetting, loop, retention, shipping, steps  # noqa: E402
+from pipelines import compacting, forgetting, loop, rebuilding, retention, shipping, steps  # noqa: E402
 from pipelines.publishing import publish, serving_version  # noqa: E402
 from serving import leash  # noqa: E402
 
@@ -31,7 +31,7 @@ SHIP_SECONDS = 3.0
 """What was answered or acknowledged is in the lake some seconds later."""
 COMPACT_SECONDS, RETAIN_SECONDS = 60.0, 3_600.0
 REGISTRY_SECONDS = 15.0
-FORGET_SECONDS = 30.0
+FORGET_SECONDS = MEND_SECONDS = 30.0
 FEATURES_SECONDS = 6 * 3_600
 """Windows slide with the clock even when nothing is bought: so often they are computed again."""
 TURN_SECONDS = 0.5
@@ -95,6 +95,7 @@ def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
         ),
         (
             Task(resume_forgetting, FORGET_SECONDS),
+            Task(lambda found: rebuilding.mend(found, logger.warning), MEND_SECONDS),
             Task(refresh, REGISTRY_SECONDS),
             Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
             Task(follow, REGISTRY_SECONDS),

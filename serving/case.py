@@ -138,7 +138,7 @@ def opened(
     """
     places = [Place(name, placement) for name, placement in check_request(loaded.workspace, request)]
     known, context = row if row is not None else loaded.layout.plan.nobody(), request.context
-    withheld = loaded.hub.purposes.withheld(known, request.purposes, said)
+    withheld = loaded.hub.purposes.withheld(known, request.purposes, said, now / MICROSECONDS)
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
     channel = channel_of(loaded.workspace, context)

@@ -69,6 +69,9 @@ class Contacting:
         self._offers = [key_of(offer.offer_id) for offer in catalogue.offers]
         self._groups = [key_of(offer.group) if offer.group else 0 for offer in catalogue.offers]
         self._index = CatalogueIndex(self._offers, self._groups)
+        self._members: dict[int, int] = {}
+        for at, group in enumerate(self._groups):
+            self._members[group] = self._members.get(group, 0) | 1 << at
         limits: list[Limit] = []
         pauses: list[Pause] = []
         for name, rule in policies.limits.items():
@@ -183,6 +186,16 @@ class Contacting:
     def moment(self, now: float) -> Moment:
         """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
         return Moment(now, day_of(now, self._time_zone), min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
+
+    def beyond(self, limit: int, offer: int, placement: str, channel: str) -> int:
+        """The offers for which there is no room at a placement where there was none for `offer`, as a set: those that are counted with it."""
+        bound = self._limits[limit]
+        if not bound.applies(placement, channel):
+            return 0
+        scope = self.policy.limits[limit].scope
+        if scope == "offer":
+            return bound.concerned & 1 << offer
+        return bound.concerned & (self._members[self._groups[offer]] if scope == "group" else -1)
 
     def name_of(self, limit: int) -> str:
         """The name of a limit that fell, as in policies.yaml."""

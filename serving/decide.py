@@ -187,9 +187,11 @@ def _take(case: Case, decision_id: str) -> Taking:
             yield GiveBack([budget.offer for budget in budgets], reserve.moment)
         if not isinstance(taken, Taken):
             break
-        for (place, offer, _), limit in zip(limited, taken.fell, strict=True):
+        fits = sum(1 << offer for (_, offer, _), limit in zip(limited, taken.fell, strict=True) if limit == GRANTED)
+        for (_, offer, _), limit in zip(limited, taken.fell, strict=True):
             if limit != GRANTED:
-                place.drop(1 << offer, contacting.name_of(limit))
+                for place in case.places:
+                    place.drop(contacting.beyond(limit, offer, place.name, case.channel) & ~fits, contacting.name_of(limit))
         arrange(case)
     else:
         _without_limited(case, "limits that fell again and again")

@@ -12,7 +12,7 @@ import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,7 +32,9 @@ from serving.config_files import Stamp, read_again, stamp_of
 from serving.decide import Asked, Given, Reserve
 from serving.hub import digest_of
 from serving.loaded import Loaded
+from serving.made_of import MadeOf
 from serving.person import Person
+from serving.witnesses import Witnesses
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
@@ -52,18 +54,6 @@ STRANGERS_SECONDS = 4.0
 
 AGING_SECONDS = 600.0
 """Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What a state is made of: when any of it changes, it is made again."""
-
-    bundle: str
-    manifest: int
-    catalogue: int
-    everyone: tuple[float, ...]
-    turn: int
-    config: str
 
 
 class Desk:
@@ -89,7 +79,7 @@ class Desk:
         """Told what was refused: BUNDLE or CONFIG."""
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
-        self._stamp: _Stamp | None = None
+        self._stamp: MadeOf | None = None
         self._seen: tuple[object, ...] = ()
         self._files = self._glanced = stamp_of(workspace)
         """Of the files that were last read, or refused; and as they were at the last glance."""
@@ -101,6 +91,7 @@ class Desk:
         self._empty = False
         """Whether the store answers, but has lost even the row of everyone: then a customer without a row is not a stranger."""
         self._strangers = 0
+        self._witnesses = None if self._everyone_plan.views else Witnesses(STRANGERS_SECONDS)
         self._taken = False
         """Whether something was taken since the ledger was last made durable."""
         self._ledger_lacks, self._lacked = "", False
@@ -133,6 +124,11 @@ class Desk:
 
         A file is read when it was left alone from one look to the next: one that is being written may lack its last rules.
         """
+        if self._witnesses is not None:
+            empty = await self._witnesses.empty(self.engine, self._strangers + self._empty, self.deadline_seconds)
+            if empty is not None:
+                self._strangers = 0
+                self._told_empty(empty)
         seen, files = self._glance(), stamp_of(self.workspace)
         settled, self._glanced = files == self._glanced, files
         if settled and files != self._files:
@@ -173,7 +169,7 @@ class Desk:
     def _turn(self) -> int:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
 
-    def _look(self) -> _Stamp | None:
+    def _look(self) -> MadeOf | None:
         """What there is to load; None when there is nothing, or it cannot be said."""
         self._look_at_everyone()
         try:
@@ -183,7 +179,7 @@ class Desk:
             manifest = place / bundle.MANIFEST
             written = manifest.stat().st_mtime_ns if manifest.exists() else 0
             times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, self._turn(), digest_of(self._wanted))
+            return MadeOf(place.name, written, offers.stat().st_mtime_ns, times, self._turn(), digest_of(self._wanted))
         except (OSError, ValueError) as error:
             logger.warning("cannot see what is published: %s", error)
             return None
@@ -225,14 +221,17 @@ class Desk:
         self._away = ""
         if found.known or not self._everyone.known:
             self._everyone = found
-        if self._empty == found.known:
-            self._empty = not found.known
-            if self._empty:
+        self._told_empty(not found.known)
+
+    def _told_empty(self, empty: bool) -> None:
+        if self._empty != empty:
+            self._empty = empty
+            if empty:
                 logger.warning("the online store is empty: run `opportune materialize`")
             else:
                 logger.info("the online store has rows again")
 
-    def _tried(self, stamp: _Stamp, workspace: Workspace) -> Loaded | str:
+    def _tried(self, stamp: MadeOf, workspace: Workspace) -> Loaded | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(workspace, self.workspace.bundles / stamp.bundle)
@@ -249,7 +248,7 @@ class Desk:
             self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
-    def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
+    def _put(self, stamp: MadeOf, tried: Loaded | str) -> None:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
@@ -279,6 +278,8 @@ class Desk:
         if not found.known:
             self._strangers += 1
             return None if self._empty else found
+        if self._witnesses is not None:
+            self._witnesses.saw(customer_id)
         return found
 
     async def known(self, unit: str, loaded: Loaded, now: int | None = None) -> Person:

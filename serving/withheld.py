@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from features.formats import Consent as ConsentColumn
 from features.formats import FeaturesFile
 from features.online import FamilyRow, OnlineRow, Plan
 from features.vocabulary import ContextValue
@@ -33,6 +34,10 @@ class Consent:
     purpose: str
     slot: int
     unknown: Literal["allowed", "denied"]
+    view: int
+    """Whose event time says how old the answer is."""
+    seconds_max: float
+    """Older than this it is unknown; infinity: it holds for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +90,17 @@ class Purposes:
             *(purposes for _, purposes, *_ in self._scalars), *(purposes for _, purposes, *_ in self._measures)
         ) | frozenset[str]().union(*(purposes for _, purposes in self._context))
         """Every purpose that some column names."""
-        slots = {scalar.name: plan.scalars[f"{view.name}.{scalar.name}"] for view in plan.views for scalar in view.scalars}
-        self._consent = [Consent(purpose, slots[one.column], one.unknown) for purpose, one in features.consent.items()]
+        self._consent = [_consent(plan, purpose, one) for purpose, one in features.consent.items()]
         self._known_sets: dict[frozenset[str], Withheld | None] = {}
 
-    def withheld(self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID) -> Withheld | None:
+    def withheld(self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID, now: float = 0.0) -> Withheld | None:
         """What this customer did not allow; None where nothing is withheld.
 
         Args:
             wanted: the purposes that the request is for; None: all of them.
             said: what the customer has said by events, which counts before the column; None when it could not be read: then
                 purposes that need consent are denied.
+            now: seconds since 1970: a stored answer that is older than its freshness limit is unknown.
         """
         if wanted is None and not self._consent and not said:
             return None
@@ -106,6 +111,8 @@ class Purposes:
                 denied.append(consent.purpose)
             elif consent.purpose not in said:
                 answer = row.numbers[consent.slot]
+                if now - row.event_times[consent.view] > consent.seconds_max:
+                    answer = np.nan
                 if answer == 0.0 or (answer != answer and consent.unknown == "denied"):
                     denied.append(consent.purpose)
         allowed = allowed.difference(denied)
@@ -135,6 +142,15 @@ class Purposes:
             tuple((family, tuple(places)) for family, places in families.items()),
             context,
         )
+
+
+def _consent(plan: Plan, purpose: str, said: ConsentColumn) -> Consent:
+    for at, view in enumerate(plan.views):
+        for scalar in view.scalars:
+            if scalar.name == said.column and not scalar.beside:
+                limit = float("inf") if scalar.freshness_seconds is None else float(scalar.freshness_seconds)
+                return Consent(purpose, plan.scalars[f"{view.name}.{scalar.name}"], said.unknown, at, limit)
+    raise ValueError(f"expected the column {said.column} of the consent for {purpose}: check the workspace first")
 
 
 def without(context: Mapping[str, ContextValue], names: frozenset[str]) -> dict[str, ContextValue]:

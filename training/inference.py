@@ -26,8 +26,8 @@ TUNED_UNITS = 5_000.0
 """Units of both arms at which the sequential interval is narrowest, against the fixed one."""
 ENOUGH_UNITS = 100
 """In each arm; below it neither kind of interval is promised."""
-ENOUGH_CONVERSIONS = 10
-"""In each arm, of a metric that is 0 for most units."""
+ENOUGH_CONVERSIONS = 25
+"""In each arm, of whatever a metric counts. With fewer, intervals of a lift looked at again and again fail more often than promised."""
 UNITS_NEEDED_MAX = 1e12
 
 

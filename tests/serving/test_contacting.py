@@ -253,6 +253,32 @@ def test_ledger_that_never_grants_comes_to_an_end(made: Hubs) -> None:
     assert (shown(answer), answer.degraded, len(ledger.asked)) == (["o31", "o32", "o33"], (), TAKES_MAX)
 
 
+def test_what_is_counted_together_falls_together(made: Hubs) -> None:
+    """Where there is room for two contacts of any offer, two limited offers are shown and others fill the rest, after one refusal."""
+    many = [hubs.offer(at, value=float(100 - at), group="free" if at > 30 else "sales") for at in range(34)]
+    limits = {"limits": {"any": {"max": 2, "window": "1d", "per": "any", "groups": ["sales"]}}}
+    loaded = made.make(BY_VALUE | limits, many, {"home": {"limit": 4}})
+
+    def two(asked: Asked) -> Given:
+        assert isinstance(asked, Take)
+        return Taken(tuple([GRANTED if at < 2 else 0 for at in range(len(asked.contacts))]))
+
+    ledger = Counted(two)
+    assert shown(decide(asked(), loaded, made.row(), NOW, take=ledger)) == ["o0", "o1", "o31", "o32"]
+    assert ledger.times == 2
+
+
+class Counted:
+    """A ledger that answers as a function says, and counts."""
+
+    def __init__(self, answer: Callable[[Asked], Given]) -> None:
+        self.answer, self.times = answer, 0
+
+    def __call__(self, asked: Asked) -> Given:
+        self.times += 1
+        return self.answer(asked)
+
+
 BUDGETED = [
     msgspec.structs.replace(OFFERS[0], budget=Budget(daily=1)),
     msgspec.structs.replace(OFFERS[1], budget=Budget(lifetime=5, stock=2)),
@@ -398,10 +424,11 @@ def test_decisions_that_wait_do_not_mix(made: Hubs) -> None:
 
 
 def test_without_limits_the_ledger_is_not_asked(made: Hubs) -> None:
-    """A workspace without limits and budgets decides at once, and a missing history does not degrade its answers."""
+    """A workspace without limits and budgets decides at once; that the ledger could not be read is said all the same."""
     loaded, ledger = made.make({"pauses": {"p": {"outcome": "dismissal", "pause": "1d", "groups": ["nobody"]}}}, OFFERS), FakeLedger()
     assert len(decide(asked(), loaded, made.row(), NOW, take=ledger).offers) == 6
     free = made.make({}, OFFERS)
     assert not free.hub.contacting.needed
-    assert decide(asked(), free, made.row(), NOW, take=ledger, contacts=None).degraded == ()
+    # What is new of the customer stands in the ledger too: an answer without it is less than it could be.
+    assert decide(asked(), free, made.row(), NOW, take=ledger, contacts=None).degraded == (CONTACTS_UNAVAILABLE,)
     assert ledger.asked == []

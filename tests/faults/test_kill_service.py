@@ -1,0 +1,122 @@
+"""`kill -9` of the whole service under load: servers, the background worker, the tree of BentoML. OPPORTUNE_SEED draws the same rounds again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from features import hearers
+from features.event_log import event_folder
+from pipelines import shipping
+from tests.faults.nursery import BACKGROUND, SERVER, Nursery, nursery
+from tests.faults.reckoning import (
+    different,
+    loaded_again,
+    modelled,
+    reckon_journal,
+    reckon_lake,
+    reckon_log,
+    seed_told,
+    seen,
+    with_limits,
+)
+from tests.faults.shoppers import Crowd, Told, shopping
+from tests.serving.live import Live, wait_for
+from tests.trained import copy_of
+
+ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "200"))
+TREE_ROUNDS = 5
+SERVERS = 2
+KILLED_AFTER_SECONDS = 0.25
+"""At most, after the first answer of a round."""
+STARTING = 0.2
+"""The share of rounds that end while processes start, whether or not one has answered."""
+HEARD_SECONDS_MAX = 60.0
+
+
+@pytest.fixture
+def seed(capsys: pytest.CaptureFixture[str]) -> int:
+    drawn = int(os.environ.get("OPPORTUNE_SEED") or random.SystemRandom().randrange(1 << 32))
+    seed_told(capsys, drawn)
+    return drawn
+
+
+def victims(service: Nursery, chance: random.Random) -> list[int]:
+    """Whom a round kills: everything, all servers, one of them, or the background worker."""
+    everybody = sorted(service.alive)
+    servers = [process for process in everybody if service.alive[process] == SERVER]
+    background = [process for process in everybody if service.alive[process] == BACKGROUND]
+    return chance.choices((everybody, servers, [chance.choice(servers)], background), (50, 20, 15, 15))[0]
+
+
+def one_round(service: Nursery, crowd: Crowd, chance: random.Random) -> int:
+    """Let all live for a while, kill some, and let others take their places; how many were killed."""
+    before = crowd.answers
+    if chance.random() > STARTING:
+        wait_for(lambda: crowd.answers > before, 30, "an answer")
+    time.sleep(chance.uniform(0.0, KILLED_AFTER_SECONDS))
+    chosen = victims(service, chance)
+    kinds = [service.alive[process] for process in chosen]
+    assert service.end(chosen) == [-signal.SIGKILL] * len(chosen), service.log.read_text()[-3_000:]
+    for kind in kinds:
+        service.bear(kind)
+    return len(chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(480)
+def test_whole_service_is_killed_two_hundred_times(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """No acknowledged event or answered decision is lost or doubled in log, journal, lake or ledger; what each customer did is known exactly."""
+    begun, chance = time.monotonic(), random.Random(seed)
+    folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
+    workspace = loaded_again(folder)
+    before = seen(workspace)
+    with nursery(folder, tmp_path / "said") as service:
+        for kind in (*[SERVER] * SERVERS, BACKGROUND):
+            service.bear(kind)
+        with shopping(service.port, seed) as crowd:
+            wait_for(lambda: crowd.answers > 0, 60, "the first answer")
+            killed = sum(one_round(service, crowd, chance) for _ in range(ROUNDS))
+            killing = time.monotonic() - begun
+        told = crowd.told()
+        assert service.killed == killed >= ROUNDS
+        nothing_false(told, ROUNDS)
+        # All of the dead are adopted and buried, so all is heard; rows, recent events and histories together are what the log says.
+        wait_for(lambda: not unheard(folder, SERVERS), HEARD_SECONDS_MAX, "that all is heard")
+        rows = reckon_log(workspace, told)
+        expected = modelled(rows, before)
+        wait_for(lambda: not different(seen(workspace), expected), HEARD_SECONDS_MAX, "that the ledger knows all")
+        wait_for(lambda: workspace_refreshed(folder) >= rows[-1].seq, HEARD_SECONDS_MAX, "a refresh of all")
+        assert not different(seen(workspace), expected)
+        assert service.end(sorted(service.alive), signal.SIGKILL) == [-signal.SIGKILL] * (SERVERS + 1)
+    lines, torn = reckon_journal(workspace, told.decided)
+    shipping.ship(workspace)
+    tables = reckon_lake(workspace, rows, lines)
+    assert not different(seen(workspace), expected)
+    with capsys.disabled():
+        print(f"\n  {ROUNDS} rounds, {killed} processes killed in {killing:.0f} s: {told};")
+        print(f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)}; {time.monotonic() - begun:.0f} s in all", end=" ")
+
+
+def nothing_false(told: Told, rounds: int) -> None:
+    """Clients saw answers, or connections that ended; all that waited was answered in the end."""
+    assert {status for status, _ in told.refused} <= {0, 503}, [refused for refused in told.refused if refused[0] not in (0, 503)][:3]
+    assert not told.waiting
+    assert len(told.acknowledged) > 10 * rounds and len(told.decided) > rounds, str(told)
+
+
+def unheard(folder: Path, alive: int) -> bool:
+    """Whether a dead worker has still to be adopted."""
+    return len(list(event_folder(loaded_again(folder).data).glob(f"*{hearers.ALIVE}"))) > alive
+
+
+def workspace_refreshed(folder: Path) -> int:
+    """Place in the event log up to which rows were brought up to date."""
+    from pipelines import steps
+
+    return steps.state_of(loaded_again(folder)).refreshed
