@@ -148,8 +148,21 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
         )
     counts = np.array([by_arm.get(at, (0, 0, 0, 0)) for at in range(len(question.arms))], np.int64)
     days, daily, recorded = _summaries(con, question)
-    columns = [tuple(map(int, column)) for column in counts.T]
-    return Read(*columns, int(several), int(others), days, daily, _drawn(con, question), _tallies(con, question), recorded, slow)
+    exposures, units, still_open, heard = (tuple(int(count) for count in column) for column in counts.T)
+    return Read(
+        exposures,
+        units,
+        still_open,
+        heard,
+        int(several),
+        int(others),
+        days,
+        daily,
+        _drawn(con, question),
+        _tallies(con, question),
+        recorded,
+        slow,
+    )
 
 
 _BY_ARM = """

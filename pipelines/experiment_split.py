@@ -109,7 +109,7 @@ def _causes(read: Read, question: Question, counts: Floats, expected: Floats, se
             f"{several:.1%} of the units were seen in two arms: their ids change between requests, services hash differently, or bucket_version"
             " was raised. They are left out of both arms, unevenly where the arms are uneven"
         )
-    for dimension in DIMENSIONS:
+    for dimension in () if is_changed else DIMENSIONS:  # shares of all days together are no measure of a part of them
         yield from _alone(dimension, [tally for tally in read.tallies if tally.dimension == dimension], expected)
     yield from _unheard(read, question)
     if is_changed:
@@ -126,7 +126,9 @@ def _alone(dimension: str, tallies: list[Tally], expected: Floats) -> Iterator[s
     rest = units[~off].sum(0)
     if not off.any() or off.all() or rest.sum() == 0 or mismatch(rest, expected).p < MISMATCH_P:
         return
-    named = ", ".join(f"{tally.value} ({' : '.join(f'{count:,}' for count in tally.units)})" for tally, is_off in zip(tallies, off, strict=True) if is_off)
+    named = ", ".join(
+        f"{tally.value} ({' : '.join(f'{count:,}' for count in tally.units)})" for tally, is_off in zip(tallies, off, strict=True) if is_off
+    )
     p = float(mismatch(rest, expected).p)
     if dimension == "exposures":
         yield f"units that were exposed more than {BOT_EXPOSURES} times are uneven, the rest is even (p = {p:.3f}): bots or monitoring"

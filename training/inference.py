@@ -80,7 +80,7 @@ class Comparison(NamedTuple):
 class _Arm(NamedTuple):
     """A metric in one arm: means and variances by unit, of the metric and the covariate."""
 
-    count: Floats
+    units: Floats
     mean: Floats
     variance: Floats
     before: Floats
@@ -90,7 +90,7 @@ class _Arm(NamedTuple):
     def varies(self, own: Floats, covariate: Floats) -> Floats:
         """Variance of the mean of own x metric - covariate x covariate."""
         spread = own**2 * self.variance - 2 * own * covariate * self.covariance + covariate**2 * self.before_variance
-        return np.asarray(np.maximum(spread, 0.0) / self.count)
+        return np.asarray(np.maximum(spread, 0.0) / self.units)
 
 
 def compare(treated: Summary, control: Summary, measure: Measure, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS) -> Comparison:
@@ -103,19 +103,21 @@ def compare(treated: Summary, control: Summary, measure: Measure, alpha: float =
         one, other, both = (_arm(summary, measure) for summary in (treated, control, merged(treated, control)))
         theta = np.where(both.before_variance > 0, both.covariance / both.before_variance, 0.0)
         corrected = [arm.mean - theta * (arm.before - both.before) for arm in (one, other)]
-        units, difference = one.count + other.count, corrected[0] - corrected[1]
+        at, base = corrected
+        units, difference = one.units + other.units, at - base
         parts = (one.varies(np.ones_like(theta), theta), other.varies(np.ones_like(theta), theta))
         plain = one.varies(np.ones_like(theta), np.zeros_like(theta)) + other.varies(np.ones_like(theta), np.zeros_like(theta))
-        lift = difference / corrected[1]
-        shared = theta * (1 + lift * one.count / units)
+        lift = difference / base
+        shared = theta * (1 + lift * one.units / units)
         lift_parts = (one.varies(np.ones_like(theta), shared), other.varies(1 + lift, shared))
-        error, lift_error = np.sqrt(sum(parts)), np.sqrt(sum(lift_parts)) / np.abs(corrected[1])
-        lift, lift_error = (np.where(corrected[1] == 0, np.nan, found) for found in (lift, lift_error))
-        freedom = welch(parts, (one.count, other.count))
-        t, lift_t = (stats.t.isf(alpha / 2, free) for free in (freedom, welch(lift_parts, (one.count, other.count))))
+        error, lift_error = np.sqrt(sum(parts)), np.sqrt(sum(lift_parts)) / np.abs(base)
+        lift, lift_error = (np.where(base == 0, np.nan, found) for found in (lift, lift_error))
+        freedom = welch(parts, (one.units, other.units))
+        t, lift_t = (stats.t.isf(alpha / 2, free) for free in (freedom, welch(lift_parts, (one.units, other.units))))
         radius = sequential_radius(np.ones_like(units), units, alpha, tuned_units)
         return Comparison(
-            *corrected,
+            at,
+            base,
             difference,
             error,
             _around(difference, error * t),
@@ -148,9 +150,9 @@ def _arm(summary: Summary, measure: Measure) -> _Arm:
     variance = (along * weights).sum(-1)
     if measure.covariate is None:
         none = np.zeros_like(mean)
-        return _Arm(summary.count, mean, variance, none, none, none)
+        return _Arm(summary.units, mean, variance, none, none, none)
     at = measure.covariate
-    return _Arm(summary.count, mean, variance, summary.means[..., at], covariances[..., at, at], along[..., at])
+    return _Arm(summary.units, mean, variance, summary.means[..., at], covariances[..., at, at], along[..., at])
 
 
 def _around(middle: Floats, radius: Floats) -> Interval:

@@ -17,19 +17,19 @@ class Summary(NamedTuple):
     """Of so many units; leading dimensions are several summaries at once (simulations, days).
 
     Attributes:
-        count: units, shape (…).
+        units: how many, shape (…).
         means: of each column, shape (…, columns); anything where there are no units.
         scatter: sums of products of deviations from the means, shape (…, columns, columns).
     """
 
-    count: Floats
+    units: Floats
     means: Floats
     scatter: Floats
 
     @property
     def covariances(self) -> Floats:
         """Unbiased, shape (…, columns, columns); NaN below two units."""
-        freedom = self.count - 1
+        freedom = self.units - 1
         return np.asarray(self.scatter / np.where(freedom > 0, freedom, np.nan)[..., None, None])
 
 
@@ -48,9 +48,9 @@ def nothing(columns: int) -> Summary:
 
 def merged(one: Summary, other: Summary) -> Summary:
     """The summary of the units of both, which share none."""
-    count = one.count + other.count
-    part = other.count / np.where(count > 0, count, 1.0)
+    units = one.units + other.units
+    part = other.units / np.where(units > 0, units, 1.0)
     apart = other.means - one.means
     means = one.means + apart * part[..., None]
-    between = apart[..., :, None] * apart[..., None, :] * (one.count * part)[..., None, None]
-    return Summary(count, means, one.scatter + other.scatter + between)
+    between = apart[..., :, None] * apart[..., None, :] * (one.units * part)[..., None, None]
+    return Summary(units, means, one.scatter + other.scatter + between)

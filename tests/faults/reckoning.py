@@ -122,6 +122,7 @@ class Tally(NamedTuple):
 
     calls: float
     accepted: float
+    """Within 90 days; of customers without a history alone, which leaves that window as time goes by."""
     impressions: int
     outcomes: int
     service: bool | None
@@ -151,6 +152,7 @@ async def _seen(desk: Desk, slots: list[int]) -> dict[str, Tally]:
         assert person.row is not None and person.contacts is not None and person.said is not None, unit
         kinds = [int(entry["kind"]) for entry in entries(person.contacts) if not int(entry["decision"])]
         calls, accepted = (float(person.row.numbers[slot]) for slot in slots)
+        accepted = 0.0 if unit in REGULARS else accepted
         said = person.said.get("service")
         # What is not known of a stranger is nothing that happened.
         known = [0.0 if value != value else value for value in (calls, accepted)]
@@ -180,7 +182,7 @@ def modelled(rows: Iterable[Logged], before: dict[str, Tally]) -> dict[str, Tall
         known, answer = before[owner], said.get(owner)
         made[unit] = Tally(
             known.calls + count[owner, "calls"],
-            known.accepted + count[owner, "accepted"],
+            0 if owner in REGULARS else count[owner, "accepted"],
             known.impressions + count[owner, "impression"],
             known.outcomes + count[owner, "dismissal"] + count[owner, "accepted"],
             known.service if answer is None else answer[2],

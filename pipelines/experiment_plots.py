@@ -1,0 +1,89 @@
+"""Pictures of an experiment: the lift over time with its intervals, exposures by arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.experiment_report import CourseReport, ExperimentReport
+from training.plots import ACCENT, INK, PALE
+from training.summaries import Floats
+
+UNITS_PLOT = "units.png"
+COLOURS = (INK, ACCENT, "#7a9e3b", "#8a6fb0", "#c39b2e", "#4d8fac")
+
+
+def figures(found: ExperimentReport) -> dict[str, Figure]:
+    """By file name; a picture a goal, of those that have anything to show, and one of units."""
+    made = {UNITS_PLOT: units(found)}
+    for metric in dict.fromkeys(course.metric for course in found.courses):
+        shown = [course for course in found.courses if course.metric == metric and any(one is not None for one in course.lift)]
+        if shown:
+            made[f"lift_{metric.replace(' ', '_')}.png"] = lift(found, metric, shown)
+    return made
+
+
+def write_plots(found: ExperimentReport, folder: Path) -> list[Path]:
+    """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = figures(found)
+    for name, figure in made.items():
+        figure.savefig(folder / name, dpi=120, metadata={"Software": None})
+    return [folder / name for name in made]
+
+
+def _figure(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", color=INK, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport]) -> Figure:
+    """What was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
+    mark = "; SAMPLE-RATIO MISMATCH" if found.split.alarm else ""
+    figure, axes = _figure(f"{found.experiment}: lift of {metric} over {found.control}{mark}")
+    days = _days(found)
+    axes.axhline(0, color=PALE, linewidth=1)
+    for course, colour in zip(courses, COLOURS * len(courses), strict=False):
+        low, high = _ends(course.sequential)
+        axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{course.arm}, any number of looks")
+        for end, label in zip(_ends(course.fixed), (f"{course.arm}, one look", None), strict=True):
+            axes.plot(days, end, color=colour, linewidth=0.7, linestyle=":", label=label)
+        axes.plot(days, _numbers(course.lift), color=colour, linewidth=1.8, marker="o", markersize=3, label=course.arm)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+.0%}")
+    axes.set(xlabel="day of first exposure, all until then")
+    axes.legend(frameon=False, fontsize=8)
+    figure.autofmt_xdate()
+    return figure
+
+
+def units(found: ExperimentReport) -> Figure:
+    """Units with a first exposure until each day, by arm."""
+    figure, axes = _figure(f"{found.experiment}: units that count")
+    counts = np.array(found.cumulative).reshape(-1, len(found.arms))
+    for at, (arm, colour) in enumerate(zip(found.arms, COLOURS * len(found.arms), strict=False)):
+        axes.plot(_days(found), counts[:, at], color=colour, label=f"{arm.arm}, share {arm.share:.1%}")
+    axes.set(xlabel="day of first exposure", ylabel="units")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    figure.autofmt_xdate()
+    return figure
+
+
+def _days(found: ExperimentReport) -> Floats:
+    return np.array([date.fromisoformat(day) for day in found.days], dtype="datetime64[D]")
+
+
+def _numbers(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def _ends(intervals: Sequence[tuple[float | None, float | None]]) -> tuple[Floats, Floats]:
+    return _numbers([low for low, _ in intervals]), _numbers([high for _, high in intervals])
