@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 QUIET := $(if $(CI),--quiet)
+# Two at a time, each file as a whole: what is made once for many tests is made twice.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 # Everything runs in UTC. None of the libraries calls home.
 export TZ := UTC
@@ -36,7 +38,7 @@ run: $(STAMP) ## everything from an empty machine to a server that answers: envi
 	@exec $(BIN)/opportune up -w $(WORKSPACE) $(ARGS)
 
 test: $(STAMP) ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 

@@ -107,8 +107,8 @@ class Read(NamedTuple):
         units: those that were exposed, in one arm only.
         open: those of them whose window is not closed.
         heard: those of them of whom any impression or outcome followed within the window.
-        several: units that were seen in more than one arm.
-        others: units of arms that the experiment does not have.
+        several: units that were seen in more than one arm, be it one that is gone.
+        others: units only of arms that the experiment does not have.
         days: the days of first exposures, in order, days since 1970.
         daily: the summary of each day and arm.
         recorded: names of the numbers that any unit has.
@@ -139,7 +139,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     _units(con, question)
     slow = _facts(con, question)
     by_arm = {row[0]: row[1:] for row in con.execute(_BY_ARM).fetchall()}
-    several, others = con.execute("SELECT count(*) FILTER (arms > 1), count(*) FILTER (arms = 0) FROM seen").fetchall()[0]
+    several, others = con.execute("SELECT count(*) FILTER (arms > 1), count(*) FILTER (arms = 1 AND place IS NULL) FROM seen").fetchall()[0]
     if not by_arm and not several:
         raise NoExposures(
             f"expected exposures of the experiment {question.experiment} in the lake, got none"
@@ -166,8 +166,8 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
 
 
 _BY_ARM = """
-    SELECT at, sum(exposures), count(*), count(*) FILTER (is_open), count(*) FILTER (is_heard)
-    FROM single LEFT JOIN heard USING (unit) GROUP BY at"""
+    SELECT place, sum(exposures), count(*), count(*) FILTER (is_open), count(*) FILTER (is_heard)
+    FROM single LEFT JOIN heard USING (unit) GROUP BY place"""
 
 
 def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
@@ -186,25 +186,25 @@ def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE exposed AS
-        SELECT customer_id, {unit} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS at, time, {more}
+        SELECT customer_id, {unit} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time, {more}
         FROM {VIEW} WHERE experiment = {literal(question.experiment)} AND time <= {_moment(question.now)}"""
     )
 
 
 def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """`seen`: all units of the cohort, with the number of their arms; `single`: those of one arm; `members`: whose customers they are."""
+    """`seen`: all units of the cohort, with the number of their arms (all that are gone are one, without a place); `single`: those of one arm; `members`: whose customers they are."""
     bounds = [f"first >= {_moment(question.since)}"] if question.since is not None else []
     bounds += [f"first < {_moment(question.until)}"] if question.until is not None else []
     closes = f"first + to_seconds({question.window_seconds})"
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE seen AS
-        SELECT unit, min(time) AS first, count(DISTINCT at) AS arms, any_value(at) AS at, count(at) AS exposures,
+        SELECT unit, min(time) AS first, count(DISTINCT coalesce(place, -1)) AS arms, any_value(place) AS place, count(*) AS exposures,
             arg_min(probability, time) AS probability, arg_min(channel, time) AS channel, arg_min(placement, time) AS placement,
         FROM exposed GROUP BY unit HAVING {" AND ".join(bounds) or "true"};
         CREATE OR REPLACE TEMP TABLE single AS
         SELECT *, {closes} AS closes, {closes} > {_moment(question.now)} AS is_open, epoch_us(first) // 86400000000 AS day
-        FROM seen WHERE arms = 1;
+        FROM seen WHERE arms = 1 AND place IS NOT NULL;
         CREATE OR REPLACE TEMP TABLE members AS SELECT DISTINCT customer_id, unit FROM exposed SEMI JOIN single USING (unit);"""
     )
 
@@ -212,7 +212,7 @@ def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
 def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
     """`facts`: a row a unit with `NUMBERS`; `heard`: of whom anything was heard. Returns above how many microseconds a decision is slow."""
     slow = con.execute(
-        f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE at = {question.arms.index(question.control)}"
+        f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE place = {question.arms.index(question.control)}"
     ).fetchall()[0][0]
     window, now, label = f"to_seconds({question.window_seconds})", _moment(question.now), literal(question.outcome)
     inside = f"time >= u.first AND time < u.closes AND time <= {now}"
@@ -239,7 +239,7 @@ def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
         CREATE OR REPLACE TEMP TABLE heard AS
         SELECT unit, coalesce(outcomes, 0) + coalesce(impressions, 0) > 0 AS is_heard FROM did FULL JOIN saw USING (unit);
         CREATE OR REPLACE TEMP TABLE facts AS
-        SELECT u.at, u.day, (coalesce(conversions, 0) > 0)::DOUBLE AS converted, (w.unit IS NOT NULL)::DOUBLE AS withdrawn,
+        SELECT u.place, u.day, (coalesce(conversions, 0) > 0)::DOUBLE AS converted, (w.unit IS NOT NULL)::DOUBLE AS withdrawn,
             {", ".join(f"coalesce({name}, 0)::DOUBLE AS {name}" for name in NUMBERS if name not in ("converted", "withdrawn"))}
         FROM single u LEFT JOIN did USING (unit) LEFT JOIN saw USING (unit) LEFT JOIN decided USING (unit) LEFT JOIN withdrew w USING (unit)
         {counted};"""
@@ -254,7 +254,7 @@ def _summaries(
     pairs = [(one, other) for at, one in enumerate(NUMBERS) for other in NUMBERS[at:]]
     means = ", ".join(f"avg({name})" for name in NUMBERS)
     spreads = ", ".join(f"covar_pop({one}, {other})" for one, other in pairs)
-    rows = con.execute(f"SELECT day, at, count(*), {means}, {spreads} FROM facts GROUP BY day, at").fetchall()
+    rows = con.execute(f"SELECT day, place, count(*), {means}, {spreads} FROM facts GROUP BY day, place").fetchall()
     upper, found = np.triu_indices(len(NUMBERS)), {}
     recorded = np.zeros(len(NUMBERS), bool)
     for day, at, count, *numbers in rows:
@@ -271,7 +271,9 @@ def _summaries(
 
 
 def _drawn(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Drawn, ...]:
-    rows = con.execute("SELECT day, at, round(probability, 6) AS share, count(*) FROM single GROUP BY ALL ORDER BY 1, 2, 4, 3").fetchall()
+    rows = con.execute(
+        "SELECT day, place, round(probability, 6) AS share, count(*) FROM single GROUP BY ALL ORDER BY 1, 2, 4, 3"
+    ).fetchall()
     days: dict[int, list[dict[float | None, int]]] = {}
     for day, at, probability, count in rows:
         days.setdefault(int(day), [{} for _ in question.arms])[at][probability] = count
@@ -302,7 +304,7 @@ def _tallies(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Tally,
     for dimension in DIMENSIONS:
         value = _VALUE_OF[dimension].format(bots=BOT_EXPOSURES)
         rows = con.execute(
-            f"SELECT {value} AS value, at, count(*) AS units FROM single WHERE value IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
+            f"SELECT {value} AS value, place, count(*) AS units FROM single WHERE value IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
         ).fetchall()
         for name, at, units in rows[: DIMENSION_VALUES_MAX * len(question.arms)]:
             found.setdefault((dimension, str(name)), [0] * len(question.arms))[at] += units

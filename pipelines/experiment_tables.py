@@ -9,6 +9,8 @@ from pipelines import show
 from pipelines.experiment_report import ExperimentReport
 from training.mismatch import MISMATCH_P
 
+P_SHOWN_MIN = 0.0001
+
 
 def print_report(found: ExperimentReport) -> None:
     """On standard output."""
@@ -33,7 +35,7 @@ def headlines(found: ExperimentReport) -> Iterator[str]:
     verdict = "does not fit" if split.alarm else "fits"
     yield (
         f"{found.experiment} ({found.status}), {found.at}: the split {verdict}: {counted} units, expected {awaited}"
-        f" (p = {split.p:.4f}, alarm below {MISMATCH_P})."
+        f" (p {_p(split.p)}, alarm below {MISMATCH_P})."
     )
     for cause in split.causes:
         yield f"  likely: {cause}."
@@ -117,6 +119,10 @@ def notes(found: ExperimentReport) -> Iterator[str]:
         yield "Units with open windows count with what they did so far: conversions that come late are missing, in all arms."
     if found.not_recorded:
         yield f"Nothing was recorded of: {', '.join(found.not_recorded)}. Requests that failed have no arm and are in no figure."
+
+
+def _p(value: float) -> str:
+    return f"= {value:.4f}" if value >= P_SHOWN_MIN else f"below {P_SHOWN_MIN}"
 
 
 def _part(value: float | None, digits: int = 1) -> str | None:

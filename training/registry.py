@@ -128,6 +128,28 @@ def record(
         return run.info.run_id, str(model.registered_model_version)
 
 
+def record_report(
+    workspace: Workspace, name: str, metrics: dict[str, float], tags: dict[str, str], figures: dict[str, Figure], texts: dict[str, str]
+) -> str:
+    """Record what was read off an experiment: a run without a model.
+
+    Args:
+        texts: files by name.
+
+    Returns:
+        Run id.
+    """
+    connect(workspace)
+    with _explained("record a report"), mlflow.start_run(run_name=name) as run, _quiet():
+        mlflow.log_metrics(metrics)
+        mlflow.set_tags(tags)
+        for file, figure in figures.items():
+            mlflow.log_figure(figure, f"plots/{file}")
+        for file, text in texts.items():
+            mlflow.log_text(text, file)
+        return str(run.info.run_id)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """MLflow reports its progress on standard error line by line; ours is shown by the verb that called."""

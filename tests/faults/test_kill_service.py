@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from features import hearers
@@ -26,7 +29,7 @@ from tests.faults.reckoning import (
     with_limits,
 )
 from tests.faults.shoppers import Crowd, Told, shopping
-from tests.serving.live import Live, wait_for
+from tests.serving.live import ROOT, Live, wait_for
 from tests.trained import copy_of
 
 ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "200"))
@@ -34,6 +37,8 @@ TREE_ROUNDS = 5
 SERVERS = 2
 KILLED_AFTER_SECONDS = 0.25
 """At most, after the first answer of a round."""
+WORKER_STARTED_SECONDS = 6.0
+"""The background worker as it is takes some seconds to start, and three until it ships."""
 STARTING = 0.2
 """The share of rounds that end while processes start, whether or not one has answered."""
 HEARD_SECONDS_MAX = 60.0
@@ -70,7 +75,9 @@ def one_round(service: Nursery, crowd: Crowd, chance: random.Random) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(480)
-def test_whole_service_is_killed_two_hundred_times(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_service_is_killed_two_hundred_times(
+    trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No acknowledged event or answered decision is lost or doubled in log, journal, lake or ledger; what each customer did is known exactly."""
     begun, chance = time.monotonic(), random.Random(seed)
     folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
@@ -100,7 +107,58 @@ def test_whole_service_is_killed_two_hundred_times(trained_workspace: Path, tmp_
     assert not different(seen(workspace), expected)
     with capsys.disabled():
         print(f"\n  {ROUNDS} rounds, {killed} processes killed in {killing:.0f} s: {told};")
-        print(f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)}; {time.monotonic() - begun:.0f} s in all", end=" ")
+        print(
+            f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)}; {time.monotonic() - begun:.0f} s in all",
+            end=" ",
+        )
+
+
+def kill_tree(live: Live, worker: subprocess.Popen[bytes]) -> int:
+    """SIGKILL to BentoML's supervisor, all below it and the background worker, at once; how many there were."""
+    assert live.process is not None
+    below = live.tree()
+    for process in (live.process, worker, *below):
+        process.kill()
+    assert [one.wait(30) for one in (live.process, worker)] == [-signal.SIGKILL] * 2, live.said
+    _, left = psutil.wait_procs(below, 30)
+    assert not left
+    return len(below) + 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same of `opportune serve` as it is, with its supervisor and the background worker beside it: all of it killed at once, some times."""
+    begun, chance, killed = time.monotonic(), random.Random(seed), 0
+    folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
+    workspace = loaded_again(folder)
+    before = seen(workspace)
+    live = Live(folder, workers=2).start()
+    try:
+        with shopping(live.port, seed) as crowd:
+            for _ in range(TREE_ROUNDS):
+                with subprocess.Popen(
+                    [sys.executable, "-m", "pipelines.worker", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
+                ) as worker:
+                    answers = crowd.answers
+                    wait_for(lambda answers=answers: crowd.answers > answers, 30, "an answer")  # type: ignore[misc]
+                    time.sleep(chance.uniform(0.0, WORKER_STARTED_SECONDS))
+                    killed += kill_tree(live, worker)
+                live.start()
+        told = crowd.told()
+        assert killed >= TREE_ROUNDS * 4
+        nothing_false(told, TREE_ROUNDS)
+        rows = reckon_log(workspace, told)
+        expected = modelled(rows, before)
+        wait_for(lambda: not different(seen(workspace), expected), HEARD_SECONDS_MAX, "that the ledger knows all")
+    finally:
+        assert live.stop() == 0
+    lines, torn = reckon_journal(workspace, told.decided)
+    shipping.ship(workspace)
+    reckon_lake(workspace, rows, lines)
+    with capsys.disabled():
+        print(f"\n  {TREE_ROUNDS} rounds, {killed} processes killed: {told};")
+        print(f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends); {time.monotonic() - begun:.0f} s in all", end=" ")
 
 
 def nothing_false(told: Told, rounds: int) -> None:

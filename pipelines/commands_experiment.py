@@ -1,0 +1,155 @@
+"""Verbs about experiments: experiment report, experiment list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from features.moments import duration_seconds, now, parse_moment, rfc3339
+from features.workspace import Workspace, load
+from pipelines import show, steps
+from pipelines.commands_data import HERE, AsJson, Folder
+
+if TYPE_CHECKING:
+    from pipelines.experiment_report import ExperimentReport
+
+DETECT_MIN, DETECT_MAX = 0.001, 10.0
+EPILOG = """\
+Examples:
+
+[bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
+
+[bold]opportune experiment report -w examples/grocery louder-loyalty --window 7d --since 2026-11-01 --json[/bold]
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    verbs = typer.Typer(no_args_is_help=True, help="Read experiments: report, list.")
+    verbs.command("report", epilog=EPILOG)(report)
+    verbs.command("list", epilog="Example: [bold]opportune experiment list -w examples/grocery[/bold]")(list_)
+    app.add_typer(verbs, name="experiment")
+
+
+def report(
+    key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
+    workspace: Folder = HERE,
+    window: Annotated[
+        str | None, typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only units first exposed from this date or moment on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only units first exposed before this date or moment.")] = None,
+    open_windows: Annotated[bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")] = False,
+    sequential: Annotated[
+        bool, typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned.")
+    ] = True,
+    cuped: Annotated[bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")] = True,
+    correction: Annotated[str, typer.Option(help="Over goals and arms: holm, benjamini-hochberg or none.")] = "holm",
+    detect: Annotated[float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)] = 0.05,
+    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
+    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still takes."""
+    from pipelines.experiment_reading import Asked, experiments_in, find, report_on
+    from pipelines.experiment_report import Settings
+    from pipelines.experiment_tables import print_report
+    from pipelines.shipping import ship
+    from training.corrections import CORRECTIONS
+
+    chosen = next((one for one in CORRECTIONS if one == correction), None)
+    if chosen is None:
+        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {correction!r}", param_hint="--correction")
+    asked = Asked(
+        window=_window(window), outcome=outcome, since=_moment(since, "--since"), until=_moment(until, "--until"), open_windows=open_windows
+    )
+    found = load(workspace, sources=False)
+    experiment = find(experiments_in(found), key)
+    with show.progress("experiment report") as tell, steps.quiet_warnings():
+        tell("ship", None)
+        ship(found)
+        tell("read", None)
+        settings = Settings(sequential=sequential, cuped=cuped, correction=chosen, detect=detect)
+        made = report_on(found, experiment, asked, settings, now())
+    if json:
+        show.as_json(made)
+    else:
+        print_report(made)
+    if plots is not None:
+        from pipelines.experiment_plots import write_plots
+
+        for file in write_plots(made, plots):
+            show.err.print(f"wrote {file}", highlight=False)
+    if record:
+        _record(found, made)
+
+
+def _record(workspace: Workspace, made: ExperimentReport) -> None:
+    """Into MLflow; a registry that is away costs the record, not the report."""
+    import msgspec
+
+    from pipelines.experiment_plots import figures
+    from pipelines.experiment_reading import metrics_of
+    from training.registry import RegistryUnavailable, record_report
+
+    tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}
+    texts = {"report.json": msgspec.json.format(msgspec.json.encode(made)).decode()}
+    try:
+        with steps.quiet_warnings():
+            run = record_report(workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts)
+    except RegistryUnavailable as error:
+        show.err.print(f"not recorded: {error}", highlight=False, markup=False)
+    else:
+        show.err.print(f"recorded in MLflow as run {run}", highlight=False)
+
+
+def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Print all experiments: what they do now, arms and split, since when, exposures so far."""
+    from pipelines.experiment_reading import experiments_in, listed
+
+    found = load(workspace, sources=False)
+    rows = listed(found, experiments_in(found).experiments, now())
+    if json:
+        show.as_json(rows)
+        return
+    show.table(
+        "",
+        ["experiment", "status", "unit", "arms", "covered", "since", "until", "exposures", "units"],
+        [
+            [
+                one.experiment,
+                one.status,
+                one.unit,
+                ", ".join(f"{arm} {share:.1%}" for arm, share in zip(one.arms, one.split, strict=True)),
+                f"{one.coverage:.1%}",
+                one.since,
+                one.until,
+                one.exposures,
+                one.units,
+            ]
+            for one in rows
+        ],
+        4,
+    )
+
+
+def _window(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            duration_seconds(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--window") from error
+    return text
+
+
+def _moment(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        expected = f"a date like {rfc3339(now())[:10]}, or a time with its offset like 2026-11-22T09:30:00Z"
+        raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option) from error
