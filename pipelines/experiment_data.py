@@ -192,7 +192,10 @@ def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
 
 
 def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """`seen`: all units of the cohort, with the number of their arms (all that are gone are one, without a place); `single`: those of one arm; `members`: whose customers they are."""
+    """`seen`: all units of the cohort with the number of their arms; `single`: those of one arm; `members`: whose customers they are.
+
+    Arms that are gone count as one, without a place.
+    """
     bounds = [f"first >= {_moment(question.since)}"] if question.since is not None else []
     bounds += [f"first < {_moment(question.until)}"] if question.until is not None else []
     closes = f"first + to_seconds({question.window_seconds})"

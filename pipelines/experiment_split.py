@@ -158,5 +158,5 @@ def _short(question: Question, counts: Floats, expected: Floats) -> Iterator[str
         change = counts[at] / expected[at] - 1 if expected[at] else np.inf
         what = "missing" if change < 0 else "too many"
         more = "; the other arms are even among themselves" if len(arms) > 2 else ""
-        yield f"exposures of {question.arms[at]} are {what}: {change:+.1%} against the split{more}: look where that arm is decided and its exposures are written"
+        yield f"exposures of {question.arms[at]} are {what}: {change:+.1%} against the split{more}: look where that arm decides"
         return

@@ -20,6 +20,7 @@ from pipelines import (  # noqa: E402
     commands_care,
     commands_data,
     commands_demo,
+    commands_experiment,
     commands_forget,
     commands_loop,
     commands_model,
@@ -51,6 +52,7 @@ for module in (
     commands_forget,
     commands_demo,
     commands_world,
+    commands_experiment,
 ):
     module.register(app)
 

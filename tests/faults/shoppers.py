@@ -27,6 +27,8 @@ REGULARS = tuple(f"436{600_000 + number}" for number in range(150))
 OFFERS = tuple(f"offer-{number:02d}" for number in range(10))
 BATCH_EVENTS_MAX = 12
 DRAIN_SECONDS_MAX = 60.0
+LOST_SECONDS = 0.05
+"""After a connection that ended, or was refused: where all start anew, clients must not keep the machine busy."""
 
 Event = dict[str, Any]
 
@@ -85,7 +87,10 @@ class Shopper:
         return len(self._waiting)
 
     def _ask(self, path: str, body: Any) -> Answer:
-        return ask(self._port, "POST", path, body, self._connection)
+        answer = ask(self._port, "POST", path, body, self._connection)
+        if not answer.status:
+            time.sleep(LOST_SECONDS)
+        return answer
 
     def _decide(self) -> None:
         customer = self._chance.choice((*CUSTOMERS, *REGULARS))

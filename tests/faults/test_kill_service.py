@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -29,7 +31,7 @@ from tests.faults.reckoning import (
     with_limits,
 )
 from tests.faults.shoppers import Crowd, Told, shopping
-from tests.serving.live import ROOT, Live, wait_for
+from tests.serving.live import ROOT, Live, serving_copy, wait_for
 from tests.trained import copy_of
 
 ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "200"))
@@ -37,8 +39,10 @@ TREE_ROUNDS = 5
 SERVERS = 2
 KILLED_AFTER_SECONDS = 0.25
 """At most, after the first answer of a round."""
-WORKER_STARTED_SECONDS = 6.0
+WORKER_STARTED_SECONDS = 5.0
 """The background worker as it is takes some seconds to start, and three until it ships."""
+FIRST_ROUNDS, FIRST_SECONDS = 20, (0.02, 0.3)
+STORES = ("events", "journal", "ledger")
 STARTING = 0.2
 """The share of rounds that end while processes start, whether or not one has answered."""
 HEARD_SECONDS_MAX = 60.0
@@ -111,6 +115,34 @@ def test_whole_service_is_killed_two_hundred_times(
             f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)}; {time.monotonic() - begun:.0f} s in all",
             end=" ",
         )
+
+
+@pytest.mark.slow
+def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed while they make journal, event log and ledger for the first time, servers that come after them take events and decide."""
+    chance = random.Random(seed)
+    folder = with_limits(serving_copy(trained_workspace, tmp_path / "shop"))
+    workspace = loaded_again(folder)
+    made: Counter[str] = Counter()
+    with nursery(folder, tmp_path / "said") as service:
+        for turn in range(FIRST_ROUNDS):
+            for name in STORES:
+                shutil.rmtree(workspace.data / name, ignore_errors=True)
+            born = [service.bear(SERVER) for _ in range(SERVERS)]
+            time.sleep(chance.uniform(*FIRST_SECONDS))
+            assert service.end(born) == [-signal.SIGKILL] * SERVERS
+            made.update(name for name in STORES if (workspace.data / name).exists())
+            born = [service.bear(SERVER) for _ in range(SERVERS)]
+            with shopping(service.port, seed + turn, shoppers=2) as crowd:
+                wait_for(lambda: all(one.acknowledged and one.decided for one in crowd.shoppers), 30, "answers")
+            told = crowd.told()
+            assert not told.refused and not told.degraded and not told.waiting
+            reckon_journal(workspace, told.decided)
+            reckon_log(workspace, told)
+            assert service.end(born) == [-signal.SIGKILL] * SERVERS
+    with capsys.disabled():
+        print(f"\n  of {FIRST_ROUNDS} first starts that were killed, there were {dict(made)}", end=" ")
+    assert any(0 < count < FIRST_ROUNDS for count in made.values()), f"all were killed before, or after, the moments that are meant: {made}"
 
 
 def kill_tree(live: Live, worker: subprocess.Popen[bytes]) -> int:
