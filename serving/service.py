@@ -64,7 +64,7 @@ class Opportune:
     @bentoml.api
     async def decide(
         self,
-        customer_id: str,
+        customer_id: str | None = None,
         placement: str | None = None,
         limit: int | None = None,
         context: dict[str, Any] = {},  # noqa: B006 (BentoML makes its schema of the default)
@@ -72,10 +72,12 @@ class Opportune:
         explain: bool = False,
         placements: list[str] | None = None,
         purposes: list[str] | None = None,
+        anonymous_id: str | None = None,
     ) -> dict[str, Any]:
         """One decision, as `POST /v1/decisions` gives it."""
-        request: dict[str, Any] = {"customer_id": customer_id, "placement": placement, "limit": limit, "context": context}
-        request |= {"exclude": exclude, "explain": explain, "placements": placements, "purposes": purposes}
+        request: dict[str, Any] = {} if customer_id is None else {"customer_id": customer_id}
+        request |= {"placement": placement, "limit": limit, "context": context, "exclude": exclude, "explain": explain}
+        request |= {"placements": placements, "purposes": purposes, "anonymous_id": anonymous_id}
         return await worker().decisions.plain(request)
 
     @bentoml.api

@@ -31,7 +31,7 @@ from tests.faults.reckoning import (
     with_limits,
 )
 from tests.faults.shoppers import Crowd, Told, shopping
-from tests.serving.live import ROOT, Live, serving_copy, wait_for
+from tests.serving.live import ROOT, Live, ask, serving_copy, wait_for
 from tests.trained import copy_of
 
 ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "200"))
@@ -41,7 +41,8 @@ KILLED_AFTER_SECONDS = 0.25
 """At most, after the first answer of a round."""
 WORKER_STARTED_SECONDS = 5.0
 """The background worker as it is takes some seconds to start, and three until it ships."""
-FIRST_ROUNDS, FIRST_SECONDS = 20, (0.02, 0.3)
+FIRST_ROUNDS, FIRST_PARTS = 16, (0.1, 1.1)
+"""Killed after such parts of the time that a start takes on this machine."""
 STORES = ("events", "journal", "ledger")
 STARTING = 0.2
 """The share of rounds that end while processes start, whether or not one has answered."""
@@ -125,11 +126,16 @@ def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsy
     workspace = loaded_again(folder)
     made: Counter[str] = Counter()
     with nursery(folder, tmp_path / "said") as service:
+        begun = time.monotonic()
+        born = [service.bear(SERVER) for _ in range(SERVERS)]
+        assert ask(service.port, "GET", "/readyz").status == 200
+        took = time.monotonic() - begun
+        service.end(born)
         for turn in range(FIRST_ROUNDS):
             for name in STORES:
                 shutil.rmtree(workspace.data / name, ignore_errors=True)
             born = [service.bear(SERVER) for _ in range(SERVERS)]
-            time.sleep(chance.uniform(*FIRST_SECONDS))
+            time.sleep(took * chance.uniform(*FIRST_PARTS))
             assert service.end(born) == [-signal.SIGKILL] * SERVERS
             made.update(name for name in STORES if (workspace.data / name).exists())
             born = [service.bear(SERVER) for _ in range(SERVERS)]
@@ -141,7 +147,7 @@ def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsy
             reckon_log(workspace, told)
             assert service.end(born) == [-signal.SIGKILL] * SERVERS
     with capsys.disabled():
-        print(f"\n  of {FIRST_ROUNDS} first starts that were killed, there were {dict(made)}", end=" ")
+        print(f"\n  of {FIRST_ROUNDS} first starts of {took:.2f} s that were killed, there were {dict(made)}", end=" ")
     assert any(0 < count < FIRST_ROUNDS for count in made.values()), f"all were killed before, or after, the moments that are meant: {made}"
 
 
