@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 DETECT_MIN, DETECT_MAX = 0.001, 10.0
 EPILOG = """\
-Examples:
-
-[bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
+Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
 
 [bold]opportune experiment report -w examples/grocery louder-loyalty --window 7d --since 2026-11-01 --json[/bold]
 """

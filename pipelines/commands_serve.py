@@ -11,7 +11,7 @@ import typer
 from features.moments import now
 from features.vocabulary import DecisionRequest
 from features.workspace import Workspace, load
-from pipelines import rebuilding, show, steps
+from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
@@ -42,7 +42,7 @@ def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: 
     found = load(workspace)
     with only_one(found):
         require_free(address, port)  # before the work, not after it
-        rebuilding.mend(found, _done)
+        _mend(found)
         with steps.alone(found):
             _prepare(found)
         _serve(Running(found, port, address), workspace, workers, background=True)
@@ -55,7 +55,7 @@ def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, hos
     _require_safe(host)
     found = load(workspace, sources=False)
     require_published(found)
-    rebuilding.mend(found, _done)
+    _mend(found)
     _serve(Running(found, port, address_of(host)), workspace, workers, background=False)
 
 
@@ -63,6 +63,13 @@ def _require_safe(host: str) -> None:
     from serving.keys import Keys, require_safe_bind
 
     require_safe_bind(host, Keys.from_environment())
+
+
+def _mend(workspace: Workspace) -> None:
+    """Stores that were damaged or lost are made again, before anything reads them."""
+    from pipelines import rebuilding  # brings what compiles limits, which `--help` has no use for
+
+    rebuilding.mend(workspace, _done)
 
 
 def _prepare(workspace: Workspace) -> None:

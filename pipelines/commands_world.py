@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from pipelines.world_report import WorldReport
 
 EPILOG = """\
-Examples:
-
-[bold]opportune simulate-world world --customers 2000 --offers 60 --decisions 20000 --seed 7[/bold]
+Examples: [bold]opportune simulate-world world --customers 2000 --offers 60 --decisions 20000 --seed 7[/bold]
 
 [bold]opportune simulate-world world --decisions 5000 --plots pictures[/bold]
 
