@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,7 @@ def test_impression_is_heard(workspace: Workspace, happenings: Happenings) -> No
 
 
 def with_features(workspace: Workspace, features: Any) -> Workspace:
-    return Workspace(
-        workspace.folder, workspace.settings, features, workspace.offers, workspace.policies, workspace.model, workspace.documents
-    )
+    return replace(workspace, features=features)
 
 
 def test_stream_identity_and_consent_are_heard(happenings: Happenings) -> None:
