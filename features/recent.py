@@ -42,7 +42,7 @@ KEPT_MAX = 400
 """Bound on the sticky assignments of one unit: the oldest go first. An `experiments.yaml` has half as many experiments."""
 
 KeptArm = tuple[str, int, float]
-"""A sticky assignment: the arm, the bucket version under which it was drawn, and the probability with which; NaN where unknown."""
+"""A sticky assignment: the arm, the bucket version under which it was drawn, and the probability with which."""
 
 
 class Recent(Struct, frozen=True, array_like=True, gc=False):

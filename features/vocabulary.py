@@ -193,6 +193,21 @@ class RankedOffer(Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     placement: str | msgspec.UnsetType = msgspec.UNSET
     """Where it is shown, in answers for several placements; ranks are those of the placement."""
+    probability: float | msgspec.UnsetType = msgspec.UNSET
+    """With which the policy shows this offer in its place, given those in the places before it: 1 where nothing is drawn. Absent where the
+    workspace neither experiments nor explores."""
+
+
+class GivenArm(Struct, frozen=True):
+    """The arm that an experiment gave the unit of a decision."""
+
+    key: str
+    """Of the experiment."""
+    arm: str
+    probability: float
+    """P(arm | in the experiment)."""
+    reason: str
+    """`split`, or `sticky`."""
 
 
 class ModelStamp(Struct, frozen=True):
@@ -222,3 +237,7 @@ class Decision(Struct, frozen=True, omit_defaults=False):
     notes: tuple[str, ...] = ()
     """Reason codes, safe for customers, of rules that kept offers away."""
     explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    experiments: tuple[GivenArm, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The experiments that the unit is in. Absent, as `group`, where the workspace has none that run, nor holdout, nor control groups."""
+    group: str | None | msgspec.UnsetType = msgspec.UNSET
+    """`holdout`, or the control group that decided."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from features.online import OnlineRow
+from serving.assignment import NOBODY, Kept
 from serving.withheld import Said
 
 
@@ -19,3 +21,5 @@ class Person(NamedTuple):
     """Whose they are: whom the request names, or the customer whom its anonymous id was linked to."""
     said: Said | None
     """What the customer allows, by events; None when the ledger did not say in time."""
+    kept: Mapping[str, Kept] | None = NOBODY
+    """Sticky assignments, by experiment; None when the ledger did not say in time."""
