@@ -145,7 +145,9 @@ class Happenings:
         if event.value is not None and allowed != "value":
             return Poison("field-unknown", "/value", "a value with outcomes only")
         if (event.experiment is not None or event.arm is not None) and allowed != "arm":
-            return Poison("field-unknown", "/arm" if event.experiment is None else "/experiment", "an experiment and its arm with `exposure` only")
+            return Poison(
+                "field-unknown", "/arm" if event.experiment is None else "/experiment", "an experiment and its arm with `exposure` only"
+            )
         return None
 
     def _of_stream(self, event: Event, numbers: frozenset[str], categories: frozenset[str]) -> Poison | None:

@@ -22,7 +22,6 @@ from features.vocabulary import (
     OFFERS_CONSIDERED,
     ContextValue,
 )
-from serving import problems
 from serving.asked import BadContext, check_context
 from serving.assignment import Units
 from serving.problems import Invalid, Problem, Unreadable
@@ -31,6 +30,7 @@ from serving.strict_json import read_openly, refused_texts
 
 EXPERIMENT, OFFERS = "experiment.", "offers."
 """What the keys of our flags begin with; the key of an experiment, or the name of a placement, follows."""
+FLAGS_PATH = "/ofrep/v1/evaluate/flags"
 TARGETING_KEY, ANONYMOUS_ID = "targetingKey", "anonymous_id"
 
 Reason = Literal["STATIC", "TARGETING_MATCH", "SPLIT", "DISABLED", "UNKNOWN"]
@@ -65,7 +65,7 @@ class InvalidContext(Problem):
 class EvaluationContext(Struct, frozen=True):
     """What is asked. Further members are columns of the context where features.yaml declares them, and are ignored otherwise."""
 
-    targetingKey: str  # noqa: N815 (OFREP's word)
+    targetingKey: str
     """The id of a customer, or `~` and an anonymous id."""
     anonymous_id: str | UnsetType = UNSET
     """Whom experiments on anonymous ids assign; the targeting key when absent."""
@@ -88,18 +88,19 @@ class Evaluation(Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Scalar] = {}
 
 
+class EvaluationFailure(Struct, frozen=True, omit_defaults=True):
+    """Why there is no evaluation."""
+
+    errorDetails: str
+    key: str | UnsetType = UNSET
+    errorCode: str | UnsetType = UNSET
+
+
 class Evaluations(Struct, frozen=True):
     """All flags of one context."""
 
     flags: list[Evaluation]
-
-
-class EvaluationFailure(Struct, frozen=True, omit_defaults=True):
-    """Why there is no evaluation."""
-
-    errorDetails: str  # noqa: N815
-    key: str | UnsetType = UNSET
-    errorCode: str | UnsetType = UNSET  # noqa: N815
+    """Of placements that the context does not fit: `EvaluationFailure`."""
 
 
 class Asked(NamedTuple):
@@ -185,26 +186,28 @@ def _code(problem: Problem) -> str:
     return "PARSE_ERROR" if isinstance(problem, Unreadable | Invalid) else "GENERAL"
 
 
+def failure_of(problem: Problem, flag: str | UnsetType = UNSET) -> EvaluationFailure:
+    """A problem as an evaluation that failed."""
+    expected = [error.expected for error in problem.errors]
+    details = f"{problem.detail} Expected: {'; '.join(expected)}." if expected else problem.detail
+    return EvaluationFailure(details, flag, _code(problem))
+
+
 def _render(problem: Problem, path: bytes) -> bytes:
     status = _status(type(problem))
     if status in _OUT_OF_SCOPE:
         return b""
-    expected = [error.expected for error in problem.errors]
-    details = f"{problem.detail} Expected: {'; '.join(expected)}." if expected else problem.detail
-    if status >= 500:
-        return _encode(EvaluationFailure(details))
-    return _encode(EvaluationFailure(details, _flag_of(path), _code(problem)))
+    return _encode(EvaluationFailure(problem.detail) if status >= 500 else failure_of(problem, _flag_of(path)))
 
 
 def _flag_of(path: bytes) -> str | UnsetType:
     """The key in the path of a single evaluation, as far as it may be one; OFREP wants it in the answer."""
-    flag = path.rpartition(b"/")[2].decode("latin-1")
-    if flag == "flags":
+    _, single, flag_bytes = path.partition(FLAGS_PATH.encode() + b"/")
+    if not single:
         return UNSET
+    flag = flag_bytes.decode("latin-1")
     return flag if _FLAG.fullmatch(flag) else ""
 
 
 REFUSAL = Refusal(form=EvaluationFailure, status=_status, render=_render, empty=_OUT_OF_SCOPE)
 """How OFREP's routes say that something is wrong: not as RFC 9457."""
-
-RATE_LIMITED: tuple[type[Problem], ...] = (problems.RateLimited,)

@@ -27,7 +27,9 @@ _WITH_KEY: tuple[type[Problem], ...] = (problems.Unauthenticated, problems.Forbi
 _WITH_BODY: tuple[type[Problem], ...] = (problems.ReceiveTimeout, problems.MediaType, problems.ContentEncoding)
 
 _UNIT = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX + 1, "pattern": f"^~?{ID_TEXT}$"}
-"""What stands in a path: the id of a customer, or `~` and an anonymous one."""
+"""What stands in a path as `{id}` and `{unit}`: the id of a customer, or `~` and an anonymous one."""
+_KEY = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[A-Za-z0-9._-]+$"}
+"""`{key}`: of an experiment, or a flag."""
 
 _HEADER_TEXTS = {
     b"www-authenticate": "How to present a key.",
@@ -120,7 +122,8 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
     else:
         operation["security"] = []
     if route.parameters:
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": _UNIT} for name in route.parameters]
+        schemas = {name: _KEY if name == "key" else _UNIT for name in route.parameters}
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schemas[name]} for name in schemas]
     if route.takes_body:
         schema = {"type": "object"} if route.request is None else schema_of[route.request]
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
