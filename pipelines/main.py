@@ -19,12 +19,14 @@ from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
     commands_data,
     commands_demo,
+    commands_experiment_export,
     commands_forget,
     commands_loop,
     commands_model,
     commands_policy,
     commands_serve,
     commands_world,
+    experiment_app,
     show,
 )
 from pipelines.processes import Stopped, ignore_signals  # noqa: E402
@@ -49,6 +51,8 @@ for module in (
     commands_forget,
     commands_demo,
     commands_world,
+    experiment_app,
+    commands_experiment_export,
 ):
     module.register(app)
 
