@@ -266,7 +266,9 @@ def variants(workspace: Workspace, document: Document, file: ExperimentsFile) ->
     """Arms of different experiments meet in one request; each combination that changes something is made ready by every server."""
     found = count(file)
     if found > VARIANTS_MAX:
-        remedy = "Put experiments that change decisions into one namespace, without `sticky`, so that they exclude each other; or stop some."
+        remedy = (
+            "Put experiments that change decisions into one namespace, without `sticky`, so that they exclude each other; or stop some."
+        )
         yield document.fault(("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy)
 
 

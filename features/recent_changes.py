@@ -133,7 +133,9 @@ def joined(customer: State, anonymous: State, policy: ContactPolicy, now: float)
     if other.consent:
         heard.append(Heard("", consent=other.consent))
     change = taken_in(State(contacts, recent), heard, policy, now, since)
-    moved = change.state._replace(recent=settled(change.state.recent, {key: arm for key, arm in other.kept.items() if key not in recent.kept}))
+    moved = change.state._replace(
+        recent=settled(change.state.recent, {key: arm for key, arm in other.kept.items() if key not in recent.kept})
+    )
     return Change(moved, [moved != customer], change.dropped)
 
 

@@ -239,5 +239,5 @@ class Decision(Struct, frozen=True, omit_defaults=False):
     explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     experiments: tuple[GivenArm, ...] | msgspec.UnsetType = msgspec.UNSET
     """The experiments that the unit is in. Absent, as `group`, where the workspace has none that run, nor holdout, nor control groups."""
-    group: str | None | msgspec.UnsetType = msgspec.UNSET
+    group: str | msgspec.UnsetType | None = msgspec.UNSET
     """`holdout`, or the control group that decided."""

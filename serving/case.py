@@ -21,6 +21,7 @@ from serving.exploring import Explorer
 from serving.loaded import Loaded
 from serving.rules import Truths
 from serving.slate import Answer, Wanted, fill
+from serving.trials import Trials
 from serving.withheld import NOTHING_SAID, Said, Withheld, without
 
 Positions = NDArray[np.int32]
@@ -101,6 +102,8 @@ class Case:
     shared: Floats = field(init=False)
     pairs: Floats = field(init=False)
     raw: Floats = field(init=False)
+    trials: Trials = field(init=False)
+    """Those of the state that serves, whichever decides."""
     units: Units = NOT_ASKED
     assigned: Assigned | None = None
     """Arms and group; None where the workspace has no experiments that run, and no groups."""
@@ -120,7 +123,7 @@ class Case:
 
     def try_out(self, units: Units, assigned: Assigned, state: Loaded) -> None:
         """Decide as the arms, or the group, of the unit say."""
-        self.units, self.assigned = units, assigned
+        self.trials, self.units, self.assigned = self.loaded.trials, units, assigned
         if state is not self.loaded:
             self.loaded = state
             for place in self.places:

@@ -11,8 +11,8 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,15 +24,16 @@ from features.engines import open_engine
 from features.failures import Failure
 from features.ledger import Ledger, ledger_of
 from features.moments import MICROSECONDS, now
-from features.offers import catalogue_file, read_catalogue
+from features.offers import read_catalogue
 from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
-from features.recent import Known
+from features.recent import KeptArm, Known
+from features.vocabulary import DecisionRequest
 from features.workspace import Workspace
 from serving.config_files import Stamp, read_again, stamp_of
-from serving.decide import Asked, Given, Reserve
-from serving.hub import digest_of
+from serving.decide import Asked, Given, Reserve, Settle
 from serving.loaded import Loaded
-from serving.person import Person
+from serving.person import Person, person_of
+from serving.published import Published, glance, models, published
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
@@ -52,18 +53,6 @@ STRANGERS_SECONDS = 4.0
 
 AGING_SECONDS = 600.0
 """Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stamp:
-    """What a state is made of: when any of it changes, it is made again."""
-
-    bundle: str
-    manifest: int
-    catalogue: int
-    everyone: tuple[float, ...]
-    turn: int
-    config: str
 
 
 class Desk:
@@ -89,7 +78,7 @@ class Desk:
         """Told what was refused: BUNDLE or CONFIG."""
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
-        self._stamp: _Stamp | None = None
+        self._stamp: Published | None = None
         self._seen: tuple[object, ...] = ()
         self._files = self._glanced = stamp_of(workspace)
         """Of the files that were last read, or refused; and as they were at the last glance."""
@@ -159,31 +148,17 @@ class Desk:
         A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
         system calls the two threads hand the interpreter over.
         """
-        places = [self.workspace.bundles / bundle.CURRENT, catalogue_file(self.workspace)]
-        if self._stamp is not None:
-            places.append(self.workspace.bundles / self._stamp.bundle / bundle.MANIFEST)
-        written = []
-        for place in places:
-            try:
-                written.append(place.stat().st_mtime_ns)
-            except OSError:
-                written.append(0)
-        return (*written, self._turn())
+        return (*glance(self.workspace, self._stamp), self._turn())
 
     def _turn(self) -> int:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
 
-    def _look(self) -> _Stamp | None:
+    def _look(self) -> Published | None:
         """What there is to load; None when there is nothing, or it cannot be said."""
         self._look_at_everyone()
         try:
-            place, offers = bundle.current(self.workspace.bundles), catalogue_file(self.workspace)
-            if place is None or not offers.exists():
-                return None
-            manifest = place / bundle.MANIFEST
-            written = manifest.stat().st_mtime_ns if manifest.exists() else 0
             times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-            return _Stamp(place.name, written, offers.stat().st_mtime_ns, times, self._turn(), digest_of(self._wanted))
+            return published(self._wanted, times, self._turn())
         except (OSError, ValueError) as error:
             logger.warning("cannot see what is published: %s", error)
             return None
@@ -232,7 +207,7 @@ class Desk:
             else:
                 logger.info("the online store has rows again")
 
-    def _tried(self, stamp: _Stamp, workspace: Workspace) -> Loaded | str:
+    def _tried(self, stamp: Published, workspace: Workspace) -> Loaded | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(workspace, self.workspace.bundles / stamp.bundle)
@@ -242,14 +217,15 @@ class Desk:
             return f"it cannot be used: {type(fault).__name__}: {fault}"
 
     def _build(self, workspace: Workspace, place: Path) -> Loaded:
-        found = bundle.read(place)
-        made = Loaded(workspace, found, read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
-        self.on_build(made)
+        known = (read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
+        made = Loaded(workspace, bundle.read(place), *known, models(workspace))
+        for load in (*made.trials.loads, made):
+            self.on_build(load)
         with contextlib.suppress(StoreUnavailable):
             self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
-    def _put(self, stamp: _Stamp, tried: Loaded | str) -> None:
+    def _put(self, stamp: Published, tried: Loaded | str) -> None:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
@@ -281,22 +257,42 @@ class Desk:
             return None if self._empty else found
         return found
 
-    async def known(self, unit: str, loaded: Loaded, now: int | None = None) -> Person:
+    async def known(self, unit: str, loaded: Loaded, now: int | None = None, request: DecisionRequest | None = None) -> Person:
         """What is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
 
         Args:
             now: microseconds since 1970, of the decision; the clock's own when absent.
+            request: whose sticky assignments are wanted too, under all units that it names; None leaves them out.
         """
         now = self.clock() if now is None else now
+        trials = loaded.trials
+        if request is None or not trials.sticky:
+            row, found = await self._read(unit)
+            return person_of(row, found, unit, loaded.fold, now)
+        beside = trials.keepers(request)
+        looks = asyncio.gather(*(self._glance_at(other) for other in beside))
+        row, found = await self._read(unit)
+        others = await looks
+        if other := trials.account_keeper(row, now / MICROSECONDS):
+            beside, others = [*beside, other], [*others, await self._glance_at(other)]
+        person = person_of(row, found, unit, loaded.fold, now)
+        looked = [one for one in others if one is not None]
+        if found is None or len(looked) < len(others):
+            return person._replace(kept=None)
+        arms = {other: one.recent.kept for other, one in zip(beside, looked, strict=True)}
+        return person._replace(kept=trials.kept(arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request))
+
+    async def _read(self, unit: str) -> tuple[OnlineRow | None, Known | None]:
+        """Row and ledger in one round trip; None for what does not say in time."""
         try:
             found = self.ledger.look_now(unit)
         except StoreUnavailable as lacks:
             self._without_ledger(lacks)
-            return Person(await self.row(unit), None, unit, None)
+            return await self.row(unit), None
         if found is not None:
-            return self._person(await self.row(found.unit), found, loaded, now)
+            return await self.row(found.unit), found
         # Both are on their way in the same turn of the loop; two tasks would cost 30 us more than that.
         begun = self.ledger.begin_look(unit)
         if begun is None:
@@ -308,17 +304,18 @@ class Desk:
                 begun.cancel()
                 raise
             found = await self._looked(self.ledger.end_look(unit, begun))
-        if found is None:
-            return Person(row, None, unit, None)
-        if found.unit != unit:
+        if found is not None and found.unit != unit:
             row = await self.row(found.unit)
-        return self._person(row, found, loaded, now)
+        return row, found
 
-    def _person(self, row: OnlineRow | None, found: Known, loaded: Loaded, now: int) -> Person:
-        recent = found.recent
-        if row is not None and recent.events:
-            row = loaded.fold(row, recent.events, now)
-        return Person(row, found.contacts, found.unit, recent.consent)
+    async def _glance_at(self, unit: str) -> Known | None:
+        """What the ledger knows of a unit whose row is not wanted."""
+        try:
+            found = self.ledger.look_now(unit)
+        except StoreUnavailable as lacks:
+            self._without_ledger(lacks)
+            return None
+        return found or await self._looked(self.ledger.look(unit))
 
     async def _looked(self, looking: Awaitable[Known]) -> Known | None:
         try:
@@ -357,8 +354,16 @@ class Desk:
                 return await ledger.take(asked, contacts)
             if isinstance(asked, Reserve):
                 return await ledger.take_budgets(asked.budgets, asked.moment)
+            if isinstance(asked, Settle):
+                return await self._settled(asked)
             await ledger.give_back(asked.offers, asked.moment)
             return None
+
+    async def _settled(self, asked: Settle) -> Mapping[str, KeptArm]:
+        """What holds of the sticky assignments that are wanted."""
+        found = await asyncio.gather(*(self.ledger.settle(*wanted) for wanted in asked.wanted))
+        pairs = zip(asked.wanted, found, strict=True)
+        return {key: kept[key] for wanted, kept in pairs for key in wanted.arms if key in kept}
 
     def _without_ledger(self, lacks: Exception) -> None:
         """Say once why what is limited is not shown."""

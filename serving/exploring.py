@@ -38,7 +38,9 @@ def _uniform(seed, place):  # type: ignore[no-untyped-def]
     return np.float64(mix(mix(seed) ^ place) >> np.uint64(11)) / _TWO_TO_53
 
 
-@numba.njit(numba.float64(_SCORES, numba.boolean[::1], numba.float64, numba.float64, numba.boolean, numba.float64[::1]), nogil=True, cache=True)
+@numba.njit(
+    numba.float64(_SCORES, numba.boolean[::1], numba.float64, numba.float64, numba.boolean, numba.float64[::1]), nogil=True, cache=True
+)
 def _probabilities(scores, live, gamma, floor, weighted, out):  # type: ignore[no-untyped-def]
     """Of each live candidate into `out`, 0 for others; returns the place of the best, the first of equals, or -1 without candidates.
 
@@ -178,5 +180,3 @@ def _feasible(
     """Which of the live candidates may be shown next, after a slate."""
     fits = [bool(may) and ties.fits(slate, int(at), wanted, offers, answer) for at, may in zip(chosen.tolist(), live.tolist(), strict=True)]
     return np.array(fits, bool)
-
-

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from features import variants
-from features.expression_scope import Term
 from features.experiment_formats import CONTROL_GROUPS, Changes, ExperimentsFile
 from features.experiments import Experiments, read_experiments
+from features.expression_scope import Term
 from features.online import OnlineRow
 from features.recent import KeptArm
 from features.rulebook import read_rules
@@ -89,7 +89,9 @@ class Trials:
         self._base = weakref.ref(loaded)
         named = _account(file.account)
         self._account = Facts(named, loaded.layout.plan, workspace.features.context, loaded.layout.words) if named else None
-        self.account_of_context = None if file.account is None or not file.account.startswith("context.") else file.account.partition(".")[2]
+        self.account_of_context = (
+            None if file.account is None or not file.account.startswith("context.") else file.account.partition(".")[2]
+        )
         """The column of the context that holds the account; None where none does."""
         self._conditions = Conditions({read.key: read.targeting for read in running if read.targeting is not None})
         self._at = {key: at for at, key in enumerate(self._conditions.names)}
