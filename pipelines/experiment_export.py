@@ -29,15 +29,14 @@ from training.bundle import BadBundle
 Format = Literal["parquet", "ndjson"]
 Tell = Callable[[str], None]
 
-ASSIGNMENTS = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("unit", "experiment", "arm", "reason")),
-        *(pa.field(name, pa.float64()) for name in ("probability", "covered")),
-        pa.field("bucket", pa.int64()),
-        pa.field("group", pa.string()),
-        pa.field("at", pa.timestamp("us", "UTC")),
-    ]
-)
+_FIELDS: list[pa.Field[Any]] = [
+    *(pa.field(name, pa.string()) for name in ("unit", "experiment", "arm", "reason")),
+    *(pa.field(name, pa.float64()) for name in ("probability", "covered")),
+    pa.field("bucket", pa.int64()),
+    pa.field("group", pa.string()),
+    pa.field("at", pa.timestamp("us", "UTC")),
+]
+ASSIGNMENTS = pa.schema(_FIELDS)
 """A row a unit. Without an arm it is not in the experiment, and `reason` says why."""
 TOGETHER = 64
 """Units that are asked for at a time: a store that is far away answers them together."""

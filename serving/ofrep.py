@@ -158,7 +158,7 @@ def _is_id(text: str) -> bool:
 def _check(context: dict[str, Any], columns: Mapping[str, ContextColumn]) -> None:
     for name, value in context.items():
         if type(value) is str:
-            if len(value) > CONTEXT_TEXT_CHARACTERS_MAX or any(refused_texts(value, ())):
+            if len(value) > CONTEXT_TEXT_CHARACTERS_MAX or next(refused_texts(value, ()), None) is not None:
                 text = f"text of at most {CONTEXT_TEXT_CHARACTERS_MAX} characters, without control characters"
                 raise InvalidContext(f"Expected `context.{name}` to be {text}.")
         elif type(value) is int and not -CONTEXT_INTEGER_MAX <= value <= CONTEXT_INTEGER_MAX:

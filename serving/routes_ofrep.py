@@ -215,9 +215,9 @@ def _reason(one: Assignment, loaded: Loaded) -> Reason:
 def _ranked(flag: str, decision: Decision, decision_id: str | None) -> Evaluation:
     arms = {one.key: one.arm for one in decision.experiments or ()}
     group = decision.group or None
-    metadata: dict[str, Scalar] = {"model": decision.model.version, "config": decision.config, "expiresAt": decision.expires_at}
+    metadata: dict[str, Scalar] = {"model": decision.model.version, "config": decision.config}
     if decision_id is not None:
-        metadata["decisionId"] = decision_id
+        metadata |= {"decisionId": decision_id, "expiresAt": decision.expires_at}
     if decision.degraded:
         metadata["degraded"] = ",".join(decision.degraded)
     metadata |= _group(group)

@@ -1,0 +1,213 @@
+"""Stock OpenFeature clients, as they are, against the real server: Python's in this process, Node's in one of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from openfeature import api
+from openfeature.contrib.provider.ofrep import OFREPProvider
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import ErrorCode
+from openfeature.flag_evaluation import Reason
+from openfeature.track import TrackingEventDetails
+
+from features.event_log import event_folder, read
+from features.vocabulary import Event
+from features.workspace import load
+from pipelines.experiment_export import write_exposures
+from tests.serving.live import ROOT, Live
+from tests.serving.trial_server import keys_file, trial_workspace
+
+pytestmark = pytest.mark.slow
+
+CUSTOMERS = [f"436{600_000 + number}" for number in range(60)]
+NODE = ROOT / "tests" / "clients" / "node"
+INSTALL = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
+INSTALL_SECONDS_MAX = 90
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    return keys_file(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def live(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, dict[str, str]]) -> Iterator[Live]:
+    """A server with experiments, and with keys."""
+    folder = trial_workspace(trained_workspace, tmp_path_factory.mktemp("flags") / "shop")
+    server = Live(folder, environment={"OPPORTUNE_KEYS_FILE": str(keys[0])}).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def app(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, dict[str, str]]:
+    """What an application has: the server's address, and the header with its key."""
+    return f"http://127.0.0.1:{live.port}", {"x-api-key": keys[1]["app"]}
+
+
+def answers(live: Live, key: str, experiment: str) -> dict[str, dict[str, Any]]:
+    """By customer, what the server says by its own API."""
+    path = f"/v1/experiments/{experiment}/assignments/"
+    return {customer: live.ask("GET", path + customer, x_api_key=key).json["assignment"] for customer in CUSTOMERS}
+
+
+@pytest.fixture(scope="module")
+def known(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, str]:
+    """A customer who is in all experiments, and one who is not in `few`."""
+    few = answers(live, keys[1]["experiments"], "few")
+    return next(one for one, said in few.items() if said["arm"]), next(one for one, said in few.items() if said["reason"] == "not_covered")
+
+
+def logged(live: Live) -> list[Event]:
+    """All events that the server took, in their order."""
+    folder = event_folder(load(live.workspace, sources=False).data)
+    return [row.event for row in read(folder, 0)] if any(folder.glob("*.db")) else []
+
+
+def test_python(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str]) -> None:
+    """The stock provider reads variants and offers; whatever is wrong gives the default, with OpenFeature's own code."""
+    api.set_provider(OFREPProvider(app[0], headers_factory=lambda: app[1]), "stock")
+    client, said = api.get_client("stock"), answers(live, keys[1]["experiments"], "headline")
+    for customer in CUSTOMERS[:20]:
+        details = client.get_string_details("experiment.headline", "none", EvaluationContext(customer))
+        arm = said[customer]["arm"]
+        assert details.value == (arm or "none")
+        assert details.variant == (arm or "")
+        assert details.reason == (Reason.SPLIT if arm else Reason.DISABLED)
+        assert details.flag_metadata["assignment"] == said[customer]["reason"]
+        assert details.error_code is None
+    context = EvaluationContext(known[0], {"channel": "app", "anything": {"at": ["all"]}, "when": datetime(2026, 1, 1, tzinfo=UTC).isoformat()})
+    ranked = client.get_object_details("offers.home", {}, context)
+    assert isinstance(ranked.value, dict)
+    assert [offer["rank"] for offer in ranked.value["offers"]] == list(range(1, len(ranked.value["offers"]) + 1))  # type: ignore[index,arg-type,call-overload]
+    assert f"few={answers(live, keys[1]['experiments'], 'few')[known[0]]['arm']}" in str(ranked.variant)
+    for flag, asked, code in (
+        ("experiment.nonsense", context, ErrorCode.FLAG_NOT_FOUND),
+        ("offers.nowhere", context, ErrorCode.FLAG_NOT_FOUND),
+        ("experiment.headline", EvaluationContext(), ErrorCode.TARGETING_KEY_MISSING),
+        ("experiment.headline", EvaluationContext("7", {"channel": "moon"}), ErrorCode.INVALID_CONTEXT),
+        ("offers.home", context, ErrorCode.TYPE_MISMATCH),
+    ):
+        details = client.get_string_details(flag, "none", asked)
+        assert (details.value, details.error_code) == ("none", code), flag
+    mismatch = client.get_boolean_details("experiment.headline", False, context)
+    assert (mismatch.value, mismatch.error_code) == (False, ErrorCode.TYPE_MISMATCH)
+    outside = client.get_string_details("experiment.few", "none", EvaluationContext(known[1]))
+    assert (outside.value, outside.reason, outside.error_code) == ("none", Reason.DISABLED, None)
+
+
+def test_python_with_a_wrong_key(app: tuple[str, dict[str, str]]) -> None:
+    """Without a valid key the application goes on with its default."""
+    api.set_provider(OFREPProvider(app[0], headers_factory=lambda: {"authorization": "Bearer wrong"}), "wrong")
+    details = api.get_client("wrong").get_string_details("experiment.headline", "none", EvaluationContext("7"))
+    assert (details.value, details.error_code, details.error_message) == ("none", ErrorCode.GENERAL, "unauthorized")
+
+
+def hook_module() -> Any:
+    """`clients/python/opportune_openfeature.py`, which applications copy."""
+    spec = importlib.util.spec_from_file_location("opportune_openfeature", ROOT / "clients" / "python" / "opportune_openfeature.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple[str, str]) -> None:
+    """What is tracked is an event of the log, and reading a variant an exposure; one whom it does not concern is not exposed."""
+    hooks, before = hook_module(), len(logged(live))
+    provider = hooks.TrackingProvider(app[0], headers_factory=lambda: app[1])
+    api.set_provider(provider, "tracking")
+    client = api.get_client("tracking")
+    client.add_hooks([hooks.ExposureHook(provider)])
+    arm = client.get_string_value("experiment.few", "none", EvaluationContext(known[0]))
+    assert client.get_string_value("experiment.few", "none", EvaluationContext(known[1])) == "none"
+    client.track("conversion", EvaluationContext(known[0]), TrackingEventDetails(12.5, {"offer_id": "say-nothing", "channel": "app"}))
+    client.track("calls", EvaluationContext("~visitor"), TrackingEventDetails(attributes={"minutes": 3, "topic": "data"}))
+    provider.shutdown()
+    assert provider.lost == 0
+    exposure, conversion, call = logged(live)[before:]
+    assert (exposure.type, exposure.customer_id, exposure.experiment, exposure.arm) == ("exposure", known[0], "few", arm)
+    assert (conversion.type, conversion.customer_id, conversion.value, conversion.offer_id) == ("conversion", known[0], 12.5, "say-nothing")
+    assert (call.type, call.unit, call.fields) == ("calls", "~visitor", {"minutes": 3.0, "topic": "data"})
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stock packages, the hook and the script."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        pytest.skip("Node's stock client: node and npm are not installed")
+    folder = tmp_path_factory.mktemp("node")
+    for file in (*NODE.iterdir(), ROOT / "clients" / "node" / "opportune-openfeature.mjs"):
+        shutil.copy(file, folder)
+    try:
+        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"Node's stock client: npm did not install its packages within {INSTALL_SECONDS_MAX} s")
+    if done.returncode:
+        pytest.skip(f"Node's stock client: npm cannot install its packages: {done.stderr.strip()[-300:]}")
+    return folder
+
+
+def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path) -> None:
+    """The same from Node: variants, offers, defaults with OpenFeature's codes, tracking and exposures."""
+    before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
+    command = ["node", "ask.mjs", app[0], keys[1]["app"], *known, "web-7"]
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["string"]["value"], told["string"]["variant"], told["string"]["reason"]) == (arm, arm, "SPLIT")
+    assert told["object"]["value"]["offers"][0]["rank"] == 1
+    assert told["object"]["value"]["decision_id"] == told["object"]["flagMetadata"]["decisionId"]
+    failed = {name: (told[name]["value"], told[name].get("errorCode")) for name in ("boolean", "unknown", "nobody", "unfit", "wrong", "outside")}
+    assert failed == {
+        "boolean": (False, "TYPE_MISMATCH"),
+        "unknown": ("none", "FLAG_NOT_FOUND"),
+        "nobody": ("none", "TARGETING_KEY_MISSING"),
+        "unfit": ("none", "INVALID_CONTEXT"),
+        "wrong": ("none", "GENERAL"),
+        "outside": ("none", "GENERAL"),  # provider 0.1.3 is older than the answer without a value, and takes its default all the same
+    }
+    assert (told["unseen"], told["lost"]) == ("none", 0)
+    exposure, conversion, call = logged(live)[before:]
+    assert (exposure.customer_id, exposure.anonymous_id, exposure.experiment, exposure.arm) == (known[0], "web-7", "visitor", told["seen"])
+    assert (conversion.type, conversion.customer_id, conversion.value) == ("conversion", known[0], 12.5)
+    assert (call.type, call.unit, call.fields) == ("calls", "~web-7", {"minutes": 3.0, "topic": "data"})
+
+
+def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact probabilities."""
+    at = datetime.now(UTC).isoformat()
+    events = [
+        {"event_id": f"x{number}", "type": "exposure", "occurred_at": at, "experiment": "visitor", "arm": "left", **unit}
+        for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])
+    ]
+    events.append({"event_id": "x2", "type": "exposure", "occurred_at": at, "experiment": "few", "arm": "one", "customer_id": "9", "decision_id": "d"})
+    bad = [{**events[0], "event_id": "b1", "arm": "up"}, {**events[0], "event_id": "b2", "experiment": "nonsense"}]
+    told = live.ask("POST", "/v1/events", {"events": [*events, *bad]}, x_api_key=keys[1]["events"])
+    assert told.status == 202
+    assert (told.json["stored"], told.json["dead"]) == (3, 2)
+    assert [(one["code"], one["pointer"]) for one in told.json["refused"]] == [
+        ("field-value", "/events/3/arm"),
+        ("field-value", "/events/4/experiment"),
+    ]
+    workspace, file = load(live.workspace, sources=False), tmp_path / "visitor.parquet"
+    write_exposures(workspace, "visitor", "parquet", file, lambda _: None)
+    rows = duckdb.sql(
+        f"SELECT unit, arm, reason, probability, covered, decision_id FROM '{file}' WHERE event_id IN ('x0', 'x1', 'x2') ORDER BY unit"
+    ).fetchall()
+    assert rows == [("~seen", "left", "client", 0.5, 1.0, None), ("~seen-too", "left", "client", 0.5, 1.0, None)]
+    lines = tmp_path / "few.ndjson"
+    write_exposures(workspace, "few", "ndjson", lines, lambda _: None)
+    (row,) = [one for one in map(json.loads, lines.read_text().splitlines()) if one["event_id"] == "x2"]
+    assert (row["unit"], row["arm"], row["probability"], row["covered"], row["decision_id"]) == ("9", "one", 0.5, 0.3, "d")
+    assert datetime.fromisoformat(row["at"]) == datetime.fromisoformat(at)
