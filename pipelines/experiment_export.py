@@ -34,10 +34,10 @@ _FIELDS: list[pa.Field[Any]] = [
     *(pa.field(name, pa.float64()) for name in ("probability", "covered")),
     pa.field("bucket", pa.int64()),
     pa.field("group", pa.string()),
-    pa.field("at", pa.timestamp("us", "UTC")),
+    pa.field("time", pa.timestamp("us", "UTC")),
 ]
 ASSIGNMENTS = pa.schema(_FIELDS)
-"""A row a unit. Without an arm it is not in the experiment, and `reason` says why."""
+"""A row a unit, of the moment `time`. Without an arm it is not in the experiment, and `reason` says why."""
 TOGETHER = 64
 """Units that are asked for at a time: a store that is far away answers them together."""
 
@@ -61,7 +61,7 @@ def write_exposures(workspace: Workspace, key: str, form: Format, file: Path, te
     rows = f"SELECT * FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
     if key not in workspace.experiments.experiments and not con.execute(f"SELECT 1 FROM ({rows}) LIMIT 1").fetchone():
         raise _unknown(workspace, key)
-    columns = "customer_id AS unit, experiment, arm, reason, probability, covered, decision_id, event_id, time AS at"
+    columns = "customer_id AS unit, experiment, arm, reason, probability, covered, decision_id, event_id, time"
     return _copy(con, f"SELECT {columns} FROM ({rows}) ORDER BY time, unit, event_id", form, file)
 
 
@@ -100,7 +100,8 @@ async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[
         for at in range(0, len(units), TOGETHER):
             for answered in await asyncio.gather(*(enquiry.ask(loaded, one, {}, key) for one in units[at : at + TOGETHER])):
                 one, unit = answered.of(key), loaded.trials.unit(key, answered.units)
-                if unit not in ("", ANONYMOUS, ACCOUNT):
+                # Of an account it is told what it has for those of its customers whom no group keeps out.
+                if unit not in ("", ANONYMOUS, ACCOUNT) and (unit not in rows or one.arm is not None):
                     rows[unit] = {
                         "unit": unit,
                         "experiment": key,
@@ -110,7 +111,7 @@ async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[
                         "covered": one.covered,
                         "bucket": one.bucket,
                         "group": answered.assigned.group.name,
-                        "at": desk.clock(),
+                        "time": desk.clock(),
                     }
         return list(rows.values())
     finally:
@@ -139,7 +140,7 @@ def _units(workspace: Workspace, key: str, entry: Experiment) -> list[Units]:
 def _copy(con: duckdb.DuckDBPyConnection, query: str, form: Format, file: Path) -> int:
     options = "FORMAT parquet, COMPRESSION zstd"
     if form == "ndjson":
-        moment = "strftime(at, '%Y-%m-%dT%H:%M:%S.%fZ') AS at"
+        moment = "strftime(\"time\", '%Y-%m-%dT%H:%M:%S.%fZ') AS \"time\""
         query, options = f"SELECT * REPLACE ({moment}) FROM ({query})", "FORMAT json"
     with _replaced(file) as aside:
         written = con.execute(f"COPY ({query}) TO {literal(str(aside))} ({options})").fetchone()

@@ -210,4 +210,4 @@ def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[st
     write_exposures(workspace, "few", "ndjson", lines, lambda _: None)
     (row,) = [one for one in map(json.loads, lines.read_text().splitlines()) if one["event_id"] == "x2"]
     assert (row["unit"], row["arm"], row["probability"], row["covered"], row["decision_id"]) == ("9", "one", 0.5, 0.3, "d")
-    assert datetime.fromisoformat(row["at"]) == datetime.fromisoformat(at)
+    assert datetime.fromisoformat(row["time"]) == datetime.fromisoformat(at)
