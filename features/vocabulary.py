@@ -198,7 +198,7 @@ class RankedOffer(Struct, frozen=True):
     workspace neither experiments nor explores."""
 
 
-class GivenArm(Struct, frozen=True):
+class GivenArm(Struct, frozen=True, gc=False):
     """The arm that an experiment gave the unit of a decision."""
 
     key: str

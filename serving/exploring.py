@@ -158,7 +158,9 @@ class Explorer:
                 answer.add(one, ties)
             slate += whole
             stated += [float(found[at]), *[1.0] * (len(whole) - 1)]
-            live[np.isin(chosen, whole)] = False
+            live[at] = False
+            if len(whole) > 1:
+                live[np.isin(chosen, whole)] = False
         for offer in wanted.fallback:
             if ties.fits(slate, offer, wanted, offers, answer):
                 whole = together(offer, ties)

@@ -119,7 +119,13 @@ class Trials:
         return Units(customer, request.anonymous_id or "", account)
 
     def assigned(
-        self, units: Units, row: OnlineRow | None, context: Mapping[str, ContextValue], kept: Mapping[str, Kept] = NOBODY, now: int = 0
+        self,
+        units: Units,
+        row: OnlineRow | None,
+        context: Mapping[str, ContextValue],
+        kept: Mapping[str, Kept] = NOBODY,
+        now: int = 0,
+        only: str = "",
     ) -> Assigned:
         """What every experiment says to a unit; see `Assigner.assign`.
 
@@ -127,6 +133,7 @@ class Trials:
             row: None where nothing is known of the customer.
             kept: by experiment, what was written down for its own unit.
             now: microseconds since 1970.
+            only: the one experiment that is asked; all when empty.
         """
         truths: tuple[int, ...] = ()
 
@@ -137,7 +144,7 @@ class Trials:
                 truths = self._bound.evaluate(self._facts(known, context, now / 1e6), np.empty((0, 1)), now / 1e6)
             return bool(truths[self._at[key]])
 
-        return self.assigner.assign(units, targeted, now, kept)
+        return self.assigner.assign(units, targeted, now, kept, only)
 
     def state(self, assigned: Assigned) -> Loaded:
         """What decides under these arms, or in this group."""
@@ -235,7 +242,11 @@ def _packed(kept: Kept) -> KeptArm:
 def _read(workspace: Workspace) -> Experiments:
     if workspace.experiments == ExperimentsFile():
         return Experiments(workspace.experiments, ())
-    return read_experiments(workspace.experiments, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
+    read = read_experiments(workspace.experiments, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
+    for one in read.experiments:
+        if one.targeting is None and one.entry.targeting is not None:
+            raise ValueError(f"expected a condition that reads as `targeting` of {one.key}, got one with problems: check the workspace first")
+    return read
 
 
 def _held(file: ExperimentsFile) -> list[str]:
