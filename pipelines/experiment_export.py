@@ -140,7 +140,7 @@ def _units(workspace: Workspace, key: str, entry: Experiment) -> list[Units]:
 def _copy(con: duckdb.DuckDBPyConnection, query: str, form: Format, file: Path) -> int:
     options = "FORMAT parquet, COMPRESSION zstd"
     if form == "ndjson":
-        moment = "strftime(\"time\", '%Y-%m-%dT%H:%M:%S.%fZ') AS \"time\""
+        moment = 'strftime("time", \'%Y-%m-%dT%H:%M:%S.%fZ\') AS "time"'
         query, options = f"SELECT * REPLACE ({moment}) FROM ({query})", "FORMAT json"
     with _replaced(file) as aside:
         written = con.execute(f"COPY ({query}) TO {literal(str(aside))} ({options})").fetchone()

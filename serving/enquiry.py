@@ -23,8 +23,8 @@ class Answered(NamedTuple):
     """What the experiments say, and of whom."""
 
     units: Units
-    kept: Mapping[str, Kept]
-    """By experiment, what was written down before."""
+    kept: Mapping[str, Kept] | None
+    """By experiment, what was written down before; None when it could not be read."""
     assigned: Assigned
 
     def of(self, experiment: str) -> Assignment:
@@ -55,11 +55,11 @@ class Enquiry:
         Args:
             units: an account that is given holds; else the one that customer or context name.
             context: checked already.
-            only: the experiment that matters, where it is one: what is said of others may lack what the stores hold.
+            only: the one experiment that is asked; all when empty.
         """
         now, trials, needs = self.desk.clock(), loaded.trials, self._needs(loaded)
         if units.customer and not (only in needs if only else needs):
-            return Answered(units, {}, trials.assigned(units, None, context, {}, now))
+            return Answered(units, {}, trials.assigned(units, None, context, {}, now, only))
         given = dict(context)
         if units.account and trials.account_of_context is not None:
             given[trials.account_of_context] = units.account  # whose sticky assignments count
@@ -73,13 +73,13 @@ class Enquiry:
         if request.unit:
             found = trials.units(request, person.unit, row, context, now / MICROSECONDS)
             units = found._replace(account=units.account or found.account)
-        kept = person.kept or {}
-        return Answered(units, kept, trials.assigned(units, row, context, kept, now))
+        kept = person.kept
+        return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only))
 
     async def settle(self, loaded: Loaded, answered: Answered, experiment: str) -> Assignment:
         """The arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
         found = answered.of(experiment)
-        if found.kept is None:
+        if found.kept is None or answered.kept is None:
             return found
         one = Assigned(answered.assigned.group, (found,))
         stored = await self.desk.take(Settle(loaded.trials.wanted(answered.units, one, answered.kept)), None)

@@ -100,7 +100,9 @@ def test_all_ways_of_asking_agree_with_decisions(served: Served) -> None:
         for key in ("headline", "few", "kept", "rich"):
             one = served.ask("GET", f"/v1/experiments/{key}/assignments/{customer}").json()
             assert one == {"unit": customer, "group": said["group"], "assignment": by_key[key]}
-        flags = {one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "channel": "app"}}).json()["flags"]}
+        flags = {
+            one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "channel": "app"}}).json()["flags"]
+        }
         for key in RUNNING:
             if DECLARED[key].get("unit") != "anonymous":
                 assert flags[f"experiment.{key}"].get("value") == by_key[key]["arm"]
@@ -140,14 +142,30 @@ BAD: list[tuple[str, str, Any, int, str, str]] = [
     ("POST", "/v1/assignments", {"requests": [{}]}, 422, "field-missing", "/requests/0/customer_id"),
     ("POST", "/v1/assignments", {"requests": [{"customer_id": "a b"}]}, 422, "field-format", "/requests/0/customer_id"),
     ("POST", "/v1/assignments", {"requests": [{"customer_id": "1", "x": 1}]}, 422, "field-unknown", "/requests/0"),
-    ("POST", "/v1/assignments", {"requests": [{"customer_id": "1", "experiments": ["nonsense"]}]}, 422, "field-value", "/requests/0/experiments/0"),
+    (
+        "POST",
+        "/v1/assignments",
+        {"requests": [{"customer_id": "1", "experiments": ["nonsense"]}]},
+        422,
+        "field-value",
+        "/requests/0/experiments/0",
+    ),
     ("POST", "/v1/assignments", {"requests": [{"customer_id": "1", "context": {"moon": 1}}]}, 422, "field-unknown", "/requests/0/context"),
-    ("POST", "/v1/assignments", {"requests": [{"customer_id": "1", "context": {"hour": 25}}]}, 422, "out-of-range", "/requests/0/context/hour"),
+    (
+        "POST",
+        "/v1/assignments",
+        {"requests": [{"customer_id": "1", "context": {"hour": 25}}]},
+        422,
+        "out-of-range",
+        "/requests/0/context/hour",
+    ),
     ("POST", "/v1/assignments", b'{"requests":[{"customer_id":"1","customer_id":"2"}]}', 400, "json-duplicate-key", ""),
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status", "slug", "pointer"), BAD, ids=[f"{row[1][:40]} {row[4]} {row[5]}" for row in BAD])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "slug", "pointer"), BAD, ids=[f"{row[1][:40]} {row[4]} {row[5]}" for row in BAD]
+)
 def test_bad_questions(served: Served, method: str, path: str, body: Any, status: int, slug: str, pointer: str) -> None:
     """What does not fit is refused with its problem and its place; an experiment that a unit is not in is no error."""
     answer = served.ask(method, path, body)

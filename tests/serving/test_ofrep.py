@@ -37,7 +37,10 @@ FITS: list[tuple[dict[str, Any], Asked]] = [
     ({"targetingKey": "7"}, Asked(Units("7", "7"), {})),
     ({"targetingKey": "7", "anonymous_id": "a"}, Asked(Units("7", "a"), {})),
     ({"targetingKey": "~a"}, Asked(Units("", "a"), {})),
-    ({"targetingKey": "7", "channel": "app", "hour": 18, "member": None}, Asked(Units("7", "7"), {"channel": "app", "hour": 18, "member": None})),
+    (
+        {"targetingKey": "7", "channel": "app", "hour": 18, "member": None},
+        Asked(Units("7", "7"), {"channel": "app", "hour": 18, "member": None}),
+    ),
     ({"targetingKey": "7", "user agent": "a\nb", "deep": {"er": [1, {}]}, "offers_considered": "x"}, Asked(Units("7", "7"), {})),
 ]
 DO_NOT: list[tuple[bytes, type[Problem], str]] = [
@@ -89,7 +92,9 @@ def test_context_is_refused(body: bytes, kind: type[Problem], code: str) -> None
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*COLUMNS, "targetingKey", "context", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*COLUMNS, "targetingKey", "context", "x"]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -169,6 +174,9 @@ def test_unready_and_limited_over_http() -> None:
         assert (limited.status_code, limited.headers["retry-after"], limited.json()["errorCode"]) == (429, "1", "GENERAL")
         typed = client.post("/ofrep/v1/evaluate/flags/experiment.x", content=b"{}", headers={"content-type": "text/plain"})
         large = client.post("/ofrep/v1/evaluate/flags/experiment.x", json={"x": "x" * 70_000})
-        assert [(one.status_code, one.headers["content-type"]) for one in (typed, large)] == [(415, "application/json"), (413, "application/json")]
+        assert [(one.status_code, one.headers["content-type"]) for one in (typed, large)] == [
+            (415, "application/json"),
+            (413, "application/json"),
+        ]
         assert typed.json()["key"] == large.json()["key"] == "experiment.x"
         assert client.get("/ofrep/v1/configuration").json()["name"] == "Opportune"

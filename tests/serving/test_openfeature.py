@@ -86,7 +86,9 @@ def test_python(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, d
         assert details.reason == (Reason.SPLIT if arm else Reason.DISABLED)
         assert details.flag_metadata["assignment"] == said[customer]["reason"]
         assert details.error_code is None
-    context = EvaluationContext(known[0], {"channel": "app", "anything": {"at": ["all"]}, "when": datetime(2026, 1, 1, tzinfo=UTC).isoformat()})
+    context = EvaluationContext(
+        known[0], {"channel": "app", "anything": {"at": ["all"]}, "when": datetime(2026, 1, 1, tzinfo=UTC).isoformat()}
+    )
     ranked = client.get_object_details("offers.home", {}, context)
     assert isinstance(ranked.value, dict)
     assert [offer["rank"] for offer in ranked.value["offers"]] == list(range(1, len(ranked.value["offers"]) + 1))  # type: ignore[index,arg-type,call-overload]
@@ -168,7 +170,9 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
     assert (told["string"]["value"], told["string"]["variant"], told["string"]["reason"]) == (arm, arm, "SPLIT")
     assert told["object"]["value"]["offers"][0]["rank"] == 1
     assert told["object"]["value"]["decision_id"] == told["object"]["flagMetadata"]["decisionId"]
-    failed = {name: (told[name]["value"], told[name].get("errorCode")) for name in ("boolean", "unknown", "nobody", "unfit", "wrong", "outside")}
+    failed = {
+        name: (told[name]["value"], told[name].get("errorCode")) for name in ("boolean", "unknown", "nobody", "unfit", "wrong", "outside")
+    }
     assert failed == {
         "boolean": (False, "TYPE_MISMATCH"),
         "unknown": ("none", "FLAG_NOT_FOUND"),
@@ -191,7 +195,9 @@ def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[st
         {"event_id": f"x{number}", "type": "exposure", "occurred_at": at, "experiment": "visitor", "arm": "left", **unit}
         for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])
     ]
-    events.append({"event_id": "x2", "type": "exposure", "occurred_at": at, "experiment": "few", "arm": "one", "customer_id": "9", "decision_id": "d"})
+    events.append(
+        {"event_id": "x2", "type": "exposure", "occurred_at": at, "experiment": "few", "arm": "one", "customer_id": "9", "decision_id": "d"}
+    )
     bad = [{**events[0], "event_id": "b1", "arm": "up"}, {**events[0], "event_id": "b2", "experiment": "nonsense"}]
     told = live.ask("POST", "/v1/events", {"events": [*events, *bad]}, x_api_key=keys[1]["events"])
     assert told.status == 202
