@@ -97,7 +97,7 @@ def test_all_ways_of_asking_agree_with_decisions(served: Served) -> None:
         by_key = {one["experiment"]: one for one in said["assignments"]}
         groups.add(said["group"])
         assert list(by_key) == list(DECLARED)
-        for key in ("headline", "few", "kept", "rich"):
+        for key in ("headline", "one-or-two", "kept", "rich"):
             one = served.ask("GET", f"/v1/experiments/{key}/assignments/{customer}").json()
             assert one == {"unit": customer, "group": said["group"], "assignment": by_key[key]}
         flags = {
@@ -239,20 +239,20 @@ def test_all_flags_have_an_etag(served: Served) -> None:
 
 def test_reasons(served: Served) -> None:
     """A split says so, an arm for everybody does not, and whoever is in no experiment has no value."""
-    said = {customer: served.ask("GET", f"/v1/experiments/few/assignments/{customer}").json() for customer in CUSTOMERS}
+    said = {customer: served.ask("GET", f"/v1/experiments/one-or-two/assignments/{customer}").json() for customer in CUSTOMERS}
     seen = set()
     for customer, one in said.items():
-        for flag in ("experiment.few", "experiment.app-only", "experiment.idea"):
+        for flag in ("experiment.one-or-two", "experiment.app-only", "experiment.idea"):
             told = served.flag(flag, customer, channel="app").json()
             reason = told["metadata"]["assignment"]
             seen.add((flag, told["reason"], reason))
             assert ("value" in told) == (reason in ("split", "sticky")) == bool(told["variant"])
             assert told["metadata"].get("holdout", False) == (one["group"] == "holdout")
     assert seen == {
-        ("experiment.few", "SPLIT", "split"),
-        ("experiment.few", "DISABLED", "not_covered"),
-        ("experiment.few", "DISABLED", "holdout"),
-        ("experiment.few", "DISABLED", "control_group"),
+        ("experiment.one-or-two", "SPLIT", "split"),
+        ("experiment.one-or-two", "DISABLED", "not_covered"),
+        ("experiment.one-or-two", "DISABLED", "holdout"),
+        ("experiment.one-or-two", "DISABLED", "control_group"),
         ("experiment.app-only", "TARGETING_MATCH", "split"),
         ("experiment.app-only", "DISABLED", "holdout"),
         ("experiment.app-only", "DISABLED", "control_group"),

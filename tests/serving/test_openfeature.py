@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,9 +66,11 @@ def answers(live: Live, key: str, experiment: str) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def known(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, str]:
-    """A customer who is in all experiments, and one who is not in `few`."""
-    few = answers(live, keys[1]["experiments"], "few")
-    return next(one for one, said in few.items() if said["arm"]), next(one for one, said in few.items() if said["reason"] == "not_covered")
+    """A customer who is in all experiments, and one who is not in `one-or-two`."""
+    said = answers(live, keys[1]["experiments"], "one-or-two")
+    return next(one for one, said in said.items() if said["arm"]), next(
+        one for one, said in said.items() if said["reason"] == "not_covered"
+    )
 
 
 def logged(live: Live) -> list[Event]:
@@ -92,7 +97,7 @@ def test_python(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, d
     ranked = client.get_object_details("offers.home", {}, context)
     assert isinstance(ranked.value, dict)
     assert [offer["rank"] for offer in ranked.value["offers"]] == list(range(1, len(ranked.value["offers"]) + 1))  # type: ignore[index,arg-type,call-overload]
-    assert f"few={answers(live, keys[1]['experiments'], 'few')[known[0]]['arm']}" in str(ranked.variant)
+    assert f"one-or-two={answers(live, keys[1]['experiments'], 'one-or-two')[known[0]]['arm']}" in str(ranked.variant)
     for flag, asked, code in (
         ("experiment.nonsense", context, ErrorCode.FLAG_NOT_FOUND),
         ("offers.nowhere", context, ErrorCode.FLAG_NOT_FOUND),
@@ -104,7 +109,7 @@ def test_python(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, d
         assert (details.value, details.error_code) == ("none", code), flag
     mismatch = client.get_boolean_details("experiment.headline", False, context)
     assert (mismatch.value, mismatch.error_code) == (False, ErrorCode.TYPE_MISMATCH)
-    outside = client.get_string_details("experiment.few", "none", EvaluationContext(known[1]))
+    outside = client.get_string_details("experiment.one-or-two", "none", EvaluationContext(known[1]))
     assert (outside.value, outside.reason, outside.error_code) == ("none", Reason.DISABLED, None)
 
 
@@ -131,14 +136,14 @@ def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple
     api.set_provider(provider, "tracking")
     client = api.get_client("tracking")
     client.add_hooks([hooks.ExposureHook(provider)])
-    arm = client.get_string_value("experiment.few", "none", EvaluationContext(known[0]))
-    assert client.get_string_value("experiment.few", "none", EvaluationContext(known[1])) == "none"
+    arm = client.get_string_value("experiment.one-or-two", "none", EvaluationContext(known[0]))
+    assert client.get_string_value("experiment.one-or-two", "none", EvaluationContext(known[1])) == "none"
     client.track("conversion", EvaluationContext(known[0]), TrackingEventDetails(12.5, {"offer_id": "say-nothing", "channel": "app"}))
     client.track("calls", EvaluationContext("~visitor"), TrackingEventDetails(attributes={"minutes": 3, "topic": "data"}))
     provider.shutdown()
     assert provider.lost == 0
     exposure, conversion, call = logged(live)[before:]
-    assert (exposure.type, exposure.customer_id, exposure.experiment, exposure.arm) == ("exposure", known[0], "few", arm)
+    assert (exposure.type, exposure.customer_id, exposure.experiment, exposure.arm) == ("exposure", known[0], "one-or-two", arm)
     assert (conversion.type, conversion.customer_id, conversion.value, conversion.offer_id) == ("conversion", known[0], 12.5, "say-nothing")
     assert (call.type, call.unit, call.fields) == ("calls", "~visitor", {"minutes": 3.0, "topic": "data"})
 
@@ -188,6 +193,59 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
     assert (call.type, call.unit, call.fields) == ("calls", "~web-7", {"minutes": 3.0, "topic": "data"})
 
 
+PAGE = (ROOT / "docs" / "experiments.md").read_text()
+BLOCK = re.compile(r"^```(?P<kind>sh|python|js)(?P<hook> hook)?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], text: str, folder: Path, key: str) -> str:
+    """What an example of the page prints."""
+    environment = os.environ | {"KEY": key, "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path])}
+    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def examples(live: Live, kind: str, *, hook: bool = False) -> list[str]:
+    """The page's blocks of one language, asking this server."""
+    found = [block["body"] for block in BLOCK.finditer(PAGE) if block["kind"] == kind and bool(block["hook"]) == hook]
+    return [text.replace("http://127.0.0.1:3000", f"http://127.0.0.1:{live.port}") for text in found if "3000" in text]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the examples ask with curl, which is not installed")
+def test_curl_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """The page's calls are answered as it says."""
+    one, many = (json.loads(run(["sh", "-c"], text, tmp_path, keys[1]["experiments"])) for text in examples(live, "sh"))
+    assert (one["unit"], one["assignment"]["arm"], one["assignment"]["reason"]) == ("7", "one", "split")
+    assert [assignment["arm"] for assignment in many["results"][0]["assignments"]] == ["one"]
+    assert len(many["results"]) == 2
+
+
+def test_python_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """The stock provider prints arm and offers, and the hook tells of the exposure and the outcome."""
+    (text,) = examples(live, "python")
+    arm, offers = run([sys.executable, "-c"], f"import os\nKEY = os.environ['KEY']\n{text}", tmp_path, keys[1]["app"]).splitlines()
+    assert (arm, "'rank': 1" in offers) == ("one", True)
+    (hook,), before = examples(live, "python", hook=True), len(logged(live))
+    run([sys.executable, "-c"], f"import os\nKEY = os.environ['KEY']\n{hook}", tmp_path, keys[1]["app"])
+    assert [(event.type, event.customer_id, event.arm) for event in logged(live)[before:]] == [
+        ("exposure", "7", "one"),
+        ("conversion", "7", None),
+    ]
+
+
+def test_node_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]], node: Path) -> None:
+    """The same from Node."""
+    command = ["node", "--input-type=module", "-e"]
+    (text,), (hook,) = examples(live, "js"), examples(live, "js", hook=True)
+    assert run(command, f"const KEY = process.env.KEY;\n{text}", node, keys[1]["app"]).strip() == "one"
+    before = len(logged(live))
+    run(command, f"const KEY = process.env.KEY;\n{hook}", node, keys[1]["app"])
+    assert [(event.type, event.customer_id, event.arm) for event in logged(live)[before:]] == [
+        ("exposure", "7", "one"),
+        ("conversion", "7", None),
+    ]
+
+
 def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact probabilities."""
     at = datetime.now(UTC).isoformat()
@@ -196,7 +254,15 @@ def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[st
         for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])
     ]
     events.append(
-        {"event_id": "x2", "type": "exposure", "occurred_at": at, "experiment": "few", "arm": "one", "customer_id": "9", "decision_id": "d"}
+        {
+            "event_id": "x2",
+            "type": "exposure",
+            "occurred_at": at,
+            "experiment": "one-or-two",
+            "arm": "one",
+            "customer_id": "9",
+            "decision_id": "d",
+        }
     )
     bad = [{**events[0], "event_id": "b1", "arm": "up"}, {**events[0], "event_id": "b2", "experiment": "nonsense"}]
     told = live.ask("POST", "/v1/events", {"events": [*events, *bad]}, x_api_key=keys[1]["events"])
@@ -212,8 +278,8 @@ def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[st
         f"SELECT unit, arm, reason, probability, covered, decision_id FROM '{file}' WHERE event_id IN ('x0', 'x1', 'x2') ORDER BY unit"
     ).fetchall()
     assert rows == [("~seen", "left", "client", 0.5, 1.0, None), ("~seen-too", "left", "client", 0.5, 1.0, None)]
-    lines = tmp_path / "few.ndjson"
-    write_exposures(workspace, "few", "ndjson", lines, lambda _: None)
+    lines = tmp_path / "lines.ndjson"
+    write_exposures(workspace, "one-or-two", "ndjson", lines, lambda _: None)
     (row,) = [one for one in map(json.loads, lines.read_text().splitlines()) if one["event_id"] == "x2"]
     assert (row["unit"], row["arm"], row["probability"], row["covered"], row["decision_id"]) == ("9", "one", 0.5, 0.3, "d")
     assert datetime.fromisoformat(row["time"]) == datetime.fromisoformat(at)

@@ -15,7 +15,11 @@ EXPERIMENTS = {
     "control_groups": {"random_eligible": 0.05},
     "experiments": {
         "headline": {"status": "running", "description": "Which headline?", "arms": {"plain": {"weight": 0.5}, "loud": {"weight": 0.5}}},
-        "few": {"status": "running", "coverage": 0.3, "arms": {"three": {}, "one": {"changes": {"placements": {"home": {"limit": 1}}}}}},
+        "one-or-two": {
+            "status": "running",
+            "coverage": 0.3,
+            "arms": {"two": {}, "one": {"changes": {"placements": {"home": {"limit": 1}}}}},
+        },
         "kept": {"status": "running", "sticky": True, "arms": {"a": {"weight": 0.5}, "b": {"weight": 0.5}}},
         "visitor": {"status": "running", "unit": "anonymous", "hash": "eppo", "arms": {"left": {}, "right": {"control": True}}},
         "tariffs": {"status": "running", "unit": "account", "arms": {"x": {}, "y": {}}},

@@ -16,7 +16,7 @@ told.object = await stock.getObjectDetails("offers.home", {}, context);
 told.unknown = await stock.getStringDetails("experiment.nonsense", "none", context);
 told.nobody = await stock.getStringDetails("experiment.headline", "none", {});
 told.unfit = await stock.getStringDetails("experiment.headline", "none", { targetingKey: customer, channel: "moon" });
-told.outside = await stock.getStringDetails("experiment.few", "none", { targetingKey: outside });
+told.outside = await stock.getStringDetails("experiment.one-or-two", "none", { targetingKey: outside });
 
 await OpenFeature.setProviderAndWait("wrong", new OFREPProvider({ baseUrl, headers: [["X-API-Key", "wrong"]] }));
 told.wrong = await OpenFeature.getClient("wrong").getStringDetails("experiment.headline", "none", context);
@@ -26,7 +26,7 @@ await OpenFeature.setProviderAndWait("tracking", provider);
 const tracking = OpenFeature.getClient("tracking");
 tracking.addHooks(new ExposureHook(provider));
 told.seen = await tracking.getStringValue("experiment.visitor", "none", { targetingKey: customer, anonymous_id: visitor });
-told.unseen = await tracking.getStringValue("experiment.few", "none", { targetingKey: outside });
+told.unseen = await tracking.getStringValue("experiment.one-or-two", "none", { targetingKey: outside });
 tracking.track("conversion", { targetingKey: customer }, { value: 12.5, offer_id: "say-nothing", channel: "app" });
 tracking.track("calls", { targetingKey: `~${visitor}` }, { minutes: 3, topic: "data" });
 await OpenFeature.close();
