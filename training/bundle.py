@@ -244,7 +244,14 @@ def switch(folder: Path, place: Path) -> None:
     """Make a bundle the one that serves, at once and for good; older ones are kept for going back, up to `KEPT`."""
     before = current(folder)
     write_whole(folder / CURRENT, place.name.encode())
-    _tidy(folder, place, before)
+    history = folder / HISTORY
+    known = history.read_text("ascii", "replace").split() if history.exists() else []
+    latest = [name for name in dict.fromkeys([place.name, *reversed(known)]) if (folder / name).is_dir()]
+    used = _used(folder) | ({before.name} if before is not None else set())
+    keep = [name for at, name in enumerate(latest) if at < KEPT or name in used]
+    write_whole(history, "".join(f"{name}\n" for name in reversed(keep)).encode())
+    for name in set(latest) - set(keep):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def aliased(folder: Path, alias: str) -> Path | None:
@@ -256,20 +263,19 @@ def aliased(folder: Path, alias: str) -> Path | None:
 
 
 def point(folder: Path, alias: str, place: Path) -> None:
-    """Make a bundle the one of an alias, beside the one that serves."""
+    """Make a bundle the one of an alias, beside the one that serves; the one before it goes where nothing else needs it."""
+    before = aliased(folder, alias)
     (folder / ALIASES).mkdir(exist_ok=True)
     write_whole(folder / ALIASES / alias, place.name.encode())
-    _tidy(folder, place, current(folder))
-
-
-def _tidy(folder: Path, place: Path, before: Path | None) -> None:
-    """Note that a bundle was published last, and remove those that are neither among the last nor in use."""
     history = folder / HISTORY
     known = history.read_text("ascii", "replace").split() if history.exists() else []
-    latest = [name for name in dict.fromkeys([place.name, *reversed(known)]) if (folder / name).is_dir()]
-    used = {pointer.read_text("ascii", "replace").strip() for pointer in (folder / ALIASES).glob("*")}
-    used |= {found.name for found in (before, current(folder)) if found is not None}
-    keep = [name for at, name in enumerate(latest) if at < KEPT or name in used]
-    write_whole(history, "".join(f"{name}\n" for name in reversed(keep)).encode())
-    for name in set(latest) - set(keep):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    # A pointer that is empty or foreign leads to no bundle of ours.
+    if before is not None and before.parent == folder and before.name not in {*known, *_used(folder), ALIASES}:
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _used(folder: Path) -> set[str]:
+    """Names of the bundles that serve, beside aliases or by themselves."""
+    served = current(folder)
+    found = {pointer.read_text("ascii", "replace").strip() for pointer in (folder / ALIASES).glob("*")}
+    return found if served is None else {*found, served.name}
