@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.formats import ContextColumn
-from serving import problems
+from serving import openapi, problems
 from serving.assignment import Units
 from serving.enquiry import Enquiry
 from serving.keys import Keys
@@ -180,3 +180,20 @@ def test_unready_and_limited_over_http() -> None:
         ]
         assert typed.json()["key"] == large.json()["key"] == "experiment.x"
         assert client.get("/ofrep/v1/configuration").json()["name"] == "Opportune"
+
+
+def test_contract() -> None:
+    """The contract has OFREP's form for every refusal, none for a 304 and for what a key may not do, and no 422."""
+    unused: Any = None
+    flags = Flags(Enquiry(unused), unused)
+    document = openapi.document(flags.routes())
+    for route in flags.routes():
+        answers = document["paths"][route.path][route.method.lower()]["responses"]
+        assert "422" not in answers
+        for status, answer in answers.items():
+            if status in ("304", "401", "403"):
+                assert "content" not in answer
+            elif status != "200":
+                assert answer["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/EvaluationFailure"}}}
+        assert ("404" in answers) == ("{key}" in route.path)
+        assert ("304" in answers) == (route.name == "ofrep_flags")
