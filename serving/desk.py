@@ -266,8 +266,7 @@ class Desk:
             now: microseconds since 1970, of the decision; the clock's own when absent.
             request: whose sticky assignments are wanted too, under all units that it names; None leaves them out.
         """
-        now = self.clock() if now is None else now
-        trials = loaded.trials
+        now, trials = self.clock() if now is None else now, loaded.trials
         if request is None or not trials.sticky:
             row, found = await self._read(unit)
             return person_of(row, found, unit, loaded.fold, now)
@@ -361,7 +360,8 @@ class Desk:
 
     async def _settled(self, asked: Settle) -> Mapping[str, KeptArm]:
         """What holds of the sticky assignments that are wanted."""
-        found = await asyncio.gather(*(self.ledger.settle(*wanted) for wanted in asked.wanted))
+        settling = [self.ledger.settle(*wanted) for wanted in asked.wanted]
+        found = [await settling[0]] if len(settling) == 1 else await asyncio.gather(*settling)
         pairs = zip(asked.wanted, found, strict=True)
         return {key: kept[key] for wanted, kept in pairs for key in wanted.arms if key in kept}
 
