@@ -30,6 +30,8 @@ BARS = (
     Bar("kernel", "kernel against Booster.predict, 200 offers", 20, 35, "x", "higher"),
     Bar("large", "10,000 offers in one decision, p50", 5, 2, "ms", "lower"),
     Bar("hub", "decision hub, 60 rules and 10 limits on 200 offers: p50 more than without", 0.15, 0.08, "ms", "lower"),
+    Bar("experiment", "each further running experiment in a decision, 200 offers", 5, 3, "us", "lower"),
+    Bar("experiments", "20 running experiments, 200 offers: a decision more than without", 0.10, 0.06, "ms", "lower"),
     Bar("events", "events in batches of 100, durable, two workers", 20_000, 40_000, "/s", "higher"),
     Bar("event_single", "single events, p50", 5, 2, "ms", "lower"),
     Bar("event_known", "event to the next decision, p99", 50, 10, "ms", "lower"),

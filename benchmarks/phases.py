@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import events as event_load
+from benchmarks import experiments as trials
 from benchmarks import hub, load, places, scoring, servers, synthetic
 from benchmarks.oracle import Oracle
 from benchmarks.servers import Server, running
@@ -254,6 +255,20 @@ def decision_hub(run: Run) -> None:
             print(f"  {offers:,} offers: {ruled - free:+.3f} ms p50", flush=True)
             if offers == 200:
                 session.values["hub"] = ruled - free
+
+
+def experiments(run: Run) -> None:
+    """Decisions with 0, 1 and 20 running experiments, in one process."""
+    session, base = run.session, places.prepared("pairs")
+    print(f"experiments: {', '.join(str(count) for count in trials.COUNTS)} that run, 200 offers", flush=True)
+    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt").read_text().splitlines()
+    found = trials.microseconds(base, bodies)
+    none, one, many = (found[count] for count in trials.COUNTS)
+    session.values |= {"experiment": (many - one) / (trials.MANY - 1), "experiments": (many - none) / 1e3}
+    session.rows.append(
+        {"kind": "experiments", "rival": OURS, "offers": 200, "microseconds": {str(count): time for count, time in found.items()}}
+    )
+    print(f"  1: {one - none:+.1f} us; {trials.MANY}: {many - none:+.1f} us of {none:.1f} us", flush=True)
 
 
 EVENTS_BESIDE, DECISIONS_BESIDE = 5_000, 500

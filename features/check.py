@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from features.check_experiments import faults_of_experiments
 from features.check_features import FEATURE_CHECKS
 from features.check_policies import POLICY_CHECKS
 from features.columns import contract_of
@@ -219,4 +220,16 @@ def _parses(text: str) -> bool:
     return True
 
 
-CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (_settings, _sources, *FEATURE_CHECKS, *POLICY_CHECKS, _offers, _model)
+def _experiments(workspace: Workspace) -> Iterable[Fault]:
+    return faults_of_experiments(workspace, workspace.documents["experiments.yaml"], workspace.experiments)
+
+
+CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (
+    _settings,
+    _sources,
+    *FEATURE_CHECKS,
+    *POLICY_CHECKS,
+    _experiments,
+    _offers,
+    _model,
+)

@@ -20,6 +20,7 @@ from features.splits import (
     WEIGHT_SUM_MIN,
     Range,
 )
+from features.variants import VARIANTS_MAX, count
 from features.workspace import Workspace
 
 WORDS = ("seed", "encoding", "salt", "traffic_salt", "rule", "group", "parent", "flag")
@@ -261,4 +262,14 @@ def _offers(workspace: Workspace) -> set[str] | None:
     return {offer.offer_id for offer in workspace.offers.offers} if workspace.settings.sources.offers is None else None
 
 
-EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, moments, units, namespaces, expressions, changes)
+def variants(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
+    """Arms of different experiments meet in one request; each combination that changes something is made ready by every server."""
+    found = count(file)
+    if found > VARIANTS_MAX:
+        remedy = (
+            "Put experiments that change decisions into one namespace, without `sticky`, so that they exclude each other; or stop some."
+        )
+        yield document.fault(("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy)
+
+
+EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, moments, units, namespaces, expressions, changes, variants)

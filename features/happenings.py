@@ -15,10 +15,10 @@ from features.moments import MICROSECONDS, duration_seconds
 from features.policies import PoliciesFile
 from features.recent import Heard, RecentEvent
 from features.streams import offer_categories
-from features.vocabulary import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
+from features.vocabulary import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
 from features.workspace import Workspace
 
-RESERVED_TYPES = (IMPRESSION, IDENTIFY, CONSENT)
+RESERVED_TYPES = (IMPRESSION, IDENTIFY, CONSENT, EXPOSURE)
 """Types of events that are neither outcomes nor streams."""
 AHEAD_SECONDS_MAX = 300
 """How far the clock of a client may be ahead."""
@@ -85,6 +85,7 @@ class Happenings:
         self._windowed = {column.stream for column in features.columns.values()}
         self._windowed |= {pair.stream for pair in features.pairs.values() if pair.scope == "customer"}
         self._purposes = purposes_of(features)
+        self._arms = {key: frozenset(one.arms) for key, one in workspace.experiments.experiments.items()}
         self._late = duration_seconds(workspace.settings.events.late) * MICROSECONDS
         self._attributes = tuple(offer_categories(features).items())
         self._offers = None if offers is None else {offer.offer_id: self._offer(offer) for offer in offers}
@@ -117,12 +118,14 @@ class Happenings:
             return Poison("field-missing", "/anonymous_id" if event.customer_id else "/customer_id", "both ids, to link them")
         if kind == CONSENT:
             return self._surplus(event, "purposes") or self._of_consent(event)
+        if kind == EXPOSURE:
+            return self._surplus(event, "arm") or self._of_exposure(event)
         return Poison("type-unknown", "/type", "one of " + ", ".join(self.types))
 
     @property
     def types(self) -> list[str]:
         """All types that are understood."""
-        return [IMPRESSION, *sorted(self._outcomes), *sorted(self._streams), IDENTIFY, CONSENT]
+        return [IMPRESSION, *sorted(self._outcomes), *sorted(self._streams), IDENTIFY, CONSENT, EXPOSURE]
 
     def _of_offer(self, event: Event) -> Poison | None:
         if event.offer_id is None:
@@ -141,6 +144,10 @@ class Happenings:
             return Poison("field-unknown", "/purposes", "purposes with `consent` only")
         if event.value is not None and allowed != "value":
             return Poison("field-unknown", "/value", "a value with outcomes only")
+        if (event.experiment is not None or event.arm is not None) and allowed != "arm":
+            return Poison(
+                "field-unknown", "/arm" if event.experiment is None else "/experiment", "an experiment and its arm with `exposure` only"
+            )
         return None
 
     def _of_stream(self, event: Event, numbers: frozenset[str], categories: frozenset[str]) -> Poison | None:
@@ -164,6 +171,14 @@ class Happenings:
             return Poison("field-value", "/purposes", "one of " + ", ".join(sorted(self._purposes)))
         return None
 
+    def _of_exposure(self, event: Event) -> Poison | None:
+        if event.experiment is None or event.arm is None:
+            return Poison("field-missing", "/experiment" if event.experiment is None else "/arm", "an experiment and the arm that was seen")
+        arms = self._arms.get(event.experiment)
+        if arms is None:
+            return Poison("field-value", "/experiment", "an experiment of this workspace")
+        return None if event.arm in arms else Poison("field-value", "/arm", "one of " + ", ".join(sorted(arms)))
+
     def heard(self, event: Event, received: int) -> Heard:
         """What the ledger has to hear of an event that fits.
 
@@ -175,6 +190,8 @@ class Happenings:
             return Heard(ANONYMOUS + str(event.anonymous_id), identify=event.customer_id, received=received)
         if kind == CONSENT:
             return Heard(event.unit, consent={purpose: (time, allowed) for purpose, allowed in event.purposes.items()})
+        if kind == EXPOSURE:
+            return Heard(event.unit)  # for analysis alone
         if kind in self._streams:
             given = {name: value for name, value in event.fields.items() if value is not None and value != ""}
             return Heard(event.unit, event=self._recent(event, kind, time, received, given))

@@ -51,6 +51,11 @@ class Versions(Struct, frozen=True, array_like=True):
     lineup: str
 
 
+GivenTo = tuple[str, str, float, float, str, bool]
+"""Experiment, arm, P(arm | in the experiment), P(in the experiment), reason, and whether the decision exposed the unit to it: some arm
+changes what is decided there, or could have."""
+
+
 class Line(Struct, frozen=True, array_like=True):
     """One answered decision. `bytes` fields hold arrays: float64 unless said otherwise; NaN is missing.
 
@@ -97,6 +102,15 @@ class Line(Struct, frozen=True, array_like=True):
     """Where each of the shown stands, in an answer for several placements; `placement` then names all of them."""
     withheld: tuple[str, ...] = ()
     """Columns that were not allowed to be used; their values are missing here as they were for the decision."""
+
+    group: str = ""
+    """`holdout`, or the control group that decided; empty for all others."""
+    group_probability: float = 1.0
+    """Of being in that group, or in none."""
+    experiments: tuple[GivenTo, ...] = ()
+    """The experiments that the unit is in."""
+    units: tuple[str, ...] = ()
+    """Of `experiments`, whose arm each is, as the ledger names units; empty where all are the decision's own."""
 
     def positions(self) -> Integers:
         """Positions of the offers considered, ascending."""
@@ -162,6 +176,9 @@ def line_of(
     pairs: Floats,
     offer_values: Floats,
     probabilities: Floats | None = None,
+    group: tuple[str, float] = ("", 1.0),
+    experiments: tuple[GivenTo, ...] = (),
+    units: tuple[str, ...] = (),
 ) -> Line:
     """The line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
 
@@ -171,6 +188,7 @@ def line_of(
         shown: their positions in the lineup; `propensities`, `scores` and `probabilities` are in its order.
         offer_values: offer columns of the whole lineup.
         probabilities: None where nothing was drawn.
+        group, experiments, units: see `Line`.
     """
     whole_raw, whole_pairs = len(raw) <= SCORES_MAX, pairs.size <= PAIR_VALUES_MAX
     return Line(
@@ -198,6 +216,9 @@ def line_of(
         scores.tobytes(),
         () if request.placements is None else tuple([str(offer.placement) for offer in decision.offers]),
         decision.withheld,
+        *group,
+        experiments,
+        units,
     )
 
 

@@ -11,14 +11,14 @@ released by the hold, and by the window of a `decisions` limit. The same take ma
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from features.budgets import Budget, Fell, Moment
 from features.contacts import ContactPolicy, Event, Take, Taken
-from features.recent import Heard, Known
+from features.recent import Heard, KeptArm, Known
 from features.redis_address import SCHEMES
 from features.workspace import Workspace
 
@@ -88,6 +88,13 @@ class Ledger(Protocol):
 
     async def trim(self, unit: str, moment: int) -> None:
         """Drops the events of a unit that windows computed at `moment` contain; they have been passed over since then already."""
+        ...
+
+    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
+        """Keeps sticky assignments of a unit, or of the customer that it is linked to; what holds for those wanted, of all it keeps.
+
+        The first write holds, atomically; see `recent_changes.settled`. May be repeated.
+        """
         ...
 
     async def forget(self, customer_id: str) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -46,8 +46,8 @@ from features.lmdb_ledger_records import (
 )
 from features.lmdb_store import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 from features.online import StoreUnavailable
-from features.recent import Heard, Known, encode
-from features.recent_changes import Hearing, trimmed
+from features.recent import Heard, KeptArm, Known, encode
+from features.recent_changes import Hearing, settled, trimmed
 from features.vocabulary import ANONYMOUS
 
 T = TypeVar("T")
@@ -176,6 +176,22 @@ class LmdbLedger:
                 put_record(transaction, key, encode(after))
 
         self._write(work)
+
+    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
+        """One write transaction."""
+
+        def work(transaction: lmdb.Transaction[bytes]) -> Mapping[str, KeptArm]:
+            key = RECENT + hash_of(unit)
+            recent = recent_of(transaction.get(key))
+            if recent.linked:
+                key = RECENT + hash_of(recent.linked)
+                recent = recent_of(transaction.get(key))
+            after = settled(recent, wanted, over)
+            if after is not recent:
+                put_record(transaction, key, encode(after))
+            return after.kept
+
+        return self._write(work)
 
     async def forget(self, customer_id: str) -> None:
         def work(transaction: lmdb.Transaction[bytes]) -> None:

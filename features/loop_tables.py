@@ -41,4 +41,21 @@ saw, in the order of the bundle's columns, NaN where missing (see `features/reco
 UNCLAIMED = Table("unclaimed", "time", (CUSTOMER, TIME, Field("type", "category"), Field("body", "category")))
 """Events of streams that are no longer declared and have no table, whole, as JSON: nothing that was accepted is lost."""
 
-LOOP_TABLES = (LINKS, CONSENTS, RECORDED, UNCLAIMED)
+EXPOSURES = Table(
+    "exposures",
+    "time",
+    (
+        CUSTOMER,
+        Field("experiment", "category", required=True),
+        Field("arm", "category", required=True),
+        TIME,
+        Field("probability", "number"),
+        Field("covered", "number"),
+        Field("reason", "category"),
+        Field("decision_id", "category"),
+    ),
+)
+"""A row an exposure: a decision that an arm changed, or could have, and an event `exposure` of a client. `customer_id` is the unit that was
+randomized (`@` and its id for an account). Assignment alone is none. `reason` is the assignment's, or `client`."""
+
+LOOP_TABLES = (LINKS, CONSENTS, RECORDED, UNCLAIMED, EXPOSURES)

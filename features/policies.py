@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from features.moments import DURATION_PATTERN
 from features.vocabulary import Name, OfferId
@@ -114,6 +114,24 @@ class Arbitration(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     groups: dict[Group, Lever] = {}
 
 
+class Exploration(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How often something else than the best offer is shown, so that it is learnt what that would bring: inverse-gap weighting.
+
+    Of K offers that may stand in a place, with priorities scaled to the best one's, another than the best is shown there with the
+    probability max(floor / K, 1 / (K + gamma * gap)); the best has the rest. SquareCB: Foster and Rakhlin 2020; FALCON: Simchi-Levi and
+    Xu 2020.
+    """
+
+    gamma: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    """The larger, the more the best offer is shown; without it the floor alone holds."""
+    floor: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """The part of all shows that is spread evenly over the offers that may be shown."""
+    period: Duration = "1d"
+    """How long a unit is shown the same draw."""
+    salt: Annotated[str, Meta(min_length=1, max_length=200)] = "exploration"
+    """Another one draws anew."""
+
+
 class PoliciesFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`policies.yaml`: rules, limits, arbitration."""
 
@@ -128,3 +146,5 @@ class PoliciesFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     hold: Duration = "30m"
     """How long a contact that was answered counts as an impression when none is reported."""
     arbitration: Arbitration = Arbitration()
+    exploration: Exploration | UnsetType = UNSET
+    """Nothing is drawn where it is absent."""

@@ -38,6 +38,13 @@ class RecentEvent(Struct, frozen=True, array_like=True, gc=False):
         return self.received < moment and self.time < moment
 
 
+KEPT_MAX = 400
+"""Bound on the sticky assignments of one unit: the oldest go first. An `experiments.yaml` has half as many experiments."""
+
+KeptArm = tuple[str, int, float]
+"""A sticky assignment: the arm, the bucket version under which it was drawn, and the probability with which."""
+
+
 class Recent(Struct, frozen=True, array_like=True, gc=False):
     """The record of one unit (a customer, or an anonymous id)."""
 
@@ -49,6 +56,8 @@ class Recent(Struct, frozen=True, array_like=True, gc=False):
     """In the order of their keys, so that the record does not depend on the order of arrival."""
     linked_received: int = 0
     """When the event log took the link, microseconds since 1970."""
+    kept: dict[str, KeptArm] = {}
+    """Sticky assignments by experiment, the oldest first."""
 
 
 NOTHING = Recent()

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from features.contact_changes import merged, noted
 from features.contacts import ContactPolicy
-from features.recent import EVENTS_MAX, NOTHING, Heard, Recent, RecentEvent
+from features.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
 
 
 class State(NamedTuple):
@@ -133,7 +133,10 @@ def joined(customer: State, anonymous: State, policy: ContactPolicy, now: float)
     if other.consent:
         heard.append(Heard("", consent=other.consent))
     change = taken_in(State(contacts, recent), heard, policy, now, since)
-    return Change(change.state, [change.state != customer], change.dropped)
+    moved = change.state._replace(
+        recent=settled(change.state.recent, {key: arm for key, arm in other.kept.items() if key not in recent.kept})
+    )
+    return Change(moved, [moved != customer], change.dropped)
 
 
 def linked(anonymous: State, customer_id: str, received: int) -> State:
@@ -151,7 +154,27 @@ def emptied(anonymous: State) -> State:
 
 def is_moved(anonymous: State) -> bool:
     """Whether a linked unit has nothing of its own left."""
-    return not anonymous.contacts and not anonymous.recent.events and not anonymous.recent.consent
+    recent = anonymous.recent
+    return not (anonymous.contacts or recent.events or recent.consent or recent.kept)
+
+
+def settled(recent: Recent, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm] = NOTHING.kept) -> Recent:
+    """A record with sticky assignments that are wanted, where none is kept that holds; the same object where all do.
+
+    What is kept holds, but where the wanted one was drawn under a higher bucket version, or in place of exactly the one that is kept.
+
+    Args:
+        over: by experiment, what was read, and is to be replaced.
+    """
+    fresh = {}
+    for experiment, arm in wanted.items():
+        before = recent.kept.get(experiment)
+        if before is None or before[1] < arm[1] or (experiment in over and before[:2] == over[experiment][:2]):
+            fresh[experiment] = arm
+    if not fresh:
+        return recent
+    kept = {experiment: arm for experiment, arm in recent.kept.items() if experiment not in fresh} | fresh
+    return replace(recent, kept=dict(list(kept.items())[-KEPT_MAX:]))
 
 
 def trimmed(recent: Recent, moment: int) -> Recent:

@@ -1,7 +1,7 @@
 """The Redis ledger: a customer's history is one key, and a take one script that the server runs in one step.
 
     contacts:{entity key}   the history, as it stands in `contacts`; in the slot of the customer's features; expires after the horizon
-    recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent or a link
+    recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent, a link or an assignment
     budgets:{project}       a hash of all budgets: offer's key -> record, as in `budgets`
 
 A call is one round trip, without retries: a take whose reply is lost may have been done or not, and has to be treated as refused.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import hiredis
@@ -26,8 +26,8 @@ from features.contacts import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, 
 from features.feast_wire import entity_key
 from features.ledger_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.online import CUSTOMER_JOIN_KEY, StoreUnavailable
-from features.recent import Heard, Known, decode, encode
-from features.recent_changes import Change, State, emptied, is_moved, joined, linked, taken_in, trimmed
+from features.recent import Heard, KeptArm, Known, decode, encode
+from features.recent_changes import Change, State, emptied, is_moved, joined, linked, settled, taken_in, trimmed
 from features.redis_address import Address, command
 from features.redis_routes import Routes, routes
 
@@ -163,6 +163,23 @@ class RedisLedger:
             return Change(State(state.contacts, trimmed(state.recent, moment)), [], 0)
 
         await self._alter(unit, None, change)
+
+    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
+        """Read, and put back where nothing has changed meanwhile; two round trips, for a unit that is new to an experiment."""
+        kept: Mapping[str, KeptArm] = {}
+
+        def change(state: State) -> Change | None:
+            nonlocal kept
+            if state.recent.linked:
+                return None
+            recent = settled(state.recent, wanted, over)
+            kept = recent.kept
+            return Change(State(state.contacts, recent), [], 0)
+
+        done = await self._alter(unit, None, change)
+        if isinstance(done, State):
+            await self._alter(done.recent.linked, None, change)
+        return kept
 
     async def forget(self, customer_id: str) -> None:
         key, recent = self._key(customer_id), self._recent_key(customer_id)
@@ -305,7 +322,7 @@ class RedisLedger:
         """Without a policy the history stays as it is."""
         recent = after.recent
         record = before.record if recent == before.state.recent else encode(recent)
-        lasting = 0 if recent.consent or recent.linked else RECENT_SECONDS * 1_000
+        lasting = 0 if recent.consent or recent.linked or recent.kept else RECENT_SECONDS * 1_000
         expiry = 0 if policy is None else _expiry(policy)
         told = (before.state.contacts, after.contacts, b"%d" % expiry, before.record, record, b"%d" % lasting)
         return await self._run_on(REPLACE_BOTH, (self._key(unit), self._recent_key(unit)), *told) == 1

@@ -55,6 +55,8 @@ def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:
 
 
 Purpose = Annotated[str, Meta(min_length=1, max_length=40, pattern=NAME_PATTERN)]
+ExperimentKey = Annotated[str, Meta(max_length=81, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)")]
+"""Of an experiment or an arm, as the A/B tool spells it."""
 
 
 class Treatment(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -138,7 +140,7 @@ class DecisionRequest(Struct, frozen=True, forbid_unknown_fields=True):
 IMPRESSION = "impression"
 OUTCOMES = ("click", "acceptance", "dismissal", "conversion")
 """Types of outcomes that every workspace has; the model's label and the policies' pauses may name more."""
-IDENTIFY, CONSENT = "identify", "consent"
+IDENTIFY, CONSENT, EXPOSURE = "identify", "consent", "exposure"
 EVENTS_MAX = 500
 """Events of one call."""
 FIELDS_MAX = 200
@@ -153,7 +155,7 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     event_id: Id
     """The client's own; the same id with the same body is the same event."""
     type: Name
-    """`impression`, a type of outcome, the name of a stream, `identify` or `consent`."""
+    """`impression`, a type of outcome, the name of a stream, `identify`, `consent` or `exposure`."""
     occurred_at: Annotated[datetime, Meta(tz=True)]
     """May be late, and out of order."""
     customer_id: Id = ""
@@ -169,6 +171,10 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     """Numbers and categories of a stream, by the names that `features.yaml` declares."""
     purposes: Annotated[dict[Purpose, bool], Meta(max_length=PURPOSES_MAX)] = {}
     """What the customer allows, or no longer allows, from now on; of `consent`."""
+    experiment: ExperimentKey | None = None
+    """Of `exposure`: the experiment whose arm somebody saw."""
+    arm: ExperimentKey | None = None
+    """Of `exposure`."""
 
     @property
     def unit(self) -> str:
@@ -187,6 +193,21 @@ class RankedOffer(Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     placement: str | msgspec.UnsetType = msgspec.UNSET
     """Where it is shown, in answers for several placements; ranks are those of the placement."""
+    probability: float | msgspec.UnsetType = msgspec.UNSET
+    """With which the policy shows this offer in its place, given those in the places before it: 1 where nothing is drawn. Absent where the
+    workspace neither experiments nor explores."""
+
+
+class GivenArm(Struct, frozen=True, gc=False):
+    """The arm that an experiment gave the unit of a decision."""
+
+    key: str
+    """Of the experiment."""
+    arm: str
+    probability: float
+    """P(arm | in the experiment)."""
+    reason: str
+    """`split`, or `sticky`."""
 
 
 class ModelStamp(Struct, frozen=True):
@@ -216,3 +237,7 @@ class Decision(Struct, frozen=True, omit_defaults=False):
     notes: tuple[str, ...] = ()
     """Reason codes, safe for customers, of rules that kept offers away."""
     explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    experiments: tuple[GivenArm, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The experiments that the unit is in. Absent, as `group`, where the workspace has none that run, nor holdout, nor control groups."""
+    group: str | msgspec.UnsetType | None = msgspec.UNSET
+    """`holdout`, or the control group that decided."""

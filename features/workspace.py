@@ -12,6 +12,7 @@ from typing import Any
 
 from features.columns import Contract, contract_of
 from features.documents import Document
+from features.experiment_formats import ExperimentsFile
 from features.faults import BadWorkspace, Fault
 from features.formats import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.placeholders import filled
@@ -23,13 +24,11 @@ FILES: dict[str, Any] = {
     "features.yaml": FeaturesFile,
     "offers.yaml": OffersFile,
     "policies.yaml": PoliciesFile,
+    "experiments.yaml": ExperimentsFile,
     "model.yaml": ModelFile,
 }
-OPTIONAL_FILES = ("policies.yaml",)
+OPTIONAL_FILES = ("policies.yaml", "experiments.yaml")
 """Files that may be absent, which is the same as empty."""
-LATER_FILES = ("experiments.yaml",)
-"""Files that a workspace may have in a later version; today they would be silently without effect, so they are refused."""
-
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 
 
@@ -47,6 +46,7 @@ class Workspace:
     features: FeaturesFile
     offers: OffersFile
     policies: PoliciesFile
+    experiments: ExperimentsFile
     model: ModelFile
     documents: dict[str, Document]
 
@@ -153,12 +153,10 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
             parsed[name] = documents[name].convert(kind)
         except BadWorkspace as bad:
             faults += bad.faults
-    later = [name for name in LATER_FILES if (folder / name).exists()]
-    faults += [Fault(name, "$", "no such file in this version", "the file", remedy="Remove it.") for name in later]
     if faults:
         raise BadWorkspace(faults)
-    settings, features, offers, policies, model = (parsed[name] for name in FILES)
-    workspace = Workspace(folder, settings, features, offers, policies, model, documents)
+    settings, features, offers, policies, experiments, model = (parsed[name] for name in FILES)
+    workspace = Workspace(folder, settings, features, offers, policies, experiments, model, documents)
     faults = faults_of(workspace, sources=sources)
     if faults:
         raise BadWorkspace(faults)

@@ -55,7 +55,8 @@ def _placed(fault: Fault, workspace: Workspace, folder: Path, given: list[str]) 
 
 
 def _said(workspace: Workspace) -> list[object]:
-    return [workspace.settings, workspace.features, workspace.offers, workspace.policies, workspace.model]
+    """What each of `FILES` says, in their order."""
+    return [workspace.settings, workspace.features, workspace.offers, workspace.policies, workspace.experiments, workspace.model]
 
 
 def _require_same_ground(before: Workspace, after: Workspace) -> None:

@@ -11,6 +11,7 @@ from features.moments import duration_seconds, now, parse_moment, rfc3339
 from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
+from pipelines.experiment_app import verbs
 
 if TYPE_CHECKING:
     from pipelines.experiment_report import ExperimentReport
@@ -24,11 +25,10 @@ Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty -
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    verbs = typer.Typer(no_args_is_help=True, help="Read experiments: report, list.")
+    """Add the verbs of this module to `experiment`."""
+    del app
     verbs.command("report", epilog=EPILOG)(report)
     verbs.command("list", epilog="Example: [bold]opportune experiment list -w examples/grocery[/bold]")(list_)
-    app.add_typer(verbs, name="experiment")
 
 
 def report(

@@ -88,9 +88,19 @@ def print_report(report: dict[str, Any]) -> None:
         show.out.print(f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.", highlight=False)
 
 
-def publish(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
+def publish(
+    workspace: Folder = HERE,
+    version: Version = "champion",
+    alias: Annotated[
+        str, typer.Option("--alias", help="Publish this alias, or version, beside what serves: for arms of experiments that name it.")
+    ] = "",
+    json: AsJson = False,
+) -> None:
     """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
     found = load(workspace)
+    if alias:
+        _publish_beside(found, alias, json)
+        return
     with steps.alone(found), show.progress("publish") as tell, steps.quiet():
         from pipelines.publishing import publish as run
         from training import registry
@@ -104,6 +114,20 @@ def publish(workspace: Folder = HERE, version: Version = "champion", json: AsJso
         show.as_json({"version": number, "bundle": place.name})
     else:
         show.out.print(f"Version {number} of {found.model.name} serves, as bundle {place.name}.", highlight=False)
+
+
+def _publish_beside(workspace: Workspace, alias: str, json: bool) -> None:
+    with steps.alone(workspace), show.progress("publish") as tell, steps.quiet():
+        from pipelines.publishing import publish_beside
+
+        number = _version(workspace, alias)
+        tell(f"version {number}", None)
+        place = publish_beside(workspace, alias, number)
+    if json:
+        show.as_json({"version": number, "bundle": place.name, "alias": alias})
+    else:
+        text = f"Version {number} of {workspace.model.name} serves arms that name {alias}, as bundle {place.name}."
+        show.out.print(text, highlight=False)
 
 
 def _version(workspace: Workspace, wanted: str) -> str:

@@ -36,10 +36,10 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
         if desk.loaded is None:
             raise BadBundle(f"expected a published model, got none: {desk.refusal}")
         moment = now()
-        row, contacts, unit, said = await desk.known(request.unit, desk.loaded, moment)
+        row, contacts, unit, said, kept = await desk.known(request.unit, desk.loaded, moment, request)
         try:
             # Nothing is taken: nobody is shown anything.
-            return decide_one(request, desk.loaded, row, moment, contacts=contacts, unit=unit, said=said)
+            return decide_one(request, desk.loaded, row, moment, contacts=contacts, unit=unit, said=said, kept=kept)
         except UnknownPlacement as error:
             raise typer.BadParameter(
                 f"expected one of {', '.join(workspace.offers.placements)}, got {error}", param_hint="--placement"

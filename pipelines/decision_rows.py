@@ -1,4 +1,4 @@
-"""A line of the journal as rows of the lake: what was shown, and what the model saw of it."""
+"""A line of the journal as rows of the lake: what was shown, what the model saw of it, and to which arms that exposed the unit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from features.catalogue import category_text
 from features.journal_lines import Line
-from features.loop_tables import RECORDED
+from features.loop_tables import EXPOSURES, RECORDED
 from features.tables import FIXED
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue
 from features.workspace import Workspace
@@ -20,7 +20,7 @@ _FLOAT = np.dtype("<f8")
 
 
 class DecisionRows:
-    """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown."""
+    """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown, and of `exposures`."""
 
     def __init__(self, workspace: Workspace) -> None:
         declared = {name: column for name, column in workspace.features.context.items() if name != OFFERS_CONSIDERED}
@@ -60,6 +60,10 @@ class DecisionRows:
             seen = (placement, offer, line.versions.bundle, line.versions.contract, line.config, position, considered)
             numbers = (probabilities[position], propensities[position], scores[position], list(line.degraded), columns[position])
             made(RECORDED.name, (line.decision_id, line.customer_id or None, line.at, *seen, *numbers, *stamp))
+        units = line.units or (line.customer_id,) * len(line.experiments)
+        for unit, (experiment, arm, probability, covered, reason, exposed) in zip(units, line.experiments, strict=False):
+            if exposed and unit:
+                made(EXPOSURES.name, (unit, experiment, arm, line.at, probability, covered, reason, line.decision_id, *stamp))
         return True
 
 

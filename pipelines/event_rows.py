@@ -1,4 +1,4 @@
-"""An event of the log as rows of the lake, by its type: an impression, an outcome, a row of a stream, a link, consent."""
+"""An event of the log as rows of the lake, by its type: an impression, an outcome, a row of a stream, a link, consent, an exposure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from typing import Any
 
 import msgspec
 
-from features.loop_tables import CONSENTS, LINKS, UNCLAIMED
+from features.experiments import ReadExperiment, read_experiments
+from features.loop_tables import CONSENTS, EXPOSURES, LINKS, UNCLAIMED
 from features.moments import to_microseconds
+from features.rulebook import read_rules
 from features.tables import stream_table
-from features.vocabulary import CONSENT, IDENTIFY, IMPRESSION, OUTCOMES, Event, unit_of
+from features.vocabulary import CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, unit_of
 from features.workspace import Workspace
 from pipelines.lake_parts import Parts
 
 _decoder = msgspec.msgpack.Decoder(Event)
+
+CLIENT = "client"
+"""The reason of exposures that a client told of."""
 
 
 class EventRows:
@@ -28,6 +33,8 @@ class EventRows:
         paused = (pause.outcome for pause in workspace.policies.pauses.values())
         self._outcomes = {*OUTCOMES, workspace.model.label.outcome, *paused}
         self._lake = workspace.lake
+        book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
+        self._experiments = {one.key: one for one in read_experiments(workspace.experiments, book).experiments}
 
     def add(self, received: int, unit: str, body: bytes, parts: Parts) -> str:
         """Add the rows of one event; what is wrong with one that is no row of its own table, else empty: its type, or `unreadable`."""
@@ -45,6 +52,8 @@ class EventRows:
         elif event.type == CONSENT:
             for purpose, allowed in event.purposes.items():
                 parts.add(CONSENTS.name, (unit, at, purpose, allowed, *stamp), at)
+        elif event.type == EXPOSURE:
+            parts.add(EXPOSURES.name, (*_exposure(event, unit, at, self._experiments.get(event.experiment or "")), *stamp), at)
         elif event.type in self._streams:
             self._add_stream(event, unit, at, stamp, parts)
         elif event.type in self._outcomes or (event.offer_id and not event.fields):
@@ -63,6 +72,18 @@ class EventRows:
         known = {*stream.numbers, *stream.categories}
         more = {name: value for name, value in fields.items() if name not in known} if len(fields.keys() - known) else None
         parts.add(stream_table(event.type), (unit, at, *numbers, *texts, *stamp), at, more)
+
+
+def _exposure(event: Event, unit: str, at: int, read: ReadExperiment | None) -> tuple[Any, ...]:
+    """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked."""
+    probability = covered = None
+    if read is not None:
+        covered = read.namespace_share * read.split.covered
+        if event.arm in read.arms:
+            probability = read.split.shares[read.arms.index(event.arm)]
+        if read.entry.unit == "anonymous" and event.anonymous_id:
+            unit = unit_of(None, event.anonymous_id)
+    return (unit, event.experiment, event.arm, at, probability, covered, CLIENT, event.decision_id)
 
 
 def _number(value: Any) -> float | None:

@@ -21,12 +21,14 @@ from pipelines import (  # noqa: E402
     commands_data,
     commands_demo,
     commands_experiment,
+    commands_experiment_export,
     commands_forget,
     commands_loop,
     commands_model,
     commands_policy,
     commands_serve,
     commands_world,
+    experiment_app,
     show,
 )
 from pipelines.processes import Stopped, ignore_signals  # noqa: E402
@@ -53,6 +55,8 @@ for module in (
     commands_demo,
     commands_world,
     commands_experiment,
+    experiment_app,
+    commands_experiment_export,
 ):
     module.register(app)
 

@@ -19,6 +19,7 @@ import yaml
 
 from features.failures import Failure
 from features.offers import catalogue_file
+from features.variants import aliases
 from features.workspace import FILES, Workspace
 from pipelines.publishing import serving_version
 from serving import compiled
@@ -88,6 +89,12 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
     made = target / "made"
     shutil.copytree(place, made / "bundles" / place.name)
     (made / "bundles" / bundle.CURRENT).write_text(place.name)
+    for alias in aliases(workspace.experiments):
+        beside = bundle.aliased(workspace.bundles, alias)
+        if beside is None:
+            raise BuildFailed(f"expected a published model for arms that name `{alias}`, got none: run `opportune publish --alias {alias}`")
+        shutil.copytree(beside, made / "bundles" / beside.name, dirs_exist_ok=True)
+        bundle.point(made / "bundles", alias, beside)
     shutil.copy(catalogue, made / catalogue.name)
     if customers and workspace.online.exists():
         shutil.copytree(workspace.online, made / "online")

@@ -29,6 +29,25 @@ def publish(workspace: Workspace, version: str) -> Path:
     return place
 
 
+def publish_beside(workspace: Workspace, alias: str, version: str) -> Path:
+    """Make the bundle of a version the one that arms of experiments get that name this alias, or this version; what serves stays.
+
+    Raises:
+        BadBundle: a check failed; the alias stays as it was.
+    """
+    from training import publish as publisher
+
+    place = publisher.make(workspace, version)
+    rehearse(workspace, place)
+    bundle.point(workspace.bundles, alias, place)
+    return place
+
+
+def version_beside(workspace: Workspace, alias: str) -> str | None:
+    """The version that an alias has in serving; None when nothing usable was published for it."""
+    return _version_at(workspace, bundle.aliased(workspace.bundles, alias))
+
+
 def rehearse(workspace: Workspace, place: Path) -> None:
     """Load a bundle as a server would, which answers its golden requests with the kernel.
 
@@ -56,7 +75,10 @@ def require_published(workspace: Workspace) -> None:
 
 def serving_version(workspace: Workspace) -> str | None:
     """The version that serves; None when nothing usable does."""
-    place = bundle.current(workspace.bundles)
+    return _version_at(workspace, bundle.current(workspace.bundles))
+
+
+def _version_at(workspace: Workspace, place: Path | None) -> str | None:
     try:
         found = None if place is None else bundle.read(place)
     except BadBundle:

@@ -22,6 +22,7 @@ from pipelines.sampling import NothingToSample, sample_of
 from serving.asked import BadContext, BadRequest, UnknownPlacement
 from serving.desk import NOTHING_PUBLISHED
 from serving.loaded import Loaded
+from serving.published import models
 from serving.simulation import Comparison, Tried, compare, tried
 from training import bundle
 from training.bundle import BadBundle
@@ -94,7 +95,10 @@ def simulate(workspace: Workspace, asked: Asked, tell: Tell = lambda *_: None) -
     )
     try:
         found, everyone = bundle.read(place), engine.everyone()
-        sides = [Loaded(one, found, read_catalogue(one), everyone, engine.words, asked.at / MICROSECONDS) for one in (workspace, other)]
+        sides = [
+            Loaded(one, found, read_catalogue(one), everyone, engine.words, asked.at / MICROSECONDS, models(one))
+            for one in (workspace, other)
+        ]
         unfit: Counter[str] = Counter()
         unknown: set[str] = set()
         pairs = asyncio.run(_decided(workspace, engine, sides, sample.requests, asked.at, unfit, unknown, tell))

@@ -18,11 +18,14 @@ from typing import NamedTuple
 os.environ["TZ"] = "UTC"
 time.tzset()
 
+from features.experiment_formats import ExperimentsFile  # noqa: E402
 from features.failures import Failure  # noqa: E402
+from features.faults import BadWorkspace  # noqa: E402
 from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
+from features.variants import aliases  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
 from pipelines import compacting, forgetting, loop, rebuilding, retention, shipping, steps  # noqa: E402
-from pipelines.publishing import publish, serving_version  # noqa: E402
+from pipelines.publishing import publish, publish_beside, serving_version, version_beside  # noqa: E402
 from serving import leash  # noqa: E402
 
 logger = logging.getLogger("opportune.worker")
@@ -76,6 +79,32 @@ def follow(workspace: Workspace) -> None:
             if champion:
                 publish(workspace, champion)
                 logger.info("version %s serves", champion)
+    for alias in aliases(_experiments(workspace)):
+        follow_beside(workspace, alias)
+
+
+def _experiments(workspace: Workspace) -> ExperimentsFile:
+    """What `experiments.yaml` says by now; what it said at the start where the files have faults, which the servers tell of."""
+    try:
+        return load(workspace.folder, sources=False).experiments
+    except BadWorkspace:
+        return workspace.experiments
+
+
+def follow_beside(workspace: Workspace, alias: str) -> None:
+    """Publish the version that an alias has by now, for the arms that name it."""
+    from training import registry
+
+    def behind() -> str | None:
+        version = registry.version_of(workspace, alias)
+        return version if version is not None and version != version_beside(workspace, alias) else None
+
+    if behind():
+        with steps.alone(workspace):
+            version = behind()
+            if version:
+                publish_beside(workspace, alias, version)
+                logger.info("version %s serves the arms that name %s", version, alias)
 
 
 def resume_forgetting(workspace: Workspace) -> None:

@@ -63,9 +63,9 @@ class DeskPort:
     async def _decided(self, request: DecisionRequest) -> Decision:
         desk, now = self._desk, self._now
         self._count += 1
-        row, contacts, unit, said = await desk.known(request.unit, self._loaded, now)
+        row, contacts, unit, said, kept = await desk.known(request.unit, self._loaded, now, request)
         name = f"{now:x}-{WORKER}-{self._count:x}"
-        steps = deciding(request, self._loaded, row, now, decision_id=name, contacts=contacts, unit=unit, said=said)
+        steps = deciding(request, self._loaded, row, now, decision_id=name, contacts=contacts, unit=unit, said=said, kept=kept)
         try:
             asked = next(steps)
             while True:

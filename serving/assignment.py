@@ -192,18 +192,19 @@ class Assigner:
                 return self._controls[at]
         return self._rest
 
-    def assign(self, units: Units, targeted: Targeted, now: int, kept: Mapping[str, Kept] = NOBODY) -> Assigned:
+    def assign(self, units: Units, targeted: Targeted, now: int, kept: Mapping[str, Kept] = NOBODY, only: str = "") -> Assigned:
         """What every experiment says to a unit.
 
         Args:
             targeted: see `Targeted`.
             now: microseconds since 1970.
             kept: by experiment, what was written down for this unit before.
+            only: the one experiment that is asked; all when empty.
         """
         group = self.group(units)
         reason: Reason | None = None if group.name is None else "holdout" if group.name == HOLDOUT else "control_group"
         found = []
-        for asked in self._asked:
+        for asked in (self._by_key[only],) if only else self._asked:
             if asked.never is not None:
                 found.append(asked.never)
             elif now < asked.start:

@@ -15,10 +15,13 @@ from features.online import OnlineRow
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from serving import ranking
 from serving.asked import channel_of, check_request
+from serving.assignment import Assigned, Units
 from serving.condition_values import mask_of
+from serving.exploring import Explorer
 from serving.loaded import Loaded
 from serving.rules import Truths
 from serving.slate import Answer, Wanted, fill
+from serving.trials import Trials
 from serving.withheld import NOTHING_SAID, Said, Withheld, without
 
 Positions = NDArray[np.int32]
@@ -26,6 +29,7 @@ Floats = NDArray[np.float64]
 Trail = list[tuple[str, int]]
 """Steps that left offers out, each with the offers that were left over, as a set: bit i is offer i of the catalogue."""
 
+NOT_ASKED = Units()
 ORDERED_EXTRA = 24
 """Where offers bind each other, so many more than wanted are ordered at first, and all only when those do not fill a slate."""
 
@@ -54,6 +58,8 @@ class Place:
     """Calibrated, of the slate."""
     scores: Floats = field(init=False)
     """Priorities of the slate, as answers show them."""
+    probabilities: Floats | None = None
+    """With which each of the slate is drawn to its place; None where nothing is drawn."""
 
     def drop(self, offers: int, why: str) -> None:
         """Leave offers out."""
@@ -96,12 +102,32 @@ class Case:
     shared: Floats = field(init=False)
     pairs: Floats = field(init=False)
     raw: Floats = field(init=False)
+    trials: Trials = field(init=False)
+    """Those of the state that serves, whichever decides."""
+    units: Units = NOT_ASKED
+    assigned: Assigned | None = None
+    """Arms and group; None where the workspace has no experiments that run, and no groups."""
+    unkept: bool = False
+    """Whether sticky assignments could not be read, or written down."""
     propensities: Floats | None = None
     """Of the scored; None while only those shown need be calibrated."""
 
     @property
     def seconds(self) -> float:
         return self.now / MICROSECONDS
+
+    @property
+    def used(self) -> OnlineRow:
+        """The row that scores and priorities look at: in the holdout that of nobody."""
+        return self.row if self.loaded.hub.logic.personal else self.loaded.layout.plan.nobody()
+
+    def try_out(self, units: Units, assigned: Assigned, state: Loaded) -> None:
+        """Decide as the arms, or the group, of the unit say."""
+        self.trials, self.units, self.assigned = self.loaded.trials, units, assigned
+        if state is not self.loaded:
+            self.loaded = state
+            for place in self.places:
+                place.placement = state.workspace.offers.placements[place.name]
 
     def keep(self) -> None:
         """Copy what lies in the scratch memory of `Loaded`: for a case that waits while others are decided."""
@@ -200,9 +226,10 @@ def score(case: Case) -> None:
     """The raw score of every offer that may be shown anywhere."""
     loaded, chosen, seconds = case.loaded, case.chosen, case.seconds
     layout, context = loaded.layout, {**case.context, OFFERS_CONSIDERED: len(case.chosen)}
-    case.shared = layout.shared_values(case.row, context, seconds)
-    matched = None if case.truths is None else loaded.hub.rules.matched(case.truths)
-    case.pairs = layout.pair_values(case.row, loaded.everyone, loaded.offer_values, chosen, seconds, matched)
+    row = case.used
+    case.shared = layout.shared_values(row, context, seconds)
+    matched = None if case.truths is None or row is not case.row else loaded.hub.rules.matched(case.truths)
+    case.pairs = layout.pair_values(row, loaded.everyone, loaded.offer_values, chosen, seconds, matched)
     case.raw = np.empty(len(chosen))
     loaded.kernel.score(case.shared, loaded.table, chosen, case.pairs, case.raw)
 
@@ -214,7 +241,9 @@ def arrange(case: Case) -> None:
         if place.priorities is None:
             place.priorities = _priorities(case, place)
         limit = case.request.limit or place.placement.limit
-        if len(case.places) == 1 and place.name in hub.free and place.allowed == case.scored:
+        if hub.explorer is not None:
+            answer = _drawn(case, place, limit, hub.explorer, answer or Answer())
+        elif len(case.places) == 1 and place.name in hub.free and place.allowed == case.scored:
             place.best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, limit)
             place.slate = case.chosen[place.best].tolist()
         else:
@@ -240,14 +269,27 @@ def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> 
     return trial
 
 
+def _drawn(case: Case, place: Place, limit: int, explorer: Explorer, answer: Answer) -> Answer:
+    """Draw one slate; returns what is shown so far, with it."""
+    assert place.priorities is not None
+    wanted = Wanted(limit, place.placement.per_category, place.placement.per_group, place.fallback)
+    live = mask_of(place.allowed, len(case.loaded.catalogue))[case.chosen]
+    seed = explorer.seed(case.unit, place.name, case.now)
+    drawn = explorer.draw(place.priorities, case.chosen, live, wanted, place.allowed, case.loaded.hub.ties, answer, seed)
+    place.slate, place.probabilities = drawn.offers, drawn.probabilities
+    place.best = case.among(place.slate)
+    return drawn.answer
+
+
 def _priorities(case: Case, place: Place) -> Floats:
     """What orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
     loaded, place.weights = case.loaded, None
     hub = loaded.hub
     if case.truths is not None:
         place.weights = hub.rules.context_weights(place.name, case.truths, case.chosen)
-    if place.weights is None and hub.arbiter.by_propensity:
+    if place.weights is None and hub.arbiter.by_propensity and hub.explorer is None:
         return case.raw
     if case.propensities is None:
         case.propensities = loaded.calibrate(case.raw)
-    return hub.arbiter.priorities(case.propensities, place.weights, case.chosen, case.row, loaded.everyone, case.context, case.seconds)
+    propensities = np.ones(len(case.raw)) if hub.logic.blind else case.propensities
+    return hub.arbiter.priorities(propensities, place.weights, case.chosen, case.used, loaded.everyone, case.context, case.seconds)

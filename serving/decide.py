@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import NamedTuple
@@ -22,14 +22,18 @@ from numpy.typing import NDArray
 
 from features.budgets import Budget, Fell, Moment
 from features.contacts import CHOSEN_MAX, GRANTED, Take, Taken
-from features.journal_lines import Line, line_of
+from features.journal_lines import Line
 from features.moments import MICROSECONDS, rfc3339
 from features.online import OnlineRow
-from features.vocabulary import Decision, DecisionRequest, RankedOffer
+from features.recent import KeptArm
+from features.vocabulary import Decision, DecisionRequest, GivenArm, RankedOffer
 from serving.asked import locale_of
+from serving.assignment import NOBODY, Assigned, Kept
 from serving.case import Case, arrange, consider, opened, score
 from serving.condition_values import mask_of
 from serving.loaded import Loaded
+from serving.recording import written
+from serving.trials import Wanted
 from serving.why import why
 from serving.withheld import NOTHING_SAID, Said
 
@@ -64,8 +68,14 @@ class GiveBack(NamedTuple):
     moment: Moment
 
 
-Asked = Reserve | GiveBack | Take
-Given = list[Fell] | Taken | None
+class Settle(NamedTuple):
+    """Asks for sticky assignments to be written down; what holds is given, by experiment."""
+
+    wanted: Sequence[Wanted]
+
+
+Asked = Reserve | GiveBack | Take | Settle
+Given = list[Fell] | Taken | Mapping[str, KeptArm] | None
 """None: the ledger did not say in time, and nothing that is limited may be shown."""
 Taking = Generator[Asked, Given, None]
 
@@ -83,13 +93,14 @@ def decide(
     look: Callable[[Case], object] | None = None,
     unit: str = "",
     said: Said | None = NOTHING_SAID,
+    kept: Mapping[str, Kept] | None = NOBODY,
 ) -> Decision:
     """Answer one request; see `deciding`.
 
     Args:
         take: takes contacts and budgets at once; None takes none and grants all, for replay and simulation.
     """
-    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts, look, unit, said)
+    steps = deciding(request, loaded, row, now, stages, decision_id, record, contacts, look, unit, said, kept)
     try:
         asked = next(steps)
         while True:
@@ -111,6 +122,7 @@ def deciding(
     look: Callable[[Case], object] | None = None,
     unit: str = "",
     said: Said | None = NOTHING_SAID,
+    kept: Mapping[str, Kept] | None = NOBODY,
 ) -> Generator[Asked, Given, Decision]:
     """Answer one request, asking for the contacts that it needs.
 
@@ -122,6 +134,7 @@ def deciding(
         look: told the case once it is decided, with the trail of each place; for simulation.
         unit: whom the request is about, where its anonymous id was linked to a customer; the request's own when empty.
         said: what the customer allows, by events; None when it could not be read.
+        kept: sticky assignments, by experiment; None when they could not be read.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
@@ -129,19 +142,21 @@ def deciding(
     begin = perf_counter_ns()
     case = opened(request, loaded, row, contacts, now, unit, said)
     case.traced |= look is not None
+    if loaded.trials.active:
+        yield from _assign(case, kept)
     consider(case)
     eligible_at = perf_counter_ns()
     score(case)
     scored_at = perf_counter_ns()
     name = decision_id or f"{now:x}-{_worker}-{next(_count):x}"
     arrange(case)
-    if loaded.hub.contacting.limits:
+    if case.loaded.hub.contacting.limits:
         case.keep()
         yield from _take(case, name)
     decision = _answered(case, name, row is not None)
     ranked_at = perf_counter_ns()
     if record is not None:
-        record(_line(case, decision))
+        record(written(case, decision))
     if look is not None:
         look(case)
     if stages is not None:
@@ -150,10 +165,29 @@ def deciding(
     return decision
 
 
+def _assign(case: Case, kept: Mapping[str, Kept] | None) -> Taking:
+    """Find the arms of the unit, and go on with what decides there; new sticky ones are written down first."""
+    trials = case.loaded.trials
+    units = trials.units(case.request, case.unit, case.row, case.context, case.seconds)
+    assigned = trials.assigned(units, case.row, case.context, kept or NOBODY, case.now)
+    if trials.sticky:
+        case.unkept = kept is None
+        wanted = [] if kept is None else trials.wanted(units, assigned, kept)
+        if wanted:
+            stored = yield Settle(wanted)
+            if isinstance(stored, Mapping):
+                assigned = trials.settled(assigned, stored)
+            else:
+                case.unkept = True
+    case.try_out(units, assigned, trials.state(assigned))
+
+
 def granted(asked: Asked) -> Given:
     """The answer of a ledger that bounds nothing."""
     if isinstance(asked, Take):
         return Taken((GRANTED,) * len(asked.contacts))
+    if isinstance(asked, Settle):
+        return {}
     return [""] * len(asked.budgets) if isinstance(asked, Reserve) else None
 
 
@@ -245,19 +279,22 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
     loaded, request, now = case.loaded, case.request, case.now
     catalogue, locale, several = loaded.catalogue, locale_of(loaded.workspace, case.context), request.placements is not None
     offers: list[RankedOffer] = []
+    stated = case.assigned is not None or loaded.hub.explorer is not None
     for place in case.places:
         propensities = place.propensities.tolist()
         scores = propensities if place.scores is place.propensities else place.scores.tolist()
         reasons = _reasons(case, place.best) if loaded.reasons else None
         name = place.name if several else msgspec.UNSET
+        drawn = None if place.probabilities is None else place.probabilities.tolist()
         for at, offer in enumerate(place.slate):
+            probability = msgspec.UNSET if not stated else 1.0 if drawn is None else drawn[at]
             treatment, why_this = loaded.treatment(offer, case.channel, locale), reasons[at] if reasons else ()
             offer_id = catalogue.offers[offer].offer_id
-            offers.append(RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name))
+            offers.append(RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name, probability))
     degraded: tuple[str, ...] = () if read else (FEATURES_UNAVAILABLE,)
     if read and loaded.freshness.stale(case.row.event_times, case.seconds):
         degraded = (FEATURES_STALE,)
-    if case.contacts is None:
+    if case.contacts is None or case.unkept:
         degraded += (CONTACTS_UNAVAILABLE,)
     return Decision(
         decision_id=decision_id,
@@ -272,39 +309,14 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
         withheld=() if case.withheld is None else case.withheld.names,
         notes=tuple(case.notes),
         explanation=msgspec.UNSET if not request.explain else why(case),
+        experiments=msgspec.UNSET if case.assigned is None else _arms(case.assigned),
+        group=msgspec.UNSET if case.assigned is None else case.assigned.group.name,
     )
 
 
-def _line(case: Case, decision: Decision) -> Line:
-    """What the journal keeps: what was considered, with which columns and scores, and what was shown."""
-    places, one = case.places, case.places[0]
-    best, propensities, scores = one.best, one.propensities, one.scores
-    if len(places) > 1:
-        best = np.concatenate([place.best for place in places])
-        propensities, scores = (np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores"))
-    return line_of(
-        _written(case),
-        decision,
-        case.now,
-        case.loaded.versions,
-        case.considered,
-        best,
-        case.chosen[best],
-        propensities,
-        scores,
-        case.raw,
-        case.shared,
-        case.pairs,
-        case.loaded.offer_values,
-    )
-
-
-def _written(case: Case) -> DecisionRequest:
-    """The request as the journal keeps it: about whom it was, and without what was withheld."""
-    request = case.request
-    if case.withheld is None and case.unit is request.customer_id:
-        return request
-    return msgspec.structs.replace(request, customer_id=case.unit, context=case.context)
+def _arms(assigned: Assigned) -> tuple[GivenArm, ...]:
+    """The arms of the unit, as frontends get them."""
+    return tuple([GivenArm(one.experiment, one.arm, one.probability or 0.0, one.reason) for one in assigned.assignments if one.arm])
 
 
 def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
@@ -312,7 +324,7 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
     loaded = case.loaded
     codes: list[list[str]] = [[] for _ in best]
     for name, code in loaded.reasons:
-        values = loaded.layout.column(name, case.row, loaded.everyone, loaded.offer_values, case.pairs, case.chosen, case.seconds)
+        values = loaded.layout.column(name, case.used, loaded.everyone, loaded.offer_values, case.pairs, case.chosen, case.seconds)
         for place, at in enumerate(best):
             if values[at] > 0 and code not in codes[place]:
                 codes[place].append(code)

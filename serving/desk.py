@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,17 +23,17 @@ from features.engines import open_engine
 from features.failures import Failure
 from features.ledger import Ledger, ledger_of
 from features.moments import MICROSECONDS, now
-from features.offers import catalogue_file, read_catalogue
-from features.online import OnlineEngine, OnlineRow, Plan, StoreUnavailable
-from features.recent import Known
+from features.offers import read_catalogue
+from features.online import OnlineEngine, OnlineRow, StoreUnavailable
+from features.recent import KeptArm, Known
+from features.vocabulary import DecisionRequest
 from features.workspace import Workspace
 from serving.config_files import Stamp, read_again, stamp_of
-from serving.decide import Asked, Given, Reserve
-from serving.hub import digest_of
+from serving.decide import Asked, Given, Reserve, Settle
+from serving.everyone import Everyone
 from serving.loaded import Loaded
-from serving.made_of import MadeOf
-from serving.person import Person
-from serving.witnesses import Witnesses
+from serving.person import Person, person_of
+from serving.published import Published, glance, models, published
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
@@ -47,11 +46,6 @@ BUNDLE, CONFIG = REFUSED = ("bundle", "config")
 WATCH_SECONDS = 1.0
 LEDGER_SECONDS = 1.0
 """How often what was taken is made durable."""
-EVERYONE_SECONDS = 30.0
-"""How often the row of everyone is read again: it changes with each materialization."""
-STRANGERS_SECONDS = 4.0
-"""The same when customers come of whom nothing is known: perhaps the store was emptied."""
-
 AGING_SECONDS = 600.0
 """Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
 
@@ -79,19 +73,13 @@ class Desk:
         """Told what was refused: BUNDLE or CONFIG."""
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
-        self._stamp: MadeOf | None = None
+        self._stamp: Published | None = None
         self._seen: tuple[object, ...] = ()
         self._files = self._glanced = stamp_of(workspace)
         """Of the files that were last read, or refused; and as they were at the last glance."""
         self._wanted = workspace
         """What the files said last that was not refused; it serves as soon as it is loaded."""
-        self._everyone_plan = Plan.of(workspace.views, "everyone")
-        self._everyone_read, self._away = -EVERYONE_SECONDS, ""
-        self._everyone = self._everyone_plan.nobody()
-        self._empty = False
-        """Whether the store answers, but has lost even the row of everyone: then a customer without a row is not a stranger."""
-        self._strangers = 0
-        self._witnesses = None if self._everyone_plan.views else Witnesses(STRANGERS_SECONDS)
+        self._everyone = Everyone(workspace, self.engine)
         self._taken = False
         """Whether something was taken since the ledger was last made durable."""
         self._ledger_lacks, self._lacked = "", False
@@ -124,11 +112,7 @@ class Desk:
 
         A file is read when it was left alone from one look to the next: one that is being written may lack its last rules.
         """
-        if self._witnesses is not None:
-            empty = await self._witnesses.empty(self.engine, self._strangers + self._empty, self.deadline_seconds)
-            if empty is not None:
-                self._strangers = 0
-                self._told_empty(empty)
+        await self._everyone.ask_witnesses(self.deadline_seconds)
         seen, files = self._glance(), stamp_of(self.workspace)
         settled, self._glanced = files == self._glanced, files
         if settled and files != self._files:
@@ -136,7 +120,7 @@ class Desk:
             if refused:
                 logger.error("the workspace's files are refused, what they said before serves on: %s", refused)
                 self.on_refusal(CONFIG)
-        elif seen == self._seen and not self._everyone_is_due():
+        elif seen == self._seen and not self._everyone.is_due:
             return
         self._seen = seen
         stamp = await asyncio.to_thread(self._look)
@@ -155,41 +139,20 @@ class Desk:
         A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
         system calls the two threads hand the interpreter over.
         """
-        places = [self.workspace.bundles / bundle.CURRENT, catalogue_file(self.workspace)]
-        if self._stamp is not None:
-            places.append(self.workspace.bundles / self._stamp.bundle / bundle.MANIFEST)
-        written = []
-        for place in places:
-            try:
-                written.append(place.stat().st_mtime_ns)
-            except OSError:
-                written.append(0)
-        return (*written, self._turn())
+        return (*glance(self.workspace, self._stamp), self._turn())
 
     def _turn(self) -> int:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
 
-    def _look(self) -> MadeOf | None:
+    def _look(self) -> Published | None:
         """What there is to load; None when there is nothing, or it cannot be said."""
-        self._look_at_everyone()
+        self._everyone.look()
         try:
-            place, offers = bundle.current(self.workspace.bundles), catalogue_file(self.workspace)
-            if place is None or not offers.exists():
-                return None
-            manifest = place / bundle.MANIFEST
-            written = manifest.stat().st_mtime_ns if manifest.exists() else 0
-            times = tuple(np.nan_to_num(self._everyone.event_times, nan=-1.0).tolist())
-            return MadeOf(place.name, written, offers.stat().st_mtime_ns, times, self._turn(), digest_of(self._wanted))
+            times = tuple(np.nan_to_num(self._everyone.row.event_times, nan=-1.0).tolist())
+            return published(self._wanted, times, self._turn())
         except (OSError, ValueError) as error:
             logger.warning("cannot see what is published: %s", error)
             return None
-
-    def _everyone_is_due(self) -> bool:
-        if not self._everyone_plan.views:
-            return False
-        in_doubt = self._empty or self._away or not self._everyone.known
-        wait = WATCH_SECONDS / 2 if in_doubt else STRANGERS_SECONDS if self._strangers else EVERYONE_SECONDS
-        return time.monotonic() - self._everyone_read >= wait
 
     def _files_again(self, files: Stamp) -> str:
         """Read the workspace's files again; why they are refused, or nothing.
@@ -206,32 +169,7 @@ class Desk:
         self._wanted = tried
         return ""
 
-    def _look_at_everyone(self) -> None:
-        """Read the row of everyone when it is time to, or when a stranger came who may be one because the store is empty."""
-        if not self._everyone_is_due():
-            return
-        self._strangers, self._everyone_read = 0, time.monotonic()
-        try:
-            found = self.engine.everyone()
-        except StoreUnavailable as away:
-            if str(away) != self._away:  # once, not with every look
-                self._away = str(away)
-                logger.warning("the row of everyone stays as it was: %s", away)
-            return
-        self._away = ""
-        if found.known or not self._everyone.known:
-            self._everyone = found
-        self._told_empty(not found.known)
-
-    def _told_empty(self, empty: bool) -> None:
-        if self._empty != empty:
-            self._empty = empty
-            if empty:
-                logger.warning("the online store is empty: run `opportune materialize`")
-            else:
-                logger.info("the online store has rows again")
-
-    def _tried(self, stamp: MadeOf, workspace: Workspace) -> Loaded | str:
+    def _tried(self, stamp: Published, workspace: Workspace) -> Loaded | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(workspace, self.workspace.bundles / stamp.bundle)
@@ -241,14 +179,15 @@ class Desk:
             return f"it cannot be used: {type(fault).__name__}: {fault}"
 
     def _build(self, workspace: Workspace, place: Path) -> Loaded:
-        found = bundle.read(place)
-        made = Loaded(workspace, found, read_catalogue(workspace), self._everyone, self.engine.words, self.clock() / MICROSECONDS)
-        self.on_build(made)
+        known = (read_catalogue(workspace), self._everyone.row, self.engine.words, self.clock() / MICROSECONDS)
+        made = Loaded(workspace, bundle.read(place), *known, models(workspace))
+        for load in (*made.trials.loads, made):
+            self.on_build(load)
         with contextlib.suppress(StoreUnavailable):
             self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
-    def _put(self, stamp: MadeOf, tried: Loaded | str) -> None:
+    def _put(self, stamp: Published, tried: Loaded | str) -> None:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
@@ -275,29 +214,43 @@ class Desk:
                     found = await self.engine.read(customer_id)
         except (StoreUnavailable, TimeoutError):
             return None
-        if not found.known:
-            self._strangers += 1
-            return None if self._empty else found
-        if self._witnesses is not None:
-            self._witnesses.saw(customer_id)
-        return found
+        return self._everyone.met(customer_id, found)
 
-    async def known(self, unit: str, loaded: Loaded, now: int | None = None) -> Person:
+    async def known(self, unit: str, loaded: Loaded, now: int | None = None, request: DecisionRequest | None = None) -> Person:
         """What is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
 
         Args:
             now: microseconds since 1970, of the decision; the clock's own when absent.
+            request: whose sticky assignments are wanted too, under all units that it names; None leaves them out.
         """
-        now = self.clock() if now is None else now
+        now, trials = self.clock() if now is None else now, loaded.trials
+        if request is None or not trials.sticky:
+            row, found = await self._read(unit)
+            return person_of(row, found, unit, loaded.fold, now)
+        beside = trials.keepers(request)
+        looks = asyncio.gather(*(self._glance_at(other) for other in beside))
+        row, found = await self._read(unit)
+        others = await looks
+        if other := trials.account_keeper(row, now / MICROSECONDS):
+            beside, others = [*beside, other], [*others, await self._glance_at(other)]
+        person = person_of(row, found, unit, loaded.fold, now)
+        looked = [one for one in others if one is not None]
+        if found is None or len(looked) < len(others):
+            return person._replace(kept=None)
+        arms = {other: one.recent.kept for other, one in zip(beside, looked, strict=True)}
+        return person._replace(kept=trials.kept(arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request))
+
+    async def _read(self, unit: str) -> tuple[OnlineRow | None, Known | None]:
+        """Row and ledger in one round trip; None for what does not say in time."""
         try:
             found = self.ledger.look_now(unit)
         except StoreUnavailable as lacks:
             self._without_ledger(lacks)
-            return Person(await self.row(unit), None, unit, None)
+            return await self.row(unit), None
         if found is not None:
-            return self._person(await self.row(found.unit), found, loaded, now)
+            return await self.row(found.unit), found
         # Both are on their way in the same turn of the loop; two tasks would cost 30 us more than that.
         begun = self.ledger.begin_look(unit)
         if begun is None:
@@ -309,17 +262,18 @@ class Desk:
                 begun.cancel()
                 raise
             found = await self._looked(self.ledger.end_look(unit, begun))
-        if found is None:
-            return Person(row, None, unit, None)
-        if found.unit != unit:
+        if found is not None and found.unit != unit:
             row = await self.row(found.unit)
-        return self._person(row, found, loaded, now)
+        return row, found
 
-    def _person(self, row: OnlineRow | None, found: Known, loaded: Loaded, now: int) -> Person:
-        recent = found.recent
-        if row is not None and recent.events:
-            row = loaded.fold(row, recent.events, now)
-        return Person(row, found.contacts, found.unit, recent.consent)
+    async def _glance_at(self, unit: str) -> Known | None:
+        """What the ledger knows of a unit whose row is not wanted."""
+        try:
+            found = self.ledger.look_now(unit)
+        except StoreUnavailable as lacks:
+            self._without_ledger(lacks)
+            return None
+        return found or await self._looked(self.ledger.look(unit))
 
     async def _looked(self, looking: Awaitable[Known]) -> Known | None:
         try:
@@ -358,8 +312,17 @@ class Desk:
                 return await ledger.take(asked, contacts)
             if isinstance(asked, Reserve):
                 return await ledger.take_budgets(asked.budgets, asked.moment)
+            if isinstance(asked, Settle):
+                return await self._settled(asked)
             await ledger.give_back(asked.offers, asked.moment)
             return None
+
+    async def _settled(self, asked: Settle) -> Mapping[str, KeptArm]:
+        """What holds of the sticky assignments that are wanted."""
+        settling = [self.ledger.settle(*wanted) for wanted in asked.wanted]
+        found = [await settling[0]] if len(settling) == 1 else await asyncio.gather(*settling)
+        pairs = zip(asked.wanted, found, strict=True)
+        return {key: kept[key] for wanted, kept in pairs for key in wanted.arms if key in kept}
 
     def _without_ledger(self, lacks: Exception) -> None:
         """Say once why what is limited is not shown."""

@@ -23,7 +23,7 @@ from serving.metrics import Histogram, Metrics
 from serving.passthrough import ask
 from serving.probes import standard_routes
 from serving.problems import Headers, Problem
-from serving.routes import Answer, AsgiApp, Call, Handler, Patterns, Receive, Route, Scope, Send, check_table
+from serving.routes import JSON, NOT_MODIFIED, Answer, AsgiApp, Call, Handler, Patterns, Receive, Route, Scope, Send, check_table
 from serving.strict_json import StrictDecoder
 
 logger = logging.getLogger("opportune.lane")
@@ -151,7 +151,9 @@ class Lane:
             _log(failure, request_id)
             await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, receive, send)
             return
-        sent = [*extra, (b"content-length", b"%d" % len(answer)), (b"x-request-id", request_id)]
+        sent = [*extra, (b"x-request-id", request_id)]
+        if status != NOT_MODIFIED:  # there it would be the length of what is not sent (RFC 9110, 8.6)
+            sent.append((b"content-length", b"%d" % len(answer)))
         if stages:
             sent.append((b"server-timing", bound.timing % tuple([stage * 1e-6 for stage in stages])))
             for slot, stage in zip(bound.stage_slots, stages, strict=True):
@@ -193,16 +195,20 @@ class Lane:
         send: Send,
     ) -> None:
         self._problems.add(problem.slug)
-        self._requests.add(bound.route.name if bound else _OTHER, str(problem.status))
-        body = problems.document(problem, request_id)
-        headers = problems.headers(problem, body, request_id)
+        refusal = None if bound is None else bound.route.refusal
+        if refusal is None:
+            status, body, media_type = problem.status, problems.document(problem, request_id), problems.MEDIA_TYPE
+        else:
+            status, body, media_type = refusal.status(type(problem)), refusal.render(problem, scope["raw_path"]), JSON
+        self._requests.add(bound.route.name if bound else _OTHER, str(status))
+        headers = problems.headers(problem, body, request_id, media_type)
         length = fields.get(b"content-length", b"0")
         expecting = unread and (b"transfer-encoding" in fields or length != b"0")
         closes = problem.closes
         if not closes and (self.draining or (expecting and (b"transfer-encoding" in fields or int(length) > UNREAD_BYTES_MAX))):
             headers.append(_CLOSE)
             closes = True
-        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         lingers = closes and expecting and b"expect" not in fields and not isinstance(problem, problems.ReceiveTimeout)
         await send({"type": "http.response.body", "body": body, "more_body": lingers and scope["method"] != "HEAD"})
         if lingers and scope["method"] != "HEAD":

@@ -7,6 +7,8 @@ sees the old or the new, never both.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,8 +29,9 @@ from serving.asked import ANY
 from serving.condition_values import bits_of
 from serving.contributions import Explainer
 from serving.freshness import Freshness
-from serving.hub import Hub
+from serving.hub import USUAL, Hub, Logic
 from serving.kernel import Kernel, OfferTable
+from serving.trials import Trials
 from training.bundle import BadBundle, Bundle, Golden, numbers
 
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -74,17 +77,28 @@ class Loaded:
         everyone: the row of the views of everyone, of which offer columns are made.
         words: the engine's word ids.
         now: seconds since 1970.
+        bundles: of the models that arms of experiments name, by that name.
 
     Raises:
         BadBundle: the bundle's columns are not the workspace's, or a golden request is not answered as recorded.
     """
 
-    def __init__(self, workspace: Workspace, bundle: Bundle, offers: list[Offer], everyone: OnlineRow, words: Words, now: float) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        bundle: Bundle,
+        offers: list[Offer],
+        everyone: OnlineRow,
+        words: Words,
+        now: float,
+        bundles: Mapping[str, Bundle] | None = None,
+    ) -> None:
         if bundle.contract.fingerprint != workspace.contract.fingerprint:
             raise BadBundle(
                 "expected a bundle for the columns of the workspace, got one for others: run `opportune train` and `opportune publish`"
             )
         self.workspace, self.bundle, self.everyone = workspace, bundle, everyone
+        self._bundles, self._now = bundles or {}, now
         self.catalogue = Catalogue(offers)
         everyone_plan = Plan.of(workspace.views, "everyone")
         self.layout = Layout(bundle.contract, Plan.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
@@ -115,6 +129,30 @@ class Loaded:
     def explainer(self) -> Explainer:
         """What columns contribute to scores; made when somebody asks for it first, since most workers are never asked."""
         return Explainer(self.bundle.forest)
+
+    @cached_property
+    def trials(self) -> Trials:
+        """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
+
+        Raises:
+            BadBundle: an arm names a model that was not published, or that cannot serve.
+        """
+        return Trials(self, self._bundles)
+
+    def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Loaded:
+        """The state of an arm or a control group, which shares all but what policies and placements say."""
+        made = copy(self)
+        made.workspace, made.hub, made._standing = workspace, self.hub.changed(workspace, logic), {}
+        made.__dict__.pop("trials", None)
+        return made
+
+    def on(self, bundle: Bundle) -> Loaded:
+        """The same files and offers on another model.
+
+        Raises:
+            BadBundle: see `Loaded`.
+        """
+        return Loaded(self.workspace, bundle, self.catalogue.offers, self.everyone, self.layout.words, self._now)
 
     def rehearse(self) -> None:
         """Answer the golden requests; also makes every code path warm before the first customer."""

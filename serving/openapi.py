@@ -12,7 +12,7 @@ import msgspec
 from features.vocabulary import ID_CHARACTERS_MAX, ID_TEXT
 from serving import problems
 from serving.problems import Invalid, Problem, ProblemDocument, Unreadable
-from serving.routes import JSON, TEXT, Route
+from serving.routes import JSON, NOT_MODIFIED, TEXT, Route
 
 _ALWAYS: tuple[type[Problem], ...] = (
     problems.Malformed,
@@ -27,7 +27,9 @@ _WITH_KEY: tuple[type[Problem], ...] = (problems.Unauthenticated, problems.Forbi
 _WITH_BODY: tuple[type[Problem], ...] = (problems.ReceiveTimeout, problems.MediaType, problems.ContentEncoding)
 
 _UNIT = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX + 1, "pattern": f"^~?{ID_TEXT}$"}
-"""What stands in a path: the id of a customer, or `~` and an anonymous one."""
+"""What stands in a path as `{id}` and `{unit}`: the id of a customer, or `~` and an anonymous one."""
+_KEY = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[A-Za-z0-9._-]+$"}
+"""`{key}`: of an experiment, or a flag."""
 
 _HEADER_TEXTS = {
     b"www-authenticate": "How to present a key.",
@@ -56,7 +58,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     """OpenAPI 3.1 of the whole table."""
     structs: list[type] = [ProblemDocument]
     for route in routes:
-        structs += [kind for kind in (route.request, route.response) if kind is not None and kind not in structs]
+        form = None if route.refusal is None else route.refusal.form
+        structs += [kind for kind in (route.request, route.response, form) if kind is not None and kind not in structs]
     schemas, components = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(structs, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -98,14 +101,19 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
     shared: dict[str, Any] = {"x-request-id": _header("The request's id, yours if it was well-formed.")}
     timed = {"server-timing": _header("Milliseconds of " + ", ".join(route.stages) + ".")} if route.stages else {}
     responses: dict[str, Any] = {
-        str(status): {"description": text, "headers": shared | timed, "content": content}
+        str(status): {"description": text, "headers": shared | timed} | ({} if status == NOT_MODIFIED else {"content": content})
         for status, text in (route.statuses or {200: "Success."}).items()
     }
     by_status: defaultdict[int, list[type[Problem]]] = defaultdict(list)
+    refusal = route.refusal
     for kind in route_problems(route):
-        by_status[kind.status].append(kind)
+        by_status[kind.status if refusal is None else refusal.status(kind)].append(kind)
     for status, kinds in sorted(by_status.items()):
-        responses[str(status)] = _problem_response(kinds, schema_of[ProblemDocument], shared)
+        if refusal is None:
+            responses[str(status)] = _problem_response(kinds, schema_of[ProblemDocument], shared)
+        else:
+            described = {JSON: {"schema": schema_of[refusal.form]}}
+            responses[str(status)] = _described(kinds, shared) | ({} if status in refusal.empty else {"content": described})
     operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary, "responses": responses}
     if route.roles:
         operation["security"] = [{"bearer": []}, {"header": []}]
@@ -114,7 +122,8 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
     else:
         operation["security"] = []
     if route.parameters:
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": _UNIT} for name in route.parameters]
+        schemas = {name: _KEY if name == "key" else _UNIT for name in route.parameters}
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": schemas[name]} for name in schemas]
     if route.takes_body:
         schema = {"type": "object"} if route.request is None else schema_of[route.request]
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
@@ -125,13 +134,7 @@ def _operation(route: Route, schema_of: dict[type, dict[str, Any]]) -> dict[str,
 
 
 def _problem_response(kinds: list[type[Problem]], schema: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    names = {name for kind in kinds for name, _ in kind.fixed_headers}
-    headers = shared | {name.decode(): _header(_HEADER_TEXTS[name]) for name in sorted(names)}
-    if kinds[0].status == 405:
-        headers["allow"] = _header("The methods of this path.")
-    return {
-        "description": " / ".join(_sentence(kind.title for kind in kinds)),
-        "headers": headers,
+    return _described(kinds, shared) | {
         "content": {
             problems.MEDIA_TYPE: {
                 "schema": {
@@ -143,6 +146,14 @@ def _problem_response(kinds: list[type[Problem]], schema: dict[str, Any], shared
             }
         },
     }
+
+
+def _described(kinds: list[type[Problem]], shared: dict[str, Any]) -> dict[str, Any]:
+    names = {name for kind in kinds for name, _ in kind.fixed_headers}
+    headers = shared | {name.decode(): _header(_HEADER_TEXTS[name]) for name in sorted(names)}
+    if kinds[0].status == 405:
+        headers["allow"] = _header("The methods of this path.")
+    return {"description": " / ".join(_sentence(kind.title for kind in kinds)), "headers": headers}
 
 
 def _sentence(titles: Iterable[str]) -> list[str]:

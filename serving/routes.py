@@ -23,6 +23,7 @@ BEACON_BYTES_MAX = 64 * 1024
 """What browsers let a page send with `navigator.sendBeacon`."""
 
 JSON, TEXT = "application/json", "text/plain"
+NOT_MODIFIED = 304
 JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 """The header fields of an ordinary answer, made once."""
 
@@ -57,6 +58,19 @@ Handler = Callable[[bytes, Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """How the problems of a route are answered where a protocol of others has a form of its own for them."""
+
+    form: type
+    """The struct of the body, for the contract."""
+    status: Callable[[type[Problem]], int]
+    render: Callable[[Problem, bytes], bytes]
+    """The body, of the problem and the request's path, as JSON; empty: none."""
+    empty: frozenset[int] = frozenset()
+    """Statuses without a body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One method on one path. Without a handler the inner application answers, behind the same limits."""
 
@@ -81,6 +95,8 @@ class Route:
     """Successful statuses and what they say; 200 by default."""
     problems: tuple[type[Problem], ...] = ()
     """What the handler itself may raise, beyond what the lane and the decoder raise anywhere."""
+    refusal: Refusal | None = None
+    """None: problems are answered as RFC 9457 says."""
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.path != self.path.strip() or "%" in self.path or "?" in self.path:

@@ -80,11 +80,11 @@ class Decisions:
         loaded = self._serving()
         begin = perf_counter_ns()
         now = self.desk.clock()
-        row, contacts, unit, said = await self.desk.known(request.unit, loaded, now)
+        row, contacts, unit, said, kept = await self.desk.known(request.unit, loaded, now, request)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
-        steps = deciding(request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said)
+        steps = deciding(request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said, kept=kept)
         try:
             asked = next(steps)
             while True:

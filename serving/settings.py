@@ -13,6 +13,7 @@ WORKSPACE_VARIABLE = "OPPORTUNE_WORKSPACE"
 WORKERS_VARIABLE = "OPPORTUNE_WORKERS"
 DRAIN_VARIABLE = "OPPORTUNE_DRAIN_SECONDS"
 WATCH_VARIABLE = "OPPORTUNE_WATCH_SECONDS"
+OFREP_VARIABLE = "OPPORTUNE_OFREP_PER_SECOND"
 
 WORKERS_MAX = 64
 BESIDE_SERVICE = Path(__file__).parents[1] / "workspace"
@@ -33,6 +34,8 @@ class Settings:
     """How long a worker goes on answering after it was told to stop, so that balancers notice."""
     watch_seconds: float = 1.0
     """How often a worker looks for a new bundle, catalogue or files of the workspace."""
+    ofrep_per_second: int | None = None
+    """Bound on evaluations of flags a second, for each name of a key and each worker; None: without bound."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -48,6 +51,7 @@ class Settings:
             int(_number(environment, WORKERS_VARIABLE, 1, 1, WORKERS_MAX)),
             _number(environment, DRAIN_VARIABLE, 2, 0, 60),
             _number(environment, WATCH_VARIABLE, 1, 0.05, 60),
+            int(_number(environment, OFREP_VARIABLE, 0, 1, 1e6)) or None,
         )
 
 

@@ -47,6 +47,13 @@ class Ties:
         """Whether offers are free of each other."""
         return not self.excludes and not self.bundle
 
+    def fits(self, slate: list[int], offer: int, wanted: Wanted, offers: int, answer: Answer) -> bool:
+        """Whether an offer, with all of its bundle, may be shown next; see `fill`."""
+        whole = together(offer, self)
+        if len(whole) > 1 and not all(one >= 0 and (offers >> one & 1 or one in wanted.fallback) for one in whole):
+            return False
+        return offer not in answer.shown and _fits(slate, whole, wanted, self, answer)
+
 
 @dataclass(slots=True)
 class Answer:
@@ -63,6 +70,12 @@ class Answer:
         self.excluded |= ties.excludes.get(offer, frozenset())
 
 
+def together(offer: int, ties: Ties) -> list[int]:
+    """An offer and the others of its bundle, in the order in which they are shown."""
+    bundle = ties.bundle.get(offer)
+    return [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
+
+
 def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
     """The offers of one placement, in the order in which they are shown; they are added to `answer`.
 
@@ -77,26 +90,21 @@ def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: 
     for offer in (*order, *(wanted.fallback if whole else ())):
         if len(slate) >= wanted.limit:
             break
-        if offer in answer.shown:
-            continue
-        bundle = ties.bundle.get(offer)
-        together = [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
-        if bundle is not None and not all(one >= 0 and (offers >> one & 1 or one in wanted.fallback) for one in together):
-            continue
-        if _fits(slate, together, wanted, ties, answer):
-            for one in together:
+        if ties.fits(slate, offer, wanted, offers, answer):
+            shown = together(offer, ties)
+            for one in shown:
                 answer.add(one, ties)
-            slate += together
+            slate += shown
     return slate
 
 
-def _fits(slate: list[int], together: list[int], wanted: Wanted, ties: Ties, answer: Answer) -> bool:
-    if len(slate) + len(together) > wanted.limit:
+def _fits(slate: list[int], whole: list[int], wanted: Wanted, ties: Ties, answer: Answer) -> bool:
+    if len(slate) + len(whole) > wanted.limit:
         return False
-    for at, offer in enumerate(together):
-        if offer in answer.shown or offer in answer.excluded or not ties.excludes.get(offer, frozenset()).isdisjoint(together[:at]):
+    for at, offer in enumerate(whole):
+        if offer in answer.shown or offer in answer.excluded or not ties.excludes.get(offer, frozenset()).isdisjoint(whole[:at]):
             return False
-    after = [*slate, *together]
+    after = [*slate, *whole]
     return _within(after, ties.category, wanted.per_category) and _within(after, ties.group, wanted.per_group)
 
 

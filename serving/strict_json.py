@@ -166,6 +166,25 @@ class StrictDecoder(Generic[T]):
         return None
 
 
+def read_openly(body: bytes) -> dict[str, Any]:
+    """An object of which only some members concern us: any JSON, but not nested too deeply, and no key twice in its object.
+
+    Raises:
+        Problem: it is no such object.
+    """
+    try:
+        parsed = _parse(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as refusal:
+        unreadable(body, refusal)
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and deeper_than(parsed, DEPTH_MAX):
+        raise problems.JsonTooDeep()
+    if b"\\" in body or body.count(b":") != _colons_explained(parsed):
+        json.loads(body, object_pairs_hook=once_each)
+    if type(parsed) is not dict:
+        raise problems.invalid("not-an-object", "", "object")
+    return parsed
+
+
 def unreadable(body: bytes, refusal: Exception) -> NoReturn:
     """Raises the `Problem` that says why a parser could not read a body."""
     if not body.strip(b" \t\r\n"):

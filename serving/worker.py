@@ -11,6 +11,7 @@ from features.event_writer import EventWriter
 from features.workspace import load
 from serving import leash, memory
 from serving.desk import Desk
+from serving.enquiry import Enquiry
 from serving.forgetting import Forgetting
 from serving.hearing import Hearing, Understanding, Understandings
 from serving.journal import Journal
@@ -20,6 +21,8 @@ from serving.loaded import Loaded
 from serving.metrics import Metrics, memory_directory
 from serving.routes import AsgiApp, Receive, Scope, Send
 from serving.routes_events import Events
+from serving.routes_experiments import ExperimentRoutes
+from serving.routes_ofrep import Flags
 from serving.routes_v1 import Decisions
 from serving.settings import Settings
 
@@ -44,6 +47,9 @@ class Worker:
         self.desk = Desk(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
         self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
+        enquiry = Enquiry(self.desk)
+        self.experiments = ExperimentRoutes(enquiry)
+        self.flags = Flags(enquiry, self.decisions, settings.ofrep_per_second)
         self.log = EventWriter(event_folder(self.workspace.data))
         self._understandings = Understandings(self.workspace)
         self.hearing = Hearing(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
@@ -62,7 +68,13 @@ class Worker:
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
         lane = Lane(
-            (*self.decisions.routes(inner), *self.events.routes(), self.forgetting.route()),
+            (
+                *self.decisions.routes(inner),
+                *self.events.routes(),
+                *self.experiments.routes(),
+                *self.flags.routes(),
+                self.forgetting.route(),
+            ),
             Keys.from_environment(),
             metrics=self.metrics,
             ready=self.decisions.ready,

@@ -27,7 +27,7 @@ from training.forest import Forest
 FORMAT = 1
 FILE_BYTES_MAX = 512 << 20
 MANIFEST_BYTES_MAX = 1 << 20
-MANIFEST, CURRENT, HISTORY = "manifest.json", "current", "history.log"
+MANIFEST, CURRENT, HISTORY, ALIASES = "manifest.json", "current", "history.log", "aliases"
 FILES = ("columns.json", "categories.json", "calibration.json", "golden.json", "forest.npz", "model.txt")
 KEPT = 5
 """Bundles that are kept on disk, for going back; `history.log` names them, the one that serves last."""
@@ -247,7 +247,35 @@ def switch(folder: Path, place: Path) -> None:
     history = folder / HISTORY
     known = history.read_text("ascii", "replace").split() if history.exists() else []
     latest = [name for name in dict.fromkeys([place.name, *reversed(known)]) if (folder / name).is_dir()]
-    keep = [name for at, name in enumerate(latest) if at < KEPT or (before is not None and name == before.name)]
+    used = _used(folder) | ({before.name} if before is not None else set())
+    keep = [name for at, name in enumerate(latest) if at < KEPT or name in used]
     write_whole(history, "".join(f"{name}\n" for name in reversed(keep)).encode())
     for name in set(latest) - set(keep):
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def aliased(folder: Path, alias: str) -> Path | None:
+    """The bundle that serves the arms of experiments that name this model; None when none was published. See `current`."""
+    try:
+        return folder / (folder / ALIASES / alias).read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+
+
+def point(folder: Path, alias: str, place: Path) -> None:
+    """Make a bundle the one of an alias, beside the one that serves; the one before it goes where nothing else needs it."""
+    before = aliased(folder, alias)
+    (folder / ALIASES).mkdir(exist_ok=True)
+    write_whole(folder / ALIASES / alias, place.name.encode())
+    history = folder / HISTORY
+    known = history.read_text("ascii", "replace").split() if history.exists() else []
+    # A pointer that is empty or foreign leads to no bundle of ours.
+    if before is not None and before.parent == folder and before.name not in {*known, *_used(folder), ALIASES}:
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _used(folder: Path) -> set[str]:
+    """Names of the bundles that serve, beside aliases or by themselves."""
+    served = current(folder)
+    found = {pointer.read_text("ascii", "replace").strip() for pointer in (folder / ALIASES).glob("*")}
+    return found if served is None else {*found, served.name}

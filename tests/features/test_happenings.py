@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from features import contacts
 from features.contacts import key_of, word_of
+from features.experiment_formats import Arm, Experiment, ExperimentsFile
 from features.faults import BadWorkspace
 from features.happenings import POISON, Happenings, Poison, decided_at, outcome_types, time_of
 from features.moments import to_microseconds
@@ -27,7 +29,8 @@ OFFER = Offer("o1", group="loans", attributes={"topic": "roaming", "price": 3.0}
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return load(make_workspace(tmp_path_factory.mktemp("happenings")), sources=False)
+    made = load(make_workspace(tmp_path_factory.mktemp("happenings")), sources=False)
+    return replace(made, experiments=ExperimentsFile(experiments={"colour": Experiment(arms={"red": Arm(), "blue": Arm()})}))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,8 @@ FITS = [
     event("payments", fields={"amount": -1e12}),
     event("identify", anonymous_id="a1"),
     event("consent", purposes={"personalization": False, "service": True}),
+    event("exposure", experiment="colour", arm="red", decision_id="d1"),
+    event("exposure", experiment="colour", arm="blue", customer_id="", anonymous_id="a1"),
     event("click", offer_id="o1", occurred_at=NOW - timedelta(days=30)),
     event("click", offer_id="o1", occurred_at=NOW + timedelta(minutes=5)),
 ]
@@ -72,6 +77,14 @@ DO_NOT: list[tuple[Event, str, str]] = [
     (event("identify"), "field-missing", "/anonymous_id"),
     (event("identify", customer_id="", anonymous_id="a"), "field-missing", "/customer_id"),
     (event("identify", anonymous_id="a", value=1.0), "field-unknown", "/value"),
+    (event("exposure"), "field-missing", "/experiment"),
+    (event("exposure", experiment="colour"), "field-missing", "/arm"),
+    (event("exposure", experiment="nonsense", arm="red"), "field-value", "/experiment"),
+    (event("exposure", experiment="colour", arm="other"), "field-value", "/arm"),
+    (event("exposure", experiment="colour", arm="red", value=1.0), "field-unknown", "/value"),
+    (event("click", offer_id="o1", experiment="colour"), "field-unknown", "/experiment"),
+    (event("impression", offer_id="o1", arm="red"), "field-unknown", "/arm"),
+    (event("calls", experiment="colour", arm="red"), "field-unknown", "/experiment"),
     (event("consent"), "field-missing", "/purposes"),
     (event("consent", purposes={"espionage": True}), "field-value", "/purposes"),
 ]
@@ -127,9 +140,12 @@ def test_impression_is_heard(workspace: Workspace, happenings: Happenings) -> No
 
 
 def with_features(workspace: Workspace, features: Any) -> Workspace:
-    return Workspace(
-        workspace.folder, workspace.settings, features, workspace.offers, workspace.policies, workspace.model, workspace.documents
-    )
+    return replace(workspace, features=features)
+
+
+def test_an_exposure_is_no_matter_of_decisions(happenings: Happenings) -> None:
+    """The ledger hears nothing of an exposure: it is there to be counted."""
+    assert happenings.heard(event("exposure", experiment="colour", arm="red"), 5) == Heard("c1")
 
 
 def test_stream_identity_and_consent_are_heard(happenings: Happenings) -> None:
@@ -164,7 +180,7 @@ def written(folder: Path, **files: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["click", "impression", "identify", "consent", "accepted", "bored"])
+@pytest.mark.parametrize("name", ["click", "impression", "identify", "consent", "exposure", "accepted", "bored"])
 def test_streams_do_not_take_the_names_of_other_events(tmp_path: Path, name: str) -> None:
     """A stream may not be named as a reserved type, an outcome, the label's or a pause's."""
     features = {**FEATURES, "streams": {**FEATURES["streams"], name: {"numbers": ["n"]}}}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from features.documents import BadWorkspace
+from features.experiment_formats import ExperimentsFile
 from features.policies import PoliciesFile
 from features.workspace import ONLINE_URL_VARIABLE, load
 from tests.workspaces import make_workspace
@@ -49,10 +50,17 @@ def test_policies_may_be_absent(folder: Path) -> None:
     assert load(folder).policies == PoliciesFile()
 
 
-def test_a_file_of_a_later_version_is_refused(folder: Path) -> None:
-    """What would be silently without effect is refused."""
+def test_experiments_may_be_absent(folder: Path) -> None:
+    """No experiments are the same as an empty file of them."""
+    assert load(folder).experiments == ExperimentsFile()
     (folder / "experiments.yaml").write_text("")
-    with pytest.raises(BadWorkspace, match="experiments.yaml: at \\$: expected no such file in this version, got the file. Remove it."):
+    assert load(folder).experiments == ExperimentsFile()
+
+
+def test_faults_of_experiments_come_with_the_workspace(folder: Path) -> None:
+    """An experiment that cannot be is a fault of the workspace, with its place in the file."""
+    (folder / "experiments.yaml").write_text("experiments:\n  one: {status: running, arms: {alone: {}}}\n")
+    with pytest.raises(BadWorkspace, match=r"experiments.yaml.*expected two arms at least, got 1"):
         load(folder)
 
 

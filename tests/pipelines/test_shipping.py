@@ -311,3 +311,26 @@ def test_features_are_computed_from_all_that_was_received_before_their_moment(tm
     rows = pq.read_table(workspace.offline / "calls").to_pylist()
     now = {row["customer_id"]: row["calls_all"] for row in rows if to_microseconds(row["event_timestamp"]) == moment}
     assert (now["c0"], now["~a0"]) == (1.0, 1.0)  # a call of a customer, and one of an anonymous unit
+
+
+def test_exposures_come_from_decisions(tmp_path: Path) -> None:
+    """A row for each arm to which a decision exposed its unit, once; not for an arm that changes nothing there, nor for older lines."""
+    workspace = workspace_in(tmp_path / "w")
+    given = (("one", "a", 0.5, 0.2, "split", True), ("two", "b", 1.0, 1.0, "sticky", False), ("firm", "x", 0.25, 1.0, "split", True))
+    own, others = given[:2], ("c9", "c9", "@acme")
+    lines = [line(1), line(2, experiments=own), line(3, shown=0, experiments=given, units=others, customer_id="c9", group_probability=0.9)]
+    write_lines(workspace, "a", lines)
+    ship(workspace)
+    ship(workspace)
+    with lake.connect(workspace) as connection:
+        files = str(workspace.lake / "exposures" / "**" / "*.parquet")
+        query = "SELECT customer_id, experiment, arm, probability, covered, reason, decision_id, event_id FROM read_parquet(?) ORDER BY ALL"
+        found = connection.execute(query, [files]).fetchall()
+    first, second = lines[1].decision_id, lines[2].decision_id
+    assert found == sorted(
+        [
+            (lines[1].customer_id, "one", "a", 0.5, 0.2, "split", first, first),
+            ("c9", "one", "a", 0.5, 0.2, "split", second, second),
+            ("@acme", "firm", "x", 0.25, 1.0, "split", second, second),
+        ]
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from features.experiment_formats import ExperimentsFile
 from features.formats import FeaturesFile, OffersFile
 from features.moments import MICROSECONDS, to_microseconds
 from features.online import FamilyRow, OnlineRow
@@ -18,6 +19,7 @@ from features.vocabulary import Decision, DecisionRequest, Offer
 from features.workspace import Workspace, load
 from serving.desk import Desk
 from serving.loaded import Loaded
+from training.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0
 TOPICS = ("data", "voice", "roaming", "device")
@@ -45,12 +47,15 @@ class Hubs:
         placements: Mapping[str, Any] | None = None,
         bundles: Mapping[str, Any] | None = None,
         features: FeaturesFile | None = None,
+        experiments: Mapping[str, Any] | None = None,
+        models: Mapping[str, Bundle] | None = None,
         **settings: Any,
     ) -> Loaded:
         """A state; what is not given is as it was trained, but for policies, of which there are none.
 
         Args:
-            policies, placements, bundles: as their YAML says it.
+            policies, placements, bundles, experiments: as their YAML says it.
+            models: bundles of the models that arms name.
             settings: keys of workspace.yaml.
         """
         before, was = self.trained, self.desk.workspace
@@ -59,11 +64,12 @@ class Hubs:
             policies=msgspec.convert(policies or {}, PoliciesFile),
             offers=msgspec.convert(said, OffersFile),
             features=features or was.features,
+            experiments=msgspec.convert(experiments or {}, ExperimentsFile),
             settings=msgspec.structs.replace(was.settings, **settings),
         )
         bundle = msgspec.structs.replace(before.bundle, contract=workspace.contract)
         given = before.catalogue.offers if offers is None else offers
-        return Loaded(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON)
+        return Loaded(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
 
     def row(
         self, families: Mapping[str, Mapping[str, list[float]]] | None = None, age: float = HOUR_SECONDS, now: float = 0.0, **scalars: Any

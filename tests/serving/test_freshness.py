@@ -23,6 +23,7 @@ from features.views import views_of
 from features.vocabulary import Offer
 from features.workspace import load
 from serving import desk as desks
+from serving import everyone
 from serving.desk import Desk
 from serving.facts import Facts, PairFacts
 from serving.freshness import Freshness
@@ -151,7 +152,7 @@ def test_what_only_rules_use_makes_no_row_stale() -> None:
 
 def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, tmp_path: Path) -> None:
     """Where an empty generation takes the place of a full one, customers become strangers without an error, which the desk finds out."""
-    assert desks.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
+    assert everyone.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     desk = Desk(load(folder, sources=False))
     desk.load()
