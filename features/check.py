@@ -224,4 +224,12 @@ def _experiments(workspace: Workspace) -> Iterable[Fault]:
     return faults_of_experiments(workspace, workspace.documents["experiments.yaml"], workspace.experiments)
 
 
-CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (_settings, _sources, *FEATURE_CHECKS, *POLICY_CHECKS, _experiments, _offers, _model)
+CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (
+    _settings,
+    _sources,
+    *FEATURE_CHECKS,
+    *POLICY_CHECKS,
+    _experiments,
+    _offers,
+    _model,
+)

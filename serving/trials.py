@@ -245,7 +245,9 @@ def _read(workspace: Workspace) -> Experiments:
     read = read_experiments(workspace.experiments, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
     for one in read.experiments:
         if one.targeting is None and one.entry.targeting is not None:
-            raise ValueError(f"expected a condition that reads as `targeting` of {one.key}, got one with problems: check the workspace first")
+            raise ValueError(
+                f"expected a condition that reads as `targeting` of {one.key}, got one with problems: check the workspace first"
+            )
     return read
 
 
