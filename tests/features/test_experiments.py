@@ -104,6 +104,9 @@ def other(**more: Any) -> dict[str, Any]:
     return {"arms": HALF} | more
 
 
+SHORT: dict[str, Any] = {"status": "running", "arms": {"plain": {}, "short": {"changes": {"placements": {"home": {"limit": 1}}}}}}
+MANY = {f"short-{number}": SHORT for number in range(7)}
+
 FAULTS: list[tuple[str, Any, str]] = [
     # form
     ("experiment", {}, "$.experiment: expected a known key, got `experiment`. Did you mean `experiments`?"),
@@ -199,6 +202,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     (f"{CHANGES}.placements.hme", {"limit": 1}, f"$.{CHANGES}.placements.hme: expected a declared placement, got `hme`"),
     (f"{CHANGES}.placements.home.fallback", ["sorry"], f"$.{CHANGES}.placements.home.fallback[0]: expected an offer, got `sorry`"),
     (f"{CHANGES}.placements.home.groups", ["sale"], f"$.{CHANGES}.placements.home.groups[0]: expected a group that some offer has"),
+    ("experiments", MANY, "$.experiments: expected at most 64 combinations of arms that change something, got 128. Put experiments"),
 ]
 
 
