@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import mmh3
-import numba
 
 Encoding = Literal["utf-8", "utf-16"]
 
@@ -32,43 +31,12 @@ LAUNCHDARKLY_SCALE = float(0xFFFFFFFFFFFFFFF)
 """The largest number of 15 hexadecimal digits: 60 bits."""
 
 _FNV_OFFSET = 2_166_136_261
-_FNV_PRIME: Any = numba.uint32(16_777_619)
-_BYTES = numba.types.Bytes(numba.types.uint8, 1, "C")
-_ZERO, _ONE, _TEN, _DIGIT, _EIGHT, _OFFSET = (numba.uint32(number) for number in (0, 1, 10, 48, 8, _FNV_OFFSET))
-
-
-@numba.njit(numba.uint32(numba.uint32, _BYTES), cache=True)
-def fnv1a_bytes(state: int, text: bytes) -> int:
-    """32-bit FNV-1a of bytes, going on from a state; that of nothing is 2166136261."""
-    for at in range(len(text)):
-        state = numba.uint32((state ^ numba.uint32(text[at])) * _FNV_PRIME)
-    return state
-
-
-@numba.njit(numba.uint32(numba.uint32, _BYTES), cache=True)
-def fnv1a_units(state: int, text: bytes) -> int:
-    """The same over the 16-bit code units of UTF-16 in little-endian bytes, as a loop over `charCodeAt` does it."""
-    for at in range(0, len(text), 2):
-        unit = numba.uint32(text[at]) | (numba.uint32(text[at + 1]) << _EIGHT)
-        state = numba.uint32((state ^ unit) * _FNV_PRIME)
-    return state
-
-
-@numba.njit(numba.uint32(numba.uint32), cache=True)
-def fnv1a_digits(number: int) -> int:
-    """32-bit FNV-1a of a number written in decimal digits."""
-    power: Any = _ONE
-    state: Any = _OFFSET
-    while number // power >= _TEN:
-        power = numba.uint32(power * _TEN)
-    while power > _ZERO:
-        state = numba.uint32((state ^ numba.uint32(_DIGIT + (number // power) % _TEN)) * _FNV_PRIME)
-        power = numba.uint32(power // _TEN)
-    return int(state)
 
 
 def growthbook_v2(seed: str, encoding: Encoding = "utf-8") -> Hash:
     """GrowthBook, hash version 2: `fnv1a32(str(fnv1a32(seed + unit))) % 10000`. GrowthBook's `n` is that, divided by 10,000."""
+    from features.hash_kernels import fnv1a_digits
+
     fnv, code = _fnv(encoding)
     begun = fnv(_FNV_OFFSET, _bytes(seed, code))
 
@@ -165,6 +133,8 @@ def _statsig(words: str, buckets: int) -> Hash:
 
 
 def _fnv(encoding: Encoding) -> tuple[Callable[[int, bytes], int], str]:
+    from features.hash_kernels import fnv1a_bytes, fnv1a_units
+
     return (fnv1a_bytes, "utf-8") if encoding == "utf-8" else (fnv1a_units, "utf-16-le")
 
 

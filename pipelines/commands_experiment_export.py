@@ -13,9 +13,7 @@ from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.experiment_app import verbs
 
 EPILOG = """\
-Examples:
-
-[bold]opportune experiment export -w examples/grocery louder-loyalty[/bold]
+Examples: [bold]opportune experiment export -w examples/grocery louder-loyalty[/bold]
 
 [bold]opportune experiment export -w examples/grocery louder-loyalty --what exposures --format ndjson --out exposures.ndjson[/bold]
 """

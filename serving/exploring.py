@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from features.hashing import fnv1a_bytes
+from features.hash_kernels import fnv1a_bytes
 from features.moments import MICROSECONDS, duration_seconds
 from features.policies import Exploration
 from serving.ranking import mix

@@ -17,7 +17,7 @@ from ldclient import Context
 from ldclient.impl.evaluator_common import _bucket_context
 from optimizely.bucketer import Bucketer
 
-from features import hashing
+from features import hash_kernels, hashing
 from tests.features.tools import SEED, units
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "assignment" / "hashes-1.json"
@@ -110,13 +110,13 @@ def test_growthbook_equals_the_formula(seed: str, unit: str) -> None:
 @given(number=st.integers(0, 2**32 - 1))
 def test_digits_are_those_of_the_number(number: int) -> None:
     """Hashing the digits of a number is hashing its text."""
-    assert hashing.fnv1a_digits(number) == _fnv(list(str(number).encode()))
+    assert hash_kernels.fnv1a_digits(number) == _fnv(list(str(number).encode()))
 
 
 @pytest.mark.parametrize("number", [0, 9, 10, 999_999_999, 1_000_000_000, 2**32 - 1])
 def test_digits_at_the_edges(number: int) -> None:
     """The first and last numbers of a length have all their digits."""
-    assert hashing.fnv1a_digits(number) == _fnv(list(str(number).encode()))
+    assert hash_kernels.fnv1a_digits(number) == _fnv(list(str(number).encode()))
 
 
 @given(parent=st.text(max_size=20), unit=st.text(max_size=40))
@@ -129,7 +129,7 @@ def test_optimizely_equals_its_doubles(parent: str, unit: str) -> None:
 def test_the_same_in_every_process() -> None:
     """Processes with different hash seeds give the same buckets for the same units."""
     code = (
-        "from features import hashing\n"
+        "from features import hash_kernels, hashing\n"
         "hashes = [hashing.growthbook_v2('s'), hashing.growthbook_v1('s'), hashing.eppo('s'), hashing.unleash('s', 100),\n"
         "    hashing.optimizely('s'), hashing.statsig('s', 'r'), hashing.statsig_experiment('s'), hashing.launchdarkly('f', 's')]\n"
         "print([hash_(f'{at}-\\u00fc') for at in range(200) for hash_ in hashes])\n"
