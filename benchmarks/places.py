@@ -82,7 +82,8 @@ def _digest(name: str) -> str:
 
 def _usable(place: Path) -> bool:
     workspace = load(place, sources=False)
-    return serving_version(workspace) is not None and steps.is_materialized(workspace) and catalogue_file(workspace).exists()
+    done = steps.is_computed(workspace) and steps.is_materialized(workspace)
+    return done and serving_version(workspace) is not None and catalogue_file(workspace).exists()
 
 
 def prepare(workspace: Workspace) -> None:
@@ -131,6 +132,7 @@ def copy(base: Workspace, offers: int | None, url: str = "embedded", label: str 
     shutil.copytree(base.bundles, made / "bundles")
     shutil.copytree(base.data / "feast", made / "feast")
     if base.settings.name == "grocery":
+        (place / "experiments.yaml").unlink(missing_ok=True)  # it speaks of rules and groups that the plain one lacks
         for file, said in PLAIN.items():
             (place / file).write_text(yaml.safe_dump(said, sort_keys=False))
     catalogue = read_catalogue(base) if offers is None else synthetic.offers_of(_variant(base), offers)
