@@ -19,7 +19,7 @@ from serving import problems
 from serving.strict_json import DEPTH_MAX, StrictDecoder, deeper_than, once_each, refused_texts, unreadable
 
 KEY, EVENTS = "key", "events"
-ITEMS_A_TURN = 16
+ITEMS_A_TURN = 8
 """Items that are read before others have their turn."""
 
 ITEM_CODES = (

@@ -22,7 +22,7 @@ from serving.keys import Role
 from serving.metrics import Metrics
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
 
-ITEMS_A_TURN = 32
+ITEMS_A_TURN = 8
 """Items that are looked at before others have their turn on the loop."""
 
 REASONS = tuple(dict.fromkeys((*POISON, *ITEM_CODES, "too-large", CONFLICT, FORGOTTEN)))
