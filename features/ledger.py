@@ -39,14 +39,6 @@ class Ledger(Protocol):
         """The same, within the deadline."""
         ...
 
-    def begin_read(self, customer_id: str) -> Future[object] | None:
-        """A read that is on its way when this returns, for `end_read`; None where it cannot be: then `read`."""
-        ...
-
-    async def end_read(self, customer_id: str, begun: Future[object]) -> bytes:
-        """The history that `begin_read` asked for."""
-        ...
-
     def take_now(self, take: Take) -> Taken | None:
         """Takes all contacts of a decision, or none."""
         ...

@@ -94,12 +94,6 @@ class LmdbLedger:
     async def read(self, customer_id: str) -> bytes:
         return self.read_now(customer_id)
 
-    def begin_read(self, customer_id: str) -> None:
-        """None: nothing need be waited for."""
-
-    async def end_read(self, customer_id: str, begun: object) -> bytes:
-        return self.read_now(customer_id)
-
     def take_now(self, take: Take) -> Taken:
         """One write transaction."""
         return self._change(take.customer_id, lambda history: taken(history, take))

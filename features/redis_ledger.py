@@ -72,14 +72,6 @@ class RedisLedger:
         key, payload = self.read_request(customer_id)
         return history_of(await self._reached().call(key, payload))
 
-    def begin_read(self, customer_id: str) -> asyncio.Future[object] | None:
-        return self._reached().begin(*self.read_request(customer_id))
-
-    async def end_read(self, customer_id: str, begun: asyncio.Future[object]) -> bytes:
-        reply = await begun
-        # An error may name another node of a cluster, which a read follows.
-        return await self.read(customer_id) if isinstance(reply, hiredis.ReplyError) else history_of(reply)
-
     def read_request(self, customer_id: str) -> tuple[bytes, bytes]:
         """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is the history."""
         key = self._key(customer_id)

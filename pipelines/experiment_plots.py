@@ -7,14 +7,16 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines import pictures
 from pipelines.experiment_report import CourseReport, ExperimentReport
+from pipelines.pictures import titled
 from training.plots import ACCENT, INK, PALE
 from training.summaries import Floats
 
 UNITS_PLOT = "units.png"
+WIDTH_INCHES = 7.2
 COLOURS = (INK, ACCENT, "#7a9e3b", "#8a6fb0", "#c39b2e", "#4d8fac")
 
 
@@ -30,25 +32,13 @@ def figures(found: ExperimentReport) -> dict[str, Figure]:
 
 def write_plots(found: ExperimentReport, folder: Path) -> list[Path]:
     """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = figures(found)
-    for name, figure in made.items():
-        figure.savefig(folder / name, dpi=120, metadata={"Software": None})
-    return [folder / name for name in made]
-
-
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", color=INK, fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return pictures.write(figures(found), folder)
 
 
 def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport]) -> Figure:
     """What was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
     mark = "; SAMPLE-RATIO MISMATCH" if found.split.alarm else ""
-    figure, axes = _figure(f"{found.experiment}: lift of {metric} over {found.control}{mark}")
+    figure, axes = titled(f"{found.experiment}: lift of {metric} over {found.control}{mark}", WIDTH_INCHES)
     days = _days(found)
     axes.axhline(0, color=PALE, linewidth=1)
     for course, colour in zip(courses, COLOURS * len(courses), strict=False):
@@ -66,7 +56,7 @@ def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport]) 
 
 def units(found: ExperimentReport) -> Figure:
     """Units with a first exposure until each day, by arm."""
-    figure, axes = _figure(f"{found.experiment}: units that count")
+    figure, axes = titled(f"{found.experiment}: units that count", WIDTH_INCHES)
     counts = np.array(found.cumulative).reshape(-1, len(found.arms))
     for at, (arm, colour) in enumerate(zip(found.arms, COLOURS * len(found.arms), strict=False)):
         axes.plot(_days(found), counts[:, at], color=colour, label=f"{arm.arm}, share {arm.share:.1%}")

@@ -5,37 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines import pictures
+from pipelines.pictures import titled
 from pipelines.world_report import WorldReport
 from training.plots import ACCENT, INK, PALE
 
 RELIABILITY, REGRET, NEW_OFFERS = "reliability.png", "regret.png", "new_offers.png"
+WIDTH_INCHES = 6.4
 GROUPS_SHOWN = {"known": ACCENT, "cold starts": INK, "new offers": "#7a9e3b"}
 OFFERS_PLOTTED = 25
 
 
 def write_plots(found: WorldReport, folder: Path) -> list[Path]:
     """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = {RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=120, metadata={"Software": None})
-    return [folder / name for name in figures]
-
-
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", color=INK, fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return pictures.write({RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}, folder)
 
 
 def reliability(found: WorldReport) -> Figure:
     """Propensities against true probabilities; on the diagonal a propensity is the truth."""
-    figure, axes = _figure("Propensities against true probabilities")
+    figure, axes = titled("Propensities against true probabilities", WIDTH_INCHES)
     shown = [one for one in found.calibration if one.group in GROUPS_SHOWN]
     top = max([max(part.predicted, part.true) for one in shown for part in one.bins], default=0.0) * 1.05 + 1e-9
     axes.plot([0, top], [0, top], color=PALE, linewidth=1, label="truth")
@@ -54,7 +44,7 @@ def reliability(found: WorldReport) -> Figure:
 
 def regret(found: WorldReport) -> Figure:
     """What was lost against the oracle so far, beside a uniform policy."""
-    figure, axes = _figure("Regret against the oracle")
+    figure, axes = titled("Regret against the oracle", WIDTH_INCHES)
     course = found.regret.course
     visits = np.linspace(0, found.regret.visits, len(course))
     axes.plot(visits, [uniform for _, uniform in course], color=INK, label="uniform policy")
@@ -66,7 +56,7 @@ def regret(found: WorldReport) -> Figure:
 
 def new_offers(found: WorldReport) -> Figure:
     """How often offers that began during the run were shown, beside how often the oracle would have."""
-    figure, axes = _figure("Offers that began during the run")
+    figure, axes = titled("Offers that began during the run", WIDTH_INCHES)
     offers = sorted(found.new_offers, key=lambda one: -one.oracle)[:OFFERS_PLOTTED]
     places = np.arange(len(offers))
     axes.barh(places - 0.2, [one.oracle for one in offers], 0.38, color=PALE, label="oracle")

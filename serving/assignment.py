@@ -11,7 +11,7 @@ held out nor in a control group) = share of the namespace x coverage; and `proba
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from features.experiment_formats import CONTROL_GROUPS
 from features.experiments import Experiments, ReadExperiment, control_groups_of, holdout_of
@@ -142,18 +142,7 @@ class _Asked:
 
 
 _NEVER: dict[str, Reason] = {"draft": "draft", "stopped": "stopped"}
-_WITHOUT: tuple[Reason, ...] = (
-    "draft",
-    "stopped",
-    "not_started",
-    "ended",
-    "no_unit",
-    "holdout",
-    "control_group",
-    "blocked",
-    "namespace",
-    "not_targeted",
-)
+_WITHOUT: tuple[Reason, ...] = tuple(reason for reason in get_args(Reason) if reason not in ("split", "sticky", "not_covered"))
 
 
 class Assigner:
