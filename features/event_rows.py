@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from features.manners import give_way
 from features.vocabulary import Event
 
 ID_BYTES = 16
@@ -156,6 +157,7 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
             first[item.id] = (len(first), item)
     begin, moment = last + 1, max(now, taken + 1)
     rows = [(begin + at, item.id, item.digest, moment + at, item.unit, worker, item.body) for at, item in first.values()]
+    give_way()
     known = {} if _insert(connection, rows) == len(rows) else _known(connection, list(first))
     results: list[Result] = []
     letters: list[tuple[int, str, str | None, bytes | None]] = []
@@ -168,6 +170,7 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
             else:  # a conflict is found here only, and letters are JSON
                 letters.append((now, result.reason, item.unit, item.body if item.reason else _as_json(item.body)))
         results.append(result)
+    give_way()
     _bury(connection, letters)
     again = [item.letter for item in items if item.letter]
     if again:
@@ -215,6 +218,7 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) 
         while len(rows) - at >= size:
             values = list(itertools.chain.from_iterable(rows[at : at + size]))
             written += connection.execute(_INSERT[size], values).rowcount
+            give_way()
             at += size
     return written
 

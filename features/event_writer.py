@@ -16,6 +16,7 @@ from features.event_file import Limits, LogUnavailable
 from features.event_log import EventLog
 from features.event_rows import Item, Result
 from features.failures import Failure
+from features.manners import give_way
 
 logger = logging.getLogger("opportune.events")
 
@@ -114,6 +115,7 @@ class EventWriter:
                 return
 
     def _transact(self, batches: list[_Batch]) -> None:
+        give_way()
         heard = self._heard
         items = [item for batch in batches for item in batch.items]
         results: list[Result] | Exception

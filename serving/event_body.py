@@ -6,7 +6,6 @@ list of events, or too many.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from features.happenings import Poison
 from features.vocabulary import EVENTS_MAX, ID_CHARACTERS_MAX, Event, unit_of
 from serving import problems
 from serving.strict_json import DEPTH_MAX, StrictDecoder, deeper_than, once_each, refused_texts, unreadable
+from serving.turns import turn
 
 KEY, EVENTS = "key", "events"
 ITEMS_A_TURN = 8
@@ -75,7 +75,7 @@ async def read_events(body: bytes, *, beacon: bool = False) -> list[Event | Bad]
     read: list[Event | Bad] = []
     for at, item in enumerate(_items(parsed, beacon)):
         if at and at % ITEMS_A_TURN == 0:
-            await asyncio.sleep(0)
+            await turn()
         read.append(_item(item, plain))
     return read
 
@@ -92,7 +92,7 @@ async def _quickly(body: bytes, beacon: bool) -> list[Event | Bad] | None:
             return None
         for at, raw in enumerate(split.events):
             if at and at % ITEMS_A_TURN == 0:
-                await asyncio.sleep(0)
+                await turn()
             event = _decode(raw)
             if _texts(event) != bytes(raw).count(b'"'):
                 return None

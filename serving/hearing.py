@@ -30,6 +30,7 @@ from features.workspace import Workspace
 from serving.contacting import ACCEPTANCES, Contacting
 from serving.loaded import Loaded
 from serving.metrics import Metrics
+from serving.turns import turn
 from serving.watermark import Watermark
 
 logger = logging.getLogger("opportune.hearing")
@@ -123,7 +124,7 @@ class Hearing:
         first = True
         for part in _slices(events):
             if not first:
-                await asyncio.sleep(0)
+                await turn()
             first = False
             await self._tell(now, now.contacting, part)
         if events:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
 
@@ -21,6 +20,7 @@ from serving.hearing import Hearing, Understanding
 from serving.keys import Role
 from serving.metrics import Metrics
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
+from serving.turns import turn
 
 ITEMS_A_TURN = 8
 """Items that are looked at before others have their turn on the loop."""
@@ -104,7 +104,7 @@ class Events:
         poison: dict[int, Poison] = {}
         for at, one in enumerate(given):
             if at and at % ITEMS_A_TURN == 0:
-                await asyncio.sleep(0)
+                await turn()
             if isinstance(one, Bad):
                 poison[at] = one.poison
                 items.append(dead_item(one.poison.code, one.unit, one.body))
