@@ -63,7 +63,8 @@ class Tree:
                 raise BadWorkspace(self.faults)
             self.value: Any = {} if root is None else loader.construct_document(root)
         except UnicodeDecodeError as error:
-            raise BadWorkspace([Fault(file, "$", "UTF-8 text", f"byte {error.start} that is not")]) from error
+            line = content[: error.start].count(b"\n") + 1
+            raise BadWorkspace([Fault(file, "$", "UTF-8 text", "a byte that is not", line, "Save the file as UTF-8.")]) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             why = " ".join(filter(None, (error.context, error.problem)))

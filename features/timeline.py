@@ -33,14 +33,15 @@ class Timeline(msgspec.Struct, frozen=True):
         return self.offset // WEEK_MICROSECONDS
 
 
-def _file(workspace: Workspace) -> Path:
+def timeline_file(workspace: Workspace) -> Path:
+    """Where the offset is recorded; moments of `offers.yaml` are moved by it wherever the workspace is loaded."""
     return workspace.data / "timeline.json"
 
 
 def recorded(workspace: Workspace) -> Timeline | None:
     """The timeline of earlier imports; None before the first."""
     try:
-        return msgspec.json.decode(_file(workspace).read_bytes(), type=Timeline)
+        return msgspec.json.decode(timeline_file(workspace).read_bytes(), type=Timeline)
     except FileNotFoundError:
         return None
 
@@ -55,7 +56,7 @@ def of(workspace: Workspace, now: int) -> Timeline:
         return known
     demo = workspace.settings.demo
     timeline = Timeline() if demo is None else Timeline((now - parse_moment(demo.now)) // WEEK_MICROSECONDS * WEEK_MICROSECONDS)
-    write_whole(_file(workspace), msgspec.json.encode(timeline))
+    write_whole(timeline_file(workspace), msgspec.json.encode(timeline))
     return timeline
 
 

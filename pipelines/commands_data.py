@@ -75,7 +75,13 @@ def print_reports(reports: list[Report]) -> None:
     show.table("Imported", ["table", "read", "stored", "duplicate", "refused", "from", "to"], rows)
     for report in reports:
         for reason, count in report.refused.items():
-            show.out.print(f"  refused in {report.table}: {count:,} rows: {reason}", highlight=False)
+            show.out.print(f"  refused in {report.table}: {count:,} row{'s' * (count != 1)}: {reason}", highlight=False, soft_wrap=True)
+        if report.ignored:
+            show.out.print(f"  passed over in {report.table}: {', '.join(report.ignored)}", highlight=False, markup=False, soft_wrap=True)
+    if any(report.refused for report in reports):
+        show.out.print(
+            "The other rows are stored. Mend the files and import again; docs/bring-your-own-data.md says what each value may be."
+        )
 
 
 def features(workspace: Folder = HERE, json: AsJson = False) -> None:

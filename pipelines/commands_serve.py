@@ -211,6 +211,9 @@ def decide(
             {"customer_id": customer, "placement": placement, "limit": limit, "context": facts, "explain": explain}, DecisionRequest
         )
     except msgspec.ValidationError as error:
+        if str(error).endswith("`$.customer_id`"):
+            expected = "1 to 64 letters, digits and . _ : @ + = | ~ -, the first a letter or digit"
+            raise typer.BadParameter(f"expected {expected}, got {customer!r}", param_hint="--customer") from error
         raise typer.BadParameter(str(error)) from error
     decision = asyncio.run(decide_once(found, request))
     if json:

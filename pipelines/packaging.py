@@ -14,11 +14,12 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import yaml
 
 from features.failures import Failure
 from features.offers import catalogue_file
+from features.plain_yaml import Tree
+from features.timeline import timeline_file
 from features.variants import aliases
 from features.workspace import FILES, Workspace
 from pipelines.publishing import serving_version
@@ -83,7 +84,7 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
     for name in FILES:
         if (workspace.folder / name).exists():
             shutil.copy(workspace.folder / name, target / name)
-    settings = msgspec.yaml.decode((target / "workspace.yaml").read_bytes())
+    settings = Tree("workspace.yaml", (target / "workspace.yaml").read_bytes()).value  # moments stay the texts that they are
     settings["data"] = "made"  # BentoML leaves out what is hidden
     (target / "workspace.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     made = target / "made"
@@ -95,6 +96,8 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
             raise BuildFailed(f"expected a published model for arms that name `{alias}`, got none: run `opportune publish --alias {alias}`")
         shutil.copytree(beside, made / "bundles" / beside.name, dirs_exist_ok=True)
         bundle.point(made / "bundles", alias, beside)
-    shutil.copy(catalogue, made / catalogue.name)
+    for file in (catalogue, timeline_file(workspace)):
+        if file.exists():
+            shutil.copy(file, made / file.name)
     if customers and workspace.online.exists():
         shutil.copytree(workspace.online, made / "online")

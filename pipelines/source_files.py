@@ -67,7 +67,8 @@ def read(con: duckdb.DuckDBPyConnection, table: Table, source: Source, files: li
         columns = ", ".join(_column(table, source, field, found) for field in table.fields)
         con.execute(f"CREATE TEMP TABLE raw AS SELECT {columns}, _file FROM ({reader})")
     except (duckdb.Error, pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
-        raise BadTable(f"{table.name}: expected a readable {_kind(files)} file at {source.path}, got: {_without_rows(error)}") from error
+        told = f"{table.name}: expected a readable {_kind(files)} file at {source.path}, got: {_without_rows(error)}"
+        raise BadTable(f"{told.rstrip('.')}. Save it as UTF-8." if "utf-8" in str(error) else told) from error
     used = {source.columns.get(field.name, field.name) for field in table.fields}
     return [name for name in found if name not in used]
 
@@ -115,7 +116,7 @@ def _header(table: Table, file: Path) -> tuple[list[str], str]:
     names = next(csv.reader(io.StringIO(first), delimiter=delimiter), [])
     if not names or not all(names) or len({name.lower() for name in names}) < len(names):
         got = "none" if not names else ", ".join(name or "an empty name" for name in names)
-        raise BadTable(f"{table.name}: expected a header with each column once in {file.name}, got {got}.")
+        raise BadTable(f"{table.name}: expected a header with each column once in {file.name}, got {got}. Mend its first line.")
     return names, delimiter
 
 
@@ -124,8 +125,9 @@ def _column(table: Table, source: Source, field: Field, found: dict[str, str]) -
     if given not in found:
         if not field.required and field.name not in source.columns:
             return f"NULL::VARCHAR AS {quoted(field.name)}"
-        hint = f" Map it under `sources` in workspace.yaml: columns: {{{field.name}: <name in the file>}}." if field.name == given else ""
-        raise BadTable(f"{table.name}: expected a column `{given}` in {source.path}, got {', '.join(found)}.{hint}")
+        doing = "Map it" if field.name == given else f"Mend what `{field.name}` is mapped to"
+        hint = f"{doing} under `sources` in workspace.yaml: columns: {{{field.name}: <name in the file>}}."
+        raise BadTable(f"{table.name}: expected a column `{given}` in {source.path}, got {', '.join(found)}. {hint}")
     kind = found[given]
     if kind.startswith(("STRUCT", "MAP", "UNION")) or (kind.endswith("]") and field.dtype != "texts"):
         raise BadTable(f"{table.name}: expected one value a row in `{given}` of {source.path}, got {kind}.")

@@ -132,8 +132,9 @@ def write_starter(folder: Path) -> list[str]:
     Raises:
         BadWorkspace: the folder has something in it.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise BadWorkspace([Fault(str(folder), "$", "an empty or new folder", "one with files in it", remedy="Name another folder.")])
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        got = "one with files in it" if folder.is_dir() else "a file"
+        raise BadWorkspace([Fault(str(folder), "$", "an empty or new folder", got, remedy="Name another folder.")])
     name = "".join(c if c.isalnum() else "-" for c in folder.resolve().name.lower()).strip("-") or "business"
     name = name if name[0].isalpha() else f"w-{name}"
     files = {

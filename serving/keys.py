@@ -168,7 +168,7 @@ def require_safe_bind(host: str, keys: Keys) -> None:
     if not keys.configured and not is_loopback(host):
         raise BadKeys(
             f"--host {host or '(all addresses)'}: expected a loopback address, because no keys are configured. Bind 127.0.0.1, "
-            f"or make a key with `opportune key new --role decide` and name the file with its entry in {FILE_VARIABLE}."
+            f"or make a key with `opportune key new shop --role decide` and name the file with its entry in {FILE_VARIABLE}."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import lightgbm as lgb
 import numpy as np
+from lightgbm.basic import _ConfigAliases
 from numpy.typing import NDArray
 
 from features.failures import Failure
@@ -100,6 +102,7 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
         BadParameters: what LightGBM, or the server, would not take.
     """
     _refuse_ours(model)
+    _refuse_others(model)
     parameters = DEFAULTS | model.parameters | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
     parameters["monotone_constraints"] = _monotone(model, early)
     if "force_row_wise" in model.parameters:
@@ -130,6 +133,15 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     except ForestNotCompilable as error:
         raise BadParameters(f"{error}: see `parameters` in model.yaml") from error
     return Fitted(booster, calibration, rounds, parameters, [float(loss) for loss in losses["later"][METRIC]])
+
+
+def _refuse_others(model: ModelFile) -> None:
+    """LightGBM passes over a parameter that it does not know, without a word: the model would be another than was asked for."""
+    known = _ConfigAliases._get_all_param_aliases()  # no public list of them
+    for name in sorted(model.parameters.keys() - {alias for aliases in known.values() for alias in aliases}):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"Did you mean `{near[0]}`?" if near else "Take it out."
+        raise BadParameters(f"expected `parameters` in model.yaml to be LightGBM's, got `{name}`. {hint}")
 
 
 def _refuse_ours(model: ModelFile) -> None:

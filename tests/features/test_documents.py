@@ -59,7 +59,7 @@ def test_what_is_not_plain_yaml_is_refused(text: str, message: str) -> None:
 
 def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     """A file that is not UTF-8, too large or missing says so."""
-    assert told(b"a: \xff", folder=tmp_path) == ["f.yaml: at $: expected UTF-8 text, got byte 3 that is not"]
+    assert told(b"a: \xff", folder=tmp_path) == ["f.yaml:1: at $: expected UTF-8 text, got a byte that is not. Save the file as UTF-8."]
     assert told(b"#" * (8 << 20) + b"\n", folder=tmp_path) == ["f.yaml: at $: expected at most 8388608 bytes, got 8388609 bytes"]
     with pytest.raises(BadWorkspace, match="features.yaml: at \\$: expected a readable file, got no such file or directory"):
         Document(tmp_path / "features.yaml", "features.yaml")

@@ -16,9 +16,13 @@ from features.formats import (
     ContextColumn,
     DataType,
     FeaturesFile,
+    Gates,
+    Label,
+    ModelFile,
     PairAggregate,
     PairColumn,
     Relative,
+    Split,
     Stream,
     WindowColumn,
 )
@@ -75,6 +79,7 @@ def _keys(kind: Any) -> list[str]:
     "words",
     [
         *(_keys(kind) for kind in (Attribute, WindowColumn, PairColumn, ContextColumn, Stream, FeaturesFile)),
+        *(_keys(kind) for kind in (ModelFile, Label, Split, Gates)),
         *(list(get_args(kind)) for kind in (Aggregate, PairAggregate, Relative, DataType)),
         *([field.name for field in fields] for fields in FIXED.values()),
     ],

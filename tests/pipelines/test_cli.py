@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 
 from features.workspace import load
 from pipelines import steps
+from pipelines.commands_data import print_reports
 from pipelines.commands_model import print_report
+from pipelines.importing import Report
 from pipelines.main import app
 from pipelines.processes import PortTaken, address_of
 from serving.keys import parse_keys
@@ -106,6 +108,7 @@ def test_init_writes_a_workspace_that_passes_check(tmp_path: Path) -> None:
     assert facts["sources"] == 5 and facts["columns"] > 10
     assert "no faults" in run("check", "-w", str(folder)).stdout
     assert "an empty or new folder" in refused(run("init", str(folder)))
+    assert refused(run("init", str(folder / "model.yaml"))).endswith("an empty or new folder, got a file. Name another folder.")
 
 
 def test_bad_workspace_has_a_line_for_each_fault(tmp_path: Path) -> None:
@@ -140,6 +143,18 @@ def test_new_key() -> None:
     assert "Traceback" not in run("key", "new", "shop", "--role", "owner").stderr
     assert run("key", "new", "shop", "--role", "owner").returncode == 1
     assert run("key", "new", "Not A Name", "--role", "decide").returncode == 1
+
+
+def test_an_import_says_what_it_left_out_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns that nothing uses and refused rows are named, whatever is in the names; where all went well nothing is added."""
+    done = Report("offers", [], read=3, stored=1, refused={"`value` is not a number": 1, "`time` is not a time": 1}, ignored=["[red]", "b"])
+    print_reports([done])
+    text = capsys.readouterr().out
+    assert "refused in offers: 1 row: `value` is not a number\n" in text
+    assert "passed over in offers: [red], b\n" in text
+    assert "Mend the files and import again; docs/bring-your-own-data.md" in text
+    print_reports([Report("offers", [], read=1, stored=1)])
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 # What follows stands on one workspace that was brought up once --------------------------------------------------------------
@@ -308,6 +323,8 @@ def test_decide_tells_programs(shop: Path) -> None:
     ):
         done = run("decide", "-w", str(shop), "--customer", "c0001", *arguments)
         assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr, done
+    done = run("decide", "-w", str(shop), "--customer", "a b", "--placement", "home")
+    assert done.returncode == 2 and "1 to 64 letters" in done.stderr and "regex" not in done.stderr, done
 
 
 @pytest.mark.slow

@@ -45,9 +45,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             b"customer_id,time\nc1,\xff\xfe\n",
             "expected a readable CSV file at m.csv, got: Invalid Input Error: CSV Error on Line: 2",
         ),
+        ("m.csv", b"customer_id,time\nc1,\xff\n", "Save it as UTF-8."),
+        ("m.csv", b"customer_id,\xfcber\n", "Save it as UTF-8."),
         ("m.csv", b"customer_id,time\nc1,2026-01-01,x\n", "Expected Number of Columns: 2 Found: 3"),
         ("m.csv", b'customer_id,time\nc1,"2026\n', "unterminated quote"),
-        ("m.csv", b"", "expected a header with each column once in m.csv, got none"),
+        ("m.csv", b"", "expected a header with each column once in m.csv, got none. Mend its first line."),
         ("m.csv", b"customer_id,time,time\n", "expected a header with each column once in m.csv, got customer_id, time, time"),
         ("m.csv", b"customer_id,\n", "got customer_id, an empty name"),
         ("m.csv.gz", b"not gzip", "expected a readable CSV file at m.csv.gz, got: "),
@@ -84,7 +86,10 @@ def test_a_missing_column_says_how_to_map_it(tmp_path: Path) -> None:
         "Map it under `sources` in workspace.yaml: columns: {customer_id: <name in the file>}."
     )
     told = refused(tmp_path, {"path": "m.csv", "columns": {"customer_id": "kundin"}})
-    assert told == "streams.moves: expected a column `kundin` in m.csv, got kunde, time."
+    assert told == (
+        "streams.moves: expected a column `kundin` in m.csv, got kunde, time. "
+        "Mend what `customer_id` is mapped to under `sources` in workspace.yaml: columns: {customer_id: <name in the file>}."
+    )
     renamed = bank(tmp_path / "w", {"streams.moves": {"path": "m.csv", "columns": {"customer_id": "kunde"}}})
     assert only(import_all(renamed, NOW), "streams.moves").stored == 1
 

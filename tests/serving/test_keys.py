@@ -173,6 +173,6 @@ def test_safe_bind(host: str, safe: bool) -> None:
     require_safe_bind(host, Keys((msgspec.convert(entry(), KeyEntry),)))
     if safe:
         return require_safe_bind(host, Keys())
-    with pytest.raises(BadKeys, match="opportune key new"):
+    with pytest.raises(BadKeys, match="opportune key new shop --role decide"):
         require_safe_bind(host, Keys())
     return None
