@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from features.formats import MODEL_NAME_PATTERN, Moment
+from features.formats import MODEL_NAME_PATTERN, Duration, Moment
 from features.hashing import Encoding
 from features.policies import Group, Lever
 from features.splits import ARMS_MAX
@@ -19,6 +19,10 @@ EXPERIMENTS_MAX = 200
 RANGES_MAX = 50
 BUCKET_VERSION_MAX = 1_000_000
 SEED_CHARACTERS_MAX = 200
+STEPS_MAX = 20
+STEP_PARTS = 1_000
+"""Steps of a ramp are whole numbers of so many parts, which the buckets of every hash can give exactly."""
+RAMP_UNITS_MAX = 100_000_000
 
 Key = Annotated[str, Meta(pattern=MODEL_NAME_PATTERN)]
 """Of an experiment or an arm, as the A/B tool spells it."""
@@ -27,9 +31,11 @@ Seed = Annotated[str, Meta(max_length=SEED_CHARACTERS_MAX)]
 Unit = Literal["customer", "anonymous", "account"]
 Status = Literal["draft", "running", "stopped"]
 Hashing = Literal["growthbook-v2", "growthbook-v1", "eppo", "unleash", "optimizely", "statsig", "statsig-experiment", "launchdarkly"]
+Tolerated = Annotated[float, Meta(ge=0, le=100)]
 ControlGroup = Literal["random_eligible", "propensity_only", "no_levers", "eligibility_only", "random_propensity"]
 CONTROL_GROUPS: tuple[ControlGroup, ...] = ("random_eligible", "propensity_only", "no_levers", "eligibility_only", "random_propensity")
 """In the order in which their shares are cut."""
+RAMP_STEPS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 
 
 class ArbitrationChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,6 +107,38 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     range: tuple[Share, Share]
 
 
+class Guardrails(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a ramp watches: the harm that is tolerated, as a part of what the control has; 0 tolerates none. Null: it is not watched."""
+
+    conversion: Tolerated | None = 0.0
+    """The part of units with the label's outcome; less is harm."""
+    value: Tolerated | None = None
+    """What units are worth; less is harm. Off, since a few large values hide much."""
+    dismissals: Tolerated | None = 0.0
+    withdrawn: Tolerated | None = 0.0
+    """Consents."""
+    degraded: Tolerated | None = 0.0
+    """The part of decisions, as `slow`."""
+    slow: Tolerated | None = 0.0
+
+
+class Ramp(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A staged rollout: the share of an arm rises step by step, while nothing speaks of harm."""
+
+    arm: Key
+    steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=STEPS_MAX)] = RAMP_STEPS
+    """Shares of all units, each larger than the one before."""
+    hold: Duration = "1d"
+    """How long each step lasts at least."""
+    window: Duration = "12h"
+    """How long a unit is watched from its first exposure on; it counts when that is over."""
+    units: Annotated[int, Meta(ge=1, le=RAMP_UNITS_MAX)] = 500
+    """Of each arm, first exposed since the step began and watched, before the next one."""
+    patience: Duration | None = "14d"
+    """A step that cannot go on for so long is rolled back; null: it waits."""
+    guardrails: Guardrails = Guardrails()
+
+
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Arms, and who gets them."""
 
@@ -118,6 +156,8 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     targeting: str | None = None
     """A condition on customer and context: only where it is true."""
     namespace: Namespace | None = None
+    ramp: Ramp | None = None
+    """Raises an arm's share step by step; then weights, ranges and coverage are the ramp's."""
     sticky: bool = False
     """Whether a unit keeps its first arm when split, coverage, targeting or namespace change."""
     bucket_version: Annotated[int, Meta(ge=0, le=BUCKET_VERSION_MAX)] = 0

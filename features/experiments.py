@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features import hashing, splits
@@ -12,8 +12,9 @@ from features.expression_scope import Problem, Scope, Term
 from features.expressions import Expression, parse
 from features.faults import Path
 from features.moments import parse_moment
+from features.ramps import NOT_STARTED, Standing, control_of
 from features.rulebook import FORMULA_TERMS, Rulebook
-from features.splits import Range, Split
+from features.splits import UNLEASH_RAMP_WEIGHTS, Range, Split
 
 HASH_WORDS: dict[str, tuple[str, ...]] = {
     "growthbook-v2": ("seed", "encoding"),
@@ -45,6 +46,7 @@ class ReadExperiment:
         start, end: microseconds since 1970, the end exclusive; None is without bound.
         namespace: takes a unit and says whether it is within the experiment's range; None where there is none.
         namespace_share: the part of all units that is within it.
+        standing: where its ramp is; None where it has none.
     """
 
     key: str
@@ -59,6 +61,7 @@ class ReadExperiment:
     end: int | None
     namespace: Callable[[str], bool] | None
     namespace_share: float
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,15 @@ def parse_experiments(document: Document) -> ExperimentsFile:
     return document.convert(ExperimentsFile)
 
 
-def read_experiments(file: ExperimentsFile, book: Rulebook) -> Experiments:
+def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, Standing] | None = None) -> Experiments:
     """Read all expressions and cut all splits of a file in which `features/check_experiments.py` found no fault.
 
     Args:
         book: of the workspace's policies, whose segments may be used.
+        standings: where ramps are, by experiment; one that is not there was not started.
     """
-    read = [_read(key, entry, *_expressions(key, entry, book)[:2]) for key, entry in file.experiments.items()]
+    known = standings or {}
+    read = [_read(key, entry, known.get(key, NOT_STARTED), *_expressions(key, entry, book)[:2]) for key, entry in file.experiments.items()]
     return Experiments(file, tuple(read))
 
 
@@ -93,8 +98,14 @@ def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Pat
     return [problem for key, entry in file.experiments.items() for problem in _expressions(key, entry, book)[2]]
 
 
-def split_of(key: str, entry: Experiment) -> Split:
-    """The split of an experiment, as its tool would cut it."""
+def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
+    """The split of an experiment, as its tool would cut it.
+
+    Args:
+        share: of the ramped arm, where the experiment has a ramp.
+    """
+    if entry.ramp is not None:
+        return _ramped(key, entry, entry.ramp.arm, share)
     arms, words = tuple(entry.arms.values()), entry.salt if entry.salt is not None else key
     match entry.hash:
         case "growthbook-v2" | "growthbook-v1":
@@ -115,6 +126,33 @@ def split_of(key: str, entry: Experiment) -> Split:
             flag = key if entry.flag is None else entry.flag
             number = None if entry.seed is None else int(entry.seed)
             return splits.launchdarkly(flag, words, number, weights_of(arms), entry.coverage)
+
+
+def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
+    """Buckets of the tool's own hash; tools that know weights only have this split with a third variant, of nobody, between the two."""
+    raised, rest = splits.ramp_ranges(share)
+    ranges = [raised if name == ramped else rest for name in entry.arms]
+    words, seed = entry.salt if entry.salt is not None else key, key if entry.seed is None else str(entry.seed)
+    match entry.hash:
+        case "growthbook-v2":
+            return splits.by_ends(hashing.growthbook_v2(seed, entry.encoding), hashing.GROWTHBOOK_V2_BUCKETS, ranges)
+        case "growthbook-v1":
+            return splits.by_ends(hashing.growthbook_v1(seed, entry.encoding), hashing.GROWTHBOOK_V1_BUCKETS, ranges)
+        case "eppo":
+            return splits.eppo(words, "", ranges, 1.0)
+        case "unleash":
+            hash_ = hashing.unleash(key if entry.group is None else entry.group, UNLEASH_RAMP_WEIGHTS, hashing.UNLEASH_VARIANT_SEED)
+            return splits.by_ends(hash_, UNLEASH_RAMP_WEIGHTS, ranges)
+        case "optimizely":
+            return splits.optimizely(key if entry.parent is None else entry.parent, ranges)
+        case "statsig":
+            return splits.statsig(words, key if entry.rule is None else entry.rule, ranges)
+        case "statsig-experiment":
+            return splits.statsig_experiment(words, ranges)
+        case "launchdarkly":
+            number = None if entry.seed is None else int(entry.seed)
+            hash_ = hashing.launchdarkly(key if entry.flag is None else entry.flag, words, number)
+            return splits.by_places(hash_, hashing.LAUNCHDARKLY_SCALE, ranges)
 
 
 def weights_of(arms: Sequence[Arm]) -> list[float]:
@@ -144,12 +182,13 @@ def _groups(salt: str, shares: Sequence[float]) -> Split:
     return splits.by_ends(hashing.growthbook_v2(salt), GROUP_BUCKETS, [[one] for one in splits.side_by_side(shares)])
 
 
-def _read(key: str, entry: Experiment, targeting: Expression | None, formulas: dict[str, Expression]) -> ReadExperiment:
-    arms = tuple(entry.arms)
-    control = next((name for name, arm in entry.arms.items() if arm.control), arms[0])
+def _read(key: str, entry: Experiment, standing: Standing, targeting: Expression | None, formulas: dict[str, Expression]) -> ReadExperiment:
+    arms, control = tuple(entry.arms), control_of(entry)
     start, end = (None if text is None else parse_moment(text) for text in (entry.start, entry.end))
     within, share = _namespace(entry)
-    return ReadExperiment(key, entry, arms, control, split_of(key, entry), targeting, formulas, start, end, within, share)
+    split = split_of(key, entry, standing.share)
+    ramp = None if entry.ramp is None else standing
+    return ReadExperiment(key, entry, arms, control, split, targeting, formulas, start, end, within, share, ramp)
 
 
 def _namespace(entry: Experiment) -> tuple[Callable[[str], bool] | None, float]:

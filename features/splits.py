@@ -7,6 +7,7 @@ Oracles: the tools themselves, in `tests/features/test_splits.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
@@ -21,6 +22,9 @@ WEIGHT_SUM_MIN, WEIGHT_SUM_MAX = 0.99, 1.01
 LAUNCHDARKLY_WEIGHTS = 100_000
 UNLEASH_PERCENT = 100
 UNLEASH_WEIGHT_SUM_MAX = 100_000
+UNLEASH_RAMP_WEIGHTS = 1_000
+"""The sum of Unleash's own variants."""
+_BELOW_ONE = math.nextafter(1.0, 0.0)
 
 Range = tuple[float, float]
 """From (inclusive) and up to (exclusive), as parts of all buckets, 0 to 1."""
@@ -78,6 +82,16 @@ def side_by_side(weights: Sequence[float], coverage: float = 1.0) -> list[Range]
     return list(pairwise(ends))
 
 
+def ramp_ranges(share: float) -> tuple[Sequence[Range], Sequence[Range]]:
+    """What a ramped arm and its control have at a share of 0 to 1: the arm begins at one end, and an equally large control at the other.
+
+    So a larger share moves nobody from arm to arm until both halves meet; beyond, the control gives way.
+    """
+    if share <= 0:
+        return (), ()
+    return [(0.0, share)], [(max(share, 1 - share), 1.0)]
+
+
 def by_ranges(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None) -> Split:
     """A split by the ranges of each arm; where ranges overlap, the first arm that has the bucket.
 
@@ -104,6 +118,17 @@ def by_ends(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: 
 def _by_table(hash_: Hash, table: list[int], arms: int, gate: tuple[Hash, int, int] | None) -> Split:
     parts = [table.count(arm) / len(table) for arm in range(arms)]
     return Split(hash_, table.__getitem__, parts, gate)
+
+
+def by_places(hash_: Hash, scale: float, ranges: Sequence[Sequence[Range]]) -> Split:
+    """The same for a hash with too many buckets for a table: an arm has those whose part of `scale` is in one of its ranges."""
+    flat = [(start, end, arm) for arm, given in enumerate(ranges) for start, end in given]
+
+    def arm_of(bucket: int) -> int:
+        place = min(bucket / scale, _BELOW_ONE)
+        return next((arm for start, end, arm in flat if start <= place < end), -1)
+
+    return Split(hash_, arm_of, [sum(end - start for start, end in given) for given in ranges])
 
 
 def growthbook(version: int, seed: str, ranges: Sequence[Sequence[Range]], encoding: Encoding = "utf-8") -> Split:

@@ -17,6 +17,7 @@ from features.faults import BadWorkspace, Fault
 from features.formats import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.placeholders import filled
 from features.policies import PoliciesFile
+from features.ramps import Standing, standings_of
 from features.views import View, views_of
 
 FILES: dict[str, Any] = {
@@ -54,6 +55,15 @@ class Workspace:
     def data(self) -> Path:
         """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it again."""
         return self.folder / self.settings.data
+
+    @cached_property
+    def ramps(self) -> dict[str, Standing]:
+        """Where the ramps of experiments stood when somebody asked first.
+
+        Raises:
+            OSError: their record is there and cannot be read.
+        """
+        return standings_of(self.experiments, self.data)
 
     @property
     def lake(self) -> Path:

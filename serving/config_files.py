@@ -1,4 +1,4 @@
-"""The files of a workspace as a running server sees them change: read again, checked whole, and taken or refused.
+"""The files of a workspace, and the record of its ramps, as a running server sees them change: read again, checked whole, and taken or refused.
 
 What may change while a server runs is what decides: policies, offers, placements, treatments, and columns that only rules use. What
 the server was built on (where data lies, the views of the store) takes a restart, and a bundle for other columns takes a training.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from features.failures import Failure
 from features.faults import BadWorkspace
+from features.ramps import RECORD
 from features.workspace import FILES, Workspace, load
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -17,9 +18,9 @@ Stamp = tuple[tuple[int, int, int], ...]
 def stamp_of(workspace: Workspace) -> Stamp:
     """What tells that a file has changed; some microseconds."""
     found = []
-    for name in FILES:
+    for file in (*(workspace.folder / name for name in FILES), workspace.data / RECORD):
         try:
-            status = (workspace.folder / name).stat()
+            status = file.stat()
             found.append((status.st_mtime_ns, status.st_size, status.st_ino))
         except OSError:
             found.append((0, 0, 0))
@@ -30,6 +31,7 @@ def read_again(serving: Workspace) -> Workspace | str:
     """The workspace as its files are now, or why it is not taken; `serving` is what the server was built on."""
     try:
         found = load(serving.folder, sources=False)
+        found.ramps  # noqa: B018 (read now, with the files: what is written later makes another stamp)
     except BadWorkspace as bad:
         return str(bad)
     except (Failure, OSError, UnicodeDecodeError) as error:

@@ -128,6 +128,8 @@ def digest_of(workspace: Workspace) -> str:
     parts = [workspace.policies, workspace.offers, workspace.features, settled]
     if workspace.experiments != ExperimentsFile():  # what a workspace without them said before there were any stays
         parts.append(workspace.experiments)
+    if workspace.ramps:
+        parts.append([(key, standing.share, standing.state) for key, standing in sorted(workspace.ramps.items())])
     said = msgspec.json.encode(parts, order="sorted")
     return hashlib.sha256(said).hexdigest()[:16]
 
