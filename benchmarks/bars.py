@@ -32,6 +32,8 @@ BARS = (
     Bar("hub", "decision hub, 60 rules and 10 limits on 200 offers: p50 more than without", 0.15, 0.08, "ms", "lower"),
     Bar("experiment", "each further running experiment in a decision, 200 offers", 5, 3, "us", "lower"),
     Bar("experiments", "20 running experiments, 200 offers: a decision more than without", 0.10, 0.06, "ms", "lower"),
+    Bar("flag", "single OFREP evaluation, p50 against the bare echo", 3, 2, "x", "lower"),
+    Bar("flags", "OFREP, 20 flags and one placement of 50 offers at once: p50", 1, 0.7, "ms", "lower"),
     Bar("events", "events in batches of 100, durable, two workers", 20_000, 40_000, "/s", "higher"),
     Bar("event_single", "single events, p50", 5, 2, "ms", "lower"),
     Bar("event_known", "event to the next decision, p99", 50, 10, "ms", "lower"),

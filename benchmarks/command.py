@@ -63,6 +63,7 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
                 one.attempt(lambda: phases.other_workspaces(run))
             one.attempt(lambda: phases.decision_hub(run), "hub")
             one.attempt(lambda: phases.experiments(run), "experiment", "experiments")
+            one.attempt(lambda: phases.flags(run), "flag", "flags")
             one.attempt(lambda: phases.events(run), "events", "event_single", "event_known", "events_beside")
             compared, growth = phases.kernel(run)
         finally:

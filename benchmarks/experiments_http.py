@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from benchmarks import load, places, servers, synthetic
+from benchmarks.closed import LoadFailed
 from benchmarks.servers import Server, running
 from features.workspace import Workspace
 from features.workspace import load as load_workspace
@@ -56,6 +57,7 @@ def measure(workspace: Workspace, customers: list[str], aside: Path, rounds: int
     """The servers are alive at once and measured in turns.
 
     Raises:
+        LoadFailed: an evaluation was refused.
         AssertionError: an answer is not what was asked for.
     """
     asked, answer = bodies(aside / "bodies-flags.txt", customers), aside / "answer-flag.json"
@@ -67,7 +69,8 @@ def measure(workspace: Workspace, customers: list[str], aside: Path, rounds: int
             for _ in range(rounds):
                 for name, server, path in (("echo", bare, ONE), ("one", ours, ONE), ("all", ours, FLAGS)):
                     outcome = load.run(load.Plan(server.port, str(asked), 1, seconds, path=path, warm_seconds=0.5))
-                    assert not outcome.refused
+                    if outcome.refused:
+                        raise LoadFailed(f"{name}: expected every evaluation to be answered, got {outcome.refused} refusals")
                     found[name].append(outcome.percentiles()["p50"])
     return Asked(**{name: statistics.median(values) for name, values in found.items()})
 

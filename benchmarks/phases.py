@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import events as event_load
 from benchmarks import experiments as trials
+from benchmarks import experiments_http as over_http
 from benchmarks import hub, load, places, scoring, servers, synthetic
 from benchmarks.oracle import Oracle
 from benchmarks.servers import Server, running
@@ -269,6 +270,16 @@ def experiments(run: Run) -> None:
         {"kind": "experiments", "rival": OURS, "offers": 200, "microseconds": {str(count): time for count, time in found.items()}}
     )
     print(f"  1: {one - none:+.1f} us; {trials.MANY}: {many - none:+.1f} us of {none:.1f} us", flush=True)
+
+
+def flags(run: Run) -> None:
+    """One flag, and all flags at once, over HTTP, beside the bare echo of the answer to one."""
+    session, effort = run.session, run.session.effort
+    found = over_http.flags(run.base, effort.rounds, effort.measure)
+    session.values |= {"flag": found.against_echo, "flags": found.all}
+    session.rows.append(
+        {"kind": "flags", "rival": OURS, "experiments": over_http.EXPERIMENTS, "echo": found.echo, "one": found.one, "all": found.all}
+    )
 
 
 EVENTS_BESIDE, DECISIONS_BESIDE = 5_000, 500

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from features.documents import Document
-from features.experiment_formats import Arm, Changes, Experiment, ExperimentsFile, PlacementChange
+from features.experiment_formats import STEP_PARTS, Arm, Changes, Experiment, ExperimentsFile, PlacementChange, Ramp
 from features.experiments import HASH_WORDS, WITHOUT_RANGES, expression_problems, overlapping, weights_of
 from features.faults import Fault, Path
 from features.hashing import EPPO_SHARDS, OPTIMIZELY_BUCKETS, STATSIG_BUCKETS, STATSIG_EXPERIMENT_BUCKETS
-from features.moments import parse_moment
+from features.moments import duration_seconds, parse_moment
+from features.ramps import control_of
 from features.rulebook import read_rules
 from features.splits import (
     LAUNCHDARKLY_WEIGHTS,
@@ -68,6 +69,8 @@ def arms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Ite
         if len(controls) > 1:
             yield document.fault((*path, controls[1], "control"), "one control arm", f"{len(controls)}", "The others are compared with it.")
         given = list(entry.arms.values())
+        if entry.ramp is not None:
+            continue  # its arms are `ramps`' matter
         if len(given) < 2:
             yield document.fault(path, "two arms at least", str(len(given)), "One of them is the control, which may change nothing.")
         elif any(arm.ranges is not None for arm in given):
@@ -137,6 +140,46 @@ def _whole(part: float, of: int) -> bool:
     return abs(part * of - round(part * of)) <= ROUNDING * of
 
 
+def ramps(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
+    """A ramp has two arms without a split of their own, steps that rise, and windows that close before the next step."""
+    for key, entry in file.experiments.items():
+        if entry.ramp is not None:
+            yield from _ramp(document, ("experiments", key), entry, entry.ramp)
+
+
+def _ramp(document: Document, path: Path, entry: Experiment, plan: Ramp) -> Iterable[Fault]:
+    if len(entry.arms) != 2:
+        yield document.fault((*path, "arms"), "two arms, the control and the one that is ramped", str(len(entry.arms)))
+    elif plan.arm not in entry.arms:
+        yield document.unknown((*path, "ramp", "arm"), "an arm of the experiment", plan.arm, entry.arms)
+    elif plan.arm == control_of(entry):
+        remedy = "The first arm is the control unless another says `control: true`."
+        yield document.fault((*path, "ramp", "arm"), "another arm than the control", f"`{plan.arm}`", remedy)
+    for name, arm in entry.arms.items():
+        word = "weight" if arm.weight is not None else "ranges"
+        if getattr(arm, word) is not None:
+            yield document.fault(
+                (*path, "arms", name, word), "the shares of `ramp`", f"`{word}` too", "Remove it: the ramp gives the split."
+            )
+    if entry.coverage != 1:
+        yield document.fault((*path, "coverage"), "the shares of `ramp`", "`coverage` too", "Remove it: the ramp says who is covered.")
+    if entry.sticky:
+        yield document.fault((*path, "sticky"), "no `sticky` beside `ramp`", "true", "A ramp moves nobody from arm to arm, up to one half.")
+    for at, share in enumerate(plan.steps):
+        if not _whole(share, STEP_PARTS):
+            expected = f"a whole number of {STEP_PARTS:,} parts: buckets of every hash give no less"
+            yield document.fault((*path, "ramp", "steps", at), expected, f"{share:g}", "For example 0.025.")
+        if at and share <= plan.steps[at - 1]:
+            yield document.fault((*path, "ramp", "steps", at), f"more than {plan.steps[at - 1]:g}", f"{share:g}", "Steps rise.")
+    hold, window = duration_seconds(plan.hold), duration_seconds(plan.window)
+    if window > hold:
+        remedy = "Units count when their window is over: make `hold` longer, or `window` shorter."
+        yield document.fault((*path, "ramp", "window"), f"at most `hold`, which is {plan.hold}", plan.window, remedy)
+    if plan.patience is not None and duration_seconds(plan.patience) <= hold:
+        remedy = "Otherwise every step would be rolled back."
+        yield document.fault((*path, "ramp", "patience"), f"more than `hold`, which is {plan.hold}", plan.patience, remedy)
+
+
 def moments(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
     """Start and end are moments that the calendar has, in this order."""
     for key, entry in file.experiments.items():
@@ -164,6 +207,9 @@ def units(workspace: Workspace, document: Document, file: ExperimentsFile) -> It
         if entry.unit == "account" and file.account is None:
             remedy = "For example `account: customer.household` at the top of the file."
             yield document.fault(("experiments", key, "unit"), "a unit that the file knows", "`account`, without its column", remedy)
+    if file.holdout is not None and file.control_groups is not None and file.holdout.salt == file.control_groups.salt:
+        remedy = "Another salt for one of them: drawn alike, the holdout takes the units of the first groups away."
+        yield document.fault(("control_groups",), "another salt than that of `holdout`", f"`{file.holdout.salt}`", remedy)
     shares = 0.0 if file.control_groups is None else sum(file.control_groups.shares)
     if shares > 1 + ROUNDING:
         yield document.fault(("control_groups",), "shares that add up to at most 1", f"{shares:g}", "A customer is in one group at most.")
@@ -272,4 +318,4 @@ def variants(workspace: Workspace, document: Document, file: ExperimentsFile) ->
         yield document.fault(("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy)
 
 
-EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, moments, units, namespaces, expressions, changes, variants)
+EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, ramps, moments, units, namespaces, expressions, changes, variants)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.journal_lines import BLANK, DECISION, FORMAT, HEAD_BYTES, Line, blank_frame, frames
+from features.journal_lines import BLANK, DECISION, FORMAT, HEAD_BYTES, SETTLED, Line, blank_frame, decode_settled, frames
 
 
 class Blanked(NamedTuple):
@@ -33,7 +33,7 @@ def blanked(content: bytes, units: Collection[str]) -> Blanked:
     """Blank the frames of these units, and zero bytes that are in no whole frame where they hold one of the ids.
 
     Args:
-        units: customer ids, and anonymous units with their mark.
+        units: customer ids, anonymous units and accounts with their mark.
     """
     names = [unit.removeprefix("~").encode() for unit in units]
     if not any(name in content for name in names):
@@ -56,10 +56,12 @@ def blanked(content: bytes, units: Collection[str]) -> Blanked:
 
 
 def _is_theirs(kind: int, version: int, body: memoryview, units: Collection[str]) -> bool:
-    """Whether a frame that holds one of the ids, perhaps within another, is theirs; a decision that nobody can read is."""
-    if kind != DECISION or version != FORMAT:
+    """Whether a frame that holds one of the ids, perhaps within another, is theirs; one that nobody can read is."""
+    if kind not in (DECISION, SETTLED) or version != FORMAT:
         return False
     try:
+        if kind == SETTLED:
+            return decode_settled(body).unit in units
         return _decode(body).customer_id in units
     except msgspec.MsgspecError:
         return True

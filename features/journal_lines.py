@@ -19,6 +19,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from features.recent import KeptArm
 from features.vocabulary import ContextValue, Decision, DecisionRequest
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,8 @@ Integers = NDArray[np.int32]
 
 DECISION = 1
 """Kind of a frame. Others may come (events); a reader of decisions passes over them."""
+SETTLED = 2
+"""Kind of a frame that holds sticky assignments."""
 BLANK = 0
 """Kind of a frame whose line was forgotten: zeros, as long as it was, so that those behind it keep their places in the file."""
 FORMAT = 1
@@ -111,6 +114,8 @@ class Line(Struct, frozen=True, array_like=True):
     """The experiments that the unit is in."""
     units: tuple[str, ...] = ()
     """Of `experiments`, whose arm each is, as the ledger names units; empty where all are the decision's own."""
+    took_us: int | None = None
+    """Microseconds from the read of what is known of the unit to the answer; None in lines that were written before this was."""
 
     def positions(self) -> Integers:
         """Positions of the offers considered, ascending."""
@@ -131,6 +136,19 @@ class Line(Struct, frozen=True, array_like=True):
             considered = self.positions()
             pairs = pairs.reshape(len(considered), -1)[np.searchsorted(considered, shown)]
         return np.hstack([np.tile(shared, (len(shown), 1)), offers, pairs.reshape(len(shown), -1)])
+
+
+class Settled(Struct, frozen=True, array_like=True):
+    """Sticky assignments of one unit that were to be written down, as they hold from then on: what a ledger that is rebuilt has them from."""
+
+    unit: str
+    """As the ledger names units: a customer, `~` and an anonymous id, `@` and an account."""
+    at: int
+    """Microseconds since 1970."""
+    arms: dict[str, KeptArm]
+    """By experiment; what another request wrote down first holds."""
+    over: dict[str, KeptArm]
+    """By experiment, what was read before, and was to be replaced."""
 
 
 class Lineup(Struct, frozen=True, array_like=True):
@@ -179,6 +197,7 @@ def line_of(
     group: tuple[str, float] = ("", 1.0),
     experiments: tuple[GivenTo, ...] = (),
     units: tuple[str, ...] = (),
+    took_us: int | None = None,
 ) -> Line:
     """The line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
 
@@ -188,7 +207,7 @@ def line_of(
         shown: their positions in the lineup; `propensities`, `scores` and `probabilities` are in its order.
         offer_values: offer columns of the whole lineup.
         probabilities: None where nothing was drawn.
-        group, experiments, units: see `Line`.
+        group, experiments, units, took_us: see `Line`.
     """
     whole_raw, whole_pairs = len(raw) <= SCORES_MAX, pairs.size <= PAIR_VALUES_MAX
     return Line(
@@ -219,17 +238,20 @@ def line_of(
         *group,
         experiments,
         units,
+        took_us,
     )
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Line)
+decode_settled = msgspec.msgpack.Decoder(Settled).decode
+"""The body of a frame of the kind `SETTLED`; raises `msgspec.MsgspecError` where it is none."""
 
 
-def write_frame(line: Line, buffer: bytearray) -> None:
+def write_frame(line: Line | Settled, buffer: bytearray) -> None:
     """Put one frame into `buffer`, in place of what it held. 2 us for a line of 3 KB."""
     _encoder.encode_into(line, buffer, HEAD_BYTES)
-    _HEAD.pack_into(buffer, 0, MAGIC, 0, len(buffer) - HEAD_BYTES, DECISION, FORMAT)
+    _HEAD.pack_into(buffer, 0, MAGIC, 0, len(buffer) - HEAD_BYTES, DECISION if type(line) is Line else SETTLED, FORMAT)
     with memoryview(buffer) as view:
         buffer[4:8] = zlib.crc32(view[_CHECKED_FROM:]).to_bytes(4, "little")
 

@@ -53,9 +53,38 @@ EXPOSURES = Table(
         Field("covered", "number"),
         Field("reason", "category"),
         Field("decision_id", "category"),
+        Field("unit", "category"),
+        Field("channel", "category"),
+        Field("placement", "category"),
+        Field("degraded", "texts"),
+        Field("took_us", "integer"),
     ),
 )
-"""A row an exposure: a decision that an arm changed, or could have, and an event `exposure` of a client. `customer_id` is the unit that was
-randomized (`@` and its id for an account). Assignment alone is none. `reason` is the assignment's, or `client`."""
+"""A row an exposure: a decision that an arm changed, or could have, and an event `exposure` of a client. Assignment alone is none. `customer_id`
+is who was answered, `unit` what was randomized where that is another: `~` and an anonymous id, `@` and an account. `reason` is the assignment's,
+or `client`. `degraded` and `took_us`, the microseconds that the decision took, are missing of what a client told. Rows that were written before
+`unit` was have the unit as `customer_id`, and nothing in what follows it."""
 
-LOOP_TABLES = (LINKS, CONSENTS, RECORDED, UNCLAIMED, EXPOSURES)
+GROUPS, USUAL = "@groups", "usual"
+"""Where there is a holdout or a control group, each decision has a row of the experiment `GROUPS` in `exposures` too, for the unit that the
+groups are drawn from: its arm is the group, or `USUAL`, its reason `GROUP`. No experiment and no group can be called so."""
+GROUP = "group"
+
+KEPT = Table(
+    "kept",
+    "time",
+    (
+        Field("unit", "category", required=True),
+        Field("experiment", "category", required=True),
+        Field("arm", "category", required=True),
+        TIME,
+        Field("bucket_version", "integer"),
+        Field("probability", "number"),
+        Field("over_arm", "category"),
+        Field("over_version", "integer"),
+    ),
+)
+"""A row a sticky assignment of a unit that was to be written down, as it held from then on. `over_arm` and `over_version` say which one it was to
+replace; they are missing where there was none. A ledger that is rebuilt has its sticky assignments from here."""
+
+LOOP_TABLES = (LINKS, CONSENTS, RECORDED, UNCLAIMED, EXPOSURES, KEPT)

@@ -62,7 +62,11 @@ def report(
     if chosen is None:
         raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {correction!r}", param_hint="--correction")
     asked = Asked(
-        window=_window(window), outcome=outcome, since=_moment(since, "--since"), until=_moment(until, "--until"), open_windows=open_windows
+        window=window_of(window),
+        outcome=outcome,
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
+        open_windows=open_windows,
     )
     found = load(workspace, sources=False)
     experiment = find(experiments_in(found), key)
@@ -82,11 +86,15 @@ def report(
         for file in write_plots(made, plots):
             show.err.print(f"wrote {file}", highlight=False)
     if record:
-        _record(found, made)
+        keep_record(found, made)
 
 
-def _record(workspace: Workspace, made: ExperimentReport) -> None:
-    """Into MLflow; a registry that is away costs the record, not the report."""
+def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = None) -> None:
+    """Keep a report in MLflow; a registry that is away costs the record, not the report.
+
+    Args:
+        whole: what `report.json` holds; the report itself when None.
+    """
     import msgspec
 
     from pipelines.experiment_plots import figures
@@ -94,7 +102,7 @@ def _record(workspace: Workspace, made: ExperimentReport) -> None:
     from training.registry import RegistryUnavailable, record_report
 
     tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}
-    texts = {"report.json": msgspec.json.format(msgspec.json.encode(made)).decode()}
+    texts = {"report.json": msgspec.json.format(msgspec.json.encode(made if whole is None else whole)).decode()}
     try:
         with steps.quiet_warnings():
             run = record_report(workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts)
@@ -115,7 +123,7 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
         return
     show.table(
         "",
-        ["experiment", "status", "unit", "arms", "covered", "since", "until", "exposures", "units"],
+        ["experiment", "status", "unit", "arms", "covered", "ramp", "since", "until", "exposures", "units"],
         [
             [
                 one.experiment,
@@ -123,6 +131,7 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
                 one.unit,
                 ", ".join(f"{arm} {share:.1%}" for arm, share in zip(one.arms, one.split, strict=True)),
                 f"{one.coverage:.1%}",
+                one.ramp,
                 one.since,
                 one.until,
                 one.exposures,
@@ -134,7 +143,12 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
     )
 
 
-def _window(text: str | None) -> str | None:
+def window_of(text: str | None) -> str | None:
+    """The text of `--window`, checked.
+
+    Raises:
+        BadParameter: it is no duration.
+    """
     if text is not None:
         try:
             duration_seconds(text)
@@ -143,7 +157,12 @@ def _window(text: str | None) -> str | None:
     return text
 
 
-def _moment(text: str | None, option: str) -> int | None:
+def moment_of(text: str | None, option: str) -> int | None:
+    """Microseconds since 1970 of a date or moment as an option has it.
+
+    Raises:
+        BadParameter: it is neither.
+    """
     if text is None:
         return None
     try:

@@ -21,6 +21,8 @@ Examples: [bold]opportune simulate-world world --customers 2000 --offers 60 --de
 
 [bold]opportune simulate-world world --decisions 5000 --plots pictures[/bold]
 
+[bold]opportune simulate-world rehearsal --experiments --plots pictures[/bold]
+
 [bold]opportune simulate-world world --url http://127.0.0.1:3000[/bold], while [bold]opportune serve -w world[/bold] runs
 """
 
@@ -42,14 +44,21 @@ def simulate_world(
         str | None, typer.Option(help="Drive the service at this address, which serves the folder, instead of a desk here.")
     ] = None,
     key: Annotated[str | None, typer.Option(help="Key of the service, of the roles decide and events.", envvar="OPPORTUNE_KEY")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Draw reliability, regret and new offers as PNG into this folder.")] = None,
+    experiments: Annotated[
+        bool,
+        typer.Option("--experiments", help="Run an A/A, an A/B and a broken experiment in a new world; hold reports against the truth."),
+    ] = False,
+    plots: Annotated[Path | None, typer.Option(help="Draw the pictures of the report as PNG into this folder.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Judge decisions by a made-up world whose truth is known: calibration, regret, new offers, bots, estimators."""
+    """Judge decisions by a made-up world whose truth is known: calibration, regret, new offers, bots, estimators, experiments."""
     from pipelines.world_tables import print_report
 
     if key is not None and url is None:
         raise typer.BadParameter("expected --url with it: a desk in this process asks for no key", param_hint="--key")
+    if experiments:
+        _rehearsed(folder, decisions, url, key, plots, json, customers=customers, offers=offers, seed=seed)
+        return
     report = simulated(folder, decisions, url, key, customers=customers, offers=offers, seed=seed)
     if plots is not None:
         from pipelines.world_plots import write_plots
@@ -79,13 +88,8 @@ def simulated(folder: Path, decisions: int, url: str | None = None, key: str | N
     from pipelines.world_report import judge
     from pipelines.world_settings import NOW
     from pipelines.world_steps import prepared, shift, world_in
-    from pipelines.world_workspace import read_settings
 
-    if url is not None and read_settings(folder) is None:
-        raise typer.BadParameter(
-            f"expected the folder of the world that the service serves, got {folder}, which is new or empty: run without --url first",
-            param_hint="--url",
-        )
+    _served(folder, url)
     with show.progress("simulate-world") as tell:
         tell("world", None)
         world = world_in(folder, **wanted)
@@ -98,3 +102,39 @@ def simulated(folder: Path, decisions: int, url: str | None = None, key: str | N
             port.close()
         tell("judge", None)
         return judge(world, driven, port.name)
+
+
+def _rehearsed(
+    folder: Path, decisions: int, url: str | None, key: str | None, plots: Path | None, json: bool, **wanted: int | None
+) -> None:
+    """Run the experiments of a world, and print reports beside the truth."""
+    from pipelines.world_rehearsal import rehearse
+    from pipelines.world_rehearsal_tables import print_rehearsal
+    from pipelines.world_steps import world_in
+
+    _served(folder, url)
+    with show.progress("simulate-world") as tell:
+        tell("world", None)
+        found = rehearse(world_in(folder, **wanted), folder, decisions, url, key, tell)
+    if plots is not None:
+        from pipelines.experiment_plots import write_plots
+
+        for one in found.experiments:
+            truths = {goal.metric: goal.truth for goal in one.judged}
+            for file in write_plots(one.report, plots / one.report.experiment, truths):
+                show.err.print(f"wrote {file}", highlight=False)
+    if json:
+        show.as_json(found)
+    else:
+        print_rehearsal(found, folder)
+
+
+def _served(folder: Path, url: str | None) -> None:
+    """Refuse an address without a world that can be served there."""
+    from pipelines.world_workspace import read_settings
+
+    if url is not None and read_settings(folder) is None:
+        raise typer.BadParameter(
+            f"expected the folder of the world that the service serves, got {folder}, which is new or empty: run without --url first",
+            param_hint="--url",
+        )

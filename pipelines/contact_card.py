@@ -27,29 +27,34 @@ Card = dict[str, Any]
 def card_of(workspace: Workspace, customer_id: str, now: int) -> Card:
     """The history of a customer, newest first, and what it keeps away at `now`, microseconds since 1970.
 
+    Args:
+        customer_id: or `~` and an anonymous id: one that was linked has the history of its customer, who is then named.
+
     Raises:
         NoCatalogue: nothing was imported yet.
         StoreUnavailable: the ledger does not answer.
     """
     contacting, catalogue = contacting_of(workspace)
-    history = asyncio.run(_read(workspace, customer_id))
+    unit, history = asyncio.run(_read(workspace, customer_id))
     offers = {key_of(offer.offer_id): offer.offer_id for offer in catalogue.offers}
     groups = {key_of(offer.group): offer.group for offer in catalogue.offers if offer.group}
     words = {word_of(text): text for text in _texts(workspace)}
     ids = [offer.offer_id for offer in catalogue.offers]
     found = sorted(unpacked(history), key=lambda entry: entry.time, reverse=True)
     return {
-        "customer_id": customer_id,
+        "customer_id": unit,
         "at": rfc3339(now),
         "entries": [_entry(entry, offers, groups, words) for entry in found],
         "kept_away": [_kept(one, ids) for one in kept_away(contacting, history, now / MICROSECONDS)],
     }
 
 
-async def _read(workspace: Workspace, customer_id: str) -> bytes:
+async def _read(workspace: Workspace, customer_id: str) -> tuple[str, bytes]:
+    """Whose history it is, and the history."""
     ledger = ledger_of(workspace, PATIENT_MS)
     try:
-        return await ledger.read(customer_id)
+        found = await ledger.look(customer_id)
+        return found.unit, found.contacts
     finally:
         ledger.close()
 

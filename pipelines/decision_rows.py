@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from features.catalogue import category_text
-from features.journal_lines import Line
-from features.loop_tables import EXPOSURES, RECORDED
+from features.journal_lines import Line, Settled
+from features.loop_tables import EXPOSURES, GROUP, GROUPS, KEPT, RECORDED, USUAL
 from features.tables import FIXED
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue
 from features.workspace import Workspace
 from pipelines.lake_parts import Parts
+from serving.asked import ANY, channel_of
 
 _FLOAT = np.dtype("<f8")
 
@@ -23,6 +24,7 @@ class DecisionRows:
     """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown, and of `exposures`."""
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         declared = {name: column for name, column in workspace.features.context.items() if name != OFFERS_CONSIDERED}
         self._context: list[tuple[str, Callable[[ContextValue], Any]]] = [
             (name, {"category": _text, "boolean": _truth, "integer": _integer}.get(column.dtype, _number))
@@ -60,11 +62,28 @@ class DecisionRows:
             seen = (placement, offer, line.versions.bundle, line.versions.contract, line.config, position, considered)
             numbers = (probabilities[position], propensities[position], scores[position], list(line.degraded), columns[position])
             made(RECORDED.name, (line.decision_id, line.customer_id or None, line.at, *seen, *numbers, *stamp))
+        self._expose(line, parts)
+        return True
+
+    def _expose(self, line: Line, parts: Parts) -> None:
         units = line.units or (line.customer_id,) * len(line.experiments)
+        channel = channel_of(self._workspace, line.context)
+        how = (None if channel == ANY else channel, line.placement, list(line.degraded), line.took_us, line.decision_id, line.at)
+        if line.customer_id and (line.group or line.group_probability < 1):
+            drawn = (line.customer_id, GROUPS, line.group or USUAL, line.at, line.group_probability, 1.0, GROUP, line.decision_id, None)
+            parts.add(EXPOSURES.name, (*drawn, *how), line.at)
         for unit, (experiment, arm, probability, covered, reason, exposed) in zip(units, line.experiments, strict=False):
             if exposed and unit:
-                made(EXPOSURES.name, (unit, experiment, arm, line.at, probability, covered, reason, line.decision_id, *stamp))
-        return True
+                who = (line.customer_id or unit, experiment, arm, line.at, probability, covered, reason, line.decision_id)
+                parts.add(EXPOSURES.name, (*who, unit if unit != who[0] else None, *how), line.at)
+
+
+def add_kept(settled: Settled, parts: Parts) -> None:
+    """Add the rows of sticky assignments, one an experiment."""
+    for experiment, (arm, version, probability) in settled.arms.items():
+        over_arm, over_version, _ = settled.over.get(experiment, (None, None, None))
+        stamp = (f"{settled.at:x}-kept", settled.at)
+        parts.add(KEPT.name, (settled.unit, experiment, arm, settled.at, version, probability, over_arm, over_version, *stamp), settled.at)
 
 
 def _text(value: ContextValue) -> str | None:

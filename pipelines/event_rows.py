@@ -9,6 +9,7 @@ import msgspec
 from features.experiments import ReadExperiment, read_experiments
 from features.loop_tables import CONSENTS, EXPOSURES, LINKS, UNCLAIMED
 from features.moments import to_microseconds
+from features.ramps import standings_of
 from features.rulebook import read_rules
 from features.tables import stream_table
 from features.vocabulary import CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, unit_of
@@ -34,7 +35,8 @@ class EventRows:
         self._outcomes = {*OUTCOMES, workspace.model.label.outcome, *paused}
         self._lake = workspace.lake
         book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
-        self._experiments = {one.key: one for one in read_experiments(workspace.experiments, book).experiments}
+        standings = standings_of(workspace.experiments, workspace.data)  # as they are now: a worker's workspace may be older
+        self._experiments = {one.key: one for one in read_experiments(workspace.experiments, book, standings).experiments}
 
     def add(self, received: int, unit: str, body: bytes, parts: Parts) -> str:
         """Add the rows of one event; what is wrong with one that is no row of its own table, else empty: its type, or `unreadable`."""
@@ -77,13 +79,15 @@ class EventRows:
 def _exposure(event: Event, unit: str, at: int, read: ReadExperiment | None) -> tuple[Any, ...]:
     """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked."""
     probability = covered = None
+    randomized = unit
     if read is not None:
         covered = read.namespace_share * read.split.covered
         if event.arm in read.arms:
             probability = read.split.shares[read.arms.index(event.arm)]
         if read.entry.unit == "anonymous" and event.anonymous_id:
-            unit = unit_of(None, event.anonymous_id)
-    return (unit, event.experiment, event.arm, at, probability, covered, CLIENT, event.decision_id)
+            randomized = unit_of(None, event.anonymous_id)
+    how = (randomized if randomized != unit else None, event.channel, event.placement, None, None)
+    return (unit, event.experiment, event.arm, at, probability, covered, CLIENT, event.decision_id, *how)
 
 
 def _number(value: Any) -> float | None:

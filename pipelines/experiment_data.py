@@ -4,8 +4,9 @@ The analysis unit is what was randomized, from its first exposure on: what it di
 that was exposed in two arms is counted and left out. A unit whose window is still open is left out too, unless open ones are asked for, which
 all have done less than they will; with windows closed, the order of units is that of their exposures, as intervals that allow many looks want.
 
-The view `exposures` has a row an exposure: customer_id, experiment, arm, time. It may have more, which says more: `unit` (what was hashed, where
-that is no customer), `probability` (of the arm), `channel`, `placement`, `degraded` (texts) and `took_us` (of the decision).
+The view `exposures` has a row an exposure: customer_id, experiment, arm, time. It may have more, which says more: `unit` (what was randomized,
+where that is no customer), `probability` (of the arm), `channel`, `placement`, `degraded` (texts) and `took_us` (of the decision). What a unit
+did is what its customers did: those who were exposed as it, and whom its anonymous id was linked to, before and after they logged in.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import duckdb
 import numpy as np
 from msgspec import Struct
 
+from features.experiment_formats import Unit
 from features.failures import Failure
-from features.lake import literal, quoted
+from features.lake import literal, quoted, select, view_name
+from features.loop_tables import EXPOSURES, LINKS
 from features.vocabulary import ANONYMOUS
+from features.workspace import Workspace
 from training.summaries import Floats, Summary
 
 VIEW = "exposures"
@@ -35,7 +39,9 @@ OPTIONAL = {
 SLOW_QUANTILE = 0.95
 """A decision is slow that takes longer than this part of the control's."""
 MIXED_SHARE = 0.01
-DIMENSIONS = ("day", "channel", "placement", "kind of unit", "exposures")
+OVERLAPPING = ("channel", "placement")
+"""Dimensions in which a unit counts once in each value where it was ever exposed: what is lost in one does not change the others."""
+DIMENSIONS = ("day", *OVERLAPPING, "kind of unit", "exposures")
 DIMENSION_VALUES_MAX = 400
 
 NUMBERS = (
@@ -129,8 +135,24 @@ class Read(NamedTuple):
     """Above which a decision counts as slow; None where no durations were recorded."""
 
 
+def show_units(con: duckdb.DuckDBPyConnection, workspace: Workspace, kind: Unit) -> None:
+    """Let the lake's view of exposures say the units of one kind, which logging in does not change, beside the customers that they belong to.
+
+    The lake's own views show a linked anonymous id as its customer: that is another unit, which other arms may have.
+    """
+    links = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
+    own = "coalesce(l.customer_id, e.customer_id)"
+    unit = own if kind == "customer" else "coalesce(e.unit, e.customer_id)"
+    con.execute(
+        f"""
+        CREATE OR REPLACE VIEW {VIEW} AS
+        SELECT e.* REPLACE ({own} AS customer_id, {unit} AS unit)
+        FROM ({select(workspace, EXPOSURES)}) e LEFT JOIN ({links}) l ON l.unit = e.customer_id"""
+    )
+
+
 def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
-    """Ask the lake, through a connection that has its views (`features.lake.connect`). Memory is bounded by DuckDB's limit.
+    """Ask the lake, through a connection that has its views (`features.lake.connect`, then `show_units`). Memory is bounded by DuckDB's limit.
 
     Raises:
         NoExposures: the lake has no exposures of this experiment in these bounds.
@@ -182,11 +204,10 @@ def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
     if lacks:
         raise NoExposures(f"expected the table `{VIEW}` to have the columns {', '.join(REQUIRED)}, got none called {', '.join(lacks)}")
     more = ", ".join(f"{name if name in has else f'NULL::{kind}'} AS {name}" for name, kind in OPTIONAL.items() if name != "unit")
-    unit = "coalesce(unit, customer_id)" if "unit" in has else "customer_id"
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE exposed AS
-        SELECT customer_id, {unit} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time, {more}
+        SELECT customer_id, {_unit(has)} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time, {more}
         FROM {VIEW} WHERE experiment = {literal(question.experiment)} AND time <= {_moment(question.now)}"""
     )
 
@@ -203,7 +224,7 @@ def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
         f"""
         CREATE OR REPLACE TEMP TABLE seen AS
         SELECT unit, min(time) AS first, count(DISTINCT coalesce(place, -1)) AS arms, any_value(place) AS place, count(*) AS exposures,
-            arg_min(probability, time) AS probability, arg_min(channel, time) AS channel, arg_min(placement, time) AS placement,
+            arg_min(probability, time) AS probability
         FROM exposed GROUP BY unit HAVING {" AND ".join(bounds) or "true"};
         CREATE OR REPLACE TEMP TABLE single AS
         SELECT *, {closes} AS closes, {closes} > {_moment(question.now)} AS is_open, epoch_us(first) // 86400000000 AS day
@@ -306,8 +327,9 @@ def _tallies(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Tally,
     found: dict[tuple[str, str], list[int]] = {}
     for dimension in DIMENSIONS:
         value = _VALUE_OF[dimension].format(bots=BOT_EXPOSURES)
+        of_units = "exposed SEMI JOIN single USING (unit)" if dimension in OVERLAPPING else "single"
         rows = con.execute(
-            f"SELECT {value} AS value, place, count(*) AS units FROM single WHERE value IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
+            f"SELECT {value} AS value, place, count(DISTINCT unit) AS units FROM {of_units} WHERE value IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
         ).fetchall()
         for name, at, units in rows[: DIMENSION_VALUES_MAX * len(question.arms)]:
             found.setdefault((dimension, str(name)), [0] * len(question.arms))[at] += units
@@ -317,10 +339,16 @@ def _tallies(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Tally,
 def so_far(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
     """Exposures and units of every experiment that the lake knows; empty where it has no such table."""
     try:
-        rows = con.execute(f"SELECT experiment, count(*), count(DISTINCT customer_id) FROM {quoted(VIEW)} GROUP BY 1").fetchall()
+        has = {row[0] for row in con.execute(f"DESCRIBE {VIEW}").fetchall()}
+        rows = con.execute(f"SELECT experiment, count(*), count(DISTINCT {_unit(has)}) FROM {quoted(VIEW)} GROUP BY 1").fetchall()
     except duckdb.CatalogException:
         return {}
     return {str(key): (int(exposures), int(units)) for key, exposures, units in rows}
+
+
+def _unit(has: set[str]) -> str:
+    """SQL of a row's unit, of the columns that the view has."""
+    return "coalesce(unit, customer_id)" if "unit" in has else "customer_id"
 
 
 def _moment(at: int) -> str:

@@ -38,6 +38,8 @@ _FIELDS: list[pa.Field[Any]] = [
 ]
 ASSIGNMENTS = pa.schema(_FIELDS)
 """A row a unit, of the moment `time`. Without an arm it is not in the experiment, and `reason` says why."""
+UNIT = "coalesce(unit, customer_id)"
+"""SQL of what was randomized, of a row of `exposures`."""
 TOGETHER = 64
 """Units that are asked for at a time: a store that is far away answers them together."""
 
@@ -61,7 +63,7 @@ def write_exposures(workspace: Workspace, key: str, form: Format, file: Path, te
     rows = f"SELECT * FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
     if key not in workspace.experiments.experiments and not con.execute(f"SELECT 1 FROM ({rows}) LIMIT 1").fetchone():
         raise _unknown(workspace, key)
-    columns = "customer_id AS unit, experiment, arm, reason, probability, covered, decision_id, event_id, time"
+    columns = f"{UNIT} AS unit, experiment, arm, reason, probability, covered, decision_id, event_id, time"
     return _copy(con, f"SELECT {columns} FROM ({rows}) ORDER BY time, unit, event_id", form, file)
 
 
@@ -122,17 +124,20 @@ def _units(workspace: Workspace, key: str, entry: Experiment) -> list[Units]:
     """Units of the experiment's kind that the lake knows; of accounts also those that only exposures name."""
     with connect(workspace) as con:
         if entry.unit == "anonymous":
+            tables = tables_of(workspace)
             seen = " UNION ".join(
-                f"SELECT customer_id AS unit FROM ({select(workspace, table)})"
-                for table in (EXPOSURES, *(one for one in tables_of(workspace).values() if one.name in ("decisions", "impressions")))
+                [
+                    f"SELECT {UNIT} AS unit FROM ({select(workspace, EXPOSURES)})",
+                    *(f"SELECT customer_id FROM ({select(workspace, tables[name])})" for name in ("decisions", "impressions")),
+                ]
             )
             query = f"SELECT DISTINCT unit FROM ({seen} UNION SELECT unit FROM ({select(workspace, LINKS)}))"
             query += f" WHERE starts_with(unit, {literal(ANONYMOUS)}) ORDER BY 1"
             return [Units(anonymous=unit[1:]) for (unit,) in con.execute(query).fetchall()]
         found = [Units(customer=unit) for (unit,) in con.execute("SELECT DISTINCT customer_id FROM customers ORDER BY 1").fetchall()]
         if entry.unit == "account":
-            query = f"SELECT DISTINCT customer_id FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
-            query += f" AND starts_with(customer_id, {literal(ACCOUNT)}) ORDER BY 1"
+            query = f"SELECT DISTINCT {UNIT} FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
+            query += f" AND starts_with({UNIT}, {literal(ACCOUNT)}) ORDER BY 1"
             found += [Units(account=unit[1:]) for (unit,) in con.execute(query).fetchall()]
         return found
 

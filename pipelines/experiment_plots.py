@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -17,30 +17,37 @@ from training.summaries import Floats
 
 UNITS_PLOT = "units.png"
 WIDTH_INCHES = 7.2
+NOBODY_KNOWS: Mapping[str, float] = {}
 COLOURS = (INK, ACCENT, "#7a9e3b", "#8a6fb0", "#c39b2e", "#4d8fac")
 
 
-def figures(found: ExperimentReport) -> dict[str, Figure]:
-    """By file name; a picture a goal, of those that have anything to show, and one of units."""
+def figures(found: ExperimentReport, truths: Mapping[str, float] = NOBODY_KNOWS) -> dict[str, Figure]:
+    """By file name; a picture a goal, of those that have anything to show, and one of units.
+
+    Args:
+        truths: by metric the true lift of an experiment with two arms, where somebody knows it.
+    """
     made = {UNITS_PLOT: units(found)}
     for metric in dict.fromkeys(course.metric for course in found.courses):
         shown = [course for course in found.courses if course.metric == metric and any(one is not None for one in course.lift)]
         if shown:
-            made[f"lift_{metric.replace(' ', '_')}.png"] = lift(found, metric, shown)
+            made[f"lift_{metric.replace(' ', '_')}.png"] = lift(found, metric, shown, truths.get(metric))
     return made
 
 
-def write_plots(found: ExperimentReport, folder: Path) -> list[Path]:
+def write_plots(found: ExperimentReport, folder: Path, truths: Mapping[str, float] = NOBODY_KNOWS) -> list[Path]:
     """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    return pictures.write(figures(found), folder)
+    return pictures.write(figures(found, truths), folder)
 
 
-def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport]) -> Figure:
+def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport], truth: float | None = None) -> Figure:
     """What was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
     mark = "; SAMPLE-RATIO MISMATCH" if found.split.alarm else ""
     figure, axes = titled(f"{found.experiment}: lift of {metric} over {found.control}{mark}", WIDTH_INCHES)
     days = _days(found)
     axes.axhline(0, color=PALE, linewidth=1)
+    if truth is not None:
+        axes.axhline(truth, color=ACCENT, linewidth=1.2, linestyle="--", label=f"truth, {truth:+.1%}")
     for course, colour in zip(courses, COLOURS * len(courses), strict=False):
         low, high = _ends(course.sequential)
         axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{course.arm}, any number of looks")

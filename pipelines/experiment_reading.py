@@ -11,9 +11,10 @@ from features.documents import Document
 from features.experiments import Experiments, ReadExperiment, parse_experiments, read_experiments
 from features.failures import Failure
 from features.moments import duration_seconds, rfc3339
+from features.ramps import Standing, standings_of
 from features.rulebook import read_rules
 from features.workspace import Workspace
-from pipelines.experiment_data import Question, read, so_far
+from pipelines.experiment_data import Question, read, show_units, so_far
 from pipelines.experiment_report import ExperimentReport, Settings, Subject, report_of
 from training.inference import ALPHA
 
@@ -27,7 +28,10 @@ class UnknownExperiment(Failure):
 
 
 class Listed(Struct, frozen=True):
-    """One experiment of the list; `split` are the shares of the arms, in their order, `since` is None where the file names no start."""
+    """One experiment of the list; `split` are the shares of the arms, in their order, `since` is None where the file names no start.
+
+    `ramp` is the share of the ramped arm and what its ramp does, None where there is none.
+    """
 
     experiment: str
     status: str
@@ -39,6 +43,7 @@ class Listed(Struct, frozen=True):
     until: str | None
     exposures: int
     units: int
+    ramp: str | None = None
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -55,7 +60,8 @@ def experiments_in(workspace: Workspace) -> Experiments:
     """What `experiments.yaml` declares; nothing where there is no such file."""
     file = workspace.folder / FILE
     parsed = parse_experiments(Document(file, FILE, None if file.exists() else ""))
-    return read_experiments(parsed, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
+    book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
+    return read_experiments(parsed, book, standings_of(parsed, workspace.data))
 
 
 def find(experiments: Experiments, key: str) -> ReadExperiment:
@@ -109,10 +115,12 @@ def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, se
     question = question_of(workspace, experiment, asked, now)
     con = lake.connect(workspace)
     try:
+        show_units(con, workspace, experiment.entry.unit)
         found = read(con, question)
     finally:
         con.close()
-    return report_of(found, question, Subject(status=status_at(experiment, now), shares=tuple(experiment.split.shares)), settings)
+    shares = experiment.split.shares if any(experiment.split.shares) else (1 / len(experiment.arms),) * len(experiment.arms)
+    return report_of(found, question, Subject(status=status_at(experiment, now), shares=shares), settings)
 
 
 def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: int) -> list[Listed]:
@@ -133,9 +141,16 @@ def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: int
             None if one.start is None else rfc3339(one.start),
             None if one.end is None else rfc3339(one.end),
             *counts.get(one.key, (0, 0)),
+            None if one.standing is None else said_of(one.standing),
         )
         for one in experiments
     ]
+
+
+def said_of(standing: Standing) -> str:
+    """Where a ramp is, in a few words: `25% rising`."""
+    state = standing.state.replace("_", " ")
+    return state if standing.share <= 0 else f"{100 * standing.share:g}% {state}"
 
 
 def metrics_of(found: ExperimentReport) -> dict[str, float]:

@@ -184,7 +184,7 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Settin
         control=question.control,
         split=split,
         arms=tuple(_arm(read, question, subject, totals[at], at) for at in range(len(question.arms))),
-        goals=_with_verdicts(goals, settings),
+        goals=with_verdicts(goals, settings),
         guardrails=tuple(_guardrails(read, question, totals, control, settings)),
         not_recorded=tuple(missing),
         days=tuple(rfc3339(day * DAY_SECONDS * MICROSECONDS)[:10] for day in read.days),
@@ -242,7 +242,8 @@ def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings
     )
 
 
-def _with_verdicts(goals: Sequence[GoalReport], settings: Settings) -> tuple[GoalReport, ...]:
+def with_verdicts(goals: Sequence[GoalReport], settings: Settings) -> tuple[GoalReport, ...]:
+    """Goals that are told together, with their P corrected over all of them."""
     found = corrected([np.nan if goal.p is None else goal.p for goal in goals], settings.correction)
     return tuple(replace(goal, p_corrected=_number(p), verdict=_verdict(goal, _number(p))) for goal, p in zip(goals, found, strict=True))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from msgspec import Struct
 
-from pipelines.experiment_data import BOT_EXPOSURES, DIMENSIONS, Drawn, Question, Read, Tally
+from pipelines.experiment_data import BOT_EXPOSURES, DIMENSIONS, OVERLAPPING, Drawn, Question, Read, Tally
 from training.mismatch import MISMATCH_P, mismatch
 from training.summaries import Floats
 
@@ -122,14 +122,19 @@ def _alone(dimension: str, tallies: list[Tally], expected: Floats) -> Iterator[s
     if len(tallies) < 2:
         return
     units = np.array([tally.units for tally in tallies], np.float64)
-    off = mismatch(units, expected).p < DIMENSION_P / len(tallies)
-    rest = units[~off].sum(0)
-    if not off.any() or off.all() or rest.sum() == 0 or mismatch(rest, expected).p < MISMATCH_P:
+    each = mismatch(units, expected).p
+    off = each < DIMENSION_P / len(tallies)
+    if not off.any() or off.all() or units[~off].sum() == 0:
+        return
+    if dimension in OVERLAPPING:  # no sum, which would count a unit more than once: Bonferroni's bound over the values
+        p = min(float(each[~off].min()) * int((~off).sum()), 1.0)
+    else:
+        p = float(mismatch(units[~off].sum(0), expected).p)
+    if p < MISMATCH_P:
         return
     named = ", ".join(
         f"{tally.value} ({' : '.join(f'{count:,}' for count in tally.units)})" for tally, is_off in zip(tallies, off, strict=True) if is_off
     )
-    p = float(mismatch(rest, expected).p)
     if dimension == "exposures":
         yield f"units that were exposed more than {BOT_EXPOSURES} times are uneven, the rest is even (p = {p:.3f}): bots or monitoring"
     else:

@@ -22,7 +22,7 @@ from features.workspace import Workspace
 from pipelines.forget_places import Removed, Step
 
 ID_COLUMNS = ("customer_id", "unit")
-"""Columns that say whose a row is: `unit` is the anonymous one of a link."""
+"""Columns that say whose a row is: `unit` is the anonymous one of a link, or what an experiment randomized."""
 FILES_A_QUERY_MAX = 500
 
 

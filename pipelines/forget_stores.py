@@ -71,7 +71,7 @@ def _links(connection: sqlite3.Connection, units: Sequence[str]) -> list[int]:
 
 
 class Contacts:
-    """The ledger: contact history, what is new, consent, links; see `Place`."""
+    """The ledger: contact history, what is new, consent, links, sticky assignments; see `Place`."""
 
     name = "ledger"
 
@@ -99,7 +99,7 @@ class Contacts:
 
 
 async def _kept(ledger: Ledger, unit: str, damaged: int) -> int:
-    """Entries, events, consents and links that the ledger has of a unit; a record that cannot be read counts as `damaged`."""
+    """Entries, events, consents, links and sticky assignments that the ledger has of a unit; a record that cannot be read counts as `damaged`."""
     try:
         known = await ledger.look(unit)
     except StoreUnavailable as error:
@@ -108,7 +108,8 @@ async def _kept(ledger: Ledger, unit: str, damaged: int) -> int:
         raise
     if known.unit != unit:
         return 1  # a link; the rest is the customer's
-    return len(known.contacts) // ENTRY_BYTES + len(known.recent.events) + len(known.recent.consent)
+    recent = known.recent
+    return len(known.contacts) // ENTRY_BYTES + len(recent.events) + len(recent.consent) + len(recent.kept)
 
 
 class OnlineRows:

@@ -41,7 +41,7 @@ class Task(Struct):
     at: int
     """Microseconds since 1970: what happened before is forgotten, also what is told of it later."""
     units: list[str] = field(default_factory=list)
-    """The unit and those that are linked to it; found before the links go, and kept, since they cannot be found again."""
+    """The unit, those that are linked to it, and the accounts that are theirs alone; found before the links go, and kept, since they cannot be found again."""
     counted: dict[str, Counted] = field(default_factory=dict)
     tries: int = 0
 

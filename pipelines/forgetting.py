@@ -1,6 +1,6 @@
 """Forgetting a customer everywhere: late events first of all, then what serves, then what is on disk; proved by a re-read of all of it.
 
-    task       written down, with the units that are linked to the customer (`forget_task`)
+    task       written down, with the units that are linked to the customer (`forget_task`), and the accounts that are theirs alone
     at once    event log and dead letters, ledger, online store: no worker knows the customer any more from here on
     the rest   behind the locks of whoever else changes the workspace: journals, lake, offline tables, what stores leave in their files
     proof      every place is read again, and the bytes of all files are looked through
@@ -25,6 +25,7 @@ from features.moments import rfc3339
 from features.vocabulary import ANONYMOUS, Id
 from features.workspace import Workspace
 from pipelines import shipping, steps
+from pipelines.forget_accounts import accounts_of
 from pipelines.forget_files import LedgerFiles, Leftovers, OnlineFiles
 from pipelines.forget_journal import Journals
 from pipelines.forget_lake import ParquetFolder
@@ -57,7 +58,7 @@ class Forgotten(Struct):
     done: bool
     at: str
     units: int
-    """The customer, and the anonymous units that are linked."""
+    """The customer, the anonymous units that are linked, and the accounts that are theirs alone."""
     places: dict[str, Counted]
     proof: Scan
     seconds: float
@@ -119,6 +120,7 @@ def resume(workspace: Workspace, tell: Tell = lambda *_: None, step: Step = lamb
 def _done(workspace: Workspace, task: Task, tell: Tell, step: Step) -> Forgotten:
     begun = time.monotonic()
     task.units = list(dict.fromkeys([*task.units, *units_of(workspace, task.unit)]))
+    task.units = list(dict.fromkeys([*task.units, *accounts_of(workspace, task.units)]))
     keep_task(workspace, task)  # before the links go, by which they are found
     at_once: list[Place] = [Events(workspace, task.at), Contacts(workspace), OnlineRows(workspace)]
     rest: list[Place] = [

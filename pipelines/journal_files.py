@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.journal_lines import DECISION, FORMAT, HEAD_BYTES, Line, frames
+from features.journal_lines import DECISION, FORMAT, HEAD_BYTES, SETTLED, Line, Settled, decode_settled, frames
 from serving.journal import DAMAGED, OPEN, SEALED
 
 READ_BYTES_MAX = 64 << 20
@@ -72,10 +72,10 @@ def read_part(folder: Path, stem: str, begin: int, bytes_max: int) -> bytes | No
     return None
 
 
-def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Line | None, bool]]:
-    """The frames of a part of a file: the byte after each, its decision, and whether it is one that cannot be read.
+def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Line | Settled | None, bool]]:
+    """The frames of a part of a file: the byte after each, its decision or sticky assignments, and whether it cannot be read.
 
-    Frames of other kinds, blanked ones among them, have no decision and are passed over.
+    Frames of other kinds, blanked ones among them, have neither and are passed over.
 
     Args:
         gaps: takes (from, to) of the bytes that are in no frame; see `journal_lines.frames`.
@@ -86,8 +86,9 @@ def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Li
         while counted < len(gaps):
             missed += gaps[counted][1] - gaps[counted][0]
             counted += 1
-        line = None
-        if kind == DECISION and version == FORMAT:
+        line: Line | Settled | None = None
+        ours = kind in (DECISION, SETTLED)
+        if ours and version == FORMAT:
             with contextlib.suppress(msgspec.MsgspecError):
-                line = _decoder.decode(body)
-        yield framed + missed, line, kind == DECISION and line is None
+                line = _decoder.decode(body) if kind == DECISION else decode_settled(body)
+        yield framed + missed, line, ours and line is None

@@ -22,10 +22,12 @@ from pipelines import (  # noqa: E402
     commands_demo,
     commands_experiment,
     commands_experiment_export,
+    commands_experiment_groups,
     commands_forget,
     commands_loop,
     commands_model,
     commands_policy,
+    commands_ramp,
     commands_serve,
     commands_world,
     experiment_app,
@@ -57,6 +59,8 @@ for module in (
     commands_experiment,
     experiment_app,
     commands_experiment_export,
+    commands_experiment_groups,
+    commands_ramp,
 ):
     module.register(app)
 

@@ -1,4 +1,4 @@
-"""Fill an empty contact ledger from what the lake knows: contacts that decisions took, budgets, and all that was heard.
+"""Fill an empty contact ledger from what the lake knows: contacts that decisions took, budgets, sticky assignments, and all that was heard.
 
 Everything is done again in the order in which it came, by the functions that did it first, each at its own moment. A take that was
 granted then is granted again: limits are not asked a second time. What is done twice changes nothing, budgets aside.
@@ -23,9 +23,10 @@ from features.catalogue import Catalogue
 from features.contacts import Contact, Take, key_of, word_of
 from features.event_writer import EventWriter
 from features.happenings import Happenings
+from features.journal_lines import Settled
 from features.lake import literal, quoted
 from features.ledger import Ledger
-from features.loop_tables import CONSENTS, LINKS, RECORDED
+from features.loop_tables import CONSENTS, KEPT, LINKS, RECORDED
 from features.moments import MICROSECONDS, duration_seconds, from_microseconds
 from features.tables import Table, stream_table, tables_of
 from features.vocabulary import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
@@ -50,9 +51,12 @@ class Replayed(Struct):
     contacts: int = 0
     reserved: int = 0
     events: int = 0
+    assignments: int = 0
 
     def __str__(self) -> str:
-        return f"{self.contacts:,} contacts of {self.decisions:,} decisions, {self.events:,} events, {self.reserved:,} shows of budgets"
+        kept = f"{self.assignments:,} sticky assignments, " if self.assignments else ""
+        took = f"{self.contacts:,} contacts of {self.decisions:,} decisions"
+        return f"{took}, {kept}{self.events:,} events, {self.reserved:,} shows of budgets"
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,14 @@ async def replay(
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"SET temp_directory = {literal(str(workspace.data / 'spill'))}")
-        sources = [*_decisions(workspace, con, since), *_events(workspace, con, moment, since)]
+        sources = [*_decisions(workspace, con, since), _settled(workspace, con, since), *_events(workspace, con, moment, since)]
         for count, (received, _, thing) in enumerate(heapq.merge(*sources, key=itemgetter(0, 1))):
             clock[0] = received
             if isinstance(thing, _Shown):
                 _take(thing, ledger, contacting, catalogue, done, budgets)
+            elif isinstance(thing, Settled):
+                await ledger.settle(thing.unit, thing.arms, thing.over)
+                done.assignments += len(thing.arms)
             else:
                 await hearing.tell([(thing, received)])
                 done.events += 1
@@ -175,6 +182,17 @@ def _decisions(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int)
             )
 
     yield shown()
+
+
+def _settled(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int) -> Iterator[tuple[int, str, Settled]]:
+    """Sticky assignments; those of a unit that were written down together stay together."""
+    columns = "received, unit, experiment, arm, bucket_version, probability, over_arm, over_version"
+    query = f"SELECT {columns} FROM ({_raw(workspace, KEPT)}) WHERE received >= {since} ORDER BY received, unit, experiment"
+    for (received, unit), rows in groupby(_fetched(con, query), key=itemgetter(0, 1)):
+        found = [row[2:] for row in rows]
+        arms = {experiment: (arm, version, probability) for experiment, arm, version, probability, *_ in found}
+        over = {experiment: (arm, version, 0.0) for experiment, *_, arm, version in found if arm is not None}
+        yield received, unit, Settled(unit, received, arms, over)
 
 
 def _events(workspace: Workspace, con: duckdb.DuckDBPyConnection, moment: int, since: int) -> Iterator[Iterator[tuple[int, str, Any]]]:

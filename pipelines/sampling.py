@@ -17,7 +17,7 @@ from features import lake
 from features.failures import Failure
 from features.journal_lines import Line, read_lines
 from features.tables import tables_of
-from features.vocabulary import OFFERS_CONSIDERED, ContextValue, DecisionRequest
+from features.vocabulary import ANONYMOUS, OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from features.workspace import Workspace
 from serving.asked import CHANNEL, channel_of
 from serving.journal import DAMAGED, OPEN, SEALED
@@ -85,7 +85,13 @@ def _newest(folder: Path) -> Iterator[Line]:
 def _asked_again(line: Line) -> DecisionRequest:
     names = line.placement.split(",")
     placement, placements = (names[0], None) if len(names) == 1 else (None, names)
-    return DecisionRequest(line.customer_id, placement, line.limit, line.context, line.exclude, placements=placements)
+    customer, anonymous = _named(line.customer_id)
+    return DecisionRequest(customer, placement, line.limit, line.context, line.exclude, anonymous_id=anonymous, placements=placements)
+
+
+def _named(unit: str) -> tuple[str, str | None]:
+    """The ids with which a request names a unit: of a customer, of somebody before log-in."""
+    return ("", unit[1:]) if unit.startswith(ANONYMOUS) else (unit, None)
 
 
 def _of_decisions(workspace: Workspace, size: int, seed: int, placement: str | None) -> list[DecisionRequest]:
@@ -101,7 +107,8 @@ def _of_decisions(workspace: Workspace, size: int, seed: int, placement: str | N
         context = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         if where not in workspace.offers.placements:
             where, context = _elsewhere(workspace, placement, context)
-        found.append(DecisionRequest(customer, where, context=context))
+        customer, anonymous = _named(customer)
+        found.append(DecisionRequest(customer, where, context=context, anonymous_id=anonymous))
     return found
 
 
@@ -122,7 +129,8 @@ def _of_customers(workspace: Workspace, size: int, seed: int, placement: str | N
     customers = -(-size // len(wanted))
     query = f"SELECT customer_id FROM ({everybody}) ORDER BY md5(customer_id || ':{seed}'), customer_id LIMIT {customers}"
     asked = [_elsewhere(workspace, name, {}) for name in wanted]
-    found = [DecisionRequest(row[0], name, context=context) for row in _rows(workspace, query) for name, context in asked]
+    everyone = [_named(row[0]) for row in _rows(workspace, query)]
+    found = [DecisionRequest(who, name, context=context, anonymous_id=other) for who, other in everyone for name, context in asked]
     return found[:size]
 
 

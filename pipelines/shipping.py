@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from features import event_log
 from features.event_rows import Logged
 from features.files import locked, sync_folder
-from features.journal_lines import FRAME_BYTES_MAX, Line
+from features.journal_lines import FRAME_BYTES_MAX, Line, Settled
 from features.moments import MICROSECONDS
 from features.moments import now as clock
 from features.recorded import bundle_file, keep_bundle
 from features.workspace import Workspace
-from pipelines.decision_rows import DecisionRows
+from pipelines.decision_rows import DecisionRows, add_kept
 from pipelines.event_rows import EventRows
 from pipelines.journal_files import READ_BYTES_MAX, Listed, journal_folder, lines, listed, read_part
 from pipelines.lake_parts import Parts, Step
@@ -165,8 +165,10 @@ def _read_journal(load: _Load, rows: DecisionRows, workspace: Workspace, file: L
         load.journals[file.stem] = (begin, begin + end)
 
 
-def _add(load: _Load, rows: DecisionRows, line: Line | None, unreadable: bool) -> None:
-    if line is not None and rows.add(line, load.parts):
+def _add(load: _Load, rows: DecisionRows, line: Line | Settled | None, unreadable: bool) -> None:
+    if isinstance(line, Settled):
+        add_kept(line, load.parts)
+    elif line is not None and rows.add(line, load.parts):
         load.decisions += 1
         load.shown += max(1, len(line.offer_ids))
     elif line is not None or unreadable:

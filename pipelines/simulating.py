@@ -14,10 +14,12 @@ from features.ledger import ledger_of
 from features.moments import MICROSECONDS, rfc3339
 from features.offers import read_catalogue
 from features.online import OnlineEngine, OnlineRow
+from features.recent import NOTHING, Known
 from features.vocabulary import DecisionRequest
 from features.workspace import Workspace
 from pipelines.changed_files import BadChanges, changed
 from pipelines.contacts import PATIENT_MS
+from pipelines.rebuilding import is_embedded
 from pipelines.sampling import NothingToSample, sample_of
 from serving.asked import BadContext, BadRequest, UnknownPlacement
 from serving.desk import NOTHING_PUBLISHED
@@ -139,12 +141,12 @@ async def _decided(
     """Each request on both sides, with the same row, history and clock."""
     pairs = []
     done = 0
-    async for request, row, contacts in _known(workspace, engine, sides, requests):
+    async for request, row, found in _known(workspace, engine, requests):
         if not row.known:
-            unknown.add(request.customer_id)
+            unknown.add(found.unit)
         try:
-            before, after = (tried(request, side, row, contacts, at) for side in sides)
-            pairs.append((request.customer_id, before, after))
+            before, after = (tried(request, side, row, found, at) for side in sides)
+            pairs.append((found.unit, before, after))
         except UnknownPlacement as error:
             unfit[f"placement {error} is not there on both sides"] += 1
         except (BadContext, BadRequest) as error:
@@ -156,16 +158,19 @@ async def _decided(
 
 
 async def _known(
-    workspace: Workspace, engine: OnlineEngine, sides: list[Loaded], requests: list[DecisionRequest]
-) -> AsyncIterator[tuple[DecisionRequest, OnlineRow, bytes]]:
-    """Requests with the customer's row and contact history, as they are now."""
-    ledger = ledger_of(workspace, PATIENT_MS) if any(side.hub.contacting.needed for side in sides) else None
+    workspace: Workspace, engine: OnlineEngine, requests: list[DecisionRequest]
+) -> AsyncIterator[tuple[DecisionRequest, OnlineRow, Known]]:
+    """Requests with the row, the contact history and what is new of whom they are about, as they are now."""
+    # A simulation begins no ledger where there is none.
+    nobody = is_embedded(workspace, "ledger") and not (workspace.data / "ledger").exists()
+    ledger = None if nobody else ledger_of(workspace, PATIENT_MS)
     try:
         for request in requests:
-            row = engine.read_now(request.customer_id)
+            found = Known(request.unit, b"", NOTHING) if ledger is None else await ledger.look(request.unit)
+            row = engine.read_now(found.unit)
             if row is None:
-                row = await engine.read(request.customer_id)
-            yield request, row, b"" if ledger is None else await ledger.read(request.customer_id)
+                row = await engine.read(found.unit)
+            yield request, row, found
     finally:
         if ledger is not None:
             ledger.close()

@@ -24,7 +24,7 @@ from features.faults import BadWorkspace  # noqa: E402
 from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.variants import aliases  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
-from pipelines import compacting, forgetting, loop, rebuilding, retention, shipping, steps  # noqa: E402
+from pipelines import compacting, forgetting, loop, ramping, rebuilding, retention, shipping, steps  # noqa: E402
 from pipelines.publishing import publish, publish_beside, serving_version, version_beside  # noqa: E402
 from serving import leash  # noqa: E402
 
@@ -37,6 +37,7 @@ REGISTRY_SECONDS = 15.0
 FORGET_SECONDS = MEND_SECONDS = 30.0
 FEATURES_SECONDS = 6 * 3_600
 """Windows slide with the clock even when nothing is bought: so often they are computed again."""
+RAMP_SECONDS = 60.0
 TURN_SECONDS = 0.5
 
 
@@ -114,6 +115,11 @@ def resume_forgetting(workspace: Workspace) -> None:
         logger.info("%d customers are forgotten whose forgetting had been interrupted", len(done))
 
 
+def ramp(workspace: Workspace) -> None:
+    """Take the steps of ramps that there are."""
+    ramping.tend(workspace, now())
+
+
 def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
     """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
     return (
@@ -129,6 +135,7 @@ def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
             Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
             Task(follow, REGISTRY_SECONDS),
         ),
+        (Task(ramp, RAMP_SECONDS),),
     )
 
 

@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 
 from features.happenings import Happenings
 from features.ledger import open_ledger
-from features.moments import MICROSECONDS
+from features.moments import MICROSECONDS, now
 from features.vocabulary import Decision, DecisionRequest, Event
 from features.workspace import Workspace
+from pipelines.world_loop import Loop
 from pipelines.world_port import Refused, Told
 from serving.asked import BadContext, BadRequest, UnknownPlacement
 from serving.decide import deciding
@@ -29,19 +30,25 @@ class DeskPort:
     Args:
         moment: when the run begins, in the world's time.
         shift: microseconds that the workspace's time is ahead of the world's.
+        real: decide at the real clock, whatever the world's time.
+        kept: leave decisions and events in the workspace's journal and event log, as a server does.
 
     Raises:
         Refused: nothing that is published can serve.
     """
 
-    def __init__(self, workspace: Workspace, moment: int, shift: int = 0) -> None:
+    def __init__(self, workspace: Workspace, moment: int, shift: int = 0, real: bool = False, kept: bool = False) -> None:
         self.told: Told | None = None
         self.name = "desk"
-        self._now, self._shift, self._count, self._received = moment + shift, shift, 0, 0
+        self._now, self._shift, self._count, self._received = now() if real else moment + shift, shift, 0, 0
+        self._real, self._loop = real, Loop(workspace, lambda: self._now) if kept else None
         self._folder = TemporaryDirectory(prefix="opportune-world-")
         self._runner = asyncio.Runner()
         self._desk = Desk(workspace, clock=lambda: self._now)
         self._desk.ledger = open_ledger(None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project)
+        if self._loop is not None:
+            loop = self._loop
+            self._desk.on_build = lambda made: loop.keep(made.lineup)
         self._desk.load()
         if self._desk.loaded is None:
             refusal = self._desk.refusal
@@ -51,7 +58,7 @@ class DeskPort:
         self._happenings = Happenings(workspace, self._loaded.catalogue.offers)
 
     def turn(self, moment: int) -> int:
-        self._now = moment + self._shift
+        self._now = now() if self._real else moment + self._shift
         return self._now
 
     def decide(self, request: DecisionRequest) -> Decision:
@@ -61,11 +68,11 @@ class DeskPort:
             raise Refused(f"expected the workspace that this world wrote, got one that takes no such request: {error}") from error
 
     async def _decided(self, request: DecisionRequest) -> Decision:
-        desk, now = self._desk, self._now
+        desk, at, record = self._desk, self._now, None if self._loop is None else self._loop.record
         self._count += 1
-        row, contacts, unit, said, kept = await desk.known(request.unit, self._loaded, now, request)
-        name = f"{now:x}-{WORKER}-{self._count:x}"
-        steps = deciding(request, self._loaded, row, now, decision_id=name, contacts=contacts, unit=unit, said=said, kept=kept)
+        row, contacts, unit, said, kept = await desk.known(request.unit, self._loaded, at, request)
+        name = f"{at:x}-{WORKER}-{self._count:x}"
+        steps = deciding(request, self._loaded, row, at, None, name, record, contacts, unit=unit, said=said, kept=kept)
         try:
             asked = next(steps)
             while True:
@@ -82,10 +89,14 @@ class DeskPort:
                 raise Refused(f"expected the workspace that this world wrote, got one that takes no such `{event.type}`: {poison.expected}")
             self._received = max(self._received + 1, self._now)  # ascending, as an event log gives it
             heard.append(self._happenings.heard(event, self._received))
+        if self._loop is not None:
+            self._loop.log(events)
         policy = self._loaded.hub.contacting.policy
         self._runner.run(self._desk.ledger.hear(heard, policy, self._now / MICROSECONDS))
 
     def close(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
         self._desk.close()
         self._runner.close()
         self._folder.cleanup()

@@ -19,6 +19,17 @@ DELAY_DAYS = 1.5
 AT_ONCE = 2_000_000
 """Microseconds from the decision to the impression; clicks and dismissals follow after as many again."""
 
+SOONEST, LATEST = 2 * AT_ONCE, WINDOW_DAYS * DAY - AT_ONCE
+"""Bounds of the delay of an acceptance, microseconds."""
+MOST = 1.0 - np.exp(-WINDOW_DAYS / DELAY_DAYS)
+"""The part of the exponential distribution that lies before the cut."""
+
+
+def late_by(after: Integers) -> Floats:
+    """P(an acceptance comes less than so many microseconds after its decision), given that it comes; 0 where that is below 0."""
+    days = np.maximum(after, 0) / DAY
+    return np.asarray(np.where(after <= SOONEST, 0.0, np.where(after > LATEST, 1.0, -np.expm1(-days / DELAY_DAYS) / MOST)))
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -52,7 +63,6 @@ def follow(world: World, visits: Visits, slates: NDArray[np.integer], rows: slic
     accepted = seen & (luck[:, :, 1] * EXAMINED[:ranks] < probability)
     clicked = accepted | (seen & bot & (luck[:, :, 2] < BOT_CLICKS_SHARE))
     dismissed = seen & ~accepted & ~bot & (luck[:, :, 2] < DISMISSED_SHARE)
-    most = 1.0 - np.exp(-WINDOW_DAYS / DELAY_DAYS)
-    days = -DELAY_DAYS * np.log1p(-most * luck[:, :, 3])
-    late = np.clip((days * DAY).astype(np.int64), 2 * AT_ONCE, WINDOW_DAYS * DAY - AT_ONCE)
+    days = -DELAY_DAYS * np.log1p(-MOST * luck[:, :, 3])
+    late = np.clip((days * DAY).astype(np.int64), SOONEST, LATEST)
     return Outcomes(probability, seen, accepted, clicked, dismissed, late)

@@ -41,8 +41,11 @@ def world_in(folder: Path, **wanted: int | None) -> World:
     return World(found)
 
 
-def prepared(folder: Path, tell: show.Told = lambda *_: None) -> Workspace:
+def prepared(folder: Path, tell: show.Told = lambda *_: None, ago: int = 0) -> Workspace:
     """The workspace of a world with everything made of it that serving needs, as at the end of its history.
+
+    Args:
+        ago: so many microseconds at least lie between the end of a history that is imported now and the present.
 
     Raises:
         BadWorkspace, BadBundle: the files were changed so that they do not fit, or the model did not pass its gates.
@@ -52,7 +55,7 @@ def prepared(folder: Path, tell: show.Told = lambda *_: None) -> Workspace:
     with steps.alone(workspace), steps.quiet_warnings():
         if not steps.is_imported(workspace):
             tell("import", None)
-            steps.import_tables(workspace, now())
+            steps.import_tables(workspace, now() - ago)
         moment = NOW + shift(workspace)
         if not steps.is_computed(workspace):
             tell("windows at every moment that training needs", None)

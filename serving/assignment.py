@@ -24,6 +24,7 @@ Reason = Literal[
     "draft",
     "stopped",
     "not_started",
+    "rolled_back",
     "ended",
     "no_unit",
     "holdout",
@@ -34,7 +35,7 @@ Reason = Literal[
     "not_covered",
 ]
 """Why a unit has the arm that it has, or none. `no_unit`: the request does not name a unit of that kind. `blocked`: it was assigned under a
-bucket version that is no longer wanted."""
+bucket version that is no longer wanted. `not_started` is before the start, or before its ramp was started; `rolled_back`: its ramp was."""
 
 
 class Units(NamedTuple):
@@ -111,7 +112,8 @@ class _Asked:
         self.end = float("inf") if read.end is None else read.end
         self.covered = read.namespace_share * read.split.covered
         self.refused: dict[Reason, Assignment] = {reason: Assignment(read.key, reason, None, None, self.covered) for reason in _WITHOUT}
-        self.never: Assignment | None = self.refused[_NEVER[entry.status]] if entry.status in _NEVER else None
+        never = _NEVER.get(entry.status) or (None if read.standing is None else _NEVER.get(read.standing.state))
+        self.never: Assignment | None = None if never is None else self.refused[never]
         self.probabilities = dict(zip(read.arms, read.split.shares, strict=True))
         self.given = [
             (arm, share, Kept(arm, self.version, share) if self.sticky else None)
@@ -141,7 +143,8 @@ class _Asked:
         return Assignment(self.key, "sticky", kept.arm, probability, self.covered)
 
 
-_NEVER: dict[str, Reason] = {"draft": "draft", "stopped": "stopped"}
+_NEVER: dict[str, Reason] = {"draft": "draft", "stopped": "stopped", "not_started": "not_started", "rolled_back": "rolled_back"}
+"""By the status of an experiment, or the state of its ramp."""
 _WITHOUT: tuple[Reason, ...] = tuple(reason for reason in get_args(Reason) if reason not in ("split", "sticky", "not_covered"))
 
 
@@ -167,6 +170,11 @@ class Assigner:
     def of(cls, experiments: Experiments) -> Assigner:
         """Make ready what `features.experiments.read_experiments` read."""
         return cls(experiments)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All others, the holdout, and the control groups in their order, each with its probability."""
+        return (self._rest, self._held, *self._controls)
 
     def group(self, units: Units) -> Group:
         """The holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in none."""

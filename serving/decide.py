@@ -129,7 +129,7 @@ def deciding(
     Args:
         row: what the online store knows of the customer; None when it could not be read.
         now: microseconds since 1970.
-        stages: takes the nanoseconds of `STAGES[1:]`.
+        stages: takes the nanoseconds of `STAGES[1:]`; may hold those of the first.
         contacts: the customer's contact history; None when it could not be read.
         look: told the case once it is decided, with the trail of each place; for simulation.
         unit: whom the request is about, where its anonymous id was linked to a customer; the request's own when empty.
@@ -156,7 +156,7 @@ def deciding(
     decision = _answered(case, name, row is not None)
     ranked_at = perf_counter_ns()
     if record is not None:
-        record(written(case, decision))
+        record(written(case, decision, (ranked_at - begin + sum(stages or ())) // 1_000))
     if look is not None:
         look(case)
     if stages is not None:

@@ -21,6 +21,7 @@ import numpy as np
 from features.contacts import Take
 from features.engines import open_engine
 from features.failures import Failure
+from features.journal_lines import Settled
 from features.ledger import Ledger, ledger_of
 from features.moments import MICROSECONDS, now
 from features.offers import read_catalogue
@@ -34,6 +35,7 @@ from serving.everyone import Everyone
 from serving.loaded import Loaded
 from serving.person import Person, person_of
 from serving.published import Published, glance, models, published
+from serving.trials import Wanted
 from training import bundle
 
 logger = logging.getLogger("opportune.desk")
@@ -73,6 +75,8 @@ class Desk:
         """Told what was refused: BUNDLE or CONFIG."""
         self.on_build: Callable[[Loaded], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
+        self.on_settled: Callable[[Settled], object] = lambda _: None
+        """Told what the ledger holds of sticky assignments that were to be written down, before anybody decides by them."""
         self._stamp: Published | None = None
         self._seen: tuple[object, ...] = ()
         self._files = self._glanced = stamp_of(workspace)
@@ -319,10 +323,16 @@ class Desk:
 
     async def _settled(self, asked: Settle) -> Mapping[str, KeptArm]:
         """What holds of the sticky assignments that are wanted."""
-        settling = [self.ledger.settle(*wanted) for wanted in asked.wanted]
+        settling = [self._settled_for(wanted) for wanted in asked.wanted]
         found = [await settling[0]] if len(settling) == 1 else await asyncio.gather(*settling)
-        pairs = zip(asked.wanted, found, strict=True)
-        return {key: kept[key] for wanted, kept in pairs for key in wanted.arms if key in kept}
+        return {key: arm for arms in found for key, arm in arms.items()}
+
+    async def _settled_for(self, wanted: Wanted) -> dict[str, KeptArm]:
+        """The same of one unit."""
+        kept = await self.ledger.settle(*wanted)
+        arms = {key: kept[key] for key in wanted.arms if key in kept}
+        self.on_settled(Settled(wanted.unit, self.clock(), arms, wanted.over))
+        return arms
 
     def _without_ledger(self, lacks: Exception) -> None:
         """Say once why what is limited is not shown."""

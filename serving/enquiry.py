@@ -10,7 +10,7 @@ from features.moments import MICROSECONDS
 from features.vocabulary import ContextValue, Decision, DecisionRequest
 from serving import problems
 from serving.assignment import Assigned, Assignment, Kept, Units
-from serving.decide import Settle, decide
+from serving.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
 from serving.desk import Desk
 from serving.loaded import Loaded
 from serving.trials import ACCOUNT
@@ -26,6 +26,8 @@ class Answered(NamedTuple):
     kept: Mapping[str, Kept] | None
     """By experiment, what was written down before; None when it could not be read."""
     assigned: Assigned
+    lacks: tuple[str, ...] = ()
+    """Why this is less than it could be, as decisions say it; nothing where all answered that were asked."""
 
     def of(self, experiment: str) -> Assignment:
         """What one experiment says."""
@@ -74,7 +76,14 @@ class Enquiry:
             found = trials.units(request, person.unit, row, context, now / MICROSECONDS)
             units = found._replace(account=units.account or found.account)
         kept = person.kept
-        return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only))
+        lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (() if kept is not None else (CONTACTS_UNAVAILABLE,))
+        return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
+
+    def lacked(self, loaded: Loaded, answered: Answered, experiment: str) -> tuple[str, ...]:
+        """Of what is lacked, what may matter to one experiment: whom an anonymous id belongs to does to all that run."""
+        if not answered.lacks or loaded.workspace.experiments.experiments[experiment].status != "running":
+            return ()
+        return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()
 
     async def settle(self, loaded: Loaded, answered: Answered, experiment: str) -> Assignment:
         """The arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""

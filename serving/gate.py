@@ -20,6 +20,7 @@ REMEMBERED_BYTES_MAX = 256
 _ONCE_ONLY = frozenset(
     {b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"authorization", b"x-api-key"}
 )
+_LISTS = frozenset((b"accept", b"if-none-match"))
 
 K = TypeVar("K")
 
@@ -62,8 +63,8 @@ class Gate:
             names = [name for name, _ in headers]
             if any(names.count(name) > 1 for name in _ONCE_ONLY.intersection(fields)):
                 raise problems.Malformed()
-            if b"accept" in fields:
-                fields[b"accept"] = b",".join(value for name, value in headers if name == b"accept")
+            for listed in _LISTS.intersection(fields):
+                fields[listed] = b",".join(value for name, value in headers if name == listed)
         version = scope["http_version"]
         if (version != "1.1" and version != "1.0") or (b"host" not in fields and version != "1.0"):
             raise problems.Malformed()

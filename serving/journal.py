@@ -33,7 +33,7 @@ from pathlib import Path
 import msgspec
 
 from features.files import write_whole
-from features.journal_lines import FRAME_BYTES_MAX, Line, Lineup, damage, write_frame
+from features.journal_lines import FRAME_BYTES_MAX, Line, Lineup, Settled, damage, write_frame
 
 logger = logging.getLogger("opportune.journal")
 
@@ -115,12 +115,12 @@ class Journal:
         journal._keeper.start()
         return journal
 
-    def append(self, line: Line) -> bool:
-        """Record a decision; True when it will survive the death of this process. Never raises for what a disk may do."""
+    def append(self, line: Line | Settled) -> bool:
+        """Record a decision, or sticky assignments; True when it will survive the death of this process. Never raises for what a disk may do."""
         with self._hand:
             return self._append(line)
 
-    def _append(self, line: Line) -> bool:
+    def _append(self, line: Line | Settled) -> bool:
         file = self._file
         if file is None or file.bytes >= file.wanted_bytes:
             file = self._turn(file)

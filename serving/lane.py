@@ -20,10 +20,26 @@ from serving.drain import drain_before_stop
 from serving.gate import Gate, Limits, body_bytes_max
 from serving.keys import BadKeys, Keys
 from serving.metrics import Histogram, Metrics
+from serving.origins import Origins
 from serving.passthrough import ask
 from serving.probes import standard_routes
 from serving.problems import Headers, Problem
-from serving.routes import JSON, NOT_MODIFIED, Answer, AsgiApp, Call, Handler, Patterns, Receive, Route, Scope, Send, check_table
+from serving.routes import (
+    ADMINISTRATORS,
+    JSON,
+    NO_CONTENT,
+    NOT_MODIFIED,
+    Answer,
+    AsgiApp,
+    Call,
+    Handler,
+    Patterns,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    check_table,
+)
 from serving.strict_json import StrictDecoder
 
 logger = logging.getLogger("opportune.lane")
@@ -34,16 +50,28 @@ UNREAD_BYTES_MAX = 64 * 1024
 REQUEST_ID_BYTES_MAX = 64
 
 _CLOSE = (b"connection", b"close")
-_OTHER = "other"
+_OTHER, _PREFLIGHT = "other", "preflight"
+_WITHOUT_LENGTH = frozenset((NO_CONTENT, NOT_MODIFIED))
+"""Statuses whose length would be that of what is not sent (RFC 9110, 8.6)."""
 
 
 class _Bound:
     """A route with everything that does not change from request to request."""
 
-    __slots__ = ("handler", "media_type", "route", "seconds_slot", "stage_slots", "status_slots", "takes_body", "timing")
+    __slots__ = ("handler", "media_type", "origins", "route", "seconds_slot", "stage_slots", "status_slots", "takes_body", "timing")
 
-    def __init__(self, route: Route, handler: Handler, status_slots: dict[int, int], seconds: Histogram, stages: Histogram):
+    def __init__(
+        self,
+        route: Route,
+        handler: Handler,
+        status_slots: dict[int, int],
+        seconds: Histogram,
+        stages: Histogram,
+        origins: Origins | None = None,
+    ) -> None:
         self.route, self.handler, self.status_slots = route, handler, status_slots
+        self.origins = origins
+        """None where pages of other origins may not read the answers."""
         self.media_type, self.takes_body = route.media_type.encode(), route.takes_body
         self.seconds_slot = seconds.slot(route.name)
         self.stage_slots = [stages.slot(f"{route.name}:{stage}") for stage in route.stages]
@@ -54,7 +82,8 @@ class Lane:
     """Serves `routes` and the standard ones (/livez, /readyz, /metrics, /openapi.json); `inner` answers routes without handler.
 
     `ready` returns None when this worker may be asked, else a public text that says why not. With `drain_seconds`, which needs the
-    main thread, SIGTERM drains so long before the server stops. Declare all metrics before
+    main thread, SIGTERM drains so long before the server stops. Pages of `origins` may call all routes but those of administrators.
+    Declare all metrics before
     `metrics.attach`, and make the lane before it too: it declares its own.
     """
 
@@ -68,7 +97,9 @@ class Lane:
         ready: Callable[[], str | None] = lambda: None,
         inner: AsgiApp | None = None,
         drain_seconds: float = 0.0,
+        origins: Origins | None = None,
     ) -> None:
+        self.origins = origins
         self.keys, self.limits, self.metrics, self.inner = keys, limits or Limits(), metrics or Metrics(), inner
         self.draining, self._drain_seconds = False, drain_seconds
         self.in_flight = 0
@@ -83,14 +114,31 @@ class Lane:
         for route in self.routes:
             handler = route.handler or self._pass_through(route)
             slots = {status: self._requests.slot(route.name, str(status)) for status in self._statuses}
-            bound = _Bound(route, handler, slots, self._seconds, self._stages)
+            bound = _Bound(route, handler, slots, self._seconds, self._stages, None if route.roles == ADMINISTRATORS else origins)
             methods = self._table.setdefault(route.path.encode("ascii"), {})
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                 methods[method] = bound
-        self._patterns = Patterns(route.path for route in self.routes)
+        if origins is not None:
+            self._permit(origins)
+        open_ended = {route.path for route in self.routes if route.open_ended}
+        self._patterns = Patterns((route.path for route in self.routes), open_ended)
+
+    def _permit(self, origins: Origins) -> None:
+        """Browsers ask before they send what a plain form could not (a preflight): with OPTIONS, and without a key."""
+        slots = {status: self._requests.slot(_PREFLIGHT, str(status)) for status in self._statuses}
+        for path, methods in self._table.items():
+            permitted = [method for method, bound in methods.items() if bound.origins is not None]
+            if not permitted:
+                continue
+
+            async def handler(_: bytes, call: Call, permitted: list[str] = permitted) -> Answer:
+                return NO_CONTENT, origins.permission(permitted, call.fields.get(b"origin")), b"", ()
+
+            route = Route(method="OPTIONS", path=path.decode(), name=_PREFLIGHT, summary="", handler=handler)
+            methods["OPTIONS"] = _Bound(route, handler, slots, self._seconds, self._stages, origins)
 
     def _declare_metrics(self) -> None:
-        names, metrics = [*(route.name for route in self.routes), _OTHER], self.metrics
+        names, metrics = [*(route.name for route in self.routes), *([_PREFLIGHT] if self.origins else []), _OTHER], self.metrics
         known = {kind.status for kind in problems.catalogue().values()} | {200, 201, 202, 204}
         known.update(status for route in self.routes for status in route.statuses or ())
         self._statuses = sorted(known)
@@ -152,7 +200,9 @@ class Lane:
             await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, receive, send)
             return
         sent = [*extra, (b"x-request-id", request_id)]
-        if status != NOT_MODIFIED:  # there it would be the length of what is not sent (RFC 9110, 8.6)
+        if bound.origins is not None:
+            sent += bound.origins.tails.get(fields.get(b"origin"), bound.origins.otherwise)
+        if status not in _WITHOUT_LENGTH:
             sent.append((b"content-length", b"%d" % len(answer)))
         if stages:
             sent.append((b"server-timing", bound.timing % tuple([stage * 1e-6 for stage in stages])))
@@ -202,6 +252,9 @@ class Lane:
             status, body, media_type = refusal.status(type(problem)), refusal.render(problem, scope["raw_path"]), JSON
         self._requests.add(bound.route.name if bound else _OTHER, str(status))
         headers = problems.headers(problem, body, request_id, media_type)
+        origins = self.origins if bound is None else bound.origins
+        if origins is not None:  # else a page could not tell why
+            headers += origins.tails.get(fields.get(b"origin"), origins.otherwise)
         length = fields.get(b"content-length", b"0")
         expecting = unread and (b"transfer-encoding" in fields or length != b"0")
         closes = problem.closes

@@ -1,5 +1,7 @@
 """Counters, gauges and histograms of fixed buckets: an observation is one or two additions to 8-byte slots.
 
+Labels are closed sets, but for the rows of a `Table`.
+
 Each process owns one file of slots, mapped into memory. Whoever is asked for the metrics adds up the files of all
 processes, so that every worker gives the same answer. A file outlives its process and is taken over by the next one, which counts on:
 counters never fall while the directory lives. Put the directory on a memory file system (`memory_directory`): the kernel may hold up
@@ -24,6 +26,9 @@ import msgspec
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEADER_BYTES = 4096
 INFO_BYTES_MAX = 2048
+ROW_NAME_BYTES = 192
+"""Of a row of a table: two of its length, then its labels' values as JSON."""
+OTHER = "other"
 PROCESSES_MAX = 256
 _MAGIC = b"opportune-slots1"
 _INFO_AT = 64
@@ -84,6 +89,51 @@ class Histogram(_Family):
         slots[slot + self.width - 1] += nanoseconds
 
 
+class Table(_Family):
+    """Counters by labels that become known while a process runs: so many rows, each with its labels' values and a slot a column.
+
+    A row is never given up, for counters do not fall: what finds none shares the first one, whose labels are all `OTHER`. Rows live
+    in the file of their process; whoever is asked adds up those of the same labels.
+    """
+
+    def __init__(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> None:
+        super().__init__("table", name, repr((labels, *columns)), {}, rows * len(columns))
+        self.label_names, self.columns, self.rows_max = labels, columns, rows
+        self.names = memoryview(bytearray(rows * ROW_NAME_BYTES))
+        self._rows: dict[tuple[str, ...], int] = {}
+        self.row(*(OTHER for _ in labels))
+
+    def row(self, *values: str) -> int:
+        """The slot of the first column of the row of these values; the other columns follow. Ask outside the hot path, after `attach`."""
+        number = self._rows.get(values)
+        if number is None:
+            text = msgspec.json.encode(values)
+            if len(self._rows) >= self.rows_max or len(text) > ROW_NAME_BYTES - 2:
+                return self.first
+            number = self._rows[values] = len(self._rows)
+            at = number * ROW_NAME_BYTES
+            self.names[at + 2 : at + 2 + len(text)] = text
+            self.names[at : at + 2] = len(text).to_bytes(2, "little")  # last: a reader sees no name, or the whole
+        return self.first + number * len(self.columns)
+
+    def take_over(self, slots: memoryview, names: memoryview) -> None:
+        """Goes on in a file, with the rows that it has; slots that were asked for before are void."""
+        before, counts = self._rows, self.slots
+        self.slots, self.names, self._rows = slots, names, {values: number for number, values in _row_names(names)}
+        for values, number in before.items():
+            old, new = self.first + number * len(self.columns), self.row(*values)
+            for column in range(len(self.columns)):
+                slots[new + column] += counts[old + column]
+
+    def lines(self, totals: dict[tuple[str, ...], list[int]]) -> Iterator[str]:
+        """A counter a column."""
+        for at, (column, text) in enumerate(self.columns.items()):
+            yield from (f"# HELP {self.name}_{column} {text}", f"# TYPE {self.name}_{column} counter")
+            for values, counts in sorted(totals.items()):
+                labels = [f'{label}="{_escaped(value)}"' for label, value in zip(self.label_names, values, strict=True)]
+                yield f"{self.name}_{column}{_braced(labels)} {counts[at]}"
+
+
 F = TypeVar("F", bound=_Family)
 
 
@@ -106,6 +156,10 @@ class Metrics:
     def histogram(self, name: str, text: str, bounds: tuple[float, ...] = LATENCY_SECONDS, **labels: Iterable[str]) -> Histogram:
         return self._declare(Histogram(name, text, {key: tuple(values) for key, values in labels.items()}, bounds))
 
+    def table(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> Table:
+        """Counters `<name>_<column>` with labels that are not known yet; `columns` are their texts."""
+        return self._declare(Table(name, labels, columns, rows))
+
     def info(self, name: str, text: str, *labels: str) -> None:
         """One series of value 1 whose labels say what this process serves; `set_info` gives the values."""
         self._info = (name, text, labels)
@@ -124,7 +178,8 @@ class Metrics:
         if self._map is not None:
             raise RuntimeError("metrics: attached already: attach once a process")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        layout, size = self._layout(), HEADER_BYTES + 8 * self._slots_count()
+        layout, names_at = self._layout(), HEADER_BYTES + 8 * self._slots_count()
+        size = names_at + sum(len(table.names) for table in self._tables())
         for number in range(PROCESSES_MAX):
             file = os.open(directory / f"{number}.slots", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -138,8 +193,12 @@ class Metrics:
             os.truncate(file, 0)  # new, or of another version of the program
             os.truncate(file, size)
         self._directory, self._map = directory, mmap.mmap(file, size)  # the file stays open, and so locked, as long as we live
-        slots = memoryview(self._map)[HEADER_BYTES:].cast("Q")
+        slots, names = memoryview(self._map)[HEADER_BYTES:names_at].cast("Q"), memoryview(self._map)[names_at:]
         for family in self._families:
+            if isinstance(family, Table):
+                mine, names = names[: len(family.names)], names[len(family.names) :]
+                family.take_over(slots, mine)
+                continue
             for slot in range(family.first, family.end):
                 before = 0 if isinstance(family, Gauge) else slots[slot]
                 slots[slot] = before + family.slots[slot]
@@ -149,9 +208,12 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All series of all processes as Prometheus text 0.0.4."""
-        totals, infos = self._totals()
+        totals, infos, rows = self._totals()
         lines: list[str] = []
         for family in self._families:
+            if isinstance(family, Table):
+                lines += family.lines(rows[family.name])
+                continue
             lines += [f"# HELP {family.name} {family.text}", f"# TYPE {family.name} {family.kind}"]
             for values in family.series:
                 labels = [f'{label}="{_escaped(value)}"' for label, value in zip(family.labels, values, strict=True)]
@@ -178,25 +240,41 @@ class Metrics:
     def _slots_count(self) -> int:
         return self._families[-1].end if self._families else 0
 
+    def _tables(self) -> list[Table]:
+        return [family for family in self._families if isinstance(family, Table)]
+
     def _layout(self) -> bytes:
-        parts = [(f.kind, f.name, f.width, sorted(f.labels), f.series, getattr(f, "bounds", ())) for f in self._families]
+        parts = [
+            (f.kind, f.name, f.text if isinstance(f, Table) else "", f.width, sorted(f.labels), f.series, getattr(f, "bounds", ()))
+            for f in self._families
+        ]
         return _MAGIC + hashlib.sha256(repr(parts).encode()).digest()
 
-    def _totals(self) -> tuple[list[int], set[tuple[str, ...]]]:
-        count = self._slots_count()
+    def _totals(self) -> tuple[list[int], set[tuple[str, ...]], dict[str, Rows]]:
+        """Of all processes: slots, infos, and the rows of each table."""
+        count, tables = self._slots_count(), self._tables()
         infos = {self._info_values} if self._info_values else set()
+        rows: dict[str, Rows] = {table.name: {} for table in tables}
         if self._directory is None:
-            return [value for family in self._families for value in family.slots[family.first : family.end]], infos
+            for table in tables:
+                _add_rows(rows[table.name], table, table.slots, table.names)
+            return [value for family in self._families for value in family.slots[family.first : family.end]], infos, rows
         layout, totals = self._layout(), [0] * count
         for path in sorted(self._directory.glob("*.slots")):
             with path.open("rb") as file:
                 content = file.read()
-                if len(content) != HEADER_BYTES + 8 * count or not content.startswith(layout):
+                if len(content) != len(self._map or b"") or not content.startswith(layout):
                     continue  # of another version of the program
                 alive = _is_held(file)
-            slots = memoryview(content)[HEADER_BYTES:].cast("Q")
+            slots, names = (
+                memoryview(content)[HEADER_BYTES : HEADER_BYTES + 8 * count].cast("Q"),
+                memoryview(content)[HEADER_BYTES + 8 * count :],
+            )
             for family in self._families:
-                if alive or not isinstance(family, Gauge):
+                if isinstance(family, Table):
+                    _add_rows(rows[family.name], family, slots, names)
+                    names = names[len(family.names) :]
+                elif alive or not isinstance(family, Gauge):
                     for slot in range(family.first, family.end):
                         totals[slot] += slots[slot]
             if alive and (length := int.from_bytes(content[_INFO_AT : _INFO_AT + 4], "little")):
@@ -204,7 +282,7 @@ class Metrics:
                     infos.add(msgspec.json.decode(content[_INFO_AT + 4 : _INFO_AT + 4 + length], type=tuple[str, ...]))
                 except msgspec.MsgspecError:
                     continue  # caught while its process was writing it; the next scrape has it
-        return totals, {values for values in infos if self._info and len(values) == len(self._info[2])}
+        return totals, {values for values in infos if self._info and len(values) == len(self._info[2])}, rows
 
 
 def memory_directory(data_directory: Path) -> Path:
@@ -222,6 +300,27 @@ def memory_directory(data_directory: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise RuntimeError(f"{place}: expected a directory of this user: remove it")
     return place
+
+
+Rows = dict[tuple[str, ...], list[int]]
+"""Of a table: by its labels' values, a count a column."""
+
+
+def _row_names(names: memoryview) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The rows that are taken, which are the first ones, and their labels' values."""
+    for at in range(0, len(names), ROW_NAME_BYTES):
+        length = int.from_bytes(names[at : at + 2], "little")
+        if not length:
+            return
+        yield at // ROW_NAME_BYTES, msgspec.json.decode(names[at + 2 : at + 2 + length], type=tuple[str, ...])
+
+
+def _add_rows(rows: Rows, table: Table, slots: memoryview, names: memoryview) -> None:
+    width = len(table.columns)
+    for number, values in _row_names(names[: len(table.names)]):
+        at = table.first + number * width
+        counts = rows.setdefault(values, [0] * width)
+        rows[values] = [before + more for before, more in zip(counts, slots[at : at + width], strict=True)]
 
 
 def _is_held(file: BinaryIO) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -31,12 +32,15 @@ from serving.strict_json import read_openly, refused_texts
 EXPERIMENT, OFFERS = "experiment.", "offers."
 """What the keys of our flags begin with; the key of an experiment, or the name of a placement, follows."""
 FLAGS_PATH = "/ofrep/v1/evaluate/flags"
+_SINGLE = FLAGS_PATH.encode() + b"/"
 TARGETING_KEY, ANONYMOUS_ID = "targetingKey", "anonymous_id"
 
 Reason = Literal["STATIC", "TARGETING_MATCH", "SPLIT", "DISABLED", "UNKNOWN"]
 Scalar = bool | int | float | str
 
-_FLAG = re.compile(r"[A-Za-z0-9._~:@+=|-]{1,200}")
+FLAG_CHARACTERS_MAX = 200
+"""Of a key that is repeated in an answer; no flag of ours is as long."""
+
 _IS_ID = re.compile(ID_PATTERN).match
 _OUT_OF_SCOPE = frozenset((401, 403))
 
@@ -96,11 +100,13 @@ class EvaluationFailure(Struct, frozen=True, omit_defaults=True):
     errorCode: str | UnsetType = UNSET
 
 
-class Evaluations(Struct, frozen=True):
+class Evaluations(Struct, frozen=True, omit_defaults=True):
     """All flags of one context."""
 
     flags: list[Evaluation]
     """Of placements that the context does not fit: `EvaluationFailure`."""
+    metadata: dict[str, Scalar] = {}
+    """`degraded`, where some flag is."""
 
 
 class Asked(NamedTuple):
@@ -197,16 +203,26 @@ def _render(problem: Problem, path: bytes) -> bytes:
     status = _status(type(problem))
     if status in _OUT_OF_SCOPE:
         return b""
-    return _encode(EvaluationFailure(problem.detail) if status >= 500 else failure_of(problem, _flag_of(path)))
+    return _encode(EvaluationFailure(problem.detail) if status >= 500 else failure_of(problem, _flag_of_path(path)))
 
 
-def _flag_of(path: bytes) -> str | UnsetType:
-    """The key in the path of a single evaluation, as far as it may be one; OFREP wants it in the answer."""
-    _, single, flag_bytes = path.partition(FLAGS_PATH.encode() + b"/")
-    if not single:
-        return UNSET
-    flag = flag_bytes.decode("latin-1")
-    return flag if _FLAG.fullmatch(flag) else ""
+def flag_of(came: str) -> str:
+    """The key that stands in a path: escapes stand for bytes of UTF-8. Empty where it is no text that an answer may repeat.
+
+    Args:
+        came: the parameter of the route, bytes as Latin-1.
+    """
+    try:
+        flag = unquote_to_bytes(came.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return ""
+    return flag if len(flag) <= FLAG_CHARACTERS_MAX and flag.isprintable() else ""
+
+
+def _flag_of_path(path: bytes) -> str | UnsetType:
+    """The key in the path of a single evaluation; OFREP wants it in the answer."""
+    _, single, came = path.partition(_SINGLE)
+    return flag_of(came.decode("latin-1")) if single else UNSET
 
 
 REFUSAL = Refusal(form=EvaluationFailure, status=_status, render=_render, empty=_OUT_OF_SCOPE)

@@ -295,7 +295,7 @@ def document(problem: Problem, request_id: bytes) -> bytes:
 def headers(problem: Problem, body: bytes, request_id: bytes, media_type: str = MEDIA_TYPE) -> Headers:
     """The answer's header fields, `Connection: close` included where unread bytes may follow."""
     fields: Headers = [
-        (b"content-type", media_type.encode()),
+        *([(b"content-type", media_type.encode())] if body else []),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"x-request-id", request_id),

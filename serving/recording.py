@@ -12,8 +12,8 @@ from serving.assignment import Assigned
 from serving.case import Case, Place
 
 
-def written(case: Case, decision: Decision) -> Line:
-    """What the journal keeps: what was considered, with which columns and scores, and what was shown."""
+def written(case: Case, decision: Decision, took_us: int) -> Line:
+    """What the journal keeps: what was considered, with which columns and scores, what was shown, and how many microseconds that took."""
     places, one = case.places, case.places[0]
     best, propensities, scores = one.best, one.propensities, one.scores
     if len(places) > 1:
@@ -39,6 +39,7 @@ def written(case: Case, decision: Decision) -> Line:
         ("", 1.0) if assigned is None else (assigned.group.name or "", assigned.group.probability),
         given,
         units,
+        took_us,
     )
 
 

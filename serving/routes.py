@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -23,10 +23,15 @@ BEACON_BYTES_MAX = 64 * 1024
 """What browsers let a page send with `navigator.sendBeacon`."""
 
 JSON, TEXT = "application/json", "text/plain"
-NOT_MODIFIED = 304
+NO_CONTENT, NOT_MODIFIED = 204, 304
 JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 """The header fields of an ordinary answer, made once."""
 
+
+METHODS = ("GET", "POST", "DELETE", "OPTIONS")
+"""Of routes. OPTIONS are the lane's own: see `serving/origins.py`."""
+ADMINISTRATORS: frozenset[Role] = frozenset(("admin",))
+"""The roles of what no web page calls."""
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
@@ -87,6 +92,8 @@ class Route:
     response: type | None = None
     media_type: str = JSON
     body_bytes_max: int = BODY_BYTES_MAX
+    open_ended: bool = False
+    """Whether the last parameter takes all that is left of the path, slashes and percent-escapes included, as it came."""
     beacon: bool = False
     """Whether a body may also come as text/plain, with the key in it: browsers send that unasked when a page is left."""
     stages: tuple[str, ...] = ()
@@ -101,7 +108,7 @@ class Route:
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.path != self.path.strip() or "%" in self.path or "?" in self.path:
             raise ValueError(f"route {self.name}: expected an absolute path without escapes and query, came {self.path!r}")
-        if self.method not in ("GET", "POST", "DELETE"):
+        if self.method not in METHODS:
             raise ValueError(f"route {self.name}: expected DELETE, GET or POST, came {self.method!r}")
 
     @property
@@ -115,11 +122,18 @@ class Route:
 
 
 class Patterns:
-    """Paths with parameters, compared segment by segment; most requests never come here."""
+    """Paths with parameters, compared segment by segment; most requests never come here.
 
-    def __init__(self, paths: Iterable[str]) -> None:
-        split = [path.split("/") for path in paths if _PARAMETER.search(path)]
-        self._paths = [("/".join(segments).encode(), [self._segment(one) for one in segments]) for segments in split]
+    Args:
+        open_ended: those of the paths whose last parameter takes all that is left.
+    """
+
+    def __init__(self, paths: Iterable[str], open_ended: Container[str] = ()) -> None:
+        self._paths = [
+            (path.encode(), [self._segment(one) for one in path.split("/")], path in open_ended)
+            for path in paths
+            if _PARAMETER.search(path)
+        ]
 
     @staticmethod
     def _segment(text: str) -> tuple[bytes, str]:
@@ -128,13 +142,15 @@ class Patterns:
         return (b"", found[1]) if found else (text.encode("ascii"), "")
 
     def find(self, path: bytes) -> tuple[bytes, dict[str, str]] | None:
-        """The path of the table that a request's path fits, and its parameters; one with escapes fits none."""
-        came = path.split(b"/")
-        for whole, segments in self._paths:
+        """The path of the table that a request's path fits, and its parameters; one with escapes fits none but an open-ended one."""
+        split = path.split(b"/")
+        for whole, segments, open_ended in self._paths:
+            last = len(segments) - 1
+            came = [*split[:last], b"/".join(split[last:])] if open_ended and len(split) > last else split
             if len(segments) == len(came) and all(
-                one if name else one == wanted for (wanted, name), one in zip(segments, came, strict=True)
+                one or open_ended if name else one == wanted for (wanted, name), one in zip(segments, came, strict=True)
             ):
-                return None if b"%" in path else (whole, _named(segments, came))
+                return (whole, _named(segments, came)) if open_ended or b"%" not in path else None
         return None
 
 

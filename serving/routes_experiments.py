@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Annotated
 
@@ -10,6 +9,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from features.experiment_formats import CONTROL_GROUPS, Experiment, Hashing, Status, Unit
+from features.experiments import ReadExperiment
+from features.ramps import State
 from features.vocabulary import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, Context, ExperimentKey, Id
 from features.workspace import Workspace
 from serving import problems
@@ -20,6 +21,7 @@ from serving.keys import Role
 from serving.loaded import Loaded
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
 from serving.strict_json import StrictDecoder
+from serving.turns import turn
 
 ASSIGNMENTS_MAX = 500
 EXPERIMENTS_ASKED_MAX = 200
@@ -40,6 +42,15 @@ class ArmView(Struct, frozen=True):
     description: str
 
 
+class RampView(Struct, frozen=True):
+    """Where the ramp of an experiment is; `share` is the arm's part of all units."""
+
+    arm: str
+    state: State
+    share: float
+    steps: tuple[float, ...]
+
+
 class ExperimentView(Struct, frozen=True):
     """An experiment, as its file declares it."""
 
@@ -58,6 +69,8 @@ class ExperimentView(Struct, frozen=True):
     targeting: str | None
     sticky: bool
     bucket_version: int
+    ramp: RampView | None
+    """None where it has none: then the weights hold."""
 
 
 class ExperimentsAnswer(Struct, frozen=True):
@@ -154,7 +167,7 @@ class ExperimentRoutes:
         results = []
         for at, request in enumerate(asked):
             if at and at % ITEMS_A_TURN == 0:
-                await asyncio.sleep(0)
+                await turn()
             units = Units(request.customer_id, request.anonymous_id or "", request.account or "")
             only = request.experiments[0] if request.experiments is not None and len(request.experiments) == 1 else ""
             answered = await self._enquiry.ask(loaded, units, request.context, only)
@@ -227,11 +240,17 @@ def _listed(loaded: Loaded) -> ExperimentsAnswer:
                 entry.targeting,
                 entry.sticky,
                 entry.bucket_version,
+                _ramp(read),
             )
         )
     groups = {} if file.control_groups is None else dict(zip(CONTROL_GROUPS, file.control_groups.shares, strict=True))
     holdout = None if file.holdout is None else file.holdout.share
     return ExperimentsAnswer(tuple(views), holdout, {name: share for name, share in groups.items() if share}, loaded.hub.config)
+
+
+def _ramp(read: ReadExperiment) -> RampView | None:
+    plan, standing = read.entry.ramp, read.standing
+    return None if plan is None or standing is None else RampView(plan.arm, standing.state, standing.share, plan.steps)
 
 
 def _units(kind: Unit, text: str) -> Units:

@@ -6,16 +6,16 @@ evaluation is for clients that fetch all flags beforehand, whether or not they u
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from features.vocabulary import Decision, DecisionRequest
 from serving import problems
-from serving.asked import BadContext, BadRequest
+from serving.asked import BadContext, BadRequest, UnknownPlacement
 from serving.assignment import HOLDOUT, Assignment
+from serving.decide import CONTACTS_UNAVAILABLE
 from serving.enquiry import Enquiry
 from serving.keys import Caller, Role
 from serving.loaded import Loaded
@@ -35,14 +35,18 @@ from serving.ofrep import (
     Scalar,
     TargetingKeyMissing,
     failure_of,
+    flag_of,
     read_evaluation,
 )
 from serving.rate import Rate
 from serving.routes import JSON_HEADERS, NOT_MODIFIED, Answer, Call, Route
 from serving.routes_v1 import Decisions
+from serving.turns import turn
 
 ETAG_BYTES = 12
 POLLING_MILLISECONDS_MIN = 60_000
+DEGRADED = "degraded"
+"""Of metadata: why an evaluation is less than it could be, with commas."""
 
 _CONFIGURATION = msgspec.json.encode(
     {
@@ -69,7 +73,7 @@ class Flags:
     async def one(self, body: bytes, call: Call) -> Answer:
         """`POST /ofrep/v1/evaluate/flags/{key}`."""
         loaded = self._admitted(call)
-        flag = call.parameters["key"]
+        flag = flag_of(call.parameters["key"])
         if flag.startswith(EXPERIMENT):
             evaluation = await self._arm(flag, loaded, body)
         elif flag.startswith(OFFERS) and _may_decide(call.caller):
@@ -84,7 +88,12 @@ class Flags:
             raise FlagNotFound()
         asked = read_evaluation(body, loaded.workspace.features.context)
         answered = await self._enquiry.ask(loaded, asked.units, asked.context, key)
-        return _evaluation(flag, await self._enquiry.settle(loaded, answered, key), answered.assigned.group.name, loaded)
+        lacked, one = self._enquiry.lacked(loaded, answered, key), await self._enquiry.settle(loaded, answered, key)
+        if one.kept is not None and CONTACTS_UNAVAILABLE not in lacked:  # it wants to be written down, still
+            lacked = (*lacked, CONTACTS_UNAVAILABLE)
+        if one.arm is not None:
+            self._decisions.arms.flagged(key, one.arm)
+        return _evaluation(flag, one, answered.assigned.group.name, loaded, lacked)
 
     async def _offers(self, flag: str, loaded: Loaded, body: bytes) -> Evaluation:
         placement = flag[len(OFFERS) :]
@@ -101,21 +110,17 @@ class Flags:
         """`POST /ofrep/v1/evaluate/flags`."""
         loaded = self._admitted(call)
         asked = read_evaluation(body, loaded.workspace.features.context)
-        assigned = (await self._enquiry.ask(loaded, asked.units, asked.context)).assigned
-        group = assigned.group.name
+        answered = await self._enquiry.ask(loaded, asked.units, asked.context)
+        group = answered.assigned.group.name
         flags: list[Evaluation | EvaluationFailure] = [
-            _evaluation(EXPERIMENT + one.experiment, one, group, loaded) for one in assigned.assignments
+            _evaluation(EXPERIMENT + one.experiment, one, group, loaded, self._enquiry.lacked(loaded, answered, one.experiment))
+            for one in answered.assigned.assignments
         ]
         if _may_decide(call.caller):
             for placement in loaded.workspace.offers.placements:
-                await asyncio.sleep(0)  # a decision each: others have their turn in between
+                await turn()  # a decision each: others have their turn in between
                 flags.append(await self._glimpse(OFFERS + placement, asked, placement))
-        answer = _encode({"flags": flags})
-        etag = b'"%s"' % blake2b(answer, digest_size=ETAG_BYTES).hexdigest().encode()
-        headers = [*JSON_HEADERS, (b"etag", etag)]
-        if _matches(call.fields.get(b"if-none-match"), etag):
-            return NOT_MODIFIED, headers[1:], b"", ()
-        return 200, headers, answer, ()
+        return _unless_known(_encode(_together(flags)), call)
 
     async def _glimpse(self, flag: str, asked: Asked, placement: str) -> Evaluation | EvaluationFailure:
         """What would be offered. No decision has this answer, so that it has no id either."""
@@ -123,10 +128,12 @@ class Flags:
             return _ranked(flag, await self._enquiry.glimpse(_request(asked, placement)), None)
         except (BadContext, BadRequest) as unfit:
             return failure_of(InvalidContext(f"Expected {unfit}."), flag)
+        except UnknownPlacement:  # files without it were taken while this answer was under way
+            return failure_of(FlagNotFound(), flag)
 
-    async def configuration(self, _: bytes, __: Call) -> Answer:
+    async def configuration(self, _: bytes, call: Call) -> Answer:
         """`GET /ofrep/v1/configuration`, which clients of OFREP 0.1 ask for."""
-        return 200, JSON_HEADERS, _CONFIGURATION, ()
+        return _unless_known(_CONFIGURATION, call)
 
     def _admitted(self, call: Call) -> Loaded:
         if self._rate is not None:
@@ -146,6 +153,7 @@ class Flags:
                 handler=self.one,
                 request=EvaluationRequest,
                 response=Evaluation,
+                open_ended=True,
                 problems=(*_PROBLEMS, FlagNotFound),
                 refusal=REFUSAL,
             ),
@@ -169,6 +177,7 @@ class Flags:
                 summary="OFREP 0.1: what the service can do.",
                 roles=roles,
                 handler=self.configuration,
+                statuses={200: "What this service can do, with an ETag.", NOT_MODIFIED: "As `If-None-Match` knows it."},
                 refusal=REFUSAL,
             ),
         )
@@ -187,8 +196,10 @@ def _unfit(invalid: problems.Invalid) -> InvalidContext:
     return InvalidContext("; ".join(f"Expected {error.pointer[1:].replace('/', '.')}: {error.expected}" for error in invalid.errors) + ".")
 
 
-def _evaluation(flag: str, one: Assignment, group: str | None, loaded: Loaded) -> Evaluation:
+def _evaluation(flag: str, one: Assignment, group: str | None, loaded: Loaded, lacked: tuple[str, ...]) -> Evaluation:
     metadata: dict[str, Scalar] = {"assignment": one.reason, "covered": one.covered}
+    if lacked:
+        metadata[DEGRADED] = ",".join(lacked)
     if one.bucket is not None:
         metadata["bucket"] = one.bucket
     metadata |= _group(group)
@@ -219,7 +230,7 @@ def _ranked(flag: str, decision: Decision, decision_id: str | None) -> Evaluatio
     if decision_id is not None:
         metadata |= {"decisionId": decision_id, "expiresAt": decision.expires_at}
     if decision.degraded:
-        metadata["degraded"] = ",".join(decision.degraded)
+        metadata[DEGRADED] = ",".join(decision.degraded)
     metadata |= _group(group)
     reason: Reason = "TARGETING_MATCH"
     if group == HOLDOUT:
@@ -230,6 +241,21 @@ def _ranked(flag: str, decision: Decision, decision_id: str | None) -> Evaluatio
         reason = "STATIC"
     value: dict[str, Any] = {"decision_id": decision_id, "offers": decision.offers}
     return Evaluation(flag, reason, ",".join(f"{key}={arm}" for key, arm in arms.items()), value, metadata)
+
+
+def _together(flags: list[Evaluation | EvaluationFailure]) -> Evaluations:
+    lacked = [str(one.metadata[DEGRADED]) for one in flags if isinstance(one, Evaluation) and DEGRADED in one.metadata]
+    reasons = dict.fromkeys(",".join(lacked).split(",")) if lacked else {}
+    return Evaluations(cast(list[Evaluation], flags), {DEGRADED: ",".join(reasons)} if reasons else {})
+
+
+def _unless_known(answer: bytes, call: Call) -> Answer:
+    """The answer with its ETag, or 304 where `If-None-Match` has it."""
+    etag = b'"%s"' % blake2b(answer, digest_size=ETAG_BYTES).hexdigest().encode()
+    headers = [*JSON_HEADERS, (b"etag", etag)]
+    if _matches(call.fields.get(b"if-none-match"), etag):
+        return NOT_MODIFIED, headers[1:], b"", ()
+    return 200, headers, answer, ()
 
 
 def _matches(given: bytes | None, etag: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from features.journal_lines import Line
 from features.vocabulary import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.workspace import Workspace
 from serving import problems
+from serving.arm_counts import ArmCounts
 from serving.asked import BadContext, BadRequest, UnknownPlacement, check_request
 from serving.decide import DEGRADED, STAGES, deciding
 from serving.desk import REFUSED, Desk
@@ -23,6 +23,7 @@ from serving.metrics import Metrics
 from serving.passthrough import ask
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.strict_json import StrictDecoder
+from serving.turns import turn
 
 MANY_REQUESTS_MAX = 500
 
@@ -56,11 +57,12 @@ class Decisions:
         self._lines = metrics.counter("opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS)
         refused = metrics.counter("opportune_refused_total", "Times that a worker refused what is new.", what=REFUSED)
         metrics.info("opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config")
-        self._metrics = metrics
+        self._metrics, self.arms = metrics, ArmCounts(metrics)
         desk.on_load, desk.on_refusal = self._loaded, refused.add
 
     def _loaded(self, loaded: Loaded) -> None:
         self._workspace, self._decode = loaded.workspace, _decoder(loaded.workspace)
+        self.arms.prepare(loaded)
         self._metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle, loaded.hub.config)
 
     async def post(self, body: bytes, call: Call) -> Answer:
@@ -98,6 +100,8 @@ class Decisions:
         self._offers.add(count=len(decision.offers))
         for reason in decision.degraded:
             self._degraded.add(reason)
+        if loaded.trials.active:
+            self.arms.decided(decision, loaded.trials, request.asked)
         return decision
 
     def _record(self, line: Line) -> None:
@@ -121,7 +125,7 @@ class Decisions:
         answers = []
         for request in requests:
             answers.append(await self.plain(request))
-            await asyncio.sleep(0)
+            await turn()
         return answers
 
     def _through(self, inner: AsgiApp, requests: Callable[[bytes], list[tuple[str, DecisionRequest]]]) -> Handler:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.failures import Failure
+from serving.keys import FILE_VARIABLE, Keys
+from serving.origins import ANY, ORIGINS_MAX, Origins, is_origin
 
 WORKSPACE_VARIABLE = "OPPORTUNE_WORKSPACE"
 WORKERS_VARIABLE = "OPPORTUNE_WORKERS"
 DRAIN_VARIABLE = "OPPORTUNE_DRAIN_SECONDS"
 WATCH_VARIABLE = "OPPORTUNE_WATCH_SECONDS"
 OFREP_VARIABLE = "OPPORTUNE_OFREP_PER_SECOND"
+ORIGINS_VARIABLE = "OPPORTUNE_ALLOWED_ORIGINS"
 
 WORKERS_MAX = 64
 BESIDE_SERVICE = Path(__file__).parents[1] / "workspace"
@@ -36,6 +39,8 @@ class Settings:
     """How often a worker looks for a new bundle, catalogue or files of the workspace."""
     ofrep_per_second: int | None = None
     """Bound on evaluations of flags a second, for each name of a key and each worker; None: without bound."""
+    origins: tuple[str, ...] = ()
+    """Whose pages may call from browsers (CORS): exact origins, or `*` alone; none when empty."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -52,7 +57,33 @@ class Settings:
             _number(environment, DRAIN_VARIABLE, 2, 0, 60),
             _number(environment, WATCH_VARIABLE, 1, 0.05, 60),
             int(_number(environment, OFREP_VARIABLE, 0, 1, 1e6)) or None,
+            _origins(environment.get(ORIGINS_VARIABLE, "")),
         )
+
+
+def origins_for(settings: Settings, keys: Keys) -> Origins | None:
+    """Whose pages may call; None: nobody's.
+
+    Raises:
+        BadSettings: every page may, and nobody needs a key: any web site could read what this machine decides.
+    """
+    if ANY in settings.origins and not keys.configured:
+        raise BadSettings(
+            f"{ORIGINS_VARIABLE}: expected origins by name, got {ANY!r} without keys: name them, or configure {FILE_VARIABLE}"
+        )
+    return Origins(settings.origins) if settings.origins else None
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(text.replace(",", " ").split()))
+    if found == (ANY,):
+        return found
+    if bad := next((one for one in found if not is_origin(one)), None):
+        expected = "origins as browsers send them (https://shop.example), with blanks or commas between, or `*` alone"
+        raise BadSettings(f"{ORIGINS_VARIABLE}: expected {expected}, got {bad!r}")
+    if len(found) > ORIGINS_MAX:
+        raise BadSettings(f"{ORIGINS_VARIABLE}: expected at most {ORIGINS_MAX} origins, got {len(found)}")
+    return found
 
 
 def _number(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

@@ -17,10 +17,12 @@ from msgspec import Struct, field
 from features.contact_changes import taken
 from features.contacts import Take
 from features.online import OnlineRow
+from features.recent import Known
 from features.vocabulary import DecisionRequest
 from serving.case import Case
 from serving.decide import Asked, Given, decide, granted
 from serving.loaded import Loaded
+from serving.person import person_of
 
 CHANGES_LISTED_MAX = 1_000
 """Changed decisions that a report lists one by one; it counts them all."""
@@ -105,22 +107,38 @@ class Comparison(Struct, frozen=True):
     changes: list[Change] = field(default_factory=list)
 
 
-def tried(request: DecisionRequest, loaded: Loaded, row: OnlineRow, contacts: bytes, now: int) -> Tried:
+def tried(request: DecisionRequest, loaded: Loaded, row: OnlineRow, found: Known, now: int) -> Tried:
     """Decide as the server would, taking nothing.
 
     Args:
-        contacts: the customer's contact history, as it was read.
+        row: as the store has it, of whom `found` is about.
+        found: contact history and what is new, as they were read.
         now: microseconds since 1970.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     cases: list[Case] = []
+    person = person_of(row, found, request.unit, loaded.fold, now)
+    contacts = found.contacts
+    arms = loaded.trials.kept(dict.fromkeys((found.unit, request.unit), found.recent.kept), found.unit, request)
 
     def take(asked: Asked) -> Given:
         return taken(contacts, asked)[0] if isinstance(asked, Take) else granted(asked)
 
-    decide(request, loaded, row, now, decision_id=SIMULATED, contacts=contacts, take=take, look=cases.append)
+    decide(
+        request,
+        loaded,
+        person.row,
+        now,
+        decision_id=SIMULATED,
+        contacts=contacts,
+        take=take,
+        look=cases.append,
+        unit=person.unit,
+        said=person.said,
+        kept=arms,
+    )
     case, ids, values = cases[0], loaded.catalogue.offers, loaded.hub.arbiter.values
     slates = tuple((place.name, tuple(ids[at].offer_id for at in place.slate)) for place in case.places)
     worth = sum(float(place.propensities @ values[place.slate]) for place in case.places if place.slate)

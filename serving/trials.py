@@ -242,7 +242,8 @@ def _packed(kept: Kept) -> KeptArm:
 def _read(workspace: Workspace) -> Experiments:
     if workspace.experiments == ExperimentsFile():
         return Experiments(workspace.experiments, ())
-    read = read_experiments(workspace.experiments, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
+    book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
+    read = read_experiments(workspace.experiments, book, workspace.ramps)
     for one in read.experiments:
         if one.targeting is None and one.entry.targeting is not None:
             raise ValueError(

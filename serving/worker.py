@@ -24,7 +24,7 @@ from serving.routes_events import Events
 from serving.routes_experiments import ExperimentRoutes
 from serving.routes_ofrep import Flags
 from serving.routes_v1 import Decisions
-from serving.settings import Settings
+from serving.settings import Settings, origins_for
 
 logger = logging.getLogger("opportune.worker")
 
@@ -57,6 +57,7 @@ class Worker:
         # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not imported.
         self.forgetting = Forgetting([sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"])
         self.desk.on_build = self._built
+        self.desk.on_settled = self.journal.append
 
     def _built(self, made: Loaded) -> None:
         self.journal.keep(made.lineup)
@@ -67,6 +68,7 @@ class Worker:
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
+        keys = Keys.from_environment()
         lane = Lane(
             (
                 *self.decisions.routes(inner),
@@ -75,11 +77,12 @@ class Worker:
                 *self.flags.routes(),
                 self.forgetting.route(),
             ),
-            Keys.from_environment(),
+            keys,
             metrics=self.metrics,
             ready=self.decisions.ready,
             inner=inner,
             drain_seconds=self.settings.drain_seconds,
+            origins=origins_for(self.settings, keys),
         )
         self.metrics.attach(memory_directory(self.workspace.data))
         self.desk.load()

@@ -104,6 +104,12 @@ def other(**more: Any) -> dict[str, Any]:
     return {"arms": HALF} | more
 
 
+def ramped(ramp: dict[str, Any] | None = None, hash: str = "growthbook-v2", **more: Any) -> dict[str, Any]:  # noqa: A002 (the file's word)
+    """An experiment whose arm `b` is ramped; what is no key of an experiment is the ramp's."""
+    of_entry = {name: more.pop(name) for name in ("arms", "coverage", "sticky", "unit") if name in more}
+    return {"arms": {"a": {}, "b": {}}, "hash": hash, "ramp": {"arm": "b"} | more if ramp is None else ramp} | of_entry
+
+
 SHORT: dict[str, Any] = {"status": "running", "arms": {"plain": {}, "short": {"changes": {"placements": {"home": {"limit": 1}}}}}}
 MANY = {f"short-{number}": SHORT for number in range(7)}
 
@@ -164,11 +170,37 @@ FAULTS: list[tuple[str, Any, str]] = [
     (OTHER, other(arms={"a": {"ranges": [[0, 0.5]]}, "b": {"weight": 1}}), "$.experiments.other.arms.b.weight: expected weights or ranges"),
     (OTHER, other(coverage=0.5, arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}), "expected ranges, or a coverage, got both"),
     (OTHER, other(hash="unleash", arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}), "expected weights: `unleash` knows no ranges"),
+    # ramps
+    (OTHER, ramped(), ""),
+    (OTHER, ramped(hash="unleash", unit="account"), ""),
+    (OTHER, ramped(ramp={}), "$.experiments.other.ramp: expected the key `arm`, got a mapping without it"),
+    (
+        OTHER,
+        ramped(arms={"a": {}, "b": {}, "c": {}}),
+        "$.experiments.other.arms: expected two arms, the control and the one that is ramped",
+    ),
+    (OTHER, ramped(ramp={"arm": "c"}), "$.experiments.other.ramp.arm: expected an arm of the experiment, got `c`. Declared: a, b."),
+    (OTHER, ramped(ramp={"arm": "a"}), "$.experiments.other.ramp.arm: expected another arm than the control, got `a`. The first arm"),
+    (OTHER, ramped(arms={"a": {}, "b": {"weight": 1}}), "$.experiments.other.arms.b.weight: expected the shares of `ramp`, got `weight`"),
+    (OTHER, ramped(arms={"a": {"ranges": [[0, 1]]}, "b": {}}), "$.experiments.other.arms.a.ranges: expected the shares of `ramp`"),
+    (OTHER, ramped(coverage=0.5), "$.experiments.other.coverage: expected the shares of `ramp`, got `coverage` too. Remove it"),
+    (OTHER, ramped(sticky=True), "$.experiments.other.sticky: expected no `sticky` beside `ramp`, got true. A ramp moves nobody"),
+    (OTHER, ramped(steps=[0.01, 0.0125]), "$.experiments.other.ramp.steps[1]: expected a whole number of 1,000 parts"),
+    (OTHER, ramped(steps=[0.1, 0.1]), "$.experiments.other.ramp.steps[1]: expected more than 0.1, got 0.1. Steps rise."),
+    (OTHER, ramped(steps=[0]), "$.experiments.other.ramp.steps[0]: expected a number > 0"),
+    (OTHER, ramped(window="2d"), "$.experiments.other.ramp.window: expected at most `hold`, which is 1d, got 2d. Units count"),
+    (OTHER, ramped(patience="1d"), "$.experiments.other.ramp.patience: expected more than `hold`, which is 1d, got 1d."),
+    (OTHER, ramped(patience=None, guardrails={"slow": None, "conversion": 0.02}), ""),
     # moments, units, namespaces
     (f"{OTHER}.start", "2026-02-30", "$.experiments.other.start: expected a moment that the calendar has, got `2026-02-30`"),
     (f"{LOUDER}.end", "2026-11-01", "$.experiments.louder-levers.end: expected a moment after start, got `2026-11-01`"),
     ("account", "customer.houshold", "$.account: expected a category of customer or context, got `customer.houshold`. Did you mean"),
     ("account", "customer.tenure_days", "$.account: expected a category of customer or context, got `customer.tenure_days`"),
+    (
+        "control_groups",
+        {"no_levers": 0.1, "salt": "2026-h2"},
+        "$.control_groups: expected another salt than that of `holdout`, got `2026-h2`.",
+    ),
     ("control_groups", {"no_levers": 0.6, "random_eligible": 0.6}, "$.control_groups: expected shares that add up to at most 1, got 1.2"),
     (
         f"{OTHER}.namespace.range",

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from features import lake
 from features.event_log import event_folder, read_all
 from features.journal_lines import Line
+from features.loop_tables import GROUPS, USUAL
 from features.moments import MICROSECONDS, to_microseconds
 from features.moments import now as clock
 from features.vocabulary import Event
@@ -324,13 +325,15 @@ def test_exposures_come_from_decisions(tmp_path: Path) -> None:
     ship(workspace)
     with lake.connect(workspace) as connection:
         files = str(workspace.lake / "exposures" / "**" / "*.parquet")
-        query = "SELECT customer_id, experiment, arm, probability, covered, reason, decision_id, event_id FROM read_parquet(?) ORDER BY ALL"
+        columns = "customer_id, experiment, arm, probability, covered, reason, decision_id, event_id, unit, placement"
+        query = f"SELECT {columns} FROM read_parquet(?) ORDER BY ALL"
         found = connection.execute(query, [files]).fetchall()
     first, second = lines[1].decision_id, lines[2].decision_id
     assert found == sorted(
         [
-            (lines[1].customer_id, "one", "a", 0.5, 0.2, "split", first, first),
-            ("c9", "one", "a", 0.5, 0.2, "split", second, second),
-            ("@acme", "firm", "x", 0.25, 1.0, "split", second, second),
+            (lines[1].customer_id, "one", "a", 0.5, 0.2, "split", first, first, None, "home"),
+            ("c9", "one", "a", 0.5, 0.2, "split", second, second, None, "home"),
+            ("c9", "firm", "x", 0.25, 1.0, "split", second, second, "@acme", "home"),
+            ("c9", GROUPS, USUAL, 0.9, 1.0, "group", second, second, None, "home"),
         ]
     )

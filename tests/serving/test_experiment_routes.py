@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from features.experiments import split_of
 from features.workspace import load
+from serving.asked import UnknownPlacement
 from serving.desk import Desk
 from serving.enquiry import Enquiry
 from serving.journal import Journal
@@ -35,6 +38,7 @@ class Served(NamedTuple):
     desk: Desk
     journal: Journal
     client: httpx.Client
+    port: int
 
     def ask(self, method: str, path: str, body: Any = None, role: str = "admin", **headers: str) -> httpx.Response:
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -69,7 +73,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     desk.load()
     assert desk.loaded is not None, desk.refusal
     with edge.served(lane) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        yield Served(desk, journal, client)
+        yield Served(desk, journal, client, port)
     desk.close()
     journal.close()
 
@@ -258,3 +262,139 @@ def test_reasons(served: Served) -> None:
         ("experiment.app-only", "DISABLED", "control_group"),
         ("experiment.idea", "DISABLED", "draft"),
     }
+
+
+KEYS_IN_PATHS = {
+    "experiment.headline": 200,
+    "experiment%2Eheadline": 200,
+    "%65xperiment.head%6cine": 200,
+    "experiment.headline/": 404,
+    "experiment.headline%2F": 404,
+    "experiment.head%20line": 404,
+    "experiment.t%C3%A9te": 404,
+    "experiment.%zz": 404,
+    "experiment.a/b": 404,
+    "": 404,
+    "experiment.": 404,
+    "offers.%2e%2e": 404,
+    "x" * 200: 404,
+}
+
+
+@pytest.mark.parametrize(("came", "status"), KEYS_IN_PATHS.items(), ids=[came[:30] for came in KEYS_IN_PATHS])
+def test_keys_in_paths(served: Served, came: str, status: int) -> None:
+    """Escapes in a key stand for bytes of UTF-8; whatever is no flag is FLAG_NOT_FOUND, with the key that was asked for."""
+    status_line, fields, body = edge.split(edge.raw(served.port, evaluation(f"{FLAGS}/{came}")))
+    told = json.loads(body)
+    assert (status_line, fields["content-type"]) == (status, "application/json")
+    assert told["key"] == unquote(came)
+    assert status == 200 or (told["errorCode"], bool(told["errorDetails"])) == ("FLAG_NOT_FOUND", True)
+
+
+def evaluation(path: str, *fields: str, body: bytes = b'{"context":{"targetingKey":"7"}}', role: str = "admin") -> bytes:
+    """The bytes of an evaluation."""
+    key = [f"X-API-Key: {ROLE_KEYS[role]}"] if role else []
+    return edge.post(body, *(fields or ("Content-Type: application/json",)), *key, path=path)
+
+
+OTHER_REQUESTS = {
+    "charset": (evaluation(f"{FLAGS}/experiment.idea", 'Content-Type: application/json; charset="UTF-8"'), 200, ""),
+    "no type": (evaluation(f"{FLAGS}/experiment.idea", "X-Nothing: 1"), 415, "GENERAL"),
+    "text": (evaluation(f"{FLAGS}/experiment.idea", "Content-Type: text/plain"), 415, "GENERAL"),
+    "accepts html": (evaluation(f"{FLAGS}/experiment.idea", "Content-Type: application/json", "Accept: text/html"), 406, "GENERAL"),
+    "array": (evaluation(FLAGS, body=b"[]"), 400, "PARSE_ERROR"),
+    "null": (evaluation(FLAGS, body=b"null"), 400, "PARSE_ERROR"),
+    "text as JSON": (evaluation(FLAGS, body=b'"x"'), 400, "PARSE_ERROR"),
+    "nothing": (evaluation(FLAGS, body=b""), 400, "PARSE_ERROR"),
+    "bulk nobody": (evaluation(FLAGS, body=b'{"context":{}}'), 400, "TARGETING_KEY_MISSING"),
+    "bulk unfit": (evaluation(FLAGS, body=b'{"context":{"targetingKey":["7"]}}'), 400, "INVALID_CONTEXT"),
+}
+
+
+@pytest.mark.parametrize(("request_bytes", "status", "code"), OTHER_REQUESTS.values(), ids=OTHER_REQUESTS)
+def test_other_requests_for_flags(served: Served, request_bytes: bytes, status: int, code: str) -> None:
+    """Whatever is wrong with an evaluation is said in OFREP's form, with a code that OFREP knows."""
+    answered, fields, body = edge.split(edge.raw(served.port, request_bytes))
+    assert (answered, fields["content-type"], json.loads(body).get("errorCode", "")) == (status, "application/json", code)
+
+
+@pytest.mark.parametrize("path", [FLAGS, f"{FLAGS}/experiment.idea"])
+def test_who_may_not_gets_no_body(served: Served, path: str) -> None:
+    """401 and 403 have no body, and say no type of it; 401 says how to present a key."""
+    for role, status in (("", 401), ("events", 403)):
+        answered, fields, body = edge.split(edge.raw(served.port, evaluation(path, role=role)))
+        assert (answered, body, fields["content-length"]) == (status, b"", "0")
+        assert "content-type" not in fields and ("www-authenticate" in fields) == (status == 401)
+
+
+def test_other_methods_on_flags(served: Served) -> None:
+    """Evaluations are posted: other methods are 405 with the one that is allowed, and HEAD has no body."""
+    for method in ("GET", "HEAD", "PUT", "OPTIONS"):
+        for path in (FLAGS, f"{FLAGS}/experiment.idea", f"{FLAGS}/a%20b"):
+            answered, fields, body = edge.split(edge.raw(served.port, evaluation(path, body=b"").replace(b"POST", method.encode(), 1)))
+            assert (answered, fields["allow"], body == b"") == (405, "POST", method == "HEAD")
+
+
+def test_if_none_match(served: Served) -> None:
+    """A client's list may come in several fields, weak or strong; what looks like the ETag but is none does not match."""
+    plain = served.ask("POST", FLAGS, {"context": {"targetingKey": "7"}}, "experiments")
+    etag, fixed = plain.headers["etag"], served.ask("GET", "/ofrep/v1/configuration").headers["etag"]
+    assert etag[0] == etag[-1] == '"' and len(etag) > 20
+    for given, status in (
+        ((etag,), 304),
+        ((f"W/{etag}", '"b"'), 304),
+        (('"a"', etag, '"b"'), 304),
+        ((f'"a",,\t{etag} , "b"',), 304),
+        (("*",), 304),
+        ((etag[:-1],), 200),
+        ((etag.replace('"', "'"),), 200),
+        (("",), 200),
+    ):
+        fields = [f"If-None-Match: {one}" for one in given]
+        answered, answer, body = edge.split(
+            edge.raw(served.port, evaluation(FLAGS, "Content-Type: application/json", *fields, role="experiments"))
+        )
+        assert (answered, answer["etag"], body == b"") == (status, etag, status == 304), given
+    assert served.ask("GET", "/ofrep/v1/configuration", if_none_match=fixed).status_code == 304
+    head = served.ask("HEAD", "/ofrep/v1/configuration")
+    assert (head.status_code, head.headers["etag"], head.content) == (200, fixed, b"")
+
+
+def test_flags_of_files_that_are_gone(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A placement that new files took away while all flags were on their way is not found; the others are answered."""
+    glimpse = Enquiry.glimpse
+
+    async def gone(enquiry: Enquiry, request: Any) -> Any:
+        if request.placement == "bill":
+            raise UnknownPlacement("bill")
+        return await glimpse(enquiry, request)
+
+    monkeypatch.setattr(Enquiry, "glimpse", gone)
+    flags = {one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": "7"}}).json()["flags"]}
+    assert (flags["offers.bill"]["errorCode"], flags["offers.home"]["reason"]) == ("FLAG_NOT_FOUND", flags["offers.home"]["reason"])
+
+
+def test_figures_by_arm(served: Served) -> None:
+    """What /metrics says by arm and group is what was answered: decisions, exposures of arms that change them, and flags."""
+
+    def told() -> Counter[str]:
+        lines = served.ask("GET", "/metrics").text.splitlines()
+        found = (line.rpartition(" ") for line in lines if line.startswith(("opportune_arm_", "opportune_group_")))
+        return Counter({name: int(value) for name, _, value in found})
+
+    before, wanted = told(), Counter[str]()
+    for customer in CUSTOMERS[:30]:
+        for placement in ("home", "bill"):
+            decision = served.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": placement}).json()
+            for one in decision["experiments"]:
+                arm = f'{{experiment="{one["key"]}",arm="{one["arm"]}"}}'
+                wanted[f"opportune_arm_decisions_total{arm}"] += 1
+                wanted[f"opportune_arm_exposures_total{arm}"] += one["key"] == "one-or-two" and placement == "home"
+            if decision["group"]:
+                wanted[f'opportune_group_decisions_total{{group="{decision["group"]}"}}'] += 1
+        flag = served.flag("experiment.headline", customer).json()
+        if "value" in flag:
+            wanted[f'opportune_arm_flags_total{{experiment="headline",arm="{flag["value"]}"}}'] += 1
+    assert told() - before == +wanted
+    assert {name.partition("{")[0] for name in +wanted} >= {f"opportune_arm_{what}_total" for what in ("decisions", "exposures", "flags")}
+    assert not any(customer in name for name in told() for customer in CUSTOMERS)

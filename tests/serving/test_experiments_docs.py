@@ -9,10 +9,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from features.check_experiments import faults_of_experiments
+from features.check_experiments import arms, faults_of_experiments, ramps
 from features.documents import Document
-from features.experiment_formats import CONTROL_GROUPS, Experiment, Hashing
-from features.experiments import HASH_WORDS, Experiments, parse_experiments, read_experiments
+from features.experiment_formats import CONTROL_GROUPS, Experiment, Guardrails, Hashing, Ramp
+from features.experiments import HASH_WORDS, Experiments, parse_experiments, read_experiments, split_of
 from features.expression_values import Meaning
 from features.moments import parse_moment
 from features.rulebook import read_rules
@@ -63,6 +63,31 @@ def test_units_are_assigned_as_the_table_says(experiments: Experiments) -> None:
         found = asked.assign(units, targeted, parse_moment(time.strip("`"))).assignments
         assert [f"`{one.arm}`" if one.arm else f"({one.reason})" for one in found] == expected, customer
     assert len(ROWS) == 8
+
+
+def test_the_ramp_of_the_page_is_what_it_says() -> None:
+    """The page's ramp has no fault, its defaults are those of its table, and each row of shares is what the split gives."""
+    section = TEXT.partition("\n## Ramps\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    document = Document(DOCS / "experiments.yaml", "experiments.yaml", block)
+    file = parse_experiments(document)
+    ((key, entry),) = file.experiments.items()
+    assert [fault for check in (arms, ramps) for fault in check(None, document, file)] == []  # type: ignore[arg-type]
+    assert entry.ramp is not None
+    assert (entry.ramp.guardrails.dismissals, entry.ramp.guardrails.slow, entry.ramp.guardrails.conversion) == (0.1, None, 0.0)
+    told = {line.split(" | ")[0].strip("| `"): line.split(" | ")[2].strip("| `") for line in section.splitlines() if line.startswith("| `")}
+    usual = Ramp(arm="x")
+    for name in ("hold", "window", "units", "patience"):
+        assert told[name] == str(getattr(usual, name))
+    assert yaml.safe_load(told["steps"]) == list(usual.steps) and set(told) == {*Ramp.__struct_fields__}
+    assert all(f"`{name}`" in section for name in Guardrails.__struct_fields__)
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| [01][ .]", line)]
+    for share, *parts, probability in rows:
+        split = split_of(key, entry, float(share))
+        given = [split.covered * split.shares[1], split.covered * split.shares[0], 1 - split.covered]
+        assert [f"{100 * part:g} %" for part in (round(one, 6) for one in given)] == parts
+        assert split.shares[1] == pytest.approx(float(probability))
+    assert len(rows) == 5
 
 
 def test_the_page_names_everything() -> None:

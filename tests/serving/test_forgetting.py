@@ -104,11 +104,16 @@ def test_paths_go_before_parameters(port: int) -> None:
 
 
 def test_patterns() -> None:
-    """Escapes fit nothing, and paths without parameters are not looked for."""
+    """Escapes fit nothing, and paths without parameters are not looked for; an open end takes all that is left, as it came."""
     patterns = Patterns(["/v1/x", "/v1/x/{id}"])
     assert patterns.find(b"/v1/x/7") == (b"/v1/x/{id}", {"id": "7"})
     assert patterns.find(b"/v1/x") is None
     assert patterns.find(b"/v1/x/%37") is None
+    open_ended = Patterns(["/v1/x/{id}"], {"/v1/x/{id}"})
+    assert open_ended.find(b"/v1/x") is None
+    assert open_ended.find(b"/v1/%78/7") is None
+    for rest in ("7", "", "%37", "a/b", "/", "\xff"):
+        assert open_ended.find(b"/v1/x/" + rest.encode("latin-1")) == (b"/v1/x/{id}", {"id": rest})
 
 
 def test_only_administrators(tmp_path: Path) -> None:

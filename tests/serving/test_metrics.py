@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import Counter, Gauge, Histogram, Metrics, memory_directory
+from serving.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, Metrics, Table, memory_directory
 
 ROUNDS = 2_000
 
@@ -170,3 +170,78 @@ def test_memory_directory(tmp_path: Path) -> None:
         for made in (place, memory_directory(tmp_path / "other")):
             if made.exists():
                 made.rmdir()
+
+
+def tabled(directory: Path | None, rows: int = 4) -> tuple[Metrics, Table]:
+    """Metrics with a table between two counters, as one process has them."""
+    metrics = Metrics()
+    metrics.counter("test_before_total", "Before.").add(count=7)
+    table = metrics.table("test_arm", ("experiment", "arm"), {"shown_total": "Shown.", "kept_total": "Kept."}, rows)
+    metrics.counter("test_after_total", "After.").add(count=8)
+    if directory is not None:
+        metrics.attach(directory)
+    return metrics, table
+
+
+def test_rows_of_a_table(tmp_path: Path) -> None:
+    """Processes that met other arms, in another order, are added up by name; the next process of a file goes on with its rows."""
+    made, spare = tabled(tmp_path), tabled(tmp_path)
+    for at, (_, table) in enumerate((made, spare)):
+        for arm in ("a", "b") if at else ("b", "a"):
+            slot = table.row("e", arm)
+            assert slot == table.row("e", arm)
+            for column in range(2):
+                table.slots[slot + column] += 1 + at
+    own = made[1].row("own", 'quote " and \\')
+    made[1].slots[own + 1] += 5
+    for metrics in (made[0], spare[0]):
+        found = samples(metrics)
+        assert (found["test_arm_shown_total{arm=a,experiment=e}"], found["test_arm_kept_total{arm=b,experiment=e}"]) == (3, 3)
+        assert found['test_arm_kept_total{arm=quote " and \\,experiment=own}'] == 5
+        assert (found["test_before_total{}"], found["test_after_total{}"]) == (14, 16)
+    process = multiprocessing.get_context("fork").Process(target=again, args=(tmp_path,))
+    process.start()
+    process.join(20)
+    found = samples(made[0])
+    assert (process.exitcode, found["test_arm_shown_total{arm=c,experiment=e}"]) == (0, 1)
+    third, table = tabled(tmp_path)  # of the file that the process has left
+    slot = table.row("e", "c")
+    table.slots[slot] += 1
+    assert samples(third)["test_arm_shown_total{arm=c,experiment=e}"] == 2
+    assert len(list(tmp_path.glob("*.slots"))) == 3
+
+
+def again(directory: Path) -> None:
+    _, table = tabled(directory)
+    table.slots[table.row("e", "c")] += 1
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_full_table(tmp_path: Path, attached: bool) -> None:
+    """What finds no row, or has too long a name, shares the first one, and no row is given up."""
+    metrics, table = tabled(tmp_path if attached else None, rows=3)
+    slots = [table.row("e", arm) for arm in ("a", "b", "c", "d", "a", "x" * ROW_NAME_BYTES)]
+    assert slots[2] == slots[3] == slots[5] == table.row(OTHER, OTHER) and slots[4] == slots[0] != slots[1]
+    for slot in slots:
+        table.slots[slot] += 1
+    found = samples(metrics)
+    assert {name: value for name, value in found.items() if name.startswith("test_arm_shown")} == {
+        "test_arm_shown_total{arm=a,experiment=e}": 2,
+        "test_arm_shown_total{arm=b,experiment=e}": 1,
+        "test_arm_shown_total{arm=other,experiment=other}": 3,
+    }
+
+
+def test_rows_before_the_file(tmp_path: Path) -> None:
+    """What was counted before `attach` is kept, by name, also where the file has other rows."""
+    first, table = tabled(tmp_path)
+    table.slots[table.row("e", "a")] += 1
+    process = multiprocessing.get_context("fork").Process(target=again, args=(tmp_path,))
+    process.start()
+    process.join(20)
+    metrics, early = tabled(None)
+    early.slots[early.row("e", "z")] += 1
+    early.slots[early.row("e", "c")] += 1
+    metrics.attach(tmp_path)
+    found = samples(first)
+    assert [found[f"test_arm_shown_total{{arm={arm},experiment=e}}"] for arm in "acz"] == [1, 2, 1]

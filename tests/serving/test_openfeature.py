@@ -29,11 +29,13 @@ from features.event_log import event_folder, read
 from features.vocabulary import Event
 from features.workspace import load
 from pipelines.experiment_export import write_exposures
+from serving.settings import ORIGINS_VARIABLE
 from tests.serving.live import ROOT, Live
 from tests.serving.trial_server import keys_file, trial_workspace
 
 pytestmark = pytest.mark.slow
 
+SHOP, THIEF = "https://shop.example", "https://thief.example"
 CUSTOMERS = [f"436{600_000 + number}" for number in range(60)]
 NODE = ROOT / "tests" / "clients" / "node"
 INSTALL = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
@@ -49,7 +51,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 def live(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, dict[str, str]]) -> Iterator[Live]:
     """A server with experiments, and with keys."""
     folder = trial_workspace(trained_workspace, tmp_path_factory.mktemp("flags") / "shop")
-    server = Live(folder, environment={"OPPORTUNE_KEYS_FILE": str(keys[0])}).start()
+    server = Live(folder, environment={"OPPORTUNE_KEYS_FILE": str(keys[0]), ORIGINS_VARIABLE: f"https://other.example {SHOP}"}).start()
     yield server
     server.stop()
 
@@ -222,6 +224,24 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
     assert (exposure.customer_id, exposure.anonymous_id, exposure.experiment, exposure.arm) == (known[0], "web-7", "visitor", told["seen"])
     assert (conversion.type, conversion.customer_id, conversion.value) == ("conversion", known[0], 12.5)
     assert (call.type, call.unit, call.fields) == ("calls", "~web-7", {"minutes": 3.0, "topic": "data"})
+
+
+def test_node_in_a_page(
+    live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path
+) -> None:
+    """The web provider, behind a browser's rules, reads all flags, and 304 where it has them; a page of another origin gets nothing."""
+    before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
+    command = ["node", "web.mjs", app[0], keys[1]["app"], known[0], SHOP, THIEF]
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["failed"], told["string"]["value"], told["string"]["reason"]) == ("", arm, "SPLIT")
+    assert (told["again"]["value"], told["statuses"]) == (arm, [200, 304, 401])
+    assert told["object"]["value"]["offers"][0]["rank"] == 1 and told["object"]["value"]["decision_id"] is None
+    assert (told["outside"]["value"], told["outside"]["reason"], told["outside"].get("errorCode")) == ("none", "DISABLED", None)
+    assert (told["unknown"]["value"], told["unknown"]["errorCode"]) == ("none", "FLAG_NOT_FOUND")
+    assert told["wrong"] and told["stranger"], "neither provider is ready; the statuses say that one was refused, and the other not let out"
+    assert len(logged(live)) == before
 
 
 PAGE = (ROOT / "docs" / "experiments.md").read_text()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from features.journal_lines import read_lines
+from features.journal_lines import Settled, read_lines
 from features.workspace import load
+from pipelines.journal_files import lines as frames_of
 from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, another_bundle, load_on, serving_copy, wait_for
 from training import bundle
@@ -75,6 +76,17 @@ def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
     for line in lines:
         by_unit.setdefault(line.customer_id, set()).update(given[1] for given in line.experiments)
     assert [by_unit[f"new-{unit}"] for unit in range(UNITS)] == seen
+    assert _settled(live) == {f"new-{unit}": found for unit, found in enumerate(seen)}, "the journal says what was written down"
+
+
+def _settled(live: Live) -> dict[str, set[str]]:
+    """The arms that the journal says a unit was given to keep."""
+    found: dict[str, set[str]] = {}
+    for file in (load(live.workspace, sources=False).data / "journal").glob("2*"):
+        for _, one, _ in frames_of(file.read_bytes(), []):
+            if isinstance(one, Settled):
+                found.setdefault(one.unit, set()).update(arm for arm, *_ in one.arms.values())
+    return found
 
 
 @pytest.mark.timeout(300)
