@@ -169,12 +169,12 @@ def spoiled(loaded: Loaded, customer: dict[str, Any], other: dict[str, Any], wit
 
 
 def decided(made: Hubs, loaded: Loaded, request: DecisionRequest, customer: dict[str, Any]) -> tuple[Decision, bytes, bytes]:
-    """The answer, encoded as well, and its line of the journal."""
+    """The answer, encoded as well, and its line of the journal, but for how long it took."""
     lines: list[Line] = []
     context = {name: customer[name] for name in ("hour", "roaming_now")}
     request = msgspec.structs.replace(request, context={"channel": "app", **context})
     answer = decide(request, loaded, row_of(made, loaded, customer), NOW, decision_id="d", record=lines.append)
-    return answer, msgspec.json.encode(answer), msgspec.msgpack.encode(lines)
+    return answer, msgspec.json.encode(answer), msgspec.msgpack.encode([msgspec.structs.replace(line, took_us=None) for line in lines])
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
