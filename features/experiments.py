@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features import hashing, splits
-from features.documents import Document
 from features.experiment_formats import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
 from features.expression_scope import Problem, Scope, Term
 from features.expressions import Expression, parse
@@ -70,15 +69,6 @@ class Experiments:
 
     file: ExperimentsFile
     experiments: tuple[ReadExperiment, ...]
-
-
-def parse_experiments(document: Document) -> ExperimentsFile:
-    """A document as `experiments.yaml`.
-
-    Raises:
-        BadWorkspace: with every fault of its form.
-    """
-    return document.convert(ExperimentsFile)
 
 
 def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, Standing] | None = None) -> Experiments:

@@ -73,6 +73,25 @@ def dead(folder: Path) -> Iterator[Alive]:
         yield Alive(path, handle)
 
 
+def anybody(folder: Path) -> bool:
+    """Whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer than it takes to look."""
+    return any(_is_held(path) for path in folder.glob(f"*{ALIVE}"))
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # buried in between
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _is_at(path: Path, handle: int) -> bool:
     """Whether the open file still has its name."""
     try:

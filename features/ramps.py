@@ -3,7 +3,7 @@
 The record is one file for all ramps of a workspace, `ramps.jsonl` in its data folder: a line a step, appended under a lock and made durable
 before it holds. Each line says all that holds from then on, so that the last readable line of an experiment is where its ramp stands. A line
 carries its own checksum. What a crash left of a last line was never acknowledged, and the next writer cuts it off. A whole line that cannot be
-read is damage: what it said may have been a roll back, so that nothing rises by itself until a later line is written by hand.
+read is damage: what it said may have been a roll back, so that nothing rises by itself until a later step is taken by hand.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Standing(NamedTuple):
         since: when its share was set last.
         told: codes of the steps that were written down since then, that one included.
         lines: how many lines of the experiment there are.
-        is_damaged: whether a line after its last one cannot be read.
+        is_damaged: whether a line after its last step cannot be read; that it stays, and why, is no step.
     """
 
     share: float = 0.0
@@ -215,9 +215,9 @@ def standings_of(file: ExperimentsFile, data: Path) -> dict[str, Standing]:
 
 def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> Standing:
     """Where one ramp stands: at its last readable line, if that compares what the file does. Else it was not started."""
-    places = [at for at, line in enumerate(lines) if line is not None and line.experiment == key]
     own = [line for line in lines if line is not None and line.experiment == key]
-    damaged = None in lines[places[-1] + 1 if places else 0 :]
+    steps = [at for at, line in enumerate(lines) if line is not None and line.experiment == key and line.verdict != "hold"]
+    damaged = None in lines[steps[-1] + 1 if steps else 0 :]
     if not own or entry.ramp is None or own[-1].compared != compared_of(entry):
         return NOT_STARTED._replace(lines=len(own), is_damaged=damaged)
     last = own[-1]

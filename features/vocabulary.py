@@ -47,6 +47,8 @@ ColumnKind = Literal["customer", "context", "offer", "pair"]
 
 ANONYMOUS = "~"
 """What the unit of an anonymous id begins with. No customer id can, so that the two never meet by chance."""
+ACCOUNT = "@"
+"""What the unit of an account begins with. No customer id can."""
 
 
 def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:

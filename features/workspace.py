@@ -53,7 +53,8 @@ class Workspace:
 
     @cached_property
     def data(self) -> Path:
-        """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it again."""
+        """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it again; but for
+        journal and event log, and the record of ramps, which say what really happened."""
         return self.folder / self.settings.data
 
     @cached_property

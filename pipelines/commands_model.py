@@ -86,6 +86,8 @@ def print_report(report: dict[str, Any]) -> None:
         show.out.print(f"Times as the source says them; here they are moved forward by {split['moved_weeks']} weeks.", highlight=False)
     if split["open_windows_in_test"]:
         show.out.print(f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.", highlight=False)
+    for warning in report["warnings"]:
+        show.out.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def publish(

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from features import event_log, lake
+from features import event_log, hearers, lake
 from features.event_file import LogUnavailable
 from features.failures import Failure
 from features.lake_files import is_imported
@@ -70,12 +70,23 @@ def _part(gathered: Callable[[], T | str]) -> T | str:
 def _log(workspace: Workspace) -> LogFacts | str:
     folder = event_log.event_folder(workspace.data)
     if not event_log.exists(folder):
-        return "there is no event log yet: no server of this version ran"
+        return _why_no_log(workspace)
     counts = event_log.counts(folder)
     reasons: dict[str, int] = {}
     for letter in event_log.dead_letters(folder):
         reasons[letter.reason] = reasons.get(letter.reason, 0) + 1
     return LogFacts(counts.accepted, counts.stored, counts.duplicates, counts.dead, reasons)
+
+
+def _why_no_log(workspace: Workspace) -> str:
+    """A log begins with its first event; a server's journal begins with the server."""
+    from pipelines.journal_files import journal_folder
+
+    if hearers.anybody(event_log.event_folder(workspace.data)):
+        return "a server runs, and no event has come to it yet"
+    if journal_folder(workspace.data).exists():
+        return "a server ran here, and no event ever came to it"
+    return "no server ran here yet"
 
 
 def _loop(workspace: Workspace) -> LoopFacts | str:
@@ -86,7 +97,7 @@ def _loop(workspace: Workspace) -> LoopFacts | str:
     files = [file for file in listed(journal_folder(workspace.data)) if file.size]
     folder = event_log.event_folder(workspace.data)
     if not files and not event_log.exists(folder):
-        return "there is neither a journal nor an event log yet"
+        return "no decision and no event was recorded here yet"
     waiting, oldest = 0, list[int]()
     for file in files:
         rest = file.size - state.journals.get(file.stem, 0)

@@ -77,13 +77,14 @@ class EventRows:
 
 
 def _exposure(event: Event, unit: str, at: int, read: ReadExperiment | None) -> tuple[Any, ...]:
-    """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked."""
+    """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked. An arm that has nobody now, as
+    after a ramp was rolled back, had others then: they are missing."""
     probability = covered = None
     randomized = unit
     if read is not None:
-        covered = read.namespace_share * read.split.covered
+        covered = read.namespace_share * read.split.covered or None
         if event.arm in read.arms:
-            probability = read.split.shares[read.arms.index(event.arm)]
+            probability = read.split.shares[read.arms.index(event.arm)] or None
         if read.entry.unit == "anonymous" and event.anonymous_id:
             randomized = unit_of(None, event.anonymous_id)
     how = (randomized if randomized != unit else None, event.channel, event.placement, None, None)

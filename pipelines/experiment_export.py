@@ -17,13 +17,12 @@ from features.failures import Failure
 from features.lake import connect, literal, select
 from features.loop_tables import EXPOSURES, LINKS
 from features.tables import tables_of
-from features.vocabulary import ANONYMOUS
+from features.vocabulary import ACCOUNT, ANONYMOUS
 from features.workspace import Workspace
 from pipelines.shipping import ship
 from serving.assignment import Units
 from serving.desk import Desk
 from serving.enquiry import Enquiry
-from serving.trials import ACCOUNT
 from training.bundle import BadBundle
 
 Format = Literal["parquet", "ndjson"]

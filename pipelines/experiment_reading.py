@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from features import lake
-from features.documents import Document
-from features.experiments import Experiments, ReadExperiment, parse_experiments, read_experiments
+from features.experiments import Experiments, ReadExperiment, read_experiments
 from features.failures import Failure
 from features.moments import duration_seconds, rfc3339
 from features.ramps import Standing, standings_of
@@ -57,11 +56,9 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 def experiments_in(workspace: Workspace) -> Experiments:
-    """What `experiments.yaml` declares; nothing where there is no such file."""
-    file = workspace.folder / FILE
-    parsed = parse_experiments(Document(file, FILE, None if file.exists() else ""))
+    """What `experiments.yaml` declared when the workspace was loaded, with its ramps as they are now."""
     book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
-    return read_experiments(parsed, book, standings_of(parsed, workspace.data))
+    return read_experiments(workspace.experiments, book, standings_of(workspace.experiments, workspace.data))
 
 
 def find(experiments: Experiments, key: str) -> ReadExperiment:
@@ -125,9 +122,13 @@ def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, se
 
 def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: int) -> list[Listed]:
     """All experiments in the order of the file, with what was exposed so far."""
+    counts: dict[str, tuple[int, int]] = {}
     con = lake.connect(workspace)
     try:
-        counts = so_far(con)
+        for kind in dict.fromkeys(one.entry.unit for one in experiments):
+            show_units(con, workspace, kind)  # as the report counts them
+            found = so_far(con)
+            counts |= {one.key: found[one.key] for one in experiments if one.entry.unit == kind and one.key in found}
     finally:
         con.close()
     return [

@@ -15,11 +15,11 @@ from features.journal_lines import Line
 from features.lake import literal, quoted
 from features.loop_tables import EXPOSURES
 from features.tables import Table, tables_of
+from features.vocabulary import ACCOUNT
 from features.workspace import Workspace
 from pipelines.forget_lake import BadParquet
 from pipelines.journal_files import READ_BYTES_MAX, journal_folder, lines, listed, read_part
 from pipelines.shipped import state_of
-from serving.trials import ACCOUNT
 
 Seen = set[tuple[str, str]]
 """Units of accounts, and who was seen in them."""

@@ -33,10 +33,10 @@ def judge(con: duckdb.DuckDBPyConnection, workspace: Workspace, table: Table, mo
     types = {row[0]: row[1] for row in con.execute("DESCRIBE raw").fetchall()}
     columns, reasons = [], []
     for field in table.fields:
-        if field.dtype not in ("category", "texts"):
+        if field.dtype not in ("category", "texts") or _float_id(field, types[field.name]):
             columns.append(f"{_present(table, field, types[field.name])} AS {_has(field)}")
         columns.append(f"{_typed(table, field, types[field.name], moved)} AS {quoted(field.name)}")
-        reasons += _reasons(table, field)
+        reasons += _reasons(table, field, types[field.name])
     reasons += _reasons_of_table(workspace, table, now)
     cases = " ".join(f"WHEN {test} THEN {literal(reason)}" for test, reason in reasons)
     fields = ", ".join(quoted(field.name) for field in table.fields)
@@ -48,6 +48,11 @@ def judge(con: duckdb.DuckDBPyConnection, workspace: Workspace, table: Table, mo
 
 def _has(field: Field) -> str:
     return quoted(f"_has_{field.name}")
+
+
+def _float_id(field: Field, given: str) -> bool:
+    """Ids that came as floats: 1042.0 is the id 1042, but 1042.5 is nobody's, and beyond INTEGER_MAX several ids look alike."""
+    return field.id and given.startswith(_FLOATS)
 
 
 def _open_ended(table: Table, field: Field) -> bool:
@@ -80,7 +85,8 @@ def _typed(table: Table, field: Field, given: str, moved: Timeline) -> str:
         if not floating:
             return f"nullif({column}::VARCHAR, '')"
         whole = f"{column} = trunc({column}) AND abs({column}) <= {INTEGER_MAX} THEN {column}::BIGINT::VARCHAR"
-        return f"CASE WHEN NOT isfinite({column}::DOUBLE) THEN NULL WHEN {whole} ELSE {column}::VARCHAR END"
+        other = "NULL" if field.id else f"{column}::VARCHAR"
+        return f"CASE WHEN NOT isfinite({column}::DOUBLE) THEN NULL WHEN {whole} ELSE {other} END"
     text = f"nullif(trim({column}), '')" if given == "VARCHAR" else column
     if field.dtype == "integer":
         return f"CASE WHEN TRY_CAST({text} AS DOUBLE) = trunc(TRY_CAST({text} AS DOUBLE)) THEN TRY_CAST({text} AS BIGINT) END"
@@ -92,6 +98,8 @@ def _typed(table: Table, field: Field, given: str, moved: Timeline) -> str:
 def _present(table: Table, field: Field, given: str) -> str:
     """Whether the source states something. An offer's validity beyond what we count is no bound: 9999-12-31 means no end."""
     column = f"raw.{quoted(field.name)}"
+    if _float_id(field, given):
+        return f"coalesce(isfinite({column}::DOUBLE), false)"
     present = f"coalesce({column} <> '', false)" if given == "VARCHAR" else f"{column} IS NOT NULL"
     if _open_ended(table, field):
         beyond = f"{_moment(field, given)} >= {_END}" if field.name == "valid_until" else f"{_moment(field, given)} < {_START}"
@@ -99,7 +107,7 @@ def _present(table: Table, field: Field, given: str) -> str:
     return present
 
 
-def _reasons(table: Table, field: Field) -> list[tuple[str, str]]:
+def _reasons(table: Table, field: Field, given: str) -> list[tuple[str, str]]:
     """Tests that refuse a row for one of its columns, in the order in which they are told."""
     typed, name, has = quoted(field.name), f"`{field.name}`", _has(field)
     if field.dtype == "texts":
@@ -107,7 +115,12 @@ def _reasons(table: Table, field: Field) -> list[tuple[str, str]]:
             (f"len(list_filter({typed}, lambda text: length(text) > {CONTEXT_TEXT_CHARACTERS_MAX})) > 0", f"{name} has too long a text")
         ]
     if field.dtype == "category":
-        reasons = [(f"{typed} IS NULL", f"{name} is missing")] if field.required else []
+        reasons = []
+        if _float_id(field, given):
+            told = f"{name} is a float, but no whole number up to {INTEGER_MAX}: store ids as texts or integers"
+            reasons.append((f"{has} AND {typed} IS NULL", told))
+        if field.required:
+            reasons.append((f"{typed} IS NULL", f"{name} is missing"))
         longest = ID_CHARACTERS_MAX if field.id else CONTEXT_TEXT_CHARACTERS_MAX
         reasons.append((f"length({typed}) > {longest}", f"{name} is longer than {longest} characters"))
         if field.id:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from features import ramps
 from features.failures import Failure
 from features.offers import catalogue_file
 from features.plain_yaml import Tree
@@ -96,7 +97,7 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
             raise BuildFailed(f"expected a published model for arms that name `{alias}`, got none: run `opportune publish --alias {alias}`")
         shutil.copytree(beside, made / "bundles" / beside.name, dirs_exist_ok=True)
         bundle.point(made / "bundles", alias, beside)
-    for file in (catalogue, timeline_file(workspace)):
+    for file in (catalogue, timeline_file(workspace), workspace.data / ramps.RECORD):  # without it every ramp would be at 0
         if file.exists():
             shutil.copy(file, made / file.name)
     if customers and workspace.online.exists():

@@ -2,8 +2,8 @@
 
 `next_step` decides, from values alone. An arm rises by one step of its plan when the step has lasted, enough units were watched, and no
 guardrail speaks of harm; it is rolled back as soon as one does, or when the split is broken, since harm cannot be seen then. Both tests hold at
-all looks together, however often somebody looks, and harm is tested at `ALPHA` over all guardrails of a plan: an arm that does no harm is
-rolled back for one of them in at most 5 of 100 ramps.
+all looks together, however often somebody looks, and harm is tested at `ALPHA` over all guardrails and steps of a plan: an arm that does no harm
+is rolled back for one of them in at most 5 of 100 ramps.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from features import lake
 from features.experiment_formats import Guardrails, Ramp
 from features.experiments import ReadExperiment
 from features.failures import Failure
+from features.faults import BadWorkspace
 from features.moments import DAY_SECONDS, MICROSECONDS, duration_seconds, rfc3339
 from features.ramps import (
     HALF,
     RECORD,
-    BadRecord,
     Code,
     Evidence,
     RampLine,
@@ -162,7 +162,7 @@ def evidence_of(con: duckdb.DuckDBPyConnection, question: Question, standing: St
         exposed=(exposed[0], exposed[1]),
         fresh=_fresh(con, question, places, standing.since),
         mismatch_p=float(mismatch_p_sequential(exposed, shares)),
-        guardrails=_guardrails(plan.guardrails, found, totals[0], totals[1]),
+        guardrails=_guardrails(plan, found, totals[0], totals[1]),
     )
 
 
@@ -175,9 +175,23 @@ def _fresh(con: duckdb.DuckDBPyConnection, question: Question, places: tuple[int
     return int(counted[0]), int(counted[1])
 
 
-def _guardrails(asked: Guardrails, found: Read, control: Summary, treated: Summary) -> tuple[Watched, ...]:
-    names = [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
-    return tuple(_watched(name, getattr(asked, name), ALPHA / len(names), found, control, treated) for name in names)
+def _guardrails(plan: Ramp, found: Read, control: Summary, treated: Summary) -> tuple[Watched, ...]:
+    tolerated = watched_of(plan.guardrails)
+    return tuple(_watched(name, most, alpha_of(plan), found, control, treated) for name, most in tolerated.items())
+
+
+def watched_of(guardrails: Guardrails) -> dict[str, float]:
+    """The guardrails that are watched, with the harm that is tolerated."""
+    return {name: most for name in guardrails.__struct_fields__ if (most := getattr(guardrails, name)) is not None}
+
+
+def alpha_of(plan: Ramp) -> float:
+    """At which one guardrail is tested, so that all tests of a plan together are wrong in at most `ALPHA`; steps by hand are not foreseen.
+
+    Up to one half all looks are at the same units, and one test. Each step beyond, but for the last to all, is compared anew: another test.
+    """
+    anew = sum(HALF < step < 1 for step in plan.steps) + (plan.steps[0] <= HALF)
+    return ALPHA / (max(anew, 1) * max(len(watched_of(plan.guardrails)), 1))
 
 
 def _watched(name: str, tolerated: float, alpha: float, found: Read, control: Summary, treated: Summary) -> Watched:
@@ -313,17 +327,24 @@ def _require_running(experiment: ReadExperiment, now: int) -> None:
 
 
 def tend(workspace: Workspace, now: int) -> None:
-    """Look at every ramp that runs, by what the files say now; for the background worker."""
+    """Look at every ramp that runs, by what the files say now; for the background worker.
+
+    Files with faults are what somebody is editing: servers go on by what they said before, and ramps by `workspace`, so that harm is rolled back.
+    """
     if not (workspace.data / RECORD).exists():
         return  # nothing was ever started
-    found = load(workspace.folder, sources=False)
+    try:
+        found = load(workspace.folder, sources=False)
+    except BadWorkspace as bad:
+        logger.warning("ramps go on by what the files said at the start: %s", bad)
+        found = workspace
     for experiment in experiments_in(found).experiments:
         standing = experiment.standing
         if standing is None or standing.share <= 0 or status_at(experiment, now) != "running":
             continue
         try:
             line = look(found, experiment, now, "worker").line
-        except (BadRecord, duckdb.Error) as error:  # a ramp that cannot be looked at must not end the worker
+        except (Failure, OSError, duckdb.Error) as error:  # a ramp that cannot be looked at must not keep others from it
             logger.warning("the ramp of %s waits for the next look: %s", experiment.key, error)
             continue
         if line is not None:

@@ -29,7 +29,7 @@ from features.online import OnlineEngine, OnlineRow, StoreUnavailable
 from features.recent import KeptArm, Known
 from features.vocabulary import DecisionRequest
 from features.workspace import Workspace
-from serving.config_files import Stamp, read_again, stamp_of
+from serving.config_files import Stamp, ramps_again, read_again, stamp_of
 from serving.decide import Asked, Given, Reserve, Settle
 from serving.everyone import Everyone
 from serving.loaded import Loaded
@@ -169,6 +169,7 @@ class Desk:
             return ""
         self._files = files
         if isinstance(tried, str):
+            self._wanted = ramps_again(self._wanted)
             return tried
         self._wanted = tried
         return ""
@@ -217,6 +218,7 @@ class Desk:
                 async with asyncio.timeout(self.deadline_seconds):
                     found = await self.engine.read(customer_id)
         except (StoreUnavailable, TimeoutError):
+            self._everyone.doubt()
             return None
         return self._everyone.met(customer_id, found)
 

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from features.experiments import ReadExperiment
 from features.moments import MICROSECONDS
-from features.vocabulary import ContextValue, Decision, DecisionRequest
+from features.vocabulary import ACCOUNT, ContextValue, Decision, DecisionRequest
 from serving import problems
 from serving.assignment import Assigned, Assignment, Kept, Units
 from serving.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
 from serving.desk import Desk
 from serving.loaded import Loaded
-from serving.trials import ACCOUNT
 from serving.withheld import without
 
 CUSTOMER_COLUMN = "customer."

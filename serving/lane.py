@@ -83,8 +83,7 @@ class Lane:
 
     `ready` returns None when this worker may be asked, else a public text that says why not. With `drain_seconds`, which needs the
     main thread, SIGTERM drains so long before the server stops. Pages of `origins` may call all routes but those of administrators.
-    Declare all metrics before
-    `metrics.attach`, and make the lane before it too: it declares its own.
+    Declare all metrics before `metrics.attach`, and make the lane before it too: it declares its own.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ import mmap
 import os
 import stat
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -189,8 +190,9 @@ class Metrics:
                 os.close(file)
         else:
             raise RuntimeError(f"{directory}: expected at most {PROCESSES_MAX} processes: stop some of them")
-        if os.fstat(file).st_size != size or os.read(file, len(layout)) != layout:
-            os.truncate(file, 0)  # new, or of another version of the program
+        found = os.pread(file, size, 0) if os.fstat(file).st_size == size else b""
+        if not found.startswith(layout) or not _are_readable(memoryview(found)[names_at:], self._tables()):
+            os.truncate(file, 0)  # new, of another version of the program, or torn by a power cut
             os.truncate(file, size)
         self._directory, self._map = directory, mmap.mmap(file, size)  # the file stays open, and so locked, as long as we live
         slots, names = memoryview(self._map)[HEADER_BYTES:names_at].cast("Q"), memoryview(self._map)[names_at:]
@@ -263,13 +265,15 @@ class Metrics:
         for path in sorted(self._directory.glob("*.slots")):
             with path.open("rb") as file:
                 content = file.read()
-                if len(content) != len(self._map or b"") or not content.startswith(layout):
-                    continue  # of another version of the program
+                names_at = HEADER_BYTES + 8 * count
+                if (
+                    len(content) != len(self._map or b"")
+                    or not content.startswith(layout)
+                    or not _are_readable(memoryview(content)[names_at:], tables)
+                ):
+                    continue  # of another version of the program, or torn
                 alive = _is_held(file)
-            slots, names = (
-                memoryview(content)[HEADER_BYTES : HEADER_BYTES + 8 * count].cast("Q"),
-                memoryview(content)[HEADER_BYTES + 8 * count :],
-            )
+            slots, names = memoryview(content)[HEADER_BYTES:names_at].cast("Q"), memoryview(content)[names_at:]
             for family in self._families:
                 if isinstance(family, Table):
                     _add_rows(rows[family.name], family, slots, names)
@@ -313,6 +317,17 @@ def _row_names(names: memoryview) -> Iterator[tuple[int, tuple[str, ...]]]:
         if not length:
             return
         yield at // ROW_NAME_BYTES, msgspec.json.decode(names[at + 2 : at + 2 + length], type=tuple[str, ...])
+
+
+def _are_readable(names: memoryview, tables: list[Table]) -> bool:
+    """Whether the rows of a file can be read, of all its tables: where the file is on a disk, a power cut may keep a length without its text."""
+    try:
+        for table in tables:
+            deque(_row_names(names[: len(table.names)]), maxlen=0)
+            names = names[len(table.names) :]
+    except msgspec.MsgspecError:
+        return False
+    return True
 
 
 def _add_rows(rows: Rows, table: Table, slots: memoryview, names: memoryview) -> None:

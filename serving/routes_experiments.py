@@ -15,8 +15,8 @@ from features.vocabulary import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARA
 from features.workspace import Workspace
 from serving import problems
 from serving.asked import BadContext, check_context
-from serving.assignment import Assigned, Assignment, Reason, Units
-from serving.enquiry import Enquiry
+from serving.assignment import Assignment, Reason, Units
+from serving.enquiry import Answered, Enquiry
 from serving.keys import Role
 from serving.loaded import Loaded
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
@@ -104,6 +104,8 @@ class UnitAssignment(Struct, frozen=True):
     group: str | None
     """The holdout or control group of the unit."""
     assignment: AssignmentView
+    degraded: tuple[str, ...] = ()
+    """Why it may be less than it could be, as decisions say it."""
 
 
 class AssignmentRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +131,8 @@ class AssignmentsView(Struct, frozen=True):
 
     group: str | None
     assignments: tuple[AssignmentView, ...]
+    degraded: tuple[str, ...] = ()
+    """Why some of them may be less than they could be, as decisions say it."""
 
 
 class AssignmentsAnswer(Struct, frozen=True):
@@ -156,7 +160,8 @@ class ExperimentRoutes:
         if entry is None:
             raise problems.NotFound("This workspace has no such experiment; GET /v1/experiments lists them.")
         answered = await self._enquiry.ask(loaded, _units(entry.unit, unit), {}, key)
-        return 200, JSON_HEADERS, _encode(UnitAssignment(unit, answered.assigned.group.name, _view(answered.of(key)))), ()
+        lacked = self._enquiry.lacked(loaded, answered, key)
+        return 200, JSON_HEADERS, _encode(UnitAssignment(unit, answered.assigned.group.name, _view(answered.of(key)), lacked)), ()
 
     async def many(self, body: bytes, _: Call) -> Answer:
         """`POST /v1/assignments`."""
@@ -170,9 +175,15 @@ class ExperimentRoutes:
                 await turn()
             units = Units(request.customer_id, request.anonymous_id or "", request.account or "")
             only = request.experiments[0] if request.experiments is not None and len(request.experiments) == 1 else ""
-            answered = await self._enquiry.ask(loaded, units, request.context, only)
-            results.append(_chosen(answered.assigned, request.experiments))
+            results.append(self._chosen(loaded, await self._enquiry.ask(loaded, units, request.context, only), request.experiments))
         return 200, JSON_HEADERS, _encode(AssignmentsAnswer(tuple(results))), ()
+
+    def _chosen(self, loaded: Loaded, answered: Answered, keys: list[str] | None) -> AssignmentsView:
+        """What was asked for, and why any of it may be less than it could be."""
+        wanted = None if keys is None else frozenset(keys)
+        chosen = [one for one in answered.assigned.assignments if wanted is None or one.experiment in wanted]
+        lacked = dict.fromkeys(reason for one in chosen for reason in self._enquiry.lacked(loaded, answered, one.experiment))
+        return AssignmentsView(answered.assigned.group.name, tuple(map(_view, chosen)), tuple(lacked))
 
     def routes(self) -> tuple[Route, ...]:
         """The route table's part that is about experiments."""
@@ -274,12 +285,6 @@ def _check(workspace: Workspace, request: AssignmentRequest, at: str) -> None:
     except BadContext as error:
         known = error.name in workspace.features.context  # what a client made up is not repeated
         raise problems.invalid(error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected) from None
-
-
-def _chosen(assigned: Assigned, keys: list[str] | None) -> AssignmentsView:
-    wanted = None if keys is None else frozenset(keys)
-    views = (_view(one) for one in assigned.assignments if wanted is None or one.experiment in wanted)
-    return AssignmentsView(assigned.group.name, tuple(views))
 
 
 def _view(one: Assignment) -> AssignmentView:

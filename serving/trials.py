@@ -20,7 +20,7 @@ from features.expression_scope import Term
 from features.online import OnlineRow
 from features.recent import KeptArm
 from features.rulebook import read_rules
-from features.vocabulary import ANONYMOUS, ContextValue, DecisionRequest
+from features.vocabulary import ACCOUNT, ANONYMOUS, ContextValue, DecisionRequest
 from features.workspace import Workspace
 from serving.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
 from serving.conditions import Bound, Conditions
@@ -32,8 +32,6 @@ from training.bundle import BadBundle, Bundle
 if TYPE_CHECKING:
     from serving.loaded import Loaded
 
-ACCOUNT = "@"
-"""What the unit of an account begins with. No customer id can."""
 EVERYWHERE: frozenset[str] | None = None
 """Of an experiment that concerns the decisions for all placements."""
 

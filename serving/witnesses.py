@@ -17,10 +17,11 @@ class Witnesses:
 
     Args:
         seconds: between two times that they are asked.
+        doubt_seconds: the same where there is doubt.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, doubt_seconds: float) -> None:
+        self._seconds, self._doubt_seconds = seconds, doubt_seconds
         self._units: deque[str] = deque(maxlen=WITNESSES_MAX)
         self._asked = time.monotonic()
 
@@ -29,13 +30,20 @@ class Witnesses:
         if unit not in self._units:
             self._units.append(unit)
 
-    async def empty(self, engine: OnlineEngine, strangers: int, deadline_seconds: float) -> bool | None:
+    @property
+    def any(self) -> bool:
+        """Whether there is anybody to ask about."""
+        return bool(self._units)
+
+    async def empty(self, engine: OnlineEngine, strangers: int, doubtful: bool, deadline_seconds: float) -> bool | None:
         """Whether the store has lost even those who were known; None where that was not asked, or cannot be said.
 
         Args:
-            strangers: units without a row that came since the last time; where there are none nothing is asked.
+            strangers: units without a row that came since the last time.
+            doubtful: whether the store was empty, or has failed. Where it was not, and no strangers came, nothing is asked.
         """
-        if not strangers or not self._units or time.monotonic() - self._asked < self._seconds:
+        wait = self._doubt_seconds if doubtful else self._seconds
+        if not (strangers or doubtful) or not self._units or time.monotonic() - self._asked < wait:
             return None
         self._asked = time.monotonic()
         try:

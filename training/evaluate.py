@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from training.sources import learnt_from
 Floats = NDArray[np.float64]
 
 MODEL = "model"
+
+DECISIONS_WITH_SUCCESS_MIN = 30
+"""Of the test slice. With fewer, the shares that models are compared by are uncertain by more than a fifth of themselves."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,12 @@ def report_of(workspace: Workspace, examples: Examples, split: Split, compared: 
         }
 
     known = ~examples.strangers
+    tested = side(split.test)
     return {
         "workspace": workspace.settings.name,
         "name": workspace.model.name,
         "at": rfc3339(now),
+        "warnings": list(_warnings(tested["decisions_with_success"])),
         "model": compared.metrics[MODEL],
         "baselines": {name: values for name, values in compared.metrics.items() if name != MODEL},
         "split": {
@@ -85,12 +90,20 @@ def report_of(workspace: Workspace, examples: Examples, split: Split, compared: 
             "moved_weeks": moved.weeks,
             "training": side((split.fit | split.stopping) & known),
             "stopping": side(split.stopping),
-            "test": side(split.test),
+            "test": tested,
             "open_windows_in_test": int((split.test & (examples.closes > now)).sum()),
         },
         "columns": len(examples.contract.columns),
         "contract": examples.contract.fingerprint,
     }
+
+
+def _warnings(successes: int) -> Iterator[str]:
+    if successes < DECISIONS_WITH_SUCCESS_MIN:
+        yield (
+            f"expected at least {DECISIONS_WITH_SUCCESS_MIN} decisions with a success in the test slice, got {successes}: whether the model "
+            "is better than the baselines is chance. Bring more history, or train again when more was recorded."
+        )
 
 
 def evaluate(

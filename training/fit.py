@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import lightgbm as lgb
 import numpy as np
-from lightgbm.basic import _ConfigAliases
 from numpy.typing import NDArray
 
 from features.failures import Failure
@@ -22,6 +20,7 @@ from features.formats import ModelFile
 from training.calibration import Chosen, choose
 from training.examples import Examples
 from training.forest import ForestNotCompilable, compile_forest
+from training.parameters import wrong_names
 
 DEFAULTS: dict[str, Any] = {
     "objective": "binary",
@@ -33,26 +32,6 @@ DEFAULTS: dict[str, Any] = {
     "verbose": -1,
 }
 METRIC = "binary_logloss"
-
-OURS = {
-    "rounds_max": (
-        "num_iterations",
-        "num_iteration",
-        "n_iter",
-        "num_tree",
-        "num_trees",
-        "num_round",
-        "num_rounds",
-        "nrounds",
-        "num_boost_round",
-        "n_estimators",
-        "max_iter",
-    ),
-    "patience_rounds": ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change"),
-    "seed": ("seed", "random_seed", "random_state"),
-    "monotone": ("monotone_constraints", "mc", "monotone_constraint", "monotonic_cst"),
-}
-"""Keys of `model.yaml` -> LightGBM's names for them, which would undo them without a word."""
 
 
 class BadParameters(Failure):
@@ -101,8 +80,8 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     Raises:
         BadParameters: what LightGBM, or the server, would not take.
     """
-    _refuse_ours(model)
-    _refuse_others(model)
+    for wrong in wrong_names(model):
+        raise BadParameters(f"expected {wrong.expected} in model.yaml, got `{wrong.name}` among `parameters`. {wrong.remedy}")
     parameters = DEFAULTS | model.parameters | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
     parameters["monotone_constraints"] = _monotone(model, early)
     if "force_row_wise" in model.parameters:
@@ -133,22 +112,6 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     except ForestNotCompilable as error:
         raise BadParameters(f"{error}: see `parameters` in model.yaml") from error
     return Fitted(booster, calibration, rounds, parameters, [float(loss) for loss in losses["later"][METRIC]])
-
-
-def _refuse_others(model: ModelFile) -> None:
-    """LightGBM passes over a parameter that it does not know, without a word: the model would be another than was asked for."""
-    known = _ConfigAliases._get_all_param_aliases()  # no public list of them
-    for name in sorted(model.parameters.keys() - {alias for aliases in known.values() for alias in aliases}):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"Did you mean `{near[0]}`?" if near else "Take it out."
-        raise BadParameters(f"expected `parameters` in model.yaml to be LightGBM's, got `{name}`. {hint}")
-
-
-def _refuse_ours(model: ModelFile) -> None:
-    for key, names in OURS.items():
-        found = [name for name in names if name in model.parameters]
-        if found:
-            raise BadParameters(f"expected `{key}` in model.yaml, got `{found[0]}` among `parameters`: say `{key}` instead")
 
 
 def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None) -> lgb.Dataset:

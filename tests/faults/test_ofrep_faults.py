@@ -1,4 +1,4 @@
-"""Flags while the store is away: they are answered, and say in their metadata that they may be less than they could be."""
+"""Flags and assignments while the store is away: they are answered, and say that they may be less than they could be."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from serving.desk import Desk
 from serving.enquiry import Enquiry
 from serving.metrics import Metrics
 from serving.routes import Call
+from serving.routes_experiments import ExperimentRoutes
 from serving.routes_ofrep import Flags
 from serving.routes_v1 import Decisions
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace
@@ -34,6 +35,7 @@ class Asking:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.flags = Flags(Enquiry(desk), Decisions(desk, desk.workspace, Metrics()))
+        self.experiments = ExperimentRoutes(Enquiry(desk))
 
     async def ask(self, key: str = "", targeting_key: str = CUSTOMER) -> dict[str, Any]:
         call = Call(b"test", None, {}, {})
@@ -47,6 +49,20 @@ class Asking:
     async def degraded(self, key: str, targeting_key: str = CUSTOMER) -> str:
         """What the metadata of one flag says."""
         return str((await self.ask(key, targeting_key))["metadata"].get("degraded", ""))
+
+    async def lacking(self, *keys: str) -> tuple[str, str]:
+        """Why the arms of some experiments are less than they could be: of each alone, and of all in one request."""
+        single = []
+        for key in keys:
+            call = Call(b"test", None, {}, {})
+            call.parameters = {"key": key, "unit": CUSTOMER}
+            status, _, answer, _ = await self.experiments.one(b"", call)
+            assert status == 200
+            single.append(",".join(msgspec.json.decode(answer)["degraded"]))
+        asked = msgspec.json.encode({"requests": [{"customer_id": CUSTOMER, "experiments": keys}]})
+        status, _, answer, _ = await self.experiments.many(asked, Call(b"test", None, {}, {}))
+        assert status == 200 and len(set(single)) == 1
+        return single[0], ",".join(msgspec.json.decode(answer)["results"][0]["degraded"])
 
     async def until(self, wanted: str, key: str = "experiment.kept") -> None:
         for _ in range(TRIES_MAX):
@@ -62,7 +78,7 @@ def bulk(told: dict[str, Any]) -> dict[str, str]:
 
 
 def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the store killed single flags and all flags are answered, say so where it may matter, and no longer when it is back."""
+    """With the store killed flags and assignments are answered, say so where it may matter, and no longer when it is back."""
     store = Server(tmp_path / "valkey").start()
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Desk(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
@@ -84,6 +100,8 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
             assert await asking.degraded(f"experiment.{key}") == (LACKS if key in OF_STORES else ""), key
             anonymous = await asking.degraded(f"experiment.{key}", "~web-7")
             assert anonymous == (LACKS if key in RUNNING else ""), f"whose `~web-7` is may matter to {key}"
+        assert await asking.lacking("kept", "rich") == (LACKS, LACKS)
+        assert await asking.lacking("headline", "later") == ("", ""), "neither store matters to them"
         assert "contacts_unavailable" in await asking.degraded("offers.home")
         every = await asking.ask()
         assert {key for key, why in bulk(every).items() if why == LACKS} >= {f"experiment.{key}" for key in OF_STORES}
@@ -92,6 +110,7 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
         desk.deadline_seconds = 5.0
         await asking.until("features_unavailable")
         assert (await asking.ask())["metadata"] == {"degraded": "features_unavailable"}
+        assert await asking.lacking("kept", "rich") == ("features_unavailable", "features_unavailable")
 
     async def whole() -> None:
         try:

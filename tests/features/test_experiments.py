@@ -12,7 +12,7 @@ import yaml
 from features.check_experiments import EXPERIMENT_CHECKS, faults_of_experiments
 from features.documents import BadWorkspace, Document
 from features.experiment_formats import CONTROL_GROUPS, ControlGroups, ExperimentsFile
-from features.experiments import control_groups_of, overlapping, parse_experiments, read_experiments
+from features.experiments import control_groups_of, overlapping, read_experiments
 from features.moments import parse_moment
 from features.rulebook import read_rules
 from features.workspace import Workspace, load
@@ -254,7 +254,7 @@ def faults_in(workspace: Workspace, content: Any) -> list[str]:
     """What is wrong with a file, form first."""
     given = document(content)
     try:
-        file = parse_experiments(given)
+        file = given.convert(ExperimentsFile)
     except BadWorkspace as bad:
         return list(map(str, bad.faults))
     return list(map(str, faults_of_experiments(workspace, given, file)))
@@ -303,7 +303,7 @@ def test_every_check_can_fail(workspace: Workspace) -> None:
         node[last] = value
         given = document(content)
         try:
-            file = parse_experiments(given)
+            file = given.convert(ExperimentsFile)
         except BadWorkspace:
             continue
         failed |= {check.__name__ for check in EXPERIMENT_CHECKS if any(check(workspace, given, file))}
@@ -313,7 +313,7 @@ def test_every_check_can_fail(workspace: Workspace) -> None:
 def test_what_is_read(workspace: Workspace) -> None:
     """Moments are numbers, conditions are parsed, the control is the arm that says so or the first, shares are exact."""
     book = read_rules(workspace.policies, workspace.features, "EUR")
-    louder, second = read_experiments(parse_experiments(document(EXPERIMENTS)), book).experiments
+    louder, second = read_experiments(document(EXPERIMENTS).convert(ExperimentsFile), book).experiments
     assert (louder.start, louder.end) == (parse_moment("2026-11-01"), parse_moment("2026-11-30T23:00:00Z"))
     assert louder.targeting is not None and louder.targeting.names == ("context.channel", "customer.tenure_days")
     assert list(louder.formulas) == ["treatment"]
@@ -339,7 +339,7 @@ def test_overlaps() -> None:
 
 def test_an_empty_file_has_no_experiments(workspace: Workspace) -> None:
     """An absent file is an empty one: nothing is assigned, nobody is held out."""
-    file = parse_experiments(Document(Path("experiments.yaml"), "experiments.yaml", ""))
+    file = Document(Path("experiments.yaml"), "experiments.yaml", "").convert(ExperimentsFile)
     assert file == ExperimentsFile()
     read = read_experiments(file, read_rules(workspace.policies, workspace.features, "EUR"))
     assert read.experiments == () and file.holdout is None and file.control_groups is None

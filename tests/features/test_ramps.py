@@ -165,7 +165,7 @@ def test_a_torn_record_stands_at_its_last_whole_line(tmp_path: Path, cut: int) -
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_line_never_counts(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever byte of a line is another, the line is not believed; behind the last step it is told, until a later line is written."""
+    """Whatever byte of a line is another, the line is not believed; behind the last step it is told, until a later step is taken."""
     file = tmp_path / RECORD
     file.unlink(missing_ok=True)
     lines = written(tmp_path).read_bytes().splitlines(keepends=True)
@@ -179,6 +179,8 @@ def test_a_damaged_line_never_counts(tmp_path: Path, data: st.DataObject) -> Non
     if found[which] is None:
         assert stands(tmp_path).share == STEPS[which - 1 if which == len(STEPS) - 1 else -1].share
         assert stands(tmp_path).is_damaged == (which == len(STEPS) - 1)
+        append(tmp_path, line(8, stands(tmp_path).share, "hold", code="damaged"), stands(tmp_path).lines)
+        assert stands(tmp_path).is_damaged == (which == len(STEPS) - 1), "that it waits was written down: it waits still"
         append(tmp_path, line(9, 0.25, "by_hand"), stands(tmp_path).lines)
         assert stands(tmp_path).share == 0.25 and not stands(tmp_path).is_damaged
 

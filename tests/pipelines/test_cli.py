@@ -17,6 +17,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from features.faults import BadWorkspace
 from features.workspace import load
 from pipelines import steps
 from pipelines.commands_data import print_reports
@@ -130,6 +131,31 @@ def test_bad_workspace_has_a_line_for_each_fault(tmp_path: Path) -> None:
         assert sum(re.search(rf"\b{name}:\d+: at \$.*expected .*got ", line) is not None for line in lines) == 1, done.stderr
     assert len(lines) == 2 + ("workspace.yaml" in done.stderr)
     assert "opportune init" in refused(run("check", "-w", str(tmp_path / "nowhere")))
+
+
+def test_a_parameter_that_nobody_knows_is_told_before_any_work(tmp_path: Path) -> None:
+    """What the fit would refuse, `check` refuses with its line, and `up` before it imports; without parameters LightGBM is not loaded."""
+    folder = tmp_path / "shop"
+    run("init", str(folder))
+    file = folder / "model.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("num_leaves: 7", "num_leafs: 7, n_estimators: 9"))
+    for verb in (("check",), ("up", "--port", str(free_port()))):
+        done = CliRunner().invoke(app, [*verb, "-w", str(folder)])
+        assert isinstance(done.exception, BadWorkspace), done
+        estimators, leafs = str(done.exception).splitlines()
+        assert re.search(
+            r"model\.yaml:\d+: at \$\.parameters\.num_leafs: expected .*, got `num_leafs`. Did you mean `num_leaves`\?$", leafs
+        )
+        assert estimators.endswith("expected `rounds_max`, got `n_estimators`. Say `rounds_max` instead.")
+    assert not load(folder).lake.exists(), "nothing was imported"
+    file.write_text("\n".join(line for line in whole.splitlines() if not line.startswith("parameters:")))
+    code = (
+        "import sys; from typer.testing import CliRunner; from pipelines.main import app\n"
+        f"assert CliRunner().invoke(app, ['check', '-w', {str(folder)!r}]).exit_code == 0; assert 'lightgbm' not in sys.modules"
+    )
+    done_alone = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done_alone.returncode == 0, done_alone.stderr
 
 
 def test_new_key() -> None:
@@ -339,8 +365,10 @@ def test_evaluate_compares(shop: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert all(set(values) >= {"mrr", "ndcg@10", "auc"} for values in report["baselines"].values())
     assert {"cut", "training", "test"} <= set(report["split"])
     assert 0 < report["model"]["mrr"] <= 1 and report["split"]["test"]["decisions"] > 0
-    print_report(report)
+    assert report["warnings"] == [], "there are enough successes"
+    print_report(report | {"warnings": ["expected more"]})
     text = capsys.readouterr().out
+    assert text.splitlines()[-1] == "warning expected more"
     assert re.search(r"^model +mrr +ndcg@10", text, re.M) and re.search(r"^popularity +0\.\d{4}", text, re.M)
 
 

@@ -22,7 +22,9 @@ import yaml
 from typer.testing import CliRunner
 
 from features import lmdb_store
+from features.event_log import event_folder
 from features.event_rows import dead_item, event_item
+from features.event_writer import EventWriter
 from features.happenings import time_of
 from features.lmdb_store import DATA
 from features.moments import MICROSECONDS, from_microseconds, rfc3339
@@ -33,6 +35,7 @@ from pipelines import commands_care, doctor, doctor_facts, steps
 from pipelines.doctor import Report, examine
 from pipelines.doctor_lake import stability_index
 from pipelines.shipping import ship
+from serving.journal import Journal
 from serving.keys import TEXT_VARIABLE, entry_yaml, new_key
 from tests.banks import bank, write
 from tests.pipelines.lives import CUSTOMERS, Life, limited
@@ -136,6 +139,24 @@ def test_a_workspace_of_nothing_is_told_what_is_missing(tmp_path: Path) -> None:
     assert {finding.check for finding in report.findings} == {"store_empty", "bundle_refused"}
     assert "materialize" in found(report, "store_empty").todo and "up" in found(report, "bundle_refused").todo
     assert len(report.not_checked) > 15
+
+
+def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
+    """Whether no server ran, or one runs, or ran, to which no event came: what could not be looked at says which it is."""
+    workspace = bank(tmp_path / "w", {})
+
+    def why() -> tuple[str, str]:
+        report = looked(workspace)
+        assert report.not_checked["duplicates"] == report.not_checked["dead_letters"]
+        return report.not_checked["dead_letters"], report.not_checked["shipper"]
+
+    nothing = "no decision and no event was recorded here yet"
+    assert why() == ("no server ran here yet", nothing)
+    journal, log = Journal.open(workspace.data / "journal"), EventWriter(event_folder(workspace.data))
+    assert why() == ("a server runs, and no event has come to it yet", nothing)
+    log.close()
+    journal.close()
+    assert why() == ("a server ran here, and no event ever came to it", nothing)
 
 
 # What comes in ----------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from features.lake_files import counting
 from features.moments import MICROSECONDS, to_microseconds
 from features.vocabulary import Event
 from features.workspace import Workspace, load
+from pipelines import ramping
 from pipelines.experiment_data import so_far
 from pipelines.experiment_export import write_exposures
-from pipelines.experiment_reading import Asked, experiments_in, find, report_on
+from pipelines.experiment_reading import Asked, experiments_in, find, listed, report_on
 from pipelines.experiment_report import ExperimentReport, Settings
+from pipelines.ramping import Step
 from pipelines.shipping import ship
 from tests.pipelines.loops import START, line, log_events, workspace_in, write_lines
 
@@ -143,3 +145,35 @@ def test_lakes_of_an_older_form_still_read(workspace: Workspace) -> None:
             assert so_far(con)["firm"] == (2, 1)
     finally:
         file.write_bytes(kept)
+
+
+def test_what_clients_tell_after_a_roll_back(tmp_path: Path) -> None:
+    """Exposures that come when a ramp was rolled back have no probability, rather than none at all: the report tests the split by halves."""
+    folder = workspace_in(tmp_path / "w").folder
+    ramped = {"status": "running", "arms": ARMS, "ramp": {"arm": "b"}}
+    (folder / "experiments.yaml").write_text(yaml.safe_dump({"experiments": {"web": ramped}}))
+    made = load(folder)
+    for step in (Step("start", 0.25, "started", ""), Step("roll_back", 0.0, "by_hand", "")):
+        ramping.write(made, find(experiments_in(made), "web"), step, BEGIN, "command")
+    units = [("a", number) for number in range(30)] + [("b", number) for number in range(30, 62)]
+    log_events(made, [told(number, "exposure", 1, customer_id=f"c{number}", experiment="web", arm=arm) for arm, number in units])
+    ship(made)
+    found = report_on(made, find(experiments_in(made), "web"), Asked(open_windows=True), Settings(), BEGIN + 2 * HOUR)
+    assert (found.split.units, found.split.expected, found.split.alarm) == ((30, 32), (31.0, 31.0), False) and found.split.p > 0.5
+
+
+def test_the_list_counts_the_units_of_the_report(tmp_path: Path) -> None:
+    """Two browsers of one customer are two units of the list too, though the lake shows both as the customer; and one that is asked again is one."""
+    folder = workspace_in(tmp_path / "w").folder
+    entries = {"web": "anonymous", "people": "customer"}
+    file = {"experiments": {key: {"unit": unit, "status": "running", "arms": ARMS} for key, unit in entries.items()}}
+    (folder / "experiments.yaml").write_text(yaml.safe_dump(file))
+    made = load(folder)
+    shown = [
+        exposed(at, unit, unit, key, "a", at) for at, (unit, key) in enumerate((one, key) for one in ("~a1", "~a2") for key in entries)
+    ]
+    write_lines(made, "a", shown)  # type: ignore[arg-type]
+    log_events(made, [told(at, "identify", 9, anonymous_id=f"a{at}", customer_id="c1") for at in (1, 2)])
+    ship(made)
+    units = {one.experiment: one.units for one in listed(made, experiments_in(made).experiments, BEGIN + 100 * HOUR)}
+    assert units == {key: sum(arm.units for arm in report(made, key).arms) for key in entries} == {"web": 2, "people": 1}

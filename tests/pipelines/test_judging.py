@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,20 @@ def test_ids_and_categories_of_numbers_have_no_tail(tmp_path: Path) -> None:
         ("1042", "3", 4, True),
         ("7", None, None, False),
     ]
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(20, 2)], ids=str)
+def test_ids_that_came_as_floats_are_whole_or_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    """900.0 is the id 900 and a gap is missing; a fraction, and what a float cannot tell from its neighbours, has its own reason."""
+    (tmp_path / "w").mkdir()
+    ids = pa.array([Decimal(900), None, Decimal("900.5"), Decimal(10**17)]).cast(kind)
+    moment = datetime(2026, 6, 1, tzinfo=UTC)
+    table = pa.table({"customer_id": ids, "offer_id": ["o1"] * 4, "type": ["accepted"] * 4, "time": [moment] * 4})
+    pa.parquet.write_table(table, tmp_path / "w" / "o.parquet")
+    workspace = bank(tmp_path / "w", {"outcomes": "o.parquet"})
+    told = "`customer_id` is a float, but no whole number up to 9007199254740992: store ids as texts or integers"
+    assert only(import_all(workspace, NOW), "outcomes").refused == {told: 2, "`customer_id` is missing": 1}
+    assert [row[1] for row in stored(workspace, "outcomes")] == ["900"]
 
 
 def test_folders_and_extra_columns_are_told(tmp_path: Path) -> None:

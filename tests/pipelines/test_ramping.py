@@ -258,6 +258,14 @@ def test_arms_that_do_no_harm_are_rarely_rolled_back() -> None:
     assert 0 < harmed.mean() <= ALPHA
 
 
+def test_all_tests_of_a_plan_share_their_alpha() -> None:
+    """What is compared anew beyond one half is another test: whatever the steps and guardrails, the alphas of all tests add up to one."""
+    for steps, tests in ((STEPS, 1), ((0.1, 0.5), 1), ((0.5, 0.6, 0.75, 1.0), 3), ((0.75, 1.0), 1), ((0.6, 0.9), 2), ((1.0,), 1)):
+        for off in ({}, {"slow": None}, {"value": 0.0}):
+            plan = Ramp(arm="louder", steps=steps, guardrails=msgspec.convert(off, Guardrails))
+            assert tests * len(ramping.watched_of(plan.guardrails)) * ramping.alpha_of(plan) == pytest.approx(ALPHA)
+
+
 def test_splits_are_tested_at_all_looks() -> None:
     """Looked at 200 times, even splits alarm in fewer cases than promised at 5 %; one broken to 52 : 48 is found in 20,000 units."""
     rng, cases = np.random.default_rng(1), 1_000
@@ -332,10 +340,13 @@ def test_the_worker_takes_the_steps(workspace: Workspace) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_worker_rolls_back(workspace: Workspace) -> None:
-    """Harm rolls back at the next look, with reason and figures in the record, and for good; stopped experiments are left alone."""
+@pytest.mark.parametrize("broken", ["", "experiments.yaml", "policies.yaml"])
+def test_the_worker_rolls_back(workspace: Workspace, broken: str) -> None:
+    """Harm rolls back at the next look, with reason and figures in the record, and for good, also while somebody edits a file."""
     fill(workspace, made(2, units=3_000, rates=(0.2, 0.1)))
     put(workspace, 0.25, START)
+    if broken:
+        (workspace.folder / broken).write_text("experiments: [")
     for _ in range(2):
         worker.ramp(workspace)
     (last,) = [line for line in read_record(workspace.data) if line is not None][1:]

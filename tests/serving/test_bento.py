@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features import timeline
+from features import ramps, timeline
 from features.vocabulary import DecisionRequest
 from features.workspace import load
 from serving import compiled
@@ -90,10 +90,12 @@ def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: 
         settings.write("demo: {now: 2018-01-01T05:00:00Z}\n")
     moved = load(folder, sources=False)
     timeline.timeline_file(moved).write_text(json.dumps({"offset": 3 * timeline.WEEK_MICROSECONDS}))
+    (moved.data / ramps.RECORD).write_text("a step\n")
     _, place = build(folder, tmp_path / "home")
     packed = load(place / "workspace", sources=False)
     assert packed.settings.demo == moved.settings.demo is not None and packed.settings.stores == moved.settings.stores
     assert timeline.recorded(packed) == timeline.Timeline(3 * timeline.WEEK_MICROSECONDS)
+    assert (packed.data / ramps.RECORD).read_text() == "a step\n", "where ramps stand goes with them"
     found = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
     assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/layout.py"} <= found
     assert any(name.startswith("workspace/made/bundles/") and name.endswith("forest.npz") for name in found)

@@ -103,7 +103,8 @@ def test_all_ways_of_asking_agree_with_decisions(served: Served) -> None:
         assert list(by_key) == list(DECLARED)
         for key in ("headline", "one-or-two", "kept", "rich"):
             one = served.ask("GET", f"/v1/experiments/{key}/assignments/{customer}").json()
-            assert one == {"unit": customer, "group": said["group"], "assignment": by_key[key]}
+            assert one == {"unit": customer, "group": said["group"], "assignment": by_key[key], "degraded": []}
+        assert said["degraded"] == []
         flags = {
             one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "channel": "app"}}).json()["flags"]
         }

@@ -11,8 +11,8 @@ import yaml
 
 from features.check_experiments import arms, faults_of_experiments, ramps
 from features.documents import Document
-from features.experiment_formats import CONTROL_GROUPS, Experiment, Guardrails, Hashing, Ramp
-from features.experiments import HASH_WORDS, Experiments, parse_experiments, read_experiments, split_of
+from features.experiment_formats import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
+from features.experiments import HASH_WORDS, Experiments, read_experiments, split_of
 from features.expression_values import Meaning
 from features.moments import parse_moment
 from features.rulebook import read_rules
@@ -42,7 +42,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Experiments:
     (block,) = BLOCK.finditer(TEXT)
     assert block["file"] == "experiments.yaml"
     document = Document(folder / block["file"], block["file"], block["body"])
-    file = parse_experiments(document)
+    file = document.convert(ExperimentsFile)
     assert faults_of_experiments(workspace, document, file) == []
     return read_experiments(file, read_rules(workspace.policies, workspace.features, workspace.settings.currency))
 
@@ -70,7 +70,7 @@ def test_the_ramp_of_the_page_is_what_it_says() -> None:
     section = TEXT.partition("\n## Ramps\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     document = Document(DOCS / "experiments.yaml", "experiments.yaml", block)
-    file = parse_experiments(document)
+    file = document.convert(ExperimentsFile)
     ((key, entry),) = file.experiments.items()
     assert [fault for check in (arms, ramps) for fault in check(None, document, file)] == []  # type: ignore[arg-type]
     assert entry.ramp is not None

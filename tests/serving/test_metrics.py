@@ -211,6 +211,24 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.slots"))) == 3
 
 
+def test_a_torn_name_costs_its_file(tmp_path: Path) -> None:
+    """A file in which a power cut left a length without its text is not added up, and begun anew by the process that takes it over."""
+    process = multiprocessing.get_context("fork").Process(target=again, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    file = tmp_path / "0.slots"
+    content = file.read_bytes()
+    at = content.index(b'["e","c"]')
+    (tmp_path / "7.slots").write_bytes(content[:at] + bytes(9) + content[at + 9 :])
+    metrics, _ = tabled(tmp_path)
+    assert samples(metrics)["test_arm_shown_total{arm=c,experiment=e}"] == 1
+    (tmp_path / "1.slots").write_bytes(content[:at] + bytes(9) + content[at + 9 :])
+    second, table = tabled(tmp_path)
+    table.slots[table.row("e", "c")] += 1
+    assert samples(second)["test_arm_shown_total{arm=c,experiment=e}"] == 2
+    assert samples(second)["test_before_total{}"] == 7 * 3
+
+
 def again(directory: Path) -> None:
     _, table = tabled(directory)
     table.slots[table.row("e", "c")] += 1

@@ -161,6 +161,24 @@ def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Desk, worksp
     assert few < in_arm(desk) and len(in_arm(desk)) > 3 * len(few)
 
 
+def test_a_roll_back_holds_while_files_have_faults(desk: Desk, workspace: Workspace) -> None:
+    """Files that are refused keep no step from a desk: the arm is taken from everybody, under what the files said before."""
+    move(workspace, 0.25)
+    looks(desk)
+    assert in_arm(desk)
+    read, file, refused = experiment(workspace), workspace.folder / "model.yaml", list[str]()
+    desk.on_refusal, content = refused.append, file.read_bytes()
+    file.write_text("label: [")
+    try:
+        digest = looks(desk)
+        assert refused == ["config"] and in_arm(desk)
+        ramping.write(workspace, read, ramping.by_hand(read, 0.0, "a test", now()), now(), "command")
+        assert looks(desk) != digest and {one.reason for one in said(desk).values()} == {"rolled_back"}
+        assert refused == ["config"] * 2
+    finally:
+        file.write_bytes(content)
+
+
 def test_a_torn_or_damaged_record_fails_safe(desk: Desk, workspace: Workspace) -> None:
     """Half a line and a damaged one change nobody's arm, and what is refused is told; without a record nobody is in the arm."""
     move(workspace, 0.05)

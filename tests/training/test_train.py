@@ -17,7 +17,7 @@ from pipelines.steps import state_of
 from tests.trained import copy_of
 from training import registry
 from training.bundle import BadBundle
-from training.evaluate import evaluate
+from training.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
 from training.examples import Examples, examples_of, split_of
 from training.train import Trained, digest, golden, train
 
@@ -168,6 +168,20 @@ def test_golden_requests_are_decisions_of_the_test_and_a_stranger(workspace: Wor
     assert all(value is None for value in cases[-1].shared[:own])
     assert sum(any(value is not None for value in case.shared[:own]) for case in cases) >= 10
     assert all(len(case.raw) == len(case.offers) == len(case.pairs) == len(case.propensities) >= 8 for case in cases)
+
+
+@pytest.mark.parametrize(("successes", "warned"), [(2, True), (DECISIONS_WITH_SUCCESS_MIN - 1, True), (DECISIONS_WITH_SUCCESS_MIN, False)])
+def test_few_successes_in_the_test_slice_are_warned_of(workspace: Workspace, examples: Examples, successes: int, warned: bool) -> None:
+    """What is compared on a handful of successes is compared by chance: the report says how few, and what to do."""
+    moment = state_of(workspace).computed_at
+    split = split_of(workspace, examples, moment)
+    hits = split.test & np.isin(np.arange(len(examples.ids)), examples.decision[examples.labels > 0])
+    few = split.test & (np.cumsum(hits) <= successes)
+    found = report_of(workspace, examples, replace(split, test=few), Compared({}, {MODEL: {}}), moment)
+    assert found["split"]["test"]["decisions_with_success"] == successes
+    assert len(found["warnings"]) == warned
+    if warned:
+        assert f"got {successes}: whether the model is better" in found["warnings"][0] and "Bring more history" in found["warnings"][0]
 
 
 @pytest.mark.slow
