@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from features.experiment_formats import Experiment, ExperimentsFile, Ramp
 from features.failures import Failure
@@ -191,6 +192,34 @@ def append(data: Path, line: RampLine, after: int) -> None:
             os.fsync(stream.fileno())
         if is_new:
             sync_folder(data)
+
+
+def roll_back(data: Path, key: str, reason: str, moment: str, who: Who) -> RampLine:
+    """Take the arm of a ramp from everybody, by the record alone: it must not wait until files that have faults are mended.
+
+    Args:
+        moment: RFC 3339.
+
+    Raises:
+        BadRecord: no ramp of that key runs, or another step was taken meanwhile.
+        OSError: see `append`.
+    """
+    own = [line for line in read_record(data) if line is not None and line.experiment == key]
+    if not own or own[-1].share <= 0:
+        state = "was rolled back" if own else f"is not in {data / RECORD}"
+        raise BadRecord(f"expected a ramp that runs, got {key}, which {state}")
+    step = {
+        "moment": moment,
+        "who": who,
+        "before": own[-1].share,
+        "share": 0.0,
+        "verdict": "roll_back",
+        "code": "by_hand",
+        "reason": reason,
+    }
+    line = replace(own[-1], evidence=None, **step)
+    append(data, line, len(own))
+    return line
 
 
 def _whole_bytes(file: Path) -> int:

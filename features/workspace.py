@@ -172,3 +172,13 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
     if faults:
         raise BadWorkspace(faults)
     return workspace
+
+
+def data_of(folder: Path) -> Path:
+    """The data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
+    name = "workspace.yaml"
+    try:
+        settings = Document(folder / name, name).convert(WorkspaceFile)
+    except BadWorkspace:
+        settings = WorkspaceFile("unreadable")
+    return folder / settings.data

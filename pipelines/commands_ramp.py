@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.moments import now
-from features.workspace import Workspace, load
+from features.faults import BadWorkspace
+from features.moments import now, rfc3339
+from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.experiment_app import verbs
@@ -51,7 +52,13 @@ def ramp(
     from pipelines.experiment_reading import experiments_in, find
 
     _check(begin, to, roll_back, history, reason)
-    found = load(workspace, sources=False)
+    try:
+        found = load(workspace, sources=False)
+    except BadWorkspace as bad:
+        if not roll_back or dry_run:
+            raise
+        _roll_back_whatever_files_say(workspace, key, reason, bad, json)
+        return
     experiment, moment = find(experiments_in(found), key), now()
     if experiment.entry.ramp is None:
         raise ramping.NotRamped(f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`")
@@ -85,6 +92,15 @@ def _check(begin: bool, to: float | None, roll_back: bool, history: bool, reason
         raise typer.BadParameter(f"expected at most {REASON_CHARACTERS_MAX} characters, got {len(reason)}", param_hint="--reason")
     if to is not None and not (0 < to <= 1 and abs(to * STEP_PARTS - round(to * STEP_PARTS)) < 1e-6):
         raise typer.BadParameter(f"expected a share of 0.001 to 1 in thousandths, got {to:g}; --roll-back is 0", param_hint="--to")
+
+
+def _roll_back_whatever_files_say(folder: Path, key: str, reason: str, bad: BadWorkspace, json: bool) -> None:
+    """Files with faults keep no arm with customers: the record has all that is needed."""
+    from features.ramps import roll_back
+
+    line = roll_back(data_of(folder), key, reason, rfc3339(now()), "command")
+    show.err.print(f"rolled back by the record alone, for the files have faults: {bad}", highlight=False, markup=False)
+    _print_history([line], json)
 
 
 def _look(workspace: Workspace, experiment: ReadExperiment, moment: int, dry_run: bool) -> Looked:

@@ -37,7 +37,8 @@ REGISTRY_SECONDS = 15.0
 FORGET_SECONDS = MEND_SECONDS = 30.0
 FEATURES_SECONDS = 6 * 3_600
 """Windows slide with the clock even when nothing is bought: so often they are computed again."""
-RAMP_SECONDS = 60.0
+RAMP_SECONDS, RAMP_SHARE = 60.0, 0.05
+"""A look reads all exposures since a ramp began: many of them must not keep a core from those who answer."""
 TURN_SECONDS = 0.5
 
 
@@ -46,6 +47,12 @@ class Task(NamedTuple):
 
     work: Callable[[Workspace], object]
     seconds: float
+    share: float = 1.0
+    """The part of the time that it may take."""
+
+    def due(self, begun: float, ended: float) -> float:
+        """When the next turn is, after one from `begun` to `ended`, all in seconds: after a long one it is later."""
+        return begun + max(self.seconds, (ended - begun) / self.share)
 
 
 def refresh(workspace: Workspace) -> None:
@@ -135,7 +142,7 @@ def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
             Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
             Task(follow, REGISTRY_SECONDS),
         ),
-        (Task(ramp, RAMP_SECONDS),),
+        (Task(ramp, RAMP_SECONDS, RAMP_SHARE),),
     )
 
 
@@ -146,11 +153,12 @@ def work(workspace: Workspace, turns: tuple[Task, ...], stopped: threading.Event
         for task in turns:
             if time.monotonic() < due[task] or stopped.is_set():
                 continue
-            due[task] = time.monotonic() + task.seconds
+            begun = time.monotonic()
             try:
                 task.work(workspace)
             except (Failure, OSError) as error:
                 logger.warning("%s: %s", getattr(task.work, "__name__", "task"), error)
+            due[task] = task.due(begun, time.monotonic())
 
 
 def main(folder: str) -> None:

@@ -383,6 +383,22 @@ def test_the_verb_moves_a_ramp(workspace: Workspace, tmp_path: Path) -> None:
     )
 
 
+def test_rolling_back_by_hand_waits_for_no_file(workspace: Workspace) -> None:
+    """While somebody edits files, which have faults, an arm can be taken from customers, once, and nothing else can be done."""
+    assert told(workspace, KEY, "--start")[0] == 0
+    file = workspace.folder / "policies.yaml"
+    before = file.read_text() if file.exists() else ""
+    file.write_text("rules: [broken")
+    assert told(workspace, KEY, "--to", "0.25", "--reason", "x")[0] != 0
+    code, said = told(workspace, KEY, "--roll-back", "--reason", "complaints")
+    assert code == 0 and "by the record alone" in said and "complaints" in said
+    assert "was rolled back" in told(workspace, KEY, "--roll-back", "--reason", "again")[1]
+    assert "is not in" in told(workspace, "other", "--roll-back", "--reason", "x")[1]
+    file.write_text(before)
+    assert "it was rolled back: --start begins" in told(workspace, KEY)[1]
+    assert [line and (line.verdict, line.share) for line in read_record(workspace.data)] == [("start", 0.01), ("roll_back", 0.0)]
+
+
 def test_the_verb_refuses_with_the_way_out(workspace: Workspace) -> None:
     """What cannot be done is said in one line with what to do instead, and nothing is written."""
     for words, expected in (
@@ -405,3 +421,11 @@ def test_the_verb_refuses_with_the_way_out(workspace: Workspace) -> None:
     ramping.tend(workspace, NOW)
     assert len(read_record(workspace.data)) == 1
     assert told(workspace, KEY, "--roll-back", "--reason", "over")[0] == 0
+
+
+@given(seconds=st.floats(0, 100), share=st.floats(0.01, 1), took=st.floats(0, 1_000))
+def test_a_long_look_makes_the_next_one_later(seconds: float, share: float, took: float) -> None:
+    """A task of the worker has its turn at its time, and never takes more than its share of the time."""
+    due = worker.Task(worker.ramp, seconds, share).due(0.0, took)
+    assert due >= seconds and took <= due * share * (1 + 1e-9)
+    assert took > seconds * share or due == seconds
