@@ -41,6 +41,8 @@ _INSERT = {
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 Outcome = Literal["stored", "duplicate", "dead"]
+_Letter = tuple[int, str, str | None, bytes | None]
+"""When, the reason, the unit and the body of a dead letter."""
 
 
 class Item(NamedTuple):
@@ -158,18 +160,15 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
     begin, moment = last + 1, max(now, taken + 1)
     rows = [(begin + at, item.id, item.digest, moment + at, item.unit, worker, item.body) for at, item in first.values()]
     give_way()
-    known = {} if _insert(connection, rows) == len(rows) else _known(connection, list(first))
-    results: list[Result] = []
-    letters: list[tuple[int, str, str | None, bytes | None]] = []
-    fresh = set(first)
-    for item in items:
-        result = _became(item, first, known, fresh, gone, begin, moment)
-        if result.outcome == "dead":
-            if result.reason == FORGOTTEN:
-                letters.append((now, FORGOTTEN, None, None))
-            else:  # a conflict is found here only, and letters are JSON
-                letters.append((now, result.reason, item.unit, item.body if item.reason else _as_json(item.body)))
-        results.append(result)
+    written = _insert(connection, rows)
+    letters: list[_Letter] = []
+    if written == len(items):  # all are events, and new: nearly always
+        results = [Result("stored", "", begin + at, moment + at) for at in range(written)]
+    else:
+        known = {} if written == len(rows) else _known(connection, list(first))
+        fresh = set(first)
+        results = [_became(item, first, known, fresh, gone, begin, moment) for item in items]
+        letters = [_letter(item, result.reason, now) for item, result in zip(items, results, strict=True) if result.outcome == "dead"]
     give_way()
     _bury(connection, letters)
     again = [item.letter for item in items if item.letter]
@@ -209,6 +208,13 @@ def _became(
         fresh.discard(item.id)
         return Result("stored", "", seq, received)
     return Result("duplicate", "", seq, received, heard) if digest == item.digest else Result("dead", CONFLICT)
+
+
+def _letter(item: Item, reason: str, now: int) -> _Letter:
+    """What is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only, and letters are JSON."""
+    if reason == FORGOTTEN:
+        return now, FORGOTTEN, None, None
+    return now, reason, item.unit, item.body if item.reason else _as_json(item.body)
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> int:
@@ -261,7 +267,7 @@ def _as_json(body: bytes) -> bytes:
     return msgspec.json.encode(_decode(body))[:DEAD_BYTES_MAX]
 
 
-def _bury(connection: sqlite3.Connection, letters: list[tuple[int, str, str | None, bytes | None]]) -> None:
+def _bury(connection: sqlite3.Connection, letters: list[_Letter]) -> None:
     if letters:
         connection.executemany("INSERT INTO dead(at, reason, unit, body) VALUES (?, ?, ?, ?)", letters)
         connection.execute("DELETE FROM dead WHERE seq <= (SELECT max(seq) FROM dead) - ?", (DEAD_ROWS_MAX,))

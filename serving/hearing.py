@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -121,11 +121,8 @@ class Hearing:
         now = self._understanding()
         if now.contacting is None:
             raise StoreUnavailable("nothing serves yet")
-        first = True
         for part in _slices(events):
-            if not first:
-                await turn()
-            first = False
+            await turn()
             await self._tell(now, now.contacting, part)
         if events:
             oldest = min(received for _, received in events)
@@ -242,14 +239,16 @@ def _event(row: Logged) -> Event | None:
     return None
 
 
-def _slices(events: Sequence[tuple[Event, int]]) -> list[list[tuple[Event, int]]]:
+def _slices(events: Sequence[tuple[Event, int]]) -> Iterator[list[tuple[Event, int]]]:
     """Parts with few units each, in order."""
-    parts: list[list[tuple[Event, int]]] = []
+    part: list[tuple[Event, int]] = []
     units: set[str] = set()
     for one in events:
-        if not parts or (one[0].unit not in units and len(units) >= UNITS_MAX) or len(parts[-1]) >= 4 * UNITS_MAX:
-            parts.append([])
-            units = set()
-        units.add(one[0].unit)
-        parts[-1].append(one)
-    return parts
+        unit = one[0].unit
+        if (unit not in units and len(units) >= UNITS_MAX) or len(part) >= 4 * UNITS_MAX:
+            yield part
+            part, units = [], set()
+        units.add(unit)
+        part.append(one)
+    if part:
+        yield part
