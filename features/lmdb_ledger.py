@@ -46,7 +46,7 @@ from features.lmdb_ledger_records import (
 )
 from features.lmdb_store import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 from features.online import StoreUnavailable
-from features.recent import Heard, KeptArm, Known, encode
+from features.recent import NOTHING, Heard, KeptArm, Known, encode
 from features.recent_changes import Hearing, settled, trimmed
 from features.vocabulary import ANONYMOUS
 
@@ -122,17 +122,25 @@ class LmdbLedger:
         self._write(work)
 
     def look_now(self, unit: str) -> Known:
-        """One read transaction."""
-
-        def work(transaction: lmdb.Transaction[bytes]) -> Known:
-            key = hash_of(unit)
-            recent = recent_of(transaction.get(RECENT + key))
-            if not recent.linked:
-                return Known(unit, history_of(transaction.get(CUSTOMERS + key)), recent)
-            key = hash_of(recent.linked)
-            return Known(recent.linked, history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
-
-        return self._read(work)
+        """One read transaction. Every decision waits for it, and of most units nothing is known: so few steps as can be."""
+        key = hash_of(unit)
+        with self._using:
+            environment = self._opened()
+            try:
+                transaction = environment.begin()
+                try:
+                    recent, history = transaction.get(RECENT + key), transaction.get(CUSTOMERS + key)
+                    if recent is None and history is None:
+                        return Known(unit, b"", NOTHING)
+                    found = recent_of(recent)
+                    if not found.linked:
+                        return Known(unit, history_of(history), found)
+                    key = hash_of(found.linked)
+                    return Known(found.linked, history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
+                finally:
+                    transaction.abort()
+            except (lmdb.Error, OSError) as error:
+                raise self._failed("read", error) from error
 
     async def look(self, unit: str) -> Known:
         return self.look_now(unit)
@@ -328,9 +336,10 @@ class LmdbLedger:
             raise StoreUnavailable(self._why)
         # The file never shrinks by itself, and grows between two looks: to touch a page that was cut off would kill the process.
         size = os.lseek(environment.file, 0, os.SEEK_END)
-        if size < max(self._bytes_seen, environment.bytes_needed):
-            raise self._failed("use", lmdb.CorruptedError("the file was cut off"))
-        self._bytes_seen = size
+        if size != self._bytes_seen or size < environment.bytes_needed:
+            if size < max(self._bytes_seen, environment.bytes_needed):
+                raise self._failed("use", lmdb.CorruptedError("the file was cut off"))
+            self._bytes_seen = size
         return environment
 
     def _check(self) -> None:

@@ -82,7 +82,10 @@ class Decisions:
         loaded = self._serving()
         begin = perf_counter_ns()
         now = self.desk.clock()
-        row, contacts, unit, said, kept = await self.desk.known(request.unit, loaded, now, request)
+        person = self.desk.known_now(request.unit, loaded, now)
+        if person is None:
+            person = await self.desk.known(request.unit, loaded, now, request)
+        row, contacts, unit, said, kept = person
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
