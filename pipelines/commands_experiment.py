@@ -15,6 +15,7 @@ from pipelines.experiment_app import verbs
 
 if TYPE_CHECKING:
     from pipelines.experiment_report import ExperimentReport
+    from training.corrections import Correction
 
 DETECT_MIN, DETECT_MAX = 0.001, 10.0
 EPILOG = """\
@@ -56,11 +57,8 @@ def report(
     from pipelines.experiment_report import Settings
     from pipelines.experiment_tables import print_report
     from pipelines.shipping import ship
-    from training.corrections import CORRECTIONS
 
-    chosen = next((one for one in CORRECTIONS if one == correction), None)
-    if chosen is None:
-        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {correction!r}", param_hint="--correction")
+    chosen = correction_of(correction)
     asked = Asked(
         window=window_of(window),
         outcome=outcome,
@@ -141,6 +139,16 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
         ],
         4,
     )
+
+
+def correction_of(text: str) -> Correction:
+    """A way to correct p-values; BadParameter for any other word."""
+    from training.corrections import CORRECTIONS
+
+    chosen = next((one for one in CORRECTIONS if one == text), None)
+    if chosen is None:
+        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {text!r}", param_hint="--correction")
+    return chosen
 
 
 def window_of(text: str | None) -> str | None:

@@ -11,7 +11,7 @@ from features.moments import now
 from features.workspace import load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.commands_experiment import DETECT_MAX, DETECT_MIN, keep_record, moment_of, window_of
+from pipelines.commands_experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, window_of
 from pipelines.experiment_app import verbs
 
 EPILOG = """\
@@ -51,11 +51,8 @@ def groups(
     from pipelines.experiment_reading import Asked
     from pipelines.experiment_report import Settings
     from pipelines.shipping import ship
-    from training.corrections import CORRECTIONS
 
-    chosen = next((one for one in CORRECTIONS if one == correction), None)
-    if chosen is None:
-        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {correction!r}", param_hint="--correction")
+    chosen = correction_of(correction)
     asked = Asked(
         window=window_of(window),
         outcome=outcome,
