@@ -27,9 +27,9 @@ needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] o
 
 
 def degraded(live: Live, customer: str = "436600000") -> bool:
-    """Whether an answer says that it had no features; it is a full answer all the same."""
+    """Whether an answer says that a store was away; it is a full answer all the same. Rows may come back before the ledger does."""
     answer = live.decide(customer)
-    assert answer["degraded"] in ([], *DEGRADED)
+    assert answer["degraded"] in ([], ["contacts_unavailable"], *DEGRADED)
     assert len(answer["offers"]) == 3
     return bool(answer["degraded"])
 
