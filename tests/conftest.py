@@ -8,6 +8,7 @@ import pytest
 
 os.environ["TZ"] = "UTC"
 time.tzset()
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed without bytecode: a child keeps what it compiles for the next
 
 
 @pytest.fixture(scope="session")
