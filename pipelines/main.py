@@ -8,6 +8,9 @@ import time
 
 os.environ["TZ"] = "UTC"
 time.tzset()
+# OpenMP's threads wait asleep: spinning, two of them beside other work take five times the CPU. It is read once, by whatever library
+# loads OpenMP first.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import signal  # noqa: E402
 from types import FrameType  # noqa: E402
