@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from features.clock import now_us
 from features.lake_files import counting, is_imported, writing
 from features.loop_tables import LINKS, LOOP_TABLES
 from features.tables import Table, tables_of
@@ -21,10 +22,13 @@ MEMORY_SHARE = 0.5
 """Part of the machine's memory that a query may take before it spills to disk."""
 
 
-def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
+def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
 
     Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to.
+
+    Args:
+        linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.
     """
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
@@ -33,7 +37,8 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     con.execute(f"SET memory_limit = '{int(memory * MEMORY_SHARE) >> 20}MiB'")
     con.execute(f"SET temp_directory = {literal(str(spill))}")
     con.execute("SET preserve_insertion_order = false")
-    con.execute(f"CREATE VIEW {view_name(LINKS)} AS {current(workspace, LINKS)}")
+    known = "" if linked_before is None else f" WHERE received < {linked_before}"
+    con.execute(f"CREATE VIEW {view_name(LINKS)} AS SELECT * FROM ({current(workspace, LINKS)}){known}")
     linked = bool(files(workspace, LINKS))
     for table in (*tables_of(workspace).values(), *LOOP_TABLES[1:]):
         rows = current(workspace, table)
@@ -144,8 +149,9 @@ def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     # Later than all that is there, whatever the clock did: the latest version of a row is the one that holds.
-    latest = f"greatest(now(), (SELECT max(imported_at) + to_microseconds(1) FROM ({select(workspace, table)})))"
-    stamped = f"SELECT *, {latest if table.versioned else 'now()'} AS imported_at FROM {rows}"
+    stamp = f"make_timestamptz({now_us()}::BIGINT)"
+    latest = f"greatest({stamp}, (SELECT max(imported_at) + to_microseconds(1) FROM ({select(workspace, table)})))"
+    stamped = f"SELECT *, {latest if table.versioned else stamp} AS imported_at FROM {rows}"
     if table.time is None:
         options = "FORMAT parquet, COMPRESSION zstd"
         written = con.execute(f"COPY ({stamped}) TO {literal(str(aside / f'{name}.parquet'))} ({options})").fetchone()

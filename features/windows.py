@@ -243,13 +243,15 @@ def _customers(con: duckdb.DuckDBPyConnection) -> str:
 def compute(workspace: Workspace, now: int) -> dict[str, int]:
     """Compute all views at all moments and write the offline tables.
 
+    Of events and links, what was received before `now` counts, so that the same moment gives the same rows whenever it is computed.
+
     Args:
         now: microseconds since 1970; the moment of the rows that are materialized.
 
     Returns:
         Rows written, by view.
     """
-    con = lake.connect(workspace)
+    con = lake.connect(workspace, linked_before=now)
     moments = moments_of(con, now)
     buckets = workspace.settings.buckets
     customers: Any = moments.column("customer_id").combine_chunks().dictionary_encode()
@@ -293,7 +295,7 @@ def compute_for(workspace: Workspace, moment: int, customers: Sequence[str]) -> 
         By view the rows as the offline tables have them: entity, `event_timestamp`, fields, `created`. The view of attributes has
         none for customers without attributes.
     """
-    con = lake.connect(workspace)
+    con = lake.connect(workspace, linked_before=moment)
     found: dict[str, pa.Table] = {}
     try:
         ids = pa.array(sorted(set(customers)), pa.string())

@@ -48,6 +48,17 @@ def retention_fits(facts: Facts) -> list[Finding] | str:
     return [Finding("retention_fits", "warning", "what is to be kept is more than the disk holds", evidence, todo)]
 
 
+def clock_is_moved(facts: Facts) -> list[Finding] | str:
+    """The clock of this process is not the system's: a setting for tests and rehearsals is left on."""
+    machine = facts.machine
+    if isinstance(machine, str):
+        return machine
+    if not machine.clock_moved:
+        return []
+    todo = "Unset OPPORTUNE_CLOCK, unless this is a rehearsal, and start the server and the background worker again."
+    return [Finding("clock_is_moved", "warning", "a setting moves the clock", {"says": machine.clock_moved}, todo)]
+
+
 def keys_expire(facts: Facts) -> list[Finding] | str:
     """Keys that are valid for ever, or no longer."""
     machine = facts.machine
@@ -121,4 +132,4 @@ def clocks(facts: Facts) -> list[Finding] | str:
     return [Finding("clocks", "error", "the server's clock differs from this machine's", {"ahead_seconds": server.clock_seconds}, todo)]
 
 
-CHECKS = (disk_space, retention_fits, keys_expire, server_ready, door_is_locked, clocks)
+CHECKS = (disk_space, retention_fits, clock_is_moved, keys_expire, server_ready, door_is_locked, clocks)

@@ -179,6 +179,8 @@ class MachineFacts(Struct, frozen=True):
     keys_without_expiry: int
     keys_expired: int
     keys_fault: str = ""
+    clock_moved: str = ""
+    """How OPPORTUNE_CLOCK moves the clock where the doctor runs; empty where it does not."""
 
 
 class ServerFacts(Struct, frozen=True):

@@ -7,7 +7,6 @@ import http.client
 import os
 import shutil
 import socket
-import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,10 +16,11 @@ from urllib.parse import urlsplit
 import duckdb
 
 from features import event_log, hearers, lake
+from features.clock import notice, system_s, written_s
 from features.event_file import LogUnavailable
 from features.failures import Failure
 from features.lake_files import is_imported
-from features.moments import DAY_SECONDS, duration_seconds, parse_moment
+from features.moments import DAY_SECONDS, MICROSECONDS, duration_seconds, parse_moment
 from features.workspace import Workspace
 from pipelines import doctor_lake, doctor_limits, doctor_store
 from pipelines.doctor_facts import Facts, LogFacts, LoopFacts, MachineFacts, ModelFacts, ServerFacts
@@ -53,7 +53,7 @@ def gather(workspace: Workspace, now: int, url: str | None) -> Facts:
             _part(lambda: doctor_limits.limits(workspace, con, now)),
             _part(lambda: doctor_limits.budgets(workspace, con, now)),
             _part(lambda: _model(workspace, con)),
-            _part(lambda: _machine(workspace)),
+            _part(lambda: _machine(workspace, now)),
             "no server was named: give --url" if url is None else _part(lambda: _server(url)),
         )
     finally:
@@ -142,24 +142,24 @@ def _model(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> ModelFacts:
     return ModelFacts(serving, refused, champion, trained, decisions, after if trained else 0)
 
 
-def _machine(workspace: Workspace) -> MachineFacts:
+def _machine(workspace: Workspace, now: int) -> MachineFacts:
     usage = shutil.disk_usage(workspace.data if workspace.data.is_dir() else workspace.folder)
-    total, young, since = 0, 0, time.time() - GROWTH_DAYS * DAY_SECONDS
+    total, young, since = 0, 0, now / MICROSECONDS - GROWTH_DAYS * DAY_SECONDS
     for file in workspace.lake.rglob("*.parquet"):
         with contextlib.suppress(FileNotFoundError):
             stat = file.stat()
             total += stat.st_size
-            young += stat.st_size if stat.st_mtime > since and not is_imported(file) else 0
+            young += stat.st_size if written_s(stat) > since and not is_imported(file) else 0
     kept = workspace.settings.retention
     texts = (kept.decisions, kept.impressions, kept.outcomes, kept.recorded)
     days = None if None in texts else max(duration_seconds(text) / DAY_SECONDS for text in texts if text)
     try:
         entries = _keys()
     except (BadKeys, OSError) as fault:
-        return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, 0, 0, 0, str(fault))
-    expired = sum(entry.expires is not None and entry.expires.timestamp() <= time.time() for entry in entries)
+        return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, 0, 0, 0, str(fault), notice())
+    expired = sum(entry.expires is not None and entry.expires.timestamp() <= now / MICROSECONDS for entry in entries)
     forever = sum(entry.expires is None for entry in entries)
-    return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, len(entries), forever, expired)
+    return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, len(entries), forever, expired, clock_moved=notice())
 
 
 def _keys() -> tuple[KeyEntry, ...]:
@@ -188,7 +188,7 @@ def _server(url: str) -> ServerFacts | str:
             connection.close()
 
     status, said, date = ask("GET", "/readyz")
-    ahead = parsedate_to_datetime(date).timestamp() - time.time() if date else None
+    ahead = parsedate_to_datetime(date).timestamp() - system_s() if date else None
     refused = ask("POST", "/v1/decisions", b"{}")[0] in (401, 403)
     return ServerFacts(address, _is_loopback(str(parts.hostname)), status, said, bool(status) and not refused, ahead)
 

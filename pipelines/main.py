@@ -15,6 +15,7 @@ from types import FrameType  # noqa: E402
 import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
+from features.clock import notice  # noqa: E402
 from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
     commands_care,
@@ -69,6 +70,8 @@ def main() -> None:
     """Run the command; what can be expected to go wrong is said in one line, anything else shows where it happened."""
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that started us in the background ignores them
         signal.signal(number, _stop)
+    if moved := notice():
+        show.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
     try:
         app(standalone_mode=True)
     except (Failure, BadKeys) as error:

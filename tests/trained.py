@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from features import clock
 from features.moments import to_microseconds
 from features.workspace import load
 from tests.workspaces import make_workspace
@@ -16,8 +17,11 @@ CUSTOMERS = 520
 
 
 def end_of_data() -> datetime:
-    """The moment at which everything was computed: some hours ago, and not on a whole second."""
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=123_456) - timedelta(hours=5)
+    """Return the moment at which everything was computed: not on a whole second, always at 19:00, and more than a day ago.
+
+    What tests let happen within the last day is later than the rows at whatever hour they run.
+    """
+    return clock.now().replace(hour=0, minute=0, second=0, microsecond=123_456) - timedelta(hours=29)
 
 
 def build(folder: Path) -> Path:

@@ -14,9 +14,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from features import clock
 from tests.serving.live import Answer, ask, decision
 
 CUSTOMERS = tuple(f"k{number}" for number in range(300))
@@ -132,7 +133,7 @@ class Shopper:
         none = set()
         if known and chance.random() < 0.1:
             none.add(len(events))
-            events.append(self.sent[chance.choice(known)] | {"occurred_at": _text(datetime.now(UTC) - timedelta(hours=2))})
+            events.append(self.sent[chance.choice(known)] | {"occurred_at": _text(clock.now() - timedelta(hours=2))})
         if chance.random() < 0.1:
             none.add(len(events))
             events.append(self._event() | {"type": "nothing_like_it"})
@@ -156,7 +157,7 @@ class Shopper:
             ),
             (50, 20, 10, 5, 5, 2),
         )[0]
-        moment = datetime.now(UTC) - timedelta(seconds=chance.randrange(60))
+        moment = clock.now() - timedelta(seconds=chance.randrange(60))
         return {"event_id": f"{self._seed}-{self._count}", "occurred_at": _text(moment)} | who | kind
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from features import clock
 from features.contacts import ContactPolicy, Limit, Take, entries
 from features.ledger import Ledger, open_ledger
 from features.lmdb_ledger import LmdbLedger
@@ -98,7 +99,7 @@ def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pyt
     assert most[0] == BUSY.limits[0].contacts_max, "the limits were reached"
     ledger = open_ledger("", tmp_path / "ledger", 50, "shop")
     contact = BUSY.contact(OFFERS[0], GROUP, WEB, [0, 1, 2, 3])
-    assert ledger.take_now(Take("1", 1, time.time() + 10, (contact,), BUSY)) == ((-1,),)
+    assert ledger.take_now(Take("1", 1, clock.now_s() + 10, (contact,), BUSY)) == ((-1,),)
     ledger.close()
     with capsys.disabled():
         print(f"{len(records)} takes, {len(granted)} granted, {kills} writers killed", end=" ")
@@ -117,7 +118,7 @@ def filled(path: Path, customers: int = 300, check_seconds: float = 0.0, **optio
 
 
 def take(customer: str, decision: int, policy: ContactPolicy = SCARCE) -> Take:
-    return Take(customer, decision, time.time(), (CONTACT,), policy)
+    return Take(customer, decision, clock.now_s(), (CONTACT,), policy)
 
 
 def test_the_map_grows_and_is_bounded(tmp_path: Path) -> None:
@@ -240,9 +241,9 @@ def test_damaged_bytes(tmp_path: Path) -> None:
 def test_sweeping(tmp_path: Path) -> None:
     """Histories that are beyond the horizon are removed, some at a time, and no others."""
     ledger = filled(tmp_path / "ledger", 450)
-    later = time.time() + 20_000
+    later = clock.now_s() + 20_000
     assert ledger.take_now(Take("3", 2, later, (CONTACT,), SCARCE)).granted
-    assert ledger.sweep(SCARCE.horizon_seconds, time.time()) == 0
+    assert ledger.sweep(SCARCE.horizon_seconds, clock.now_s()) == 0
     assert sum(ledger.sweep(SCARCE.horizon_seconds, later) for _ in range(6)) == 449
     assert [bool(ledger.read_now(customer)) for customer in ("2", "3", "4")] == [False, True, False]
     ledger.close()

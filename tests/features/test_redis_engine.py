@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from features import clock
 from features.engines import open_engine
 from features.online import OnlineEngine, OnlineRow, StoreUnavailable
 from features.redis_address import Address
@@ -296,7 +297,7 @@ class TlsDoor:
     def _make(self, folder: Path) -> Path:
         """A key and its own certificate, for 127.0.0.1; the key's file."""
         key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        now = datetime.now(UTC)
+        now = clock.now()
         made = (
             x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)

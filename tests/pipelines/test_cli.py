@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -26,6 +25,7 @@ from pipelines.importing import Report
 from pipelines.main import app
 from pipelines.processes import PortTaken, address_of
 from serving.keys import parse_keys
+from tests.environment import without_settings
 from tests.serving.live import ROOT, Live, wait_for
 from tests.stores import free_port
 
@@ -43,7 +43,7 @@ def verbs() -> list[tuple[str, ...]]:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a script would call it."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
+    clean = without_settings()
     command = [sys.executable, "-m", "pipelines.main", *arguments]
     return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=100)
 

@@ -129,7 +129,7 @@ def test_a_healthy_workspace_gives_no_findings(well: Path) -> None:
     assert set(report.not_checked) == {
         "consent", "experiments", "keys_expire", "server_ready", "door_is_locked", "clocks",
     }  # fmt: skip
-    assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) == 24
+    assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) == 25
     assert not report.failed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import psutil
 
 from features.workspace import load
 from serving.settings import DRAIN_VARIABLE
+from tests.environment import without_settings
 from tests.stores import free_port
 from training import bundle
 
@@ -83,7 +83,7 @@ class Live:
         self.port = self.port or free_port()
         verb = ("serve", "-w", str(self.workspace), "--port", str(self.port), "--workers", str(self.workers))
         command = [part.format(port=self.port) for part in self.command] or [sys.executable, "-m", "pipelines.main", *verb]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OPPORTUNE_")} | {DRAIN_VARIABLE: "0.2"} | self.environment
+        environment = without_settings() | {DRAIN_VARIABLE: "0.2"} | self.environment
         with tempfile.NamedTemporaryFile(delete=False) as output:  # not a pipe: nobody reads while it runs
             self._output = Path(output.name)
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)

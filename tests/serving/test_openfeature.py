@@ -25,6 +25,7 @@ from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 from openfeature.track import TrackingEventDetails
 
+from features import clock
 from features.event_log import event_folder, read
 from features.vocabulary import Event
 from features.workspace import load
@@ -299,7 +300,7 @@ def test_node_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]]
 
 def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact probabilities."""
-    at = datetime.now(UTC).isoformat()
+    at = clock.now().isoformat()
     events = [
         {"event_id": f"x{number}", "type": "exposure", "occurred_at": at, "experiment": "visitor", "arm": "left", **unit}
         for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])

@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import msgspec
 import psutil
 import pytest
 
+from features import clock
 from features.vocabulary import Decision, DecisionRequest
 from features.workspace import load
 from serving.decide import STAGES, decide
@@ -173,7 +173,7 @@ def bodies() -> dict[str, Any]:
         "type": "click",
         "customer_id": "nobody",
         "offer_id": "offer-01",
-        "occurred_at": datetime.now(UTC).isoformat(),
+        "occurred_at": clock.now().isoformat(),
     }
     asked = {"requests": [{"customer_id": "nobody"}]}
     return {"/decide_many": {"requests": [decision()]}, "/v1/events": {"events": [click]}, "/v1/assignments": asked}
