@@ -159,7 +159,11 @@ def bootstrap(customers: list[str], differences: np.ndarray[Any, Any]) -> tuple[
 def test_rule_leaves_a_group_out_for_whom_it_concerns(shop: Path, tmp_path: Path) -> None:
     """A rule on a group takes its offers from business customers, and touches nobody else."""
     rule = {"unless": "customer.business", "groups": ["data"]}
-    other = changes(tmp_path / "other", policies={"rules": POLICIES["rules"] | {"no_data": rule}}, offers=yaml.safe_load((shop / "offers.yaml").read_text()) | {"group": "topic"})
+    other = changes(
+        tmp_path / "other",
+        policies={"rules": POLICIES["rules"] | {"no_data": rule}},
+        offers=yaml.safe_load((shop / "offers.yaml").read_text()) | {"group": "topic"},
+    )
     # At a moment that lies as far from the data on every day: the ages of offers, and so the answers, are the same whenever this runs.
     found = simulated(shop, other, "--at", rfc3339(to_microseconds(end_of_data() + timedelta(hours=6))))
     result = found["result"]
