@@ -89,6 +89,8 @@ def connect(workspace: Workspace) -> mlflow.MlflowClient:
             place = None if where.startswith("http") else locations.artifacts_address(workspace.data)
             client.create_experiment(workspace.settings.name, place)
         mlflow.set_experiment(workspace.settings.name)
+        if "%" in where:
+            client.search_registered_models(max_results=1)  # opens the store of versions too, while its empty folder is minded
     return client
 
 
@@ -199,6 +201,21 @@ def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
             if error.error_code not in _ABSENT:
                 raise
             return None
+
+
+def names_of(workspace: Workspace) -> tuple[list[str], dict[str, str]]:
+    """Return all versions of the workspace's model, the newest first, and by alias the version that it points at; both may be empty."""
+    client = connect(workspace)
+    with _explained(f"list the versions of {workspace.model.name}"):
+        try:
+            aliases = client.get_registered_model(workspace.model.name).aliases
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            return [], {}
+        literal = workspace.model.name.replace("'", "''")
+        versions = [str(found.version) for found in client.search_model_versions(f"name = '{literal}'")]
+    return sorted(versions, key=int, reverse=True), {alias: str(version) for alias, version in sorted(aliases.items())}
 
 
 def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
