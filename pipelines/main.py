@@ -17,6 +17,7 @@ from rich.markup import escape  # noqa: E402
 
 from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
+    commands_backup,
     commands_care,
     commands_data,
     commands_demo,
@@ -52,6 +53,7 @@ for module in (
     commands_serve,
     commands_policy,
     commands_loop,
+    commands_backup,
     commands_care,
     commands_forget,
     commands_demo,

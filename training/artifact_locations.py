@@ -54,6 +54,18 @@ def recording(data: Path) -> Iterator[None]:
         yield
 
 
+def versions_in(data: Path, model: str) -> tuple[int, str | None]:
+    """Count the registered versions of a model in the SQLite file of a data folder, and name the champion; (0, None) without a file."""
+    if not (data / DATABASE).exists():
+        return 0, None
+    with closing(_connect(data)) as connection:
+        (versions,) = connection.execute("SELECT count(*) FROM model_versions WHERE name = ?", (model,)).fetchone()
+        champion = connection.execute(
+            "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'", (model,)
+        ).fetchone()
+    return int(versions), None if champion is None else str(champion[0])
+
+
 @contextmanager
 def without_empty_folder(data: Path) -> Iterator[None]:
     """Remove the empty folder that MLflow makes when it opens a file whose address holds codes: it takes the address for a path."""
