@@ -102,6 +102,11 @@ def reader(paths: list[Path]) -> str:
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
 
 
+def folder_reader(folder: Path) -> str:
+    """SQL of all rows of the Parquet files of a folder, whatever characters its path has."""
+    return f"read_parquet({literal(f'{glob.escape(str(folder))}/*.parquet')}, hive_partitioning = false)"
+
+
 def select(workspace: Workspace, table: Table, paths: list[Path] | None = None) -> str:
     """SQL that reads all rows of a table, with `imported_at`, and with `event_id` and `received` of what came as an event (else NULL).
 

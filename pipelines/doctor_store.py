@@ -10,7 +10,7 @@ import numpy as np
 
 from features import windows
 from features.engines import open_engine
-from features.lake import literal
+from features.lake import folder_reader
 from features.lmdb_verify import verify
 from features.moments import MICROSECONDS
 from features.online import OnlineRow, Plan, StoreUnavailable, Words
@@ -86,12 +86,12 @@ def _consents(workspace: Workspace, plan: Plan, rows: list[OnlineRow]) -> dict[s
 def _customers(workspace: Workspace, count: int) -> list[str]:
     """Some customers for whom features were computed: by a hash, so that they are the same each time and no particular ones."""
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
-    there = [literal(str(folder / "*.parquet")) for folder in folders if any(folder.glob("*.parquet"))]
+    there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]
     if not there:
         return []
     con = duckdb.connect()
     try:
-        ids = " UNION ".join(f"SELECT customer_id FROM read_parquet({files})" for files in there)
+        ids = " UNION ".join(f"SELECT customer_id FROM {rows}" for rows in there)
         query = f"SELECT customer_id FROM ({ids}) ORDER BY md5(customer_id) LIMIT {count}"
         return [str(row[0]) for row in con.execute(query).fetchall()]
     finally:

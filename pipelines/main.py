@@ -18,6 +18,7 @@ from rich.markup import escape  # noqa: E402
 from features.clock import notice  # noqa: E402
 from features.failures import Failure  # noqa: E402
 from pipelines import (  # noqa: E402
+    commands_backup,
     commands_care,
     commands_data,
     commands_demo,
@@ -53,6 +54,7 @@ for module in (
     commands_serve,
     commands_policy,
     commands_loop,
+    commands_backup,
     commands_care,
     commands_forget,
     commands_demo,
