@@ -76,8 +76,6 @@ def _prepare(workspace: Workspace) -> None:
     """The steps that are missing, each told of when it is done."""
     from pipelines.publishing import publish, serving_version
 
-    if serving_version(workspace) is None:  # it is going to train, after work that may take long
-        steps.require_parameters(workspace)
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
             reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
