@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from features.lightgbm_names import MAIN
+from features.lightgbm_names import ALIASES, MAIN
 from features.model_parameter_needs import wrong_together
 
 LEAVES_MAX = 256
@@ -243,7 +243,7 @@ def wrong_parameters(parameters: Mapping[str, Any], *, is_monotone: bool, has_ca
 def _wrong(name: str, value: Any, written: Mapping[str, str]) -> WrongParameter | None:
     main = MAIN.get(name)
     if main is None:
-        near = difflib.get_close_matches(name, MAIN, 1)
+        near = difflib.get_close_matches(name, ALIASES, 1) or difflib.get_close_matches(name, MAIN, 1)
         return WrongParameter(name, "a parameter of LightGBM", f"`{name}`", f"Did you mean `{near[0]}`?" if near else "Take it out.")
     if main in written:
         remedy = f"Both are names of `{main}`: keep one."

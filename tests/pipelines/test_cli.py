@@ -143,7 +143,7 @@ def test_a_parameter_that_nobody_knows_is_told_before_any_work(tmp_path: Path) -
     for verb in (("check",), ("up", "--port", str(free_port()))):
         done = CliRunner().invoke(app, [*verb, "-w", str(folder)])
         assert isinstance(done.exception, BadWorkspace), done
-        estimators, leafs = str(done.exception).splitlines()
+        leafs, estimators = str(done.exception).splitlines()
         assert re.search(
             r"model\.yaml:\d+: at \$\.parameters\.num_leafs: expected .*, got `num_leafs`. Did you mean `num_leaves`\?$", leafs
         )

@@ -97,7 +97,7 @@ def test_weights_change_the_order_and_not_the_level() -> None:
         ({"early_stopping_rounds": 5}, "expected `patience_rounds`"),
         ({"random_state": 5}, "expected `seed`"),
         ({"monotone_constraints": [1, 0, 0, 0]}, "expected `monotone`"),
-        ({"num_leafs": 7}, "expected a parameter of LightGBM in model.yaml, got `num_leafs` among `parameters`. Did you mean `num_lea"),
+        ({"num_leafs": 7}, "expected a parameter of LightGBM in model.yaml, got `num_leafs` among `parameters`. Did you mean `num_leaves`"),
         ({"num_leaves": 1}, "expected a whole number of 2 at least and 256 at most in model.yaml, got 1 among `parameters`"),
         ({"max_leaf": 500}, "expected a whole number of .* 256 at most.*, got 500 .* The server scores trees of at most so many leaves"),
         ({"boosting_type": "dart"}, "expected gbdt or gbrt in model.yaml, got the text 'dart' .* dart cannot stop early"),
