@@ -121,7 +121,8 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> N
                 show.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
             if not trained.promoted:
                 raise BadBundle(
-                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates."
+                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, "
+                    f"or serve it all the same: `opportune publish --version {trained.version}`."
                 )
             version = trained.version
             tell("verify and publish", None)

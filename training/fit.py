@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ class Fitted:
     parameters: dict[str, Any]
     losses: list[float]
     """Log loss on the stopping slice after each round."""
+
+    @cached_property
+    def trees(self) -> int:
+        """Trees that split anything: LightGBM's last ones may be a single leaf."""
+        return int((compile_forest(self.booster.model_to_string()).leaves > 1).sum())
 
     def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw scores (log odds) of rows, shape (rows,)."""
