@@ -97,6 +97,7 @@ def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, 
         since=asked.since,
         until=asked.until,
         open_windows=asked.open_windows,
+        goals=experiment.entry.goals or workspace.experiments.goals,
     )
 
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from features.moments import DAY_SECONDS, MICROSECONDS, rfc3339
 from pipelines.experiment_data import NUMBERS, Question, Read
 from pipelines.experiment_metrics import GOALS, GUARDRAILS, Metric
+from pipelines.experiment_outliers import Bound, Outlier
 from pipelines.experiment_split import SplitReport, split_report
 from training.corrections import Correction, corrected
 from training.inference import (
@@ -125,7 +126,10 @@ class CourseReport(Struct, frozen=True):
 
 
 class ExperimentReport(Struct, frozen=True, kw_only=True):
-    """All of it. Moments are RFC 3339; `days` those of first exposures, `cumulative` the units by then, by day and arm."""
+    """All of it. Moments are RFC 3339; `days` those of first exposures, `cumulative` the units by then, by day and arm.
+
+    `bounds` are the numbers that were held to bounds, of which all figures then are; `outliers` those that one unit dominates.
+    """
 
     experiment: str
     at: str
@@ -142,6 +146,8 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     goals: tuple[GoalReport, ...]
     guardrails: tuple[GuardrailReport, ...]
     not_recorded: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    outliers: tuple[Outlier, ...]
     days: tuple[str, ...]
     cumulative: tuple[tuple[int, ...], ...]
     courses: tuple[CourseReport, ...]
@@ -192,6 +198,8 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Settin
         goals=with_verdicts(goals, settings),
         guardrails=tuple(_guardrails(read, question, totals, control, settings)),
         not_recorded=tuple(missing),
+        bounds=read.bounds,
+        outliers=read.outliers,
         days=tuple(rfc3339(day * DAY_SECONDS * MICROSECONDS)[:10] for day in read.days),
         cumulative=tuple(tuple(int(course[day].units) for course in courses) for day in range(len(read.days))),
         courses=tuple(curves),

@@ -124,6 +124,15 @@ def notes(found: ExperimentReport) -> Iterator[str]:
     else:
         holds = "the chance of even one false alarm" if found.correction == "holm" else "the part of alarms that are false"
         yield f"P is corrected over all goals and arms ({found.correction}: holds {holds}); intervals and guardrails are not."
+    for one in found.bounds:
+        counts = " : ".join(f"{count:,}" for count in one.units)
+        ends = f"{one.high:g}" if one.low >= 0 else f"{one.low:g} to {one.high:g}"
+        yield f"{one.number} is bounded at {ends} (`{one.by}`), in all figures: {counts} units had more than that{' or less' if one.low < 0 else ''}."
+    for outlier in found.outliers:
+        yield (
+            f"One unit, with {outlier.largest:g}, makes {outlier.share:.0%} of the variance of {outlier.number}, which hides what the others do. In "
+            f"experiments.yaml, `goals: {{{outlier.number}: {{winsorize: 0.99}}}}`, or `cap` with an amount, bounds what a single unit counts."
+        )
     without = dict.fromkeys(goal.metric for goal in found.goals if goal.no_lift is not None)
     if without:
         yield f"No lift of {', '.join(without)}: {NO_LIFT}. Intervals are those of the difference, in the metric's own unit."

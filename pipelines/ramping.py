@@ -227,6 +227,7 @@ def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: int) -> 
         outcome=workspace.model.label.outcome,
         window_seconds=duration_seconds(plan.window),
         now=now,
+        goals=experiment.entry.goals or workspace.experiments.goals,
     )
     con = lake.connect(workspace)
     try:
