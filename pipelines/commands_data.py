@@ -43,7 +43,6 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
 def check(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Cross-check all files of a workspace; every fault is shown with file, line, and the way out."""
     found = load(workspace)
-    steps.require_parameters(found)
     facts = {
         "workspace": found.settings.name,
         "sources": sum(found.source(name) is not None for name in FIXED if name != "streams") + len(found.settings.sources.streams),

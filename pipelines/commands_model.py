@@ -50,9 +50,15 @@ def train(
         show.as_json(trained.report)
         return
     print_report(trained.report)
-    alias = "is now champion" if trained.promoted else "was recorded; the champion stays as it was"
+    said = f"Version {trained.version} of {found.model.name}"
+    if trained.promoted:
+        show.out.print(f"{said} is now champion. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False)
+        return
+    for reason in trained.report["gates"] if trained.report["gates"] != "passed" else ():
+        show.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)
+    by_hand = f"[bold]opportune publish -w {workspace} --version {trained.version}[/bold]"
     show.out.print(
-        f"Version {trained.version} of {found.model.name} {alias}. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False
+        f"{said} was recorded; the champion stays as it was. To serve it all the same: {by_hand}", highlight=False, soft_wrap=True
     )
 
 

@@ -76,8 +76,6 @@ def _prepare(workspace: Workspace) -> None:
     """The steps that are missing, each told of when it is done."""
     from pipelines.publishing import publish, serving_version
 
-    if serving_version(workspace) is None:  # it is going to train, after work that may take long
-        steps.require_parameters(workspace)
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
             reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
@@ -123,7 +121,8 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> N
                 show.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
             if not trained.promoted:
                 raise BadBundle(
-                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates."
+                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, "
+                    f"or serve it all the same: `opportune publish --version {trained.version}`."
                 )
             version = trained.version
             tell("verify and publish", None)

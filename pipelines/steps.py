@@ -116,18 +116,6 @@ def features_digest(workspace: Workspace) -> str:
     return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
 
 
-def require_parameters(workspace: Workspace) -> None:
-    """The names of the model's parameters are LightGBM's, which is loaded only where there are some.
-
-    Raises:
-        BadWorkspace: one is not, or another key of `model.yaml` says it.
-    """
-    if workspace.model.parameters:
-        from training.parameters import require_names
-
-        require_names(workspace)
-
-
 def import_tables(workspace: Workspace, now: int, tell: Tell = lambda _: None) -> list[Report]:
     """Bring the sources into the lake and write the catalogue."""
     reports = import_all(workspace, now, tell)
