@@ -80,7 +80,7 @@ def _prepare(workspace: Workspace) -> None:
         steps.require_parameters(workspace)
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
-            reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
+            reports = steps.import_tables(workspace, now(), lambda table, part: tell(f"import {table}", part))
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
                 for reason, count in report.refused.items():
