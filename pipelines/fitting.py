@@ -5,11 +5,16 @@ from __future__ import annotations
 import duckdb
 from msgspec import Struct
 
+from features import lake
+from features.following import followed_sql
 from features.lake import ALL_OFFERS, quoted, view_name
 from features.tables import Table, tables_of
 from features.workspace import Workspace
+from features.zones import zone_of
 
 EXAMPLES_MAX = 3
+ZONES_MAX, ZONES_TOLD = 10_000, 10
+"""Different texts that are looked at, and told: a column of other texts may hold millions."""
 
 
 class Shared(Struct, frozen=True):
@@ -92,12 +97,37 @@ def _ids(table: Table, column: str) -> str:
     return quoted(f"_ids_{view_name(table)}_{column}")
 
 
-def early(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, Early]:
-    return {}
+def early(workspace: Workspace, con: duckdb.DuckDBPyConnection, where: str = "true") -> dict[str, Early]:
+    """By table, the events that say of themselves that they happened before the decision which they name; tables without any are left out.
+
+    Args:
+        where: SQL of the rows that are looked at.
+    """
+    found = {}
+    tables = tables_of(workspace)
+    for name in lake.FOLLOWING:
+        told = f"SELECT decision_id, time FROM ({lake.select(workspace, tables[name])}) WHERE decision_id IS NOT NULL AND {where}"
+        made = "SELECT decision_id, min(time) AS made FROM decisions GROUP BY decision_id"
+        near = f"{followed_sql('time', 'made')} = made"
+        counted = f"count(*) FILTER ({near}), count(*) FILTER (NOT {near})"
+        clamped, before = con.execute(f"SELECT {counted} FROM ({told}) JOIN ({made}) USING (decision_id) WHERE time < made").fetchall()[0]
+        if clamped or before:
+            found[name] = Early(clamped, before)
+    return found
 
 
-def unknown_zones(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    return {}
+def unknown_zones(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, dict[str, int]]]:
+    """Time zones that quiet hours ask for and nobody understands: by table and column, how many customers have each, the most frequent first."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    asked = {hours.time_zone for hours in workspace.policies.quiet_hours.values() if hours.time_zone is not None}
+    for kind, table in (("customer", "customers"), ("context", "decisions")):
+        for name in sorted(one.removeprefix(f"{kind}.") for one in asked if one.startswith(f"{kind}.")):
+            column = quoted(name)
+            counted = f"SELECT {column}, count(DISTINCT customer_id) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+            strange = {str(zone): int(times) for zone, times in con.execute(counted).fetchmany(ZONES_MAX) if zone_of(str(zone)) is None}
+            if strange:
+                found.setdefault(table, {})[name] = dict(list(strange.items())[:ZONES_TOLD])
+    return found
 
 
 def _one(con: duckdb.DuckDBPyConnection, query: str) -> int:

@@ -70,8 +70,8 @@ class Report(msgspec.Struct):
     """How far the table's ids are known elsewhere in the lake."""
     early: Early | None = None
     """Events that happened, by their own time, before the decision that they name; None where none did."""
-    zones: dict[str, int] = msgspec.field(default_factory=dict)
-    """Time zones of customers that are not understood, with their customers: the most frequent."""
+    zones: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """By column that quiet hours look at, time zones that are not understood, with how many customers have them: the most frequent."""
 
     @property
     def conserved(self) -> bool:
@@ -113,7 +113,7 @@ def _fit(workspace: Workspace, reports: list[Report]) -> None:
     for report in reports:
         report.ids = [one for one in shared if one.table == report.table]
         report.early = early.get(report.table)
-        report.zones = zones if report.table == "customers" else {}
+        report.zones = zones.get(report.table, {})
 
 
 def import_table(

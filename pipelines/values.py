@@ -5,6 +5,8 @@ A value is judged by the type that its own file gives it. 3.0 of a float column 
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct
 
 from features.lake import literal, quoted
@@ -23,7 +25,6 @@ START, EARLIEST, END = (f"TIMESTAMPTZ '{year}-01-01 00:00:00+00'" for year in (1
 _FLOATS = ("DOUBLE", "FLOAT")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
 _TEXTS = ("VARCHAR", "JSON", "UUID", "BLOB")
-_WORD_BYTES_MAX = 24
 
 
 class Column(Struct, frozen=True):
@@ -78,11 +79,16 @@ def column(table: Table, field: Field, given: str | None, moved: Timeline, words
 def _word(field: Field, words: tuple[str, ...], x: str, t: str) -> str:
     # `nan` is a number that is not finite, and refused as one, as in Parquet.
     meant = [word for word in words if word != "nan" or field.dtype not in ("number", "integer")]
-    listed = ", ".join(map(literal, meant))
-    is_word = f"strlen({x}) <= {_WORD_BYTES_MAX} AND lower(trim({x})) IN ({listed})"
-    # A word is no number, time or boolean: only where there is none is it worth a look.
-    asked = is_word if field.dtype == "category" else f"{t} IS NULL AND {is_word}"
-    return f"CASE WHEN {asked} THEN {x} END" if meant else "NULL"
+    if not meant:
+        return "NULL"
+    # A pattern, because DuckDB makes a join of IN; and what stands behind THEN is evaluated only where it has to be: a word is no number,
+    # time or boolean.
+    word = f"CASE WHEN regexp_full_match({x}, {literal(_pattern(meant))}) THEN {x} END"
+    return word if field.dtype == "category" else f"CASE WHEN {t} IS NULL THEN {word} END"
+
+
+def _pattern(words: list[str]) -> str:
+    return rf"(?i)\s*({'|'.join(map(re.escape, words))})\s*"
 
 
 def _texts(raw: str, given: str, words: tuple[str, ...], x: str) -> Column:
@@ -101,8 +107,8 @@ def _moment(x: str, given: str, field: Field) -> str:
         return x
     if given.startswith("TIMESTAMP"):
         return f"make_timestamptz(epoch_us({x}))"
-    text = f"nullif(trim({x}), '')" if given == "VARCHAR" else x
-    return f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    cast = f"TRY_CAST({x} AS TIMESTAMPTZ)"
+    return f"coalesce({cast}, TRY_CAST(trim({x}) AS TIMESTAMPTZ))" if given == "VARCHAR" else cast
 
 
 def _category(x: str, given: str, field: Field) -> str:
@@ -123,9 +129,8 @@ def _category(x: str, given: str, field: Field) -> str:
 
 
 def _number_text(x: str) -> str:
-    """A text that may be a number: DuckDB reads 1_000 and 0x1F, which no other program means as numbers in data."""
-    trimmed = f"trim({x})"
-    return f"CASE WHEN NOT regexp_matches({x}, '[_xXbBoO]') THEN nullif({trimmed}, '') END"
+    """A text that may be a number: DuckDB reads 1_000 as 1000, which no other program means as a number in data."""
+    return f"CASE WHEN NOT contains({x}, '_') THEN {x} END"
 
 
 def _number(x: str, given: str, field: Field) -> str:
@@ -149,7 +154,7 @@ def _boolean(x: str, given: str, field: Field) -> str:
     of_number = f"CASE WHEN {number} IN (0, 1) THEN {number} = 1 END"
     if given != "VARCHAR":
         return of_number
-    return f"coalesce(TRY_CAST(nullif(trim({x}), '') AS BOOLEAN), {of_number})"
+    return f"coalesce(TRY_CAST(trim({x}) AS BOOLEAN), {of_number})"
 
 
 def words_of(missing: tuple[str, ...] | None) -> tuple[str, ...]:
