@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from features import zones
 from features.check_experiments import faults_of_experiments
 from features.check_features import FEATURE_CHECKS
 from features.check_model import faults_of_model
@@ -34,11 +34,9 @@ def faults_of(workspace: Workspace, *, sources: bool = True) -> list[Fault]:
 
 def _settings(workspace: Workspace) -> Iterable[Fault]:
     document, settings = workspace.documents["workspace.yaml"], workspace.settings
-    try:
-        ZoneInfo(settings.time_zone)
-    except (KeyError, ValueError, OSError):
+    if zones.zone_of(settings.time_zone) is None:
         remedy = "For example Europe/Vienna or America/New_York."
-        yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
+        yield document.fault(("time_zone",), zones.EXPECTED, f"`{settings.time_zone}`", remedy)
     if settings.stores.online.url != "embedded":
         try:
             Address.parse(settings.stores.online.url)

@@ -52,6 +52,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     columns: dict[str, str] = {}
     """Canonical name -> name in the file, where they differ."""
+    missing: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=20)], ...], Meta(max_length=50)] | None = None
+    """Words that mean that a value is missing, in any case, in place of the usual ones (`nan`, `None`, `NULL` …); `[]`: none does."""
 
 
 class Sources(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from features.clock import now_us
+from features.following import followed_sql, moment_sql
 from features.lake_files import counting, is_imported, writing
 from features.loop_tables import LINKS, LOOP_TABLES
 from features.tables import Table, tables_of
@@ -18,6 +19,9 @@ from features.workspace import Workspace
 ALL_OFFERS = "all_offers"
 """The view of the category attributes of all offers, those of `offers.yaml` among them."""
 
+FOLLOWING = ("impressions", "outcomes")
+"""Tables whose rows may name the decision that they followed from."""
+
 MEMORY_SHARE = 0.5
 """Part of the machine's memory that a query may take before it spills to disk."""
 
@@ -25,7 +29,8 @@ MEMORY_SHARE = 0.5
 def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
 
-    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to.
+    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to. Impressions and
+    outcomes have the time at which they count: see `features/following.py`.
 
     Args:
         linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.
@@ -40,8 +45,11 @@ def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.Du
     known = "" if linked_before is None else f" WHERE received < {linked_before}"
     con.execute(f"CREATE VIEW {view_name(LINKS)} AS SELECT * FROM ({current(workspace, LINKS)}){known}")
     linked = bool(files(workspace, LINKS))
-    for table in (*tables_of(workspace).values(), *LOOP_TABLES[1:]):
+    tables = tables_of(workspace)
+    for table in (*tables.values(), *LOOP_TABLES[1:]):
         rows = current(workspace, table)
+        if table.name in FOLLOWING:
+            rows = _followed(workspace, tables["decisions"], table, rows)
         if linked and any(field.name == "customer_id" for field in table.fields):
             rows = _of_customers(rows)
         con.execute(f"CREATE VIEW {quoted(view_name(table))} AS {rows}")
@@ -54,6 +62,21 @@ def _of_customers(rows: str) -> str:
     first = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
     joined = f"({rows}) r LEFT JOIN ({first}) l ON l.unit = r.customer_id"
     return f"SELECT r.* REPLACE (coalesce(l.customer_id, r.customer_id) AS customer_id) FROM {joined}"
+
+
+def _followed(workspace: Workspace, decisions: Table, table: Table, rows: str) -> str:
+    """Rows with the time at which they count: that of the decision which they name, where they are before it for their clock alone.
+
+    Ids of this service's decisions say when these were; the decisions of other ids are those that were imported.
+    """
+    made = moment_sql("r.decision_id")
+    joined = f"({rows}) r"
+    imported = imported_files(workspace, decisions)
+    if imported and files(workspace, table):
+        moments = f"SELECT decision_id, min(time) AS time FROM ({select(workspace, decisions, imported)}) GROUP BY decision_id"
+        made = f"coalesce(d.time, {made})"
+        joined += f" LEFT JOIN ({moments}) d ON d.decision_id = r.decision_id"
+    return f"SELECT r.* REPLACE ({followed_sql('r.time', made)} AS time) FROM {joined}"
 
 
 def _all_offers(workspace: Workspace) -> str:

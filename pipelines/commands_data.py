@@ -62,7 +62,7 @@ def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Read the workspace's tables into the lake; may be repeated, nothing is stored twice."""
     found = load(workspace)
     with steps.alone(found), show.progress("import") as tell:
-        reports = steps.import_tables(found, now(), lambda table: tell(table, None))
+        reports = steps.import_tables(found, now(), tell)
     if json:
         show.as_json(reports)
     else:

@@ -78,7 +78,7 @@ def _prepare(workspace: Workspace) -> None:
 
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
-            reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
+            reports = steps.import_tables(workspace, now(), lambda table, part: tell(f"import {table}", part))
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
                 for reason, count in report.refused.items():

@@ -27,6 +27,7 @@ from features.workspace import Workspace
 from pipelines import contacts
 from pipelines.contacts import Brought
 from pipelines.importing import Report, import_all
+from pipelines.importing import Tell as Told
 from pipelines.source_files import files_of
 
 SAMPLED_CUSTOMERS = 20
@@ -116,7 +117,7 @@ def features_digest(workspace: Workspace) -> str:
     return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
 
 
-def import_tables(workspace: Workspace, now: int, tell: Tell = lambda _: None) -> list[Report]:
+def import_tables(workspace: Workspace, now: int, tell: Told = lambda _table, _part: None) -> list[Report]:
     """Bring the sources into the lake and write the catalogue."""
     reports = import_all(workspace, now, tell)
     write_catalogue(workspace)
