@@ -82,12 +82,16 @@ def offers_unseen(facts: Facts) -> Seen:
 
 def calibration_off(facts: Facts) -> Seen:
     """Offers are taken far more or less often than the model that serves said."""
-    from features.catalogue import Catalogue
-    from training.attribution import attribute
-
     place = bundle.current(facts.workspace.bundles)
     if place is None or facts.model.serving is None:
         raise CannotSay("nothing serves")
+    name = bundle.read(place).id
+    [(shown,)] = facts.con.execute("SELECT count(*) FROM recorded WHERE bundle = ?", [name]).fetchall()
+    if shown < MATURED_MIN:
+        raise CannotSay(f"{shown:,} offers were shown by this model, expected at least {MATURED_MIN:,}")
+    from features.catalogue import Catalogue
+    from training.attribution import attribute  # loads much
+
     con = facts.con.cursor()  # its temporary tables are its own
     try:
         attribute(con, facts.workspace, Catalogue(read_catalogue(facts.workspace)), facts.now)
@@ -95,7 +99,7 @@ def calibration_off(facts: Facts) -> Seen:
             "SELECT count(*), coalesce(sum(p), 0), coalesce(sum(p * (1 - p)), 0), coalesce(sum(s.label::INTEGER), 0) FROM shown s"
             " JOIN catalogue c ON c.place = s.position JOIN (SELECT decision_id, offer_id, any_value(propensity) AS p FROM recorded"
             " WHERE bundle = ? AND NOT isnan(propensity) GROUP BY ALL) r ON r.decision_id = s.decision_id AND r.offer_id = c.offer_id",
-            [bundle.read(place).id],
+            [name],
         ).fetchall()
     finally:
         con.close()

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from features import event_log
-from features.event_file import Limits
+from features.event_file import NAME, Limits, LogUnavailable
 from pipelines.doctor_check import CannotSay, Finding, Seen, listed
 from pipelines.doctor_files import set_aside, small_files
 from pipelines.doctor_gather import Facts
@@ -54,7 +54,7 @@ def event_log_damaged(facts: Facts) -> Seen:
     folder = event_log.event_folder(facts.workspace.data)
     if not event_log.exists(folder):
         raise CannotSay("there is no event log yet")
-    file = folder / event_log.NAME
+    file = folder / NAME
     if file.stat().st_size > Limits().checked_bytes_max:
         raise CannotSay(
             f"the event log has more than {Limits().checked_bytes_max >> 20} MiB, which takes long to read: "
@@ -63,7 +63,7 @@ def event_log_damaged(facts: Facts) -> Seen:
     try:
         with event_log.reading(folder) as connection:
             said = str(connection.execute("PRAGMA quick_check(1)").fetchall()[0][0])
-    except (sqlite3.Error, event_log.LogUnavailable) as error:
+    except (sqlite3.Error, LogUnavailable) as error:
         said = str(error)
     if said == "ok":
         return Seen("every page of the event log")

@@ -36,14 +36,14 @@ def machine(workspace: Workspace) -> MachineFacts:
     texts = (kept.decisions, kept.impressions, kept.outcomes, kept.recorded)
     days = None if None in texts else max(duration_seconds(text) / DAY_SECONDS for text in texts if text)
     known = (usage.free, usage.total, total, young / GROWTH_DAYS, days)
-    files = {"free_files": system.f_favail, "total_files": system.f_files}
+    free, names = system.f_favail, system.f_files
     try:
         entries = _keys()
     except (BadKeys, OSError) as fault:
-        return MachineFacts(*known, 0, 0, 0, str(fault), **files)
+        return MachineFacts(*known, 0, 0, 0, str(fault), free, names)
     expired = sum(entry.expires is not None and entry.expires.timestamp() <= time.time() for entry in entries)
     forever = sum(entry.expires is None for entry in entries)
-    return MachineFacts(*known, len(entries), forever, expired, **files)
+    return MachineFacts(*known, len(entries), forever, expired, "", free, names)
 
 
 def _keys() -> tuple[KeyEntry, ...]:
