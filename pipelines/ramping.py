@@ -46,6 +46,8 @@ logger = logging.getLogger("opportune.ramping")
 
 MEASURED = {"conversion": "converted", "value": "value"}
 """Which number a guardrail is of, where it has another name."""
+RAMP_WAITS = ("units", "no_evidence")
+"""Codes of steps that wait for data, rather than for time or for a person."""
 LAKE = "memory.main"
 """Where a connection to the lake has its views; a temporary view of the same name comes before them."""
 

@@ -218,6 +218,18 @@ def names_of(workspace: Workspace) -> tuple[list[str], dict[str, str]]:
     return sorted(versions, key=int, reverse=True), {alias: str(version) for alias, version in sorted(aliases.items())}
 
 
+def registered_at(workspace: Workspace, version: str) -> int | None:
+    """Return when a version was registered, microseconds since 1970; None where there is no such version."""
+    client = connect(workspace)
+    with _explained(f"find version {version} of {workspace.model.name}"):
+        try:
+            return int(client.get_model_version(workspace.model.name, version).creation_timestamp) * 1_000
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            return None
+
+
 def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
     """Fetch a version's model text and bundle parts into a folder; nothing of it is loaded.
 
