@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
+from features import cache_folders
 from features.moments import now
 from features.tables import FIXED
-from features.workspace import Workspace, load
+from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.importing import Report
 
+
+
+def settled(folder: Path) -> Path:
+    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may come before."""
+    cache_folders.settle(data_of(folder) if (folder / "workspace.yaml").is_file() else None)
+    return folder
+
+
 Folder = Annotated[
-    Path, typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True)
+    Path,
+    typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True, callback=settled),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 HERE = Path()

@@ -15,10 +15,20 @@ from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
+from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
 Host = Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs keys.")]
+KeepAlive = Annotated[
+    float,
+    typer.Option(
+        help="Seconds for which a connection stays open without a request; longer than your balancer keeps it.",
+        min=1,
+        max=KEEP_ALIVE_SECONDS_MAX,
+        envvar=KEEP_ALIVE_VARIABLE,
+    ),
+]
 
 TRIED_MAX = 100
 """Customers that are asked about, to find some to show."""
@@ -35,7 +45,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(key_app, name="key")
 
 
-def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+def up(
+    workspace: Folder = HERE,
+    port: Port = 3000,
+    workers: Workers = 1,
+    host: Host = "127.0.0.1",
+    keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+) -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
     _require_safe(host)
     address = address_of(host)
@@ -45,10 +61,16 @@ def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: 
         _mend(found)
         with steps.alone(found):
             _prepare(found)
-        _serve(Running(found, port, address), workspace, workers, background=True)
+        _serve(Running(found, port, address, keep_alive), workspace, workers, background=True)
 
 
-def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+def serve(
+    workspace: Folder = HERE,
+    port: Port = 3000,
+    workers: Workers = 1,
+    host: Host = "127.0.0.1",
+    keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+) -> None:
     """Serve what was published, and nothing else, until Ctrl-C."""
     from pipelines.publishing import require_published
 
@@ -56,7 +78,7 @@ def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, hos
     found = load(workspace, sources=False)
     require_published(found)
     _mend(found)
-    _serve(Running(found, port, address_of(host)), workspace, workers, background=False)
+    _serve(Running(found, port, address_of(host), keep_alive), workspace, workers, background=False)
 
 
 def _require_safe(host: str) -> None:

@@ -24,6 +24,7 @@ from features.workspace import Workspace
 from pipelines.steps import Busy
 from serving.keys import FILE_VARIABLE
 from serving.leash import PARENT_VARIABLE
+from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_VARIABLE, WORKERS_VARIABLE
 
 START_SECONDS_MAX = 90
 """On a new machine the first start compiles the kernel."""
@@ -128,6 +129,7 @@ class Running:
     port: int
     host: str = "127.0.0.1"
     """An IP address."""
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restart_at: float = 0.0
     _restart_seconds: float = RESTART_SECONDS
@@ -163,7 +165,8 @@ class Running:
         require_free(self.host, self.port)
         self._new_log("server")
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Opportune", "--host", self.host, "--port", str(self.port)]
-        self.start("server", [*command, "--timeout-graceful-shutdown", str(FINISH_SECONDS_MAX)], OPPORTUNE_WORKERS=str(workers))
+        settings = {WORKERS_VARIABLE: str(workers), KEEP_ALIVE_VARIABLE: f"{self.keep_alive_seconds:g}"}
+        self.start("server", [*command, "--timeout-graceful-shutdown", str(FINISH_SECONDS_MAX)], **settings)
 
     def start_worker(self) -> None:
         """Start the background worker."""
