@@ -57,8 +57,8 @@ def compiled_folder(package: Path) -> Path:
     given = os.environ.get(NUMBA_VARIABLE)
     if not given:
         return package / "__pycache__"
-    folder = os.path.abspath(package)
-    return Path(given) / f"{package.name}_{hashlib.sha1(folder.encode(), usedforsecurity=False).hexdigest()}"
+    digest = hashlib.sha1(str(package.absolute()).encode(), usedforsecurity=False).hexdigest()
+    return Path(given) / f"{package.name}_{digest}"
 
 
 def _home() -> Path | None:

@@ -12,8 +12,8 @@ from features.moments import now
 from features.tables import FIXED
 from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
+from pipelines.errors import JSON_OPTION
 from pipelines.importing import Report
-
 
 
 def settled(folder: Path) -> Path:
@@ -26,7 +26,7 @@ Folder = Annotated[
     Path,
     typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True, callback=settled),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON document, of what went wrong too, and nothing else.")]
 HERE = Path()
 
 
@@ -39,11 +39,14 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune materialize -w examples/grocery[/bold]")(materialize)
 
 
-def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")]) -> None:
+def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")], json: AsJson = False) -> None:
     """Write a commented workspace to start from."""
     from pipelines.starter import write_starter
 
     files = write_starter(folder)
+    if json:
+        show.as_json({"folder": str(folder), "files": files})
+        return
     show.out.print(
         f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]",
         highlight=False,

@@ -144,8 +144,12 @@ def _version(workspace: Workspace, wanted: str) -> str:
     return number
 
 
-def registry(workspace: Folder = HERE) -> None:
+def registry(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Print the address of the MLflow store, for MLflow's own tools."""
     from training.registry import address
 
-    show.out.out(address(load(workspace)))
+    found = address(load(workspace))
+    if json:
+        show.as_json({"address": found})
+    else:
+        show.out.out(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
+from pipelines.errors import JSON_OPTION
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
@@ -28,6 +30,9 @@ KeepAlive = Annotated[
         max=KEEP_ALIVE_SECONDS_MAX,
         envvar=KEEP_ALIVE_VARIABLE,
     ),
+]
+Ready = Annotated[
+    bool, typer.Option(JSON_OPTION, help="Print one JSON document when the server is ready, or of what went wrong, and nothing else.")
 ]
 
 TRIED_MAX = 100
@@ -51,6 +56,7 @@ def up(
     workers: Workers = 1,
     host: Host = "127.0.0.1",
     keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    json: Ready = False,
 ) -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
     _require_safe(host)
@@ -61,7 +67,7 @@ def up(
         _mend(found)
         with steps.alone(found):
             _prepare(found)
-        _serve(Running(found, port, address, keep_alive), workspace, workers, background=True)
+        _serve(Running(found, port, address, keep_alive), workspace, workers, background=True, json=json)
 
 
 def serve(
@@ -70,6 +76,7 @@ def serve(
     workers: Workers = 1,
     host: Host = "127.0.0.1",
     keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    json: Ready = False,
 ) -> None:
     """Serve what was published, and nothing else, until Ctrl-C."""
     from pipelines.publishing import require_published
@@ -78,7 +85,7 @@ def serve(
     found = load(workspace, sources=False)
     require_published(found)
     _mend(found)
-    _serve(Running(found, port, address_of(host), keep_alive), workspace, workers, background=False)
+    _serve(Running(found, port, address_of(host), keep_alive), workspace, workers, background=False, json=json)
 
 
 def _require_safe(host: str) -> None:
@@ -157,7 +164,7 @@ def _done(text: str) -> None:
     show.err.print(f"[green]✓[/green] {text}", highlight=False)
 
 
-def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> None:
+def _serve(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
     try:
         with show.progress("start") as tell:
             tell("server", None)
@@ -165,7 +172,10 @@ def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> 
             running.wait_ready()
             if background:
                 running.start_worker()
-        _greet(running, shown)
+        if json:
+            show.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
+        else:
+            _greet(running, shown)
         running.wait()
     except Stopped:
         ignore_signals()
@@ -267,6 +277,7 @@ def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
 def build(
     workspace: Folder = HERE,
     customers: Annotated[bool, typer.Option("--with-customers", help="Pack the customers' rows of the embedded store too.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Pack the published service as a bento that `bentoml serve` runs anywhere; prints its tag."""
     from pipelines.packaging import build as run
@@ -274,19 +285,26 @@ def build(
     found = load(workspace, sources=False)
     with show.progress("build") as tell:
         tell("bento", None)
-        tag = run(found, customers=customers)
-    show.out.out(tag)
+        built = run(found, customers=customers)
+    if json:
+        show.as_json({"tag": built.tag, "path": str(built.folder)})
+    else:
+        show.out.out(built.tag)
 
 
 @key_app.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")
 def key_new(
     name: Annotated[str, typer.Argument(help="Who will use it: lower case letters, digits, - and _.")],
     role: Annotated[list[str], typer.Option(help="decide, events, experiments or admin; may be repeated.")],
+    json: AsJson = False,
 ) -> None:
     """Make a key: it is shown once, the entry for the key file holds only its hash."""
     from serving.keys import FILE_VARIABLE, entry_yaml, new_key
 
     key, entry = new_key(name, tuple(role))  # type: ignore[arg-type]
+    if json:
+        show.as_json({"key": key, "entry": entry})
+        return
     show.err.print("The key, shown this once:", highlight=False)
     show.out.out(key)
     show.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -55,14 +56,18 @@ class BuildFailed(Failure):
     """BentoML could not make the package."""
 
 
-def build(workspace: Workspace, *, customers: bool = False) -> str:
+class Built(NamedTuple):
+    """A bento in BentoML's store."""
+
+    tag: str
+    folder: Path
+
+
+def build(workspace: Workspace, *, customers: bool = False) -> Built:
     """Make a bento in BentoML's own store.
 
     Args:
         customers: whether the embedded online store, with the customers' rows, is packed too.
-
-    Returns:
-        The bento's tag.
 
     Raises:
         BuildFailed: nothing was published yet, or BentoML refused.
@@ -98,8 +103,9 @@ def build(workspace: Workspace, *, customers: bool = False) -> str:
     if done.returncode != 0 or not tags:
         raise BuildFailed(f"expected BentoML to build, got: {(done.stderr or done.stdout).strip()[-800:]}")
     # BentoML adds itself a second time and without hashes, which `uv pip install --require-hashes` refuses.
-    (home / "bentos" / tags[0].replace(":", "/") / "env" / "python" / REQUIREMENTS).write_text(asked)
-    return tags[0]
+    folder = home / "bentos" / tags[0].replace(":", "/")
+    (folder / "env" / "python" / REQUIREMENTS).write_text(asked)
+    return Built(tags[0], folder)
 
 
 def requirements_of(workspace: Workspace) -> str:

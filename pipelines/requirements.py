@@ -18,7 +18,9 @@ from packaging.utils import NormalizedName, canonicalize_name
 LOCK = "requirements.lock"
 """At the root of a checkout; beside this module in an installed package."""
 
-_PIN = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)[ ]*(?:;[ ]*(?P<marker>[^\\\n]*?))?[ ]*\\?\n(?P<hashes>(?:[ ]+--hash=\S+[ ]*\\?\n)*)", re.M)
+_PIN = re.compile(
+    r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)[ ]*(?:;[ ]*(?P<marker>[^\\\n]*?))?[ ]*\\?\n(?P<hashes>(?:[ ]+--hash=\S+[ ]*\\?\n)*)", re.M
+)
 
 
 class Pin(NamedTuple):

@@ -72,7 +72,11 @@ def run(command: list[str], *, check: bool = True, **environment: str) -> subpro
 def wheel(folder: Path) -> Path:
     """Build our wheel into a folder, and return it."""
     done = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (made,) = folder.glob("opportune-*.whl")

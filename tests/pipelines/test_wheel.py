@@ -24,7 +24,11 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(file.relative_to(environments.ROOT)) for package in PACKAGES for file in (environments.ROOT / package).rglob("*.py")}
     others = {"pipelines/requirements.lock", *(f"{package}/py.typed" for package in PACKAGES)}
-    metadata = {name for name in names if re.fullmatch(r"opportune-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points.txt|licenses/LICENSE)", name)}
+    metadata = {
+        name
+        for name in names
+        if re.fullmatch(r"opportune-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points.txt|licenses/LICENSE)", name)
+    }
     assert len(modules) > 100 and len(metadata) == 5
     assert names == modules | others | metadata
 
