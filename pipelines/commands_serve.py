@@ -1,11 +1,12 @@
-"""Verbs about serving: up, serve, decide, key."""
+"""Verbs about serving: up, serve, decide, build."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -31,14 +32,16 @@ KeepAlive = Annotated[
         envvar=KEEP_ALIVE_VARIABLE,
     ),
 ]
+Logs = Annotated[
+    Literal["files", "output"],
+    typer.Option(help="Where logs go: files of the data folder, or standard output (with --json standard error), as containers want it."),
+]
 Ready = Annotated[
     bool, typer.Option(JSON_OPTION, help="Print one JSON document when the server is ready, or of what went wrong, and nothing else.")
 ]
 
 TRIED_MAX = 100
 """Customers that are asked about, to find some to show."""
-
-key_app = typer.Typer(help="Keys of the HTTP API.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +50,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune serve -w examples/grocery --port 3000[/bold]")(serve)
     app.command(epilog="Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]")(decide)
     app.command(epilog="Example: [bold]bentoml serve $(opportune build -w examples/grocery)[/bold]")(build)
-    app.add_typer(key_app, name="key")
 
 
 def up(
@@ -56,6 +58,7 @@ def up(
     workers: Workers = 1,
     host: Host = "127.0.0.1",
     keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    logs: Logs = "files",
     json: Ready = False,
 ) -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
@@ -67,7 +70,7 @@ def up(
         _mend(found)
         with steps.alone(found):
             _prepare(found)
-        _serve(Running(found, port, address, keep_alive), workspace, workers, background=True, json=json)
+        _serve(Running(found, port, address, keep_alive, _output(logs, json)), workspace, workers, background=True, json=json)
 
 
 def serve(
@@ -76,6 +79,7 @@ def serve(
     workers: Workers = 1,
     host: Host = "127.0.0.1",
     keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    logs: Logs = "files",
     json: Ready = False,
 ) -> None:
     """Serve what was published, and nothing else, until Ctrl-C."""
@@ -85,7 +89,11 @@ def serve(
     found = load(workspace, sources=False)
     require_published(found)
     _mend(found)
-    _serve(Running(found, port, address_of(host), keep_alive), workspace, workers, background=False, json=json)
+    _serve(Running(found, port, address_of(host), keep_alive, _output(logs, json)), workspace, workers, background=False, json=json)
+
+
+def _output(logs: str, json: bool) -> int | None:
+    return None if logs == "files" else (sys.stderr if json else sys.stdout).fileno()
 
 
 def _require_safe(host: str) -> None:
@@ -193,8 +201,9 @@ def _greet(running: Running, shown: Path) -> None:
     customers = _interesting(running, placement)
     key = " -H 'authorization: Bearer KEY'" if Keys.from_environment().configured else ""
     body = f'{{"customer_id":"{customers[0]}","placement":"{placement}","limit":3}}'
+    where = f" (logs in {workspace.settings.data}/logs)" if running.output is None else ""
     lines = [
-        f"[bold green]Serving[/bold green] {workspace.settings.name} on {base} (logs in {workspace.settings.data}/logs)",
+        f"[bold green]Serving[/bold green] {workspace.settings.name} on {base}{where}",
         "",
         "Ask for offers:",
         f"  curl -s {base}/v1/decisions{key} -H 'content-type: application/json' -d '{body}'",
@@ -280,9 +289,9 @@ def build(
     json: AsJson = False,
 ) -> None:
     """Pack the published service as a bento that `bentoml serve` runs anywhere; prints its tag."""
+    found = load(workspace, sources=False)
     from pipelines.packaging import build as run
 
-    found = load(workspace, sources=False)
     with show.progress("build") as tell:
         tell("bento", None)
         built = run(found, customers=customers)
@@ -290,22 +299,3 @@ def build(
         show.as_json({"tag": built.tag, "path": str(built.folder)})
     else:
         show.out.out(built.tag)
-
-
-@key_app.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")
-def key_new(
-    name: Annotated[str, typer.Argument(help="Who will use it: lower case letters, digits, - and _.")],
-    role: Annotated[list[str], typer.Option(help="decide, events, experiments or admin; may be repeated.")],
-    json: AsJson = False,
-) -> None:
-    """Make a key: it is shown once, the entry for the key file holds only its hash."""
-    from serving.keys import FILE_VARIABLE, entry_yaml, new_key
-
-    key, entry = new_key(name, tuple(role))  # type: ignore[arg-type]
-    if json:
-        show.as_json({"key": key, "entry": entry})
-        return
-    show.err.print("The key, shown this once:", highlight=False)
-    show.out.out(key)
-    show.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)
-    show.err.out(entry_yaml(entry))

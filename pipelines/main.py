@@ -24,6 +24,7 @@ from pipelines import (  # noqa: E402
     commands_experiment_export,
     commands_experiment_groups,
     commands_forget,
+    commands_key,
     commands_loop,
     commands_model,
     commands_policy,
@@ -66,6 +67,7 @@ for module in (
     commands_data,
     commands_model,
     commands_serve,
+    commands_key,
     commands_policy,
     commands_loop,
     commands_care,
@@ -87,7 +89,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that started us in the background ignores them
         signal.signal(number, _stop)
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()
         show.err.print("stopped; what is done stays done")

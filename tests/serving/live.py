@@ -172,7 +172,7 @@ def decision(customer: str = "436600000", **fields: Any) -> dict[str, Any]:
 def idle_seconds(port: int) -> float:
     """Ask once, then wait until the server closes the connection; for how long it was idle."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: here\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         begun = time.monotonic()
         while connection.recv(65_536):
