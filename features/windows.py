@@ -25,11 +25,8 @@ from features.formats import Range, Where
 from features.lake import literal, quoted
 from features.streams import BUILT_IN_STREAMS, offer_categories
 from features.tables import SQL_TYPES, stream_table
-from features.views import EVERYONE, Family, Measure, Scalar, View
+from features.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
 from features.workspace import Workspace
-
-KEYS_MAX = 5_000
-"""Keys that a family keeps for one customer; those with the latest events stay."""
 
 _MILLIONTHS = 1_000_000
 _SECOND = "date_trunc('second', {})"

@@ -64,10 +64,10 @@ def train(
 
 def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
     """Score a registered version on the test slice, beside the baselines."""
-    from pipelines.shipping import ship
-    from training.evaluate import evaluate as run
-
     found = load(workspace)
+    from pipelines.shipping import ship
+    from training.evaluate import evaluate as run  # takes seconds: faults of the workspace are told of before
+
     with show.progress("evaluate") as tell, steps.quiet_warnings():
         ship(found)
         number = _version(found, version)
@@ -184,8 +184,13 @@ def _version(workspace: Workspace, wanted: str, unset_alias: str = "") -> str:
     )
 
 
-def registry(workspace: Folder = HERE) -> None:
+def registry(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Print the address of the MLflow store, for MLflow's own tools."""
+    loaded = load(workspace)
     from training.registry import address
 
-    show.out.out(address(load(workspace)))
+    found = address(loaded)
+    if json:
+        show.as_json({"address": found})
+    else:
+        show.out.out(found)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,17 @@ def _command(process: psutil.Process) -> str:
 def decision(customer: str = "436600000", **fields: Any) -> dict[str, Any]:
     """A request that the workspaces of `tests.workspaces` understand."""
     return {"customer_id": customer, "placement": "home", "context": {"channel": "app", "hour": 18}} | fields
+
+
+def idle_seconds(port: int) -> float:
+    """Ask once, then wait until the server closes the connection; for how long it was idle."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        begun = time.monotonic()
+        while connection.recv(65_536):
+            pass
+        return time.monotonic() - begun
 
 
 def wait_for(truth: Callable[[], bool], seconds: float, what: str = "what was waited for") -> float:
