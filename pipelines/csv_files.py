@@ -196,7 +196,9 @@ def _no_record(file: CsvFile, line: int, until: int, error: csv.Error) -> BadFil
     if "limit" in str(error):
         return BadFile(f"expected cells of at most {CELL_CHARACTERS_MAX:,} characters, got a longer one: is a quote not closed?", line)
     if "unexpected end" in str(error):
-        told = f"expected each quote to be closed, got one that is open to the end of the file{noticed}. Close it, or double it within a cell."
+        told = (
+            f"expected each quote to be closed, got one that is open to the end of the file{noticed}. Close it, or double it within a cell."
+        )
         return BadFile(told, line, _last_column(file, line))
     told = f"expected a separator after a closing quote, got text{noticed}: a quote before it is not closed, or not doubled within a cell."
     return BadFile(told, line)

@@ -9,9 +9,9 @@ import duckdb
 from features.lake import quoted, view_name
 from features.policies import QuietHours
 from features.tables import Table, tables_of
+from features.zones import zone_of
 from pipelines.doctor_check import CannotSay, Finding, Seen, listed
 from pipelines.doctor_gather import Facts
-from serving.quiet import is_zone
 
 ROWS_MIN = 100
 """Smaller tables say nothing of who has how much of them."""
@@ -148,7 +148,7 @@ def time_zones(facts: Facts) -> Seen:
         latest = f"SELECT customer_id, arg_max({quoted(name)}, valid_from) AS zone FROM customers GROUP BY 1"
         rows = facts.con.execute(f"SELECT zone, count(*) FROM ({latest}) WHERE zone IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
         looked += sum(int(count) for _, count in rows)
-        strange = {str(zone): int(count) for zone, count in rows if not is_zone(str(zone))}
+        strange = {str(zone): int(count) for zone, count in rows if zone_of(str(zone)) is None}
         if strange:
             evidence: dict[str, float | str] = {
                 "column": name,

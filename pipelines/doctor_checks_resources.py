@@ -171,12 +171,12 @@ def cores(facts: Facts) -> Seen:
 
 def time_zone_data(facts: Facts) -> Seen:
     """The time zones that the workspace names cannot be loaded, or this process is not in UTC."""
-    from serving.quiet import is_zone
+    from features.zones import zone_of
 
     hours = facts.workspace.policies.quiet_hours.values()
     named = [one.time_zone for one in hours if one.time_zone and not one.time_zone.startswith(("customer.", "context."))]
     zones = sorted({facts.workspace.settings.time_zone, *named, "Europe/Berlin"})
-    lacking = [zone for zone in zones if not is_zone(zone)]
+    lacking = [zone for zone in zones if zone_of(zone) is None]
     if time.timezone:
         evidence: dict[str, float | str] = {"zone": time.tzname[0]}
         finding = Finding(

@@ -79,7 +79,11 @@ def _shared(con: duckdb.DuckDBPyConnection, table: Table, column: str, others: l
     }
     describing = f"_ids_{described}" if described == ALL_OFFERS else f"_ids_{described}_{column}"
     unknown = None
-    if table.name != described and not (described == ALL_OFFERS and table.name == "offers") and _one(con, f"SELECT count(*) FROM {describing}"):
+    if (
+        table.name != described
+        and not (described == ALL_OFFERS and table.name == "offers")
+        and _one(con, f"SELECT count(*) FROM {describing}")
+    ):
         unknown = _one(con, f"SELECT coalesce(sum(times), 0)::BIGINT FROM {own} ANTI JOIN {describing} USING (id)")
         known[described] = _one(con, f"SELECT count(*) FROM {own} SEMI JOIN {describing} USING (id)")
     con.execute(f"CREATE OR REPLACE TEMP TABLE _tailed AS SELECT id FROM {own} WHERE regexp_full_match(id, '[0-9]+[.]0+')")

@@ -201,7 +201,9 @@ def files_of(workspace: Workspace, table: Table, source: Source) -> list[Path]:
     for file in files:
         if not is_csv(file) and file.suffix.lower() not in parquet_files.ENDINGS:
             got = "a file without ending" if not file.suffix else file.suffix
-            raise BadTable(f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or move it away.")
+            raise BadTable(
+                f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or move it away."
+            )
     return files
 
 
