@@ -43,7 +43,7 @@ from tests.serving.live import another_bundle
 from tests.trained import copy_of
 from training import bundle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 DECISIONS = 260
 DAY = 86_400 * MICROSECONDS

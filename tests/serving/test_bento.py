@@ -38,7 +38,6 @@ def build(folder: Path, home: Path, *options: str) -> tuple[str, Path]:
     return tag, home / "bentos" / tag.replace(":", "/") / "src"
 
 
-@pytest.mark.timeout(240)
 def test_bento_serves_from_an_empty_folder(trained_workspace: Path, tmp_path: Path) -> None:
     """The bento with its customers answers what this process decides, by its own code and files."""
     folder = serving_copy(trained_workspace, tmp_path / "shop")
