@@ -27,7 +27,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(shell rm -f $(STAMP))
 endif
 
-.PHONY: help env run test check check-format check-lint check-types check-house format bench dist lock clean
+.PHONY: help env run test test-clock check check-format check-lint check-types check-house format bench dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -39,6 +39,9 @@ run: $(STAMP) ## everything from an empty machine to a server that answers: envi
 
 test: $(STAMP) ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
+
+test-clock: $(STAMP) ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
+	@$(BIN)/python -m tests.moments $(ARGS)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("MACHINE_TZ", os.environ.get("TZ", "UTC"))  # what processes of tests start in, see `tests.environment`
 os.environ["TZ"] = "UTC"
 time.tzset()
 

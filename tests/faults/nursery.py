@@ -21,7 +21,7 @@ from tests.environment import without_settings
 
 SERVER, BACKGROUND = "server", "background"
 ROOT = Path(__file__).parents[2]
-STOP_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 120.0
 BEHIND_SECONDS = 0.05
 """Between two turns of the background worker."""
 

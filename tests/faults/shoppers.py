@@ -27,7 +27,7 @@ REGULARS = tuple(f"436{600_000 + number}" for number in range(150))
 """Customers with a history. All so many that no bound on what is kept of one is reached."""
 OFFERS = tuple(f"offer-{number:02d}" for number in range(10))
 BATCH_EVENTS_MAX = 12
-DRAIN_SECONDS_MAX = 60.0
+DRAIN_SECONDS_MAX = 180.0
 LOST_SECONDS = 0.05
 """After a connection that ended, or was refused: where all start anew, clients must not keep the machine busy."""
 
@@ -58,7 +58,7 @@ class Shopper:
     def __init__(self, port: int, seed: str, pause: float) -> None:
         self._port, self._pause = port, pause
         self._chance, self._seed, self._count = random.Random(seed), seed, 0
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self._waiting: deque[Batch] = deque()
         self.sent: dict[str, Event] = {}
         self.acknowledged: set[str] = set()

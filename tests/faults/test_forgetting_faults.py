@@ -31,7 +31,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("forgetful") / "base").folder
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_killed_at_every_step(base: Path, tmp_path: Path) -> None:
     """SIGKILL at each step in turn; then it is gone on with, nothing is left of the customer, and all else is as it was."""

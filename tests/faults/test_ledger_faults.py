@@ -28,6 +28,7 @@ from features.redis_ledger import RedisLedger
 from features.redis_routes import Routes, routes
 from tests.features.ledger_writer import ASKED, BUSY, GROUP, OFFERS, PER_CUSTOMER, SCARCE, TRIED, WEB, ask, fill_the_disk, hammer, started
 from tests.stores import Server, find_server
+from tests.waiting import until
 
 needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 TAKES_MIN = 20_000
@@ -43,13 +44,6 @@ def seed(capsys: pytest.CaptureFixture[str]) -> int:
     with capsys.disabled():
         print(f"\n  replay with OPPORTUNE_SEED={drawn}", end=" ")
     return drawn
-
-
-def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"waited {seconds} seconds for {what}"
-        time.sleep(0.01)
 
 
 def ended(processes: list[BaseProcess]) -> None:
@@ -78,7 +72,7 @@ def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pyt
     try:
         while tried() < TAKES_MIN or kills < KILLS_MIN:
             before, at = tried(), drawn.randrange(8)
-            until(lambda: tried() > before + 500 and size(at) > begun[at], 30, "takes after a writer was killed")  # noqa: B023 - awaited here
+            until(lambda: tried() > before + 500 and size(at) > begun[at], "takes after a writer was killed")  # noqa: B023 - awaited here
             time.sleep(drawn.random() * 0.005)
             assert writers[at].is_alive()
             ended([writers[at]])
@@ -277,7 +271,7 @@ class Crowd:
     def more(self, count: int) -> None:
         """Waits for some more takes of each process, begun from now on."""
         begin = time.monotonic()
-        until(lambda: sum(record[0] > begin for record in self.records()) > count, 30, "takes")
+        until(lambda: sum(record[0] > begin for record in self.records()) > count, "takes")
 
 
 def granted(records: list[Any], begin: float, end: float) -> Counter[int]:
@@ -294,7 +288,7 @@ def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed
     counted = lambda: granted(crowd.records(), bounds[-1], float("inf")).total()  # noqa: E731
     try:
         for _ in range(2):
-            until(lambda: counted() > 300, 30, "grants")
+            until(lambda: counted() > 300, "grants")
             server.kill()
             away = time.monotonic()
             bounds.append(away)
@@ -304,7 +298,7 @@ def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed
             records = crowd.records()
             assert sum(began > away and finished < back for began, finished, *_ in records) > 50
             assert not [record for record in records if record[0] > away and record[1] < back and record[4]]
-        until(lambda: counted() > 300, 30, "grants")
+        until(lambda: counted() > 300, "grants")
         crowd.more(1_500)
     finally:
         ended(crowd.processes)
@@ -323,7 +317,7 @@ def test_a_server_is_stopped_and_goes_on(server: Server, tmp_path: Path, seed: i
     try:
         crowd.more(60)
         server.resume()
-        until(lambda: granted(crowd.records(), 0, float("inf")).total() > 20, 30, "a first grant")
+        until(lambda: granted(crowd.records(), 0, float("inf")).total() > 20, "a first grant")
         server.pause()
         away = time.monotonic()
         crowd.more(60)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import without_settings
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 BROKEN = ROOT / "tests" / "fixtures" / "broken"
@@ -26,7 +27,7 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
     """`opportune check -w folder`, as a person calls it."""
     clean = without_settings()
     command = [sys.executable, "-m", "pipelines.main", "check", "-w", str(folder)]
-    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=4 * LIMIT_S)
 
 
 def test_there_are_broken_workspaces() -> None:

@@ -27,6 +27,7 @@ from tests.environment import without_settings
 from tests.serving.live import ROOT
 from tests.stores import Server, find_server
 from tests.trained import copy_of
+from tests.waiting import LIMIT_S
 from tests.workspaces import OFFERS, POLICIES, make_workspace
 
 HORIZON_DAYS = 90
@@ -201,7 +202,13 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     clean = without_settings()
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.main", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-m", "pipelines.main", *arguments],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=4 * LIMIT_S,
     )
 
 

@@ -44,7 +44,7 @@ from tests.serving.live import another_bundle
 from tests.trained import copy_of
 from training import bundle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 DECISIONS = 260
 OF_THE_MACHINE = {"file_system", "open_files", "memory", "free_files", "disk_space"}

@@ -43,6 +43,7 @@ from serving.simulation import Tried, compare
 from tests.environment import without_settings
 from tests.serving.live import ROOT
 from tests.trained import copy_of, end_of_data
+from tests.waiting import LIMIT_S
 from tests.workspaces import POLICIES, make_workspace
 
 SAMPLE, SEED = 300, 3
@@ -52,7 +53,7 @@ Pairs = list[tuple[DecisionRequest, Decision, Decision]]
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     clean = without_settings()
     words = [sys.executable, "-m", "pipelines.main", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=4 * LIMIT_S)
 
 
 def changes(folder: Path, **files: Any) -> Path:

@@ -24,6 +24,7 @@ from serving.metrics import Metrics
 from serving.problems import TYPE_PREFIX, ProblemDocument
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
 from serving.strict_json import StrictDecoder
+from tests.waiting import LIMIT_S
 
 CONTEXT = frozenset({"channel", "device", "hour", "note"})
 GOOD = b'{"customer_id":"1042","placement":"checkout","limit":3,"context":{"channel":"app","hour":18}}'
@@ -137,7 +138,7 @@ def served(app: Lane, head_seconds_max: float | None = None, keep_alive_seconds:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT_S
     while not server.started:
         if time.monotonic() > deadline:
             raise TimeoutError("the test server did not start within 10 s")

@@ -33,6 +33,7 @@ from pipelines.experiment_export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
 from tests.serving.live import ROOT, Live
 from tests.serving.trial_server import keys_file, trial_workspace
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +204,7 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
     """The same from Node: variants, offers, defaults with OpenFeature's codes, tracking and exposures."""
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "ask.mjs", app[0], keys[1]["app"], *known, "web-7"]
-    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["string"]["value"], told["string"]["variant"], told["string"]["reason"]) == (arm, arm, "SPLIT")
@@ -233,7 +234,7 @@ def test_node_in_a_page(
     """The web provider, behind a browser's rules, reads all flags, and 304 where it has them; a page of another origin gets nothing."""
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "web.mjs", app[0], keys[1]["app"], known[0], SHOP, THIEF]
-    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["failed"], told["string"]["value"], told["string"]["reason"]) == ("", arm, "SPLIT")
@@ -252,7 +253,7 @@ BLOCK = re.compile(r"^```(?P<kind>sh|python|js)(?P<hook> hook)?\n(?P<body>.*?)^`
 def run(command: list[str], text: str, folder: Path, key: str) -> str:
     """What an example of the page prints."""
     environment = os.environ | {"KEY": key, "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path])}
-    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
