@@ -95,12 +95,11 @@ def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[
     """
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with open(aside, "xb", opener=lambda path, flags: os.open(path, flags | os.O_CLOEXEC, 0o600)) as raw:
-            with _compressed(raw, file.suffix) as stream, tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                written = [_add(tar, name, source) for name, source in _told(members, tell)]
-                made = manifest(written)
-                content = msgspec.json.encode(made)
-                tar.addfile(_head(MANIFEST, len(content)), io.BytesIO(content))
+        with _begun(aside, file.suffix) as stream, tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            written = [_add(tar, name, source) for name, source in _told(members, tell)]
+            made = manifest(written)
+            content = msgspec.json.encode(made)
+            tar.addfile(_head(MANIFEST, len(content)), io.BytesIO(content))
         sync_file(aside)
         aside.replace(file)
         sync_folder(file.absolute().parent)
@@ -280,10 +279,12 @@ def _opened(file: Path) -> Iterator[tuple[_Forward, tarfile.TarFile]]:
 
 
 @contextmanager
-def _compressed(raw: Any, ending: str) -> Iterator[Any]:
+def _begun(file: Path, ending: str) -> Iterator[Any]:
+    """A new file for its owner alone, compressed by the ending of the name that it will have."""
     kind = COMPRESSIONS.get(ending.lower())
-    if kind is None:
-        yield raw
-        return
-    with pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), kind) as stream:  # closes the file too
-        yield stream
+    with open(file, "xb", opener=lambda path, flags: os.open(path, flags | os.O_CLOEXEC, 0o600)) as raw:
+        if kind is None:
+            yield raw
+            return
+        with pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), kind) as stream:  # closes the file too
+            yield stream

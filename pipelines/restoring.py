@@ -99,7 +99,7 @@ def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *
                 "another folder, or put them aside with --force"
             )
     with ExitStack() as held:
-        if data.is_dir():
+        if _is_taken(data):
             there = replace(restored, folder=folder)
             if servers_run(there):
                 raise CannotRestore(f"expected no server on {folder}, got one that runs: end it first")
@@ -112,8 +112,13 @@ def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *
     return Restored(manifest, str(folder), kept, sources_kept)
 
 
+def _is_taken(data: Path) -> bool:
+    """Whether there is something in a data folder; a file system that is mounted there has a folder of its own."""
+    return data.is_dir() and any(entry.name != "lost+found" for entry in data.iterdir())
+
+
 def _require_room(data: Path) -> None:
-    if data.is_dir() and any(data.iterdir()):
+    if _is_taken(data):
         raise CannotRestore(f"expected no data in {data}, got some: restore into another folder, or put it aside with --force")
 
 
@@ -124,7 +129,7 @@ def _differs(source: Path, target: Path) -> bool:
 
 def _put_aside(data: Path, folder: Path, others: list[str]) -> str:
     """Put what is in the way into a folder beside the data folder; where that is, or nothing."""
-    taken = data.is_dir() and any(data.iterdir())
+    taken = _is_taken(data)
     if not others and not taken:
         return ""
     before = data.with_name(f"{data.name}.before-{rfc3339(now()).replace(':', '')}")
