@@ -10,6 +10,12 @@ os.environ["TZ"] = "UTC"
 time.tzset()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/serving/test_contract.py`."""
+    parser.addoption("--contract-seed", metavar="N", help="draw other requests than those of every run")
+    parser.addoption("--contract-examples", metavar="N", help="how many requests of an operation are drawn")
+
+
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and published.
