@@ -86,6 +86,7 @@ class Worker:
             inner=inner,
             drain_seconds=self.settings.drain_seconds,
             origins=origins_for(self.settings, keys),
+            workspace=lambda: None if self.desk.loaded is None else self.desk.loaded.workspace,
         )
         self.metrics.attach(memory_directory(self.workspace.data))
         self.desk.load()

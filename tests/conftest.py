@@ -12,6 +12,12 @@ time.tzset()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed without bytecode: a child keeps what it compiles for the next
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/serving/test_contract.py`."""
+    parser.addoption("--contract-seed", metavar="N", help="draw other requests than those of every run")
+    parser.addoption("--contract-examples", metavar="N", help="how many requests of an operation are drawn")
+
+
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and published.

@@ -80,6 +80,9 @@ ROWS: list[tuple[str, bytes, int, str]] = [
     ("33 multipart, no boundary", post(GOOD, "Content-Type: multipart/form-data", path="/decide"), 415, "media-type"),
     ("33 form", post(GOOD, "Content-Type: application/x-www-form-urlencoded", path="/decide"), 415, "media-type"),
     ("34 utf-16", post(GOOD, "Content-Type: application/json; charset=utf-16"), 415, "media-type"),
+    ("34 charset twice", post(GOOD, "Content-Type: application/json; charset=utf-8; charset=utf-8"), 415, "media-type"),
+    ("34 charset that is empty", post(GOOD, "Content-Type: application/json; charset="), 415, "media-type"),
+    ("34 other type", post(GOOD, "Content-Type: application/jsonp;"), 415, "media-type"),
     ("34 other parameter", post(GOOD, "Content-Type: application/json; q=1"), 415, "media-type"),
     ("35 gzip", post(gzip.compress(GOOD), TYPE, "Content-Encoding: gzip"), 415, "content-encoding"),
     ("35 lying gzip", post(GOOD, TYPE, "Content-Encoding: gzip"), 415, "content-encoding"),
@@ -171,7 +174,17 @@ def test_parser_row(port: int, request_bytes: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"']
+    "content_type",
+    [
+        *("application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'),
+        *(
+            "application/json;",
+            "application/json ;",
+            "application/json;;",
+            "application/json; ; charset=utf-8 ;",
+            "Application/JSON ; charset=UTF-8;",
+        ),
+    ],
 )
 def test_good_request(port: int, content_type: str) -> None:
     """A well-formed request is answered with its id, its stages and no word of who serves."""

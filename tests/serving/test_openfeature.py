@@ -31,6 +31,7 @@ from features.vocabulary import Event
 from features.workspace import load
 from pipelines.experiment_export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
+from tests.clients.npm import installed
 from tests.serving.live import ROOT, Live
 from tests.serving.trial_server import keys_file, trial_workspace
 from tests.waiting import LIMIT_S
@@ -40,8 +41,6 @@ pytestmark = pytest.mark.slow
 SHOP, THIEF = "https://shop.example", "https://thief.example"
 CUSTOMERS = [f"436{600_000 + number}" for number in range(60)]
 NODE = ROOT / "tests" / "clients" / "node"
-INSTALL = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
-INSTALL_SECONDS_MAX = 90
 
 
 @pytest.fixture(scope="module")
@@ -186,18 +185,8 @@ def test_python_sends_again() -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the stock packages, the hook and the script."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("Node's stock client: node and npm are not installed")
-    folder = tmp_path_factory.mktemp("node")
-    for file in (*NODE.iterdir(), ROOT / "clients" / "node" / "opportune-openfeature.mjs"):
-        shutil.copy(file, folder)
-    try:
-        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"Node's stock client: npm did not install its packages within {INSTALL_SECONDS_MAX} s")
-    if done.returncode:
-        pytest.skip(f"Node's stock client: npm cannot install its packages: {done.stderr.strip()[-300:]}")
-    return folder
+    files = [*NODE.iterdir(), ROOT / "clients" / "node" / "opportune-openfeature.mjs"]
+    return installed(tmp_path_factory.mktemp("node"), files, "Node's stock client")
 
 
 def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path) -> None:
