@@ -32,7 +32,7 @@ run: env ## everything from an empty machine to a server that answers: environme
 test: env ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
 
-test-clock: $(STAMP) ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
+test-clock: env ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
 	@$(BIN)/python -m tests.moments $(ARGS)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
