@@ -19,7 +19,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Packages are installed without bytecode; what a first run imports keeps it, so that the next process need not compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help env run test check check-format check-lint check-types check-house format bench dist lock clean
+.PHONY: help env run test test-clock check check-format check-lint check-types check-house format bench dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -31,6 +31,9 @@ run: env ## everything from an empty machine to a server that answers: environme
 
 test: env ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
+
+test-clock: env ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
+	@$(BIN)/python -m tests.moments $(ARGS)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 

@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from features import zones
 from features.check_experiments import faults_of_experiments
 from features.check_features import FEATURE_CHECKS
+from features.check_model import faults_of_model
 from features.check_policies import POLICY_CHECKS
-from features.columns import contract_of
 from features.documents import Document
 from features.faults import Fault, Path
 from features.formats import OfferEntry, Source
@@ -34,11 +34,9 @@ def faults_of(workspace: Workspace, *, sources: bool = True) -> list[Fault]:
 
 def _settings(workspace: Workspace) -> Iterable[Fault]:
     document, settings = workspace.documents["workspace.yaml"], workspace.settings
-    try:
-        ZoneInfo(settings.time_zone)
-    except (KeyError, ValueError, OSError):
+    if zones.zone_of(settings.time_zone) is None:
         remedy = "For example Europe/Vienna or America/New_York."
-        yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
+        yield document.fault(("time_zone",), zones.EXPECTED, f"`{settings.time_zone}`", remedy)
     if settings.stores.online.url != "embedded":
         try:
             Address.parse(settings.stores.online.url)
@@ -181,32 +179,6 @@ def _texts(value: Any, path: Path) -> Iterable[tuple[Path, str]]:
         yield from _texts(part, (*path, step))
 
 
-def _model(workspace: Workspace) -> Iterable[Fault]:
-    document, model = workspace.documents["model.yaml"], workspace.model
-    everything = contract_of(workspace.features)
-    for position, name in enumerate(model.leave_out):
-        if name not in everything.names:
-            yield document.unknown(("leave_out", position), "a column", name, everything.names)
-    used = {column.name: column for column in workspace.contract.columns}
-    for name in model.monotone:
-        if name not in used:
-            yield document.unknown(("monotone", name), "a column that the model uses", name, used)
-        elif used[name].dtype == "category":
-            yield document.fault(("monotone", name), "a numeric column", f"`{name}`, a category", "Remove it.")
-    if not used:
-        yield document.fault((), "at least one column for the model to use", "none", "Declare columns in features.yaml.")
-    if model.popularity is not None and model.popularity not in used:
-        yield document.unknown(("popularity",), "a column that the model uses", model.popularity, used)
-    if model.split.cut is not None:
-        yield from _moment(document, ("split", "cut"), model.split.cut)
-    objective = model.parameters.get("objective", "binary")
-    if objective != "binary":
-        yield document.fault(("parameters", "objective"), "`binary`: a propensity is a probability", f"`{objective}`", "Leave it out.")
-    for name in ("linear_tree", "num_class", "num_threads", "boosting"):
-        if name in model.parameters and not (name == "boosting" and model.parameters[name] == "gbdt"):
-            yield document.fault(("parameters", name), "no such parameter: what serves must compile", f"`{name}`", "Leave it out.")
-
-
 def _moment(document: Document, path: Path, text: str) -> Iterable[Fault]:
     if not _parses(text):
         yield document.fault(path, "a moment that the calendar has", f"`{text}`", "For example 2026-11-22 or 2026-11-22T09:30:00Z.")
@@ -231,5 +203,5 @@ CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (
     *POLICY_CHECKS,
     _experiments,
     _offers,
-    _model,
+    faults_of_model,
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from features.documents import Document
-from features.experiment_formats import STEP_PARTS, Arm, Changes, Experiment, ExperimentsFile, PlacementChange, Ramp
+from features.experiment_formats import STEP_PARTS, Arm, Changes, Experiment, ExperimentsFile, Goals, PlacementChange, Ramp
 from features.experiments import HASH_WORDS, WITHOUT_RANGES, expression_problems, overlapping, weights_of
 from features.faults import Fault, Path
 from features.hashing import EPPO_SHARDS, OPTIMIZELY_BUCKETS, STATSIG_BUCKETS, STATSIG_EXPERIMENT_BUCKETS
@@ -318,4 +318,16 @@ def variants(workspace: Workspace, document: Document, file: ExperimentsFile) ->
         yield document.fault(("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy)
 
 
-EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, ramps, moments, units, namespaces, expressions, changes, variants)
+def goals(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
+    """A number has one bound."""
+    places: list[tuple[Path, Goals]] = [(("goals",), file.goals)]
+    places += [(("experiments", key, "goals"), entry.goals) for key, entry in file.experiments.items() if entry.goals is not None]
+    for path, one in places:
+        for name in one.__struct_fields__:
+            option = getattr(one, name)
+            if option is not None and (option.cap is None) == (option.winsorize is None):
+                got = "neither" if option.cap is None else "both"
+                yield document.fault((*path, name), "`cap` or `winsorize`", got, "For example {winsorize: 0.99}.")
+
+
+EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, ramps, moments, units, namespaces, expressions, changes, variants, goals)

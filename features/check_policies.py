@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Callable, Iterable
+from zoneinfo import available_timezones
 
 from features.contacts import LIMITS_MAX, SECONDS_MAX
 from features.documents import Document
@@ -14,6 +14,7 @@ from features.policies import Whom
 from features.rulebook import read_rules
 from features.situations import SITUATIONS, source
 from features.workspace import Workspace
+from features.zones import zone_of
 
 
 def expressions(workspace: Workspace) -> Iterable[Fault]:
@@ -170,8 +171,8 @@ def _time_zone(workspace: Workspace, document: Document, path: Path, zone: str) 
         known = [f"{kind}.{column}" for column, declared in columns.items() if declared.dtype == "category"]
         if zone not in known:
             yield document.unknown(path, "a time zone, or a category of customer or context that holds it", zone, known)
-    elif zone not in zoneinfo.available_timezones():
-        yield document.unknown(path, "a time zone, or a column that holds it", zone, zoneinfo.available_timezones())
+    elif zone_of(zone) is None:
+        yield document.unknown(path, "a time zone, or a column that holds it", zone, available_timezones())
 
 
 def consent(workspace: Workspace) -> Iterable[Fault]:

@@ -1,10 +1,14 @@
 """Feast's side of a workspace: entities, sources, views and the feature service, made from the views and applied from Python.
 
 Nothing here runs while a request is answered. Feast's own command line reads the result: `feast -c <data>/feast feature-views list`.
+
+The registry holds the absolute paths of the offline tables: DuckDB's offline store knows no others. A workspace that was copied or moved has
+them written anew when its store is opened.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import warnings
 from dataclasses import dataclass
@@ -24,7 +28,8 @@ from feast.data_format import ParquetFormat
 from feast.feature_view import DUMMY_ENTITY_NAME
 
 from features.feast_store import KEY_VERSION, feature_view, online_section, prepare
-from features.lake import literal
+from features.files import write_whole
+from features.lake import folder_reader, literal
 from features.moments import from_microseconds
 from features.pseudonyms import pseudonym
 from features.views import View
@@ -68,7 +73,7 @@ def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int 
     files = "bucket-*.parquet" if bucket is None or view.entity == "everyone" else f"bucket-{bucket:04d}.parquet"
     source = FileSource(
         name=f"{view.name}_source",
-        path=str(workspace.offline / view.name / files),
+        path=f"{glob.escape(str(workspace.offline / view.name))}/{files}",
         file_format=ParquetFormat(),
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
@@ -81,8 +86,29 @@ def _push_source(view: View) -> str:
 
 
 def open_store(workspace: Workspace, generation: str = "") -> FeatureStore:
-    """The workspace's feature store, as applied."""
+    """Return the workspace's feature store, as applied; applied once more where the workspace lies elsewhere since."""
+    store = _opened(workspace, generation)
+    offline = glob.escape(str(workspace.offline))
+    sources = [source for source in store.list_data_sources() if isinstance(source, FileSource)]
+    if any(not Path(source.path).is_relative_to(offline) for source in sources):
+        return apply(workspace, generation)
+    return store
+
+
+def _opened(workspace: Workspace, generation: str) -> FeatureStore:
     return FeatureStore(config=RepoConfig(**configuration(workspace, generation), repo_path=Path(workspace.data / "feast")))
+
+
+def _written(workspace: Workspace) -> dict[str, Any]:
+    """Return what Feast's own configuration file says: placeholders instead of secrets, and paths from the file's own folder."""
+    said = configuration(workspace)
+    said["registry"]["path"] = "registry.db"
+    if workspace.online_feast is not None:
+        said["online_store"] = workspace.online_feast_written  # Feast's command line fills in the placeholders itself
+    path = said["online_store"].get("path")
+    if isinstance(path, str) and Path(path).is_relative_to(workspace.folder):
+        said["online_store"] = {**said["online_store"], "path": os.path.relpath(path, workspace.data / "feast")}
+    return said
 
 
 def apply(workspace: Workspace, generation: str = "") -> FeatureStore:
@@ -93,12 +119,9 @@ def apply(workspace: Workspace, generation: str = "") -> FeatureStore:
     """
     folder = workspace.data / "feast"
     folder.mkdir(parents=True, exist_ok=True)
-    said = configuration(workspace)
-    prepare(said["online_store"])
-    if workspace.online_feast is not None:
-        said["online_store"] = workspace.online_feast_written  # Feast's command line fills in the placeholders itself
-    (folder / "feature_store.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
-    store = open_store(workspace, generation)
+    prepare(online_section(workspace))
+    write_whole(folder / "feature_store.yaml", yaml.safe_dump(_written(workspace), sort_keys=False).encode())
+    store = _opened(workspace, generation)
     wanted = objects_of(workspace)
     names = {thing.name for thing in wanted} | {f"{view.name}_source" for view in workspace.views}
     names |= {_push_source(view) for view in workspace.views if view.entity == "customer"}
@@ -158,9 +181,9 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
         return Compared(0, [])
-    ids: list[Any] = _written(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
+    ids: list[Any] = _computed(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
     chosen = f"customer_id IN ({', '.join(map(literal, ids)) or 'NULL'})"
-    tables = {view.name: _written(workspace, view, now, chosen) for view in views}
+    tables = {view.name: _computed(workspace, view, now, chosen) for view in views}
     different = []
     for view in views:
         if not ids:
@@ -175,11 +198,11 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     return Compared(len(ids), different)
 
 
-def _written(workspace: Workspace, view: View, now: int, chosen: str) -> pa.Table:
-    files = str(workspace.offline / view.name / "*.parquet")
+def _computed(workspace: Workspace, view: View, now: int, chosen: str) -> pa.Table:
+    rows = folder_reader(workspace.offline / view.name)
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    query = f"SELECT * FROM read_parquet({literal(files)}) WHERE event_timestamp = make_timestamptz({now}::BIGINT) AND {chosen}"
+    query = f"SELECT * FROM {rows} WHERE event_timestamp = make_timestamptz({now}::BIGINT) AND {chosen}"
     found: pa.Table = con.execute(query).to_arrow_table()
     con.close()
     return found

@@ -139,6 +139,24 @@ class Ramp(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     guardrails: Guardrails = Guardrails()
 
 
+class Bounded(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far a single unit may count in a number of an experiment's report; one of both."""
+
+    cap: Annotated[float, Meta(gt=0)] | None = None
+    """In the number's own unit: more counts as so much, and less than its negative as that."""
+    winsorize: Annotated[float, Meta(gt=0.5, lt=1)] | None = None
+    """A quantile, of the units of all arms that have anything: 0.99 bounds the largest one of a hundred, and the lowest where it is below zero."""
+
+
+class Goals(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds for the numbers that goals are made of, so that one unit cannot hide what all others do."""
+
+    value: Bounded | None = None
+    clicks: Bounded | None = None
+    impressions: Bounded | None = None
+    decisions: Bounded | None = None
+
+
 class Experiment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Arms, and who gets them."""
 
@@ -156,6 +174,8 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     targeting: str | None = None
     """A condition on customer and context: only where it is true."""
     namespace: Namespace | None = None
+    goals: Goals | None = None
+    """Instead of those of the file."""
     ramp: Ramp | None = None
     """Raises an arm's share step by step; then weights, ranges and coverage are the ramp's."""
     sticky: bool = False
@@ -219,4 +239,6 @@ class ExperimentsFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The column that holds the account: a category, as `customer.household` or `context.account`."""
     holdout: Holdout | None = None
     control_groups: ControlGroups | None = None
+    goals: Goals = Goals()
+    """Of all experiments that have none of their own, and of the holdout and the control groups."""
     experiments: Annotated[dict[Key, Experiment], Meta(max_length=EXPERIMENTS_MAX)] = {}

@@ -22,8 +22,7 @@ from features.formats import Range, Where
 from features.moments import MICROSECONDS
 from features.online import FamilyRow, Floats, Ids, OnlineRow, Plan, Words
 from features.recent import RecentEvent
-from features.views import Family, Scalar, View, companion
-from features.windows import KEYS_MAX
+from features.views import KEYS_MAX, Family, Scalar, View, companion
 
 Integers = NDArray[np.int64]
 

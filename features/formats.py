@@ -52,6 +52,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     columns: dict[str, str] = {}
     """Canonical name -> name in the file, where they differ."""
+    missing: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=20)], ...], Meta(max_length=50)] | None = None
+    """Words that mean that a value is missing, in any case, in place of the usual ones (`nan`, `None`, `NULL` …); `[]`: none does."""
 
 
 class Sources(Struct, frozen=True, forbid_unknown_fields=True):
@@ -358,7 +360,7 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
     label: Label
     split: Split = Split()
     parameters: dict[str, Any] = {}
-    """Passed to LightGBM; `objective`, `num_threads` and seeds have defaults."""
+    """LightGBM's, by any of its names; see `features/model_parameters.py`."""
     rounds_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     patience_rounds: Annotated[int, Meta(ge=1)] = 50
     weight_without_success: Annotated[float, Meta(gt=0, le=1)] = 1.0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from features import contacts
 from features.catalogue import category_text
 from features.contacts import key_of, word_of
+from features.following import followed, moment_of
 from features.formats import FeaturesFile, ModelFile
 from features.moments import MICROSECONDS, duration_seconds
 from features.policies import PoliciesFile
@@ -54,7 +55,7 @@ class _Known(NamedTuple):
 
 
 def time_of(event: Event) -> int:
-    """When it happened, microseconds since 1970."""
+    """When it happened, as it says, microseconds since 1970."""
     return (event.occurred_at - _EPOCH) // _MICROSECOND
 
 
@@ -185,7 +186,7 @@ class Happenings:
         Args:
             received: when the log took it, microseconds since 1970.
         """
-        kind, time = event.type, time_of(event)
+        kind, time = event.type, followed(time_of(event), moment_of(event.decision_id))
         if kind == IDENTIFY:
             return Heard(ANONYMOUS + str(event.anonymous_id), identify=event.customer_id, received=received)
         if kind == CONSENT:
@@ -233,11 +234,5 @@ def decided_at(decision_id: str, received: int, late: int) -> int | None:
     Args:
         received: what comes later, or is more than `late` microseconds older, is no decision's moment.
     """
-    text, dash, _ = decision_id.partition("-")
-    if not dash or not 8 <= len(text) <= 15 or not set(text) <= _HEX:
-        return None
-    moment = int(text, 16)
-    return moment if received - late <= moment <= received + AHEAD_SECONDS_MAX * MICROSECONDS else None
-
-
-_HEX = frozenset("0123456789abcdef")
+    moment = moment_of(decision_id)
+    return moment if moment is not None and received - late <= moment <= received + AHEAD_SECONDS_MAX * MICROSECONDS else None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import duckdb
 
+from features.clock import now_us
+from features.following import followed_sql, moment_sql
 from features.lake_files import counting, is_imported, writing
 from features.loop_tables import LINKS, LOOP_TABLES
 from features.tables import Table, tables_of
@@ -17,14 +19,21 @@ from features.workspace import Workspace
 ALL_OFFERS = "all_offers"
 """The view of the category attributes of all offers, those of `offers.yaml` among them."""
 
+FOLLOWING = ("impressions", "outcomes")
+"""Tables whose rows may name the decision that they followed from."""
+
 MEMORY_SHARE = 0.5
 """Part of the machine's memory that a query may take before it spills to disk."""
 
 
-def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
+def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
 
-    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to.
+    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to. Impressions and
+    outcomes have the time at which they count: see `features/following.py`.
+
+    Args:
+        linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.
     """
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
@@ -33,10 +42,14 @@ def connect(workspace: Workspace) -> duckdb.DuckDBPyConnection:
     con.execute(f"SET memory_limit = '{int(memory * MEMORY_SHARE) >> 20}MiB'")
     con.execute(f"SET temp_directory = {literal(str(spill))}")
     con.execute("SET preserve_insertion_order = false")
-    con.execute(f"CREATE VIEW {view_name(LINKS)} AS {current(workspace, LINKS)}")
+    known = "" if linked_before is None else f" WHERE received < {linked_before}"
+    con.execute(f"CREATE VIEW {view_name(LINKS)} AS SELECT * FROM ({current(workspace, LINKS)}){known}")
     linked = bool(files(workspace, LINKS))
-    for table in (*tables_of(workspace).values(), *LOOP_TABLES[1:]):
+    tables = tables_of(workspace)
+    for table in (*tables.values(), *LOOP_TABLES[1:]):
         rows = current(workspace, table)
+        if table.name in FOLLOWING:
+            rows = _followed(workspace, tables["decisions"], table, rows)
         if linked and any(field.name == "customer_id" for field in table.fields):
             rows = _of_customers(rows)
         con.execute(f"CREATE VIEW {quoted(view_name(table))} AS {rows}")
@@ -49,6 +62,21 @@ def _of_customers(rows: str) -> str:
     first = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
     joined = f"({rows}) r LEFT JOIN ({first}) l ON l.unit = r.customer_id"
     return f"SELECT r.* REPLACE (coalesce(l.customer_id, r.customer_id) AS customer_id) FROM {joined}"
+
+
+def _followed(workspace: Workspace, decisions: Table, table: Table, rows: str) -> str:
+    """Rows with the time at which they count: that of the decision which they name, where they are before it for their clock alone.
+
+    Ids of this service's decisions say when these were; the decisions of other ids are those that were imported.
+    """
+    made = moment_sql("r.decision_id")
+    joined = f"({rows}) r"
+    imported = imported_files(workspace, decisions)
+    if imported and files(workspace, table):
+        moments = f"SELECT decision_id, min(time) AS time FROM ({select(workspace, decisions, imported)}) GROUP BY decision_id"
+        made = f"coalesce(d.time, {made})"
+        joined += f" LEFT JOIN ({moments}) d ON d.decision_id = r.decision_id"
+    return f"SELECT r.* REPLACE ({followed_sql('r.time', made)} AS time) FROM {joined}"
 
 
 def _all_offers(workspace: Workspace) -> str:
@@ -95,6 +123,11 @@ def reader(paths: list[Path]) -> str:
     """SQL of all rows of files; columns that some of them lack are NULL there."""
     names = ", ".join(literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+
+
+def folder_reader(folder: Path) -> str:
+    """SQL of all rows of the Parquet files of a folder, whatever characters its path has."""
+    return f"read_parquet({literal(f'{glob.escape(str(folder))}/*.parquet')}, hive_partitioning = false)"
 
 
 def select(workspace: Workspace, table: Table, paths: list[Path] | None = None) -> str:
@@ -144,8 +177,9 @@ def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     # Later than all that is there, whatever the clock did: the latest version of a row is the one that holds.
-    latest = f"greatest(now(), (SELECT max(imported_at) + to_microseconds(1) FROM ({select(workspace, table)})))"
-    stamped = f"SELECT *, {latest if table.versioned else 'now()'} AS imported_at FROM {rows}"
+    stamp = f"make_timestamptz({now_us()}::BIGINT)"
+    latest = f"greatest({stamp}, (SELECT max(imported_at) + to_microseconds(1) FROM ({select(workspace, table)})))"
+    stamped = f"SELECT *, {latest if table.versioned else stamp} AS imported_at FROM {rows}"
     if table.time is None:
         options = "FORMAT parquet, COMPRESSION zstd"
         written = con.execute(f"COPY ({stamped}) TO {literal(str(aside / f'{name}.parquet'))} ({options})").fetchone()

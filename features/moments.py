@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import UTC, datetime
+
+from features import clock
 
 MICROSECONDS = 1_000_000
 DAY_SECONDS = 86_400
@@ -23,9 +24,8 @@ _TWO = "[0-9]{2}"
 MOMENT_PATTERN = rf"^[0-9]{{4}}-{_TWO}-{_TWO}(T{_TWO}:{_TWO}(:{_TWO}(\.[0-9]{{1,6}})?)?(Z|[+-]{_TWO}:{_TWO}))?$(?!\n)"
 
 
-def now() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1_000
+now = clock.now_us
+"""Microseconds since 1970, UTC, by the clock of this process."""
 
 
 def duration_seconds(text: str) -> int:

@@ -26,6 +26,9 @@ Entity = Literal["customer", "everyone"]
 EVERYONE = "*"
 """Key of the one row of views whose entity is everyone."""
 
+KEYS_MAX = 5_000
+"""Keys that a family keeps for one customer; those with the latest events stay."""
+
 TTL_DEFAULT_SECONDS = 400 * DAY_SECONDS
 
 

@@ -23,10 +23,11 @@ CONTEXT_TEXT_CHARACTERS_MAX = 256
 CONTEXT_INTEGER_MAX = 2**53  # what a float64 column holds exactly
 
 # Ids are printable ASCII without blanks, quotes, or slashes: what is safe in a URL, a log line and a store key.
-# `(?!\n)` because Python's `$` also matches before a last newline; both forms mean the same in JSON Schema.
 ID_TEXT = "[A-Za-z0-9][A-Za-z0-9._:@+=|~-]*"
-ID_PATTERN = rf"^{ID_TEXT}$(?!\n)"
-NAME_PATTERN = r"^[a-z][a-z0-9_]*$(?!\n)"
+END_OF_TEXT = r"(?!\n)"
+"""What follows `$` in patterns, because Python's `$` also matches before a last newline."""
+ID_PATTERN = rf"^{ID_TEXT}${END_OF_TEXT}"
+NAME_PATTERN = rf"^[a-z][a-z0-9_]*${END_OF_TEXT}"
 
 Id = Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 OfferId = Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
@@ -34,10 +35,14 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 
 ContextText = Annotated[str, Meta(max_length=CONTEXT_TEXT_CHARACTERS_MAX)]
 ContextInteger = Annotated[int, Meta(ge=-CONTEXT_INTEGER_MAX, le=CONTEXT_INTEGER_MAX)]
+ContextNumber = Annotated[float, Meta(ge=-CONTEXT_INTEGER_MAX, le=CONTEXT_INTEGER_MAX)]
+"""Within the bounds of integers: JSON does not tell 1e18 from 1000000000000000000."""
 ContextValue = bool | ContextInteger | float | ContextText | None
+GivenValue = bool | ContextInteger | ContextNumber | ContextText | None
+"""Of a request; what was recorded before numbers had bounds is read as `ContextValue`."""
 # Names are held against the declared context columns, which match `Name`: a pattern here would cost 0.3 us a key.
 ContextName = Annotated[str, Meta(min_length=1, max_length=64)]
-Context = Annotated[dict[ContextName, ContextValue], Meta(max_length=CONTEXT_KEYS_MAX)]
+Context = Annotated[dict[ContextName, GivenValue], Meta(max_length=CONTEXT_KEYS_MAX)]
 
 OFFERS_CONSIDERED = "offers_considered"
 """A context column that a workspace may declare and the service fills in: how many offers compete in the decision."""
@@ -50,6 +55,9 @@ ANONYMOUS = "~"
 ACCOUNT = "@"
 """What the unit of an account begins with. No customer id can."""
 
+UNIT_PATTERN = rf"^{ANONYMOUS}?{ID_TEXT[:-1]}{{0,{ID_CHARACTERS_MAX - 1}}}${END_OF_TEXT}"
+"""Of a customer's id, or `~` and an anonymous id, with the length of ids."""
+
 
 def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:
     """Whose history is meant: the customer's, or that of an anonymous id, or nobody's (empty)."""
@@ -57,7 +65,7 @@ def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:
 
 
 Purpose = Annotated[str, Meta(min_length=1, max_length=40, pattern=NAME_PATTERN)]
-ExperimentKey = Annotated[str, Meta(max_length=81, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$(?!\n)")]
+ExperimentKey = Annotated[str, Meta(max_length=81, pattern=rf"^[A-Za-z0-9][A-Za-z0-9_.-]*${END_OF_TEXT}")]
 """Of an experiment or an arm, as the A/B tool spells it."""
 
 

@@ -25,11 +25,8 @@ from features.formats import Range, Where
 from features.lake import literal, quoted
 from features.streams import BUILT_IN_STREAMS, offer_categories
 from features.tables import SQL_TYPES, stream_table
-from features.views import EVERYONE, Family, Measure, Scalar, View
+from features.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
 from features.workspace import Workspace
-
-KEYS_MAX = 5_000
-"""Keys that a family keeps for one customer; those with the latest events stay."""
 
 _MILLIONTHS = 1_000_000
 _SECOND = "date_trunc('second', {})"
@@ -243,13 +240,15 @@ def _customers(con: duckdb.DuckDBPyConnection) -> str:
 def compute(workspace: Workspace, now: int) -> dict[str, int]:
     """Compute all views at all moments and write the offline tables.
 
+    Of events and links, what was received before `now` counts, so that the same moment gives the same rows whenever it is computed.
+
     Args:
         now: microseconds since 1970; the moment of the rows that are materialized.
 
     Returns:
         Rows written, by view.
     """
-    con = lake.connect(workspace)
+    con = lake.connect(workspace, linked_before=now)
     moments = moments_of(con, now)
     buckets = workspace.settings.buckets
     customers: Any = moments.column("customer_id").combine_chunks().dictionary_encode()
@@ -293,7 +292,7 @@ def compute_for(workspace: Workspace, moment: int, customers: Sequence[str]) -> 
         By view the rows as the offline tables have them: entity, `event_timestamp`, fields, `created`. The view of attributes has
         none for customers without attributes.
     """
-    con = lake.connect(workspace)
+    con = lake.connect(workspace, linked_before=moment)
     found: dict[str, pa.Table] = {}
     try:
         ids = pa.array(sorted(set(customers)), pa.string())

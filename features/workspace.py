@@ -94,7 +94,7 @@ class Workspace:
         A store that Feast reads has no address: its name here is `feast:<type>#<digest of its settings as the file has them>`.
         """
         if self._feast_serves:
-            given = self.online_feast_written
+            given = self.settings.stores.online.feast or {}  # no path of this machine: the same wherever the workspace lies
             digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
             return f"feast:{given.get('type')}#{digest[:8]}"
         return os.environ.get(ONLINE_URL_VARIABLE) or self.settings.stores.online.url

@@ -7,16 +7,26 @@ from typing import Annotated
 
 import typer
 
+from features import cache_folders
 from features.moments import now
 from features.tables import FIXED
-from features.workspace import Workspace, load
+from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
+from pipelines.errors import JSON_OPTION
 from pipelines.importing import Report
 
+
+def settled(folder: Path) -> Path:
+    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may come before."""
+    cache_folders.settle(data_of(folder) if (folder / "workspace.yaml").is_file() else None)
+    return folder
+
+
 Folder = Annotated[
-    Path, typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True)
+    Path,
+    typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True, callback=settled),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON document, of what went wrong too, and nothing else.")]
 HERE = Path()
 
 
@@ -29,11 +39,14 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune materialize -w examples/grocery[/bold]")(materialize)
 
 
-def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")]) -> None:
+def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")], json: AsJson = False) -> None:
     """Write a commented workspace to start from."""
     from pipelines.starter import write_starter
 
     files = write_starter(folder)
+    if json:
+        show.as_json({"folder": str(folder), "files": files})
+        return
     show.out.print(
         f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]",
         highlight=False,
@@ -43,7 +56,6 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
 def check(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Cross-check all files of a workspace; every fault is shown with file, line, and the way out."""
     found = load(workspace)
-    steps.require_parameters(found)
     facts = {
         "workspace": found.settings.name,
         "sources": sum(found.source(name) is not None for name in FIXED if name != "streams") + len(found.settings.sources.streams),
@@ -63,7 +75,7 @@ def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Read the workspace's tables into the lake; may be repeated, nothing is stored twice."""
     found = load(workspace)
     with steps.alone(found), show.progress("import") as tell:
-        reports = steps.import_tables(found, now(), lambda table: tell(table, None))
+        reports = steps.import_tables(found, now(), tell)
     if json:
         show.as_json(reports)
     else:

@@ -14,9 +14,14 @@ from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.forgetting import BadId, Forgotten, forget, resume, unit_named
 
 STDIN = "-"
-BEGUN = 75
-"""Exit status: late events are refused and a part is done; what is left is gone on with later. `EX_TEMPFAIL` of sysexits.h."""
 ID_CHARACTERS_READ_MAX = 1_024
+
+
+class ForgettingBegun(Failure):
+    """Late events are refused and a part is done; what is left is gone on with later."""
+
+    exit_status = 75
+    """`EX_TEMPFAIL` of sysexits.h."""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,9 +56,9 @@ def forget_(
         with show.progress("forget") as tell, steps.quiet_warnings():
             forgotten = forget(found, unit, tell)
     except (Failure, OSError) as error:
-        show.err.print(f"[red]opportune:[/red] the forgetting was begun and is not done: {error}", highlight=False)
-        show.err.print("It is gone on with by the background worker, or by `opportune forget --resume`.", highlight=False)
-        raise typer.Exit(BEGUN) from error
+        raise ForgettingBegun(
+            f"the forgetting was begun and is not done: {error}. The background worker goes on with it, or `opportune forget --resume`"
+        ) from error
     _told([forgotten], json)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,10 @@ from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 
 Version = Annotated[str, typer.Option("--version", help="An alias or a version number of the registered model.")]
+
+ALIAS = re.compile(r"(?!(latest|[vV]\d+)$)[A-Za-z0-9_-]{1,64}")
+"""What MLflow takes as an alias, and a version number."""
+VERSIONS_SHOWN = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -44,18 +50,24 @@ def train(
         show.as_json(trained.report)
         return
     print_report(trained.report)
-    alias = "is now champion" if trained.promoted else "was recorded; the champion stays as it was"
+    said = f"Version {trained.version} of {found.model.name}"
+    if trained.promoted:
+        show.out.print(f"{said} is now champion. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False)
+        return
+    for reason in trained.report["gates"] if trained.report["gates"] != "passed" else ():
+        show.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)
+    by_hand = f"[bold]opportune publish -w {workspace} --version {trained.version}[/bold]"
     show.out.print(
-        f"Version {trained.version} of {found.model.name} {alias}. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False
+        f"{said} was recorded; the champion stays as it was. To serve it all the same: {by_hand}", highlight=False, soft_wrap=True
     )
 
 
 def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJson = False) -> None:
     """Score a registered version on the test slice, beside the baselines."""
-    from pipelines.shipping import ship
-    from training.evaluate import evaluate as run
-
     found = load(workspace)
+    from pipelines.shipping import ship
+    from training.evaluate import evaluate as run  # takes seconds: faults of the workspace are told of before
+
     with show.progress("evaluate") as tell, steps.quiet_warnings():
         ship(found)
         number = _version(found, version)
@@ -92,60 +104,93 @@ def print_report(report: dict[str, Any]) -> None:
 
 def publish(
     workspace: Folder = HERE,
-    version: Version = "champion",
+    version: Annotated[
+        str | None, typer.Option("--version", help="An alias or a version number of the registered model; champion when absent.")
+    ] = None,
     alias: Annotated[
-        str, typer.Option("--alias", help="Publish this alias, or version, beside what serves: for arms of experiments that name it.")
+        str,
+        typer.Option(
+            "--alias",
+            help="Publish beside what serves, for arms of experiments that name this alias or version; with --version the alias is set first.",
+        ),
     ] = "",
     json: AsJson = False,
 ) -> None:
     """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
     found = load(workspace)
-    if alias:
-        _publish_beside(found, alias, json)
-        return
     with steps.alone(found), show.progress("publish") as tell, steps.quiet():
-        from pipelines.publishing import publish as run
-        from training import registry
+        from training.registry import CHAMPION
 
-        number = _version(found, version)
+        beside = bool(alias) and alias != CHAMPION
+        number = _number(found, version, alias) if beside else _version(found, version or CHAMPION)
         tell(f"version {number}", None)
-        place = run(found, number)
-        if registry.version_of(found, registry.CHAMPION) != number:  # else the background worker would bring the champion back
-            registry.set_alias(found, registry.CHAMPION, number)
+        place = _published_beside(found, alias, number, name=version is not None) if beside else _published(found, number)
     if json:
-        show.as_json({"version": number, "bundle": place.name})
-    else:
-        show.out.print(f"Version {number} of {found.model.name} serves, as bundle {place.name}.", highlight=False)
+        show.as_json({"version": number, "bundle": place.name} | ({"alias": alias} if beside else {}))
+        return
+    serves = f"serves arms that name {alias}" if beside else "serves"
+    show.out.print(f"Version {number} of {found.model.name} {serves}, as bundle {place.name}.", highlight=False)
 
 
-def _publish_beside(workspace: Workspace, alias: str, json: bool) -> None:
-    with steps.alone(workspace), show.progress("publish") as tell, steps.quiet():
-        from pipelines.publishing import publish_beside
-
-        number = _version(workspace, alias)
-        tell(f"version {number}", None)
-        place = publish_beside(workspace, alias, number)
-    if json:
-        show.as_json({"version": number, "bundle": place.name, "alias": alias})
-    else:
-        text = f"Version {number} of {workspace.model.name} serves arms that name {alias}, as bundle {place.name}."
-        show.out.print(text, highlight=False)
-
-
-def _version(workspace: Workspace, wanted: str) -> str:
+def _published(workspace: Workspace, number: str) -> Path:
+    from pipelines.publishing import publish as run
     from training import registry
 
-    number = registry.version_of(workspace, wanted)
-    if number is None:
-        name = workspace.model.name
-        raise registry.RegistryUnavailable(
-            f"expected a version or an alias of {name}, got `{wanted}`, which it does not have: run `opportune train`"
+    place = run(workspace, number)
+    if registry.version_of(workspace, registry.CHAMPION) != number:  # else the background worker would bring the champion back
+        registry.set_alias(workspace, registry.CHAMPION, number)
+    return place
+
+
+def _published_beside(workspace: Workspace, alias: str, number: str, *, name: bool) -> Path:
+    from pipelines.publishing import publish_beside
+
+    return publish_beside(workspace, alias, number, name=name and not alias.isdigit())
+
+
+def _number(workspace: Workspace, version: str | None, alias: str) -> str:
+    """Return the version to publish beside what serves: the one that is named, or else the one that the alias has."""
+    if not ALIAS.fullmatch(alias):
+        expected = "letters, digits, - and _, and neither `latest` nor `v` and a number"
+        raise typer.BadParameter(f"expected {expected}, got {alias!r}", param_hint="--alias")
+    number = _version(workspace, version or alias, alias if version is None else "")
+    if alias.isdigit() and number != alias:
+        raise typer.BadParameter(
+            f"expected the name of an alias for version {number}, got {alias!r}, which is a version itself", param_hint="--alias"
         )
     return number
 
 
-def registry(workspace: Folder = HERE) -> None:
+def _version(workspace: Workspace, wanted: str, unset_alias: str = "") -> str:
+    """Return the number of a version or alias; say what there is where it is neither.
+
+    Args:
+        unset_alias: the alias that would get a version, were one named.
+    """
+    from training import registry
+
+    number = registry.version_of(workspace, wanted)
+    if number is not None:
+        return number
+    name = workspace.model.name
+    versions, aliases = registry.names_of(workspace)
+    if not versions:
+        raise registry.RegistryUnavailable(f"expected a version of {name}, got `{wanted}`, and there is none yet: run `opportune train`")
+    more = f" and {len(versions) - VERSIONS_SHOWN} older ones" if len(versions) > VERSIONS_SHOWN else ""
+    named = ", ".join(f"{alias} ({version})" for alias, version in aliases.items()) or "none"
+    remedy = f". Set it with `opportune publish --version {versions[0]} --alias {unset_alias}`" if unset_alias.strip("0123456789") else ""
+    raise registry.RegistryUnavailable(
+        f"expected a version or an alias of {name}, got `{wanted}`; versions: {', '.join(versions[:VERSIONS_SHOWN])}{more}; aliases: {named}{remedy}"
+    )
+
+
+def registry(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Print the address of the MLflow store, for MLflow's own tools."""
+    loaded = load(workspace)
     from training.registry import address
 
-    show.out.out(address(load(workspace)))
+    found = address(loaded)
+    if json:
+        show.as_json({"address": found})
+    else:
+        show.out.out(found)

@@ -1,10 +1,12 @@
-"""Verbs about serving: up, serve, decide, key."""
+"""Verbs about serving: up, serve, decide, build."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,16 +16,32 @@ from features.workspace import Workspace, load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
+from pipelines.errors import JSON_OPTION
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
+from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
 Workers = Annotated[int, typer.Option(help="Worker processes that answer requests.", min=1, max=64)]
 Host = Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs keys.")]
+KeepAlive = Annotated[
+    float,
+    typer.Option(
+        help="Seconds for which a connection stays open without a request; longer than your balancer keeps it.",
+        min=1,
+        max=KEEP_ALIVE_SECONDS_MAX,
+        envvar=KEEP_ALIVE_VARIABLE,
+    ),
+]
+Logs = Annotated[
+    Literal["files", "output"],
+    typer.Option(help="Where logs go: files of the data folder, or standard output (with --json standard error), as containers want it."),
+]
+Ready = Annotated[
+    bool, typer.Option(JSON_OPTION, help="Print one JSON document when the server is ready, or of what went wrong, and nothing else.")
+]
 
 TRIED_MAX = 100
 """Customers that are asked about, to find some to show."""
-
-key_app = typer.Typer(help="Keys of the HTTP API.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -32,10 +50,17 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune serve -w examples/grocery --port 3000[/bold]")(serve)
     app.command(epilog="Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]")(decide)
     app.command(epilog="Example: [bold]bentoml serve $(opportune build -w examples/grocery)[/bold]")(build)
-    app.add_typer(key_app, name="key")
 
 
-def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+def up(
+    workspace: Folder = HERE,
+    port: Port = 3000,
+    workers: Workers = 1,
+    host: Host = "127.0.0.1",
+    keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    logs: Logs = "files",
+    json: Ready = False,
+) -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
     _require_safe(host)
     address = address_of(host)
@@ -45,10 +70,18 @@ def up(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: 
         _mend(found)
         with steps.alone(found):
             _prepare(found)
-        _serve(Running(found, port, address), workspace, workers, background=True)
+        _serve(Running(found, port, address, keep_alive, _output(logs, json)), workspace, workers, background=True, json=json)
 
 
-def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, host: Host = "127.0.0.1") -> None:
+def serve(
+    workspace: Folder = HERE,
+    port: Port = 3000,
+    workers: Workers = 1,
+    host: Host = "127.0.0.1",
+    keep_alive: KeepAlive = KEEP_ALIVE_SECONDS,
+    logs: Logs = "files",
+    json: Ready = False,
+) -> None:
     """Serve what was published, and nothing else, until Ctrl-C."""
     from pipelines.publishing import require_published
 
@@ -56,7 +89,11 @@ def serve(workspace: Folder = HERE, port: Port = 3000, workers: Workers = 1, hos
     found = load(workspace, sources=False)
     require_published(found)
     _mend(found)
-    _serve(Running(found, port, address_of(host)), workspace, workers, background=False)
+    _serve(Running(found, port, address_of(host), keep_alive, _output(logs, json)), workspace, workers, background=False, json=json)
+
+
+def _output(logs: str, json: bool) -> int | None:
+    return None if logs == "files" else (sys.stderr if json else sys.stdout).fileno()
 
 
 def _require_safe(host: str) -> None:
@@ -76,11 +113,9 @@ def _prepare(workspace: Workspace) -> None:
     """The steps that are missing, each told of when it is done."""
     from pipelines.publishing import publish, serving_version
 
-    if serving_version(workspace) is None:  # it is going to train, after work that may take long
-        steps.require_parameters(workspace)
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
-            reports = steps.import_tables(workspace, now(), lambda table: tell(f"import {table}", None))
+            reports = steps.import_tables(workspace, now(), lambda table, part: tell(f"import {table}", part))
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
                 for reason, count in report.refused.items():
@@ -123,7 +158,8 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> N
                 show.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
             if not trained.promoted:
                 raise BadBundle(
-                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, or lower its gates."
+                    f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, "
+                    f"or serve it all the same: `opportune publish --version {trained.version}`."
                 )
             version = trained.version
             tell("verify and publish", None)
@@ -135,7 +171,7 @@ def _done(text: str) -> None:
     show.err.print(f"[green]✓[/green] {text}", highlight=False)
 
 
-def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> None:
+def _serve(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
     try:
         with show.progress("start") as tell:
             tell("server", None)
@@ -143,7 +179,10 @@ def _serve(running: Running, shown: Path, workers: int, *, background: bool) -> 
             running.wait_ready()
             if background:
                 running.start_worker()
-        _greet(running, shown)
+        if json:
+            show.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
+        else:
+            _greet(running, shown)
         running.wait()
     except Stopped:
         ignore_signals()
@@ -161,8 +200,9 @@ def _greet(running: Running, shown: Path) -> None:
     customers = _interesting(running, placement)
     key = " -H 'authorization: Bearer KEY'" if Keys.from_environment().configured else ""
     body = f'{{"customer_id":"{customers[0]}","placement":"{placement}","limit":3}}'
+    where = f" (logs in {workspace.settings.data}/logs)" if running.output is None else ""
     lines = [
-        f"[bold green]Serving[/bold green] {workspace.settings.name} on {base} (logs in {workspace.settings.data}/logs)",
+        f"[bold green]Serving[/bold green] {workspace.settings.name} on {base}{where}",
         "",
         "Ask for offers:",
         f"  curl -s {base}/v1/decisions{key} -H 'content-type: application/json' -d '{body}'",
@@ -245,27 +285,16 @@ def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
 def build(
     workspace: Folder = HERE,
     customers: Annotated[bool, typer.Option("--with-customers", help="Pack the customers' rows of the embedded store too.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Pack the published service as a bento that `bentoml serve` runs anywhere; prints its tag."""
+    found = load(workspace, sources=False)
     from pipelines.packaging import build as run
 
-    found = load(workspace, sources=False)
     with show.progress("build") as tell:
         tell("bento", None)
-        tag = run(found, customers=customers)
-    show.out.out(tag)
-
-
-@key_app.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")
-def key_new(
-    name: Annotated[str, typer.Argument(help="Who will use it: lower case letters, digits, - and _.")],
-    role: Annotated[list[str], typer.Option(help="decide, events, experiments or admin; may be repeated.")],
-) -> None:
-    """Make a key: it is shown once, the entry for the key file holds only its hash."""
-    from serving.keys import FILE_VARIABLE, entry_yaml, new_key
-
-    key, entry = new_key(name, tuple(role))  # type: ignore[arg-type]
-    show.err.print("The key, shown this once:", highlight=False)
-    show.out.out(key)
-    show.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)
-    show.err.out(entry_yaml(entry))
+        built = run(found, customers=customers)
+    if json:
+        show.as_json({"tag": built.tag, "path": str(built.folder)})
+    else:
+        show.out.out(built.tag)

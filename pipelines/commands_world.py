@@ -10,7 +10,7 @@ import typer
 from features.moments import now
 from features.workspace import load
 from pipelines import show
-from pipelines.commands_data import AsJson
+from pipelines.commands_data import AsJson, settled
 from pipelines.world_settings import CUSTOMERS_MAX, CUSTOMERS_MIN, DECISIONS_MAX, DECISIONS_MIN, OFFERS_MAX, OFFERS_MIN, SEED_MAX
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate_world(
-    folder: Annotated[Path, typer.Argument(help="Folder of the world: made when it is new or empty, used again when it holds one.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the world: made when it is new or empty, used again when it holds one.", callback=settled)
+    ],
     customers: Annotated[
         int | None, typer.Option(help="Customers of a new world; 2,000 when absent.", min=CUSTOMERS_MIN, max=CUSTOMERS_MAX)
     ] = None,

@@ -17,6 +17,7 @@ import duckdb
 import msgspec
 import pyarrow.parquet as pq
 
+from features.clock import written_s
 from features.failures import Failure
 from features.files import sync_folder, write_whole
 from features.lake import literal, reader
@@ -134,4 +135,4 @@ def _remove_replaced(workspace: Workspace, folder: Path, now: int, step: Step) -
 
 
 def _is_old(file: Path, moment: int) -> bool:
-    return file.stat().st_mtime * MICROSECONDS < moment
+    return written_s(file.stat()) * MICROSECONDS < moment

@@ -1,7 +1,8 @@
 """`opportune doctor`: what is missing or suspicious in a workspace, with figures, since when, and what to do.
 
-Facts are gathered once (`doctor_gather`), each check is a function of them, and a check that had nothing to look at says so: silence
-means that somebody looked.
+A check is one function of `Facts` (`doctor_gather`), named in the `CHECKS` of its module; its name is its id. It gives what it looked at
+and what it found there (`Seen`), or says why it cannot say (`CannotSay`): silence means that somebody looked. What else it raises, because
+a file is damaged or a store away, becomes a finding of its own, and keeps no other check from looking.
 """
 
 from __future__ import annotations
@@ -14,20 +15,48 @@ from rich.markup import escape
 
 from features.moments import rfc3339
 from features.workspace import Workspace
-from pipelines import doctor_checks_events, doctor_checks_features, doctor_checks_limits, doctor_checks_machine, doctor_checks_model, show
-from pipelines.doctor_facts import Facts, Finding
-from pipelines.doctor_gather import gather
+from pipelines import (
+    doctor_checks_arms,
+    doctor_checks_customers,
+    doctor_checks_events,
+    doctor_checks_experiments,
+    doctor_checks_features,
+    doctor_checks_limits,
+    doctor_checks_machine,
+    doctor_checks_model,
+    doctor_checks_offers,
+    doctor_checks_programs,
+    doctor_checks_ramps,
+    doctor_checks_resources,
+    doctor_checks_state,
+    doctor_checks_streams,
+    doctor_checks_worker,
+    show,
+)
+from pipelines.doctor_check import CannotSay, Finding, Seen, listed
+from pipelines.doctor_gather import Facts
 
-Check = Callable[[Facts], list[Finding] | str]
-"""Findings; none where all is well; a text where there was nothing to look at."""
+Check = Callable[[Facts], Seen]
 
 CHECKS: tuple[Check, ...] = (
+    *doctor_checks_state.CHECKS,
+    *doctor_checks_worker.CHECKS,
     *doctor_checks_events.CHECKS,
+    *doctor_checks_streams.CHECKS,
+    *doctor_checks_customers.CHECKS,
     *doctor_checks_features.CHECKS,
     *doctor_checks_limits.CHECKS,
+    *doctor_checks_experiments.CHECKS,
+    *doctor_checks_arms.CHECKS,
+    *doctor_checks_ramps.CHECKS,
     *doctor_checks_model.CHECKS,
+    *doctor_checks_offers.CHECKS,
     *doctor_checks_machine.CHECKS,
+    *doctor_checks_resources.CHECKS,
+    *doctor_checks_programs.CHECKS,
 )
+CANNOT_LOOK = "cannot_look"
+"""The id of what keeps checks from looking."""
 _COLOURS = {"error": "red", "warning": "yellow"}
 EVIDENCE_DIGITS = 4
 
@@ -38,9 +67,10 @@ class Report(Struct, frozen=True):
     workspace: str
     at: str
     findings: list[Finding]
-    fine: list[str]
-    """Checks that looked and found nothing."""
+    fine: dict[str, str]
+    """Checks that found nothing, each with what it looked at."""
     not_checked: dict[str, str]
+    """Checks that cannot say, each with the reason."""
 
     @property
     def failed(self) -> bool:
@@ -49,39 +79,57 @@ class Report(Struct, frozen=True):
 
 
 def name_of(check: Check) -> str:
-    """As reports call a check: `no_impressions`."""
+    """Return the id of a check, as reports have it: `no_impressions`."""
     return str(getattr(check, "__name__", check))
 
 
 def examine(workspace: Workspace, now: int, url: str | None = None) -> Report:
-    """Gather the facts of a workspace, and look at them.
+    """Look at a workspace, and change nothing.
 
     Args:
         now: microseconds since 1970.
         url: of a running server, to be asked too.
     """
-    return report(workspace.settings.name, gather(workspace, now, url))
+    facts = Facts(workspace, now, url)
+    try:
+        return report(facts)
+    finally:
+        facts.close()
 
 
-def report(name: str, facts: Facts) -> Report:
-    """What the checks say of the facts."""
+def report(facts: Facts) -> Report:
+    """Return what the checks say of the facts."""
     findings: list[Finding] = []
-    fine: list[str] = []
+    fine: dict[str, str] = {}
     not_checked: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
     for check in CHECKS:
-        found = check(facts)
-        if isinstance(found, str):
-            not_checked[name_of(check)] = found
-        elif found:
-            findings += found
+        name = name_of(check)
+        try:
+            seen = check(facts)
+        except CannotSay as why:
+            not_checked[name] = str(why)
+        except Exception as fault:  # noqa: BLE001 (whatever is damaged, the other checks look, and this is told as an error)
+            failed.setdefault(_reason(fault), []).append(name)
         else:
-            fine.append(name_of(check))
+            findings += seen.findings
+            if not seen.findings:
+                fine[name] = seen.what
+    for reason, names in failed.items():
+        not_checked |= dict.fromkeys(names, f"it failed: {reason}")
+        todo = "Mend what the reason names; where it names nothing of yours, report it with this line."
+        findings.append(Finding(CANNOT_LOOK, "error", f"{listed(names)} could not look: {reason}", {"checks": len(names)}, todo))
     findings.sort(key=lambda finding: finding.severity)  # errors first: so says the alphabet
-    return Report(name, rfc3339(facts.now), findings, fine, not_checked)
+    return Report(facts.workspace.settings.name, rfc3339(facts.now), findings, fine, not_checked)
+
+
+def _reason(fault: Exception) -> str:
+    first = (str(fault).splitlines() or [""])[0]
+    return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
 
 
 def show_report(found: Report) -> None:
-    """For people: what is wrong, by severity, then what was not looked at."""
+    """Print what is wrong, errors first, then what was not looked at, those with one reason in one line."""
     for finding in found.findings:
         colour = _COLOURS[finding.severity]
         since = f" [dim]since {finding.since}[/dim]" if finding.since else ""
@@ -92,17 +140,20 @@ def show_report(found: Report) -> None:
         if figures:
             show.out.print(f"  found: {escape(figures)}", highlight=False)
         show.out.print(f"  do: {escape(finding.todo)}", highlight=False)
+    reasons: dict[str, list[str]] = {}
     for check, why in found.not_checked.items():
-        show.out.print(f"[dim]not checked: {check}: {escape(why)}[/dim]", highlight=False)
+        reasons.setdefault(why, []).append(check)
+    for why, checks in reasons.items():
+        show.out.print(f"[dim]cannot say: {escape(', '.join(checks))}: {escape(why)}[/dim]", highlight=False)
     colour = "red" if found.failed else "yellow" if found.findings else "green"
     errors = sum(finding.severity == "error" for finding in found.findings)
     warnings = len(found.findings) - errors
-    tally = f"{errors} errors, {warnings} warnings; {len(found.fine)} checks found nothing, {len(found.not_checked)} had nothing to look at"
+    tally = f"{errors} errors, {warnings} warnings; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
     show.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
 
 
 def figure(value: Any) -> str:
-    """A figure as people read it."""
+    """Return a figure as people read it."""
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.{EVIDENCE_DIGITS}g}"
     return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)

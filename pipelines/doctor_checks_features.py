@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from features.moments import rfc3339
-from pipelines.doctor_facts import ColumnFacts, Facts, Finding
+from pipelines.doctor_check import CannotSay, Finding, Seen
+from pipelines.doctor_facts import ColumnFacts
+from pipelines.doctor_gather import Facts
 
 ROWS_MIN = 50
 """Fewer rows say nothing of a column."""
@@ -16,47 +18,53 @@ MOVED_MIN = 0.25
 NAMED_MAX = 10
 
 
-def store_empty(facts: Facts) -> list[Finding] | str:
+def store_empty(facts: Facts) -> Seen:
     """The online store was never filled, has lost its rows, or is damaged."""
     store = facts.store
-    if isinstance(store, str):
-        return store
     if store.damage:
         todo = "Run `opportune rebuild --online`."
-        return [Finding("store_empty", "error", "the online store is damaged", {"damage": store.damage}, todo)]
+        return Seen(
+            f"{store.sampled:,} customers looked up in the online store, and the checksum of every record",
+            [Finding("store_empty", "error", "the online store is damaged", {"damage": store.damage}, todo)],
+        )
     if not store.materialized and not store.known:
         todo = "Run `opportune materialize`, or `opportune up`."
-        return [Finding("store_empty", "error", "the online store was never filled", {"sampled": store.sampled}, todo)]
+        return Seen(
+            f"{store.sampled:,} customers looked up in the online store, and the checksum of every record",
+            [Finding("store_empty", "error", "the online store was never filled", {"sampled": store.sampled}, todo)],
+        )
     if not store.sampled:
-        return "no customer to look for"
+        raise CannotSay("no customer to look for")
     if store.known >= KNOWN_SHARE_MIN * store.sampled:
-        return []
+        return Seen(f"{store.sampled:,} customers looked up in the online store, and the checksum of every record")
     what = "the online store is empty" if not store.known else "customers are missing in the online store"
     evidence: dict[str, float | str] = {"sampled": store.sampled, "known": store.known}
-    return [Finding("store_empty", "error", what, evidence, "Run `opportune materialize`; `opportune rebuild --online` where it fails.")]
+    return Seen(
+        f"{store.sampled:,} customers looked up in the online store, and the checksum of every record",
+        [Finding("store_empty", "error", what, evidence, "Run `opportune materialize`; `opportune rebuild --online` where it fails.")],
+    )
 
 
-def views_never_filled(facts: Facts) -> list[Finding] | str:
+def views_never_filled(facts: Facts) -> Seen:
     """A declared view has no row for anybody."""
     store = facts.store
-    if isinstance(store, str):
-        return store
     if not store.known:
-        return "nobody of the sample is in the online store"
+        raise CannotSay("nobody of the sample is in the online store")
     empty = [view.name for view in store.views if not view.present]
     if not empty:
-        return []
+        return Seen(f"{store.known:,} rows of the online store")
     todo = "Bring the data of these sources (`opportune import`), then `opportune materialize`; or take them out of features.yaml."
-    return [Finding("views_never_filled", "warning", f"no customer has a row of {', '.join(empty)}", {"sampled": store.known}, todo)]
+    return Seen(
+        f"{store.known:,} rows of the online store",
+        [Finding("views_never_filled", "warning", f"no customer has a row of {', '.join(empty)}", {"sampled": store.known}, todo)],
+    )
 
 
-def rows_too_old(facts: Facts) -> list[Finding] | str:
+def rows_too_old(facts: Facts) -> Seen:
     """Rows are older than the freshness limits of the columns that the model uses."""
     store = facts.store
-    if isinstance(store, str):
-        return store
     if not store.known:
-        return "nobody of the sample is in the online store"
+        raise CannotSay("nobody of the sample is in the online store")
     found = []
     for view in store.views:
         if view.present and view.stale > STALE_SHARE_MAX * view.present:
@@ -64,29 +72,31 @@ def rows_too_old(facts: Facts) -> list[Finding] | str:
             what = f"rows of {view.name} are older than their freshness limit: what they say is missing in decisions"
             todo = "Run the background worker, or `opportune features` and `opportune materialize`."
             found.append(Finding("rows_too_old", "error", what, evidence, todo, rfc3339(int(view.newest * 1e6))))
-    return found
+    return Seen(f"{store.known:,} rows of the online store", found)
 
 
-def columns_say_nothing(facts: Facts) -> list[Finding] | str:
+def columns_say_nothing(facts: Facts) -> Seen:
     """Columns are missing for everybody, or the same for everybody."""
     store = facts.store
-    if isinstance(store, str):
-        return store
     columns = [column for column in store.columns if column.rows >= ROWS_MIN]
     if not columns:
-        return f"fewer than {ROWS_MIN} known customers"
-    return _silent(columns, "columns_say_nothing", "in the online store", "Look at their source and window in features.yaml.")
+        raise CannotSay(f"fewer than {ROWS_MIN} known customers")
+    return Seen(
+        f"{len(columns)} columns of {store.known:,} rows",
+        _silent(columns, "columns_say_nothing", "in the online store", "Look at their source and window in features.yaml."),
+    )
 
 
-def recorded_columns_say_nothing(facts: Facts) -> list[Finding] | str:
+def recorded_columns_say_nothing(facts: Facts) -> Seen:
     """The same in what the model saw, context and pair columns included."""
     drift = facts.drift
-    if isinstance(drift, str):
-        return drift
     if drift.decisions < ROWS_MIN:
-        return f"{drift.decisions} recorded decisions, expected at least {ROWS_MIN}"
+        raise CannotSay(f"{drift.decisions} recorded decisions, expected at least {ROWS_MIN}")
     todo = "A context column must come with the request; a pair column needs offers whose keys customers have."
-    return _silent([c for c in drift.columns if c.rows >= ROWS_MIN], "recorded_columns_say_nothing", "in recorded decisions", todo)
+    return Seen(
+        f"{len(drift.columns)} columns of {drift.decisions:,} decisions",
+        _silent([c for c in drift.columns if c.rows >= ROWS_MIN], "recorded_columns_say_nothing", "in recorded decisions", todo),
+    )
 
 
 def _silent(columns: list[ColumnFacts], check: str, where: str, todo: str) -> list[Finding]:
@@ -101,61 +111,61 @@ def _silent(columns: list[ColumnFacts], check: str, where: str, todo: str) -> li
     return found
 
 
-def columns_moved(facts: Facts) -> list[Finding] | str:
+def columns_moved(facts: Facts) -> Seen:
     """The distribution of a column is another one than the model was trained on."""
     drift = facts.drift
-    if isinstance(drift, str):
-        return drift
     if not drift.compared:
-        return "fewer recorded decisions or training rows than a comparison needs"
+        raise CannotSay("fewer recorded decisions or training rows than a comparison needs")
     moved = {name: index for name, index in drift.moved.items() if index > MOVED_MIN}
     if not moved:
-        return []
+        return Seen(f"{drift.compared} columns of {drift.customers:,} customers")
     worst = dict(sorted(moved.items(), key=lambda one: -one[1])[:NAMED_MAX])
-    return [
-        Finding(
-            "columns_moved",
-            "warning",
-            f"{len(moved)} columns have another distribution than at training",
-            {"compared": drift.compared, "customers": drift.customers, **{name: _finite(index) for name, index in worst.items()}},
-            "Look whether their source changed; if the world did, run `opportune train`.",
-        )
-    ]
+    return Seen(
+        f"{drift.compared} columns of {drift.customers:,} customers",
+        [
+            Finding(
+                "columns_moved",
+                "warning",
+                f"{len(moved)} columns have another distribution than at training",
+                {"compared": drift.compared, "customers": drift.customers, **{name: _finite(index) for name, index in worst.items()}},
+                "Look whether their source changed; if the world did, run `opportune train`.",
+            )
+        ],
+    )
 
 
 def _finite(index: float) -> float:
     return index if math.isfinite(index) else 99.0
 
 
-def online_equals_lake(facts: Facts) -> list[Finding] | str:
+def online_equals_lake(facts: Facts) -> Seen:
     """Online rows say what the lake says."""
     skew = facts.skew
-    if isinstance(skew, str):
-        return skew
     if not skew.customers:
-        return "no online row to compare"
+        raise CannotSay("no online row to compare")
     if not skew.different:
-        return []
+        return Seen(f"rows of {skew.customers} customers")
     names = ", ".join(skew.different[:NAMED_MAX])
     evidence: dict[str, float | str] = {"customers": skew.customers, "columns": len(skew.different)}
     todo = "Run `opportune materialize`: the lake was changed behind the rows, or a source was imported again."
-    return [Finding("online_equals_lake", "warning", f"online rows differ from the lake in {names}", evidence, todo)]
+    return Seen(
+        f"rows of {skew.customers} customers",
+        [Finding("online_equals_lake", "warning", f"online rows differ from the lake in {names}", evidence, todo)],
+    )
 
 
-def consent(facts: Facts) -> list[Finding] | str:
+def consent(facts: Facts) -> Seen:
     """Most customers do not allow a purpose."""
     store = facts.store
-    if isinstance(store, str):
-        return store
     if not store.consents:
-        return "no purpose of the workspace asks for consent"
+        raise CannotSay("no purpose of the workspace asks for consent")
     found = []
     for purpose, (rows, denied) in store.consents.items():
         if rows >= ROWS_MIN and denied > KNOWN_SHARE_MIN * rows:
             evidence: dict[str, float | str] = {"sampled": rows, "denied": denied, "share": denied / rows}
             todo = "Look whether the column of features.yaml, `consent`, is filled: an unknown answer may count as a denial."
             found.append(Finding("consent", "warning", f"most customers do not allow the purpose {purpose}", evidence, todo))
-    return found
+    return Seen(f"{store.known:,} rows of the online store", found)
 
 
 CHECKS = (

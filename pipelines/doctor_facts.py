@@ -1,29 +1,8 @@
-"""What `opportune doctor` knows: figures gathered once, of which each check is a plain function. Nothing here names a customer.
-
-A part that could not be gathered is a text that says why: its checks are then told as not checked.
-"""
+"""Figures that several checks of `opportune doctor` share, gathered once by `doctor_gather.Facts`. Nothing here names a customer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from msgspec import Struct
-
-Severity = Literal["error", "warning"]
-"""An error needs somebody now; a warning is worth a look, and does not fail the command."""
-
-
-class Finding(Struct, frozen=True):
-    """Something that is missing or suspicious."""
-
-    check: str
-    severity: Severity
-    what: str
-    evidence: dict[str, float | str]
-    todo: str
-    since: str = ""
-    """RFC 3339; empty where nobody knows."""
 
 
 class Traffic(Struct, frozen=True):
@@ -158,11 +137,32 @@ class ModelFacts(Struct, frozen=True):
     serving: str | None
     refused: str
     """Why the bundle that was published last cannot serve; empty where it can."""
-    champion: str | None
     trained_at: int | None
     decisions: int
     decisions_after: int
     """Recorded and imported decisions; those of them that came after the model was trained."""
+    metrics: dict[str, float] = {}
+    """Of the test slice, as training measured them."""
+    trees: int = 0
+
+
+class RegistryFacts(Struct, frozen=True):
+    """What the registry says."""
+
+    fault: str
+    """Why it cannot be asked; empty where it can."""
+    aliases: dict[str, str | None] = {}
+    """The version of `champion`, and of each model that arms of running experiments name; None where there is none."""
+    registered: dict[str, int] = {}
+    """By version, when it was trained, microseconds since 1970; those that serve or are champion, and that the registry has."""
+
+
+class BrokenFiles(Struct, frozen=True):
+    """Files of the lake."""
+
+    files: int
+    broken: dict[str, str]
+    """By path within the data folder, why it cannot be read."""
 
 
 class MachineFacts(Struct, frozen=True):
@@ -179,6 +179,11 @@ class MachineFacts(Struct, frozen=True):
     keys_without_expiry: int
     keys_expired: int
     keys_fault: str = ""
+    free_files: int = 0
+    total_files: int = 0
+    """Names that the file system can take; 0 where it does not say."""
+    clock_moved: str = ""
+    """How OPPORTUNE_CLOCK moves the clock where the doctor runs; empty where it does not."""
 
 
 class ServerFacts(Struct, frozen=True):
@@ -193,22 +198,9 @@ class ServerFacts(Struct, frozen=True):
     """Whether it answers whoever has no key."""
     clock_seconds: float | None
     """How far its clock is ahead of ours."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All of it. What is a text was not gathered, and says why."""
-
-    now: int
-    """Microseconds since 1970."""
-    traffic: Traffic | str
-    log: LogFacts | str
-    loop: LoopFacts | str
-    store: StoreFacts | str
-    skew: SkewFacts | str
-    drift: DriftFacts | str
-    limits: LimitFacts | str
-    budgets: tuple[BudgetFacts, ...] | str
-    model: ModelFacts | str
-    machine: MachineFacts | str
-    server: ServerFacts | str
+    metrics: int = 0
+    """Status of /metrics."""
+    bundles: tuple[str, ...] = ()
+    """Those that its workers serve."""
+    arms: dict[str, tuple[float, float]] = {}
+    """By experiment, decisions for units that have an arm, and the exposures among them."""

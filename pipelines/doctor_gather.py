@@ -1,199 +1,208 @@
-"""Gathers the facts of `opportune doctor`: each part by itself, so that what fails leaves the others whole."""
+"""What checks of `opportune doctor` ask for: facts, each gathered when the first check wants it, and once.
+
+A fact that cannot be had is a text or a `CannotSay`, which every check that wants it then says. What nobody expected (a damaged file, a
+store that is away) passes through, and `doctor.examine` makes a finding of it.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import os
-import shutil
-import socket
-import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Generic, TypeVar
 
 import duckdb
+import msgspec
 
-from features import event_log, hearers, lake
-from features.event_file import LogUnavailable
-from features.failures import Failure
-from features.lake_files import is_imported
-from features.moments import DAY_SECONDS, duration_seconds, parse_moment
+from features import lake
+from features.experiments import Experiments, ReadExperiment
+from features.lmdb_verify import Verdict, verify
 from features.workspace import Workspace
-from pipelines import doctor_lake, doctor_limits, doctor_store
-from pipelines.doctor_facts import Facts, LogFacts, LoopFacts, MachineFacts, ModelFacts, ServerFacts
-from serving.keys import FILE_VARIABLE, TEXT_VARIABLE, BadKeys, KeyEntry, parse_keys
+from pipelines import doctor_lake, doctor_limits, doctor_loop, doctor_machine, doctor_model, doctor_server, doctor_store, steps
+from pipelines.doctor_check import CannotSay
+from pipelines.doctor_facts import (
+    BrokenFiles,
+    BudgetFacts,
+    DriftFacts,
+    LimitFacts,
+    LogFacts,
+    LoopFacts,
+    MachineFacts,
+    ModelFacts,
+    RegistryFacts,
+    ServerFacts,
+    SkewFacts,
+    StoreFacts,
+    Traffic,
+)
+from pipelines.doctor_files import broken_files
+from pipelines.experiment_reading import experiments_in, status_at
+from pipelines.lake_parts import Parts
+from pipelines.rebuilding import is_embedded, was_there
+from pipelines.shipping import unshipped
 
 T = TypeVar("T")
 
-ANSWER_SECONDS_MAX = 5.0
-SAID_CHARACTERS_MAX = 200
-GROWTH_DAYS = 7
+
+class fact(Generic[T]):
+    """A property that is computed at its first use; what it raised then it raises at every later use. A text that is given says why not."""
+
+    def __init__(self, gather: Callable[[Any], T | str]) -> None:
+        self._gather, self._name, self.__doc__ = gather, gather.__name__, gather.__doc__
+
+    def __get__(self, facts: Any, owner: type | None = None) -> T:
+        """Return the fact; raise CannotSay where there is none."""
+        known: dict[str, Any] = facts.__dict__
+        if f"{self._name} failed" in known:
+            raise known[f"{self._name} failed"]
+        try:
+            found = self._gather(facts)
+            if isinstance(found, str):
+                raise CannotSay(found)
+        except Exception as error:
+            known[f"{self._name} failed"] = error
+            raise
+        known[self._name] = found  # found before this descriptor from now on
+        return found
 
 
-def gather(workspace: Workspace, now: int, url: str | None) -> Facts:
-    """All facts there are.
+class Facts:
+    """All facts of one workspace at one moment.
 
     Args:
         now: microseconds since 1970.
-        url: of a running server.
+        url: of a running server, to be asked too.
+        known: facts by name, in place of what would be gathered.
     """
-    con = lake.connect(workspace)
-    try:
-        return Facts(
-            now,
-            _part(lambda: doctor_lake.traffic(con, now)),
-            _part(lambda: _log(workspace)),
-            _part(lambda: _loop(workspace)),
-            _part(lambda: doctor_store.store(workspace, now)),
-            _part(lambda: doctor_store.skew(workspace)),
-            _part(lambda: doctor_lake.drift(workspace, con, now)),
-            _part(lambda: doctor_limits.limits(workspace, con, now)),
-            _part(lambda: doctor_limits.budgets(workspace, con, now)),
-            _part(lambda: _model(workspace, con)),
-            _part(lambda: _machine(workspace)),
-            "no server was named: give --url" if url is None else _part(lambda: _server(url)),
-        )
-    finally:
-        con.close()
 
+    def __init__(self, workspace: Workspace, now: int, url: str | None = None, **known: Any) -> None:
+        self.workspace, self.now, self.url = workspace, now, url
+        self.__dict__.update(known)
 
-def _part(gathered: Callable[[], T | str]) -> T | str:
-    try:
-        return gathered()
-    except (Failure, OSError, duckdb.Error) as error:
-        return f"it could not be looked at: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    def close(self) -> None:
+        """Close what was opened."""
+        con = self.__dict__.get("con")
+        if con is not None:
+            con.close()
 
+    @fact
+    def lake_files(self) -> BrokenFiles:
+        """Which files of the lake cannot be read."""
+        return broken_files(self.workspace)
 
-def _log(workspace: Workspace) -> LogFacts | str:
-    folder = event_log.event_folder(workspace.data)
-    if not event_log.exists(folder):
-        return _why_no_log(workspace)
-    counts = event_log.counts(folder)
-    reasons: dict[str, int] = {}
-    for letter in event_log.dead_letters(folder):
-        reasons[letter.reason] = reasons.get(letter.reason, 0) + 1
-    return LogFacts(counts.accepted, counts.stored, counts.duplicates, counts.dead, reasons)
+    @fact
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """A connection to the lake."""
+        if self.lake_files.broken:
+            raise CannotSay("files of the lake cannot be read: see lake_files")
+        return lake.connect(self.workspace)
 
-
-def _why_no_log(workspace: Workspace) -> str:
-    """A log begins with its first event; a server's journal begins with the server."""
-    from pipelines.journal_files import journal_folder
-
-    if hearers.anybody(event_log.event_folder(workspace.data)):
-        return "a server runs, and no event has come to it yet"
-    if journal_folder(workspace.data).exists():
-        return "a server ran here, and no event ever came to it"
-    return "no server ran here yet"
-
-
-def _loop(workspace: Workspace) -> LoopFacts | str:
-    from pipelines.journal_files import journal_folder, listed
-    from pipelines.shipped import loop_of, state_of
-
-    state, ran = state_of(workspace), loop_of(workspace)
-    files = [file for file in listed(journal_folder(workspace.data)) if file.size]
-    folder = event_log.event_folder(workspace.data)
-    if not files and not event_log.exists(folder):
-        return "no decision and no event was recorded here yet"
-    waiting, oldest = 0, list[int]()
-    for file in files:
-        rest = file.size - state.journals.get(file.stem, 0)
-        if rest > 0:
-            waiting += rest
-            oldest.append(_began(file.stem))
-    with contextlib.suppress(LogUnavailable):
-        events = event_log.read(folder, state.events) if event_log.exists(folder) else []
-        waiting += len(events)
-        oldest += [events[0].received] if events else []
-    if not ran:
-        return LoopFacts(None, waiting, min(oldest, default=None), 0.0, state.lost_bytes, state.left_out)
-    # A journal file that is being written began long ago; what waits in it came after the last run.
-    since = [max(moment, ran.at) for moment in oldest]
-    return LoopFacts(ran.at, waiting, min(since, default=None), ran.lag_seconds, ran.lost_bytes, ran.left_out)
-
-
-def _began(stem: str) -> int:
-    """When a journal file was begun, by its name."""
-    text = stem.partition("-")[0]
-    return parse_moment(f"{text[:4]}-{text[4:6]}-{text[6:11]}:{text[11:13]}:{text[13:22]}Z")
-
-
-def _model(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> ModelFacts:
-    from training import bundle, registry
-
-    refused, serving, trained = "", None, None
-    try:
-        place = bundle.current(workspace.bundles)
-        found = None if place is None else bundle.read(place)
-        if found is not None and found.contract.fingerprint != workspace.contract.fingerprint:
-            refused = "it was trained for other columns than features.yaml and model.yaml say now"
-        elif found is not None:
-            serving, trained = found.manifest.version, parse_moment(found.manifest.created_at)
-    except bundle.BadBundle as error:
-        refused = str(error)
-    champion = None
-    with contextlib.suppress(registry.RegistryUnavailable):
-        champion = registry.version_of(workspace, registry.CHAMPION)
-    query = "SELECT count(DISTINCT decision_id), count(DISTINCT decision_id) FILTER (WHERE epoch_us(time) > ?) FROM decisions"
-    decisions, after = con.execute(query, [trained or 0]).fetchall()[0]
-    return ModelFacts(serving, refused, champion, trained, decisions, after if trained else 0)
-
-
-def _machine(workspace: Workspace) -> MachineFacts:
-    usage = shutil.disk_usage(workspace.data if workspace.data.is_dir() else workspace.folder)
-    total, young, since = 0, 0, time.time() - GROWTH_DAYS * DAY_SECONDS
-    for file in workspace.lake.rglob("*.parquet"):
-        with contextlib.suppress(FileNotFoundError):
-            stat = file.stat()
-            total += stat.st_size
-            young += stat.st_size if stat.st_mtime > since and not is_imported(file) else 0
-    kept = workspace.settings.retention
-    texts = (kept.decisions, kept.impressions, kept.outcomes, kept.recorded)
-    days = None if None in texts else max(duration_seconds(text) / DAY_SECONDS for text in texts if text)
-    try:
-        entries = _keys()
-    except (BadKeys, OSError) as fault:
-        return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, 0, 0, 0, str(fault))
-    expired = sum(entry.expires is not None and entry.expires.timestamp() <= time.time() for entry in entries)
-    forever = sum(entry.expires is None for entry in entries)
-    return MachineFacts(usage.free, usage.total, total, young / GROWTH_DAYS, days, len(entries), forever, expired)
-
-
-def _keys() -> tuple[KeyEntry, ...]:
-    path, text = os.environ.get(FILE_VARIABLE), os.environ.get(TEXT_VARIABLE)
-    if path:
-        return parse_keys(Path(path).read_text("utf-8"), path)
-    return parse_keys(text, TEXT_VARIABLE) if text else ()
-
-
-def _server(url: str) -> ServerFacts | str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"expected an address like http://127.0.0.1:3000, got {url!r}"
-    address = f"{parts.scheme}://{parts.netloc}"
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-
-    def ask(method: str, path: str, body: bytes | None = None) -> tuple[int, str, str]:
-        connection = kind(str(parts.hostname), parts.port, timeout=ANSWER_SECONDS_MAX)
+    @fact
+    def steps(self) -> steps.State:
+        """The record of steps."""
         try:
-            connection.request(method, path, body, {} if body is None else {"content-type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode(errors="replace")[:SAID_CHARACTERS_MAX], answer.getheader("date") or ""
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(error), ""
-        finally:
-            connection.close()
+            return steps.state_of(self.workspace)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise CannotSay("steps.json is damaged: see state_files") from error
 
-    status, said, date = ask("GET", "/readyz")
-    ahead = parsedate_to_datetime(date).timestamp() - time.time() if date else None
-    refused = ask("POST", "/v1/decisions", b"{}")[0] in (401, 403)
-    return ServerFacts(address, _is_loopback(str(parts.hostname)), status, said, bool(status) and not refused, ahead)
+    @fact
+    def ledger_verdict(self) -> Verdict:
+        """What a look at every record of the embedded ledger finds."""
+        if not is_embedded(self.workspace, "ledger"):
+            raise CannotSay("the ledger is in Redis, whose records cannot be looked at from here: `redis-cli --bigkeys` counts them")
+        self.steps  # noqa: B018 (what comes next reads it)
+        if not was_there(self.workspace, "ledger"):
+            raise CannotSay("there is no contact ledger yet")
+        return verify(self.workspace.data / "ledger", "ledger")
 
+    @fact
+    def traffic(self) -> Traffic | str:
+        """What was decided and heard lately."""
+        return doctor_lake.traffic(self.con, self.now)
 
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(OSError):
-        return all(str(found[4][0]).startswith("127.") or found[4][0] == "::1" for found in socket.getaddrinfo(host, None))
-    return False
+    @fact
+    def log(self) -> LogFacts | str:
+        """The counters of the event log."""
+        return doctor_loop.log(self.workspace)
+
+    @fact
+    def loop(self) -> LoopFacts | str:
+        """How the shipper does."""
+        try:
+            return doctor_loop.loop(self.workspace)
+        except msgspec.MsgspecError as error:
+            raise CannotSay("the state of the shipper is damaged: see state_files") from error
+
+    @fact
+    def store(self) -> StoreFacts | str:
+        """The online store, by a sample."""
+        self.steps  # noqa: B018
+        return doctor_store.store(self.workspace, self.now)
+
+    @fact
+    def skew(self) -> SkewFacts | str:
+        """Online rows beside the lake."""
+        if self.store.damage:
+            raise CannotSay("the online store cannot be read: see store_empty")
+        self.con  # noqa: B018 (windows are computed from the lake)
+        return doctor_store.skew(self.workspace)
+
+    @fact
+    def drift(self) -> DriftFacts | str:
+        """What models saw."""
+        return doctor_lake.drift(self.workspace, self.con, self.now)
+
+    @fact
+    def limits(self) -> LimitFacts | str:
+        """How often limits hold."""
+        if self.workspace.policies.limits and is_embedded(self.workspace, "ledger") and self.ledger_verdict.why:
+            raise CannotSay("the contact ledger is damaged: see ledger_damaged")
+        return doctor_limits.limits(self.workspace, self.con, self.now)
+
+    @fact
+    def budgets(self) -> tuple[BudgetFacts, ...] | str:
+        """How budgets are used."""
+        return doctor_limits.budgets(self.workspace, self.con, self.now)
+
+    @fact
+    def registry(self) -> RegistryFacts | str:
+        """What the registry says of versions and aliases."""
+        return doctor_model.registry(self.workspace)
+
+    @fact
+    def model(self) -> ModelFacts | str:
+        """What serves."""
+        try:
+            registered = self.registry.registered
+        except CannotSay:
+            registered = {}
+        return doctor_model.model(self.workspace, self.con, registered)
+
+    @fact
+    def machine(self) -> MachineFacts | str:
+        """The disk, and the keys."""
+        return doctor_machine.machine(self.workspace)
+
+    @fact
+    def server(self) -> ServerFacts | str:
+        """What a running server answers."""
+        return doctor_server.server(self.url)
+
+    @fact
+    def unshipped(self) -> Parts:
+        """What servers recorded and were told, and nobody brought into the lake yet."""
+        try:
+            return unshipped(self.workspace)
+        except msgspec.MsgspecError as error:
+            raise CannotSay("the state of the shipper is damaged: see state_files") from error
+
+    @fact
+    def experiments(self) -> Experiments:
+        """Those of the file, with their ramps as they stand."""
+        return experiments_in(self.workspace)
+
+    @fact
+    def running(self) -> tuple[ReadExperiment, ...]:
+        """Experiments that run now; one at least."""
+        found = tuple(one for one in self.experiments.experiments if status_at(one, self.now) == "running")
+        if not found:
+            raise CannotSay("no experiment runs")
+        return found

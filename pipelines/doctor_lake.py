@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.lake import literal, quoted
+from features.lake import folder_reader, literal, quoted
 from features.moments import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.recorded import read_bundle
 from features.workspace import Workspace
@@ -113,9 +113,9 @@ def _column(name: str, values: Floats) -> ColumnFacts:
 def _trained_at(workspace: Workspace, con: duckdb.DuckDBPyConnection, trained: int) -> None:
     """A table of the moments of decisions before the training for which columns were computed: those that training could have seen."""
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
-    there = [literal(str(folder / "*.parquet")) for folder in folders if any(folder.glob("*.parquet"))]
+    there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]
     none = "SELECT NULL::VARCHAR AS customer_id, NULL::TIMESTAMPTZ AS event_timestamp WHERE false"
-    computed = " UNION ".join([none, *(f"SELECT customer_id, event_timestamp FROM read_parquet({files})" for files in there)])
+    computed = " UNION ".join([none, *(f"SELECT customer_id, event_timestamp FROM {rows}" for rows in there)])
     con.execute(
         "CREATE OR REPLACE TEMP TABLE trained_at AS SELECT DISTINCT d.customer_id, d.time AS event_timestamp FROM decisions d"
         f" SEMI JOIN ({computed}) c ON c.customer_id = d.customer_id AND c.event_timestamp = d.time"
@@ -129,7 +129,7 @@ def _trained_on(workspace: Workspace, con: duckdb.DuckDBPyConnection, source: st
     folder = workspace.offline / view
     if not any(folder.glob("*.parquet")):
         return np.empty(0)
-    offline = f"read_parquet({literal(str(folder / '*.parquet'))})"
+    offline = folder_reader(folder)
     query = f"SELECT f.{quoted(name)}::DOUBLE AS value FROM trained_at LEFT JOIN {offline} f USING (customer_id, event_timestamp)"
     found: Floats = np.ma.filled(np.ma.asarray(con.execute(query).fetchnumpy()["value"], np.float64), np.nan)
     return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import duckdb
 
 from features.ledger import Ledger, ledger_of
 from features.lmdb_ledger import LEDGER
 from features.lmdb_store import DATA, MAP_BYTES_MAX
-from features.moments import MICROSECONDS
+from features.moments import MICROSECONDS, from_microseconds, to_microseconds
 from features.offers import catalogue_file, read_catalogue
 from features.workspace import Workspace
+from features.zones import zone_of
 from pipelines.contacts import PATIENT_MS, contacting_of
 from pipelines.doctor_facts import BudgetFacts, LimitFacts
 
@@ -56,9 +58,9 @@ def budgets(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> t
     budgeted = [offer for offer in read_catalogue(workspace) if offer.budget is not None]
     if not budgeted:
         return ()
-    zone = workspace.settings.time_zone.replace("'", "''")
-    today = f"(make_timestamptz({now}) AT TIME ZONE '{zone}')::DATE"
-    of_today = f"(time AT TIME ZONE '{zone}')::DATE = {today}"
+    today = from_microseconds(now).astimezone(zone_of(workspace.settings.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    begin, end = to_microseconds(today), to_microseconds(today + timedelta(days=1))  # on the wall's clock: a day may have 23 hours
+    of_today = f"time >= make_timestamptz({begin}) AND time < make_timestamptz({end})"
     rows = con.execute(
         f"SELECT offer_id, count(DISTINCT decision_id), count(DISTINCT decision_id) FILTER (WHERE {of_today})"
         " FROM impressions WHERE decision_id IS NOT NULL GROUP BY ALL"

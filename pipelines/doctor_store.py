@@ -10,14 +10,16 @@ import numpy as np
 
 from features import windows
 from features.engines import open_engine
-from features.lake import literal
+from features.lake import folder_reader
 from features.lmdb_verify import verify
 from features.moments import MICROSECONDS
 from features.online import OnlineRow, Plan, StoreUnavailable, Words
-from features.views import View
+from features.tables import stream_table
+from features.views import Scalar, View
 from features.workspace import Workspace
-from pipelines import steps
+from pipelines import retention, steps
 from pipelines.doctor_facts import ColumnFacts, SkewFacts, StoreFacts, ViewFacts
+from pipelines.refreshing import whole_second
 from serving.freshness import Freshness
 
 SAMPLED, COMPARED = 500, 20
@@ -84,12 +86,12 @@ def _consents(workspace: Workspace, plan: Plan, rows: list[OnlineRow]) -> dict[s
 def _customers(workspace: Workspace, count: int) -> list[str]:
     """Some customers for whom features were computed: by a hash, so that they are the same each time and no particular ones."""
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
-    there = [literal(str(folder / "*.parquet")) for folder in folders if any(folder.glob("*.parquet"))]
+    there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]
     if not there:
         return []
     con = duckdb.connect()
     try:
-        ids = " UNION ".join(f"SELECT customer_id FROM read_parquet({files})" for files in there)
+        ids = " UNION ".join(f"SELECT customer_id FROM {rows}" for rows in there)
         query = f"SELECT customer_id FROM ({ids}) ORDER BY md5(customer_id) LIMIT {count}"
         return [str(row[0]) for row in con.execute(query).fetchall()]
     finally:
@@ -114,27 +116,47 @@ def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], 
 
 
 def skew(workspace: Workspace) -> SkewFacts | str:
-    """Scalars of some online rows against windows computed again, at the moment of the row; hidden ones included."""
+    """Compare scalars of some online rows, hidden ones included, with windows that are computed again.
+
+    Each view is computed at its row's own moment, from what was received before it, whatever has happened, come late, been linked or left
+    a window since. Columns over days that retention has let go since then cannot be compared.
+    """
     customers = _customers(workspace, COMPARED)
     if not customers:
         return "no features were computed yet"
     rows, words = _rows(workspace, customers)
     plan = Plan.of(workspace.views)
-    moments: dict[int, list[int]] = {}
+    let_go = retention.hidden(workspace)
+    moments: dict[int, list[tuple[int, View]]] = {}
     for at, row in enumerate(rows):
-        if row.known:
-            moments.setdefault(round(float(np.nanmax(row.event_times)) * MICROSECONDS), []).append(at)
+        for view, seconds in zip(plan.views, row.event_times, strict=True):
+            if row.known:  # a view without a row has none because nothing was known at the moment of the others
+                moments.setdefault(_moment(workspace, float(np.nanmax(row.event_times) if np.isnan(seconds) else seconds)), []).append(
+                    (at, view)
+                )
     different: dict[str, None] = {}
-    for moment, places in moments.items():
-        computed = windows.compute_for(workspace, moment, [customers[at] for at in places])
-        for view in plan.views:
-            lake = {row["customer_id"]: row for row in computed[view.name].to_pylist()}
-            for at in places:
-                for scalar in view.scalars:
-                    online = float(rows[at].numbers[plan.scalars[f"{view.name}.{scalar.name}"]])
-                    if not _same(online, lake.get(customers[at], {}).get(scalar.name), scalar.dtype, words):
-                        different[f"{view.name}.{scalar.name}"] = None
-    return SkewFacts(sum(map(len, moments.values())), tuple(different))
+    for moment, found in moments.items():
+        computed = windows.compute_for(workspace, moment, [customers[at] for at, _ in found])
+        lake = {view.name: {row["customer_id"]: row for row in computed[view.name].to_pylist()} for view in plan.views}
+        for at, view in found:
+            gone = let_go.get(stream_table(view.stream).replace(".", "/")) if view.stream else None
+            for scalar in view.scalars:
+                if gone is not None and gone.at >= moment and not _begins_after(scalar, moment, gone.before):
+                    continue
+                online = float(rows[at].numbers[plan.scalars[f"{view.name}.{scalar.name}"]])
+                if not _same(online, lake[view.name].get(customers[at], {}).get(scalar.name), scalar.dtype, words):
+                    different[f"{view.name}.{scalar.name}"] = None
+    return SkewFacts(sum(row.known for row in rows), tuple(different))
+
+
+def _moment(workspace: Workspace, seconds: float) -> int:
+    """Return the moment of a stored row in microseconds: some stores keep whole seconds of it, and of the last computation we know more."""
+    stored, computed = round(seconds * MICROSECONDS), steps.state_of(workspace).computed_at
+    return computed if stored == whole_second(computed) else stored
+
+
+def _begins_after(scalar: Scalar, moment: int, before: int) -> bool:
+    return scalar.window_seconds is not None and moment - scalar.window_seconds * MICROSECONDS >= before
 
 
 def _same(online: float, computed: Any, dtype: str, words: Words) -> bool:

@@ -17,12 +17,13 @@ import duckdb
 import numpy as np
 from msgspec import Struct
 
-from features.experiment_formats import Unit
+from features.experiment_formats import Goals, Unit
 from features.failures import Failure
 from features.lake import literal, quoted, select, view_name
 from features.loop_tables import EXPOSURES, LINKS
 from features.vocabulary import ANONYMOUS
 from features.workspace import Workspace
+from pipelines.experiment_outliers import Bound, Outlier, bound, outliers
 from training.summaries import Floats, Summary
 
 VIEW = "exposures"
@@ -74,6 +75,7 @@ class Question(Struct, frozen=True, kw_only=True):
         since, until: bounds of first exposures, the second exclusive.
         now: what happened later is not known.
         open_windows: whether units count whose window is not closed at `now`.
+        goals: how far a single unit may count.
     """
 
     experiment: str
@@ -85,6 +87,7 @@ class Question(Struct, frozen=True, kw_only=True):
     since: int | None = None
     until: int | None = None
     open_windows: bool = False
+    goals: Goals = Goals()
 
 
 class Tally(NamedTuple):
@@ -133,6 +136,8 @@ class Read(NamedTuple):
     recorded: frozenset[str]
     slow_us: float | None
     """Above which a decision counts as slow; None where no durations were recorded."""
+    bounds: tuple[Bound, ...] = ()
+    outliers: tuple[Outlier, ...] = ()
 
 
 def show_units(con: duckdb.DuckDBPyConnection, workspace: Workspace, kind: Unit) -> None:
@@ -160,6 +165,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     _exposed(con, question)
     _units(con, question)
     slow = _facts(con, question)
+    bounds = bound(con, question.goals, len(question.arms))
     by_arm = {row[0]: row[1:] for row in con.execute(_BY_ARM).fetchall()}
     several, others = con.execute("SELECT count(*) FILTER (arms > 1), count(*) FILTER (arms = 1 AND place IS NULL) FROM seen").fetchall()[0]
     if not by_arm and not several:
@@ -184,6 +190,8 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
         _tallies(con, question),
         recorded,
         slow,
+        bounds,
+        outliers(con),
     )
 
 

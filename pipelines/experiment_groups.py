@@ -24,6 +24,7 @@ from features.loop_tables import GROUPS, USUAL
 from features.moments import duration_seconds, rfc3339
 from features.workspace import Workspace
 from pipelines.experiment_data import VIEW, NoExposures, Question, Read, read, show_units
+from pipelines.experiment_outliers import Bound, Outlier
 from pipelines.experiment_reading import OFFER_END_WINDOW, Asked, experiments_in
 from pipelines.experiment_report import (
     ArmReport,
@@ -85,6 +86,8 @@ class GroupsReport(Struct, frozen=True, kw_only=True):
     groups: tuple[ArmReport, ...]
     parts: tuple[PartReport, ...]
     not_recorded: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    outliers: tuple[Outlier, ...]
     days: tuple[str, ...]
     cumulative: tuple[tuple[int, ...], ...]
 
@@ -153,6 +156,7 @@ def _question(workspace: Workspace, asked: Asked, names: tuple[str, ...], now: i
         now=now,
         until=asked.until,
         open_windows=asked.open_windows,
+        goals=workspace.experiments.goals,
     )
 
 
@@ -186,6 +190,8 @@ def groups_report(found: Read, question: Question, shares: Sequence[float], sett
         groups=tuple(replace(arm, is_control=False) for arm in arms),
         parts=tuple(parts),
         not_recorded=told[0].not_recorded,
+        bounds=found.bounds,
+        outliers=found.outliers,
         days=told[0].days,
         cumulative=tuple(zip(*counts, strict=True)),
     )
@@ -236,6 +242,8 @@ def as_experiment(found: GroupsReport) -> ExperimentReport:
         goals=tuple(goal for part in found.parts for goal in named(part)),
         guardrails=tuple(replace(one, arm=part.group) for part in found.parts for one in part.guardrails),
         not_recorded=found.not_recorded,
+        bounds=found.bounds,
+        outliers=found.outliers,
         days=found.days,
         cumulative=found.cumulative,
         courses=tuple(replace(course, arm=part.group) for part in found.parts for course in part.courses),

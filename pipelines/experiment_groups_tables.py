@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines import show
 from pipelines.experiment_groups import GroupsReport, as_experiment
-from pipelines.experiment_tables import headlines, notes
+from pipelines.experiment_tables import headlines, lift, means, notes
 
 
 def print_groups(found: GroupsReport) -> None:
@@ -59,11 +59,8 @@ def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[An
                 goal.metric,
                 part.worth,
                 part.group,
-                goal.control,
-                goal.treated,
-                _percent(goal.lift, 1),
-                _ends(goal.fixed),
-                _ends(goal.sequential),
+                *means(goal),
+                *lift(goal),
                 goal.p_corrected,
                 goal.verdict,
             ]
@@ -75,11 +72,7 @@ def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[An
     yield (
         "Guardrails: more is worse; p that the part does no harm, each for itself",
         ["metric", "part", "over the group", "group has", "usual", "p", "verdict"],
-        [
-            [one.metric, part.worth, part.group, one.control, one.treated, one.p, one.verdict]
-            for part in found.parts
-            for one in part.guardrails
-        ],
+        [[one.metric, part.worth, part.group, *means(one), one.p, one.verdict] for part in found.parts for one in part.guardrails],
         3,
     )
     yield (
@@ -96,7 +89,3 @@ def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[An
 
 def _percent(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}%}"
-
-
-def _ends(ends: tuple[float | None, float | None]) -> str | None:
-    return None if ends[0] is None or ends[1] is None else f"{ends[0]:+.1%} to {ends[1]:+.1%}"

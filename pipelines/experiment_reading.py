@@ -97,6 +97,7 @@ def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, 
         since=asked.since,
         until=asked.until,
         open_windows=asked.open_windows,
+        goals=experiment.entry.goals or workspace.experiments.goals,
     )
 
 
@@ -162,5 +163,11 @@ def metrics_of(found: ExperimentReport) -> dict[str, float]:
     for goal in found.goals:
         name = f"{goal.metric.replace(' ', '_')}/{goal.arm}"
         low, high = goal.sequential if found.decided_by == "sequential" else goal.fixed
-        numbers |= {f"lift/{name}": goal.lift, f"lift_low/{name}": low, f"lift_high/{name}": high, f"p/{name}": goal.p_corrected}
+        numbers |= {
+            f"difference/{name}": goal.difference,
+            f"lift/{name}": goal.lift,
+            f"lift_low/{name}": low,
+            f"lift_high/{name}": high,
+            f"p/{name}": goal.p_corrected,
+        }
     return {name: value for name, value in numbers.items() if value is not None}

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from features.moments import DAY_SECONDS, MICROSECONDS, rfc3339
 from pipelines.experiment_data import NUMBERS, Question, Read
 from pipelines.experiment_metrics import GOALS, GUARDRAILS, Metric
+from pipelines.experiment_outliers import Bound, Outlier
 from pipelines.experiment_split import SplitReport, split_report
 from training.corrections import Correction, corrected
 from training.inference import (
@@ -34,6 +35,9 @@ from training.inference import (
 )
 from training.summaries import Summary, merged, nothing
 
+NO_DIFFERENCE_POSSIBLE = "no difference possible"
+"""Verdict where all units of both arms did the same."""
+NO_LIFT = "the control's mean is not above zero"
 TRAFFIC_DAYS = 7
 """The latest days with exposures, whose traffic is that of the days to come."""
 
@@ -77,7 +81,8 @@ class GoalReport(Struct, frozen=True):
         kept: the part of the variance that the past leaves; 1 without CUPED.
         detectable: the smallest true lift that one look at the present size would show in four of five cases.
         days: from now on, at the traffic of the latest days, until the lift asked for would be seen; 0 now, None never.
-        verdict: `higher`, `lower`, `no difference shown` or `too few yet`.
+        verdict: `higher`, `lower`, `no difference shown`, `no difference possible` (no unit differs from another) or `too few yet`.
+        no_lift: why there is no lift, where the difference has a meaning all the same; None else.
     """
 
     metric: str
@@ -96,6 +101,7 @@ class GoalReport(Struct, frozen=True):
     detectable: float | None
     days: float | None
     verdict: str
+    no_lift: str | None = None
 
 
 class GuardrailReport(Struct, frozen=True):
@@ -120,7 +126,10 @@ class CourseReport(Struct, frozen=True):
 
 
 class ExperimentReport(Struct, frozen=True, kw_only=True):
-    """All of it. Moments are RFC 3339; `days` those of first exposures, `cumulative` the units by then, by day and arm."""
+    """All of it. Moments are RFC 3339; `days` those of first exposures, `cumulative` the units by then, by day and arm.
+
+    `bounds` are the numbers that were held to bounds, of which all figures then are; `outliers` those that one unit dominates.
+    """
 
     experiment: str
     at: str
@@ -137,6 +146,8 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     goals: tuple[GoalReport, ...]
     guardrails: tuple[GuardrailReport, ...]
     not_recorded: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    outliers: tuple[Outlier, ...]
     days: tuple[str, ...]
     cumulative: tuple[tuple[int, ...], ...]
     courses: tuple[CourseReport, ...]
@@ -160,7 +171,7 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Settin
     asked = [(metric, at) for metric in GOALS for at in range(len(question.arms)) if at != control]
     goals, curves = [], []
     for metric, at in asked:
-        measure = metric.measure(read.recorded, settings.cuped)
+        measure = metric.measure(read.recorded | {"converted"}, settings.cuped)  # that nobody converted is known
         if measure is None:
             continue
         found = compare(totals[at], totals[control], measure)
@@ -187,6 +198,8 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Settin
         goals=with_verdicts(goals, settings),
         guardrails=tuple(_guardrails(read, question, totals, control, settings)),
         not_recorded=tuple(missing),
+        bounds=read.bounds,
+        outliers=read.outliers,
         days=tuple(rfc3339(day * DAY_SECONDS * MICROSECONDS)[:10] for day in read.days),
         cumulative=tuple(tuple(int(course[day].units) for course in courses) for day in range(len(read.days))),
         courses=tuple(curves),
@@ -211,17 +224,21 @@ def _arm(read: Read, question: Question, subject: Subject, total: Summary, at: i
 
 
 def _enough(metric: Metric, treated: Summary, control: Summary) -> bool:
-    """Whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of them has all."""
+    """Whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of them has all.
+
+    Where no unit of either arm had an event, and there are units enough, they are alike: nothing has to begin.
+    """
     events = [float(one.means[NUMBERS.index(metric.events)] * one.units) for one in (treated, control)]
     fewest = sum(events) if metric.role == "guardrail" else min(events)
-    return bool(min(treated.units, control.units) >= ENOUGH_UNITS and fewest >= ENOUGH_CONVERSIONS - 1e-6)
+    is_still = metric.role == "goal" and not any(events)
+    return bool(min(treated.units, control.units) >= ENOUGH_UNITS and (is_still or fewest >= ENOUGH_CONVERSIONS - 1e-6))
 
 
 def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings: Settings, a_day: float) -> GoalReport:
     p = found.p_sequential if settings.sequential else found.p
     error, control, units = float(found.difference_error), float(found.control), float(found.units)
-    smallest = detectable(error) / abs(control) if is_enough and control else None
-    needed = units_needed(error, units, settings.detect * abs(control), sequential=settings.sequential) if is_enough else None
+    smallest = detectable(error) / control if is_enough and control > 0 and error > 0 else None
+    needed = units_needed(error, units, settings.detect * control, sequential=settings.sequential) if is_enough and control > 0 else None
     return GoalReport(
         metric.name,
         arm,
@@ -238,7 +255,8 @@ def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings
         _number(found.kept),
         _number(smallest),
         None if needed is None or a_day <= 0 else max(needed - units, 0.0) / a_day,
-        "",
+        NO_DIFFERENCE_POSSIBLE if is_enough and error == 0 == float(found.difference) else "",
+        NO_LIFT if control <= 0 else None,
     )
 
 
@@ -249,6 +267,8 @@ def with_verdicts(goals: Sequence[GoalReport], settings: Settings) -> tuple[Goal
 
 
 def _verdict(goal: GoalReport, p: float | None) -> str:
+    if goal.verdict:
+        return goal.verdict
     if p is None or goal.difference is None:
         return "too few yet"
     return "no difference shown" if p >= ALPHA else "higher" if goal.difference > 0 else "lower"

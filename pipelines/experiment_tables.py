@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines import show
-from pipelines.experiment_report import ExperimentReport
+from pipelines.experiment_report import NO_LIFT, ExperimentReport, GoalReport, GuardrailReport
 from training.mismatch import MISMATCH_P
 
 P_SHOWN_MIN = 0.0001
@@ -73,11 +73,8 @@ def sections(found: ExperimentReport) -> Iterator[tuple[str, list[str], list[lis
             [
                 one.metric,
                 one.arm,
-                one.control,
-                one.treated,
-                _part(one.lift),
-                _range(one.fixed),
-                _range(one.sequential),
+                *means(one),
+                *lift(one),
                 one.p,
                 one.p_corrected,
                 one.verdict,
@@ -89,7 +86,7 @@ def sections(found: ExperimentReport) -> Iterator[tuple[str, list[str], list[lis
     yield (
         "Guardrails: more is worse; p of no harm, each for itself",
         ["metric", "arm", "control", "arm has", "p", "verdict"],
-        [[one.metric, one.arm, one.control, one.treated, one.p, one.verdict] for one in found.guardrails],
+        [[one.metric, one.arm, *means(one), one.p, one.verdict] for one in found.guardrails],
         2,
     )
     yield (
@@ -98,6 +95,18 @@ def sections(found: ExperimentReport) -> Iterator[tuple[str, list[str], list[lis
         [[one.metric, one.arm, _part(one.detectable), _days(one.days), _part(one.kept)] for one in found.goals],
         2,
     )
+
+
+def means(one: GoalReport | GuardrailReport) -> list[Any]:
+    """The cells of what both arms have; an arm without units has no mean."""
+    return ["none" if value is None else value for value in (one.control, one.treated)]
+
+
+def lift(goal: GoalReport) -> list[str | None]:
+    """The cells of a lift and its intervals for one look and for any number; where there is no lift, those of the difference."""
+    if goal.no_lift is not None:
+        return ["no lift", _amounts(goal.difference_fixed), _amounts(goal.difference_sequential)]
+    return ["none" if goal.lift is None else _part(goal.lift), _range(goal.fixed), _range(goal.sequential)]
 
 
 def _decides(found: ExperimentReport) -> tuple[bool, bool]:
@@ -115,6 +124,18 @@ def notes(found: ExperimentReport) -> Iterator[str]:
     else:
         holds = "the chance of even one false alarm" if found.correction == "holm" else "the part of alarms that are false"
         yield f"P is corrected over all goals and arms ({found.correction}: holds {holds}); intervals and guardrails are not."
+    for one in found.bounds:
+        counts = " : ".join(f"{count:,}" for count in one.units)
+        ends = f"{one.high:g}" if one.low >= 0 else f"{one.low:g} to {one.high:g}"
+        yield f"{one.number} is bounded at {ends} (`{one.by}`), in all figures: {counts} units had more than that{' or less' if one.low < 0 else ''}."
+    for outlier in found.outliers:
+        yield (
+            f"One unit, with {outlier.largest:g}, makes {outlier.share:.0%} of the variance of {outlier.number}, which hides what the others do. In "
+            f"experiments.yaml, `goals: {{{outlier.number}: {{winsorize: 0.99}}}}`, or `cap` with an amount, bounds what a single unit counts."
+        )
+    without = dict.fromkeys(goal.metric for goal in found.goals if goal.no_lift is not None)
+    if without:
+        yield f"No lift of {', '.join(without)}: {NO_LIFT}. Intervals are those of the difference, in the metric's own unit."
     if found.open_windows:
         yield "Units with open windows count with what they did so far: conversions that come late are missing, in all arms."
     if found.not_recorded:
@@ -131,6 +152,10 @@ def _part(value: float | None, digits: int = 1) -> str | None:
 
 def _range(ends: tuple[float | None, float | None]) -> str | None:
     return None if ends[0] is None or ends[1] is None else f"{ends[0]:+.1%} to {ends[1]:+.1%}"
+
+
+def _amounts(ends: tuple[float | None, float | None]) -> str | None:
+    return None if ends[0] is None or ends[1] is None else f"{ends[0]:+.4g} to {ends[1]:+.4g}"
 
 
 def _days(value: float | None) -> str | None:

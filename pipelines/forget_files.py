@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from features import online_forget
+from features.clock import now_s, written_s
 from features.lmdb_scrub import scrub
 from features.workspace import Workspace
 from pipelines.forget_places import Removed, Step
@@ -84,7 +84,7 @@ class Leftovers:
         return len(self._files())
 
     def _files(self) -> list[Path]:
-        before = time.time() - SPILL_SECONDS
+        before = now_s() - SPILL_SECONDS
         aside = [path for folder in self._whole if folder.is_dir() for path in folder.iterdir()]
-        spilt = [path for path in self._spill.iterdir() if path.stat().st_mtime < before] if self._spill.is_dir() else []
+        spilt = [path for path in self._spill.iterdir() if written_s(path.stat()) < before] if self._spill.is_dir() else []
         return [*aside, *spilt]

@@ -12,19 +12,16 @@ example of a decision that was under way, all is done again, `TRIES_MAX` times. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
 from features.failures import Failure
-from features.files import locked
 from features.moments import now as clock
 from features.moments import rfc3339
 from features.vocabulary import ANONYMOUS, Id
 from features.workspace import Workspace
-from pipelines import shipping, steps
 from pipelines.forget_accounts import accounts_of
 from pipelines.forget_files import LedgerFiles, Leftovers, OnlineFiles
 from pipelines.forget_journal import Journals
@@ -34,11 +31,9 @@ from pipelines.forget_places import Place, Step
 from pipelines.forget_scan import Scan, scan
 from pipelines.forget_stores import Contacts, Events, OnlineRows
 from pipelines.forget_task import Counted, Task, keep_task, one_at_a_time, read_task, remove_task, task_file, tasks_of
+from pipelines.holding import held
 
 TRIES_MAX = 3
-ALONE_SECONDS_MAX = 600.0
-"""How long is waited for whoever else works on the workspace; training takes minutes."""
-LOOK_SECONDS = 0.1
 
 SOURCES = (
     "The business's own files are not touched: remove the customer there too. Until then `opportune import` refuses their rows of before "
@@ -137,7 +132,7 @@ def _done(workspace: Workspace, task: Task, tell: Tell, step: Step) -> Forgotten
         for place in at_once:
             _remove(workspace, task, place, places, tell, step)
         tell("wait for the workspace", None)
-        with _held(workspace):
+        with held(workspace):
             for place in rest:
                 _remove(workspace, task, place, places, tell, step)
             for place in places:
@@ -162,25 +157,3 @@ def _remove(workspace: Workspace, task: Task, place: Place, places: list[Place],
     counted.found, counted.removed = counted.found + removed.found, counted.removed + removed.removed
     counted.how = removed.how or counted.how
     keep_task(workspace, task)
-
-
-@contextmanager
-def _held(workspace: Workspace) -> Iterator[None]:
-    """Hold what all others hold that change lake, offline tables and stores: steps, shipper, imports.
-
-    Raises:
-        Busy: somebody holds the workspace for longer than is waited.
-    """
-    deadline = time.monotonic() + ALONE_SECONDS_MAX
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(steps.alone(workspace))
-                break
-            except steps.Busy:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK_SECONDS)
-        held.enter_context(shipping.alone(workspace))
-        held.enter_context(locked(workspace.data / "import.lock"))
-        yield

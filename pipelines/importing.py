@@ -6,7 +6,9 @@ A row is stored, refused with a reason, or a duplicate; the three add up to the 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,9 +23,30 @@ from features.moments import rfc3339
 from features.tables import Table, tables_of
 from features.timeline import Timeline
 from features.workspace import Workspace
-from pipelines.judging import judge
+from pipelines import fitting
+from pipelines.fitting import Early, Shared
+from pipelines.judging import WORDS, judge
+from pipelines.source_files import ROW_BITS, Progress, SourceFiles, files_of, shown
 from pipelines.source_files import BadTable as BadTable
-from pipelines.source_files import files_of, read
+from pipelines.values import words_of
+
+_NAMED = re.compile(r"`([^`]+)`")
+
+
+Tell = Callable[[str, float | None], None]
+"""Told the name of the table that is read, and the part of it that is done, 0 to 1, where that is known."""
+
+
+class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a row stands."""
+
+    file: str
+    row: int
+    """From 1, the header not counted."""
+    line: int | None = None
+    """Of a CSV file, from 1: where the row begins."""
+    column: str | None = None
+    """As the file calls it; None where the reason is not one of a single column."""
 
 
 class Report(msgspec.Struct):
@@ -39,18 +62,28 @@ class Report(msgspec.Struct):
     last: str | None = None
     ignored: list[str] = msgspec.field(default_factory=list)
     """Columns of the files that the table has no use for."""
+    refused_first: dict[str, Place] = msgspec.field(default_factory=dict)
+    """By reason, the first row that was refused for it."""
+    words: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """By column, the words that were taken as missing, with how many values were."""
+    ids: list[Shared] = msgspec.field(default_factory=list)
+    """How far the table's ids are known elsewhere in the lake."""
+    early: Early | None = None
+    """Events that happened, by their own time, before the decision that they name; None where none did."""
+    zones: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """By column that quiet hours look at, time zones that are not understood, with how many customers have them: the most frequent."""
 
     @property
     def conserved(self) -> bool:
         return self.read == self.stored + self.duplicate + sum(self.refused.values())
 
 
-def import_all(workspace: Workspace, now: int, progress: Callable[[str], None] = lambda _: None) -> list[Report]:
+def import_all(workspace: Workspace, now: int, progress: Tell = lambda _table, _part: None) -> list[Report]:
     """Import every table that the workspace names a source for.
 
     Args:
         now: microseconds since 1970.
-        progress: told the name of each table before it is read.
+        progress: told the name of each table before it is read, and how far it is.
 
     Raises:
         BadTable: a file is missing, unreadable, or lacks a required column.
@@ -61,30 +94,46 @@ def import_all(workspace: Workspace, now: int, progress: Callable[[str], None] =
         for table in tables_of(workspace).values():
             source = workspace.source(table.name)
             if source is not None:
-                progress(table.name)
-                reports.append(import_table(workspace, table, source, moved, now))
+                progress(table.name, None)
+                reports.append(import_table(workspace, table, source, moved, now, partial(progress, table.name)))
+        progress("how the tables fit together", None)
+        _fit(workspace, reports)
         summary = {"at": rfc3339(now), "offset_weeks": moved.weeks, "tables": reports}
         write_whole(workspace.data / "imports.json", msgspec.json.encode(summary))
     return reports
 
 
-def import_table(workspace: Workspace, table: Table, source: Source, moved: Timeline, now: int) -> Report:
-    """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
-    files = files_of(workspace, table, source)
-    shown = [str(file.relative_to(workspace.folder)) if file.is_relative_to(workspace.folder) else str(file) for file in files]
-    stamp = _stamp(table, source, moved, files)
-    report = _repeated(workspace, table, stamp)
-    if report is not None:
-        return msgspec.structs.replace(report, files=shown)
-    report = Report(table.name, shown)
+def _fit(workspace: Workspace, reports: list[Report]) -> None:
+    """Tell of each table how it fits the others, as the lake has them now."""
     con = lake.connect(workspace)
     try:
-        con.execute("SET preserve_insertion_order = true")  # of several rows with one key the order decides
-        report.ignored = read(con, table, source, files)
-        judge(con, workspace, table, moved, now)
+        shared, early, zones = fitting.shared(workspace, con), fitting.early(workspace, con), fitting.unknown_zones(workspace, con)
+    finally:
+        con.close()
+    for report in reports:
+        report.ids = [one for one in shared if one.table == report.table]
+        report.early = early.get(report.table)
+        report.zones = zones.get(report.table, {})
+
+
+def import_table(
+    workspace: Workspace, table: Table, source: Source, moved: Timeline, now: int, progress: Progress = lambda _: None
+) -> Report:
+    """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
+    found = files_of(workspace, table, source)
+    stamp = _stamp(table, source, moved, found)
+    repeated = _repeated(workspace, table, stamp)
+    if repeated is not None:
+        return msgspec.structs.replace(repeated, files=[shown(workspace, file) for file in found])
+    con = lake.connect(workspace)
+    try:
+        files = SourceFiles(con, workspace, table, source)
+        report = Report(table.name, files.shown, ignored=files.ignored)
+        judge(con, workspace, table, files, words_of(source.missing), moved, now, progress)
         _refuse_newly_declared(workspace, con, table)
         _select_added(workspace, con, table)
         _count(con, table, report)
+        _tell_places(con, files, report)
         report.stored = lake.add(workspace, con, table, "added", f"import-{uuid4().hex}")
     finally:
         con.close()
@@ -139,6 +188,25 @@ def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None
         span = con.execute(f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL").fetchone()
         if span and span[0] is not None:
             report.first, report.last = rfc3339(span[0]), rfc3339(span[1])
+    spoken = (
+        f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    for told, times in con.execute(spoken).fetchall():
+        name, _, word = str(told).partition("=")
+        report.words.setdefault(name, {})[word] = int(times)
+
+
+def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: Report) -> None:
+    """Where the first row of each reason stands."""
+    if not report.refused:
+        return
+    firsts = con.execute("SELECT _reason, min(_row) FROM judged WHERE _reason IS NOT NULL GROUP BY 1").fetchall()
+    row_of = {str(reason): int(row) for reason, row in firsts}
+    places = files.places(list(row_of.values()))
+    for reason in report.refused:
+        file, line, row = places[row_of[reason]]
+        named = _NAMED.findall(reason)
+        report.refused_first[reason] = Place(file, row, line, files.column(named[0]) if len(named) == 1 else None)
 
 
 def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
@@ -181,12 +249,12 @@ def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: T
 def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same again."""
     columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
-    files = _one(con, "SELECT count(DISTINCT _file) FROM judged")
+    files = _one(con, f"SELECT count(DISTINCT _row >> {ROW_BITS}) FROM judged")
     stored = bool(lake.files(workspace, table))
     if files <= 1 and not stored:
         con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} {good}")
         return
-    each = f"SELECT {columns}, count(*) AS _times {good} GROUP BY {columns}, _file"
+    each = f"SELECT {columns}, count(*) AS _times {good} GROUP BY {columns}, _row >> {ROW_BITS}"
     rows = f"SELECT {columns}, max(_times) AS _times FROM ({each}) GROUP BY {columns}"
     if stored:
         time = quoted(str(table.time))

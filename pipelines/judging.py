@@ -8,106 +8,89 @@ from features.lake import literal, quoted
 from features.moments import MICROSECONDS
 from features.tables import Field, Table
 from features.timeline import Timeline
-from features.vocabulary import CONTEXT_INTEGER_MAX, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
+from features.vocabulary import CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
 from features.workspace import Workspace
 from pipelines.forgotten_rows import refuse_forgotten
+from pipelines.source_files import Given, Progress, SourceFiles
+from pipelines.values import EARLIEST, END, INTEGER_MAX, START, Column, column, open_ended
 
 FUTURE_SECONDS_MAX = 300
 """A clock may run ahead by so much before its rows are refused as coming from the future."""
 
-LIST_SEPARATOR = "|"
-"""Separates the texts of a list in a CSV cell."""
-
-INTEGER_MAX = CONTEXT_INTEGER_MAX
-"""Beyond this a float64 column, which is what a model sees, no longer holds every integer."""
-
 NUMBER_MAX = 1e18
 """Sums are added as whole millionths in 128 bits: so large numbers fit 10^14 times."""
 
-_START, _EARLIEST, _END = (f"TIMESTAMPTZ '{year}-01-01 00:00:00+00'" for year in (1970, 1900, 2200))
-_FLOATS = ("DOUBLE", "FLOAT", "DECIMAL")
+WORDS = "_words"
+"""The column of `judged` that tells which words stood where nothing was meant, as texts `column=word`; NULL where none did."""
 
 
-def judge(con: duckdb.DuckDBPyConnection, workspace: Workspace, table: Table, moved: Timeline, now: int) -> None:
-    """Turn the temporary table `raw` into `judged`: canonical types, the moved timeline, and `_reason` to refuse a row, or NULL."""
-    types = {row[0]: row[1] for row in con.execute("DESCRIBE raw").fetchall()}
-    columns, reasons = [], []
-    for field in table.fields:
-        if field.dtype not in ("category", "texts") or _float_id(field, types[field.name]):
-            columns.append(f"{_present(table, field, types[field.name])} AS {_has(field)}")
-        columns.append(f"{_typed(table, field, types[field.name], moved)} AS {quoted(field.name)}")
-        reasons += _reasons(table, field, types[field.name])
-    reasons += _reasons_of_table(workspace, table, now)
-    cases = " ".join(f"WHEN {test} THEN {literal(reason)}" for test, reason in reasons)
-    fields = ", ".join(quoted(field.name) for field in table.fields)
-    typed = f"SELECT rowid AS _row, _file, {', '.join(columns)} FROM raw"
-    con.execute(f"CREATE TEMP TABLE judged AS SELECT _row, _file, {fields}, CASE {cases} END AS _reason FROM ({typed})")
-    con.execute("DROP TABLE raw")
+def judge(
+    con: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    table: Table,
+    files: SourceFiles,
+    words: tuple[str, ...],
+    moved: Timeline,
+    now: int,
+    progress: Progress,
+) -> None:
+    """Make the temporary table `judged`: `_row`, canonical types, the moved timeline, and `_reason` to refuse a row, or NULL.
+
+    Raises:
+        BadTable: a file cannot be read.
+    """
+    types = ", ".join(f"{quoted(field.name)} {field.sql_type}" for field in table.fields)
+    con.execute(f"CREATE TEMP TABLE judged (_row BIGINT, {types}, _reason VARCHAR, {WORDS} VARCHAR[])")
+    of_table = _reasons_of_table(workspace, table, now)
+    for given in files.parts(progress):
+        given.read(f"INSERT INTO judged {_judged(table, given, of_table, words, moved)}")
     refuse_forgotten(con, workspace, table)
+
+
+def _judged(table: Table, given: Given, of_table: list[tuple[str, str]], words: tuple[str, ...], moved: Timeline) -> str:
+    """SQL of rows as they were given, judged."""
+    columns = [
+        column(table, field, given.types.get(field.name), moved, words, f"_x{at}", f"_t{at}") for at, field in enumerate(table.fields)
+    ]
+    named = list(zip(range(len(columns)), table.fields, columns, strict=True))
+    raw = ", ".join(f"{made.raw} AS _x{at}" for at, _, made in named)
+    typed = ", ".join(f"{made.typed} AS _t{at}" for at, _, made in named)
+    worded = [(at, field) for at, field, made in named if made.word is not None]
+    spoken = "".join(f", {made.word} AS _w{at}" for at, _, made in named if made.word is not None)
+    final = ", ".join(_final(at, field, made) for at, field, made in named)
+    reasons = [reason for _, field, made in named for reason in _reasons(table, field, made)] + of_table
+    cases = " ".join(f"WHEN {test} THEN {literal(reason)}" for test, reason in reasons)
+    told = "NULL"
+    if worded:
+        some = " OR ".join(f"_w{at} IS NOT NULL" for at, _ in worded)
+        listed = ", ".join(f"{literal(field.name + '=')} || trim(_w{at})" for at, field in worded)
+        told = f"CASE WHEN {some} THEN list_filter([{listed}], lambda text: text IS NOT NULL) END"
+    fields = ", ".join(quoted(field.name) for field in table.fields)
+    carried = "".join(f", _w{at}" for at, _ in worded)
+    return f"""
+        SELECT _row, {fields}, CASE {cases} END AS _reason, {told} AS {WORDS}
+        FROM (SELECT _row, {final}{carried}
+            FROM (SELECT *{spoken}
+                FROM (SELECT *, {typed} FROM (SELECT _row, {raw} FROM ({given.reader}))))
+        )"""
+
+
+def _final(at: int, field: Field, made: Column) -> str:
+    has = "" if field.dtype == "texts" else f", {made.present} AS {_has(field)}"
+    if made.word is None:
+        return f"_t{at} AS {quoted(field.name)}{has}"
+    if has:
+        has = f", {made.present} AND _w{at} IS NULL AS {_has(field)}"
+    # The texts of a list are without their words already.
+    value = f"CASE WHEN _w{at} IS NULL THEN _t{at} END" if field.dtype == "category" else f"_t{at}"
+    return f"{value} AS {quoted(field.name)}{has}"
 
 
 def _has(field: Field) -> str:
     return quoted(f"_has_{field.name}")
 
 
-def _float_id(field: Field, given: str) -> bool:
-    """Ids that came as floats: 1042.0 is the id 1042, but 1042.5 is nobody's, and beyond INTEGER_MAX several ids look alike."""
-    return field.id and given.startswith(_FLOATS)
-
-
-def _open_ended(table: Table, field: Field) -> bool:
-    return table.name == "offers" and field.name in ("valid_from", "valid_until")
-
-
-def _moment(field: Field, given: str) -> str:
-    """A time as the source states it; without an offset it is UTC."""
-    column = f"raw.{quoted(field.name)}"
-    if given == "TIMESTAMP WITH TIME ZONE":
-        return column
-    if given.startswith("TIMESTAMP"):
-        return f"make_timestamptz(epoch_us({column}))"
-    text = f"nullif(trim({column}), '')" if given == "VARCHAR" else column
-    return f"TRY_CAST({text} AS TIMESTAMPTZ)"
-
-
-def _typed(table: Table, field: Field, given: str, moved: Timeline) -> str:
-    column = f"raw.{quoted(field.name)}"
-    floating = given.startswith(_FLOATS)
-    if field.dtype == "texts":
-        parts = f"{column}::VARCHAR[]" if given.endswith("]") else f"string_split({column}::VARCHAR, '{LIST_SEPARATOR}')"
-        trimmed = f"list_transform({parts}, lambda text: trim(text))"
-        return f"nullif(list_filter({trimmed}, lambda text: text <> ''), [])"
-    if field.dtype == "time":
-        moment = f"make_timestamptz(epoch_us({_moment(field, given)}) + {moved.offset})" if moved.offset else _moment(field, given)
-        return f"CASE WHEN {_has(field)} THEN {moment} END" if _open_ended(table, field) else moment
-    if field.dtype == "category":
-        # A column of whole numbers with gaps comes as floats from many tools: 1042.0 is the id 1042, NaN a gap.
-        if not floating:
-            return f"nullif({column}::VARCHAR, '')"
-        whole = f"{column} = trunc({column}) AND abs({column}) <= {INTEGER_MAX} THEN {column}::BIGINT::VARCHAR"
-        other = "NULL" if field.id else f"{column}::VARCHAR"
-        return f"CASE WHEN NOT isfinite({column}::DOUBLE) THEN NULL WHEN {whole} ELSE {other} END"
-    text = f"nullif(trim({column}), '')" if given == "VARCHAR" else column
-    if field.dtype == "integer":
-        return f"CASE WHEN TRY_CAST({text} AS DOUBLE) = trunc(TRY_CAST({text} AS DOUBLE)) THEN TRY_CAST({text} AS BIGINT) END"
-    if field.dtype == "boolean" and given not in ("VARCHAR", "BOOLEAN"):
-        return f"CASE WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN TRY_CAST({text} AS BOOLEAN) END"
-    return f"TRY_CAST({text} AS {field.sql_type})"
-
-
-def _present(table: Table, field: Field, given: str) -> str:
-    """Whether the source states something. An offer's validity beyond what we count is no bound: 9999-12-31 means no end."""
-    column = f"raw.{quoted(field.name)}"
-    if _float_id(field, given):
-        return f"coalesce(isfinite({column}::DOUBLE), false)"
-    present = f"coalesce({column} <> '', false)" if given == "VARCHAR" else f"{column} IS NOT NULL"
-    if _open_ended(table, field):
-        beyond = f"{_moment(field, given)} >= {_END}" if field.name == "valid_until" else f"{_moment(field, given)} < {_START}"
-        present = f"({present} AND NOT coalesce({beyond}, false))"
-    return present
-
-
-def _reasons(table: Table, field: Field, given: str) -> list[tuple[str, str]]:
+def _reasons(table: Table, field: Field, made: Column) -> list[tuple[str, str]]:
     """Tests that refuse a row for one of its columns, in the order in which they are told."""
     typed, name, has = quoted(field.name), f"`{field.name}`", _has(field)
     if field.dtype == "texts":
@@ -116,7 +99,7 @@ def _reasons(table: Table, field: Field, given: str) -> list[tuple[str, str]]:
         ]
     if field.dtype == "category":
         reasons = []
-        if _float_id(field, given):
+        if field.id:  # 1042.0 is the id 1042, but 1042.5 is nobody's, and of floats beyond INTEGER_MAX several look alike
             told = f"{name} is a float, but no whole number up to {INTEGER_MAX}: store ids as texts or integers"
             reasons.append((f"{has} AND {typed} IS NULL", told))
         if field.required:
@@ -135,8 +118,8 @@ def _reasons(table: Table, field: Field, given: str) -> list[tuple[str, str]]:
     if field.dtype == "integer":
         reasons.append((f"abs({typed}) > {INTEGER_MAX}", f"{name} is beyond {INTEGER_MAX}"))
     if field.dtype == "time":
-        first, year = (_START, 1970) if field.required or _open_ended(table, field) else (_EARLIEST, 1900)
-        reasons.append((f"{typed} < {first} OR {typed} >= {_END}", f"{name} is before {year} or after 2199"))
+        first, year = (START, 1970) if field.required or open_ended(table, field) else (EARLIEST, 1900)
+        reasons.append((f"{typed} < {first} OR {typed} >= {END}", f"{name} is before {year} or after 2199"))
     return reasons
 
 

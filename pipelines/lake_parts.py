@@ -74,6 +74,15 @@ class Parts:
             counted[table] = counted.get(table, 0) + len(part.rows)
         return counted
 
+    def table(self, name: str, at: int) -> pa.Table | None:
+        """Return the rows of one table as the lake has them, of all days; None where there are none.
+
+        Args:
+            at: `imported_at`, microseconds since 1970.
+        """
+        found = [self._arrow(table, part, at) for (table, _), part in self._parts.items() if table == name]
+        return pa.concat_tables(found, promote_options="default") if found else None
+
     def write(self, workspace: Workspace, name: str, at: int, replace: bool, step: Step) -> None:
         """Write all rows into the lake as files called `name`, one a table and day; in place of files that are called so.
 

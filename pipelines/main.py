@@ -13,13 +13,16 @@ time.tzset()
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import signal  # noqa: E402
+from importlib.metadata import version  # noqa: E402
 from types import FrameType  # noqa: E402
+from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
-from features.failures import Failure  # noqa: E402
+from features.clock import notice  # noqa: E402
 from pipelines import (  # noqa: E402
+    commands_backup,
     commands_care,
     commands_data,
     commands_demo,
@@ -27,34 +30,53 @@ from pipelines import (  # noqa: E402
     commands_experiment_export,
     commands_experiment_groups,
     commands_forget,
+    commands_key,
     commands_loop,
     commands_model,
     commands_policy,
     commands_ramp,
     commands_serve,
     commands_world,
+    errors,
     experiment_app,
     show,
 )
 from pipelines.processes import Stopped, ignore_signals  # noqa: E402
-from serving.keys import BadKeys  # noqa: E402
 
 app = typer.Typer(
     name="opportune",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Real-time personalization: which offers, in which order, for this customer, now.",
-    epilog="Start here: [bold]opportune up -w examples/grocery[/bold]",
+    epilog=f"Start here: [bold]opportune up -w examples/grocery[/bold]\n\nExit status: {errors.statuses()}.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        show.out.out(f"opportune {version('opportune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def opportune(
+    version_: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True, show_default=False)
+    ] = False,
+) -> None:
+    """Real-time personalization: which offers, in which order, for this customer, now."""
+    del version_
+
+
 for module in (
     commands_data,
     commands_model,
     commands_serve,
+    commands_key,
     commands_policy,
     commands_loop,
+    commands_backup,
     commands_care,
     commands_forget,
     commands_demo,
@@ -69,29 +91,28 @@ for module in (
 
 
 def main() -> None:
-    """Run the command; what can be expected to go wrong is said in one line, anything else shows where it happened."""
+    """Run the command, and end the process with its status; what goes wrong is said in one line."""
+    as_json = errors.wants_json(sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that started us in the background ignores them
         signal.signal(number, _stop)
+    if moved := notice():
+        show.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
     try:
-        app(standalone_mode=True)
-    except (Failure, BadKeys) as error:
-        sys.exit(_refused(str(error)))
-    except OSError as error:
-        sys.exit(_refused(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+        sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()
         show.err.print("stopped; what is done stays done")
         sys.exit(128 + stopped.number)
+    except BrokenPipeError:
+        errors.silence_output()
+        sys.exit(errors.REFUSED)
+    except Exception as error:  # noqa: BLE001 (an edge of the process)
+        sys.exit(errors.end(error, as_json=as_json))
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     raise Stopped(number)
-
-
-def _refused(text: str) -> int:
-    show.err.print(f"[red]opportune:[/red] {escape(text)}", highlight=False)
-    return 1
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -23,6 +23,7 @@ from features.plain_yaml import Tree
 from features.timeline import timeline_file
 from features.variants import aliases
 from features.workspace import FILES, Workspace
+from pipelines import requirements
 from pipelines.publishing import serving_version
 from serving import compiled
 from serving.settings import WORKERS_VARIABLE, WORKSPACE_VARIABLE
@@ -30,22 +31,43 @@ from training import bundle
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("features", "training", "serving")
-NEEDED = ("bentoml", "hiredis", "httptools", "lmdb", "mmh3", "msgspec", "numba", "numpy", "pyyaml", "tzdata", "uvicorn", "uvloop")
-"""Distributions that the serving process imports, directly or through BentoML."""
+NEEDED = (
+    "bentoml",
+    "hiredis",
+    "httptools",
+    "lmdb",
+    "mmh3",
+    "msgspec",
+    "numba",
+    "numpy",
+    "protobuf",
+    "pyyaml",
+    "tzdata",
+    "uvicorn",
+    "uvloop",
+)
+"""Distributions that the serving process imports; what they need comes with them."""
+NEEDED_BY_FEAST = ("feast[redis]",)
+"""And where the workspace's online store is one that only Feast can read."""
+REQUIREMENTS = "requirements.txt"
 
 
 class BuildFailed(Failure):
     """BentoML could not make the package."""
 
 
-def build(workspace: Workspace, *, customers: bool = False) -> str:
+class Built(NamedTuple):
+    """A bento in BentoML's store."""
+
+    tag: str
+    folder: Path
+
+
+def build(workspace: Workspace, *, customers: bool = False) -> Built:
     """Make a bento in BentoML's own store.
 
     Args:
         customers: whether the embedded online store, with the customers' rows, is packed too.
-
-    Returns:
-        The bento's tag.
 
     Raises:
         BuildFailed: nothing was published yet, or BentoML refused.
@@ -53,6 +75,7 @@ def build(workspace: Workspace, *, customers: bool = False) -> str:
     place, catalogue = bundle.current(workspace.bundles), catalogue_file(workspace)
     if place is None or serving_version(workspace) is None or not catalogue.exists():
         raise BuildFailed("expected a published model to pack, got none: run `opportune up`, or `opportune train` and `opportune publish`")
+    home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").resolve()
     with tempfile.TemporaryDirectory(prefix="opportune-build-") as scratch:
         stage = Path(scratch)
         for name in PACKAGES:
@@ -63,13 +86,15 @@ def build(workspace: Workspace, *, customers: bool = False) -> str:
             "service": "serving.service:Opportune",
             "labels": {"workspace": workspace.settings.name, "bundle": place.name},
             "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*", f"{compiled.FOLDER}/**/*"],
-            "python": {"packages": [f"{name}=={version(name)}" for name in NEEDED], "lock_packages": False},
+            "python": {"requirements_txt": REQUIREMENTS, "lock_packages": False},
         }
+        (stage / REQUIREMENTS).write_text(asked := requirements_of(workspace))
         (stage / "bentofile.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         done = subprocess.run(
             [sys.executable, "-m", "bentoml", "build", "--output", "tag", "."],
             cwd=stage,
-            env={name: value for name, value in os.environ.items() if name not in (WORKSPACE_VARIABLE, WORKERS_VARIABLE)},
+            env={name: value for name, value in os.environ.items() if name not in (WORKSPACE_VARIABLE, WORKERS_VARIABLE)}
+            | {"BENTOML_HOME": str(home)},
             capture_output=True,
             text=True,
             check=False,
@@ -77,7 +102,17 @@ def build(workspace: Workspace, *, customers: bool = False) -> str:
     tags = [line.partition("__tag__:")[2].strip() for line in done.stdout.splitlines() if "__tag__:" in line]
     if done.returncode != 0 or not tags:
         raise BuildFailed(f"expected BentoML to build, got: {(done.stderr or done.stdout).strip()[-800:]}")
-    return tags[0]
+    # BentoML adds itself a second time and without hashes, which `uv pip install --require-hashes` refuses.
+    folder = home / "bentos" / tags[0].replace(":", "/")
+    (folder / "env" / "python" / REQUIREMENTS).write_text(asked)
+    return Built(tags[0], folder)
+
+
+def requirements_of(workspace: Workspace) -> str:
+    """Return the text of the requirements of the package: exact versions and hashes, of no address."""
+    lock = requirements.lock_file()
+    needed = NEEDED + (NEEDED_BY_FEAST if workspace.online_url.startswith("feast:") else ())
+    return requirements.pinned(needed, "" if lock is None else lock.read_text())
 
 
 def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target: Path, customers: bool) -> None:

@@ -24,6 +24,7 @@ from features.workspace import Workspace
 from pipelines.steps import Busy
 from serving.keys import FILE_VARIABLE
 from serving.leash import PARENT_VARIABLE
+from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_VARIABLE, WORKERS_VARIABLE
 
 START_SECONDS_MAX = 90
 """On a new machine the first start compiles the kernel."""
@@ -128,6 +129,9 @@ class Running:
     port: int
     host: str = "127.0.0.1"
     """An IP address."""
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    output: int | None = None
+    """A file descriptor that all of them write their logs to; None: each has a file of its own."""
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restart_at: float = 0.0
     _restart_seconds: float = RESTART_SECONDS
@@ -147,7 +151,7 @@ class Running:
 
     def start(self, name: str, command: list[str], **environment: str) -> None:
         """Start a child in a session of its own, so that Ctrl-C reaches it through us alone; it ends when we are gone."""
-        with self.log(name).open("ab") as log:
+        with self.log(name).open("ab") if self.output is None else os.fdopen(os.dup(self.output), "ab") as log:
             self.children[name] = subprocess.Popen(
                 command,
                 stdout=log,
@@ -163,7 +167,8 @@ class Running:
         require_free(self.host, self.port)
         self._new_log("server")
         command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Opportune", "--host", self.host, "--port", str(self.port)]
-        self.start("server", [*command, "--timeout-graceful-shutdown", str(FINISH_SECONDS_MAX)], OPPORTUNE_WORKERS=str(workers))
+        settings = {WORKERS_VARIABLE: str(workers), KEEP_ALIVE_VARIABLE: f"{self.keep_alive_seconds:g}"}
+        self.start("server", [*command, "--timeout-graceful-shutdown", str(FINISH_SECONDS_MAX)], **settings)
 
     def start_worker(self) -> None:
         """Start the background worker."""
@@ -175,6 +180,8 @@ class Running:
 
     def _new_log(self, name: str) -> None:
         """A log for each start; the one before is kept."""
+        if self.output is not None:
+            return
         file = self.log(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.exists():
@@ -217,6 +224,8 @@ class Running:
     def tail(self, name: str) -> str:
         """The last lines that a child has said."""
         try:
+            if self.output is not None:
+                return "(above)"
             return "\n".join(self.log(name).read_text(errors="replace").splitlines()[-TAIL_LINES:])
         except OSError:
             return "(no log)"

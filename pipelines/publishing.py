@@ -29,16 +29,23 @@ def publish(workspace: Workspace, version: str) -> Path:
     return place
 
 
-def publish_beside(workspace: Workspace, alias: str, version: str) -> Path:
+def publish_beside(workspace: Workspace, alias: str, version: str, *, name: bool = False) -> Path:
     """Make the bundle of a version the one that arms of experiments get that name this alias, or this version; what serves stays.
+
+    Args:
+        name: point the registry's alias at the version too.
 
     Raises:
         BadBundle: a check failed; the alias stays as it was.
+        RegistryUnavailable: MLflow does not take the alias; it stays as it was.
     """
     from training import publish as publisher
+    from training import registry
 
     place = publisher.make(workspace, version)
     rehearse(workspace, place)
+    if name:
+        registry.set_alias(workspace, alias, version)
     bundle.point(workspace.bundles, alias, place)
     return place
 

@@ -38,7 +38,7 @@ from features.workspace import Workspace, load
 from pipelines.experiment_data import NUMBERS, VIEW, NoExposures, Question, Read, read, show_units
 from pipelines.experiment_metrics import GOALS, GUARDRAILS, Metric
 from pipelines.experiment_reading import experiments_in, status_at
-from training.inference import ALPHA, ENOUGH_CONVERSIONS, ENOUGH_UNITS, compare, harm_p_sequential
+from training.inference import ALPHA, ENOUGH_CONVERSIONS, ENOUGH_UNITS, compare, harm, harm_p_sequential
 from training.mismatch import MISMATCH_P, mismatch_p_sequential
 from training.summaries import Summary, merged, nothing
 
@@ -46,6 +46,8 @@ logger = logging.getLogger("opportune.ramping")
 
 MEASURED = {"conversion": "converted", "value": "value"}
 """Which number a guardrail is of, where it has another name."""
+RAMP_WAITS = ("units", "no_evidence")
+"""Codes of steps that wait for data, rather than for time or for a person."""
 LAKE = "memory.main"
 """Where a connection to the lake has its views; a temporary view of the same name comes before them."""
 
@@ -201,10 +203,7 @@ def _watched(name: str, tolerated: float, alpha: float, found: Read, control: Su
     if measure is None:
         return Watched(guardrail=name, tolerated=tolerated, verdict="not recorded")
     seen = compare(treated, control, measure)
-    sign = -1 if metric.role == "goal" else 1
-    worse, error = sign * seen.difference, seen.difference_error
-    if tolerated and float(seen.control) > 0:  # a tolerance is a part of the control's, which is uncertain too
-        worse, error = sign * seen.lift - tolerated, seen.lift_error
+    worse, error = harm(treated, control, measure, -1 if metric.role == "goal" else 1, tolerated)
     p, values = float(harm_p_sequential(worse, error, seen.units)), (float(seen.control), float(seen.treated))
     events = sum(float(one.means[NUMBERS.index(metric.events)] * one.units) for one in (treated, control))
     if not (min(float(treated.units), float(control.units)) >= ENOUGH_UNITS and events >= ENOUGH_CONVERSIONS and p == p):
@@ -230,6 +229,7 @@ def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: int) -> 
         outcome=workspace.model.label.outcome,
         window_seconds=duration_seconds(plan.window),
         now=now,
+        goals=experiment.entry.goals or workspace.experiments.goals,
     )
     con = lake.connect(workspace)
     try:

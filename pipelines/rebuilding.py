@@ -94,12 +94,13 @@ def look(workspace: Workspace) -> dict[str, Verdict]:
     found = {}
     for store in STORES:
         place = workspace.data / store
-        if is_embedded(workspace, store) and (store in noted.stores or _was_there(workspace, store)):
+        if is_embedded(workspace, store) and (store in noted.stores or was_there(workspace, store)):
             found[store] = verify(place, store)
     return found
 
 
-def _was_there(workspace: Workspace, store: str) -> bool:
+def was_there(workspace: Workspace, store: str) -> bool:
+    """Return whether an embedded store was ever made."""
     place = workspace.data / store
     if store == "ledger":
         return (place / LEDGER).exists() or (place / DATA).exists()
@@ -170,7 +171,7 @@ def damage_of(workspace: Workspace) -> dict[str, str]:
     """
     noted, boot, wrong = _noted(workspace), boot_id(), dict[str, str]()
     for store in STORES:
-        if is_embedded(workspace, store) and (store in noted.stores or _was_there(workspace, store)):
+        if is_embedded(workspace, store) and (store in noted.stores or was_there(workspace, store)):
             why = _opens(workspace, store)
             if not why and boot != noted.boot:
                 why = verify(workspace.data / store, store).why
@@ -183,7 +184,7 @@ def damage_of(workspace: Workspace) -> dict[str, str]:
 
 def _note(workspace: Workspace) -> None:
     """Remember that all stores are whole, and in which run of the machine."""
-    there = tuple(store for store in STORES if is_embedded(workspace, store) and _was_there(workspace, store))
+    there = tuple(store for store in STORES if is_embedded(workspace, store) and was_there(workspace, store))
     after = Noted(boot_id(), there)
     if after != _noted(workspace):
         write_whole(_noted_file(workspace), msgspec.json.encode(after))

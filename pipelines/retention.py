@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from features import event_log
+from features.clock import written_s
 from features.event_log import EventLog
 from features.files import write_whole
 from features.lake_files import EXPIRED, writing
@@ -46,7 +47,7 @@ def retain(workspace: Workspace, now: int) -> Retained:
         LogUnavailable: the event log cannot be written now.
     """
     with alone(workspace):
-        days = sum(_retain_days(workspace, workspace.lake / folder, kept, now) for folder, kept in _kept(workspace).items())
+        days = sum(_retain_days(workspace, folder, kept, now) for folder, kept in _kept(workspace).items())
         state = state_of(workspace)
         files = _retain_journal(workspace, state, now)
         pruned = {"events": 0, "dead_letters": 0}
@@ -64,6 +65,31 @@ def retain(workspace: Workspace, now: int) -> Retained:
     return Retained(days, files, pruned["events"], pruned["dead_letters"])
 
 
+class Hidden(msgspec.Struct, frozen=True):
+    """When days of a table were let go last, and up to which moment all of it may be gone; both in microseconds since 1970."""
+
+    at: int
+    before: int
+
+
+def hidden(workspace: Workspace) -> dict[str, Hidden]:
+    """Return, by the table's folder in the lake, what retention has let go so far."""
+    try:
+        return msgspec.json.decode(_hidden_file(workspace).read_bytes(), type=dict[str, Hidden])
+    except FileNotFoundError:
+        return {}
+
+
+def _note_hidden(workspace: Workspace, folder: str, gone: Hidden) -> None:
+    told = hidden(workspace)
+    before = max(gone.before, told[folder].before) if folder in told else gone.before
+    write_whole(_hidden_file(workspace), msgspec.json.encode(told | {folder: Hidden(gone.at, before)}))
+
+
+def _hidden_file(workspace: Workspace) -> Path:
+    return workspace.data / "retained.json"
+
+
 def _kept(workspace: Workspace) -> dict[str, int]:
     """For how many seconds the rows of a table are kept, by its folder; tables that are kept for good are not there."""
     settings = workspace.settings.retention
@@ -73,10 +99,10 @@ def _kept(workspace: Workspace) -> dict[str, int]:
     return {folder: duration_seconds(text) for folder, text in wanted.items() if text is not None}
 
 
-def _retain_days(workspace: Workspace, folder: Path, kept_seconds: int, now: int) -> int:
+def _retain_days(workspace: Workspace, folder: str, kept_seconds: int, now: int) -> int:
     """Hide days all of whose rows are too old; remove those that were hidden long enough ago for whoever listed them before."""
-    hidden = 0
-    for day in sorted(folder.glob("day=*")):
+    gone = 0
+    for day in sorted((workspace.lake / folder).glob("day=*")):
         try:
             number = date.fromisoformat(day.name.removeprefix("day=")).toordinal() - _EPOCH_DAY
         except ValueError:
@@ -86,11 +112,12 @@ def _retain_days(workspace: Workspace, folder: Path, kept_seconds: int, now: int
         marker = day / EXPIRED
         with writing(workspace.lake):
             if not marker.exists():
+                _note_hidden(workspace, folder, Hidden(now, (number + 1) * DAY_SECONDS * MICROSECONDS))  # first: who compares must know
                 write_whole(marker, msgspec.json.encode(now))
-                hidden += 1
+                gone += 1
             elif now - int(msgspec.json.decode(marker.read_bytes())) >= GRACE_SECONDS * MICROSECONDS:
                 _remove(workspace, day)
-    return hidden
+    return gone
 
 
 def _remove(workspace: Workspace, day: Path) -> None:
@@ -110,7 +137,7 @@ def _retain_journal(workspace: Workspace, state: Shipped, now: int) -> int:
         if file.suffix not in (SEALED, DAMAGED):
             continue
         found = file.stat()
-        if found.st_mtime < oldest and state.journals.get(file.stem, 0) >= found.st_size:
+        if written_s(found) < oldest and state.journals.get(file.stem, 0) >= found.st_size:
             file.unlink(missing_ok=True)
             file.with_suffix(REASON).unlink(missing_ok=True)
             removed += 1

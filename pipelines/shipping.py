@@ -100,6 +100,11 @@ def ship(workspace: Workspace, progress: Progress = lambda _done, _all: None, st
         return loop
 
 
+def unshipped(workspace: Workspace, limits: Limits = LIMITS) -> Parts:
+    """Return what waits to be shipped as rows of the lake, so much as one shipment may hold. Nothing is written or shipped."""
+    return _read(workspace, state_of(workspace), limits).parts
+
+
 def _shipments(workspace: Workspace, step: Step, limits: Limits) -> Iterator[_Load]:
     """Ship until nothing waits of what waited at first: before all what was under way when a process died."""
     intent = read_state(intent_file(workspace))

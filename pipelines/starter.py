@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
+from features import clock
 from features.documents import BadWorkspace, Fault
 
 CUSTOMERS, OFFERS, DECISIONS_EACH = 300, 12, 6
@@ -154,7 +155,7 @@ def write_starter(folder: Path) -> list[str]:
 def _write_data(folder: Path) -> None:
     """Invented tables: customers like one or two categories, buy in them, and accept offers of them more often."""
     chance = random.Random(7)  # noqa: S311 (invented data)
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = clock.now().replace(microsecond=0)
     offers = [(f"offer-{n:02d}", CATEGORIES[n % len(CATEGORIES)], 5 * (1 + n % 4)) for n in range(OFFERS)]
     customers, purchases, decisions, outcomes = [], [], [], []
     for number in range(CUSTOMERS):

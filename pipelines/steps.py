@@ -27,6 +27,7 @@ from features.workspace import Workspace
 from pipelines import contacts
 from pipelines.contacts import Brought
 from pipelines.importing import Report, import_all
+from pipelines.importing import Tell as Told
 from pipelines.source_files import files_of
 
 SAMPLED_CUSTOMERS = 20
@@ -116,19 +117,7 @@ def features_digest(workspace: Workspace) -> str:
     return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
 
 
-def require_parameters(workspace: Workspace) -> None:
-    """The names of the model's parameters are LightGBM's, which is loaded only where there are some.
-
-    Raises:
-        BadWorkspace: one is not, or another key of `model.yaml` says it.
-    """
-    if workspace.model.parameters:
-        from training.parameters import require_names
-
-        require_names(workspace)
-
-
-def import_tables(workspace: Workspace, now: int, tell: Tell = lambda _: None) -> list[Report]:
+def import_tables(workspace: Workspace, now: int, tell: Told = lambda _table, _part: None) -> list[Report]:
     """Bring the sources into the lake and write the catalogue."""
     reports = import_all(workspace, now, tell)
     write_catalogue(workspace)

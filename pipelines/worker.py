@@ -18,6 +18,7 @@ from typing import NamedTuple
 os.environ["TZ"] = "UTC"
 time.tzset()
 
+from features.clock import notice  # noqa: E402
 from features.experiment_formats import ExperimentsFile  # noqa: E402
 from features.failures import Failure  # noqa: E402
 from features.faults import BadWorkspace  # noqa: E402
@@ -164,6 +165,8 @@ def work(workspace: Workspace, turns: tuple[Task, ...], stopped: threading.Event
 def main(folder: str) -> None:
     """Work until told to stop."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if moved := notice():
+        logger.warning("%s", moved)
     leash.end_with_starter()
     workspace = load(Path(folder), sources=False)
     stopped = threading.Event()

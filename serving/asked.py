@@ -104,7 +104,11 @@ def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextV
         elif column.dtype == "boolean":
             if not isinstance(value, bool):
                 raise BadContext(name, "field-type", "boolean")
-        elif isinstance(value, bool) or not isinstance(value, int if column.dtype == "integer" else (int, float)):
+        elif (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or (column.dtype == "integer" and not isinstance(value, int) and not value.is_integer())
+        ):
             raise BadContext(name, "field-type", "integer" if column.dtype == "integer" else "number")
         elif (column.minimum is not None and value < column.minimum) or (column.maximum is not None and value > column.maximum):
             raise BadContext(name, "out-of-range", f"{column.dtype} from {column.minimum} to {column.maximum}")

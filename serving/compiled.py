@@ -10,18 +10,18 @@ import os
 import shutil
 from pathlib import Path
 
+from features.cache_folders import COMPILED_PACKAGES, compiled_folder
+
 ROOT = Path(__file__).parents[1]
 FOLDER = "compiled"
 """Beside the packages: `compiled/<package>/<file of numba's cache>`."""
-PACKAGES = ("features", "serving")
-"""Those with compiled functions."""
 
 
 def pack(target: Path, root: Path = ROOT) -> int:
-    """Copy numba's cache of the packages below `root` into `target`; returns the number of files."""
+    """Copy numba's cache of the packages below `root` into `target`; return the number of files."""
     count = 0
-    for package in PACKAGES:
-        for file in sorted((root / package / "__pycache__").glob("*.nb[ic]")):
+    for package in COMPILED_PACKAGES:
+        for file in sorted(compiled_folder(root / package).glob("*.nb[ic]")):
             place = target / FOLDER / package
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place / file.name)
@@ -30,12 +30,12 @@ def pack(target: Path, root: Path = ROOT) -> int:
 
 
 def unpack(root: Path = ROOT) -> None:
-    """Put what was packed where numba looks for it, before the compiled modules are imported; a read-only folder stays as it is."""
+    """Put what was packed where numba looks for it, before the compiled modules are imported; what cannot be written is compiled."""
     with contextlib.suppress(OSError):
         for file in sorted((root / FOLDER).glob("*/*.nb[ic]"), key=lambda file: file.suffix):  # code before the index that names it
-            target = root / file.parent.name / "__pycache__" / file.name
+            target = compiled_folder(root / file.parent.name) / file.name
             if not target.exists():
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 aside = target.with_name(f"{target.name}.{os.getpid()}")
                 shutil.copyfile(file, aside)
                 aside.replace(target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -29,12 +29,20 @@ ITEM_CODES = (
 """Codes of items that are no event."""
 
 
-class EventsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+Events = Annotated[list[Event], msgspec.Meta(min_length=1, max_length=EVENTS_MAX)]
+
+
+class EventsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is sent: 1 to 500 events, each taken or refused by itself."""
 
-    events: list[Event]
+    events: Events
+
+
+class EventsBeacon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a page sends as text/plain when it is left: the same, with the key in it, as `navigator.sendBeacon` can set no header field."""
+
+    events: Events
     key: str | msgspec.UnsetType = msgspec.UNSET
-    """A key, in a body of text/plain alone: `navigator.sendBeacon` can set no header field."""
 
 
 class _Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

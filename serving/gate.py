@@ -71,7 +71,7 @@ class Gate:
 
     def is_beacon(self, route: Route, fields: dict[bytes, bytes]) -> bool:
         """Whether the body comes as a browser's beacon, to a route that takes those."""
-        content_type = fields.get(b"content-type", b"") if route.beacon else b""
+        content_type = fields.get(b"content-type", b"") if route.beacon is not None else b""
         fit = self._beacons.get(content_type)
         return _remember(self._beacons, content_type, media.is_beacon(content_type), len(content_type)) if fit is None else fit
 

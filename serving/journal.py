@@ -32,6 +32,7 @@ from pathlib import Path
 
 import msgspec
 
+from features.clock import now_s, written_s
 from features.files import write_whole
 from features.journal_lines import FRAME_BYTES_MAX, Line, Lineup, Settled, damage, write_frame
 
@@ -67,7 +68,7 @@ class _File:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         while True:
-            self.path = folder / f"{_stamp(time.time())}-{secrets.token_hex(4)}{OPEN}"
+            self.path = folder / f"{_stamp(now_s())}-{secrets.token_hex(4)}{OPEN}"
             self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             # Whoever opens the folder right now may lock the file before us; it is empty, so they remove it.
             with contextlib.suppress(BlockingIOError):
@@ -307,7 +308,7 @@ def _sizes(paths: Iterable[Path]) -> list[tuple[Path, int, float]]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             stat = path.stat()
-            found.append((path, stat.st_size, stat.st_mtime))
+            found.append((path, stat.st_size, written_s(stat)))
     return found
 
 

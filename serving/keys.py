@@ -14,7 +14,6 @@ import ipaddress
 import os
 import secrets
 import stat
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +22,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from features.clock import now_s
 from serving.problems import Unauthenticated
 
 Role = Literal["decide", "events", "experiments", "admin"]
@@ -68,7 +68,7 @@ class _Held(Struct, frozen=True):
 class Keys:
     """The keys that are valid now. `configured` is False when there are none: then only loopback is served."""
 
-    def __init__(self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], float] = now_s) -> None:
         self.configured = bool(entries)
         self._clock = clock
         self._file: Path | None = None

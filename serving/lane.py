@@ -14,8 +14,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 
+from features.workspace import Workspace
 from serving import problems
 from serving.body import BodyReader, Disconnected, linger
+from serving.contract import Contract
 from serving.drain import drain_before_stop
 from serving.gate import Gate, Limits, body_bytes_max
 from serving.keys import BadKeys, Keys
@@ -79,11 +81,16 @@ class _Bound:
 
 
 class Lane:
-    """Serves `routes` and the standard ones (/livez, /readyz, /metrics, /openapi.json); `inner` answers routes without handler.
+    """Serves `routes` and the standard ones (/livez, /readyz, /metrics, /openapi.json).
 
-    `ready` returns None when this worker may be asked, else a public text that says why not. With `drain_seconds`, which needs the
-    main thread, SIGTERM drains so long before the server stops. Pages of `origins` may call all routes but those of administrators.
     Declare all metrics before `metrics.attach`, and make the lane before it too: it declares its own.
+
+    Args:
+        ready: returns None when this worker may be asked, else a public text that says why not.
+        inner: the application that answers routes without a handler.
+        drain_seconds: how long SIGTERM drains before the server stops; needs the main thread.
+        origins: whose pages may call all routes but those of administrators.
+        workspace: returns what serves, for /openapi.json.
     """
 
     def __init__(
@@ -97,12 +104,14 @@ class Lane:
         inner: AsgiApp | None = None,
         drain_seconds: float = 0.0,
         origins: Origins | None = None,
+        workspace: Callable[[], Workspace | None] = lambda: None,
     ) -> None:
         self.origins = origins
         self.keys, self.limits, self.metrics, self.inner = keys, limits or Limits(), metrics or Metrics(), inner
         self.draining, self._drain_seconds = False, drain_seconds
         self.in_flight = 0
-        self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining))
+        contract = Contract(keys, workspace, origins=origins is not None)
+        self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining, contract.render))
         check_table(self.routes)
         self._gate, self._bodies = Gate(keys, self.limits), BodyReader(self.limits.body_seconds_max)
         self._id_prefix, self._id_count = secrets.token_hex(5).encode(), itertools.count(1)
@@ -171,7 +180,7 @@ class Lane:
             self._gate.check_form(scope, headers, fields)
             bound, parameters = self._find(scope)
             route = bound.route
-            beacon = route.beacon and self._gate.is_beacon(route, fields)
+            beacon = route.beacon is not None and self._gate.is_beacon(route, fields)
             call = Call(request_id, self._gate.admit(route, scope, fields, beacon=beacon), fields, scope, beacon=beacon)
             if parameters:
                 call.parameters = parameters

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from features.formats import ContextColumn
 from features.vocabulary import (
@@ -21,7 +21,9 @@ from features.vocabulary import (
     ID_CHARACTERS_MAX,
     ID_PATTERN,
     OFFERS_CONSIDERED,
+    UNIT_PATTERN,
     ContextValue,
+    Id,
 )
 from serving.asked import BadContext, check_context
 from serving.assignment import Units
@@ -69,9 +71,9 @@ class InvalidContext(Problem):
 class EvaluationContext(Struct, frozen=True):
     """What is asked. Further members are columns of the context where features.yaml declares them, and are ignored otherwise."""
 
-    targetingKey: str
+    targetingKey: Annotated[str, Meta(pattern=UNIT_PATTERN)]
     """The id of a customer, or `~` and an anonymous id."""
-    anonymous_id: str | UnsetType = UNSET
+    anonymous_id: Id | UnsetType | None = UNSET
     """Whom experiments on anonymous ids assign; the targeting key when absent."""
 
 
@@ -167,8 +169,8 @@ def _check(context: dict[str, Any], columns: Mapping[str, ContextColumn]) -> Non
             if len(value) > CONTEXT_TEXT_CHARACTERS_MAX or next(refused_texts(value, ()), None) is not None:
                 text = f"text of at most {CONTEXT_TEXT_CHARACTERS_MAX} characters, without control characters"
                 raise InvalidContext(f"Expected `context.{name}` to be {text}.")
-        elif type(value) is int and not -CONTEXT_INTEGER_MAX <= value <= CONTEXT_INTEGER_MAX:
-            raise InvalidContext(f"Expected `context.{name}` to be an integer of at most 53 bits.")
+        elif type(value) in (int, float) and not -CONTEXT_INTEGER_MAX <= value <= CONTEXT_INTEGER_MAX:
+            raise InvalidContext(f"Expected `context.{name}` to be a number of at most 2^53 either way.")
         elif type(value) in (dict, list):
             raise InvalidContext(f"Expected `context.{name}` to be a single value.")
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+import msgspec
 
 from serving import metrics as exposition
-from serving import openapi, problems
+from serving import problems
 from serving.metrics import Metrics
 from serving.problems import Headers
 from serving.routes import JSON_HEADERS, Answer, Call, Route
@@ -16,11 +19,26 @@ _ALIVE: Answer = (200, JSON_HEADERS, b'{"status":"alive"}', ())
 _READY: Answer = (200, JSON_HEADERS, b'{"status":"ready"}', ())
 
 
+class Status(msgspec.Struct, frozen=True):
+    """That a process runs, or may be asked."""
+
+    status: Literal["alive", "ready"]
+
+
 def standard_routes(
-    routes: Sequence[Route], metrics: Metrics, ready: Callable[[], str | None], draining: Callable[[], bool]
+    routes: Sequence[Route],
+    metrics: Metrics,
+    ready: Callable[[], str | None],
+    draining: Callable[[], bool],
+    render: Callable[[Sequence[Route]], Awaitable[bytes]],
 ) -> tuple[Route, ...]:
-    """`ready` returns None when this worker may be asked, else a public text that says why not."""
-    contract: list[bytes] = []
+    """Return the standard routes.
+
+    Args:
+        routes: those that the document describes besides.
+        ready: returns None when this worker may be asked, else a public text that says why not.
+        render: returns the document of a route table.
+    """
 
     async def livez(_: bytes, __: Call) -> Answer:
         return _ALIVE
@@ -36,18 +54,17 @@ def standard_routes(
         return 200, _METRICS_HEADERS, metrics.exposition(), ()
 
     async def document(_: bytes, __: Call) -> Answer:
-        if not contract:
-            contract.append(openapi.render((*routes, *standard)))
-        return 200, JSON_HEADERS, contract[0], ()
+        return 200, JSON_HEADERS, await render((*routes, *standard)), ()
 
     standard = (
-        Route(method="GET", path="/livez", name="livez", summary="Whether the process runs.", handler=livez),
+        Route(method="GET", path="/livez", name="livez", summary="Whether the process runs.", handler=livez, response=Status),
         Route(
             method="GET",
             path="/readyz",
             name="readyz",
             summary="Whether this worker may be asked: a bundle is loaded and its golden requests were replayed.",
             handler=readyz,
+            response=Status,
             problems=(problems.Draining, problems.NotReady),
         ),
         Route(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from features.catalogue import Catalogue
 from features.expression_scope import scope_of
@@ -16,6 +15,7 @@ from features.online import OnlineRow, Words
 from features.policies import QuietHours
 from features.vocabulary import ContextValue
 from features.workspace import Workspace
+from features.zones import zone_of
 from serving.facts import Facts
 from serving.rules import concerned
 
@@ -57,6 +57,7 @@ class Quiet:
         terms = {name: scope[name] for name in sorted(set(zones))}
         self._facts = Facts(terms, layout.plan, columns, words)
         self._needs_facts = bool(terms)
+        zone_of("UTC+0")  # reads the names of all zones, which takes milliseconds, before the first request does
         self.hours = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]
 
     def fallen(
@@ -77,7 +78,7 @@ class Quiet:
             if one.placements and placement not in one.placements:
                 continue
             stated = facts[one.column] if one.column is not None else None
-            if one.holds(minute_of_day(now, stated if isinstance(stated, str) and is_zone(stated) else one.zone)):
+            if one.holds(minute_of_day(now, stated if isinstance(stated, str) and zone_of(stated) is not None else one.zone)):
                 found.append((one.name, one.concerned))
         return found
 
@@ -115,15 +116,5 @@ def day_of(now: float, zone: str) -> int:
 @lru_cache(maxsize=ZONES_MAX)
 def _quarter_begins(quarter: int, zone: str) -> tuple[int, int]:
     """Day and minute of the day."""
-    local = datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC).astimezone(ZoneInfo(zone))
+    local = datetime.fromtimestamp(quarter * QUARTER_SECONDS, UTC).astimezone(zone_of(zone) or UTC)
     return local.toordinal() - _FIRST_DAY, 60 * local.hour + local.minute
-
-
-@lru_cache(maxsize=ZONES_MAX)
-def is_zone(text: str) -> bool:
-    """Whether a text, which may be anything that a table holds, names a time zone."""
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True

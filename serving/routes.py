@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, M
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from serving.keys import Caller, Role
 from serving.problems import Headers, Problem
@@ -94,8 +95,8 @@ class Route:
     body_bytes_max: int = BODY_BYTES_MAX
     open_ended: bool = False
     """Whether the last parameter takes all that is left of the path, slashes and percent-escapes included, as it came."""
-    beacon: bool = False
-    """Whether a body may also come as text/plain, with the key in it: browsers send that unasked when a page is left."""
+    beacon: type | None = None
+    """The struct of a body that may also come as text/plain, with the key in it: browsers send that unasked when a page is left."""
     stages: tuple[str, ...] = ()
     """Names of the durations that the handler returns, for Server-Timing and the metrics."""
     statuses: Mapping[int, str] | None = None
@@ -117,7 +118,7 @@ class Route:
 
     @property
     def parameters(self) -> list[str]:
-        """Names of the segments `{name}` of the path, each any one segment."""
+        """Return the names of the segments `{name}` of the path, each any one segment."""
         return _PARAMETER.findall(self.path)
 
 
@@ -142,7 +143,11 @@ class Patterns:
         return (b"", found[1]) if found else (text.encode("ascii"), "")
 
     def find(self, path: bytes) -> tuple[bytes, dict[str, str]] | None:
-        """The path of the table that a request's path fits, and its parameters; one with escapes fits none but an open-ended one."""
+        """Return the path of the table that a request's path fits, and its parameters, or None where it fits none.
+
+        What the table names is compared byte by byte. In a parameter percent-escapes stand for bytes, as clients write `a@b` as `a%40b`;
+        the last one of an open-ended path is left as it came.
+        """
         split = path.split(b"/")
         for whole, segments, open_ended in self._paths:
             last = len(segments) - 1
@@ -150,7 +155,7 @@ class Patterns:
             if len(segments) == len(came) and all(
                 one or open_ended if name else one == wanted for (wanted, name), one in zip(segments, came, strict=True)
             ):
-                return (whole, _named(segments, came)) if open_ended or b"%" not in path else None
+                return whole, _named(segments, came if open_ended or b"%" not in path else [unquote_to_bytes(one) for one in came])
         return None
 
 

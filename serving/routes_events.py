@@ -15,7 +15,7 @@ from features.happenings import POISON, Poison, time_of
 from features.online import StoreUnavailable
 from features.vocabulary import Event
 from serving import problems
-from serving.event_body import EVENTS, ITEM_CODES, Bad, EventsBody, read_events
+from serving.event_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
 from serving.hearing import Hearing, Understanding
 from serving.keys import Role
 from serving.metrics import Metrics
@@ -170,7 +170,7 @@ class Events:
                 roles=roles,
                 handler=self.post,
                 body_bytes_max=EVENTS_BODY_BYTES_MAX,
-                beacon=True,
+                beacon=EventsBeacon,
                 request=EventsBody,
                 response=EventsAnswer,
                 stages=STAGES,

@@ -20,6 +20,8 @@ time.tzset()
 import bentoml  # noqa: E402
 from _bentoml_sdk.service.factory import Service  # noqa: E402
 
+from features import cache_folders  # noqa: E402
+from features.workspace import data_of  # noqa: E402
 from serving import compiled, leash, memory, wire  # noqa: E402
 from serving.settings import Settings  # noqa: E402
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 SETTINGS = Settings.from_environment()
 
-wire.install()
+cache_folders.settle(data_of(SETTINGS.workspace))
+wire.install(SETTINGS.keep_alive_seconds)
 leash.end_with_starter()
 
 

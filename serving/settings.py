@@ -17,6 +17,11 @@ DRAIN_VARIABLE = "OPPORTUNE_DRAIN_SECONDS"
 WATCH_VARIABLE = "OPPORTUNE_WATCH_SECONDS"
 OFREP_VARIABLE = "OPPORTUNE_OFREP_PER_SECOND"
 ORIGINS_VARIABLE = "OPPORTUNE_ALLOWED_ORIGINS"
+KEEP_ALIVE_VARIABLE = "OPPORTUNE_KEEP_ALIVE_SECONDS"
+
+KEEP_ALIVE_SECONDS = 75.0
+"""Longer than the 60 s for which the usual balancers keep an idle connection: the side that closes first must be theirs."""
+KEEP_ALIVE_SECONDS_MAX = 3_600.0
 
 WORKERS_MAX = 64
 BESIDE_SERVICE = Path(__file__).parents[1] / "workspace"
@@ -41,6 +46,8 @@ class Settings:
     """Bound on evaluations of flags a second, for each name of a key and each worker; None: without bound."""
     origins: tuple[str, ...] = ()
     """Whose pages may call from browsers (CORS): exact origins, or `*` alone; none when empty."""
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    """How long a connection stays open without a request."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -58,6 +65,7 @@ class Settings:
             _number(environment, WATCH_VARIABLE, 1, 0.05, 60),
             int(_number(environment, OFREP_VARIABLE, 0, 1, 1e6)) or None,
             _origins(environment.get(ORIGINS_VARIABLE, "")),
+            _number(environment, KEEP_ALIVE_VARIABLE, KEEP_ALIVE_SECONDS, 1, KEEP_ALIVE_SECONDS_MAX),
         )
 
 

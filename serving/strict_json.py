@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
+from features.vocabulary import CONTEXT_INTEGER_MAX
 from serving import problems
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ NAMES_QUOTED_MAX = 20
 MEMBERS_TRIED_MAX = 64
 
 # Controls, formats (bidirectional overrides, zero widths), surrogates, line and paragraph separators.
-_REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _PLAIN_TEXT = "text without control or format characters"
 
 _parse = msgspec.json.Decoder().decode
@@ -48,7 +49,7 @@ class StrictDecoder(Generic[T]):
     def __init__(self, kind: type[T], names: Mapping[str, frozenset[str]] | None = None) -> None:
         self._kind = kind
         self._names = tuple((field, known) for field, known in (names or {}).items())
-        shape = list(_types_within(kind))
+        shape = list(types_within(kind))
         self._open = any(isinstance(part, inspect.AnyType) for part in shape)
         fields = [field for part in shape if isinstance(part, inspect.StructType) for field in part.fields]
         self._known = frozenset(field.encode_name for field in fields).union(*(known for _, known in self._names))
@@ -77,11 +78,20 @@ class StrictDecoder(Generic[T]):
             value = _convert(parsed, self._kind)
         except msgspec.ValidationError as refusal:
             self._read_slowly(body, parsed)
-            self._refuse(parsed, str(refusal))
+            value = self._second_reading(parsed, str(refusal))
         for field, known in self._names:
             if not known.issuperset(getattr(value, field)):
                 raise problems.invalid("field-unknown", f"/{field}", "one of: " + _quoted(known))
         return value
+
+    def _second_reading(self, parsed: Any, message: str) -> T:
+        """Return the value where an integer was written as `3.0`, which is the same number to JSON Schema; refuse what it does not mend."""
+        if not whole_numbers(parsed):
+            self._refuse(parsed, message)
+        try:
+            return _convert(parsed, self._kind)
+        except msgspec.ValidationError as refusal:
+            self._refuse(parsed, str(refusal))
 
     def _read_slowly(self, body: bytes, parsed: Any) -> None:
         """Depth, duplicate keys and characters, exactly, for a body that a screen could not clear."""
@@ -226,6 +236,19 @@ def _colons_explained(parsed: Any) -> int:
     return total
 
 
+def whole_numbers(value: Any) -> bool:
+    """Make integers of the floats within arrays and objects that are whole, up to 2^53 either way; return whether there were any."""
+    found, pending = False, [value]
+    while pending:
+        holder = pending.pop()
+        for place, member in list(holder.items() if type(holder) is dict else enumerate(holder)):
+            if type(member) in (dict, list):
+                pending.append(member)
+            elif type(member) is float and member.is_integer() and -CONTEXT_INTEGER_MAX <= member <= CONTEXT_INTEGER_MAX:
+                holder[place], found = int(member), True
+    return found
+
+
 def deeper_than(value: Any, levels: int) -> bool:
     """Whether arrays and objects are nested in more levels."""
     depth, layer = 0, [value] if type(value) in (dict, list) else []
@@ -243,7 +266,7 @@ def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str
     """Where control and format characters are: the paths of texts, and of objects for their keys."""
     if isinstance(value, str):
         # isprintable is quick and refuses more than we do (unusual blanks, unassigned): only its refusals are looked at.
-        if not value.isprintable() and any(unicodedata.category(character) in _REFUSED_CATEGORIES for character in value):
+        if not value.isprintable() and any(unicodedata.category(character) in REFUSED_CATEGORIES for character in value):
             yield path
     elif isinstance(value, dict):
         for key, member in value.items():
@@ -254,7 +277,7 @@ def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str
             yield from refused_texts(member, (*path, index))
 
 
-def _types_within(kind: Any) -> Iterator[inspect.Type]:
+def types_within(kind: Any) -> Iterator[inspect.Type]:
     """The type, and every type that a value of it can hold."""
     pending, seen = [inspect.type_info(kind)], set()
     while pending:

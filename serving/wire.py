@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving import problems
 from serving.gate import Limits
+from serving.settings import KEEP_ALIVE_SECONDS
 
 HEAD_SECONDS_MAX = 5.0
 _URI_BYTES_MAX = Limits().uri_bytes_max
@@ -58,9 +59,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     head_bytes_max = _URI_BYTES_MAX + Limits().header_bytes_max + _SLACK_BYTES
     head_seconds_max = HEAD_SECONDS_MAX
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+    """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets it to 5 s."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.timeout_keep_alive = self.keep_alive_seconds  # type: ignore[assignment]  # fractions are fine for a timer
         self.access_log = False  # it would write targets that clients make up, for every request; the metrics count
         self._in_head, self._head_bytes = True, 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -133,6 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return bool(getattr(self, "url", b""))
 
 
-def install() -> None:
-    """Makes `http="auto"` mean the guarded protocol, in this process."""
+def install(keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+    """Make `http="auto"` mean the guarded protocol in this process, with this time for idle connections."""
+    GuardedProtocol.keep_alive_seconds = keep_alive_seconds
     uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{GuardedProtocol.__name__}"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 
+from features.clock import notice
 from features.event_log import event_folder
 from features.event_writer import EventWriter
 from features.workspace import load
@@ -38,6 +39,8 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         _log_to_standard_error()
+        if moved := notice():
+            logger.warning("%s", moved)
         leash.end_with_parent()
         self.settings = settings
         # The journal's and other helpers' threads may hold the interpreter for so long while a request waits; 5 ms is Python's own.
@@ -83,6 +86,7 @@ class Worker:
             inner=inner,
             drain_seconds=self.settings.drain_seconds,
             origins=origins_for(self.settings, keys),
+            workspace=lambda: None if self.desk.loaded is None else self.desk.loaded.workspace,
         )
         self.metrics.attach(memory_directory(self.workspace.data))
         self.desk.load()

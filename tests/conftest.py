@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("MACHINE_TZ", os.environ.get("TZ", "UTC"))  # what processes of tests start in, see `tests.environment`
 os.environ["TZ"] = "UTC"
 time.tzset()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed without bytecode: a child keeps what it compiles for the next
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `tests/serving/test_contract.py`."""
+    parser.addoption("--contract-seed", metavar="N", help="draw other requests than those of every run")
+    parser.addoption("--contract-examples", metavar="N", help="how many requests of an operation are drawn")
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import warnings
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from features import clock
 from features.moments import to_microseconds
 from features.workspace import load
 from tests.workspaces import make_workspace
@@ -16,8 +16,11 @@ CUSTOMERS = 520
 
 
 def end_of_data() -> datetime:
-    """The moment at which everything was computed: some hours ago, and not on a whole second."""
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=123_456) - timedelta(hours=5)
+    """Return the moment at which everything was computed: not on a whole second, always at 19:00, and more than a day ago.
+
+    What tests let happen within the last day is later than the rows at whatever hour they run.
+    """
+    return clock.now().replace(hour=0, minute=0, second=0, microsecond=123_456) - timedelta(hours=29)
 
 
 def build(folder: Path) -> Path:
@@ -40,18 +43,5 @@ def build(folder: Path) -> Path:
 
 
 def copy_of(workspace: Path, target: Path) -> Path:
-    """A copy to change or damage. MLflow and Feast keep absolute paths, which are made the copy's own."""
-    from features import definitions
-
-    shutil.copytree(workspace, target)
-    made = load(target)
-    with sqlite3.connect(made.data / "mlflow.db") as db:
-        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for _, column, kind, *_ in db.execute(f'PRAGMA table_info("{table}")').fetchall():
-                if "CHAR" in kind or "TEXT" in kind:
-                    db.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)', (str(workspace), str(target)))
-    db.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        definitions.apply(made)
-    return target
+    """A copy to change or damage."""
+    return Path(shutil.copytree(workspace, target, symlinks=True))

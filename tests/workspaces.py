@@ -7,7 +7,7 @@ aggregate, scope and relative of `features.yaml` occurs at least once.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import yaml
+
+from features import clock
 
 DAYS = 200
 DAY = timedelta(days=1)
@@ -203,12 +205,12 @@ def make_workspace(
         settings, model: keys of `workspace.yaml` and `model.yaml` to set beside the usual ones.
     """
     random = np.random.default_rng(seed)
-    end = now or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    end = now or clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     (folder / "data").mkdir(parents=True, exist_ok=True)
     files = {
         "workspace.yaml": WORKSPACE | {"buckets": buckets} | (settings or {}),
         "features.yaml": FEATURES,
-        "offers.yaml": OFFERS,
+        "offers.yaml": _by_hand(end, days),
         "policies.yaml": POLICIES,
         "model.yaml": MODEL | (model or {}),
     }
@@ -280,6 +282,13 @@ def _customers(random: np.random.Generator, end: datetime, people: Rows, days: i
         if number % 4 == 0:  # a change of tariff, half-way
             rows.append(row | {"since": end - (days // 2) * DAY, "tariff": "XL", "monthly_fee": 70.0})
     return rows
+
+
+def _by_hand(end: datetime, days: int) -> dict[str, Any]:
+    """The offers file, in which ages are the same on whatever day it is written, so that every day trains the same model."""
+    first, *rest = OFFERS["offers"]
+    launched = (end - (days // 2) * DAY).isoformat()
+    return OFFERS | {"offers": [first | {"attributes": first["attributes"] | {"launched": launched}}, *rest]}
 
 
 def _offers(random: np.random.Generator, end: datetime, offers: int, days: int) -> Rows:

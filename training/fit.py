@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from features.failures import Failure
 from features.formats import ModelFile
+from features.model_parameters import main_names, wrong_parameters
 from training.calibration import Chosen, choose
 from training.examples import Examples
 from training.forest import ForestNotCompilable, compile_forest
-from training.parameters import wrong_names
 
 DEFAULTS: dict[str, Any] = {
     "objective": "binary",
@@ -29,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "min_data_in_leaf": 50,
     "deterministic": True,
     "force_col_wise": True,
-    "verbose": -1,
+    "verbosity": -1,
 }
 METRIC = "binary_logloss"
 
@@ -48,6 +49,11 @@ class Fitted:
     parameters: dict[str, Any]
     losses: list[float]
     """Log loss on the stopping slice after each round."""
+
+    @cached_property
+    def trees(self) -> int:
+        """Trees that split anything: LightGBM's last ones may be a single leaf."""
+        return int((compile_forest(self.booster.model_to_string()).leaves > 1).sum())
 
     def raw(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw scores (log odds) of rows, shape (rows,)."""
@@ -80,16 +86,7 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     Raises:
         BadParameters: what LightGBM, or the server, would not take.
     """
-    for wrong in wrong_names(model):
-        raise BadParameters(f"expected {wrong.expected} in model.yaml, got `{wrong.name}` among `parameters`. {wrong.remedy}")
-    parameters = DEFAULTS | model.parameters | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
-    parameters["monotone_constraints"] = _monotone(model, early)
-    if "force_row_wise" in model.parameters:
-        del parameters["force_col_wise"]
-    if not any(parameters["monotone_constraints"]):
-        del parameters["monotone_constraints"]
-    if model.additive:
-        parameters["interaction_constraints"] = _apart(early)
+    parameters = parameters_of(model, early)
     losses: dict[str, Any] = {}
     callbacks: list[Callable[..., Any]] = [
         lgb.early_stopping(model.patience_rounds, verbose=False),
@@ -112,6 +109,27 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     except ForestNotCompilable as error:
         raise BadParameters(f"{error}: see `parameters` in model.yaml") from error
     return Fitted(booster, calibration, rounds, parameters, [float(loss) for loss in losses["later"][METRIC]])
+
+
+def parameters_of(model: ModelFile, examples: Examples) -> dict[str, Any]:
+    """Return what LightGBM is given, by its main names: our defaults, over them the file's own, over them what other keys of the file say.
+
+    Raises:
+        BadParameters: one of the file's own would have no effect, or cannot be served.
+    """
+    has_categories = any(column.dtype == "category" for column in examples.contract.columns)
+    for wrong in wrong_parameters(model.parameters, is_monotone=bool(model.monotone), has_categories=has_categories):
+        raise BadParameters(f"expected {wrong.expected} in model.yaml, got {wrong.got} among `parameters`. {wrong.remedy}".strip())
+    own = main_names(model.parameters)
+    parameters = DEFAULTS | own | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
+    if own.get("force_row_wise"):
+        del parameters["force_col_wise"]  # ours: LightGBM takes one of them
+    constraints = _monotone(model, examples)
+    if any(constraints):
+        parameters["monotone_constraints"] = constraints
+    if model.additive:
+        parameters["interaction_constraints"] = _apart(examples)
+    return parameters
 
 
 def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None) -> lgb.Dataset:

@@ -29,6 +29,10 @@ ENOUGH_UNITS = 100
 ENOUGH_CONVERSIONS = 25
 """In each arm, of whatever a metric counts. With fewer, intervals of a lift looked at again and again fail more often than promised."""
 UNITS_NEEDED_MAX = 1e12
+Z_MAX = 1e3
+"""Standard errors beyond which a sequential P is 0 or 1 to the last digit."""
+STILL = 1e-9
+"""A part of a mean: what varies or differs by less does so by rounding."""
 
 
 class Measure(NamedTuple):
@@ -101,20 +105,24 @@ def compare(treated: Summary, control: Summary, measure: Measure, alpha: float =
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other, both = (_arm(summary, measure) for summary in (treated, control, merged(treated, control)))
-        theta = np.where(both.before_variance > 0, both.covariance / both.before_variance, 0.0)
+        theta = np.where(both.before_variance > (STILL * both.before) ** 2, both.covariance / both.before_variance, 0.0)
         corrected = [arm.mean - theta * (arm.before - both.before) for arm in (one, other)]
         at, base = corrected
-        units, difference = one.units + other.units, at - base
+        scale = STILL * np.maximum(np.abs(at), np.abs(base))
+        units, difference = one.units + other.units, np.where(np.abs(at - base) <= scale, 0.0, at - base)
         parts = (one.varies(np.ones_like(theta), theta), other.varies(np.ones_like(theta), theta))
         plain = one.varies(np.ones_like(theta), np.zeros_like(theta)) + other.varies(np.ones_like(theta), np.zeros_like(theta))
         lift = difference / base
         shared = theta * (1 + lift * one.units / units)
         lift_parts = (one.varies(np.ones_like(theta), shared), other.varies(1 + lift, shared))
-        error, lift_error = np.sqrt(sum(parts)), np.sqrt(sum(lift_parts)) / np.abs(base)
-        lift, lift_error = (np.where(base == 0, np.nan, found) for found in (lift, lift_error))
+        error, lift_error = (np.where(found <= scale, 0.0, found) for found in (np.sqrt(sum(parts)), np.sqrt(sum(lift_parts))))
+        lift_error = lift_error / np.abs(base)
+        # A part of nothing, or of a loss, says nothing: its sign would not be that of the difference.
+        lift, lift_error = (np.where(base > 0, found, np.nan) for found in (lift, lift_error))
         freedom = welch(parts, (one.units, other.units))
-        t, lift_t = (stats.t.isf(alpha / 2, free) for free in (freedom, welch(lift_parts, (one.units, other.units))))
+        t, lift_t = (_reach(alpha, free) for free in (freedom, welch(lift_parts, (one.units, other.units))))
         radius = sequential_radius(np.ones_like(units), units, alpha, tuned_units)
+        is_still = error == 0
         return Comparison(
             at,
             base,
@@ -128,17 +136,45 @@ def compare(treated: Summary, control: Summary, measure: Measure, alpha: float =
             _around(lift, lift_error * radius),
             freedom,
             units,
-            2 * stats.t.sf(np.abs(difference / error), freedom),
-            sequential_p(difference, error, units, alpha, tuned_units),
-            np.where(plain > 0, sum(parts) / plain, 1.0),
+            np.where(is_still, _certain(difference), 2 * stats.t.sf(np.abs(difference / error), freedom)),
+            np.where(is_still, _certain(difference), sequential_p(difference, error, units, alpha, tuned_units)),
+            np.where(np.isnan(plain), np.nan, np.where(plain > 0, sum(parts) / plain, 1.0)),
         )
 
 
+def _reach(alpha: float, freedom: Floats) -> Floats:
+    """Standard errors to each side; where nothing varies, and so there is no freedom to speak of, those of the normal distribution."""
+    return np.asarray(np.where(np.isnan(freedom), stats.norm.isf(alpha / 2), stats.t.isf(alpha / 2, freedom)))
+
+
+def _certain(difference: Floats) -> Floats:
+    """P where no unit of an arm differs from another: a difference is certain, and where there is none, none is possible (NaN)."""
+    return np.asarray(np.where(np.abs(difference) > 0, 0.0, np.nan))
+
+
+def harm(treated: Summary, control: Summary, measure: Measure, sign: int, tolerated: float = 0.0) -> tuple[Floats, Floats]:
+    """Return how much worse the treated arm is than is tolerated, and the standard error of that; for `harm_p` and `harm_p_sequential`.
+
+    Nothing is divided by the control's mean, which may be zero or below it: what is tolerated is a part of its size, whatever its sign.
+
+    Args:
+        sign: 1 where more is worse, -1 where less is.
+        tolerated: the part of the control's mean; 0.1 is a tenth.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = _arm(treated, measure), _arm(control, measure)
+        of_control = sign + tolerated * np.sign(other.mean)
+        none = np.zeros_like(one.mean)
+        error = np.sqrt(one.varies(none + 1, none) + other.varies(of_control, none))
+        worse, scale = sign * one.mean - of_control * other.mean, STILL * np.maximum(np.abs(one.mean), np.abs(other.mean))
+        return np.where(np.abs(worse) <= scale, 0.0, worse), np.where(error <= scale, 0.0, error)
+
+
 def _arm(summary: Summary, measure: Measure) -> _Arm:
-    """A ratio is made linear: a unit's part is (numerator - ratio x denominator) / mean denominator."""
+    """A ratio is made linear: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody has no mean: NaN."""
     covariances = summary.covariances
     weights = np.zeros_like(summary.means)
-    mean = summary.means[..., measure.numerator]
+    mean = np.where(summary.units > 0, summary.means[..., measure.numerator], np.nan)
     if measure.denominator is None:
         weights[..., measure.numerator] = 1.0
     else:
@@ -185,17 +221,23 @@ def sequential_p(difference: Floats, error: Floats, units: Floats, alpha: float 
 
 def harm_p(worse: Floats, error: Floats, freedom: Floats) -> Floats:
     """P of no harm, one-sided, for one look; `worse` is a difference that is positive where the arm does harm."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(stats.t.sf(worse / error, freedom))
+    z = _standardized(worse, error)
+    return np.asarray(np.where(np.isnan(freedom), stats.norm.sf(z), stats.t.sf(z, freedom)))
 
 
 def harm_p_sequential(worse: Floats, error: Floats, units: Floats, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS) -> Floats:
     """As `harm_p`, valid at all looks together: the mixture is over harm alone (half a normal distribution)."""
     grown = units * _rho_squared(2 * alpha, tuned_units)
+    z = np.clip(_standardized(worse, error), -Z_MAX, Z_MAX)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.asarray(worse / error)
         ratio = np.log(2) - np.log(grown + 1) / 2 + z**2 * grown / (2 * (grown + 1)) + log_ndtr(z * np.sqrt(grown / (grown + 1)))
     return np.asarray(np.exp(-np.maximum(ratio, 0.0)) + 0 * ratio)
+
+
+def _standardized(worse: Floats, error: Floats) -> Floats:
+    """Standard errors of harm. Where nothing varies harm is certain, or there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where((error == 0) & (worse == 0), 0.0, worse / error))
 
 
 def detectable(error: float, alpha: float = ALPHA, power: float = POWER) -> float:

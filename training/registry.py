@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from features.failures import Failure
 from features.moments import now
 from features.workspace import Workspace
+from training import artifact_locations as locations
 
 CHAMPION = "champion"
 ARTIFACTS = "opportune"
@@ -57,13 +59,21 @@ _ABSENT = tuple(ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVAL
 def _explained(doing: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, OSError) as error:  # what requests raises is an OSError too
+    except (MlflowException, sqlite3.Error, OSError) as error:  # what requests raises is an OSError too
         raise RegistryUnavailable(f"expected MLflow to {doing}, got: {(str(error).splitlines() or [repr(error)])[0]}") from error
 
 
 def address(workspace: Workspace) -> str:
-    """Where MLflow keeps runs and versions: a SQLite file in the data folder unless the workspace names a server."""
-    return workspace.settings.stores.registry or f"sqlite:///{(workspace.data / 'mlflow.db').resolve()}"
+    """Return where MLflow keeps runs and versions: a SQLite file in the data folder unless the workspace names a server.
+
+    Raises:
+        RegistryUnavailable: the file holds addresses of another place, from which the workspace came, and cannot be written.
+    """
+    named = workspace.settings.stores.registry
+    if not named:
+        with _explained("find its artifacts where the workspace lies now"):
+            locations.relocate(workspace.data)
+    return named or locations.database_address(workspace.data)
 
 
 def connect(workspace: Workspace) -> mlflow.MlflowClient:
@@ -73,13 +83,25 @@ def connect(workspace: Workspace) -> mlflow.MlflowClient:
     where = address(workspace)
     mlflow.set_tracking_uri(where)
     mlflow.set_registry_uri(where)
-    with _explained("open its store"):
+    with _explained("open its store"), locations.without_empty_folder(workspace.data):
         client = mlflow.MlflowClient(where, where)
         if client.get_experiment_by_name(workspace.settings.name) is None:
-            place = (workspace.data / "mlflow-artifacts").resolve()
-            client.create_experiment(workspace.settings.name, None if where.startswith("http") else place.as_uri())
+            place = None if where.startswith("http") else locations.artifacts_address(workspace.data)
+            client.create_experiment(workspace.settings.name, place)
         mlflow.set_experiment(workspace.settings.name)
+        if "%" in where:
+            client.search_registered_models(max_results=1)  # opens the store of versions too, while its empty folder is minded
     return client
+
+
+@contextmanager
+def _recording(workspace: Workspace) -> Iterator[mlflow.MlflowClient]:
+    """A client, while the addresses of artifacts stay those of the workspace's present place."""
+    with ExitStack() as held:
+        if not workspace.settings.stores.registry:
+            with _explained("find its artifacts where the workspace lies now"):
+                held.enter_context(locations.recording(workspace.data))
+        yield connect(workspace)
 
 
 def record(
@@ -104,8 +126,7 @@ def record(
     Returns:
         Run id and registered version.
     """
-    client = connect(workspace)
-    with _explained("record a run"), mlflow.start_run() as run, _quiet():
+    with _recording(workspace) as client, _explained("record a run"), mlflow.start_run() as run, _quiet():
         mlflow.log_params({name: str(value)[:PARAMETER_CHARACTERS_MAX] for name, value in parameters.items()})
         mlflow.log_metrics(metrics)
         at = now() // 1_000
@@ -139,8 +160,7 @@ def record_report(
     Returns:
         Run id.
     """
-    connect(workspace)
-    with _explained("record a report"), mlflow.start_run(run_name=name) as run, _quiet():
+    with _recording(workspace), _explained("record a report"), mlflow.start_run(run_name=name) as run, _quiet():
         mlflow.log_metrics(metrics)
         mlflow.set_tags(tags)
         for file, figure in figures.items():
@@ -177,6 +197,33 @@ def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
             if alias_or_version.isdigit():
                 return str(client.get_model_version(workspace.model.name, alias_or_version).version)
             return str(client.get_model_version_by_alias(workspace.model.name, alias_or_version).version)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            return None
+
+
+def names_of(workspace: Workspace) -> tuple[list[str], dict[str, str]]:
+    """Return all versions of the workspace's model, the newest first, and by alias the version that it points at; both may be empty."""
+    client = connect(workspace)
+    with _explained(f"list the versions of {workspace.model.name}"):
+        try:
+            aliases = client.get_registered_model(workspace.model.name).aliases
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            return [], {}
+        literal = workspace.model.name.replace("'", "''")
+        versions = [str(found.version) for found in client.search_model_versions(f"name = '{literal}'")]
+    return sorted(versions, key=int, reverse=True), {alias: str(version) for alias, version in sorted(aliases.items())}
+
+
+def registered_at(workspace: Workspace, version: str) -> int | None:
+    """Return when a version was registered, microseconds since 1970; None where there is no such version."""
+    client = connect(workspace)
+    with _explained(f"find version {version} of {workspace.model.name}"):
+        try:
+            return int(client.get_model_version(workspace.model.name, version).creation_timestamp) * 1_000
         except MlflowException as error:
             if error.error_code not in _ABSENT:
                 raise

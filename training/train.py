@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.files import write_whole
 from features.workspace import Workspace
-from training import metrics, parts, plots, registry
+from training import gates, metrics, parts, plots, registry
 from training.bundle import Golden, nullable
 from training.evaluate import MODEL, compare, report_of
 from training.examples import Examples, split_of
@@ -64,22 +64,17 @@ def train(workspace: Workspace, now: int, progress: Progress = lambda _stage, _p
         "calibration": {"method": fitted.calibration.method, "held_out_log_loss": fitted.calibration.log_losses},
         "source": msgspec.to_builtins(source),
     }
+    interval = metrics.auc_interval(test.labels, raw, test.decision)
+    failed = list(gates.failed(workspace.model.gates, fitted.trees, interval, compared.metrics))
+    report |= {"trees": fitted.trees, "auc_interval": [None if end != end else end for end in (interval[0], interval[2])]}
     progress("record", 0.0)
     run_id, version = _record(workspace, examples, test, fitted, compared.scores, report)
-    failed = _gates(workspace, compared.metrics)
     if promote and not failed:
         registry.set_alias(workspace, registry.CHAMPION, version)
     report |= {"version": version, "run_id": run_id, "gates": failed or "passed"}
     write_whole(workspace.data / "evaluation.json", msgspec.json.encode(report))
     progress("record", 1.0)
     return Trained(run_id, version, promote and not failed, report)
-
-
-def _gates(workspace: Workspace, compared: dict[str, dict[str, float]]) -> list[str]:
-    failed = []
-    if workspace.model.gates.better_than_popularity and compared[MODEL]["mrr"] < compared["popularity"]["mrr"]:
-        failed.append(f"expected an MRR of at least {compared['popularity']['mrr']:.3f}, popularity's, got {compared[MODEL]['mrr']:.3f}")
-    return failed
 
 
 def _record(

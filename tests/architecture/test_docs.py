@@ -65,7 +65,7 @@ def _unknown_in(words: list[str]) -> str | None:
     """What of these words `opportune` does not know: a verb, or an option of the verb."""
     command, rest = _program(), list(words)
     while hasattr(command, "commands"):
-        if not rest or rest[0] in {"--help", "--version"}:
+        if not rest or rest[0] in {"--help", *(name for parameter in command.params for name in parameter.opts)}:
             return None
         verb = rest.pop(0)
         if verb not in command.commands:

@@ -88,7 +88,6 @@ def test_what_is_never_answered_is_infinitely_late() -> None:
         load.percentiles([])
 
 
-@pytest.mark.timeout(300)  # it may be the first to want the trained workspace
 def test_oracle_notices_a_wrong_answer(trained_workspace: Path) -> None:
     """The server's own code passes; another customer, order, propensity or offer does not."""
     workspace = load_workspace(trained_workspace)

@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.environment import without_settings
+
 SERVER, BACKGROUND = "server", "background"
 ROOT = Path(__file__).parents[2]
-STOP_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 120.0
 BEHIND_SECONDS = 0.05
 """Between two turns of the background worker."""
 
@@ -38,7 +40,7 @@ class Nursery:
         self.alive: dict[int, str] = {}
         self.killed = 0
         self.log = log
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OPPORTUNE_")} | {"OMP_NUM_THREADS": "1"}
+        environment = without_settings() | {"OMP_NUM_THREADS": "1"}
         handle = self._listener.fileno()
         with log.open("wb") as said:
             self._process = subprocess.Popen(

@@ -14,9 +14,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from features import clock
 from tests.serving.live import Answer, ask, decision
 
 CUSTOMERS = tuple(f"k{number}" for number in range(300))
@@ -26,7 +27,7 @@ REGULARS = tuple(f"436{600_000 + number}" for number in range(150))
 """Customers with a history. All so many that no bound on what is kept of one is reached."""
 OFFERS = tuple(f"offer-{number:02d}" for number in range(10))
 BATCH_EVENTS_MAX = 12
-DRAIN_SECONDS_MAX = 60.0
+DRAIN_SECONDS_MAX = 180.0
 LOST_SECONDS = 0.05
 """After a connection that ended, or was refused: where all start anew, clients must not keep the machine busy."""
 
@@ -57,7 +58,7 @@ class Shopper:
     def __init__(self, port: int, seed: str, pause: float) -> None:
         self._port, self._pause = port, pause
         self._chance, self._seed, self._count = random.Random(seed), seed, 0
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self._waiting: deque[Batch] = deque()
         self.sent: dict[str, Event] = {}
         self.acknowledged: set[str] = set()
@@ -132,7 +133,7 @@ class Shopper:
         none = set()
         if known and chance.random() < 0.1:
             none.add(len(events))
-            events.append(self.sent[chance.choice(known)] | {"occurred_at": _text(datetime.now(UTC) - timedelta(hours=2))})
+            events.append(self.sent[chance.choice(known)] | {"occurred_at": _text(clock.now() - timedelta(hours=2))})
         if chance.random() < 0.1:
             none.add(len(events))
             events.append(self._event() | {"type": "nothing_like_it"})
@@ -156,7 +157,7 @@ class Shopper:
             ),
             (50, 20, 10, 5, 5, 2),
         )[0]
-        moment = datetime.now(UTC) - timedelta(seconds=chance.randrange(60))
+        moment = clock.now() - timedelta(seconds=chance.randrange(60))
         return {"event_id": f"{self._seed}-{self._count}", "occurred_at": _text(moment)} | who | kind
 
 

@@ -113,14 +113,14 @@ def test_a_ledger_that_is_lost_is_not_begun_anew(desk: Desk, folder: Path, caplo
         damage()
         caplog.clear()
         with caplog.at_level(logging.INFO, "opportune.desk"):
-            wait_for(lambda: not decided(), 5, "the notice")
+            wait_for(lambda: not decided(), what="the notice")
             assert not decided() and not decided()
             desk._tend_ledger()
             assert not (place / "data.mdb").exists()
             assert caplog.text.count(LAST) == 1 and str(place) in caplog.text
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(folder / "kept", place)
-            wait_for(decided, 5, "the way back")
+            wait_for(decided, what="the way back")
             desk._tend_ledger()  # there was a failure since the last time
             desk._tend_ledger()
         assert caplog.text.count("does what it is asked again") == 1

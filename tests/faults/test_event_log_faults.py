@@ -25,7 +25,7 @@ from tests.features.event_child import ACK, fill, flood, happened, item
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
 KILLED_AFTER_SECONDS = (0.02, 0.12)
 CUTS = 160
-CHILD_SECONDS_MAX = 30.0
+CHILD_SECONDS_MAX = 180.0
 ROOMY = Limits(free_bytes_min=0, retry_seconds=0.0)
 
 

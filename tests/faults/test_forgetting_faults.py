@@ -11,7 +11,7 @@ import pytest
 
 from features.event_log import event_folder
 from features.workspace import load
-from pipelines import forgetting, steps
+from pipelines import holding, steps
 from pipelines.forget_journal import Journals
 from pipelines.forget_lake import BadParquet
 from pipelines.forget_scan import scan
@@ -31,7 +31,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("forgetful") / "base").folder
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_killed_at_every_step(base: Path, tmp_path: Path) -> None:
     """SIGKILL at each step in turn; then it is gone on with, nothing is left of the customer, and all else is as it was."""
@@ -87,7 +86,7 @@ def test_a_damaged_file_is_named(base: Path, tmp_path: Path) -> None:
 def test_who_holds_the_workspace_is_waited_for(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process works on the workspace, what serves has forgotten already, and the rest waits for a bounded time."""
     workspace = copy_of(load(base), tmp_path / "copy")
-    monkeypatch.setattr(forgetting, "ALONE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(holding, "ALONE_SECONDS_MAX", 0.2)
     with steps.alone(workspace), pytest.raises(steps.Busy):
         forget(workspace, VICTIM)
     at_once = [place.left(UNITS) for place in (Events(workspace, 0), Contacts(workspace), OnlineRows(workspace))]

@@ -47,7 +47,6 @@ def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_each_cut_of_a_journal_is_shipped_once(tmp_path: Path, chance: random.Random) -> None:
     """Wherever a journal ends, it is taken in, its whole frames are shipped once, and what is written afterwards as well."""
     workspace = workspace_in(tmp_path / "shop")
@@ -84,7 +83,6 @@ def test_each_cut_of_a_journal_is_shipped_once(tmp_path: Path, chance: random.Ra
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_each_cut_of_the_event_log_reopens(tmp_path: Path, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
     """Wherever the write-ahead log ends, the log is the first transactions, each whole or not there, counted exactly, and takes more."""
     kept, batches = tmp_path / "kept", []

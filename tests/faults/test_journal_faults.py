@@ -26,7 +26,7 @@ KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
 KILLED_AFTER_SECONDS = (0.020, 0.060)
 TAIL_BYTES = 64 * 1024
 CUTS_REOPENED = 100
-CHILD_SECONDS_MAX = 20.0
+CHILD_SECONDS_MAX = 180.0
 QUICK = Limits(file_bytes_max=100_000, keep_seconds=0.002, sync_seconds=0.01, free_bytes_min=0)
 
 _ACK = struct.Struct("<I")

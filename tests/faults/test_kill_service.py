@@ -46,7 +46,7 @@ FIRST_ROUNDS, FIRST_PARTS = 16, (0.1, 1.1)
 STORES = ("events", "journal", "ledger")
 STARTING = 0.2
 """The share of rounds that end while processes start, whether or not one has answered."""
-HEARD_SECONDS_MAX = 60.0
+HEARD_SECONDS_MAX = 180.0
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def one_round(service: Nursery, crowd: Crowd, chance: random.Random) -> int:
     """Let all live for a while, kill some, and let others take their places; how many were killed."""
     before = crowd.answers
     if chance.random() > STARTING:
-        wait_for(lambda: crowd.answers > before, 30, "an answer")
+        wait_for(lambda: crowd.answers > before, what="an answer")
     time.sleep(chance.uniform(0.0, KILLED_AFTER_SECONDS))
     chosen = victims(service, chance)
     kinds = [service.alive[process] for process in chosen]
@@ -79,7 +79,6 @@ def one_round(service: Nursery, crowd: Crowd, chance: random.Random) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(480)
 def test_whole_service_is_killed_two_hundred_times(
     trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +91,7 @@ def test_whole_service_is_killed_two_hundred_times(
         for kind in (*[SERVER] * SERVERS, BACKGROUND):
             service.bear(kind)
         with shopping(service.port, seed) as crowd:
-            wait_for(lambda: crowd.answers > 0, 60, "the first answer")
+            wait_for(lambda: crowd.answers > 0, what="the first answer")
             killed = sum(one_round(service, crowd, chance) for _ in range(ROUNDS))
             killing = time.monotonic() - begun
         told = crowd.told()
@@ -140,7 +139,7 @@ def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsy
             made.update(name for name in STORES if (workspace.data / name).exists())
             born = [service.bear(SERVER) for _ in range(SERVERS)]
             with shopping(service.port, seed + turn, shoppers=2) as crowd:
-                wait_for(lambda: all(one.acknowledged and one.decided for one in crowd.shoppers), 30, "answers")
+                wait_for(lambda: all(one.acknowledged and one.decided for one in crowd.shoppers), what="answers")
             told = crowd.told()
             assert not told.refused and not told.degraded and not told.waiting
             reckon_journal(workspace, told.decided)
@@ -164,7 +163,6 @@ def kill_tree(live: Live, worker: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The same of `opportune serve` as it is, with its supervisor and the background worker beside it: all of it killed at once, some times."""
     begun, chance, killed = time.monotonic(), random.Random(seed), 0
@@ -179,7 +177,7 @@ def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Pa
                     [sys.executable, "-m", "pipelines.worker", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
                 ) as worker:
                     answers = crowd.answers
-                    wait_for(lambda answers=answers: crowd.answers > answers, 30, "an answer")  # type: ignore[misc]
+                    wait_for(lambda answers=answers: crowd.answers > answers, what="an answer")  # type: ignore[misc]
                     time.sleep(chance.uniform(0.0, WORKER_STARTED_SECONDS))
                     killed += kill_tree(live, worker)
                 live.start()

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from features import clock
 from features.contacts import ContactPolicy, Limit, Take, entries
 from features.ledger import Ledger, open_ledger
 from features.lmdb_ledger import LmdbLedger
@@ -27,6 +28,7 @@ from features.redis_ledger import RedisLedger
 from features.redis_routes import Routes, routes
 from tests.features.ledger_writer import ASKED, BUSY, GROUP, OFFERS, PER_CUSTOMER, SCARCE, TRIED, WEB, ask, fill_the_disk, hammer, started
 from tests.stores import Server, find_server
+from tests.waiting import until
 
 needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 TAKES_MIN = 20_000
@@ -42,13 +44,6 @@ def seed(capsys: pytest.CaptureFixture[str]) -> int:
     with capsys.disabled():
         print(f"\n  replay with OPPORTUNE_SEED={drawn}", end=" ")
     return drawn
-
-
-def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"waited {seconds} seconds for {what}"
-        time.sleep(0.01)
 
 
 def ended(processes: list[BaseProcess]) -> None:
@@ -77,7 +72,7 @@ def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pyt
     try:
         while tried() < TAKES_MIN or kills < KILLS_MIN:
             before, at = tried(), drawn.randrange(8)
-            until(lambda: tried() > before + 500 and size(at) > begun[at], 30, "takes after a writer was killed")  # noqa: B023 - awaited here
+            until(lambda: tried() > before + 500 and size(at) > begun[at], "takes after a writer was killed")  # noqa: B023 - awaited here
             time.sleep(drawn.random() * 0.005)
             assert writers[at].is_alive()
             ended([writers[at]])
@@ -98,7 +93,7 @@ def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pyt
     assert most[0] == BUSY.limits[0].contacts_max, "the limits were reached"
     ledger = open_ledger("", tmp_path / "ledger", 50, "shop")
     contact = BUSY.contact(OFFERS[0], GROUP, WEB, [0, 1, 2, 3])
-    assert ledger.take_now(Take("1", 1, time.time() + 10, (contact,), BUSY)) == ((-1,),)
+    assert ledger.take_now(Take("1", 1, clock.now_s() + 10, (contact,), BUSY)) == ((-1,),)
     ledger.close()
     with capsys.disabled():
         print(f"{len(records)} takes, {len(granted)} granted, {kills} writers killed", end=" ")
@@ -117,7 +112,7 @@ def filled(path: Path, customers: int = 300, check_seconds: float = 0.0, **optio
 
 
 def take(customer: str, decision: int, policy: ContactPolicy = SCARCE) -> Take:
-    return Take(customer, decision, time.time(), (CONTACT,), policy)
+    return Take(customer, decision, clock.now_s(), (CONTACT,), policy)
 
 
 def test_the_map_grows_and_is_bounded(tmp_path: Path) -> None:
@@ -240,9 +235,9 @@ def test_damaged_bytes(tmp_path: Path) -> None:
 def test_sweeping(tmp_path: Path) -> None:
     """Histories that are beyond the horizon are removed, some at a time, and no others."""
     ledger = filled(tmp_path / "ledger", 450)
-    later = time.time() + 20_000
+    later = clock.now_s() + 20_000
     assert ledger.take_now(Take("3", 2, later, (CONTACT,), SCARCE)).granted
-    assert ledger.sweep(SCARCE.horizon_seconds, time.time()) == 0
+    assert ledger.sweep(SCARCE.horizon_seconds, clock.now_s()) == 0
     assert sum(ledger.sweep(SCARCE.horizon_seconds, later) for _ in range(6)) == 449
     assert [bool(ledger.read_now(customer)) for customer in ("2", "3", "4")] == [False, True, False]
     ledger.close()
@@ -276,7 +271,7 @@ class Crowd:
     def more(self, count: int) -> None:
         """Waits for some more takes of each process, begun from now on."""
         begin = time.monotonic()
-        until(lambda: sum(record[0] > begin for record in self.records()) > count, 30, "takes")
+        until(lambda: sum(record[0] > begin for record in self.records()) > count, "takes")
 
 
 def granted(records: list[Any], begin: float, end: float) -> Counter[int]:
@@ -293,7 +288,7 @@ def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed
     counted = lambda: granted(crowd.records(), bounds[-1], float("inf")).total()  # noqa: E731
     try:
         for _ in range(2):
-            until(lambda: counted() > 300, 30, "grants")
+            until(lambda: counted() > 300, "grants")
             server.kill()
             away = time.monotonic()
             bounds.append(away)
@@ -303,7 +298,7 @@ def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed
             records = crowd.records()
             assert sum(began > away and finished < back for began, finished, *_ in records) > 50
             assert not [record for record in records if record[0] > away and record[1] < back and record[4]]
-        until(lambda: counted() > 300, 30, "grants")
+        until(lambda: counted() > 300, "grants")
         crowd.more(1_500)
     finally:
         ended(crowd.processes)
@@ -322,7 +317,7 @@ def test_a_server_is_stopped_and_goes_on(server: Server, tmp_path: Path, seed: i
     try:
         crowd.more(60)
         server.resume()
-        until(lambda: granted(crowd.records(), 0, float("inf")).total() > 20, 30, "a first grant")
+        until(lambda: granted(crowd.records(), 0, float("inf")).total() > 20, "a first grant")
         server.pause()
         away = time.monotonic()
         crowd.more(60)

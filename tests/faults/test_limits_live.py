@@ -33,7 +33,7 @@ from tests.trained import copy_of
 REQUESTS, REQUESTS_WITH_FAULT = 50_000, 20_000
 SEED = int(os.environ.get("OPPORTUNE_SEED", str(random.SystemRandom().randrange(1 << 30))))
 CLIENTS = 64
-RUN_SECONDS_MAX = 200
+RUN_SECONDS_MAX = 600
 ZONE = ZoneInfo("Europe/Vienna")
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
@@ -172,7 +172,6 @@ def answering(live: Live) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> None:
     """64 clients on two workers that share the embedded ledger: each limit and budget is reached, and none is exceeded."""
     counts = hammered([embedded], tmp_path / "log", REQUESTS)
@@ -183,7 +182,6 @@ def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_killed_worker_exceeds_no_limit(embedded: Live, tmp_path: Path) -> None:
     """kill -9 of a worker in the middle of takes: nobody waits for its lock, nothing is shown too often, another takes its place."""
 
@@ -191,9 +189,9 @@ def test_a_killed_worker_exceeds_no_limit(embedded: Live, tmp_path: Path) -> Non
         victim, *_ = embedded.serving()
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
-        wait_for(lambda: log.count(killed) > 500, 30, "answers while one is away")
-        wait_for(lambda: victim not in embedded.serving() and len(embedded.serving()) == 2, 60, "another worker")
-        wait_for(lambda: len(answering(embedded)) == 2, 60, "answers of both")
+        wait_for(lambda: log.count(killed) > 500, what="answers while one is away")
+        wait_for(lambda: victim not in embedded.serving() and len(embedded.serving()) == 2, what="another worker")
+        wait_for(lambda: len(answering(embedded)) == 2, what="answers of both")
 
     counts = hammered([embedded], tmp_path / "log", REQUESTS_WITH_FAULT, kill)
     counts.told("embedded, a worker killed")
@@ -242,7 +240,6 @@ def remote(filled: tuple[Path, Server], tmp_path: Path) -> Iterator[tuple[list[L
 
 @needs_redis
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
     """64 clients on two servers of two workers that share a Valkey: each limit and budget is reached, and none is exceeded."""
     servers, _ = remote
@@ -255,7 +252,6 @@ def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp
 
 @needs_redis
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_killed_store_fails_closed_and_comes_back(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
     """While the store is away what is limited is not shown, all else is, with 200; it is back within two seconds, with its memory."""
     servers, store = remote
@@ -264,7 +260,7 @@ def test_a_killed_store_fails_closed_and_comes_back(remote: tuple[list[Live], Se
     def kill(log: Log) -> None:
         store.kill()
         moments.append(time.monotonic())
-        wait_for(lambda: log.count(moments[0]) > 2_000 and time.monotonic() > moments[0] + 1.5, 60, "answers while it is away")
+        wait_for(lambda: log.count(moments[0]) > 2_000 and time.monotonic() > moments[0] + 1.5, what="answers while it is away")
         moments.append(time.monotonic())
         store.start()
         moments.append(time.monotonic())

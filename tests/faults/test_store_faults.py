@@ -15,13 +15,12 @@ from features.workspace import ONLINE_URL_VARIABLE, Workspace, load
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 from tests.stores import Server, find_server
 from tests.trained import copy_of
+from tests.waiting import ANSWER_S
 
 pytestmark = pytest.mark.slow
 
 DEGRADED = (["features_unavailable"], ["features_unavailable", "contacts_unavailable"])
 """On Redis, the ledger is away with the features."""
-ANSWER_SECONDS_MAX = 1.0
-"""Generous: the deadline is 50 ms, and the machine may be busy."""
 
 needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 
@@ -51,7 +50,7 @@ def rankings(live: Live) -> dict[str, Any]:
 def all_answered(seen: list[Answer]) -> None:
     """Nothing but 200s, each within its bound."""
     assert Counter(answer.status for answer in seen) == {200: len(seen)}
-    assert max(answer.seconds for answer in seen) < ANSWER_SECONDS_MAX
+    assert max(answer.seconds for answer in seen) < ANSWER_S
 
 
 def degraded_in(seen: list[Answer]) -> int:
@@ -78,15 +77,15 @@ def test_embedded_store_is_removed_and_comes_back(embedded: Live) -> None:
     wanted, place = rankings(embedded), online(embedded)
     before = embedded.metrics()
     with load_on(embedded.port) as seen:
-        wait_for(lambda: len(seen) > 50, 20)
+        wait_for(lambda: len(seen) > 50)
         place.rename(place.with_name("away"))
-        wait_for(lambda: degraded(embedded), 10, "a degraded answer")
+        wait_for(lambda: degraded(embedded), what="a degraded answer")
         at = len(seen)
-        wait_for(lambda: len(seen) > at + 50, 20)
+        wait_for(lambda: len(seen) > at + 50)
         assert degraded_in(seen[at + 8 :]) == len(seen[at + 8 :]), "none pretends"
         assert embedded.ask("GET", "/readyz").status == 200
         place.with_name("away").rename(place)
-        wait_for(lambda: personalised(embedded, wanted), 10, "recovery")
+        wait_for(lambda: personalised(embedded, wanted), what="recovery")
     all_answered(seen)
     after = embedded.metrics()
     name = 'opportune_degraded_total{reason="features_unavailable"}'
@@ -98,9 +97,9 @@ def test_embedded_store_is_deleted_and_written_again(embedded: Live, tmp_path: P
     wanted, place = rankings(embedded), online(embedded)
     shutil.copytree(place, tmp_path / "kept")
     shutil.rmtree(place)
-    wait_for(lambda: degraded(embedded), 10, "a degraded answer")
+    wait_for(lambda: degraded(embedded), what="a degraded answer")
     shutil.copytree(tmp_path / "kept", place)
-    wait_for(lambda: personalised(embedded, wanted), 10, "recovery")
+    wait_for(lambda: personalised(embedded, wanted), what="recovery")
 
 
 def _cut(file: Path) -> None:
@@ -132,7 +131,7 @@ def test_server_starts_on_a_damaged_store(trained_workspace: Path, tmp_path: Pat
         assert degraded(live)
         shutil.rmtree(place)
         shutil.copytree(tmp_path / "kept", place)
-        wait_for(lambda: not degraded(live), 10, "recovery")
+        wait_for(lambda: not degraded(live), what="recovery")
         assert len(rankings(live)) == 12
     finally:
         live.stop()
@@ -179,16 +178,16 @@ def test_redis_hangs_under_load(remote: Live, valkey: Server) -> None:
     """A Redis that is stopped by SIGSTOP costs the features and nothing else; with SIGCONT they are back."""
     wanted = rankings(remote)
     with load_on(remote.port) as seen:
-        wait_for(lambda: len(seen) > 50, 20)
+        wait_for(lambda: len(seen) > 50)
         valkey.pause()
         try:
-            wait_for(lambda: degraded(remote), 10, "a degraded answer")
+            wait_for(lambda: degraded(remote), what="a degraded answer")
             at = len(seen)
-            wait_for(lambda: len(seen) > at + 100, 20)
+            wait_for(lambda: len(seen) > at + 100)
             assert degraded_in(seen[at + 8 :]) == len(seen[at + 8 :])
         finally:
             valkey.resume()
-        wait_for(lambda: personalised(remote, wanted), 20, "recovery")
+        wait_for(lambda: personalised(remote, wanted), what="recovery")
     all_answered(seen)
 
 
@@ -197,18 +196,18 @@ def test_redis_is_killed_and_restarted_empty(remote: Live, valkey: Server, shop:
     """kill -9 and a restart without data: degraded while it is away and while it is empty, personalised once it is filled again."""
     wanted = rankings(remote)
     with load_on(remote.port) as seen:
-        wait_for(lambda: len(seen) > 50, 20)
+        wait_for(lambda: len(seen) > 50)
         valkey.kill()
-        wait_for(lambda: degraded(remote), 10, "a degraded answer")
+        wait_for(lambda: degraded(remote), what="a degraded answer")
         at = len(seen)
-        wait_for(lambda: len(seen) > at + 100, 20)
+        wait_for(lambda: len(seen) > at + 100)
         assert degraded_in(seen[at + 8 :]) == len(seen[at + 8 :])
         valkey.start()
         at = len(seen)
-        wait_for(lambda: len(seen) > at + 100, 20)
+        wait_for(lambda: len(seen) > at + 100)
         assert degraded_in(seen[at:]) == len(seen[at:]), "customers of an empty store are no strangers"
         fill(shop)
-        wait_for(lambda: personalised(remote, wanted), 20, "recovery")
+        wait_for(lambda: personalised(remote, wanted), what="recovery")
     all_answered(seen)
 
 
@@ -216,13 +215,13 @@ def test_redis_is_killed_and_restarted_empty(remote: Live, valkey: Server, shop:
 def test_redis_is_emptied(remote: Live, valkey: Server, shop: Workspace) -> None:
     """FLUSHALL makes strangers of all customers without an error: it is noticed, said, and over when the store is filled again."""
     wanted = rankings(remote)
-    wait_for(lambda: not any(degraded(remote, "who-is-this") for _ in range(10)), 20, "a stranger alone, who is no sign of it")
+    wait_for(lambda: not any(degraded(remote, "who-is-this") for _ in range(10)), what="a stranger alone, who is no sign of it")
     assert b"OK" in valkey.ask("FLUSHALL")
-    wait_for(lambda: all(degraded(remote) for _ in range(10)), 20, "both workers' notice")
+    wait_for(lambda: all(degraded(remote) for _ in range(10)), what="both workers' notice")
     assert "the online store is empty" in (remote.workspace / ".opportune" / "logs" / "server.log").read_text()
     fill(shop)
-    wait_for(lambda: personalised(remote, wanted), 20, "recovery")
-    wait_for(lambda: not any(degraded(remote, "who-is-this") for _ in range(10)), 20, "strangers are strangers again")
+    wait_for(lambda: personalised(remote, wanted), what="recovery")
+    wait_for(lambda: not any(degraded(remote, "who-is-this") for _ in range(10)), what="strangers are strangers again")
 
 
 @needs_redis
@@ -236,7 +235,7 @@ def test_server_starts_without_its_redis(shop: Workspace, valkey: Server, remote
         try:
             assert degraded(live)
             valkey.resume()
-            wait_for(lambda: personalised(live, wanted), 20, "recovery")
+            wait_for(lambda: personalised(live, wanted), what="recovery")
         finally:
             live.stop()
     finally:

@@ -20,7 +20,7 @@ from tests.stores import Server
 
 SHOP = view("shop", {"age": "number"})
 KEY = entity_key("customer_id", "1", "shop")
-WAIT_SECONDS_MAX = 10.0
+WAIT_SECONDS_MAX = 120.0
 
 
 class Hand:

@@ -284,9 +284,30 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "model",
         "parameters.objective",
         "lambdarank",
-        "$.parameters.objective: expected `binary`: a propensity is a probability, got `lambdarank`",
+        "$.parameters.objective: expected `binary`, got the text 'lambdarank'. A propensity is a probability: leave it out.",
     ),
-    ("model", "parameters.boosting", "dart", "$.parameters.boosting: expected no such parameter: what serves must compile"),
+    ("model", "parameters.boosting", "dart", "$.parameters.boosting: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early"),
+    ("model", "parameters.boost", "dart", "$.parameters.boost: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early"),
+    (
+        "model",
+        "parameters.max_leaves",
+        7,
+        "$.parameters.max_leaves: expected each parameter once, got `max_leaves` beside `num_leaves` in line",
+    ),
+    (
+        "model",
+        "parameters.num_leaves",
+        "7",
+        "$.parameters.num_leaves: expected a whole number of 2 at least and 256 at most, got the text '7'.",
+    ),
+    ("model", "parameters.metric", "auc", "$.parameters.metric: expected no such parameter: rounds stop by the log loss"),
+    (
+        "model",
+        "parameters.bagging",
+        0.7,
+        "$.parameters.bagging: expected `bagging_freq` too, got `bagging_fraction: 0.7`. Without it no rows",
+    ),
+    ("model", "parameters.mc_method", "advanced", "$.parameters.mc_method: expected columns under `monotone` too, got"),
 ]
 
 

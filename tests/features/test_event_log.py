@@ -28,6 +28,7 @@ from features.event_writer import EventWriter, LogBusy
 from features.happenings import Happenings, time_of
 from features.workspace import load
 from tests.features.event_child import happened, item
+from tests.waiting import LIMIT_S
 from tests.workspaces import make_workspace
 
 ROOMY = Limits(free_bytes_min=0)
@@ -112,7 +113,7 @@ def test_two_processes_conserve(tmp_path: Path) -> None:
     children = [subprocess.Popen([*command, str(seed), "60"], stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
     answered: Counter[str] = Counter()
     for child in children:
-        out, _ = child.communicate(timeout=60)
+        out, _ = child.communicate(timeout=LIMIT_S)
         assert child.returncode == 0
         for word in out.split():
             name, _, count = word.partition("=")

@@ -42,6 +42,7 @@ from features.redis_ledger import RedisLedger, history_of
 from features.redis_routes import routes
 from tests.features.test_contacts import drawn_takes
 from tests.stores import Server, find_server
+from tests.waiting import LIMIT_S
 
 KINDS = ("embedded", "redis", "cluster")
 PATIENT_MS = 5_000.0
@@ -123,7 +124,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
         for node in nodes[1:]:
             nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + 20
+        end = time.monotonic() + LIMIT_S
         while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
             assert time.monotonic() < end, "the cluster did not form"
             time.sleep(0.05)

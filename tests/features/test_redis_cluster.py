@@ -19,6 +19,7 @@ from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.near import WAIT_SECONDS_MAX, Hand, age_of, engine_at
 from tests.stores import Server, find_server
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 
@@ -40,7 +41,7 @@ def cluster(tmp_path: Path) -> Iterator[list[Server]]:
             assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
         for node in nodes[1:]:
             nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + 20
+        end = time.monotonic() + LIMIT_S
         while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
             assert time.monotonic() < end, "the cluster did not form"
             time.sleep(0.05)

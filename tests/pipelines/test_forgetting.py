@@ -10,7 +10,7 @@ import shutil
 import threading
 import warnings
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features import lake, online_forget
+from features import clock, lake, online_forget
 from features.event_log import EventLog, counts, event_folder
 from features.event_rows import event_item
 from features.feast_forget import NULLED
@@ -102,7 +102,7 @@ def test_late_events_are_dropped_and_counted(workspace: Workspace) -> None:
     forget(workspace, VICTIM)
     before = counts(event_folder(workspace.data))
     late = Event(event_id="late", type="impression", occurred_at=NOW, customer_id=VICTIM)
-    early = Event(event_id="new", type="impression", occurred_at=datetime.now(UTC) + timedelta(minutes=1), customer_id=VICTIM)
+    early = Event(event_id="new", type="impression", occurred_at=clock.now() + timedelta(minutes=1), customer_id=VICTIM)
     with closing(EventLog(event_folder(workspace.data))) as log:
         outcomes = [result.outcome for result in log.append([event_item(one, to_microseconds(one.occurred_at)) for one in (late, early)])]
     assert outcomes == ["dead", "stored"]
@@ -117,7 +117,7 @@ def test_the_business_files_do_not_bring_them_back(workspace: Workspace) -> None
         rows = list(csv.DictReader(given))
     theirs = [row for row in rows if row["customer_id"] == VICTIM]
     assert theirs, "the files have nothing of the victim"
-    later = datetime.now(UTC).isoformat()
+    later = clock.now().isoformat()
     with file.open("w") as out:
         writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from features import timeline
+from features import clock, timeline
 from features.moments import parse_moment, to_microseconds
 from features.workspace import load
 from pipelines import importing
@@ -198,7 +198,7 @@ import_all(load(Path(sys.argv[1])), int(sys.argv[2]))
 
 def test_a_killed_import_is_mended_by_the_next(tmp_path: Path) -> None:
     """Killed at random moments and then repeated, an import leaves the very rows that a clean one does."""
-    now = to_microseconds(datetime.now(UTC))
+    now = clock.now_us()
     folder = make_workspace(tmp_path / "w", customers=20, decisions=2, days=12)
     workspace = load(folder)
     began = time.monotonic()

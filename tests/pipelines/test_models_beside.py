@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import Result
 from typer.testing import CliRunner
 
 from features.workspace import Workspace, load
@@ -77,3 +80,36 @@ def test_the_verb_publishes_beside(workspace: Workspace) -> None:
     assert "serves arms that name shadow" in " ".join(done.output.split())
     assert bundle.current(workspace.bundles) == served and publishing.version_beside(workspace, "shadow") == "1"
     assert CliRunner().invoke(app, ["publish", "-w", str(workspace.folder), "--alias", "nobody"]).exit_code != 0
+
+
+def test_a_version_and_an_alias_go_together(workspace: Workspace) -> None:
+    """With both, the registry's alias is set to the version and the version published for it, whatever the alias was before."""
+    served = bundle.current(workspace.bundles)
+    for alias in ("newcomer", "newcomer", "challenger"):
+        done = said("publish", "-w", str(workspace.folder), "--version", "1", "--alias", alias, "--json")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["alias"] == alias
+        assert registry.version_of(workspace, alias) == "1" and publishing.version_beside(workspace, alias) == "1"
+    assert bundle.current(workspace.bundles) == served
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--alias", "rival"], "got `rival`; versions: 1; aliases: .*champion \\(1\\).* `opportune publish --version 1 --alias rival`"),
+        (["--version", "9"], "got `9`; versions: 1; aliases: .*champion \\(1\\)"),
+        (["--version", "9", "--alias", "rival"], "got `9`; versions: 1;"),
+        (["--version", "1", "--alias", "2"], "expected the name of an alias for version 1, got '2'"),
+        (["--version", "1", "--alias", "../rival"], "expected letters, digits, - and _"),
+        (["--version", "1", "--alias", "v1"], "neither `latest` nor `v` and a number"),
+    ],
+)
+def test_options_of_publish_that_lead_nowhere_are_refused(workspace: Workspace, options: list[str], reason: str) -> None:
+    """An unknown version or alias is answered with those that exist, an alias without a version with the command that gives it one."""
+    done = said("publish", "-w", str(workspace.folder), *options)
+    assert done.exit_code != 0 and bundle.aliased(workspace.bundles, "rival") is None
+    assert re.search(reason, " ".join(f"{done.output} {done.exception}".replace("│", " ").split())), (done.output, done.exception)
+
+
+def said(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)

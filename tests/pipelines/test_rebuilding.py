@@ -29,7 +29,7 @@ from tests.pipelines.lives import FORGOTTEN, UNITS, Life, limited
 from tests.serving.live import ROOT
 from tests.trained import copy_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 STEPS = 4_000
 

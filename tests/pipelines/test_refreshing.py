@@ -145,7 +145,6 @@ def replace_received(event: RecentEvent, received: int) -> RecentEvent:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_hundred_thousand_events_in_five_orders(tmp_path: Path) -> None:
     """Shuffled and replayed with refreshes in between, each order gives what one batch over all events gives, value by value."""
     chance = random.Random(7)

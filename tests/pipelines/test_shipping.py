@@ -44,6 +44,7 @@ from tests.pipelines.loops import (
     write_lines,
 )
 from tests.serving.test_journal import until
+from tests.waiting import LIMIT_S
 
 SMALL = Limits(20, 20)
 TORN = b"\xf7oj\n\0\0"
@@ -108,7 +109,9 @@ def test_each_row_is_shipped_once_through_real_kills(tmp_path: Path) -> None:
     killed = 0
     for number in (0, 2, 5, 9, 12, 10, 4, 13, 1, 99):
         program = [sys.executable, str(ROOT / "tests" / "pipelines" / "ship_killed.py"), str(workspace.folder), str(number), "ship", "0"]
-        done = subprocess.run(program, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            program, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=LIMIT_S
+        )
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed += done.returncode != 0
         assert not in_lake(workspace) - expected(lines, happened)

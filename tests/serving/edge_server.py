@@ -24,6 +24,7 @@ from serving.metrics import Metrics
 from serving.problems import TYPE_PREFIX, ProblemDocument
 from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
 from serving.strict_json import StrictDecoder
+from tests.waiting import LIMIT_S
 
 CONTEXT = frozenset({"channel", "device", "hour", "note"})
 GOOD = b'{"customer_id":"1042","placement":"checkout","limit":3,"context":{"channel":"app","hour":18}}'
@@ -123,19 +124,21 @@ def lane(keys: Keys | None = None, limits: Limits | None = None, **named: Any) -
 
 
 @contextlib.contextmanager
-def served(app: Lane, head_seconds_max: float | None = None) -> Iterator[int]:
+def served(app: Lane, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None) -> Iterator[int]:
     """Serves as BentoML's worker does (`_bentoml_impl/worker/service.py`); yields the port."""
     wire.install()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app=app, backlog=2048, log_config=None, workers=1, timeout_keep_alive=5, server_header=False)
     config.load()
-    if head_seconds_max is not None:
-        config.http_protocol_class = type("Quick", (wire.GuardedProtocol,), {"head_seconds_max": head_seconds_max})
+    limits = {"head_seconds_max": head_seconds_max, "keep_alive_seconds": keep_alive_seconds}
+    given = {name: value for name, value in limits.items() if value is not None}
+    if given:
+        config.http_protocol_class = type("Quick", (wire.GuardedProtocol,), given)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LIMIT_S
     while not server.started:
         if time.monotonic() > deadline:
             raise TimeoutError("the test server did not start within 10 s")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,11 +22,13 @@ import psutil
 
 from features.workspace import load
 from serving.settings import DRAIN_VARIABLE
+from tests.environment import without_settings
 from tests.stores import free_port
+from tests.waiting import LIMIT_S, until
 from training import bundle
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS_MAX = 100
+READY_SECONDS_MAX = 300
 JSON = {"content-type": "application/json"}
 
 
@@ -48,7 +50,7 @@ def ask(
 ) -> Answer:
     """One request; `body` is bytes as they are, or something to encode. A connection that is given is kept."""
     begun = time.perf_counter()
-    made = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    made = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
     fields = (JSON if content is not None else {}) | {name.replace("_", "-"): value for name, value in headers.items()}
     try:
@@ -83,14 +85,14 @@ class Live:
         self.port = self.port or free_port()
         verb = ("serve", "-w", str(self.workspace), "--port", str(self.port), "--workers", str(self.workers))
         command = [part.format(port=self.port) for part in self.command] or [sys.executable, "-m", "pipelines.main", *verb]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("OPPORTUNE_")} | {DRAIN_VARIABLE: "0.2"} | self.environment
+        environment = without_settings() | {DRAIN_VARIABLE: "0.2"} | self.environment
         with tempfile.NamedTemporaryFile(delete=False) as output:  # not a pipe: nobody reads while it runs
             self._output = Path(output.name)
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, READY_SECONDS_MAX)
             assert self.process.poll() is None, f"the server ended: {self.said}"
-            wait_for(lambda: len(self.serving()) == self.workers, 20)
+            wait_for(lambda: len(self.serving()) == self.workers)
         except BaseException:
             self.stop()
             raise
@@ -168,13 +170,20 @@ def decision(customer: str = "436600000", **fields: Any) -> dict[str, Any]:
     return {"customer_id": customer, "placement": "home", "context": {"channel": "app", "hour": 18}} | fields
 
 
-def wait_for(truth: Callable[[], bool], seconds: float, what: str = "what was waited for") -> float:
-    """Return when it is true, with the seconds that passed; fail when it is not in time."""
-    begun = time.monotonic()
-    while not truth():
-        assert time.monotonic() - begun < seconds, f"{what} did not come true within {seconds} s"
-        time.sleep(0.05)
-    return time.monotonic() - begun
+def idle_seconds(port: int) -> float:
+    """Ask once, then wait until the server closes the connection; for how long it was idle."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        begun = time.monotonic()
+        while connection.recv(65_536):
+            pass
+        return time.monotonic() - begun
+
+
+def wait_for(truth: Callable[[], bool], seconds: float = LIMIT_S, what: str = "what was waited for") -> float:
+    """Return once it is true, with the seconds that it took; fail after a limit that a busy machine keeps."""
+    return until(truth, what, seconds, every_s=0.05)
 
 
 @contextlib.contextmanager
@@ -184,7 +193,7 @@ def load_on(port: int, connections: int = 4, pause: float = 0.002) -> Iterator[l
     ended = threading.Event()
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         turn = 0
         while not ended.wait(pause):
             turn += 1

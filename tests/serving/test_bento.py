@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ from features.workspace import load
 from serving import compiled
 from serving.decide import decide
 from serving.desk import Desk
-from tests.serving.live import ROOT, Live, decision, serving_copy
+from serving.settings import KEEP_ALIVE_VARIABLE
+from tests import environments
+from tests.serving.live import ROOT, Live, decision, idle_seconds, serving_copy
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +41,17 @@ def build(folder: Path, home: Path, *options: str) -> tuple[str, Path]:
     return tag, home / "bentos" / tag.replace(":", "/") / "src"
 
 
-@pytest.mark.timeout(240)
-def test_bento_serves_from_an_empty_folder(trained_workspace: Path, tmp_path: Path) -> None:
-    """The bento with its customers answers what this process decides, by its own code and files."""
+@pytest.mark.timeout(900)
+def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: Path) -> None:
+    """In an environment of its own requirements, the bento with its customers answers what this process decides, by its own files."""
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     tag, place = build(folder, tmp_path / "home", "--with-customers")
     assert tag.startswith("opportune:") and "\n" not in tag
+    asked = place.parent / "env" / "python" / "requirements.txt"
+    assert "://" not in asked.read_text()
+    python = environments.environment(tmp_path / "env", "--require-hashes", "-r", str(asked))
+    had = environments.run([environments.uv(), "pip", "freeze", "--python", str(python)]).stdout
+    assert not re.search(r"^(duckdb|pyarrow|pandas|feast|mlflow|lightgbm|opportune)\b", had, re.M), "the server needs none of them"
     empty = tmp_path / "empty"
     empty.mkdir()
     live = Live(
@@ -52,7 +60,9 @@ def test_bento_serves_from_an_empty_folder(trained_workspace: Path, tmp_path: Pa
             "/usr/bin/env",
             "-C",
             str(empty),
-            sys.executable,
+            "-u",
+            "PYTHONPATH",
+            str(python),
             "-m",
             "bentoml",
             "serve",
@@ -62,9 +72,16 @@ def test_bento_serves_from_an_empty_folder(trained_workspace: Path, tmp_path: Pa
             "--port",
             "{port}",
         ),
-        environment={"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True", "TZ": "UTC"},
+        environment={
+            "BENTOML_HOME": str(tmp_path / "home"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "TZ": "UTC",
+            "PATH": f"{python.parent}:/usr/bin:/bin",
+            KEEP_ALIVE_VARIABLE: "1.5",
+        },
     ).start()
     try:
+        assert idle_seconds(live.port) > 1.4, "the bento honours the setting for idle connections"
         desk = Desk(load(folder, sources=False))
         desk.load()
         assert desk.loaded is not None

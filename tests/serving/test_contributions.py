@@ -21,6 +21,7 @@ from features.columns import Column
 from serving.contributions import Explainer, grouped
 from serving.kernel import Kernel
 from tests.forests import OBJECTIVES, trained, values, written
+from tests.waiting import LIMIT_S
 from training.forest import CATEGORICAL, Forest, compile_forest
 
 Floats = npt.NDArray[np.float64]
@@ -317,7 +318,7 @@ def test_a_row_of_another_width_is_refused_and_a_row_is_left_as_it_was() -> None
 def test_what_never_explains_loads_no_code_for_it() -> None:
     """Importing the module brings neither the code that numba compiles nor LightGBM."""
     program = "import sys, serving.contributions; assert not {'serving.contributions_code', 'lightgbm'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_S)
 
 
 def test_a_column_and_what_is_relative_to_it_are_one_line() -> None:

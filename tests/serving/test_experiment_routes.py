@@ -139,7 +139,7 @@ def test_units_of_every_kind(served: Served) -> None:
 
 BAD: list[tuple[str, str, Any, int, str, str]] = [
     ("GET", "/v1/experiments/nonsense/assignments/1", None, 404, "not-found", ""),
-    ("GET", "/v1/experiments/headline/assignments/%7E1", None, 404, "not-found", ""),
+    ("GET", "/v1/experiments/headline/assignments/%7E1", None, 422, "field-format", "/unit"),
     ("GET", "/v1/experiments/headline/assignments/~1", None, 422, "field-format", "/unit"),
     ("GET", "/v1/experiments/headline/assignments/" + "1" * 65, None, 422, "field-format", "/unit"),
     ("POST", "/v1/assignments", {"requests": []}, 422, "too-few-items", "/requests"),

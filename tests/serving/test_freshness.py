@@ -171,8 +171,8 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
 
             return asyncio.run(looked())
 
-        wait_for(away, 30, "the notice of an empty store")
+        wait_for(away, what="the notice of an empty store")
         lmdb_store.publish(root, full)
-        wait_for(lambda: not away(), 30, "the notice of a full one")
+        wait_for(lambda: not away(), what="the notice of a full one")
     finally:
         desk.close()

@@ -34,6 +34,7 @@ from features.journal_lines import (
 )
 from features.vocabulary import Decision, DecisionRequest, ModelStamp, RankedOffer
 from serving.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, Limits
+from tests.waiting import LIMIT_S
 
 VERSIONS = Versions("b1", "c1", "d1")
 QUICK = Limits(file_bytes_max=20_000, keep_seconds=0.002, sync_seconds=0.004, free_bytes_min=0)
@@ -73,7 +74,7 @@ def lines_in(folder: Path) -> list[Line]:
     return [line for path in sorted(folder.glob("*Z-*")) if path.suffix != ".reason" for line in read_lines(path)]
 
 
-def until(met: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(met: Callable[[], bool], seconds: float = LIMIT_S) -> bool:
     """Whether it came true in time."""
     end = time.monotonic() + seconds
     while not met():

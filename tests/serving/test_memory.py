@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving import memory
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs a kernel that tells of its mappings (Linux)")
 
@@ -59,7 +60,7 @@ after = resident()
 assert doubled(4) == 8 and doubled(0.5) == 1.0 and numpy.linalg.inv(numpy.eye(3)).sum() == 3
 assert given > 10_000_000 and before - after > 10_000_000, (given, before, after)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_S)
 
 
 def test_unused_modules_are_hidden_and_come_back() -> None:
@@ -77,7 +78,7 @@ with memory.without_unused():
 assert not any(name.partition(".")[0] in memory.UNUSED_MODULES for name in sys.modules)
 import scipy.special
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_S)
     loaded = importlib.import_module("scipy")
     with memory.without_unused():
         assert sys.modules["scipy"] is loaded

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, Metrics, Table, memory_directory
+from tests.waiting import LIMIT_S
 
 ROUNDS = 2_000
 
@@ -54,7 +55,7 @@ def work(directory: Path, hang: bool) -> None:
 def started(directory: Path, hang: bool = True) -> multiprocessing.process.BaseProcess:
     process = multiprocessing.get_context("fork").Process(target=work, args=(directory, hang), daemon=True)
     process.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while not (directory / f"done-{process.pid}").exists():
         assert time.monotonic() < deadline, "the worker did not finish"
         time.sleep(0.01)

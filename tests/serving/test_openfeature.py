@@ -25,21 +25,22 @@ from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 from openfeature.track import TrackingEventDetails
 
+from features import clock
 from features.event_log import event_folder, read
 from features.vocabulary import Event
 from features.workspace import load
 from pipelines.experiment_export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
+from tests.clients.npm import installed
 from tests.serving.live import ROOT, Live
 from tests.serving.trial_server import keys_file, trial_workspace
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
 SHOP, THIEF = "https://shop.example", "https://thief.example"
 CUSTOMERS = [f"436{600_000 + number}" for number in range(60)]
 NODE = ROOT / "tests" / "clients" / "node"
-INSTALL = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
-INSTALL_SECONDS_MAX = 90
 
 
 @pytest.fixture(scope="module")
@@ -184,25 +185,15 @@ def test_python_sends_again() -> None:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the stock packages, the hook and the script."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("Node's stock client: node and npm are not installed")
-    folder = tmp_path_factory.mktemp("node")
-    for file in (*NODE.iterdir(), ROOT / "clients" / "node" / "opportune-openfeature.mjs"):
-        shutil.copy(file, folder)
-    try:
-        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"Node's stock client: npm did not install its packages within {INSTALL_SECONDS_MAX} s")
-    if done.returncode:
-        pytest.skip(f"Node's stock client: npm cannot install its packages: {done.stderr.strip()[-300:]}")
-    return folder
+    files = [*NODE.iterdir(), ROOT / "clients" / "node" / "opportune-openfeature.mjs"]
+    return installed(tmp_path_factory.mktemp("node"), files, "Node's stock client")
 
 
 def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path) -> None:
     """The same from Node: variants, offers, defaults with OpenFeature's codes, tracking and exposures."""
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "ask.mjs", app[0], keys[1]["app"], *known, "web-7"]
-    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["string"]["value"], told["string"]["variant"], told["string"]["reason"]) == (arm, arm, "SPLIT")
@@ -232,7 +223,7 @@ def test_node_in_a_page(
     """The web provider, behind a browser's rules, reads all flags, and 304 where it has them; a page of another origin gets nothing."""
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "web.mjs", app[0], keys[1]["app"], known[0], SHOP, THIEF]
-    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["failed"], told["string"]["value"], told["string"]["reason"]) == ("", arm, "SPLIT")
@@ -251,7 +242,7 @@ BLOCK = re.compile(r"^```(?P<kind>sh|python|js)(?P<hook> hook)?\n(?P<body>.*?)^`
 def run(command: list[str], text: str, folder: Path, key: str) -> str:
     """What an example of the page prints."""
     environment = os.environ | {"KEY": key, "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path])}
-    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -299,7 +290,7 @@ def test_node_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]]
 
 def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact probabilities."""
-    at = datetime.now(UTC).isoformat()
+    at = clock.now().isoformat()
     events = [
         {"event_id": f"x{number}", "type": "exposure", "occurred_at": at, "experiment": "visitor", "arm": "left", **unit}
         for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])

@@ -142,13 +142,12 @@ def check(answer: Answer, files: Files) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
     """200 changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
     server, files = live
     tried = [0] * len(BROKEN)
     with load_on(server.port, connections=4, pause=0.005) as seen:
-        wait_for(lambda: len(seen) > 50, 20)
+        wait_for(lambda: len(seen) > 50)
         for turn in range(CHANGES // 2):
             waits = (turn + turn // 10) % 10 not in HASTY
             """Whether both workers are waited for; else the next change comes at once."""
@@ -157,16 +156,16 @@ def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
             damage(server.workspace / name)
             tried[turn % len(BROKEN)] += 1
             if waits:
-                wait_for(lambda before=before: server.metrics()[REFUSED] >= before + 2, 20, f"the refusal of {name}")  # type: ignore[misc]
+                wait_for(lambda before=before: server.metrics()[REFUSED] >= before + 2, what=f"the refusal of {name}")  # type: ignore[misc]
             if name == "policies.yaml":
                 files.policies = None if turn % 20 == 2 else turn
             elif name == "offers.yaml":
                 files.offers = turn
             digest = files.write(name, whole=turn % 4 < 2)
             if waits:
-                wait_for(lambda digest=digest: serves(server) == [digest], 20, f"version {turn}")  # type: ignore[misc]
+                wait_for(lambda digest=digest: serves(server) == [digest], what=f"version {turn}")  # type: ignore[misc]
         at = len(seen)
-        wait_for(lambda: len(seen) > at + 50, 20, "answers of the last set")
+        wait_for(lambda: len(seen) > at + 50, what="answers of the last set")
     found = [check(answer, files) for answer in seen]
     assert tried == [CHANGES // 2 // len(BROKEN)] * len(BROKEN)
     assert {*found[at + 4 :]} == {digest}

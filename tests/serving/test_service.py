@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import msgspec
 import psutil
 import pytest
 
+from features import clock
 from features.vocabulary import Decision, DecisionRequest
 from features.workspace import load
 from serving.decide import STAGES, decide
@@ -173,7 +173,7 @@ def bodies() -> dict[str, Any]:
         "type": "click",
         "customer_id": "nobody",
         "offer_id": "offer-01",
-        "occurred_at": datetime.now(UTC).isoformat(),
+        "occurred_at": clock.now().isoformat(),
     }
     asked = {"requests": [{"customer_id": "nobody"}]}
     return {"/decide_many": {"requests": [decision()]}, "/v1/events": {"events": [click]}, "/v1/assignments": asked}
@@ -378,12 +378,12 @@ def test_another_bundle_under_load(changing: Live) -> None:
     place = another_bundle(changing.workspace, "2")
     after = bundle.read(place).id
     with load_on(changing.port) as seen:
-        wait_for(lambda: len(seen) > 100, 20)
+        wait_for(lambda: len(seen) > 100)
         for turn in range(3):  # there, back, and there again
             target = place if turn != 1 else folder / before.removeprefix("sha256:")[: len(place.name)]
             bundle.switch(folder, target)
             wanted = {after} if turn != 1 else {before}
-            wait_for(lambda wanted=wanted: bundles(changing) == wanted, 20, "the switch")
+            wait_for(lambda wanted=wanted: bundles(changing) == wanted, what="the switch")
     assert Counter(answer.status for answer in seen) == {200: len(seen)}, "no request failed"
     stamps = {tuple(sorted(answer.json["model"].items())) for answer in seen}
     assert {dict(stamp)["bundle"] for stamp in stamps} == {before, after}
@@ -409,7 +409,7 @@ def test_each_answer_is_of_one_bundle(changing: Live, desk: Desk) -> None:
         for name in (place, folder / "x", place):
             if name.exists():
                 bundle.switch(folder, name)
-            wait_for(lambda: len(bundles(changing)) == 1, 20)
+            wait_for(lambda: len(bundles(changing)) == 1)
             time.sleep(0.3)
     for answer in seen:
         assert answer.status == 200
@@ -441,13 +441,13 @@ def test_damaged_bundle_is_refused(changing: Live, damage: str) -> None:
     content[len(content) // 2] ^= 0xFF
     (place / damage).write_bytes(content)
     (folder / bundle.CURRENT).write_text(place.name)
-    wait_for(lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2, 20, "the refusal of both workers")
+    wait_for(lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2, what="the refusal of both workers")
     assert bundles(changing) == {before}
     assert changing.ask("GET", "/readyz").status == 200
     log = (changing.workspace / ".opportune" / "logs" / "server.log").read_text()
     assert f"bundle {place.name} is refused, the last good one serves on" in log
     bundle.switch(folder, good)
-    wait_for(lambda: bundles(changing) == {before}, 20)
+    wait_for(lambda: bundles(changing) == {before})
 
 
 def test_a_killed_worker_comes_back(changing: Live) -> None:
@@ -455,13 +455,13 @@ def test_a_killed_worker_comes_back(changing: Live) -> None:
     victim, *_ = before = changing.serving()
     connections = 6
     with load_on(changing.port, connections) as seen:
-        wait_for(lambda: len(seen) > 100, 20)
+        wait_for(lambda: len(seen) > 100)
         psutil.Process(victim).send_signal(signal.SIGKILL)
         at = len(seen)
-        wait_for(lambda: victim not in changing.serving(), 10)
-        wait_for(lambda: len(seen) > at + 200, 20, "answers while one is away")
-        wait_for(lambda: len(changing.serving()) == 2, 30, "another worker")
-        wait_for(lambda: len({changing.decide()["decision_id"].split("-")[1] for _ in range(20)}) == 2, 30, "answers of both workers")
+        wait_for(lambda: victim not in changing.serving())
+        wait_for(lambda: len(seen) > at + 200, what="answers while one is away")
+        wait_for(lambda: len(changing.serving()) == 2, what="another worker")
+        wait_for(lambda: len({changing.decide()["decision_id"].split("-")[1] for _ in range(20)}) == 2, what="answers of both workers")
     failed = [answer for answer in seen if answer.status != 200]
     assert len(failed) <= connections, Counter(answer.body for answer in failed)
     assert len({*changing.serving()} - {*before}) == 1
@@ -471,10 +471,10 @@ def test_stop_under_load_drains(changing: Live) -> None:
     """SIGTERM under load: what was taken is answered, readiness goes first, connections are closed with their answer, all end."""
     assert changing.process is not None
     with load_on(changing.port, 8) as seen:
-        wait_for(lambda: len(seen) > 100, 20)
+        wait_for(lambda: len(seen) > 100)
         processes = changing.tree()
         changing.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: ask(changing.port, "GET", "/readyz").status in (0, 503), 10)
+        wait_for(lambda: ask(changing.port, "GET", "/readyz").status in (0, 503))
         during = ask(changing.port, "POST", "/v1/decisions", decision())
         assert changing.process.wait(30) == 0
     assert during.status == 200 and during.headers["connection"] == "close"

@@ -18,6 +18,7 @@ BAD = {
     settings.DRAIN_VARIABLE: ("-1", "61", "nan"),
     settings.WATCH_VARIABLE: ("0", "", "inf"),
     settings.OFREP_VARIABLE: ("0", "1e7", "many"),
+    settings.KEEP_ALIVE_VARIABLE: ("0", "3601", "long"),
 }
 
 

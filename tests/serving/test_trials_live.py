@@ -54,7 +54,6 @@ def serves(live: Live) -> set[str]:
     return {name.partition('config="')[2].partition('"')[0] for name in live.metrics() if name.startswith("opportune_bundle_info")}
 
 
-@pytest.mark.timeout(300)
 def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
     """100 first requests at once for each unit, while the split turns round and back: one arm a unit, always, and again afterwards."""
     seen: list[set[str]] = []
@@ -65,7 +64,7 @@ def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
     assert [len(found) for found in seen] == [1] * UNITS
     write(live.workspace, experiments(0.0, bucket_version=0, coverage=0.0))
     before = serves(live)
-    wait_for(lambda: serves(live) != before or len(serves(live)) == 1, 20)
+    wait_for(lambda: serves(live) != before or len(serves(live)) == 1)
     for unit, found in enumerate(seen):
         answers = [live.decide(f"new-{unit}") for _ in range(4)]
         assert {arm(one) for one in answers} == found
@@ -89,11 +88,10 @@ def _settled(live: Live) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_files_and_models_change_under_load(live: Live) -> None:
     """No request fails while experiments come, break and go; a model that is not published is refused with the way out, then taken."""
     with load_on(live.port, connections=3, pause=0.005) as seen:
-        wait_for(lambda: len(seen) > 20, 20)
+        wait_for(lambda: len(seen) > 20)
         wrong = {"experiments": {"e": {"status": "running", "arms": {"alone": {}}}}}
         missing = {
             "experiments": {
@@ -103,14 +101,14 @@ def test_files_and_models_change_under_load(live: Live) -> None:
         for content, why in ((wrong, "two arms at least"), (missing, "run `opportune publish --alias challenger`")):
             before = live.metrics().get(REFUSED, 0)
             write(live.workspace, content)
-            wait_for(lambda before=before: live.metrics().get(REFUSED, 0) >= before + 2, 20, why)  # type: ignore[misc]
+            wait_for(lambda before=before: live.metrics().get(REFUSED, 0) >= before + 2, what=why)  # type: ignore[misc]
             assert why in (live.workspace / ".opportune" / "logs" / "server.log").read_text()
             assert live.decide()["model"]["version"] == "1" and live.decide()["experiments"][0]["key"] == "short"
         place = another_bundle(live.workspace, "2")
         bundle.point(load(live.workspace, sources=False).bundles, "challenger", place)
-        wait_for(lambda: all(live.decide()["model"]["version"] == "2" for _ in range(20)), 20, "the challenger decides")
+        wait_for(lambda: all(live.decide()["model"]["version"] == "2" for _ in range(20)), what="the challenger decides")
         (live.workspace / "experiments.yaml").unlink()
-        wait_for(lambda: all("experiments" not in live.decide() for _ in range(20)), 20, "no experiments")
+        wait_for(lambda: all("experiments" not in live.decide() for _ in range(20)), what="no experiments")
     _check(seen)
 
 

@@ -98,8 +98,9 @@ def test_weights_change_the_order_and_not_the_level() -> None:
         ({"random_state": 5}, "expected `seed`"),
         ({"monotone_constraints": [1, 0, 0, 0]}, "expected `monotone`"),
         ({"num_leafs": 7}, "expected a parameter of LightGBM in model.yaml, got `num_leafs` among `parameters`. Did you mean `num_leaves`"),
-        ({"num_leaves": 1}, "expected parameters that LightGBM takes, got: .*num_leaves.* Mend `parameters` in model.yaml"),
-        ({"num_leaves": 500, "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0}, "at most 256 leaves.*see `parameters` in model.yaml"),
+        ({"num_leaves": 1}, "expected a whole number of 2 at least and 256 at most in model.yaml, got 1 among `parameters`"),
+        ({"max_leaf": 500}, "expected a whole number of .* 256 at most.*, got 500 .* The server scores trees of at most so many leaves"),
+        ({"boosting_type": "dart"}, "expected gbdt or gbrt in model.yaml, got the text 'dart' .* dart cannot stop early"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(parameters: dict[str, Any], message: str) -> None:

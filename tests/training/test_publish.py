@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -212,7 +213,19 @@ def test_a_model_that_hangs_is_stopped(served: Path, tmp_path: Path) -> None:
     """A tree whose root is its own child makes `predict` run for ever: it is ended, within the time that was given."""
     model = tmp_path / "model.txt"
     model.write_text(re.sub(r"left_child=\S+(.*)\nright_child=\S+", r"left_child=0\1\nright_child=0", loose(served)))
-    assert "within 4 s, got no answer" in rehearsal(model, served / "golden.json", seconds_max=4)
+    said = rehearsal(model, served / "golden.json", seconds_max=4)
+    assert "within 4 s of processor time, got no answer" in said and "OPPORTUNE_REHEARSAL_SECONDS" in said
+
+
+def test_a_machine_that_is_too_busy_is_told_how_to_wait_longer(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time on the clock ends a rehearsal too; the message names the setting, whose value is checked."""
+    said = rehearsal(served / "model.txt", served / "golden.json", clock_seconds_max=0.01)
+    assert "within 0.01 s, got no answer" in said and "set OPPORTUNE_REHEARSAL_SECONDS (now 60) higher" in said
+    monkeypatch.setenv("OPPORTUNE_REHEARSAL_SECONDS", "240")
+    assert canary.seconds_of(os.environ) == 240
+    monkeypatch.setenv("OPPORTUNE_REHEARSAL_SECONDS", "soon")
+    expected = "OPPORTUNE_REHEARSAL_SECONDS: expected a number from 5 to 3600, got 'soon'"
+    assert rehearsal(served / "model.txt", served / "golden.json") == expected
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_the_report_tells_where_time_was_cut(report: dict[str, Any], examples: E
     assert split["test"]["decisions_with_success"] == report["model"]["decisions_with_success"]
     assert split["training"]["to"] < split["cut"] <= split["test"]["from"]
     assert report["gates"] == "passed" and report["version"] == "1"
+    assert report["trees"] > 1 and 0.5 < report["auc_interval"][0] < report["model"]["auc"] < report["auc_interval"][1]
     losses = report["calibration"]["held_out_log_loss"]
     assert losses[report["calibration"]["method"]] == min(losses.values())
 
@@ -205,6 +206,11 @@ def test_training_again_gives_the_same_model_and_gates_decide_who_serves(workspa
     assert registry.version_of(copy, "champion") == "1"
     without = trained_again(replace(copy, model=msgspec.structs.replace(poor, gates=Gates(better_than_popularity=False))))
     assert without.promoted and registry.version_of(copy, "champion") == without.version == "4"
+    one_tree = trained_again(
+        replace(copy, model=msgspec.structs.replace(copy.model, rounds_max=1, gates=Gates(better_than_popularity=False)))
+    )
+    assert not one_tree.promoted and registry.version_of(copy, "champion") == "4"
+    assert [reason[:35] for reason in one_tree.report["gates"]] == ["expected 2 trees at least, got 1: n"] and one_tree.report["trees"] == 1
     with pytest.raises(BadBundle, match=r"another contract \(not in the model: "):
         evaluate(copy, "4", state_of(copy).computed_at)
 

@@ -1,0 +1,68 @@
+"""Run the tests marked `clock` with the clock moved to hard moments, each with a machine in another zone.
+
+    python -m tests.moments [pytest's arguments]      # or: make test-clock ARGS="tests/serving/test_quiet.py"
+
+Other arguments replace `-m clock`. A moment at which nothing ran has failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from features.clock import VARIABLE
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE_BY_SIDE = 2
+SAID_LINES_MAX = 60
+
+# what is hard about it, the clock's setting, the zone of the machine
+MOMENTS = (
+    ("the second before a year", "2026-12-31T23:59:59Z", "Pacific/Kiritimati"),
+    ("a year's first second", "2027-01-01T00:00:00Z", "America/St_Johns"),
+    ("29 February", "2028-02-29T12:00:00Z", "Europe/Berlin"),
+    ("a month's last second", "2027-04-30T23:59:59Z", "America/New_York"),
+    ("Berlin skips an hour", "2027-03-28T00:59:59Z", "Europe/Berlin"),
+    ("Berlin's hour that comes twice", "2027-10-31T00:30:00Z", "Europe/Berlin"),
+    ("New York skips an hour", "2027-03-14T06:59:59Z", "America/New_York"),
+    ("New York's hour that comes twice", "2027-11-07T05:30:00Z", "America/New_York"),
+    ("Lord Howe skips half an hour", "2027-10-02T15:29:59Z", "Australia/Lord_Howe"),
+    ("Lord Howe's half hour that comes twice", "2028-04-01T15:10:00Z", "Australia/Lord_Howe"),
+    ("Sunday becomes Monday", "2027-06-27T23:59:59Z", "Asia/Kathmandu"),
+    ("two years from now", "+104w", "Pacific/Chatham"),
+)
+
+
+def run(setting: str, zone: str, arguments: list[str]) -> tuple[int, str, float]:
+    """Return pytest's status, what it said, and the seconds that it took."""
+    begun = time.monotonic()
+    environment = os.environ | {VARIABLE: setting, "TZ": zone, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or ["-m", "clock"])]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.returncode, done.stdout, time.monotonic() - begun
+
+
+def main(arguments: list[str]) -> int:
+    """Run all moments, a few side by side; return 0 if all tests passed at all of them."""
+    failed = 0
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        waiting = [(told, pool.submit(run, *told[1:], arguments)) for told in MOMENTS]
+        for (what, setting, zone), future in waiting:
+            status, said, seconds = future.result()
+            lines = said.strip().splitlines() or [f"status {status}"]
+            print(
+                f"{'ok' if not status else 'FAILED'}  {setting:21} {zone:20} {what}: {lines[-1].strip('= ')} ({seconds:.0f} s)", flush=True
+            )
+            if status:  # also where nothing was collected
+                failed += 1
+                print("\n".join(lines[-SAID_LINES_MAX:]), flush=True)
+    print(f"{len(MOMENTS) - failed} of {len(MOMENTS)} moments are green")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

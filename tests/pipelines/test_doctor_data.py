@@ -1,0 +1,130 @@
+"""The doctor on data: customers who are none, ids written in two ways, time zones that nobody understands, tables that stopped, clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from features.event_log import EventLog, event_folder
+from features.event_rows import event_item
+from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds
+from features.moments import now as clock
+from features.vocabulary import Event
+from features.workspace import Workspace, load
+from pipelines import doctor_checks_customers, doctor_checks_offers, doctor_checks_streams, steps
+from pipelines.doctor_check import CannotSay, Finding
+from pipelines.doctor_gather import Facts
+from pipelines.shipping import ship
+from tests.banks import bank, write
+
+DAY = DAY_SECONDS * MICROSECONDS
+
+
+def told(check: Any, workspace: Workspace, now: int | None = None) -> Sequence[Finding]:
+    facts = Facts(workspace, now or clock())
+    try:
+        found: Sequence[Finding] = check(facts).findings
+        return found
+    finally:
+        facts.close()
+
+
+def logged(workspace: Workspace, event: Event, at: int) -> None:
+    """Put an event into the log as received at a moment."""
+    log = EventLog(event_folder(workspace.data), clock=lambda: at)
+    log.append([event_item(event, at)])
+    log.close()
+
+
+def moves(folder: Path, ids: Sequence[str], customers: Sequence[str] = ()) -> Workspace:
+    """A bank with one payment for each of these ids, and these customers; imported."""
+    rows = [
+        {"customer_id": who, "time": f"2026-06-01T10:{at % 60:02}:{at // 60 % 60:02}Z", "amount": at, "kind": "card"}
+        for at, who in enumerate(ids)
+    ]
+    sources = {"streams.moves": write(folder / "moves.csv", rows)}
+    if customers:
+        sources["customers"] = write(folder / "customers.csv", [{"customer_id": who, "valid_from": "2026-01-01"} for who in customers])
+    workspace = bank(folder, sources)
+    steps.import_tables(workspace, clock())
+    return workspace
+
+
+def test_a_customer_with_an_absurd_share_is_named(tmp_path: Path) -> None:
+    """Forty payments of one id among a hundred of fifty customers are told with the id; two or six times as many as others are not (D7)."""
+    ids = [f"c{at % 50}" for at in range(100)]
+    (finding,) = told(doctor_checks_customers.absurd_shares, moves(tmp_path / "odd", [*ids, *["guest"] * 40]))
+    assert "'guest'" in finding.what and finding.evidence["rows"] == 40 and finding.evidence["table"] == "streams.moves"
+    assert not told(doctor_checks_customers.absurd_shares, moves(tmp_path / "even", [*ids, *["c1"] * 10]))
+
+
+def test_ids_that_programs_write_for_nothing_or_with_a_point(tmp_path: Path) -> None:
+    """One row of `undefined`, and ids like 9001.0, are told; 90.5 and noone are ids like others (D6, D7)."""
+    found = told(doctor_checks_customers.ids_that_are_none, moves(tmp_path / "w", ["c1", "undefined", "9001.0", "9002.0", "90.5", "noone"]))
+    assert [(one.evidence["such"], one.evidence["id"]) for one in found] == [(1, "undefined"), (2, "9001.0")]
+    assert not told(doctor_checks_customers.ids_that_are_none, moves(tmp_path / "fine", ["90.5", "noone", "c1"]))
+
+
+def test_tables_that_do_not_know_each_other(tmp_path: Path) -> None:
+    """Payments of `9001.0` beside customers `9001` are told with the shapes of their ids, and not with ids (D6)."""
+    ids = [str(9_000 + at) for at in range(120)]
+    (finding,) = told(doctor_checks_customers.unknown_customers, moves(tmp_path / "odd", [f"{one}.0" for one in ids], ids))
+    assert "9999.9" in finding.todo and "9001" not in finding.todo and finding.evidence["of_known_customers"] == 0
+    assert not told(doctor_checks_customers.unknown_customers, moves(tmp_path / "even", ids, ids[:60]))
+
+
+def test_time_zones_that_nobody_understands(tmp_path: Path) -> None:
+    """Zones of customers that quiet hours go by are counted where they are none; those that are understood are not (D9)."""
+    folder = tmp_path / "w"
+    zones = ["Europe/Berlin"] * 5 + ["Mars/Olympus"] * 3 + ["+25:00"] + [""]
+    rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": zone} for at, zone in enumerate(zones)]
+    bank(folder, {"customers": write(folder / "customers.csv", rows)})
+    quiet = {"night": {"begin": "22:00", "end": "06:00", "time_zone": "customer.city"}}
+    (folder / "policies.yaml").write_text(yaml.safe_dump({"quiet_hours": quiet}))
+    workspace = load(folder)
+    steps.import_tables(workspace, clock())
+    (finding,) = told(doctor_checks_customers.time_zones, workspace)
+    assert finding.evidence["customers"] == 4 and finding.evidence["of"] == 9 and finding.evidence["Mars/Olympus"] == 3
+
+
+def test_a_stream_that_stopped(tmp_path: Path) -> None:
+    """Events came each hour, and none for two days: told, with the last hour; a night without any is not."""
+    workspace = bank(tmp_path / "w", {})
+    begun = clock() - 30 * 3_600 * MICROSECONDS
+    for hour in range(8):
+        at = begun + hour * 3_600 * MICROSECONDS
+        event = Event(f"e{hour}", "moves", from_microseconds(at), f"c{hour}", fields={"amount": 1.0, "kind": "card"})
+        logged(workspace, event, at)
+    ship(workspace)
+    last = begun + 7 * 3_600 * MICROSECONDS
+    assert not told(doctor_checks_streams.streams_stopped, workspace, last + 9 * 3_600 * MICROSECONDS)
+    (finding,) = told(doctor_checks_streams.streams_stopped, workspace, last + 2 * DAY)
+    assert "streams.moves" in finding.what and 46 < float(finding.evidence["hours_without"]) < 50
+
+
+def test_a_clock_that_went_back(tmp_path: Path) -> None:
+    """Records of an hour ahead are an error with the seconds; before anything is recorded nobody can say."""
+    workspace = bank(tmp_path / "w", {})
+    with pytest.raises(CannotSay):
+        told(doctor_checks_streams.clock_behind, workspace)
+    event = Event("e1", "moves", from_microseconds(clock()), "c1", fields={"amount": 1.0, "kind": "card"})
+    logged(workspace, event, clock())
+    assert not told(doctor_checks_streams.clock_behind, workspace)
+    (finding,) = told(doctor_checks_streams.clock_behind, workspace, clock() - 3_600 * MICROSECONDS)
+    assert finding.severity == "error" and 3_500 < float(finding.evidence["seconds"]) < 3_700
+
+
+def test_outcomes_of_offers_that_nobody_has(tmp_path: Path) -> None:
+    """Sixty outcomes of an offer that the catalogue has not are told with its name."""
+    folder = tmp_path / "w"
+    rows = [
+        {"customer_id": f"c{at}", "offer_id": "gone" if at % 2 else "by-hand", "type": "yes", "time": "2026-06-02"} for at in range(120)
+    ]
+    workspace = bank(folder, {"outcomes": write(folder / "outcomes.csv", rows)})
+    steps.import_tables(workspace, clock())
+    (finding,) = told(doctor_checks_offers.offers_unknown, workspace)
+    assert "gone" in finding.what and finding.evidence["of_unknown_offers"] == 60
