@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from features.aggregates import AGGREGATES
 from features.documents import Document
 from features.faults import Fault, Path
 from features.formats import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
@@ -13,8 +14,6 @@ from features.streams import BUILT_IN_STREAMS, streams_of
 from features.tables import FIXED, reserved
 from features.views import window_name
 from features.workspace import Workspace
-
-_NEEDS_FIELD = ("sum", "mean", "min", "max", "last", "distinct")
 
 
 def _streams(workspace: Workspace) -> Iterable[Fault]:
@@ -105,8 +104,8 @@ def _window_column(document: Document, path: Path, column: WindowColumn, streams
     if stream is None:
         yield document.unknown((*path, "stream"), "a declared stream", column.stream, streams)
         return
-    fields = {"distinct": stream.categories, "last": (*stream.numbers, *stream.categories)}.get(column.aggregate, stream.numbers)
-    yield from _aggregated(document, path, column.aggregate, column.of, fields)
+    kind = AGGREGATES[column.aggregate]
+    yield from _aggregated(document, path, column.aggregate, column.of, stream)
     yield from _where(document, path, column.where, stream)
     if column.aggregate == "share" and not column.where and column.group is None:
         yield document.fault(path, "`where` or `group`: which part the share is of", "neither", "Add `where: {category: [value]}`.")
@@ -118,8 +117,8 @@ def _window_column(document: Document, path: Path, column: WindowColumn, streams
             yield document.fault(
                 (*path, "where", by), "no condition on what the column is grouped by", f"`{by}`", "List its values in `group`."
             )
-    if column.missing == "zero" and (column.aggregate == "days_since" or (column.aggregate == "last" and column.of in stream.categories)):
-        yield _no_zero(document, path, "time" if column.aggregate == "days_since" else "category")
+    if column.missing == "zero" and (not kind.has_zero or (kind.dtype is None and column.of in stream.categories)):
+        yield _no_zero(document, path, kind.dtype or "category")
     yield from _repeated(document, (*path, "windows"), "each window once", column.windows)
 
 
@@ -128,14 +127,14 @@ def _pair_column(workspace: Workspace, document: Document, path: Path, pair: Pai
     if stream is None:
         yield document.unknown((*path, "stream"), "a declared stream", pair.stream, streams)
         return
-    yield from _aggregated(document, path, pair.aggregate, pair.of, stream.numbers)
+    yield from _aggregated(document, path, pair.aggregate, pair.of, stream)
     yield from _where(document, path, pair.where, stream)
     if pair.key not in stream.categories:
         yield document.unknown((*path, "key"), "a category of the stream", pair.key, stream.categories)
     matches = {"offer_id", *(n for n, a in workspace.features.offer.items() if a.dtype in ("category", "texts"))}
     if pair.match not in matches:
         yield document.unknown((*path, "match"), "an offer attribute of texts, a category, or offer_id", pair.match, matches)
-    if pair.missing == "zero" and pair.aggregate not in ("count", "sum"):
+    if pair.missing == "zero" and not AGGREGATES[pair.aggregate].zero:
         yield document.fault((*path, "missing"), f"unknown: `{pair.aggregate}` of nothing is not zero", "`zero`", "Remove it.")
     if pair.scope == "everyone":
         for position, window in enumerate(pair.windows):
@@ -150,12 +149,15 @@ def _pair_column(workspace: Workspace, document: Document, path: Path, pair: Pai
     yield from _repeated(document, (*path, "relative"), "each of them once", pair.relative)
 
 
-def _aggregated(document: Document, path: Path, aggregate: str, of: str | None, fields: Iterable[str]) -> Iterable[Fault]:
-    if aggregate in _NEEDS_FIELD and of is None:
-        yield document.fault(path, f"`of`: the field that `{aggregate}` is taken of", "none", f"Fields: {', '.join(fields) or 'none'}.")
-    elif of is not None and aggregate in ("count", "days_since"):
+def _aggregated(document: Document, path: Path, aggregate: str, of: str | None, stream: Stream) -> Iterable[Fault]:
+    wanted = AGGREGATES[aggregate].fields
+    fields = {"category": stream.categories, "any": (*stream.numbers, *stream.categories)}.get(wanted, stream.numbers)
+    if of is None:
+        if wanted not in ("none", "number or none"):
+            yield document.fault(path, f"`of`: the field that `{aggregate}` is taken of", "none", f"Fields: {', '.join(fields) or 'none'}.")
+    elif wanted == "none":
         yield document.fault((*path, "of"), f"no field: `{aggregate}` looks at events alone", f"`{of}`", "Remove `of`, or use sum.")
-    elif of is not None and of not in fields:
+    elif of not in fields:
         yield document.unknown((*path, "of"), f"a field of the stream that `{aggregate}` can take", of, fields)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from features.aggregates import AGGREGATES
 from features.formats import FeaturesFile, PairColumn
 from features.moments import window_seconds
 from features.views import Family, Measure, View, views_of, window_name
@@ -144,17 +145,18 @@ def _matched_columns(features: FeaturesFile) -> list[tuple[Column, bool]]:
 
 
 def _matched(name: str, pair: PairColumn, view: View, family: Family, measure: Measure) -> Column:
-    additive = pair.aggregate in ("count", "sum")
+    kind = AGGREGATES[pair.aggregate]
+    is_time = kind.dtype == "time"
     longest = max(pair.windows, key=lambda window: window_seconds(window) or float("inf"))
     return Column(
         name=name,
-        kind="pair" if pair.scope == "customer" or pair.aggregate == "days_since" else "offer",
-        dtype="age" if pair.aggregate == "days_since" else "number",
+        kind="pair" if pair.scope == "customer" or is_time else "offer",
+        dtype="age" if is_time else "number",
         source=f"{view.name}.{family.name}.{measure.name}",
         match=pair.match,
-        combine="sum" if additive else "min" if pair.aggregate == "min" else "max",
-        empty="zero" if additive and pair.missing != "unknown" else "",
-        unit="days" if pair.aggregate == "days_since" else pair.unit,
+        combine=kind.combine,
+        empty="zero" if kind.zero and pair.missing != "unknown" else "",
+        unit="days" if is_time else pair.unit,
         purposes=measure.purposes,
         freshness_seconds=measure.freshness_seconds,
         reason=pair.reason if measure.window_seconds == window_seconds(longest) else None,

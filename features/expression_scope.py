@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from features.aggregates import AGGREGATES
 from features.formats import FeaturesFile
 from features.moments import DAY_SECONDS
 from features.views import views_of, window_name
@@ -84,7 +85,7 @@ def scope_of(features: FeaturesFile, currency: str | None = None) -> dict[str, T
     scope["offer.value"] = Term("offer", "number", currency)
     scope |= {f"offer.{name}": Term("offer", attribute.dtype, attribute.unit) for name, attribute in features.offer.items()}
     for name, pair in features.pairs.items():
-        unit = "days" if pair.aggregate == "days_since" else pair.unit
+        unit = "days" if AGGREGATES[pair.aggregate].dtype == "time" else pair.unit
         scope |= {f"pair.{window_name(name, window)}": Term("pair", "number", unit) for window in pair.windows}
     return scope
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import fold_kernels as kernels
+from features.aggregates import AGGREGATES
 from features.feast_wire import WORDS_MAX
 from features.formats import Range, Where
 from features.moments import MICROSECONDS
@@ -113,9 +114,9 @@ class _Part:
         categories = {s.name for s in view.scalars if s.dtype == "category"}
         added, quotients = [], []
         for scalar in view.scalars:
-            if scalar.aggregate in ("mean", "share"):
-                above, below = ("sum", "stated") if scalar.aggregate == "mean" else ("part", "whole")
-                of = [slots[companion(scalar, what)] for what in (above, below)]
+            quotient = AGGREGATES[scalar.aggregate].quotient
+            if quotient is not None:
+                of = [slots[companion(scalar, what)] for what in quotient]
                 quotients.append([slots[scalar.name], *of, int(scalar.zero)])
             elif scalar.aggregate != "distinct":
                 added.append(self._scalar(scalar, slots, scalar.name in categories or scalar.beside in categories))

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from features.aggregates import AGGREGATES
 from features.formats import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
 from features.moments import DAY_SECONDS, duration_seconds, window_seconds
 from features.streams import streams_of
@@ -166,14 +167,9 @@ def _described(features: FeaturesFile, column: WindowColumn | PairColumn) -> tup
 def _scalars(features: FeaturesFile, name: str, column: WindowColumn) -> list[Scalar]:
     purposes, freshness = _described(features, column)
     categories = streams_of(features).get(column.stream, Stream()).categories
-    dtype: DataType = "number"
-    if column.aggregate == "days_since":
-        dtype = "time"
-    elif column.aggregate in ("count", "distinct"):
-        dtype = "integer"
-    elif column.aggregate == "last" and column.of in categories:
-        dtype = "category"
-    zero = column.missing == "zero" or (column.missing is None and column.aggregate in ("count", "sum", "distinct"))
+    kind = AGGREGATES[column.aggregate]
+    dtype: DataType = kind.dtype or ("category" if column.of in categories else "number")
+    zero = column.missing == "zero" or (column.missing is None and kind.zero)
     made = []
     for window in column.windows:
         for value in column.group.values if column.group else (None,):

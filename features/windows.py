@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from features import lake
+from features.aggregates import AGGREGATES, whole_second
 from features.buckets import bucket_of, map_buckets
 from features.formats import Range, Where
 from features.lake import literal, quoted
@@ -27,10 +28,6 @@ from features.streams import BUILT_IN_STREAMS, offer_categories
 from features.tables import SQL_TYPES, stream_table
 from features.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
 from features.workspace import Workspace
-
-_MILLIONTHS = 1_000_000
-_SECOND = "date_trunc('second', {})"
-"""Stored moments are whole seconds: Feast's stores keep no more of them, and a column must be the same in all."""
 
 
 def entity_key(view: View) -> str:
@@ -63,46 +60,11 @@ def _within(seconds: int | None) -> str:
     return "TRUE" if seconds is None else f"e.time >= m.moment - to_seconds({seconds})"
 
 
-def _exact_sum(column: str, filters: str) -> str:
-    return f"sum(CAST(round({column} * {_MILLIONTHS}) AS HUGEINT)) FILTER ({filters})::DOUBLE / {_MILLIONTHS}"
-
-
 def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whole: Where | None = None) -> str:
-    """SQL of one aggregate over the joined events `e` at the moments `m`; NULL where no event counts.
-
-    An event whose number is NULL counts as an event; sums, means and extremes pass over it. What is hidden beside a column has two
-    kinds of its own: `stated` counts the events that state the field, `latest` is the time of the last of them in microseconds.
-    """
+    """SQL of one aggregate over the joined events `e` at the moments `m`; NULL where no event counts."""
     window = f"WHERE e.time IS NOT NULL AND {_within(seconds)}"
-    filters = f"{window} AND {condition(where)}"
     column = f"e.{quoted(of)}" if of else ""
-    if kind == "count":
-        sql = f"nullif(count(e.time) FILTER ({filters}), 0)"
-    elif kind == "sum":
-        sql = _exact_sum(column, filters)
-    elif kind == "mean":
-        sql = f"({_exact_sum(column, filters)}) / nullif(count({column}) FILTER ({filters}), 0)"
-    elif kind in ("min", "max"):
-        sql = f"{kind}({column}) FILTER ({filters})"
-    elif kind == "last":
-        sql = f"arg_max({column}, (e.time, {column})) FILTER ({filters} AND {column} IS NOT NULL)"
-    elif kind == "latest":
-        sql = f"max(epoch_us(e.time)) FILTER ({filters} AND {column} IS NOT NULL)"
-    elif kind == "stated":
-        sql = f"nullif(count({column}) FILTER ({filters}), 0)"
-    elif kind == "distinct":
-        sql = f"nullif(count(DISTINCT {column}) FILTER ({filters}), 0)"
-    elif kind == "days_since":
-        sql = f"max(e.time) FILTER ({filters})"
-    elif kind == "share":
-        everything = f"{window} AND {condition(whole or {})}"
-        if of:
-            sql = f"coalesce({_exact_sum(column, filters)}, 0) / nullif({_exact_sum(column, everything)}, 0)"
-        else:
-            sql = f"count(e.time) FILTER ({filters})::DOUBLE / nullif(count(e.time) FILTER ({everything}), 0)"
-    else:
-        raise ValueError(f"expected an aggregate, got {kind!r}")
-    return sql
+    return AGGREGATES[kind].sql(column, f"{window} AND {condition(where)}", f"{window} AND {condition(whole or {})}")
 
 
 def events_query(workspace: Workspace, stream: str, moment: int) -> str:
@@ -158,7 +120,7 @@ def _lists(family: Family, alias: str) -> list[str]:
 
 def _measure(measure: Measure) -> str:
     sql = aggregate(measure.aggregate, measure.of, measure.window_seconds, measure.where)
-    return f"epoch({_SECOND.format(sql)})" if measure.aggregate == "days_since" else f"({sql})::DOUBLE"
+    return f"epoch({whole_second(sql)})" if AGGREGATES[measure.aggregate].dtype == "time" else f"({sql})::DOUBLE"
 
 
 def _present(family: Family) -> str:
@@ -205,16 +167,10 @@ def _tile(measure: Measure) -> tuple[str, str]:
     """SQL of a measure within one day, and over the days of its window."""
     window = "TRUE" if measure.window_seconds is None else f"t.day >= m.moment - to_seconds({measure.window_seconds})"
     filters, column = f"WHERE {condition(measure.where)}", f"e.{quoted(measure.of)}" if measure.of else ""
-    name = f"t.{quoted(measure.name)}"
-    if measure.aggregate == "count":
-        return f"nullif(count(*) FILTER ({filters}), 0)", f"sum({name}) FILTER (WHERE {window})::DOUBLE"
-    if measure.aggregate == "sum":
-        tile = f"sum(CAST(round({column} * {_MILLIONTHS}) AS HUGEINT)) FILTER ({filters})"
-        return tile, f"sum({name}) FILTER (WHERE {window})::DOUBLE / {_MILLIONTHS}"
-    if measure.aggregate == "days_since":
-        latest = _SECOND.format(f"max(e.time) FILTER ({filters})")
-        return f"epoch({latest})", f"max({name}) FILTER (WHERE {window})"
-    return f"{measure.aggregate}({column}) FILTER ({filters})", f"{measure.aggregate}({name}) FILTER (WHERE {window})"
+    days = AGGREGATES[measure.aggregate].days
+    if days is None:
+        raise ValueError(f"expected an aggregate that days can be put together of, got {measure.aggregate!r}")
+    return days.day(column, filters), days.window(f"t.{quoted(measure.name)}", window)
 
 
 def moments_of(con: duckdb.DuckDBPyConnection, now: int) -> pa.Table:
@@ -328,5 +284,5 @@ def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: int, pla
 
 
 def _cast(name: str, dtype: str) -> str:
-    value = _SECOND.format(quoted(name)) if dtype == "time" else quoted(name)
+    value = whole_second(quoted(name)) if dtype == "time" else quoted(name)
     return f"{value}::{SQL_TYPES.get(dtype, 'DOUBLE[]')} AS {quoted(name)}"

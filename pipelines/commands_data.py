@@ -14,11 +14,16 @@ from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.errors import JSON_OPTION
 from pipelines.importing import Report
+from serving import compiled
 
 
 def settled(folder: Path) -> Path:
-    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may come before."""
+    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may come before.
+
+    A callback of the option, because verbs import much before they load the workspace.
+    """
     cache_folders.settle(data_of(folder) if (folder / "workspace.yaml").is_file() else None)
+    compiled.unpack()
     return folder
 
 

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from features.aggregates import AGGREGATES
 from features.lake import folder_reader, literal, quoted
 from features.moments import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.recorded import read_bundle
@@ -98,11 +99,7 @@ def _columns(con: duckdb.DuckDBPyConnection, query: str) -> Floats:
 def _growing(workspace: Workspace) -> set[str]:
     """Columns that only ever go one way as time goes by: counts, sums and extremes over all time."""
     scalars = [scalar for view in workspace.views for scalar in view.scalars]
-    return {
-        scalar.name
-        for scalar in scalars
-        if scalar.window_seconds is None and scalar.aggregate in ("count", "sum", "distinct", "min", "max")
-    }
+    return {scalar.name for scalar in scalars if scalar.aggregate and scalar.window_seconds is None and AGGREGATES[scalar.aggregate].grows}
 
 
 def _column(name: str, values: Floats) -> ColumnFacts:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from features import fold_kernels as kernels
 from features import windows
+from features.aggregates import AGGREGATES, DECLARED, PAIRED
 from features.fold import Fold
 from features.formats import FeaturesFile
 from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
@@ -40,9 +41,15 @@ WHERES: list[dict[str, Any]] = [
     {"amount": {"below": 2.5}},
     {"kind": ["card"], "amount": {"minimum": -1.0, "below": 7.25}},
 ]
-SCALARS = [("count", None), ("days_since", None), ("distinct", "kind"), ("distinct", "shop"), ("last", "kind"), ("share", None)]
-SCALARS += [(aggregate, "amount") for aggregate in ("sum", "mean", "min", "max", "last", "share")]
-MEASURES = [("count", None), ("days_since", None), ("sum", "amount"), ("min", "amount"), ("max", "amount")]
+FIELDS: dict[str, list[str | None]] = {
+    "none": [None],
+    "number": ["amount"],
+    "number or none": [None, "amount"],
+    "category": ["kind", "shop"],
+    "any": ["kind", "amount"],
+}
+SCALARS = [(name, of) for name in DECLARED for of in FIELDS[AGGREGATES[name].fields]]
+MEASURES = [(name, of) for name in PAIRED for of in FIELDS[AGGREGATES[name].fields]]
 SPANS = ["6h", "1d", "3d", "all"]
 AMOUNTS = [None, 0.0, 0.1, 0.2, 0.7, 2.5, 7.25, -1.0, -0.01, 1234567.89, 3.0, 0.0000005]
 

@@ -110,7 +110,10 @@ def test_what_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (place,) = (data / "cache").iterdir()
     assert os.environ["HOME"] == str(place / "home") and (place / "home").is_dir()
     assert "NUMBA_CACHE_DIR" not in os.environ, "the code's own folder can be written"
-    monkeypatch.setattr(cache_folders, "ROOT", Path("/proc"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(
+        cache_folders, "ROOT", tmp_path / "file"
+    )  # no folder, and none can be made there: for root all others can be written
     settle(data)
     assert os.environ["NUMBA_CACHE_DIR"] == str(place / "home" / ".cache" / "opportune" / "numba"), "HOME can be written by now"
 

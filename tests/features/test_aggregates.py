@@ -1,0 +1,143 @@
+"""Kinds that files may name: each one is computed by every part that meets it, and one that is not computed is refused at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from features import fold_kernels, formats, pairs, tables, windows
+from features.aggregates import AGGREGATES, DECLARED, PAIRED
+from features.check_kinds import RELATIVES, SCOPES
+from features.fold import Fold
+from features.moments import DAY_SECONDS, MICROSECONDS
+from features.online import Plan, Words
+from features.workspace import load
+from pipelines.doctor_lake import _growing
+from tests.features.folding import event_of, rows_of, shown, write_lake
+from tests.serving.live import ROOT
+
+START = 1_772_323_200 * MICROSECONDS
+DAY = DAY_SECONDS * MICROSECONDS
+OF = {"none": [None], "number": ["amount"], "number or none": [None, "amount"], "category": ["kind"], "any": ["amount", "kind"]}
+"""What `of` may be, by what an aggregate takes."""
+
+
+def test_files_may_name_what_is_computed() -> None:
+    """The forms of the files and the registries of what is computed have the same names."""
+    assert set(typing.get_args(formats.Aggregate)) == set(DECLARED)
+    assert set(typing.get_args(formats.PairAggregate)) == set(PAIRED)
+    assert set(typing.get_args(formats.Relative)) == set(RELATIVES) == set(pairs.RELATIVE) - {""}
+    assert set(typing.get_args(formats.Scope)) == set(SCOPES)
+    assert set(typing.get_args(formats.DataType)) <= set(tables.SQL_TYPES)
+    assert {AGGREGATES[name].combine for name in PAIRED} == set(pairs.COMBINE)
+    added = {name for name, kind in AGGREGATES.items() if kind.quotient is None} - {"distinct"}
+    assert set(fold_kernels.OPERATIONS) == added, "the fold adds to all but quotients and what is told apart by keys"
+
+
+def everything() -> dict[str, Any]:
+    """A `features.yaml` with a column of every aggregate and field, and pair columns of every aggregate in both scopes."""
+    columns, matched = {}, {}
+    for name in DECLARED:
+        for of in OF[AGGREGATES[name].fields]:
+            column: dict[str, Any] = {"stream": "moves", "aggregate": name, "windows": ["3d", "all"], "where": {"shop": ["s1", "s2"]}}
+            columns[f"{name}_{of or 'events'}"] = column | ({"of": of} if of else {})
+    for name in PAIRED:
+        for scope in SCOPES:
+            pair = {"stream": "moves", "aggregate": name, "windows": ["3d", "all"], "key": "shop", "match": "shop", "scope": scope}
+            matched[f"{scope}_{name}"] = (
+                pair | {"relative": list(RELATIVES)} | ({"of": "amount"} if AGGREGATES[name].fields == "number" else {})
+            )
+    return {
+        "streams": {"moves": {"numbers": ["amount"], "categories": ["kind", "shop"]}},
+        "offer": {"shop": {"dtype": "category"}},
+        "columns": columns,
+        "pairs": matched,
+    }
+
+
+def written(folder: Path, features: dict[str, Any]) -> Path:
+    content: dict[str, Any] = {
+        "workspace.yaml": {"name": "bank"},
+        "features.yaml": features,
+        "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": "o", "attributes": {"shop": "s1"}}]},
+        "model.yaml": {"name": "m", "label": {"outcome": "click"}},
+    }
+    folder.mkdir(parents=True)
+    for name, part in content.items():
+        (folder / name).write_text(yaml.safe_dump(part))
+    return folder
+
+
+def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
+    """Check takes it, the windows compute it, the fold adds an event to it as the windows would, and doctor reads it."""
+    workspace = load(written(tmp_path / "bank", everything()))
+    drawn = [(0, 2.5, "card", "s1"), (1, 0.7, "cash", "s2"), (1, 7.25, "card", "s1"), (3, -1.0, "wire", "s3"), (5, 3.0, "cash", "s1")]
+    events = [
+        event_of(
+            at, "moves", START + day * DAY + at * MICROSECONDS, START + day * DAY + at * MICROSECONDS, amount=amount, kind=kind, shop=shop
+        )
+        for at, (day, amount, kind, shop) in enumerate(drawn)
+    ]
+    write_lake(workspace, "streams.moves", ["1"] * len(events), events)
+    plan, words = Plan.of(workspace.views), Words()
+    base, now = START + 5 * DAY, START + 5 * DAY + 3_600 * MICROSECONDS
+    (stored,) = rows_of(plan, words, windows.compute_for(workspace, base, ["1"])).values()
+    (expected,) = rows_of(plan, words, windows.compute_for(workspace, now, ["1"])).values()
+    heard = [event for event in events if event.received >= base]
+    assert len(heard) == 1
+    got, wanted = shown(plan, words, Fold(plan, words)(stored, heard, now)), shown(plan, words, expected)
+    names = {name for name in wanted if name.startswith("moves.") and not name.startswith("moves._")}
+    assert len(names) >= 2 * len(DECLARED)
+    assert {name: got[name] for name in names} == {name: wanted[name] for name in names}
+    assert windows.compute(workspace, now).keys() == {view.name for view in workspace.views}
+    assert any(view.entity == "everyone" for view in workspace.views)
+    assert _growing(workspace) == {
+        scalar.name
+        for view in workspace.views
+        for scalar in view.scalars
+        if scalar.window_seconds is None and AGGREGATES[scalar.aggregate].grows
+    }
+    assert np.isfinite(stored.numbers).any()
+
+
+CHANGES = {
+    # what `features/formats.py` says -> with one word more, and the part of features.yaml that uses it
+    '"days_since", "share"]': ('"days_since", "share", "median"]', ("columns", {"aggregate": "median", "of": "amount"})),
+    '"max", "days_since"]': ('"max", "days_since", "median"]', ("pairs", {"aggregate": "median", "of": "amount"})),
+    'Literal["share", "rank", "ratio"]': (
+        'Literal["share", "rank", "ratio", "median"]',
+        ("pairs", {"aggregate": "count", "relative": ["median"]}),
+    ),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_a_kind_that_only_the_forms_know(said: str, tmp_path: Path) -> None:
+    """Where `formats.py` learns a word that nothing computes, `check` and `features` refuse it in one line."""
+    code = tmp_path / "code"
+    for package in ("features", "training", "serving", "pipelines"):
+        shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    more, (part, entry) = CHANGES[said]
+    text = (code / "features" / "formats.py").read_text()
+    assert text.count(said) == 1
+    (code / "features" / "formats.py").write_text(text.replace(said, more))
+    given = everything() | {part: {"new": {"stream": "moves", "windows": ["3d"]} | entry}}
+    if part == "pairs":
+        given[part]["new"] |= {"key": "shop", "match": "shop"}
+    shop = written(tmp_path / "bank", given)
+    for verb in ("check", "features"):
+        command = [sys.executable, "-m", "pipelines.main", verb, "-w", str(shop)]
+        done = subprocess.run(
+            command, cwd=code, env=dict(os.environ) | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done
+        assert "a kind that is computed, got `median`" in done.stderr and "features.yaml:" in done.stderr
