@@ -14,7 +14,15 @@ from rich.markup import escape
 
 from features.moments import rfc3339
 from features.workspace import Workspace
-from pipelines import doctor_checks_events, doctor_checks_features, doctor_checks_limits, doctor_checks_machine, doctor_checks_model, show
+from pipelines import (
+    doctor_checks_data,
+    doctor_checks_events,
+    doctor_checks_features,
+    doctor_checks_limits,
+    doctor_checks_machine,
+    doctor_checks_model,
+    show,
+)
 from pipelines.doctor_facts import Facts, Finding
 from pipelines.doctor_gather import gather
 
@@ -22,6 +30,7 @@ Check = Callable[[Facts], list[Finding] | str]
 """Findings; none where all is well; a text where there was nothing to look at."""
 
 CHECKS: tuple[Check, ...] = (
+    *doctor_checks_data.CHECKS,
     *doctor_checks_events.CHECKS,
     *doctor_checks_features.CHECKS,
     *doctor_checks_limits.CHECKS,

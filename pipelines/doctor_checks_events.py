@@ -60,22 +60,28 @@ def outcomes_without_decisions(facts: Facts) -> list[Finding] | str:
 
 
 def outcomes_before_decisions(facts: Facts) -> list[Finding] | str:
-    """Outcomes happened, as they say, before the decision that they followed from."""
+    """Impressions and outcomes happened, as they say, before the decision that they followed from, by more than a clock explains."""
     traffic = facts.traffic
     if isinstance(traffic, str):
         return traffic
-    tied = traffic.outcomes_tied - traffic.outcomes_unknown
+    tied = traffic.outcomes_tied - traffic.outcomes_unknown + traffic.impressions_tied
     if tied < DECISIONS_MIN:
-        return f"{tied} outcomes of recorded decisions in {traffic.hours} h, expected at least {DECISIONS_MIN}"
-    share = traffic.outcomes_early / tied
+        return f"{tied} events of recorded decisions in {traffic.hours} h, expected at least {DECISIONS_MIN}"
+    share = (traffic.outcomes_early + traffic.impressions_early) / tied
     if share <= UNKNOWN_SHARE_MAX:
         return []
     return [
         Finding(
             "outcomes_before_decisions",
             "warning",
-            "outcomes happened before the decision that they name",
-            {"outcomes": tied, "before_their_decision": traffic.outcomes_early, "share": share},
+            "events happened long before the decision that they name: nothing learns from them",
+            {
+                "events": tied,
+                "impressions_before": traffic.impressions_early,
+                "outcomes_before": traffic.outcomes_early,
+                "share": share,
+                "a_little_before_and_taken_as_at_its_moment": traffic.clamped,
+            },
             "Look at the clocks of whoever sets `occurred_at`, and at whether decision ids are mixed up.",
         )
     ]

@@ -1,4 +1,5 @@
-"""What `opportune doctor` knows: figures gathered once, of which each check is a plain function. Nothing here names a customer.
+"""What `opportune doctor` knows: figures gathered once, of which each check is a plain function. Nothing here names a customer
+but one whose share of the events is absurd.
 
 A part that could not be gathered is a text that says why: its checks are then told as not checked.
 """
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct
+
+from pipelines.fitting import Early, Shared
 
 Severity = Literal["error", "warning"]
 """An error needs somebody now; a warning is worth a look, and does not fail the command."""
@@ -40,7 +43,11 @@ class Traffic(Struct, frozen=True):
     outcomes_unknown: int
     """Outcomes whose decision nobody recorded."""
     outcomes_early: int
-    """Outcomes that happened before their decision."""
+    """Outcomes that happened before their decision, by more than a clock explains."""
+    impressions_tied: int
+    impressions_early: int
+    clamped: int
+    """Impressions and outcomes that say so of themselves, and whose clock explains it: they count as at the decision's moment."""
     events: int
     late: int
     """Events that were received more than a day after they happened."""
@@ -165,6 +172,16 @@ class ModelFacts(Struct, frozen=True):
     """Recorded and imported decisions; those of them that came after the model was trained."""
 
 
+class DataFacts(Struct, frozen=True):
+    """How the tables of the lake fit together. The customer of most rows is named here: it is hardly one."""
+
+    shared: tuple[Shared, ...]
+    early: dict[str, Early]
+    """Of imported events, by table."""
+    zones: dict[str, dict[str, dict[str, int]]]
+    """Time zones that quiet hours look at and that are none, by table and column, with their customers."""
+
+
 class MachineFacts(Struct, frozen=True):
     """The disk, and the keys."""
 
@@ -212,3 +229,4 @@ class Facts:
     model: ModelFacts | str
     machine: MachineFacts | str
     server: ServerFacts | str
+    data: DataFacts | str

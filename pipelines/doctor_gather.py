@@ -44,7 +44,7 @@ def gather(workspace: Workspace, now: int, url: str | None) -> Facts:
     try:
         return Facts(
             now,
-            _part(lambda: doctor_lake.traffic(con, now)),
+            _part(lambda: doctor_lake.traffic(workspace, con, now)),
             _part(lambda: _log(workspace)),
             _part(lambda: _loop(workspace)),
             _part(lambda: doctor_store.store(workspace, now)),
@@ -55,6 +55,7 @@ def gather(workspace: Workspace, now: int, url: str | None) -> Facts:
             _part(lambda: _model(workspace, con)),
             _part(lambda: _machine(workspace)),
             "no server was named: give --url" if url is None else _part(lambda: _server(url)),
+            _part(lambda: doctor_lake.data(workspace, con)),
         )
     finally:
         con.close()

@@ -188,7 +188,9 @@ def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None
         span = con.execute(f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL").fetchone()
         if span and span[0] is not None:
             report.first, report.last = rfc3339(span[0]), rfc3339(span[1])
-    spoken = f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1 ORDER BY 2 DESC, 1"
+    spoken = (
+        f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
     for told, times in con.execute(spoken).fetchall():
         name, _, word = str(told).partition("=")
         report.words.setdefault(name, {})[word] = int(times)

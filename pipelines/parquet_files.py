@@ -34,7 +34,9 @@ def parts_of(con: duckdb.DuckDBPyConnection, files: dict[int, Path]) -> list[Par
     Raises:
         BadFile, with the position of the file first: one is no Parquet file.
     """
-    schema = "SELECT file_name, md5(string_agg(concat_ws(' ', name, duckdb_type, type, num_children, logical_type), '|' ORDER BY column_id))"
+    schema = (
+        "SELECT file_name, md5(string_agg(concat_ws(' ', name, duckdb_type, type, num_children, logical_type), '|' ORDER BY column_id))"
+    )
     try:
         found = con.execute(f"{schema} FROM parquet_schema({_listed(list(files.values()))}) GROUP BY file_name").fetchall()
     except duckdb.Error as error:
@@ -87,7 +89,9 @@ def rows(part: ParquetPart, files: dict[int, Path], columns: str, shift: int) ->
 
 def first_bad(con: duckdb.DuckDBPyConnection, part: ParquetPart, files: dict[int, Path], error: Exception) -> BadFile:
     """What is to be said where the rows of a part could not be read."""
-    return _first_bad(con, {at: files[at] for at in part.files}, "SELECT count(*) FROM (SELECT hash(t) AS h FROM read_parquet({}) t) WHERE h = 0", error)
+    return _first_bad(
+        con, {at: files[at] for at in part.files}, "SELECT count(*) FROM (SELECT hash(t) AS h FROM read_parquet({}) t) WHERE h = 0", error
+    )
 
 
 def _first_bad(con: duckdb.DuckDBPyConnection, files: dict[int, Path], query: str, error: Exception) -> BadFile:

@@ -133,7 +133,7 @@ class SourceFiles:
 
     def _given_csv(self, progress: Progress) -> Given:
         names = [field.name for field in self._table.fields if any(self._name(field) in file.names for file in self._csv.values())]
-        schema = pa.schema([("_row", pa.int64()), *((name, pa.string()) for name in names)])
+        schema = pa.schema({"_row": pa.int64()} | dict.fromkeys(names, pa.string()))
         faults: list[Exception] = []
 
         def read(statement: str) -> None:
@@ -201,7 +201,9 @@ def files_of(workspace: Workspace, table: Table, source: Source) -> list[Path]:
     for file in files:
         if not is_csv(file) and file.suffix.lower() not in parquet_files.ENDINGS:
             got = "a file without ending" if not file.suffix else file.suffix
-            raise BadTable(f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or move it away.")
+            raise BadTable(
+                f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or move it away."
+            )
     return files
 
 
