@@ -12,6 +12,7 @@ from features.catalogue import category_text
 from features.contacts import key_of, word_of
 from features.following import followed, moment_of
 from features.formats import FeaturesFile, ModelFile
+from features.missing import EXPECTED_ID, NOBODY
 from features.moments import MICROSECONDS, duration_seconds
 from features.policies import PoliciesFile
 from features.recent import Heard, RecentEvent
@@ -109,6 +110,8 @@ class Happenings:
             return Poison("clock-skew", "/occurred_at", f"a time within the last {days:g} days, and at most 5 minutes ahead")
         if not event.customer_id and not event.anonymous_id:
             return Poison("field-missing", "/customer_id", "a customer_id or an anonymous_id")
+        if event.customer_id in NOBODY or event.anonymous_id in NOBODY or event.decision_id in NOBODY:
+            return _of_nobody(event)
         if kind == IMPRESSION or kind in self._outcomes:
             return self._of_offer(event)
         if kind in self._streams:
@@ -222,6 +225,12 @@ class Happenings:
     def _known(self, offer_id: str) -> _Known:
         found = None if self._offers is None else self._offers.get(offer_id)
         return found or _Known(key_of(offer_id), 0, {"offer_id": offer_id})  # it may have left the catalogue since
+
+
+def _of_nobody(event: Event) -> Poison:
+    """Which of its ids is a word for what is missing."""
+    name = next(name for name in ("customer_id", "anonymous_id", "decision_id") if getattr(event, name) in NOBODY)
+    return Poison("field-value", f"/{name}", EXPECTED_ID)
 
 
 def _put(fields: dict[str, float | str], **given: float | str | None) -> None:

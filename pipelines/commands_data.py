@@ -13,7 +13,7 @@ from features.tables import FIXED
 from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.errors import JSON_OPTION
-from pipelines.importing import Report
+from pipelines.import_report import print_reports as print_reports
 from serving import compiled
 
 
@@ -85,21 +85,6 @@ def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
         show.as_json(reports)
     else:
         print_reports(reports)
-
-
-def print_reports(reports: list[Report]) -> None:
-    """What became of the rows of each table."""
-    rows = [[r.table, r.read, r.stored, r.duplicate, sum(r.refused.values()), (r.first or "")[:10], (r.last or "")[:10]] for r in reports]
-    show.table("Imported", ["table", "read", "stored", "duplicate", "refused", "from", "to"], rows)
-    for report in reports:
-        for reason, count in report.refused.items():
-            show.out.print(f"  refused in {report.table}: {count:,} row{'s' * (count != 1)}: {reason}", highlight=False, soft_wrap=True)
-        if report.ignored:
-            show.out.print(f"  passed over in {report.table}: {', '.join(report.ignored)}", highlight=False, markup=False, soft_wrap=True)
-    if any(report.refused for report in reports):
-        show.out.print(
-            "The other rows are stored. Mend the files and import again; docs/bring-your-own-data.md says what each value may be."
-        )
 
 
 def features(workspace: Folder = HERE, json: AsJson = False) -> None:

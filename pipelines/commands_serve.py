@@ -111,6 +111,7 @@ def _mend(workspace: Workspace) -> None:
 
 def _prepare(workspace: Workspace) -> None:
     """The steps that are missing, each told of when it is done."""
+    from pipelines.import_report import notes
     from pipelines.publishing import publish, serving_version
 
     with show.progress(workspace.settings.name) as tell:
@@ -118,8 +119,8 @@ def _prepare(workspace: Workspace) -> None:
             reports = steps.import_tables(workspace, now(), lambda table, part: tell(f"import {table}", part))
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
-                for reason, count in report.refused.items():
-                    _done(f"refused {count:,} rows of {report.table}: {reason}")
+                for note in notes(report):
+                    show.err.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
         if not steps.is_computed(workspace):
             tell("windows at every moment that training needs", None)
             written = steps.compute_features(workspace, now())

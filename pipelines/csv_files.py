@@ -13,11 +13,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from pipelines.bad_table import BadFile
 
@@ -59,10 +60,9 @@ def _inner(file: Path) -> str:
     return name.suffix.lower()
 
 
-def opened(path: Path) -> BinaryIO:
-    """The bytes of a file, decompressed as its name says, in any case."""
-    stream = pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
-    return stream  # type: ignore[no-any-return]
+def opened(path: Path) -> Any:
+    """The bytes of a file, decompressed as its name says, in any case: Arrow's stream, which Python reads as well."""
+    return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))  # type: ignore[arg-type]
 
 
 def read_header(path: Path) -> CsvFile | None:
@@ -130,7 +130,7 @@ def is_plain(file: CsvFile) -> bool:
     return fits and not odd
 
 
-def _quotes_fit(part: bytes, beside: np.ndarray, odd: bool) -> tuple[bool, bool]:  # type: ignore[type-arg]
+def _quotes_fit(part: bytes, beside: NDArray[np.bool_], odd: bool) -> tuple[bool, bool]:
     """Whether all quotes but the first and last byte stand beside a separator or each other, and whether one is open after them.
 
     Args:
@@ -154,7 +154,7 @@ def records(file: CsvFile) -> Iterator[tuple[int, list[str]]]:
     before = csv.field_size_limit(CELL_CHARACTERS_MAX)
     try:
         with opened(file.path) as stream:
-            text = io.TextIOWrapper(io.BufferedReader(_Raw(stream)), encoding=file.encoding, newline="")
+            text = io.TextIOWrapper(stream, encoding=file.encoding, newline="")
             reader = csv.reader(text, delimiter=file.delimiter, strict=True)
             while True:
                 line = reader.line_num + 1
@@ -176,21 +176,6 @@ def records(file: CsvFile) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(before)
 
 
-class _Raw(io.RawIOBase):
-    """Arrow's stream as Python's text layer wants it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        content = self._stream.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
-
-
 def _no_record(file: CsvFile, line: int, until: int, error: csv.Error) -> BadFile:
     noticed = "" if until <= line else f", noticed on line {until:,}"
     if "limit" in str(error):
@@ -207,7 +192,7 @@ def _no_record(file: CsvFile, line: int, until: int, error: csv.Error) -> BadFil
 def _last_column(file: CsvFile, line: int) -> str | None:
     """The column in which the text of a line ends."""
     with opened(file.path) as stream:
-        text = io.TextIOWrapper(io.BufferedReader(_Raw(stream)), encoding=file.encoding, errors="replace", newline="")
+        text = io.TextIOWrapper(stream, encoding=file.encoding, errors="replace", newline="")
         for number, content in enumerate(text, 1):
             if number == line:
                 cells = next(csv.reader([content], delimiter=file.delimiter), [])
@@ -218,7 +203,7 @@ def _last_column(file: CsvFile, line: int) -> str | None:
 def _not_utf8(file: CsvFile) -> BadFile:
     """Which line of a file is the first that is not in its encoding, and in which column."""
     with opened(file.path) as stream:
-        text = io.TextIOWrapper(io.BufferedReader(_Raw(stream)), encoding=file.encoding, errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(stream, encoding=file.encoding, errors="surrogateescape", newline="")
         if file.encoding == "utf-16":
             return BadFile(f"expected UTF-16, as its mark says, got bytes that are none. {_UTF8}")
         for number, content in enumerate(text, 1):
@@ -292,7 +277,7 @@ def _exactly(file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: in
         yield made()
 
 
-def _batch(schema: pa.Schema, base: int, rows: int, found: dict[str, pa.Array]) -> pa.RecordBatch:
+def _batch(schema: pa.Schema, base: int, rows: int, found: dict[str, Any]) -> pa.RecordBatch:
     numbers = pa.array(np.arange(base, base + rows, dtype=np.int64))
     texts = [found[name] if name in found else pa.nulls(rows, pa.string()) for name in schema.names[1:]]
     return pa.RecordBatch.from_arrays([numbers, *texts], schema=schema)

@@ -18,6 +18,7 @@ from features.workspace import Workspace
 from pipelines import (
     doctor_checks_arms,
     doctor_checks_customers,
+    doctor_checks_data,
     doctor_checks_events,
     doctor_checks_experiments,
     doctor_checks_features,
@@ -41,6 +42,7 @@ Check = Callable[[Facts], Seen]
 CHECKS: tuple[Check, ...] = (
     *doctor_checks_state.CHECKS,
     *doctor_checks_worker.CHECKS,
+    *doctor_checks_data.CHECKS,
     *doctor_checks_events.CHECKS,
     *doctor_checks_streams.CHECKS,
     *doctor_checks_customers.CHECKS,

@@ -63,26 +63,25 @@ def outcomes_without_decisions(facts: Facts) -> Seen:
 
 
 def outcomes_before_decisions(facts: Facts) -> Seen:
-    """Outcomes happened, as they say, before the decision that they followed from."""
+    """Impressions and outcomes happened, as they say, before the decision that they followed from, by more than a clock explains."""
     traffic = facts.traffic
-    tied = traffic.outcomes_tied - traffic.outcomes_unknown
+    tied = traffic.outcomes_tied - traffic.outcomes_unknown + traffic.impressions_tied
     if tied < DECISIONS_MIN:
-        raise CannotSay(f"{tied} outcomes of recorded decisions in {traffic.hours} h, expected at least {DECISIONS_MIN}")
-    share = traffic.outcomes_early / tied
+        raise CannotSay(f"{tied} events of recorded decisions in {traffic.hours} h, expected at least {DECISIONS_MIN}")
+    looked = f"{tied:,} events of recorded decisions, of the last {traffic.hours} h"
+    share = (traffic.outcomes_early + traffic.impressions_early) / tied
     if share <= UNKNOWN_SHARE_MAX:
-        return Seen(f"{tied:,} outcomes of recorded decisions, of the last {traffic.hours} h")
-    return Seen(
-        f"{tied:,} outcomes of recorded decisions, of the last {traffic.hours} h",
-        [
-            Finding(
-                "outcomes_before_decisions",
-                "warning",
-                "outcomes happened before the decision that they name",
-                {"outcomes": tied, "before_their_decision": traffic.outcomes_early, "share": share},
-                "Look at the clocks of whoever sets `occurred_at`, and at whether decision ids are mixed up.",
-            )
-        ],
-    )
+        return Seen(looked)
+    evidence: dict[str, float | str] = {
+        "events": tied,
+        "impressions_before": traffic.impressions_early,
+        "outcomes_before": traffic.outcomes_early,
+        "share": share,
+        "a_little_before_and_taken_as_at_its_moment": traffic.clamped,
+    }
+    what = "events happened long before the decision that they name: nothing learns from them"
+    todo = "Look at the clocks of whoever sets `occurred_at`, and at whether decision ids are mixed up."
+    return Seen(looked, [Finding("outcomes_before_decisions", "warning", what, evidence, todo)])
 
 
 def dead_letters(facts: Facts) -> Seen:

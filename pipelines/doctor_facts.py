@@ -1,8 +1,13 @@
-"""Figures that several checks of `opportune doctor` share, gathered once by `doctor_gather.Facts`. Nothing here names a customer."""
+"""Figures that several checks of `opportune doctor` share, gathered once by `doctor_gather.Facts`.
+
+Nothing here names a customer but one whose share of the events is absurd.
+"""
 
 from __future__ import annotations
 
 from msgspec import Struct
+
+from pipelines.fitting import Early, Shared
 
 
 class Traffic(Struct, frozen=True):
@@ -19,7 +24,11 @@ class Traffic(Struct, frozen=True):
     outcomes_unknown: int
     """Outcomes whose decision nobody recorded."""
     outcomes_early: int
-    """Outcomes that happened before their decision."""
+    """Outcomes that happened before their decision, by more than a clock explains."""
+    impressions_tied: int
+    impressions_early: int
+    clamped: int
+    """Impressions and outcomes that say so of themselves, and whose clock explains it: they count as at the decision's moment."""
     events: int
     late: int
     """Events that were received more than a day after they happened."""
@@ -163,6 +172,16 @@ class BrokenFiles(Struct, frozen=True):
     files: int
     broken: dict[str, str]
     """By path within the data folder, why it cannot be read."""
+
+
+class DataFacts(Struct, frozen=True):
+    """How the tables of the lake fit together."""
+
+    shared: tuple[Shared, ...]
+    early: dict[str, Early]
+    """Of imported events, by table."""
+    zones: dict[str, dict[str, dict[str, int]]]
+    """Time zones that quiet hours look at and that are none, by table and column, with their customers."""
 
 
 class MachineFacts(Struct, frozen=True):

@@ -21,6 +21,7 @@ from pipelines.doctor_check import CannotSay
 from pipelines.doctor_facts import (
     BrokenFiles,
     BudgetFacts,
+    DataFacts,
     DriftFacts,
     LimitFacts,
     LogFacts,
@@ -116,7 +117,12 @@ class Facts:
     @fact
     def traffic(self) -> Traffic | str:
         """What was decided and heard lately."""
-        return doctor_lake.traffic(self.con, self.now)
+        return doctor_lake.traffic(self.workspace, self.con, self.now)
+
+    @fact
+    def data(self) -> DataFacts | str:
+        """How the tables of the lake fit together."""
+        return doctor_lake.data(self.workspace, self.con)
 
     @fact
     def log(self) -> LogFacts | str:

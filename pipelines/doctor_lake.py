@@ -13,7 +13,8 @@ from features.lake import folder_reader, literal, quoted
 from features.moments import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.recorded import read_bundle
 from features.workspace import Workspace
-from pipelines.doctor_facts import ColumnFacts, DriftFacts, Traffic
+from pipelines import fitting
+from pipelines.doctor_facts import ColumnFacts, DataFacts, DriftFacts, Traffic
 from training import bundle as bundles
 
 Floats = NDArray[np.float64]
@@ -30,7 +31,7 @@ SHARE_MIN = 1e-4
 """What an empty bin counts as, so that its logarithm exists."""
 
 
-def traffic(con: duckdb.DuckDBPyConnection, now: int) -> Traffic | str:
+def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> Traffic | str:
     """What happened in the last hours; the rows that events and journals brought."""
     since = now - HOURS * 3_600 * MICROSECONDS
     young = f"received > {since}"
@@ -38,8 +39,11 @@ def traffic(con: duckdb.DuckDBPyConnection, now: int) -> Traffic | str:
     if first is None:
         return "no decision was recorded yet: nothing was served, or nothing was brought into the lake"
     [(decisions, shown)] = con.execute(f"SELECT count(DISTINCT decision_id), count(*) FROM decisions WHERE {young}").fetchall()
-    [(impressions,)] = con.execute(f"SELECT count(*) FROM impressions WHERE {young}").fetchall()
-    [(outcomes, tied, unknown, early)] = con.execute(
+    [(impressions, named)] = con.execute(f"SELECT count(*), count(decision_id) FROM impressions WHERE {young}").fetchall()
+    early = fitting.early(workspace, con, young)
+    impressions_early = early["impressions"].before if "impressions" in early else 0
+    clamped = sum(table.clamped for table in early.values())
+    [(outcomes, tied, unknown, outcomes_early)] = con.execute(
         "SELECT count(*), count(o.decision_id), count(o.decision_id) FILTER (WHERE d.decision_id IS NULL), count(*) FILTER (WHERE o.time < d.time)"
         f" FROM (SELECT decision_id, time FROM outcomes WHERE {young}) o"
         " LEFT JOIN (SELECT decision_id, min(time) AS time FROM decisions GROUP BY ALL) d ON d.decision_id = o.decision_id"
@@ -50,7 +54,16 @@ def traffic(con: duckdb.DuckDBPyConnection, now: int) -> Traffic | str:
         f" count(*) FILTER (WHERE happened - received > {FUTURE_SECONDS * MICROSECONDS}) FROM ({events})"
     ).fetchall()
     missing = _days_missing(con, now)
-    return Traffic(HOURS, decisions, shown, impressions, outcomes, tied, unknown, early, count, late, future, first, last, missing)
+    told = (outcomes, tied, unknown, outcomes_early, named, impressions_early, clamped)
+    return Traffic(HOURS, decisions, shown, impressions, *told, count, late, future, first, last, missing)
+
+
+def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | str:
+    """How the tables of the lake fit together."""
+    shared = fitting.shared(workspace, con)
+    if not shared:
+        return "the lake has no rows yet"
+    return DataFacts(tuple(shared), fitting.early(workspace, con, "event_id IS NULL"), fitting.unknown_zones(workspace, con))
 
 
 def _days_missing(con: duckdb.DuckDBPyConnection, now: int) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import duckdb
+import msgspec
 from msgspec import Struct
 
 from features import lake
@@ -36,6 +37,11 @@ class Shared(Struct, frozen=True):
     """Of those, the ones that other tables have without the tail."""
     examples: tuple[str, ...] = ()
     """Some of those with a tail."""
+    most: str = ""
+    """The customer with the most rows; empty for other ids."""
+    most_rows: int = 0
+    absurd: bool = False
+    """Whether that is so large a part of the rows that it is hardly one customer."""
 
 
 class Early(Struct, frozen=True):
@@ -47,6 +53,11 @@ class Early(Struct, frozen=True):
     """Too much for that: they count for nothing that follows from a decision."""
 
 
+THINGS = {"customer_id": "customers", "offer_id": "offers", "decision_id": "decisions"}
+"""What ids stand for, by their column."""
+ABSURD_ROWS_MIN, ABSURD_SHARE_MIN, ABSURD_TIMES = 100, 0.10, 10
+"""Of so many rows one customer has such a part at least, and so many times what everybody has on average."""
+
 OF = {"customer_id": "customers", "offer_id": ALL_OFFERS, "decision_id": "decisions"}
 """The column that holds ids, and the view of what it names."""
 
@@ -57,9 +68,9 @@ def shared(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Shared]
     for column, described in OF.items():
         tables = [table for table in tables_of(workspace).values() if any(field.name == column for field in table.fields)]
         for table in tables:
-            con.execute(
+            con.execute(  # units of nobody's name, of anonymous ids and accounts, are in no table of customers
                 f"CREATE OR REPLACE TEMP TABLE {_ids(table, column)} AS SELECT {column} AS id, count(*) AS times"
-                f" FROM {quoted(view_name(table))} WHERE {column} IS NOT NULL GROUP BY 1"
+                f" FROM {quoted(view_name(table))} WHERE {column} IS NOT NULL AND {column}[1] NOT IN ('~', '@') GROUP BY 1"
             )
         filled = [table for table in tables if _one(con, f"SELECT count(*) FROM {_ids(table, column)}")]
         if column == "offer_id":
@@ -86,15 +97,20 @@ def _shared(con: duckdb.DuckDBPyConnection, table: Table, column: str, others: l
     ):
         unknown = _one(con, f"SELECT coalesce(sum(times), 0)::BIGINT FROM {own} ANTI JOIN {describing} USING (id)")
         known[described] = _one(con, f"SELECT count(*) FROM {own} SEMI JOIN {describing} USING (id)")
+    made = Shared(table.name, column, rows, ids, known, unknown)
+    if column == "customer_id" and table.name != described:
+        most, times = con.execute(f"SELECT id, times FROM {own} ORDER BY times DESC, id LIMIT 1").fetchall()[0]
+        absurd = rows >= ABSURD_ROWS_MIN and times / rows >= max(ABSURD_SHARE_MIN, ABSURD_TIMES / ids)
+        made = msgspec.structs.replace(made, most=str(most), most_rows=int(times), absurd=bool(absurd))
     con.execute(f"CREATE OR REPLACE TEMP TABLE _tailed AS SELECT id FROM {own} WHERE regexp_full_match(id, '[0-9]+[.]0+')")
     tailed = _one(con, "SELECT count(*) FROM _tailed")
     if not tailed:
-        return Shared(table.name, column, rows, ids, known, unknown)
+        return made
     everywhere = " UNION ".join([*(f"SELECT id FROM {_ids(other, column)}" for other in others), "SELECT NULL"])
     stripped = f"SELECT id FROM _tailed WHERE regexp_replace(id, '[.]0+$', '') IN ({everywhere})"
     examples = con.execute(f"SELECT id FROM _tailed ORDER BY id LIMIT {EXAMPLES_MAX}").fetchall()
     count = _one(con, f"SELECT count(*) FROM ({stripped})")
-    return Shared(table.name, column, rows, ids, known, unknown, tailed, count, tuple(str(one) for (one,) in examples))
+    return msgspec.structs.replace(made, tailed=tailed, tailed_known=count, examples=tuple(str(one) for (one,) in examples))
 
 
 def _ids(table: Table, column: str) -> str:

@@ -133,7 +133,7 @@ class SourceFiles:
 
     def _given_csv(self, progress: Progress) -> Given:
         names = [field.name for field in self._table.fields if any(self._name(field) in file.names for file in self._csv.values())]
-        schema = pa.schema([("_row", pa.int64()), *((name, pa.string()) for name in names)])
+        schema = pa.schema({"_row": pa.int64()} | dict.fromkeys(names, pa.string()))
         faults: list[Exception] = []
 
         def read(statement: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from features.formats import ContextColumn, Placement
+from features.missing import EXPECTED_ID, NOBODY
 from features.vocabulary import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from features.workspace import Workspace
 
@@ -41,6 +42,8 @@ def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[
     """
     if not request.customer_id and not request.anonymous_id:
         raise BadRequest("customer_id", "field-missing", "a customer, or an `anonymous_id`")
+    if request.customer_id in NOBODY or request.anonymous_id in NOBODY:
+        raise BadRequest("customer_id" if request.customer_id in NOBODY else "anonymous_id", "field-value", EXPECTED_ID)
     if request.context:
         check_context(workspace.features.context, request.context)
     declared = workspace.offers.placements

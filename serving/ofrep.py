@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from features.formats import ContextColumn
+from features.missing import EXPECTED_ID, NOBODY
 from features.vocabulary import (
     ANONYMOUS,
     CONTEXT_INTEGER_MAX,
@@ -154,6 +155,8 @@ def _units(key: Any, anonymous: Any) -> Units:
         raise InvalidContext(
             f"Expected `context.targetingKey` of at most {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -, the first a letter or digit."
         )
+    if key in NOBODY or anonymous in NOBODY:
+        raise InvalidContext(f"Expected `context.{TARGETING_KEY if key in NOBODY else ANONYMOUS_ID}` to be {EXPECTED_ID}.")
     if anonymous is not None and (type(anonymous) is not str or not _is_id(anonymous)):
         raise InvalidContext("Expected `context.anonymous_id` to be an id: see `context.targetingKey`.")
     return Units(key, anonymous or key) if known else Units("", anonymous or key[1:])

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from features.experiment_formats import CONTROL_GROUPS, Experiment, Hashing, Status, Unit
 from features.experiments import ReadExperiment
+from features.missing import EXPECTED_ID, NOBODY
 from features.ramps import State
 from features.vocabulary import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, Context, ExperimentKey, Id
 from features.workspace import Workspace
@@ -270,12 +271,17 @@ def _units(kind: Unit, text: str) -> Units:
     if len(unit) > ID_CHARACTERS_MAX or not _is_id(unit):
         expected = f"the id of the experiment's unit ({kind}): 1 to {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -"
         raise problems.invalid("field-format", "/unit", expected)
+    if unit in NOBODY:
+        raise problems.invalid("field-value", "/unit", EXPECTED_ID)
     return Units(**{kind: unit})
 
 
 def _check(workspace: Workspace, request: AssignmentRequest, at: str) -> None:
     if not request.customer_id and not request.anonymous_id and not request.account:
         raise problems.invalid("field-missing", f"{at}/customer_id", "a customer_id, an anonymous_id or an account")
+    for name in ("customer_id", "anonymous_id", "account"):
+        if getattr(request, name) in NOBODY:
+            raise problems.invalid("field-value", f"{at}/{name}", EXPECTED_ID)
     if request.experiments is not None:
         for place, key in enumerate(request.experiments):
             if key not in workspace.experiments.experiments:

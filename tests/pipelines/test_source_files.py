@@ -39,21 +39,24 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.parquet", b"not parquet", "expected a readable Parquet file at m.parquet, got: "),
-        (
-            "m.csv",
-            b"customer_id,time\nc1,\xff\xfe\n",
-            "expected a readable CSV file at m.csv, got: Invalid Input Error: CSV Error on Line: 2",
-        ),
-        ("m.csv", b"customer_id,time\nc1,\xff\n", "Save it as UTF-8."),
-        ("m.csv", b"customer_id,\xfcber\n", "Save it as UTF-8."),
-        ("m.csv", b"customer_id,time\nc1,2026-01-01,x\n", "Expected Number of Columns: 2 Found: 3"),
-        ("m.csv", b'customer_id,time\nc1,"2026\n', "unterminated quote"),
-        ("m.csv", b"", "expected a header with each column once in m.csv, got none. Mend its first line."),
-        ("m.csv", b"customer_id,time,time\n", "expected a header with each column once in m.csv, got customer_id, time, time"),
+        ("m.parquet", b"not parquet", "m.parquet: expected a readable Parquet file, got: "),
+        ("m.csv", b"customer_id,time\nc1,\xff\xfe\n", "m.csv, line 2, column `time`: expected UTF-8, got the byte 0xff. Save it as UTF-8."),
+        ("m.csv", b"customer_id,\xfcber\n", "m.csv, line 1: expected UTF-8, got the byte 0xfc in the header. Save it as UTF-8."),
+        ("m.csv", b"c\0u\0", "m.csv, line 1: expected text, got zero bytes, as UTF-16 without a mark has them. Save it as UTF-8."),
+        ("m.csv", b"customer_id,time\nc1,2026-01-01,x\n", "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend"),
+        ("m.csv", b"customer_id,time\nc1,2026-01-01,\n", "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend"),
+        ("m.csv", b"customer_id,time\n\n\nc1\n", "m.csv, line 4: expected 2 cells, as the header has, got 1. Mend"),
+        ("m.csv", b'customer_id,time\nc1,"2026\n', "m.csv, line 2, column `time`: expected each quote to be closed, got one that is open"),
+        ("m.csv", b'customer_id,time\n"c1,2026\n"c2",2026\n', "m.csv, line 2: expected a separator after a closing quote, got text"),
+        ("m.csv", b"", "m.csv, line 1: expected a header with each column once, got none. Mend its first line."),
+        ("m.csv", b"customer_id,time,time\n", "m.csv, line 1: expected a header with each column once, got customer_id, time, time"),
         ("m.csv", b"customer_id,\n", "got customer_id, an empty name"),
-        ("m.csv.gz", b"not gzip", "expected a readable CSV file at m.csv.gz, got: "),
-        ("m.xlsx", b"", "expected files of one kind of .parquet, .csv, .csv.gz, .csv.zst, got .xlsx at m.xlsx"),
+        ("m.csv.gz", b"not gzip", "m.csv.gz: expected a readable file, got: zlib inflate failed"),
+        (
+            "m.xlsx",
+            b"",
+            "expected files of .parquet, .csv, .tsv; the latter two also with .gz or .zst, got .xlsx at m.xlsx. Save it as CSV",
+        ),
         ("m", b"", "got a file without ending at m"),
     ],
 )
@@ -67,14 +70,40 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: bytes
     assert "c1" not in told
 
 
-def test_mixed_kinds_are_refused_and_marks_passed_over(tmp_path: Path) -> None:
-    """A folder holds files of one kind; `_SUCCESS` and hidden files are other programs' marks."""
-    write(tmp_path / "w" / "moves" / "a.csv", [MOVE])
+def test_a_folder_names_the_file_that_is_wrong(tmp_path: Path) -> None:
+    """Of five files the third has a fault: its path and line are told, whatever the fault is; `_SUCCESS` and hidden files are passed over."""
+    folder = tmp_path / "w" / "moves"
+    for number in range(5):
+        write(folder / f"{number}.csv", [MOVE | {"amount": str(number)}] * 3)
     for mark in ("_SUCCESS", ".a.csv.crc", "_temporary.parquet"):
-        (tmp_path / "w" / "moves" / mark).write_bytes(b"")
-    assert only(import_all(bank(tmp_path / "w", {"streams.moves": "moves"}), NOW), "streams.moves").stored == 1
-    (tmp_path / "w" / "moves" / "b.parquet").write_bytes(b"")
-    assert "got .csv, .parquet at moves" in refused(tmp_path, "moves")
+        (folder / mark).write_bytes(b"")
+    assert only(import_all(bank(tmp_path / "w", {"streams.moves": "moves"}), NOW), "streams.moves").stored == 15
+    good = (folder / "2.csv").read_bytes()
+    for more, told in (
+        (b"c9,2026-06-02,1,card,\n", "moves/2.csv, line 5: expected 4 cells, as the header has, got 5."),
+        (b'c9,2026-06-02,1,"card\n', "moves/2.csv, line 5, column `kind`: expected each quote to be closed"),
+        (b"c9,2026-06-02,1,caf\xe9\n", "moves/2.csv, line 5, column `kind`: expected UTF-8, got the byte 0xe9. Save it as UTF-8."),
+        (b'c9,2026-06-02,1,"a\nb"\nc9,2026-06-02\n', "moves/2.csv, line 7: expected 4 cells, as the header has, got 2."),
+        (b'c9,2026-06-02,1,"a" b\n', "moves/2.csv, line 5: expected a separator after a closing quote, got text"),
+    ):
+        (folder / "2.csv").write_bytes(good + more)
+        assert told in refused(tmp_path, "moves")
+    (folder / "2.csv").write_bytes(good)
+    (folder / "b.parquet").write_bytes(b"PAR1 is not all of it")
+    assert "moves/b.parquet: expected a readable Parquet file, got: " in refused(tmp_path, "moves")
+
+
+def test_damaged_pages_of_one_file_are_named(tmp_path: Path) -> None:
+    """A Parquet file whose footer is whole and whose pages are not is named among its neighbours."""
+    folder = tmp_path / "w" / "moves"
+    folder.mkdir(parents=True)
+    rows = {"customer_id": [f"c{n}" for n in range(5_000)], "time": [datetime(2026, 6, 1, tzinfo=UTC)] * 5_000}
+    for number in range(3):
+        pa.parquet.write_table(pa.table(rows), folder / f"{number}.parquet", compression="zstd")
+    content = bytearray((folder / "1.parquet").read_bytes())
+    content[60:400] = bytes(340)
+    (folder / "1.parquet").write_bytes(content)
+    assert "moves/1.parquet: expected a readable Parquet file, got: " in refused(tmp_path, "moves")
 
 
 def test_a_missing_column_says_how_to_map_it(tmp_path: Path) -> None:
