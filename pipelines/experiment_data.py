@@ -195,6 +195,17 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     )
 
 
+def drawn_in(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Drawn, ...]:
+    """Return the units of each day by arm alone, which takes a part of the time of `read`.
+
+    Raises:
+        NoExposures: the lake has no table of exposures.
+    """
+    _exposed(con, question)
+    _units(con, question)
+    return _drawn(con, question)
+
+
 _BY_ARM = """
     SELECT place, sum(exposures), count(*), count(*) FILTER (is_open), count(*) FILTER (is_heard)
     FROM single LEFT JOIN heard USING (unit) GROUP BY place"""

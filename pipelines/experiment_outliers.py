@@ -14,6 +14,8 @@ BEFORE = {"value": "before_value"}
 """Number -> what it was before the first exposure."""
 DOMINATING_SHARE = 0.25
 """Of the variance of a number; one unit that has more decides what the number shows."""
+SUM_SHARE = 0.01
+"""Of the sum: below it the unit moves no mean, however even the others are."""
 UNITS_MIN = 25
 """Who have anything of the number; among fewer each has a large part."""
 
@@ -79,10 +81,10 @@ def outliers(con: duckdb.DuckDBPyConnection) -> tuple[Outlier, ...]:
     """Numbers of the table `facts` that one unit dominates."""
     found = []
     for number in Goals.__struct_fields__:
-        some, largest, share = con.execute(
-            f"SELECT count(*) FILTER ({number} <> 0), arg_max({number}, abs({number} - mean)), "
+        some, largest, total, share = con.execute(
+            f"SELECT count(*) FILTER ({number} <> 0), arg_max({number}, abs({number} - mean)), sum(abs({number})), "
             f"max(({number} - mean) ** 2) / nullif(sum(({number} - mean) ** 2), 0) FROM facts, (SELECT avg({number}) AS mean FROM facts)"
         ).fetchall()[0]
-        if some >= UNITS_MIN and share is not None and share > DOMINATING_SHARE:
+        if some >= UNITS_MIN and share is not None and share > DOMINATING_SHARE and abs(largest) > SUM_SHARE * total:
             found.append(Outlier(number, float(share), float(largest)))
     return tuple(found)

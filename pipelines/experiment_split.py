@@ -50,19 +50,17 @@ def split_report(read: Read, question: Question, shares: Sequence[float]) -> Spl
     Args:
         shares: of the arms, as the file says today; what holds where nobody wrote probabilities down.
     """
-    tested = [day for day in read.drawn if not day.is_mixed] or list(read.drawn)
-    counts = np.array([day.units for day in tested], np.float64).reshape(-1, len(shares))
-    given = np.array([_shares_of(day, shares) for day in tested]).reshape(-1, len(shares))
-    expected = (given * counts.sum(1, keepdims=True)).sum(0)
-    found = mismatch(counts.sum(0), expected)
+    tested, given = _tested(read.drawn, shares)
+    counts, expected = held_against(read.drawn, shares)
+    found = mismatch(counts, expected)
     splits = {tuple(np.round(of_day, 4)) for of_day in given}
     is_changed = len(splits) > 1 or len(tested) < len(read.drawn)
     total = sum(read.units) + read.several
     share = read.several / total if total else 0.0
     warnings = tuple(_warnings(read, question, share, is_changed, len(read.drawn) - len(tested)))
-    causes = tuple(_causes(read, question, counts.sum(0), expected, share, is_changed))[:CAUSES_MAX] if found.is_alarm else ()
+    causes = tuple(_causes(read, question, counts, expected, share, is_changed))[:CAUSES_MAX] if found.is_alarm else ()
     return SplitReport(
-        tuple(int(count) for count in counts.sum(0)),
+        tuple(int(count) for count in counts),
         tuple(float(one) for one in expected),
         float(found.chi_square),
         float(found.p),
@@ -73,6 +71,19 @@ def split_report(read: Read, question: Question, shares: Sequence[float]) -> Spl
         causes,
         warnings,
     )
+
+
+def held_against(drawn: Sequence[Drawn], shares: Sequence[float]) -> tuple[Floats, Floats]:
+    """Return units by arm and what the split gave each arm of them, over the days on which it did not change; see `split_report`."""
+    tested, given = _tested(drawn, shares)
+    counts = np.array([day.units for day in tested], np.float64).reshape(-1, len(shares))
+    return np.asarray(counts.sum(0)), np.asarray((given * counts.sum(1, keepdims=True)).sum(0))
+
+
+def _tested(drawn: Sequence[Drawn], shares: Sequence[float]) -> tuple[list[Drawn], Floats]:
+    """The days whose split was one all day, all days where none was, and their splits, shape (days, arms)."""
+    tested = [day for day in drawn if not day.is_mixed] or list(drawn)
+    return tested, np.array([_shares_of(day, shares) for day in tested]).reshape(-1, len(shares))
 
 
 def _shares_of(day: Drawn, shares: Sequence[float]) -> Floats:

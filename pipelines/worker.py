@@ -19,13 +19,12 @@ os.environ["TZ"] = "UTC"
 time.tzset()
 
 from features.clock import notice  # noqa: E402
-from features.experiment_formats import ExperimentsFile  # noqa: E402
 from features.failures import Failure  # noqa: E402
 from features.faults import BadWorkspace  # noqa: E402
 from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.variants import aliases  # noqa: E402
 from features.workspace import Workspace, load  # noqa: E402
-from pipelines import compacting, forgetting, loop, ramping, rebuilding, retention, shipping, steps  # noqa: E402
+from pipelines import compacting, experiment_mismatch, forgetting, loop, ramping, rebuilding, retention, shipping, steps  # noqa: E402
 from pipelines.publishing import publish, publish_beside, serving_version, version_beside  # noqa: E402
 from serving import leash  # noqa: E402
 
@@ -38,7 +37,8 @@ REGISTRY_SECONDS = 15.0
 FORGET_SECONDS = MEND_SECONDS = 30.0
 FEATURES_SECONDS = 6 * 3_600
 """Windows slide with the clock even when nothing is bought: so often they are computed again."""
-RAMP_SECONDS, RAMP_SHARE = 60.0, 0.05
+RAMP_SECONDS = SPLITS_SECONDS = 60.0
+RAMP_SHARE = 0.05
 """A look reads all exposures since a ramp began: many of them must not keep a core from those who answer."""
 TURN_SECONDS = 0.5
 
@@ -88,16 +88,16 @@ def follow(workspace: Workspace) -> None:
             if champion:
                 publish(workspace, champion)
                 logger.info("version %s serves", champion)
-    for alias in aliases(_experiments(workspace)):
+    for alias in aliases(_latest(workspace).experiments):
         follow_beside(workspace, alias)
 
 
-def _experiments(workspace: Workspace) -> ExperimentsFile:
-    """What `experiments.yaml` says by now; what it said at the start where the files have faults, which the servers tell of."""
+def _latest(workspace: Workspace) -> Workspace:
+    """What the files say by now; what they said at the start where they have faults, which the servers tell of."""
     try:
-        return load(workspace.folder, sources=False).experiments
+        return load(workspace.folder, sources=False)
     except BadWorkspace:
-        return workspace.experiments
+        return workspace
 
 
 def follow_beside(workspace: Workspace, alias: str) -> None:
@@ -128,6 +128,11 @@ def ramp(workspace: Workspace) -> None:
     ramping.tend(workspace, now())
 
 
+def watch_splits(workspace: Workspace) -> None:
+    """Tell the servers' metrics whether experiments have the units that their splits give them."""
+    experiment_mismatch.watch(_latest(workspace), now())
+
+
 def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
     """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
     return (
@@ -143,7 +148,7 @@ def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
             Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
             Task(follow, REGISTRY_SECONDS),
         ),
-        (Task(ramp, RAMP_SECONDS, RAMP_SHARE),),
+        (Task(ramp, RAMP_SECONDS, RAMP_SHARE), Task(watch_splits, SPLITS_SECONDS, RAMP_SHARE)),
     )
 
 

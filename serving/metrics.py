@@ -18,7 +18,7 @@ import os
 import stat
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -145,6 +145,7 @@ class Metrics:
         self._families: list[_Family] = []
         self._info: tuple[str, str, tuple[str, ...]] | None = None
         self._info_values: tuple[str, ...] = ()
+        self._beside: list[Callable[[], Iterable[str]]] = []
         self._directory: Path | None = None
         self._map: mmap.mmap | None = None
 
@@ -164,6 +165,10 @@ class Metrics:
     def info(self, name: str, text: str, *labels: str) -> None:
         """One series of value 1 whose labels say what this process serves; `set_info` gives the values."""
         self._info = (name, text, labels)
+
+    def beside(self, lines: Callable[[], Iterable[str]]) -> None:
+        """Whole lines of text that another one keeps, and that are the same in every process; asked for at each scrape."""
+        self._beside.append(lines)
 
     def set_info(self, *values: str) -> None:
         self._info_values = values
@@ -230,6 +235,8 @@ class Metrics:
             for values in sorted(infos):
                 labels = [f'{label}="{_escaped(value)}"' for label, value in zip(names, values, strict=True)]
                 lines.append(f"{name}{_braced(labels)} 1")
+        for more in self._beside:
+            lines += more()
         return ("\n".join(lines) + "\n").encode()
 
     def _declare(self, family: F) -> F:
@@ -354,6 +361,11 @@ def _histogram_lines(family: Histogram, labels: list[str], slots: list[int]) -> 
         yield f"{family.name}_bucket{_braced([*labels, limit])} {seen}"
     yield f"{family.name}_sum{_braced(labels)} {slots[-1] / _NANOSECONDS!r}"
     yield f"{family.name}_count{_braced(labels)} {seen}"
+
+
+def labelled(**labels: str) -> str:
+    """Return labels as Prometheus text has them, in braces."""
+    return _braced([f'{name}="{_escaped(value)}"' for name, value in labels.items()])
 
 
 def _braced(labels: list[str]) -> str:

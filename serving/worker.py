@@ -26,6 +26,7 @@ from serving.routes_experiments import ExperimentRoutes
 from serving.routes_ofrep import Flags
 from serving.routes_v1 import Decisions
 from serving.settings import Settings, origins_for
+from serving.split_metrics import split_lines
 
 logger = logging.getLogger("opportune.worker")
 
@@ -47,6 +48,7 @@ class Worker:
         sys.setswitchinterval(SWITCH_SECONDS)
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
+        self.metrics.beside(lambda: split_lines(self.workspace.data))
         self.desk = Desk(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
         self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)

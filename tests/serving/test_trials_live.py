@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -14,10 +15,12 @@ from features.journal_lines import Settled, read_lines
 from features.workspace import load
 from pipelines.journal_files import lines as frames_of
 from serving.settings import WATCH_VARIABLE
+from serving.split_metrics import FILE, Split, Splits
 from tests.serving.live import Answer, Live, another_bundle, load_on, serving_copy, wait_for
 from training import bundle
 
 UNITS, AT_ONCE = 12, 100
+NOW = 1_795_978_800_000_000
 REFUSED = 'opportune_refused_total{what="config"}'
 
 
@@ -76,6 +79,13 @@ def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
         by_unit.setdefault(line.customer_id, set()).update(given[1] for given in line.experiments)
     assert [by_unit[f"new-{unit}"] for unit in range(UNITS)] == seen
     assert _settled(live) == {f"new-{unit}": found for unit, found in enumerate(seen)}, "the journal says what was written down"
+    # Whichever worker is asked, the background worker's last look at the split is told.
+    told = Splits(NOW, (Split("short", ("as_it_is", "short"), (461, 211), (336.0, 336.0), 1e-20, True),))
+    (live.workspace / ".opportune" / FILE).write_bytes(msgspec.json.encode(told))
+    for _ in range(8):
+        seen_by_one = live.metrics()
+        assert seen_by_one['opportune_experiment_mismatch{experiment="short"}'] == 1
+        assert seen_by_one['opportune_experiment_units{experiment="short",arm="short"}'] == 211
 
 
 def _settled(live: Live) -> dict[str, set[str]]:
