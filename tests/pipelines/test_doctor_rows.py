@@ -150,7 +150,7 @@ class Bank:
         definitions.push(store, view, table.set_column(table.schema.get_field_index("created"), "created", newer))
 
 
-@pytest.mark.clock
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "start"),
     [(1, "2026-12-31T23:59:59Z"), (2, "2028-02-29T12:00:00Z")],
