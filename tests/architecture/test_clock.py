@@ -32,6 +32,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "features/feast_engine.py": ("time.localtime", "names the zone of the process in a refusal"),
     "pipelines/forget_task.py": ("st_mtime", "orders files among themselves; nothing compares them with the clock"),
     "tests/architecture/test_clock.py": ("SQL:now()", "an example of what is refused"),
+    "tests/clients/python/ask.py": ("datetime.now", "a client of another environment, which has none of our code"),
     "tests/features/test_clock.py": ("time.time st_mtime", "holds our clock against the system's"),
     "tests/pipelines/test_doctor.py": ("time.time", "a server of another machine stamps its answers by that machine's clock"),
 }

@@ -79,7 +79,7 @@ def test_tables_that_do_not_know_each_other(tmp_path: Path) -> None:
     """Payments of `9001.0` beside customers `9001` are an error; payments of half of the customers are none (D6)."""
     ids = [str(9_000 + at) for at in range(120)]
     found = told(doctor_checks_data.ids_in_common, moves(tmp_path / "odd", [f"{one}.0" for one in ids], ids))
-    assert {one.severity for one in found} == {"error"} and found[0].evidence["rows_of_unknown"] == 120
+    assert {one.severity for one in found} == {"error"} and max(one.evidence["rows_of_unknown"] for one in found) == 120
     assert not told(doctor_checks_data.ids_in_common, moves(tmp_path / "even", ids, ids[:60]))
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import yaml
 
+from features.clock import now as clock_now
 from features.event_log import EventLog, event_folder
 from features.lmdb_store import DATA
 from features.moments import now as clock
@@ -58,7 +59,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bank with customers, a limit, a filled online store and ledger, events that were shipped, and a server's journal."""
     folder = tmp_path_factory.mktemp("kept") / "w"
     rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": at} for at in range(60)]
-    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
+    yesterday = f"{clock_now() - timedelta(days=1):%Y-%m-%d}"
     seen = [{"customer_id": f"c{at}", "offer_id": "by-hand", "type": "yes", "time": yesterday} for at in range(60)]
     bank(folder, {"customers": write(folder / "customers.csv", rows), "outcomes": write(folder / "outcomes.csv", seen)})
     limits = {"some": {"max": 1, "window": "30d", "per": "offer", "count": "impressions"}}
@@ -184,7 +185,7 @@ def test_a_worker_that_does_not_run_or_fails(workspace: Workspace) -> None:
         journal.close()
     logs = workspace.data / "logs"
     logs.mkdir()
-    begun = datetime.now(UTC) - timedelta(minutes=20)
+    begun = clock_now() - timedelta(minutes=20)
 
     def stamp(at: int) -> str:
         return f"{begun + timedelta(seconds=60 * at):%Y-%m-%d %H:%M:%S},123"
