@@ -132,7 +132,7 @@ def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path:
 
 
 def test_nothing_is_overwritten(workspace: Workspace, saved: Path) -> None:
-    """A data folder, or other files of a workspace, are in the way: nothing changes. With --force they go aside, sources never do."""
+    """A data folder, or other files of a workspace, are in the way and stay as they are; with --force they go aside, sources never do."""
     before = {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*")}
     done = said("restore", saved, "-w", workspace.folder)
     assert isinstance(done.exception, CannotRestore) and "expected no data in" in str(done.exception)
