@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -80,7 +81,14 @@ def restore(file: Path, folder: Path, *, force: bool = False, tell: Tell = lambd
 def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
     """The workspace that was unpacked, whose contents are those that were counted when it was copied."""
     found = load(aside / WORKSPACE, sources=False)
-    contents = contents_of(laid_out(found, aside))
+    try:
+        contents = contents_of(laid_out(found, aside))
+    except (
+        Failure,
+        sqlite3.Error,
+        ValueError,
+    ) as error:  # its digests fit: it was damaged before it was backed up, or made by somebody else
+        raise BadBackup(f"{file}: expected files that can be counted, got: {error}") from error
     if contents != manifest.contents:
         said, got = msgspec.to_builtins(manifest.contents), msgspec.to_builtins(contents)
         name = next(name for name in said if said[name] != got[name])
