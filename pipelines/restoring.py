@@ -83,11 +83,8 @@ def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
     found = load(aside / WORKSPACE, sources=False)
     try:
         contents = contents_of(laid_out(found, aside))
-    except (
-        Failure,
-        sqlite3.Error,
-        ValueError,
-    ) as error:  # its digests fit: it was damaged before it was backed up, or made by somebody else
+    except (Failure, sqlite3.Error, ValueError) as error:
+        # Its digests fit: it was damaged before it was backed up, or made by somebody else.
         raise BadBackup(f"{file}: expected files that can be counted, got: {error}") from error
     if contents != manifest.contents:
         said, got = msgspec.to_builtins(manifest.contents), msgspec.to_builtins(contents)
@@ -98,6 +95,7 @@ def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
 
 def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *, force: bool) -> Restored:
     data = folder / restored.settings.data
+    _require_below(data, folder, aside)
     others = [name for name in FILES if _differs(aside / WORKSPACE / name, folder / name)]
     if not force:
         _require_room(data)
@@ -118,6 +116,17 @@ def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *
         _move_in(aside / DATA, data)
     artifact_locations.relocate(data)
     return Restored(manifest, str(folder), kept, sources_kept)
+
+
+def _require_below(data: Path, folder: Path, aside: Path) -> None:
+    """A backup must not choose where on the disk it goes: a data folder elsewhere has to be what the folder's own file says already."""
+    mine, its = folder / "workspace.yaml", aside / WORKSPACE / "workspace.yaml"
+    below = data.resolve().is_relative_to(folder) and data.resolve() != folder
+    if not below and not (mine.exists() and digest_of(mine) == digest_of(its)):
+        raise CannotRestore(
+            f"expected a data folder below {folder}, got {data} from the backup's workspace.yaml: if that is where it should go, put this "
+            "workspace.yaml into the folder first"
+        )
 
 
 def _is_taken(data: Path) -> bool:

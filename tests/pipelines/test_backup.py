@@ -286,6 +286,21 @@ def test_a_hostile_archive_writes_nowhere(tmp_path: Path) -> None:
     assert not is_safe("data/..") and is_safe("data/day=2026-11-30/shipped-1.parquet") and is_safe("workspace/Ünï code/a b.csv")
 
 
+@pytest.mark.parametrize("data", ["../elsewhere", "/tmp/elsewhere-of-nobody", "."])
+def test_a_hostile_workspace_does_not_choose_its_place(base: Path, tmp_path: Path, data: str) -> None:
+    """A data folder outside of the folder that was named, or that folder itself, is refused where it does not say so already."""
+    for file in base.glob("*.yaml"):
+        shutil.copy(file, tmp_path)
+    with (tmp_path / "workspace.yaml").open("a") as settings_:
+        settings_.write(f"data: {data}\n")
+    members = [(f"workspace/{file.name}", file) for file in sorted(tmp_path.glob("*.yaml"))]
+    write(tmp_path / "x.tar", members, lambda made: Manifest(1, "x", 0, {}, EMPTY, {}, made), lambda *_: None)
+    for force in (False, True):
+        with pytest.raises(CannotRestore, match="expected a data folder below"):
+            restore(tmp_path / "x.tar", tmp_path / "deep" / "new", force=force)
+    assert not (tmp_path / "deep" / "new").exists() and not (tmp_path / "deep" / "elsewhere").exists()
+
+
 def test_an_archive_that_is_larger_than_the_disk(tmp_path: Path) -> None:
     """Sizes that no disk or memory has are refused before anything of that size is read: of a file, and of a header."""
     file = small(tmp_path)
