@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lmdb
 
-from features.lmdb_store import CURRENT, DATA, READERS_MAX, ROWS, current
+from features.lmdb_store import CURRENT, DATA, READERS_MAX, ROWS, current, failing
 from features.online import CUSTOMER_JOIN_KEY
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,11 @@ def copy_generation(root: Path, target: Path) -> str:
 
 
 def customers_in(root: Path) -> int:
-    """Count the customers who have a row in the generation in use of an online store that nobody writes; 0 where there is none."""
+    """Count the customers who have a row in the generation in use of an online store that nobody writes; 0 where there is none.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
     name = current(root)
     return _count(root / name, _CUSTOMER) if name else 0
 
@@ -64,7 +68,11 @@ def records_in(folder: Path) -> int:
 def _count(folder: Path, prefix: bytes) -> int:
     if not (folder / DATA).exists():
         return 0
-    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+    with (
+        failing(f"count the records of {folder}"),
+        lmdb.open(str(folder), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
         if not prefix:
             return int(transaction.stat()["entries"])
         cursor, count = transaction.cursor(), 0

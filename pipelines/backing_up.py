@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -39,7 +40,7 @@ def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> M
     Nobody is forgotten meanwhile: that waits, so that no copy keeps what a proof says is gone.
 
     Raises:
-        CannotBackUp: the file would lie within the data folder, or its folder is not there.
+        CannotBackUp: the file would lie within the data folder, its folder is not there, or a database cannot be read.
         Busy: another process holds the workspace for too long.
         OSError: the disk refuses; what was there under the file's name stays.
     """
@@ -67,6 +68,8 @@ def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> M
                 raise CannotBackUp(f"expected names of files without control characters, got {bad!r}: rename it")
             made = Manifest(FORMAT, workspace.settings.name, at, _versions(), contents, left_out, [])
             return write(file, members, lambda written: msgspec.structs.replace(made, members=written), tell)
+        except sqlite3.Error as error:
+            raise CannotBackUp(f"expected to read the databases in {workspace.data}, got: {error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

@@ -51,7 +51,7 @@ def contents_of(workspace: Workspace) -> Contents:
     """Count what a workspace holds.
 
     Raises:
-        OSError, lmdb.Error, sqlite3.Error: a file cannot be read.
+        OSError, StoreUnavailable, LogUnavailable, sqlite3.Error, ValueError: a file cannot be read.
     """
     shipped = state_of(workspace)
     events, events_waiting = _events(workspace, shipped.events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -196,7 +197,7 @@ def _greet(running: Running, shown: Path) -> None:
     """What to try next, with customers for whom there is something to see."""
     from serving.keys import Keys
 
-    workspace, base = running.workspace, running.base
+    workspace, base, place = running.workspace, running.base, shlex.quote(str(shown))
     placement = next(iter(workspace.offers.placements))
     customers = _interesting(running, placement)
     key = " -H 'authorization: Bearer KEY'" if Keys.from_environment().configured else ""
@@ -208,11 +209,11 @@ def _greet(running: Running, shown: Path) -> None:
         "Ask for offers:",
         f"  curl -s {base}/v1/decisions{key} -H 'content-type: application/json' -d '{body}'",
         "See why:",
-        f"  opportune decide -w {shown} --customer {customers[0]} --placement {placement} --explain",
+        f"  opportune decide -w {place} --customer {customers[0]} --placement {placement} --explain",
     ]
     if len(customers) > 1:
-        lines += ["Another customer, other offers:", f"  opportune decide -w {shown} --customer {customers[1]} --placement {placement}"]
-    lines += ["Look at the training run:", f"  mlflow ui --backend-store-uri $(opportune registry -w {shown})", "", "Ctrl-C stops."]
+        lines += ["Another customer, other offers:", f"  opportune decide -w {place} --customer {customers[1]} --placement {placement}"]
+    lines += ["Look at the training run:", f'  mlflow ui --backend-store-uri "$(opportune registry -w {place})"', "", "Ctrl-C stops."]
     for line in lines:
         show.out.print(line.replace("[", "\\[") if line.startswith("  ") else line, highlight=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -80,7 +81,11 @@ def restore(file: Path, folder: Path, *, force: bool = False, tell: Tell = lambd
 def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
     """The workspace that was unpacked, whose contents are those that were counted when it was copied."""
     found = load(aside / WORKSPACE, sources=False)
-    contents = contents_of(laid_out(found, aside))
+    try:
+        contents = contents_of(laid_out(found, aside))
+    except (Failure, sqlite3.Error, ValueError) as error:
+        # Its digests fit: it was damaged before it was backed up, or made by somebody else.
+        raise BadBackup(f"{file}: expected files that can be counted, got: {error}") from error
     if contents != manifest.contents:
         said, got = msgspec.to_builtins(manifest.contents), msgspec.to_builtins(contents)
         name = next(name for name in said if said[name] != got[name])
@@ -90,6 +95,7 @@ def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
 
 def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *, force: bool) -> Restored:
     data = folder / restored.settings.data
+    _require_below(data, folder, aside)
     others = [name for name in FILES if _differs(aside / WORKSPACE / name, folder / name)]
     if not force:
         _require_room(data)
@@ -110,6 +116,17 @@ def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *
         _move_in(aside / DATA, data)
     artifact_locations.relocate(data)
     return Restored(manifest, str(folder), kept, sources_kept)
+
+
+def _require_below(data: Path, folder: Path, aside: Path) -> None:
+    """A backup must not choose where on the disk it goes: a data folder elsewhere has to be what the folder's own file says already."""
+    mine, its = folder / "workspace.yaml", aside / WORKSPACE / "workspace.yaml"
+    below = data.resolve().is_relative_to(folder) and data.resolve() != folder
+    if not below and not (mine.exists() and digest_of(mine) == digest_of(its)):
+        raise CannotRestore(
+            f"expected a data folder below {folder}, got {data} from the backup's workspace.yaml: if that is where it should go, put this "
+            "workspace.yaml into the folder first"
+        )
 
 
 def _is_taken(data: Path) -> bool:

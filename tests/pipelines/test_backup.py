@@ -132,7 +132,7 @@ def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path:
 
 
 def test_nothing_is_overwritten(workspace: Workspace, saved: Path) -> None:
-    """A data folder, or other files of a workspace, are in the way: nothing changes, and with --force they go aside, but for sources."""
+    """A data folder, or other files of a workspace, are in the way and stay as they are; with --force they go aside, sources never do."""
     before = {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*")}
     done = said("restore", saved, "-w", workspace.folder)
     assert isinstance(done.exception, CannotRestore) and "expected no data in" in str(done.exception)
@@ -284,6 +284,21 @@ def test_a_hostile_archive_writes_nowhere(tmp_path: Path) -> None:
     with pytest.raises(BadBackup, match="got one that it does not name at 'data/x'"):
         restore(file, tmp_path / "target" / "deep")
     assert not is_safe("data/..") and is_safe("data/day=2026-11-30/shipped-1.parquet") and is_safe("workspace/Ünï code/a b.csv")
+
+
+@pytest.mark.parametrize("data", ["../elsewhere", "/tmp/elsewhere-of-nobody", "."])
+def test_a_hostile_workspace_does_not_choose_its_place(base: Path, tmp_path: Path, data: str) -> None:
+    """A data folder outside of the folder that was named, or that folder itself, is refused where it does not say so already."""
+    for file in base.glob("*.yaml"):
+        shutil.copy(file, tmp_path)
+    with (tmp_path / "workspace.yaml").open("a") as settings_:
+        settings_.write(f"data: {data}\n")
+    members = [(f"workspace/{file.name}", file) for file in sorted(tmp_path.glob("*.yaml"))]
+    write(tmp_path / "x.tar", members, lambda made: Manifest(1, "x", 0, {}, EMPTY, {}, made), lambda *_: None)
+    for force in (False, True):
+        with pytest.raises(CannotRestore, match="expected a data folder below"):
+            restore(tmp_path / "x.tar", tmp_path / "deep" / "new", force=force)
+    assert not (tmp_path / "deep" / "new").exists() and not (tmp_path / "deep" / "elsewhere").exists()
 
 
 def test_an_archive_that_is_larger_than_the_disk(tmp_path: Path) -> None:

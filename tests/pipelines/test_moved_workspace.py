@@ -17,8 +17,12 @@ from features import definitions
 from features.files import digest_of
 from features.moments import to_microseconds
 from features.workspace import Workspace, load
-from pipelines import publishing
+from pipelines import publishing, shipping, steps
 from pipelines.main import app
+from pipelines.processes import only_one
+from pipelines.rebuilding import servers_run
+from serving.journal import Journal
+from serving.metrics import memory_directory
 from tests.trained import copy_of, end_of_data
 from training import registry
 from training.train import train
@@ -106,6 +110,17 @@ def test_a_link_to_the_workspace_is_the_workspace(original: Path, tmp_path: Path
     by_link, itself = load(link), load(folder)
     assert registry.address(by_link) == registry.address(itself)
     assert addresses(itself, folder) == 4 and addresses(itself, link) == 0
+
+
+def test_two_copies_are_strangers(original: Path, tmp_path: Path) -> None:
+    """A copy of a workspace that is held, written and served is neither: it has locks, journals and counters of its own."""
+    one = load(copy_of(original, tmp_path / "one"))
+    with closing(Journal.open(one.data / "journal")), steps.alone(one), shipping.alone(one), only_one(one):
+        other = load(copy_of(one.folder, tmp_path / "other"))
+        assert servers_run(one) and not servers_run(other)
+        with closing(Journal.open(other.data / "journal")), steps.alone(other), shipping.alone(other), only_one(other):
+            assert servers_run(other)
+        assert memory_directory(one.data) != memory_directory(other.data)
 
 
 def test_the_tools_of_mlflow_and_feast_work_on_a_moved_workspace(original: Path, tmp_path: Path) -> None:
