@@ -114,6 +114,11 @@ SHORT: dict[str, Any] = {"status": "running", "arms": {"plain": {}, "short": {"c
 MANY = {f"short-{number}": SHORT for number in range(7)}
 
 FAULTS: list[tuple[str, Any, str]] = [
+    ("goals", {"value": {"cap": 500}, "clicks": {"winsorize": 0.99}}, ""),
+    ("goals", {"value": {}}, "$.goals.value: expected `cap` or `winsorize`, got neither. For example {winsorize: 0.99}."),
+    ("goals", {"value": {"cap": 0}}, "$.goals.value.cap: expected"),
+    ("goals", {"clicks": {"winsorize": 1.0}}, "$.goals.clicks.winsorize: expected"),
+    ("experiments.other.goals", {"value": {"cap": 5, "winsorize": 0.9}}, "goals.value: expected `cap` or `winsorize`, got both."),
     # form
     ("experiment", {}, "$.experiment: expected a known key, got `experiment`. Did you mean `experiments`?"),
     (f"{OTHER}.coverge", 1, "$.experiments.other.coverge: expected a known key, got `coverge`. Did you mean `coverage`?"),

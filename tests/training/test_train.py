@@ -127,6 +127,11 @@ def test_mlflows_own_tools_load_the_model(workspace: Workspace, examples: Exampl
         assert {kind.name for kind in plain.metadata.signature.inputs.input_types()} == {"double"}
         expected = np.asarray(booster.predict(example))
         assert np.array_equal(np.asarray(plain.predict(example)), expected)
+        # What docs/bring-your-own-data.md says of it: uncalibrated, and whole numbers are refused.
+        with pytest.raises(mlflow.exceptions.MlflowException, match="int64"):
+            plain.predict(example.fillna(0).astype("int64"))
+        raw = np.asarray(booster.predict(example, raw_score=True))
+        assert expected == pytest.approx(1 / (1 + np.exp(-raw)))
     assert ((expected > 0) & (expected < 1)).all()
     test = examples.where(split_of(workspace, examples, state_of(workspace).computed_at).test)
     assert np.array_equal(example.to_numpy(), test.values[:5], equal_nan=True)
