@@ -106,7 +106,7 @@ class Forbidden(Problem):
 
 class NotFound(Problem):
     status, slug, title = 404, "not-found", "No such resource"
-    text = "Paths are compared byte by byte: no trailing slash, no percent-encoding. /openapi.json lists them."
+    text = "Paths are compared byte by byte: no trailing slash, no percent-encoding but in ids and keys. /openapi.json lists them."
 
 
 class MethodNotAllowed(Problem):

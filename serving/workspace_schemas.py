@@ -5,6 +5,7 @@ Rules that bind two fields stand under `if`, which says them to a validator and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from features.formats import ContextColumn
@@ -23,11 +24,12 @@ from features.vocabulary import (
 )
 from features.workspace import Workspace
 from serving.asked import ANY, CHANNEL
-from serving.body_schemas import Schema, or_null, reference, text_pattern
+from serving.body_schemas import REFERENCE, Schema, or_null, reference, text_pattern
 from serving.ofrep import EXPERIMENT, FLAG_CHARACTERS_MAX, OFFERS, Evaluation, EvaluationContext, EvaluationFailure, Evaluations
 from serving.routes_experiments import AssignmentRequest
 
 _NULL = {"type": "null"}
+_PLACEMENT, _CONTEXT, _EXPERIMENT = ({"$ref": REFERENCE.format(name=name)} for name in ("Placement", "Context", "ExperimentKey"))
 
 
 def narrow(components: dict[str, Schema], workspace: Workspace | None) -> None:
@@ -36,6 +38,8 @@ def narrow(components: dict[str, Schema], workspace: Workspace | None) -> None:
     Args:
         workspace: None where nothing serves yet: then only the rules that hold in every workspace are written.
     """
+    if workspace is not None:
+        components |= _names(workspace)
     for kind, change in ((DecisionRequest, _decision), (AssignmentRequest, _assignment), (EvaluationContext, _evaluation)):
         if (schema := components.get(kind.__name__)) is not None:
             change(schema, workspace)
@@ -47,14 +51,13 @@ def narrow(components: dict[str, Schema], workspace: Workspace | None) -> None:
 
 def key_schema(workspace: Workspace | None, *, flags: bool) -> Schema:
     """Return the schema of `{key}` in a path: of an experiment, or of a flag. Any other key is answered with 404."""
-    schema: Schema = {"type": "string"}
     if workspace is not None:
         keys = list(workspace.experiments.experiments)
         if flags:
-            keys = [EXPERIMENT + key for key in keys] + [OFFERS + name for name in workspace.offers.placements]
+            return _enumerated([EXPERIMENT + key for key in keys] + [OFFERS + name for name in workspace.offers.placements])
         if keys:
-            return schema | {"enum": keys}
-    return schema | {"minLength": 1, "maxLength": FLAG_CHARACTERS_MAX, "pattern": "^[A-Za-z0-9._-]+$"}
+            return _EXPERIMENT
+    return {"type": "string", "minLength": 1, "maxLength": FLAG_CHARACTERS_MAX, "pattern": "^[A-Za-z0-9._-]+$"}
 
 
 def context_schema(columns: dict[str, ContextColumn]) -> dict[str, Schema]:
@@ -67,10 +70,9 @@ def _decision(schema: Schema, workspace: Workspace | None) -> None:
     rules = [_one_of("customer_id", "anonymous_id"), _ONE_PLACEMENT]
     properties["placements"]["uniqueItems"] = True
     if workspace is not None:
-        one: Schema = {"type": "string", "enum": list(workspace.offers.placements)}
-        properties["placement"] = or_null(one)
-        properties["placements"]["items"] = one
-        properties["context"] = _closed(workspace)
+        properties["placement"] = {"anyOf": [_PLACEMENT, _NULL]}
+        properties["placements"]["items"] = _PLACEMENT
+        properties["context"] = _CONTEXT
         rules += _channel_rules(workspace)
     schema["allOf"] = rules
 
@@ -78,9 +80,9 @@ def _decision(schema: Schema, workspace: Workspace | None) -> None:
 def _assignment(schema: Schema, workspace: Workspace | None) -> None:
     properties = schema["properties"]
     if workspace is not None:
-        properties["context"] = _closed(workspace)
-        if keys := list(workspace.experiments.experiments):
-            properties["experiments"]["items"] = {"type": "string", "enum": keys}
+        properties["context"] = _CONTEXT
+        if workspace.experiments.experiments:
+            properties["experiments"]["items"] = _EXPERIMENT
         else:
             properties["experiments"] = _NULL
     schema["allOf"] = [_one_of("customer_id", "anonymous_id", "account")]
@@ -134,8 +136,17 @@ _ONE_PLACEMENT = {
 }
 
 
-def _closed(workspace: Workspace) -> Schema:
-    return {"type": "object", "properties": context_schema(workspace.features.context), "additionalProperties": False}
+def _names(workspace: Workspace) -> dict[str, Schema]:
+    """Return components for what the workspace names, so that generated types have these names too."""
+    context = {"type": "object", "properties": context_schema(workspace.features.context), "additionalProperties": False}
+    found = {"Placement": _enumerated(workspace.offers.placements), "Context": context}
+    if workspace.experiments.experiments:
+        found["ExperimentKey"] = _enumerated(workspace.experiments.experiments)
+    return {name: schema | {"title": name} for name, schema in found.items()}
+
+
+def _enumerated(names: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": list(names)}
 
 
 def _column(column: ContextColumn) -> Schema:
