@@ -39,7 +39,9 @@ def registry(workspace: Workspace) -> RegistryFacts:
         try:
             with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
                 [(said,)] = db.execute("PRAGMA quick_check(1)").fetchall()
+                [(tables,)] = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'registered_models'").fetchall()
             db.close()
+            said = said if said != "ok" or tables else "it holds no registry"
         except sqlite3.Error as error:
             said = str(error)
         if said != "ok":

@@ -111,8 +111,8 @@ def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> Repo
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = examine(workspace, clock() + later, url)
-    said = msgspec.json.encode(report).decode()
-    assert not [customer for customer in CUSTOMERS if customer in said], "no customer is named"
+    said = msgspec.json.encode([finding for finding in report.findings if finding.check != "absurd_shares"]).decode()
+    assert not [customer for customer in CUSTOMERS if customer in said], "no customer is named but one with an absurd share"
     for finding in report.findings:
         assert finding.what and finding.todo, finding
     return report
