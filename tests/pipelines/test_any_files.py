@@ -27,7 +27,9 @@ Row = dict[str, Any]
 
 TIMES = st.integers(0, 10_000_000).map(lambda seconds: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds))
 WORD = st.sampled_from(["None", "nan", "NULL", "n/a", "undefined"])
-TEXTS = st.one_of(st.sampled_from(["card", "a,b", 'say "hi"', "x;y\tz", "two\nlines", "two\r\nlines", " edge ", "ü€😀", "3.0", "'", "-"]), WORD)
+TEXTS = st.one_of(
+    st.sampled_from(["card", "a,b", 'say "hi"', "x;y\tz", "two\nlines", "two\r\nlines", " edge ", "ü€😀", "3.0", "'", "-"]), WORD
+)
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6).map(lambda n: n / 4), st.none())
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -72,7 +74,9 @@ def text(value: Any) -> str:
 
 
 def moment(value: datetime, *, offset: bool) -> str:
-    return (value.astimezone(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00") if offset else value.strftime("%Y-%m-%d %H:%M:%SZ")
+    return (
+        (value.astimezone(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00") if offset else value.strftime("%Y-%m-%d %H:%M:%SZ")
+    )
 
 
 def write_csv(place: Path, rows: list[Row], dialect: dict[str, Any]) -> Path:
@@ -119,10 +123,18 @@ def array(kind: str, values: list[Any]) -> pa.Array:  # type: ignore[type-arg]
     if kind in types:
         return pa.array([None if value is None else (float if "o" in kind else int)(value) for value in values], types[kind])
     if kind.startswith("decimal"):
-        return pa.array([None if value is None else Decimal(text(value)) for value in values], pa.decimal128(38, 0 if kind == "decimal0" else 2))
+        return pa.array(
+            [None if value is None else Decimal(text(value)) for value in values], pa.decimal128(38, 0 if kind == "decimal0" else 2)
+        )
     if kind == "nulls":
         return pa.nulls(len(values))
-    return pa.array(plain, pa.large_string()) if kind == "large" else pa.array(plain).dictionary_encode() if kind == "dictionary" else pa.array(plain)
+    return (
+        pa.array(plain, pa.large_string())
+        if kind == "large"
+        else pa.array(plain).dictionary_encode()
+        if kind == "dictionary"
+        else pa.array(plain)
+    )
 
 
 def write_parquet(place: Path, rows: list[Row], kinds: dict[str, Any]) -> Path:

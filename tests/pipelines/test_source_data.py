@@ -214,8 +214,10 @@ def test_time_zones_that_are_none_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "minutes"),
-    [("asia/tokyo", 540), ("AMERICA/NEW YORK", -240), ("+01:00", 60), ("-0330", -210), ("UTC+2", 120), ("gmt-03:30", -210), ("Z", 0)]
-    + [("utc", 0), ("Etc/GMT+2", -120), ("+14", 840), ("UTC+5:45", 345), (" Europe/Vienna ", 120)],
+    [
+        *[("asia/tokyo", 540), ("AMERICA/NEW YORK", -240), ("+01:00", 60), ("-0330", -210), ("UTC+2", 120), ("gmt-03:30", -210), ("Z", 0)],
+        *[("utc", 0), ("Etc/GMT+2", -120), ("+14", 840), ("UTC+5:45", 345), (" Europe/Vienna ", 120)],
+    ],
 )
 def test_zones_as_people_write_them(text: str, minutes: int) -> None:
     """IANA's names in any case, and offsets; on a day in summer."""
@@ -252,7 +254,13 @@ def test_sql_follows_as_python_does(decided: int, before: int, clock: int) -> No
 def test_events_follow_the_decision_that_they_name(tmp_path: Path) -> None:
     """Whole seconds, clocks that are behind and dates alone count at the decision's moment, once; hours before are told and keep their time."""
     moment = "2026-06-01T10:00:05.412Z"
-    told = {"d1": "2026-06-01T10:00:05Z", "d2": "2026-06-01T09:59:30Z", "d3": "2026-06-01", "d4": "2026-06-01T06:00:01Z", "d5": "2026-06-02"}
+    told = {
+        "d1": "2026-06-01T10:00:05Z",
+        "d2": "2026-06-01T09:59:30Z",
+        "d3": "2026-06-01",
+        "d4": "2026-06-01T06:00:01Z",
+        "d5": "2026-06-02",
+    }
     write(tmp_path / "w" / "d.csv", [DECISION | {"decision_id": name, "time": moment} for name in told])
     write(tmp_path / "w" / "o.csv", [OUTCOME | {"decision_id": name, "time": time} for name, time in told.items()])
     write(tmp_path / "w" / "offers.csv", [{"offer_id": "o1"}])

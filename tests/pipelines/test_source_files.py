@@ -52,7 +52,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("m.csv", b"customer_id,time,time\n", "m.csv, line 1: expected a header with each column once, got customer_id, time, time"),
         ("m.csv", b"customer_id,\n", "got customer_id, an empty name"),
         ("m.csv.gz", b"not gzip", "m.csv.gz: expected a readable file, got: zlib inflate failed"),
-        ("m.xlsx", b"", "expected files of .parquet, .csv, .tsv; the latter two also with .gz or .zst, got .xlsx at m.xlsx. Save it as CSV"),
+        (
+            "m.xlsx",
+            b"",
+            "expected files of .parquet, .csv, .tsv; the latter two also with .gz or .zst, got .xlsx at m.xlsx. Save it as CSV",
+        ),
         ("m", b"", "got a file without ending at m"),
     ],
 )

@@ -111,7 +111,15 @@ def test_the_window_decides(shop: Shop) -> None:
     assert {key[0] for key in found} == {"at", "last", "end", "skew", "before", "closed"}
     assert {key[0] for key, label in found.items() if label} == {"at", "last", "skew"}
     assert recorded.count(shop.workspace, NOW) == recorded.Counted(6, 3)
-    assert {key[0] for key in rows(recorded_of(shop.workspace, NOW + 1_000_000))} == {"at", "last", "end", "skew", "before", "closed", "open"}
+    assert {key[0] for key in rows(recorded_of(shop.workspace, NOW + 1_000_000))} == {
+        "at",
+        "last",
+        "end",
+        "skew",
+        "before",
+        "closed",
+        "open",
+    }
 
 
 def test_offers_that_nobody_saw_are_no_failures(shop: Shop) -> None:
