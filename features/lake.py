@@ -67,13 +67,13 @@ def _of_customers(rows: str) -> str:
 def _followed(workspace: Workspace, decisions: Table, table: Table, rows: str) -> str:
     """Rows with the time at which they count: that of the decision which they name, where they are before it for their clock alone.
 
-    Ids of this service's decisions say when these were; the decisions of other ids are those that were imported.
+    Ids of this service's decisions say when these were; only those of others are looked for.
     """
     made = moment_sql("r.decision_id")
     joined = f"({rows}) r"
-    imported = imported_files(workspace, decisions)
-    if imported and files(workspace, table):
-        moments = f"SELECT decision_id, min(time) AS time FROM ({select(workspace, decisions, imported)}) GROUP BY decision_id"
+    if files(workspace, decisions) and files(workspace, table):
+        others = f"SELECT decision_id, time FROM ({select(workspace, decisions)}) WHERE {moment_sql('decision_id')} IS NULL"
+        moments = f"SELECT decision_id, min(time) AS time FROM ({others}) GROUP BY decision_id"
         made = f"coalesce(d.time, {made})"
         joined += f" LEFT JOIN ({moments}) d ON d.decision_id = r.decision_id"
     return f"SELECT r.* REPLACE ({followed_sql('r.time', made)} AS time) FROM {joined}"

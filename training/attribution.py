@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.catalogue import Catalogue
+from features.following import followed_sql
 from features.lake import literal
 from features.moments import DAY_SECONDS, duration_seconds
 from features.recorded import RecordedBundle, read_bundle
@@ -149,9 +150,11 @@ def decisions_of(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> Record
 def _followed(events: str, end: str, more: str) -> str:
     """SQL of the decisions that events belong to, with what the events say more."""
     within = f"e.time >= d.time AND e.time < {end}"
+    # A decision of a unit without a name is in `recorded` alone, where the views of the lake do not look.
+    named = within.replace("e.time", f"({followed_sql('e.time', 'd.time')})")
     return f"""
         SELECT d.decision_id, d.place{more} FROM {events} e JOIN candidates d ON e.decision_id = d.decision_id AND e.place = d.place
-        WHERE {within}
+        WHERE {named}
         UNION ALL
         SELECT decision_id, place{more.replace("e.", "")} FROM (
             SELECT d.decision_id, d.place{more}, e.number, d.time

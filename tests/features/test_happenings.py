@@ -64,6 +64,10 @@ DO_NOT: list[tuple[Event, str, str]] = [
     (event("click", offer_id="o1", occurred_at=NOW + timedelta(minutes=5, microseconds=1)), "clock-skew", "/occurred_at"),
     (event("click", offer_id="o1", occurred_at=datetime.fromisoformat("0001-01-01T00:00:00+14:00")), "clock-skew", "/occurred_at"),
     (event("click", offer_id="o1", customer_id=""), "field-missing", "/customer_id"),
+    (event("click", offer_id="o1", customer_id="undefined"), "field-value", "/customer_id"),
+    (event("calls", customer_id="NuLL"), "field-value", "/customer_id"),
+    (event("identify", anonymous_id="None"), "field-value", "/anonymous_id"),
+    (event("click", offer_id="o1", decision_id="NaN"), "field-value", "/decision_id"),
     (event("click"), "field-missing", "/offer_id"),
     (event("impression", offer_id="o2"), "offer-unknown", "/offer_id"),
     (event("conversion", offer_id="o1", value=1.1e12), "out-of-range", "/value"),
@@ -195,3 +199,13 @@ def test_outcomes_are_not_other_types(tmp_path: Path, workspace: Workspace) -> N
     with pytest.raises(BadWorkspace, match="a type of outcome"):
         load(folder, sources=False)
     assert {"accepted", "click", "dismissal"} <= outcome_types(workspace.policies, workspace.model)
+
+
+def test_an_event_follows_the_decision_that_it_names(happenings: Happenings) -> None:
+    """A clock of whole seconds, or one that is a little behind, counts at the decision's moment for limits and windows; an hour is too much."""
+    decided = NOW_US + 412_000
+    name = f"{decided:x}-170eb82a-1"
+    for behind, counts in ((0, decided), (30, decided), (301, NOW_US - 301 * 1_000_000), (-5, NOW_US + 5_000_000)):
+        heard = happenings.heard(event("accepted", offer_id="o1", decision_id=name, occurred_at=NOW - timedelta(seconds=behind)), NOW_US)
+        assert heard.contact is not None and heard.contact.time == counts / 1_000_000
+    assert decided_at(name, NOW_US, 86_400_000_000) == decided

@@ -191,7 +191,7 @@ def test_events_that_do_not_fit_their_decisions(lived: Life) -> None:
     ship(lived.workspace)
     report = looked(lived.workspace)
     assert found(report, "outcomes_without_decisions").evidence["unknown"] == 30
-    assert found(report, "outcomes_before_decisions").evidence["before_their_decision"] >= 25
+    assert found(report, "outcomes_before_decisions").evidence["outcomes_before"] >= 25
     assert "future" in found(report, "clocks_of_clients").what
     assert report.failed
 

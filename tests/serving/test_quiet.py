@@ -114,6 +114,8 @@ def test_night_is_the_customers_own(made: Hubs) -> None:
     midnight = datetime(2026, 11, 17, 0, tzinfo=VIENNA)
     assert open_at(loaded, made, noon, segment="Europe/Vienna") and not open_at(loaded, made, noon, segment="America/Los_Angeles")
     assert not open_at(loaded, made, midnight, segment="Europe/Vienna") and open_at(loaded, made, midnight, segment="America/Los_Angeles")
+    for west in ("america/los angeles", "UTC-8", "-08:00"):
+        assert not open_at(loaded, made, noon, segment=west) and open_at(loaded, made, midnight, segment=west)
     for unknown in ({}, {"segment": "Middle/Earth"}, {"segment": "America/Los_Angeles", "age": 40 * 86_400.0}):
         assert open_at(loaded, made, noon, **unknown) and not open_at(loaded, made, midnight, **unknown)
 

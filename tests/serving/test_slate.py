@@ -219,12 +219,14 @@ def test_placements_have_channels_and_groups(made: Hubs) -> None:
 
 
 def test_placements_are_asked_for_in_one_way(made: Hubs) -> None:
-    """Either one placement or several, each once and declared; anything else is refused with what was expected."""
+    """Either one placement or several, each once and declared; anything else, and words for nobody, are refused with what was expected."""
     loaded = made.make({}, many(3))
     for fields, error in (
         ({"placement": "home", "placements": ["bill"]}, "either `placement` or `placements`"),
         ({"placements": ["bill", "bill"]}, "each placement once"),
         ({}, "a placement, or several as `placements`"),
+        ({"customer_id": "null", "placement": "home"}, "customer_id: expected the id of somebody"),
+        ({"anonymous_id": "uNdefined", "placement": "home"}, "anonymous_id: expected the id of somebody"),
     ):
         with pytest.raises(BadRequest, match=error):
             decide(asked(**({"placement": None} | fields)), loaded, made.row(), NOW)

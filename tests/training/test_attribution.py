@@ -98,8 +98,9 @@ def test_an_outcome_belongs_to_the_decision_that_it_names(shop: Shop) -> None:
 
 
 def test_the_window_decides(shop: Shop) -> None:
-    """From the decision's moment to just before the end; a decision whose window is open says nothing yet, nor one of an unknown bundle."""
-    for name, moment in {"at": MONDAY, "last": MONDAY + 7 * DAY - TICK, "end": MONDAY + 7 * DAY, "before": MONDAY - TICK}.items():
+    """From the decision's moment to just before the end, whose clock may be behind; an open window says nothing yet, nor an unknown bundle."""
+    times = {"at": MONDAY, "last": MONDAY + 7 * DAY - TICK, "end": MONDAY + 7 * DAY, "skew": MONDAY - TICK, "before": MONDAY - DAY / 4}
+    for name, moment in times.items():
         shop.decide(name, MONDAY, name)
         shop.tell("accepted", moment, customer=name, decision=name)
     shop.decide("open", MONDAY + 13 * DAY + TICK)
@@ -107,10 +108,18 @@ def test_the_window_decides(shop: Shop) -> None:
     shop.decide("unknown", MONDAY, bundle="sha256:ff")
     shop.decide("foreign", MONDAY, offers=("not-in-the-catalogue",))
     found = rows(shop.examples())
-    assert {key[0] for key in found} == {"at", "last", "end", "before", "closed"}
-    assert {key[0] for key, label in found.items() if label} == {"at", "last"}
-    assert recorded.count(shop.workspace, NOW) == recorded.Counted(5, 2)
-    assert {key[0] for key in rows(recorded_of(shop.workspace, NOW + 1_000_000))} == {"at", "last", "end", "before", "closed", "open"}
+    assert {key[0] for key in found} == {"at", "last", "end", "skew", "before", "closed"}
+    assert {key[0] for key, label in found.items() if label} == {"at", "last", "skew"}
+    assert recorded.count(shop.workspace, NOW) == recorded.Counted(6, 3)
+    assert {key[0] for key in rows(recorded_of(shop.workspace, NOW + 1_000_000))} == {
+        "at",
+        "last",
+        "end",
+        "skew",
+        "before",
+        "closed",
+        "open",
+    }
 
 
 def test_offers_that_nobody_saw_are_no_failures(shop: Shop) -> None:
