@@ -84,7 +84,9 @@ def _made(data: Path | None, name: str) -> Path:
         tried.append(str(place))
         if _writable(place):
             try:
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                base.parent.mkdir(parents=True, exist_ok=True)
+                base.mkdir(mode=0o700, exist_ok=True)
+                place.mkdir(mode=0o700, exist_ok=True)
             except OSError:
                 continue
             return place

@@ -26,8 +26,8 @@ from serving.keys import FILE_VARIABLE
 from serving.leash import PARENT_VARIABLE
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_VARIABLE, WORKERS_VARIABLE
 
-START_SECONDS_MAX = 90
-"""On a new machine the first start compiles the kernel."""
+START_SECONDS_MAX = 300
+"""On a new machine the first start compiles the kernel, beside whatever else the machine does; one that ends is noticed at once."""
 STOP_SECONDS_MAX = 15
 FINISH_SECONDS_MAX = 8
 """After the drain, requests that are still being answered have so long."""

@@ -15,7 +15,7 @@ from numba.core.caching import UserProvidedCacheLocator
 from features import cache_folders
 from features.cache_folders import NothingWritable, compiled_folder, settle
 from serving import compiled
-from tests.serving.live import ROOT, Live
+from tests.serving.live import COMPILES_SECONDS_MAX, ROOT, Live
 from tests.trained import copy_of
 
 HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "NUMBA_CACHE_DIR", "BENTOML_HOME")
@@ -63,7 +63,7 @@ def run(tree: Path, *words: str, **environment: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_500)
 def test_it_checks_trains_and_serves(tree: Path, trained_workspace: Path, tmp_path: Path) -> None:
     """Neither code nor home can be written: `check`, `train` and `serve` work, and write nowhere but into the data folder."""
     shop = copy_of(trained_workspace, tmp_path / "shop")
@@ -72,7 +72,8 @@ def test_it_checks_trains_and_serves(tree: Path, trained_workspace: Path, tmp_pa
     trained = run(tree, "train", "-w", str(shop), "--no-promote", "--json")
     assert trained.returncode == 0, trained.stderr
     line, environment = command(tree, "serve", "-w", str(shop), "--port", "{port}")
-    live = Live(shop, command=("/usr/bin/env", "-C", str(tree), "-u", "XDG_CACHE_HOME", *line), environment=environment).start()
+    words = ("/usr/bin/env", "-C", str(tree), "-u", "XDG_CACHE_HOME", *line)
+    live = Live(shop, command=words, environment=environment, ready_seconds_max=COMPILES_SECONDS_MAX).start()
     try:
         assert live.decide()["degraded"] == []
     finally:

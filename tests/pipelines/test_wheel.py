@@ -13,7 +13,7 @@ import pytest
 from serving.keys import new_key
 from tests import environments
 from tests.container import instructions, last
-from tests.serving.live import Live
+from tests.serving.live import COMPILES_SECONDS_MAX, Live
 
 PACKAGES = ("features", "training", "serving", "pipelines")
 
@@ -38,7 +38,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_500)
 @pytest.mark.parametrize("version", environments.SUPPORTED)
 def test_the_wheel_is_enough(wheel: Path, version: str, tmp_path: Path) -> None:
     """By the steps of the Containerfile `init` and `check` work; on this Python `up` too, until a decision and a health check."""
@@ -61,7 +61,12 @@ def up_until_a_decision(python: Path, shop: Path) -> None:
     given = dict(setting.split("=", 1) for setting in last("ENV").words)
     given |= {"PATH": f"{python.parent}:/usr/bin:/bin", "OPPORTUNE_WORKSPACE": str(shop), "OPPORTUNE_KEYS": keys}
     words = [word.replace("3000", "{port}") for word in (*last("ENTRYPOINT").words, *last("CMD").words)]
-    live = Live(shop, command=("/usr/bin/env", "-C", str(shop), "-u", "PYTHONPATH", *words), environment=given).start()
+    live = Live(
+        shop,
+        command=("/usr/bin/env", "-C", str(shop), "-u", "PYTHONPATH", *words),
+        environment=given,
+        ready_seconds_max=COMPILES_SECONDS_MAX,
+    ).start()
     try:
         answer = live.ask("POST", "/v1/decisions", {"customer_id": "c0001", "placement": "home"}, x_api_key=key)
         assert answer.status == 200 and len(answer.json["offers"]) == 3 and answer.json["degraded"] == []

@@ -29,6 +29,8 @@ from training import bundle
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 300
+COMPILES_SECONDS_MAX = 600
+"""Where machine code is made anew, or a model is trained, on a machine that has other work."""
 JSON = {"content-type": "application/json"}
 
 
@@ -75,6 +77,7 @@ class Live:
     port: int = 0
     command: tuple[str, ...] = ()
     """Instead of `opportune serve`; `{port}` stands for the port."""
+    ready_seconds_max: float = READY_SECONDS_MAX
     process: subprocess.Popen[bytes] | None = None
     _output: Path | None = None
     _said: str = ""
@@ -90,7 +93,7 @@ class Live:
             self._output = Path(output.name)
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, READY_SECONDS_MAX)
+            wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, self.ready_seconds_max)
             assert self.process.poll() is None, f"the server ended: {self.said}"
             wait_for(lambda: len(self.serving()) == self.workers)
         except BaseException:
