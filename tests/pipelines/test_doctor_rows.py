@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +82,22 @@ class Bank:
     def happen(self) -> None:
         """Some events of somebody, on time or late; now and then an anonymous visitor turns out to be a customer."""
         for _ in range(self.random.randrange(1, 5)):
-            self.events += 1
-            name, at = f"e{self.events}", self.now - self.random.choice([0, 0, 1, MICROSECONDS, 3_600 * MICROSECONDS, 3 * DAY, 95 * DAY])
+            at = self.now - self.random.choice([0, 0, 1, MICROSECONDS, 3_600 * MICROSECONDS, 3 * DAY, 95 * DAY])
             visitor, customer = self.random.choice(VISITORS), self.random.choice(CUSTOMERS)
             kind = self.random.choice(["moves", "moves", "yes", "identify"])
             who: dict[str, Any] = {"customer_id": customer} if self.random.random() < 0.6 else {"anonymous_id": visitor}
             if kind == "identify":
                 who = {"customer_id": customer, "anonymous_id": visitor}
-                self.told |= {customer, f"~{visitor}"}
-            what: dict[str, Any] = {"fields": {"amount": 1.25}} if kind == "moves" else {"offer_id": "by-hand"} if kind == "yes" else {}
-            event = Event(name, kind, from_microseconds(at), **who, **what)
-            (result,) = self.log.append([event_item(event, time_of(event))])
-            assert result.outcome == "stored", result
-            self.told.add(who.get("customer_id") or f"~{visitor}")
+            self.tell(kind, at, **who)
+
+    def tell(self, kind: str, at: int, **who: str) -> None:
+        """Tell of one event that happened at a moment."""
+        self.events += 1
+        what: dict[str, Any] = {"fields": {"amount": 1.25}} if kind == "moves" else {"offer_id": "by-hand"} if kind == "yes" else {}
+        event = Event(f"e{self.events}", kind, from_microseconds(at), **who, **what)
+        (result,) = self.log.append([event_item(event, time_of(event))])
+        assert result.outcome == "stored", result
+        self.told |= {unit for unit in (who.get("customer_id"), f"~{who['anonymous_id']}" if "anonymous_id" in who else None) if unit}
 
     def barrier(self) -> int:
         moment = whole_second(self.log.barrier())
@@ -176,4 +180,32 @@ def test_a_healthy_row_agrees_at_any_time_and_a_wrong_one_never(tmp_path: Path, 
             life.now += DAY
             life.compute()
         assert life.different() == []
+        life.log.close()
+
+
+@pytest.mark.slow
+def test_what_comes_to_light_later_is_no_fault_of_a_row(tmp_path: Path) -> None:
+    """A visitor who turns out to be a customer, late events, an end of a window and days let go leave no trace until the row is computed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        life = Bank(tmp_path / "w", 7, "2027-03-27T22:30:00Z")
+        life.tell("moves", life.now, anonymous_id="a9")
+        life.tell("yes", life.now, customer_id="c0")
+        life.now += DAY
+        life.compute()
+        assert life.different() == []
+        later: list[tuple[str, Callable[[], object]]] = [
+            ("the visitor was c0", lambda: life.tell("identify", life.now, customer_id="c0", anonymous_id="a9")),
+            ("an event of before the row, late", lambda: life.tell("moves", life.now - 2 * DAY, customer_id="c1")),
+            ("an outcome leaves its window", lambda: life.tell("yes", life.now, customer_id="c0")),
+            ("days are let go", lambda: retain(life.workspace, life.now)),
+        ]
+        for what, happens in later:
+            life.now += 31 * DAY
+            happens()
+            ship(life.workspace)
+            assert life.different() == [], what
+        assert hidden(life.workspace)["outcomes"].at == life.now
+        life.refresh()
+        assert life.rows > 0 and life.different() == []
         life.log.close()
