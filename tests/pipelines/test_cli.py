@@ -149,8 +149,8 @@ def test_a_parameter_that_nobody_knows_is_told_before_any_work(tmp_path: Path) -
             r"model\.yaml:\d+: at \$\.parameters\.num_leafs: expected .*, got `num_leafs`. Did you mean `num_leaves`\?$", leafs
         )
         assert estimators.endswith("expected `rounds_max`, got `n_estimators`. Say `rounds_max` instead.")
-    assert not load(folder).lake.exists(), "nothing was imported"
     file.write_text(whole.replace("num_leaves: 7", "max_leaves: 7"))
+    assert not load(folder).lake.exists(), "nothing was imported"
     code = (
         "import sys; from typer.testing import CliRunner; from pipelines.main import app\n"
         f"assert CliRunner().invoke(app, ['check', '-w', {str(folder)!r}]).exit_code == 0; assert 'lightgbm' not in sys.modules"
