@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from features import zones
 from features.check_experiments import faults_of_experiments
 from features.check_features import FEATURE_CHECKS
 from features.check_kinds import faults_of_kinds
@@ -23,6 +22,7 @@ from features.redis_address import SCHEMES, Address
 from features.tables import FIXED, tables_of
 from features.vocabulary import Treatment
 from features.workspace import Workspace
+from features.zones import zone_of
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OFFER_WORDS = ("name", "offer_id", "valid_until", "value")
@@ -37,9 +37,9 @@ def faults_of(workspace: Workspace, *, sources: bool = True) -> list[Fault]:
 
 def _settings(workspace: Workspace) -> Iterable[Fault]:
     document, settings = workspace.documents["workspace.yaml"], workspace.settings
-    if zones.zone_of(settings.time_zone) is None:
-        remedy = "For example Europe/Vienna or America/New_York."
-        yield document.fault(("time_zone",), zones.EXPECTED, f"`{settings.time_zone}`", remedy)
+    if zone_of(settings.time_zone) is None:
+        remedy = "For example Europe/Vienna or America/New_York; an offset such as +01:00 is one too."
+        yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
     if settings.stores.online.url != "embedded":
         try:
             Address.parse(settings.stores.online.url)

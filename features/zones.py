@@ -8,7 +8,6 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 ZONES_MAX = 1_024
-EXPECTED = "an IANA time zone (`Europe/Vienna`, in any case) or an offset (`+01:00`, `UTC+2`)"
 
 _OFFSET = re.compile(r"(?:utc|gmt)?\s*([+-])(\d{1,2})(?::?(\d{2}))?", re.IGNORECASE | re.ASCII)
 _HOURS_MAX = 14

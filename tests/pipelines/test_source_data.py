@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import lake
@@ -232,19 +232,25 @@ def test_what_is_no_zone(text: str) -> None:
     assert zone_of(text) is None
 
 
+@pytest.fixture(scope="module")
+def in_utc() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect()
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
 MOMENTS = st.integers(1_700_000_000 * MICROSECONDS, 1_800_000_000 * MICROSECONDS)
 BEFORE = st.one_of(st.integers(0, 400 * MICROSECONDS), st.integers(0, 90_000 * MICROSECONDS))
 
 
+@settings(max_examples=60, deadline=None)
 @given(MOMENTS, BEFORE, st.sampled_from([0, MICROSECONDS, 3_600 * MICROSECONDS, 86_400 * MICROSECONDS]))
-def test_sql_follows_as_python_does(decided: int, before: int, clock: int) -> None:
+def test_sql_follows_as_python_does(in_utc: duckdb.DuckDBPyConnection, decided: int, before: int, clock: int) -> None:
     """One rule, in both; what is a little before, or coarse, counts at the decision's moment, and nothing counts before its own time."""
     time = decided - before
     time = time - time % clock if clock else time
-    con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
     sql = followed_sql(f"make_timestamptz({time}::BIGINT)", moment_sql(f"'{decided:x}-170eb82a-1'"))
-    assert con.execute(f"SELECT epoch_us({sql})").fetchone() == (followed(time, decided),)
+    assert in_utc.execute(f"SELECT epoch_us({sql})").fetchone() == (followed(time, decided),)
     assert moment_of(f"{decided:x}-170eb82a-1") == decided
     assert followed(time, decided) in (time, decided)
     if decided - time <= BEHIND_SECONDS_MAX * MICROSECONDS:
