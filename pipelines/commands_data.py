@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,9 @@ from features.tables import FIXED
 from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.errors import JSON_OPTION
-from pipelines.importing import Report
+
+if TYPE_CHECKING:
+    from pipelines.importing import Report
 
 
 def settled(folder: Path) -> Path:
