@@ -56,8 +56,9 @@ format: env ## put the code in form and mend what the linter can mend
 bench: env ## run the benchmarks; ARGS are theirs
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_decisions.py $(ARGS)
 
-dist: env ## build the wheel and the source archive into dist/, without a network
+dist: env ## build the wheels (all, and the server alone) and the source archive into dist/, without a network
 	@$(BIN)/python -m hatchling build -d dist
+	@cd distributions/serve && $(abspath $(BIN))/python -m hatchling build -t wheel -d ../../dist
 
 # Any Python can start the script; which one the environment is made of is the script's choice, or PYTHON's.
 ENVIRONMENT = for python in python3 python3.14 python3.13 python3.12 python3.11 $(PYTHON); do \

@@ -6,8 +6,7 @@ import glob
 import os
 import shutil
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from features.clock import now_us
 from features.following import followed_sql, moment_sql
@@ -15,6 +14,9 @@ from features.lake_files import counting, is_imported, writing
 from features.loop_tables import LINKS, LOOP_TABLES
 from features.tables import Table, tables_of
 from features.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
 
 ALL_OFFERS = "all_offers"
 """The view of the category attributes of all offers, those of `offers.yaml` among them."""
@@ -35,6 +37,8 @@ def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.Du
     Args:
         linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.
     """
+    import duckdb  # a server alone runs without it
+
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from features.moments import rfc3339
 from features.workspace import load
 from pipelines import show, steps
-from pipelines.backup_archive import Manifest, read
 from pipelines.commands_data import HERE, AsJson, Folder
+
+if TYPE_CHECKING:
+    from pipelines.backup_archive import Manifest
 
 File = Annotated[Path, typer.Argument(help="File of the backup; with the ending .zst or .gz it is compressed.", show_default=False)]
 Verify = Annotated[bool, typer.Option("--verify", help="Only read the file as a whole and compare all digests; change nothing.")]
@@ -89,6 +91,8 @@ def _forget_again(folder: Path, later: Path | None) -> tuple[int, str]:
 
 
 def _verify(file: Path, json: bool) -> None:
+    from pipelines.backup_archive import read
+
     with show.progress("verify") as tell:
         manifest = read(file, tell=tell)
     _tell(manifest, json, f"{file} is whole")

@@ -13,7 +13,6 @@ from features.tables import FIXED
 from features.workspace import Workspace, data_of, load
 from pipelines import show, steps
 from pipelines.errors import JSON_OPTION
-from pipelines.import_report import print_reports as print_reports
 from serving import compiled
 
 
@@ -84,6 +83,8 @@ def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
     if json:
         show.as_json(reports)
     else:
+        from pipelines.import_report import print_reports
+
         print_reports(reports)
 
 

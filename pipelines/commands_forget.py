@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from features.failures import Failure
 from features.workspace import load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.forgetting import BadId, Forgotten, forget, resume, unit_named
+
+if TYPE_CHECKING:
+    from pipelines.forgetting import Forgotten
 
 STDIN = "-"
 ID_CHARACTERS_READ_MAX = 1_024
@@ -39,6 +41,8 @@ def forget_(
     json: AsJson = False,
 ) -> None:
     """Remove a customer, and every anonymous id that is linked, from every place, and prove it."""
+    from pipelines.forgetting import BadId, forget, resume, unit_named
+
     if (customer_id is None) != resume_:
         raise typer.BadParameter("expected either the id of a customer or --resume", param_hint="CUSTOMER_ID")
     found = load(workspace, sources=False)

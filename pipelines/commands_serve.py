@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
 from pipelines.errors import JSON_OPTION
-from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free
+from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free, warming
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
@@ -63,14 +64,16 @@ def up(
     json: Ready = False,
 ) -> None:
     """Do whatever is missing (import, features, training, publishing), then serve until Ctrl-C."""
+    from pipelines.publishing import serving_version
+
     _require_safe(host)
     address = address_of(host)
     found = load(workspace)
     with only_one(found):
         require_free(address, port)  # before the work, not after it
         _mend(found)
-        with steps.alone(found):
-            _prepare(found)
+        with steps.alone(found), warming(found, wanted=serving_version(found) is None) as warm:
+            _prepare(found, warm)
         _serve(Running(found, port, address, keep_alive, _output(logs, json)), workspace, workers, background=True, json=json)
 
 
@@ -110,13 +113,14 @@ def _mend(workspace: Workspace) -> None:
     rebuilding.mend(workspace, _done)
 
 
-def _prepare(workspace: Workspace) -> None:
-    """The steps that are missing, each told of when it is done."""
-    from pipelines.import_report import notes
+def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
+    """Do the steps that are missing, each told of when it is done; `warm` waits for compiled code, before a model is rehearsed."""
     from pipelines.publishing import publish, serving_version
 
     with show.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
+            from pipelines.import_report import notes
+
             reports = steps.import_tables(workspace, now(), lambda table, part: tell(f"import {table}", part))
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
@@ -134,10 +138,10 @@ def _prepare(workspace: Workspace) -> None:
             if brought is not None:
                 _done(f"wrote the contact ledger: {brought}")
         if serving_version(workspace) is None:
-            _train_and_publish(workspace, tell, publish)
+            _train_and_publish(workspace, tell, publish, warm)
 
 
-def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> None:
+def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm: Callable[[], None]) -> None:
     from training import registry
     from training.bundle import BadBundle
     from training.train import train
@@ -165,6 +169,7 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any) -> N
                 )
             version = trained.version
             tell("verify and publish", None)
+            warm()
             publish(workspace, version)
     _done(f"published version {version}")
 

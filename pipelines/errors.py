@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from features.failures import Failure
 from features.faults import FAULTS_MAX, BadWorkspace
-from pipelines import show
+from pipelines import missing, show
 from serving.keys import BadKeys
 
 DONE, REFUSED, USAGE, BROKEN = 0, 1, 2, 70
@@ -89,6 +89,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(_type(kind), _title(kind), error.exit_status, str(error), errors)
     if isinstance(error, Failure | BadKeys):
         return Problem(_type(kind), _title(kind), getattr(error, "exit_status", REFUSED), str(error))
+    if isinstance(error, ModuleNotFoundError) and missing.is_server_alone():
+        return Problem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing.told(error))
     if isinstance(error, OSError):
         detail = f"{error.filename}: {error.strerror}" if error.filename else str(error) or kind
         return Problem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)

@@ -13,7 +13,6 @@ time.tzset()
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import signal  # noqa: E402
-from importlib.metadata import version  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Annotated  # noqa: E402
 
@@ -21,6 +20,7 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from features.clock import notice  # noqa: E402
+from features.release import installed  # noqa: E402
 from pipelines import (  # noqa: E402
     commands_backup,
     commands_care,
@@ -55,7 +55,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        show.out.out(f"opportune {version('opportune')}")
+        show.out.out(f"opportune {(installed() or ('', 'from a folder'))[1]}")
         raise typer.Exit
 
 

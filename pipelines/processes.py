@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,6 +265,32 @@ class Running:
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+
+
+@contextmanager
+def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Compile the server's code in a process beside the block, if it is wanted; the function that is yielded waits for it.
+
+    A process that fails costs nothing but time: whoever needs the code compiles it.
+    """
+    if not wanted:
+        yield lambda: None
+        return
+    command = [sys.executable, "-m", "serving.warm"]
+    nowhere = subprocess.DEVNULL
+    child = subprocess.Popen(
+        command, cwd=ROOT, env=_environment(workspace), stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
+    )
+
+    def wait() -> None:
+        child.wait()
+
+    try:
+        yield wait
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
 
 
 def _environment(workspace: Workspace) -> dict[str, str]:

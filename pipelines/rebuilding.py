@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -32,10 +33,12 @@ from features.moments import now as clock
 from features.moments import rfc3339
 from features.online import StoreUnavailable
 from features.workspace import Workspace
-from pipelines import contacts, steps
+from pipelines import missing, steps
 from pipelines.journal_files import journal_folder
-from pipelines.replaying import Replayed, replay
 from serving.journal import OPEN
+
+if TYPE_CHECKING:
+    from pipelines.replaying import Replayed
 
 Tell = Callable[[str, float | None], None]
 
@@ -146,6 +149,8 @@ def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda
                     say(told(one))
     except (Failure, OSError) as failed:
         say(f"a damaged store stays as it is: {failed}")
+    except ModuleNotFoundError as absent:
+        say(f"a damaged store stays as it is: {missing.told(absent)}")
 
 
 def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> list[Rebuilt]:
@@ -279,6 +284,9 @@ def rebuild_ledger(workspace: Workspace, why: str, tell: Tell = lambda *_: None)
 
 def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
     """A ledger in a folder aside, made of imported history and of what was decided and heard since."""
+    from pipelines import contacts
+    from pipelines.replaying import replay
+
     contacting, catalogue = contacts.contacting_of(workspace)
     moment = steps.state_of(workspace).computed_at
     if contacts.needs_history(workspace):
@@ -294,6 +302,9 @@ def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
 
 def _catch_up(workspace: Workspace, since: int) -> None:
     """What came in while the ledger was away: heard by no one, and in the log. To hear it twice changes nothing."""
+    from pipelines import contacts
+    from pipelines.replaying import replay
+
     steps.barrier(workspace, clock())
     contacting, catalogue = contacts.contacting_of(workspace)
     ledger = open_ledger(None, workspace.data / "ledger", contacts.PATIENT_MS, workspace.project)

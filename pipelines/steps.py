@@ -13,22 +13,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from features import event_log, lake, windows
+from features import event_log, lake
 from features.failures import Failure
 from features.files import digest_of, write_whole
 from features.offers import write_catalogue
 from features.tables import tables_of
 from features.views import fingerprint
 from features.workspace import Workspace
-from pipelines import contacts
-from pipelines.contacts import Brought
-from pipelines.importing import Report, import_all
-from pipelines.importing import Tell as Told
-from pipelines.source_files import files_of
+
+if TYPE_CHECKING:  # what a step needs is imported in it: a server alone runs without DuckDB, pyarrow and Feast
+    from pipelines import contacts
+    from pipelines.contacts import Brought
+    from pipelines.importing import Report
+    from pipelines.importing import Tell as Told
 
 SAMPLED_CUSTOMERS = 20
 
@@ -92,6 +93,8 @@ def alone(workspace: Workspace) -> Iterator[None]:
 
 def sources_digest(workspace: Workspace) -> str:
     """Digest of everything that an import depends on: the files, where they are mapped to, and the tables' columns."""
+    from pipelines.source_files import files_of
+
     state = hashlib.sha256(msgspec.json.encode([workspace.settings.sources, list(tables_of(workspace).values())]))
     for table in tables_of(workspace).values():
         source = workspace.source(table.name)
@@ -119,6 +122,8 @@ def features_digest(workspace: Workspace) -> str:
 
 def import_tables(workspace: Workspace, now: int, tell: Told = lambda _table, _part: None) -> list[Report]:
     """Bring the sources into the lake and write the catalogue."""
+    from pipelines.importing import import_all
+
     reports = import_all(workspace, now, tell)
     write_catalogue(workspace)
     _keep(workspace, imported=sources_digest(workspace))
@@ -133,7 +138,7 @@ def compute_features(workspace: Workspace, now: int, generation: str = "") -> di
             `refreshing.whole_second`): the rows contain exactly what was received before, all of which is shipped first.
         generation: of the embedded online store, where the one in use is not to be touched.
     """
-    from features import definitions
+    from features import definitions, windows
     from pipelines.refreshing import whole_second
 
     moment = barrier(workspace, now)
@@ -197,6 +202,8 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
 
 def bring_contacts(workspace: Workspace, now: int, tell: contacts.Tell = lambda *_: None) -> Brought | None:
     """Write the imported history into the contact ledger; None where no policy looks at it."""
+    from pipelines import contacts
+
     digest = contacts.digest_of(workspace)
     brought = contacts.bring(workspace, now, tell) if digest else None
     _keep(workspace, contacts=digest)
@@ -210,6 +217,8 @@ def note_refreshed(workspace: Workspace, place: int) -> None:
 
 def are_contacts_brought(workspace: Workspace) -> bool:
     """Whether the ledger has the imported history, as far back as the policies look now."""
+    from pipelines import contacts
+
     return state_of(workspace).contacts == contacts.digest_of(workspace)
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK, UV_LOCK = ROOT / "requirements.lock", ROOT / "requirements-uv.lock"
+LOCK, SERVE_LOCK = ROOT / "requirements.lock", ROOT / "requirements-serve.lock"
+SERVE_PROJECT = "distributions/serve/pyproject.toml"
 STAMP = ".complete"
 """File in the environment that says what it was made of; written last, so that one whose making was interrupted has none."""
 WHEELS = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
@@ -103,10 +104,16 @@ def pip_for(target: str, python: str, scratch: Path) -> list[str]:
     return [str(scratch / "pip/bin/python"), *pip[1:]]
 
 
-def fetch_uv(pip: list[str], settings: dict[str, str], folder: Path) -> str:
-    """Fetch the pinned uv into a folder, by pip, and return its path; empty where there is none for this machine."""
-    command = [*pip, "install", "--target", str(folder), "--no-compile", *WHEELS, "--requirement", str(UV_LOCK)]
-    return str(folder / "bin/uv") if run(command, for_pip(settings)) else ""
+def fetch_uv(pip: list[str], settings: dict[str, str], python: str) -> str:
+    """Install the uv that the lock pins, by pip, and return its path; empty where there is none for this machine."""
+    pinned = re.search(r"^uv==(?:.*\\\n)*.*$", LOCK.read_text(encoding="utf-8"), re.M)
+    if not pinned:
+        return ""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(f"{pinned[0]}\n")
+        file.flush()
+        fetched = run([*pip, "install", "--no-compile", *WHEELS, "--requirement", file.name], for_pip(settings))
+    return str(Path(python).with_name("uv")) if fetched else ""
 
 
 def install_with_uv(uv: str, python: str, settings: dict[str, str]) -> bool:
@@ -164,7 +171,7 @@ def make(folder: Path, asked: str, installer: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             pip = pip_for(inside, python.path, Path(scratch))
             settings = read_settings(pip)
-            uv = installer or fetch_uv(pip, settings, folder / "uv")
+            uv = installer or fetch_uv(pip, settings, inside)
             if installer == "pip" or not install_with_uv(uv, inside, settings):
                 install_with_pip(pip, settings)
         if not run([inside, "-I", "-c", LOADS], clean(), quiet=True):
@@ -176,26 +183,28 @@ def make(folder: Path, asked: str, installer: str) -> None:
 
 
 def lock(asked: str, more: list[str]) -> None:
-    """Pin again what pyproject.toml asks for, and uv itself, for every supported Python and platform."""
+    """Pin again what pyproject.toml asks for, and of it what the server alone needs, for every supported Python and platform."""
     python = choose(asked)
     with tempfile.TemporaryDirectory() as scratch:
-        pip = pip_for(python.path, python.path, Path(scratch))
+        inside = f"{scratch}/bin/python"
+        if not run([python.path, "-I", "-m", "venv", "--without-pip", scratch], clean(), quiet=True):
+            raise Refused(f"`{python.command}` can make no environment in {scratch}; what it said stands above")
+        pip = pip_for(inside, python.path, Path(scratch))
+        # An index beside the main one may lack files of other platforms.
         settings = {name: value for name, value in read_settings(pip).items() if name not in ("extra-index-url", "find-links")}
-        uv = fetch_uv(pip, settings, Path(scratch) / "uv")  # an index beside the main one may lack files of other platforms
+        uv = fetch_uv(pip, settings, inside)
         if not uv:
-            raise Refused("only uv can pin for every platform, and it does not run here: pin on another machine")
+            raise Refused("only uv can pin for every platform, and it cannot be had here: pin on another machine")
         options, variables = for_uv(settings)
         variables["UV_CUSTOM_COMPILE_COMMAND"] = "make lock"
-        oldest = "{}.{}".format(*supported()[-1])
-        plain = Path(scratch) / "uv.in"
-        plain.write_text("uv\n", encoding="utf-8")
-        start = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links"]
-        start += ["--python", python.path, "--python-version", oldest, *options, *more]
-        for source, target in (([str(PROJECT.name), "--all-extras"], LOCK), ([str(plain), "--no-annotate"], UV_LOCK)):
-            if not run([*start, *source, "--output-file", target.name], variables):
+        start = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url", "--python", inside, *options]
+        start += ["--python-version", "{}.{}".format(*supported()[-1])]
+        whole = [PROJECT.name, "--extra", "test", *more]
+        for words, target in ((whole, LOCK), ([SERVE_PROJECT, "--constraints", LOCK.name], SERVE_LOCK)):
+            if not run([*start, *words, "--output-file", target.name], variables):
                 raise Refused(f"{target.name} could not be pinned again; why stands above")
-    pins = len(re.findall(r"^[A-Za-z0-9].*==", LOCK.read_text(encoding="utf-8"), re.M))
-    print(f"{LOCK.name}: {pins} packages")
+    for target in (LOCK, SERVE_LOCK):
+        print(f"{target.name}: {len(re.findall(r'^[A-Za-z0-9].*==', target.read_text(encoding='utf-8'), re.M))} packages")
 
 
 def main() -> NoReturn:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
 import msgspec
 
+from features.release import installed
 from features.vocabulary import UNIT_PATTERN
 from features.workspace import Workspace
 from serving import problems
@@ -220,7 +220,5 @@ def _header(text: str, *, required: bool = False) -> dict[str, Any]:
 
 
 def _version() -> str:
-    try:
-        return metadata.version("opportune")
-    except metadata.PackageNotFoundError:
-        return "0"
+    found = installed()
+    return found[1] if found else "0"

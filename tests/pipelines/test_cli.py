@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from features.faults import BadWorkspace
 from features.workspace import load
 from pipelines import steps
-from pipelines.commands_data import print_reports
 from pipelines.commands_model import print_report
+from pipelines.import_report import print_reports
 from pipelines.importing import Report
 from pipelines.main import app
 from pipelines.processes import PortTaken, address_of

@@ -91,8 +91,7 @@ def write_lock(file: Path, wheels: list[Path]) -> None:
 def write_checkout(folder: Path, wheels: list[Path]) -> Path:
     """Write a checkout with our own Makefile and scripts, a project of its own and a lock of these wheels."""
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "requirements-uv.lock"):
-        shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Makefile", folder / "Makefile")
     (folder / "backend.py").write_text(BACKEND)
     (folder / "pyproject.toml").write_text(PYPROJECT)
     write_lock(folder / "requirements.lock", wheels)

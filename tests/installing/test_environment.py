@@ -16,7 +16,8 @@ import interpreters
 import package_sources
 import pytest
 
-from tests.environment import index, pythons
+from tests import environments
+from tests.installing import index, pythons
 
 LOCKED = {"alpha": "1.0", "beta": "1.0", "gamma": "1.0", "tiny": "0.1"}
 SUPPORTED = ("python3.11", "python3.12", "python3.13", "python3.14")
@@ -26,16 +27,9 @@ OLD_PIPS = ("22.3", "23.0.1")
 
 
 @pytest.fixture(scope="session")
-def uv(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The pinned uv: of this environment, or fetched."""
-    own = Path(sys.prefix) / "uv/bin/uv"
-    if own.exists():
-        return str(own)
-    pip = environment.pip_for(sys.executable, sys._base_executable, tmp_path_factory.mktemp("pip"))  # type: ignore[attr-defined]
-    fetched = environment.fetch_uv(pip, package_sources.read_settings(pip), tmp_path_factory.mktemp("uv"))
-    if not fetched:
-        pytest.skip("no registry: the pinned uv cannot be fetched")
-    return fetched
+def uv() -> str:
+    """The pinned uv, which this environment has."""
+    return environments.uv()
 
 
 @pytest.fixture
