@@ -22,6 +22,8 @@ from serving.quiet import day_of, minute_of_day
 from tests.serving import hubs
 from tests.serving.hubs import Hubs, asked, microseconds, shown
 
+pytestmark = pytest.mark.clock
+
 ZONES = sorted(zoneinfo.available_timezones())
 OFFERS = [hubs.offer(at, group="service" if at == 3 else "sales") for at in range(4)]
 VIENNA = ZoneInfo("Europe/Vienna")
