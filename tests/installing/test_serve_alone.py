@@ -44,7 +44,7 @@ def opportune(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_small(opportune: Path) -> None:
     """It has few packages and megabytes, and none of those that import, train and publish."""
     (site,) = opportune.parents[1].glob("lib/python*/site-packages")
-    names = {re.sub(r"[-_.]+", "-", entry.name.rpartition("-")[0]).lower() for entry in site.glob("*.dist-info")}
+    names = {re.sub(r"[-_.]+", "-", entry.name.partition("-")[0]).lower() for entry in site.glob("*.dist-info")}
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file() and "__pycache__" not in file.parts) / 1e6
     assert "opportune-serve" in names
     assert not names & set(ABSENT)
