@@ -7,7 +7,6 @@ Files of bytecode are not counted: they come and go.
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
@@ -48,7 +47,7 @@ def main() -> None:
     """Print the sums, the packages that cost most with all that comes for them alone, and the largest ones."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     own, tests = project["dependencies"], project["optional-dependencies"]["test"]
-    sizes = {canonicalize_name(found.metadata["Name"]): megabytes(found) for found in distributions()}
+    sizes: dict[str, float] = {canonicalize_name(found.metadata["Name"]): megabytes(found) for found in distributions()}
     whole, everything = needed(own), needed(own + tests)
     for title, names in (("with the tests", everything), ("without them", whole)):
         print(f"{title}: {len(names)} packages, {sum(sizes[name] for name in names):,.0f} MB")
@@ -64,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
