@@ -46,7 +46,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """The command in a process of its own, as a script would call it."""
     clean = without_settings()
     command = [sys.executable, "-m", "pipelines.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=4 * LIMIT_S)
+    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:

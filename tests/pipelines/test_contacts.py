@@ -208,7 +208,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=4 * LIMIT_S,
+        timeout=LIMIT_S,
     )
 
 

@@ -53,7 +53,7 @@ Pairs = list[tuple[DecisionRequest, Decision, Decision]]
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     clean = without_settings()
     words = [sys.executable, "-m", "pipelines.main", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=4 * LIMIT_S)
+    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def changes(folder: Path, **files: Any) -> Path:

@@ -14,6 +14,8 @@ import yaml
 from serving.keys import BadKeys, KeyEntry, Keys, entry_yaml, new_key, parse_keys, require_safe_bind
 from serving.problems import Unauthenticated
 
+pytestmark = pytest.mark.clock
+
 SECRET = "SECRET-CANARY"
 
 
