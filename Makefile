@@ -13,8 +13,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 QUIET := $(if $(CI),--quiet)
-# Two at a time, each file as a whole: what is made once for many tests is made twice.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
+# Two at a time, each file as a whole, those that take longest first (`tests/parts.py`).
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+QUICK := -m "not slow and not trained and not process"
 
 # Everything runs in UTC. None of the libraries calls home.
 export TZ := UTC
@@ -27,7 +28,7 @@ ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 $(shell rm -f $(STAMP))
 endif
 
-.PHONY: help env run test check check-format check-lint check-types check-house format bench dist lock clean
+.PHONY: help env run test quick check check-format check-lint check-types check-house format bench dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -39,6 +40,9 @@ run: $(STAMP) ## everything from an empty machine to a server that answers: envi
 
 test: $(STAMP) ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
+
+quick: $(STAMP) ## the tests for work in between: all that need neither servers nor a trained model
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(QUICK) $(SIDE_BY_SIDE) $(ARGS)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import parts
+from tests.shared import once
+
 os.environ["TZ"] = "UTC"
 time.tzset()
 
@@ -16,12 +19,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--contract-examples", metavar="N", help="how many requests of an operation are drawn")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which part of the suite each test belongs to, and put the files that take longest first."""
+    for item in items:
+        parts.mark(item)
+    items[:] = parts.in_order(items)
+
+
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and published.
 
-    To be read only; `tests.trained.copy_of` makes a copy that may be changed.
+    Made once a run, and copied for each worker. To be read only; `tests.trained.copy_of` makes a copy that may be changed.
     """
-    from tests.trained import build
+    from tests.trained import build, copy_of
 
-    return build(tmp_path_factory.mktemp("trained") / "fernruf")
+    made = once(tmp_path_factory, "trained", lambda folder: build(folder / "fernruf")) / "fernruf"
+    return made if "PYTEST_XDIST_WORKER" not in os.environ else copy_of(made, tmp_path_factory.mktemp("trained") / "fernruf")
