@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-from tests.environment import without_settings
-from tests.waiting import LIMIT_S
+from tests.pipelines.verbs import opportune
 
 ROOT = Path(__file__).parents[2]
 BROKEN = ROOT / "tests" / "fixtures" / "broken"
@@ -23,11 +21,9 @@ NAMES = sorted(place.name for place in BROKEN.iterdir() if place.name != "whole"
 FAULT = re.compile(r"(opportune: )?(features|offers|policies)\.yaml:\d+: at \$\.\S+: expected .+, got .+")
 
 
-def check(folder: Path) -> subprocess.CompletedProcess[str]:
+def check(folder: Path) -> CompletedProcess[str]:
     """`opportune check -w folder`, as a person calls it."""
-    clean = without_settings()
-    command = [sys.executable, "-m", "pipelines.main", "check", "-w", str(folder)]
-    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    return opportune("check", "-w", folder)
 
 
 def test_there_are_broken_workspaces() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ from features.workspace import Workspace, load
 from pipelines import contacts, steps
 from pipelines.contact_card import card_of
 from serving.kept_away import kept_away
-from tests.environment import without_settings
-from tests.serving.live import ROOT
+from tests.pipelines.verbs import opportune
 from tests.stores import Server, find_server
 from tests.trained import copy_of
 from tests.waiting import LIMIT_S
@@ -199,19 +196,6 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
     assert seen > 100
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    clean = without_settings()
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.main", *arguments],
-        cwd=ROOT,
-        env=clean,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-    )
-
-
 def test_card_of_a_customer(tmp_path: Path) -> None:
     """`opportune contacts` names offers, groups, channels and outcomes, and says what is kept away; of a stranger nothing is known."""
     workspace = imported(tmp_path / "shop", customers=10, decisions=8)
@@ -225,7 +209,7 @@ def test_card_of_a_customer(tmp_path: Path) -> None:
         ledger.close()
 
     asyncio.run(note())
-    done = command("contacts", "-w", str(workspace.folder), "--customer", customer, "--json")
+    done = opportune("contacts", "-w", str(workspace.folder), "--customer", customer, "--json")
     assert done.returncode == 0, done.stderr
     card = json.loads(done.stdout)
     since = parse_moment(card["at"]) / MICROSECONDS - HORIZON_DAYS * 86_400 - 10
@@ -239,11 +223,11 @@ def test_card_of_a_customer(tmp_path: Path) -> None:
     assert shown == sorted((one[2], one[4]) for one in wanted if one[0] == IMPRESSION)
     assert {entry["group"] for entry in known} >= {"data"} and card["kept_away"]
     assert card_of(workspace, customer, parse_moment(card["at"])) == card
-    table = command("contacts", "-w", str(workspace.folder), "--customer", customer).stdout
+    table = opportune("contacts", "-w", str(workspace.folder), "--customer", customer).stdout
     assert "Kept away" in table and all(one["rule"] in table for one in card["kept_away"])
-    assert "no contact is known" in command("contacts", "-w", str(workspace.folder), "--customer", "stranger").stdout
+    assert "no contact is known" in opportune("contacts", "-w", str(workspace.folder), "--customer", "stranger").stdout
     make_workspace(tmp_path / "empty", customers=3)
-    refused = command("contacts", "-w", str(tmp_path / "empty"), "--customer", customer)
+    refused = opportune("contacts", "-w", str(tmp_path / "empty"), "--customer", customer)
     assert refused.returncode == 1 and "opportune import" in refused.stderr and "Traceback" not in refused.stderr
 
 
@@ -253,7 +237,7 @@ def test_materialize_brings_the_history(trained_workspace: Path, tmp_path: Path)
     (folder / "policies.yaml").write_text(yaml.safe_dump(POLICIES_NEW))
     told = []
     for _ in range(2):
-        done = command("materialize", "-w", str(folder), "--json")
+        done = opportune("materialize", "-w", str(folder), "--json")
         assert done.returncode == 0, done.stderr
         told.append(json.loads(done.stdout)["contacts"])
     first, second = told

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree
 from collections import Counter
 from collections.abc import Callable
@@ -40,20 +38,12 @@ from serving.desk import Desk
 from serving.journal import Journal
 from serving.loaded import Loaded
 from serving.simulation import Tried, compare
-from tests.environment import without_settings
-from tests.serving.live import ROOT
-from tests.trained import copy_of, end_of_data
-from tests.waiting import LIMIT_S
-from tests.workspaces import POLICIES, make_workspace
+from tests.pipelines.verbs import opportune
+from tests.trained import copy_of
+from tests.workspaces import OFFERS, POLICIES, make_workspace
 
 SAMPLE, SEED = 300, 3
 Pairs = list[tuple[DecisionRequest, Decision, Decision]]
-
-
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    clean = without_settings()
-    words = [sys.executable, "-m", "pipelines.main", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def changes(folder: Path, **files: Any) -> Path:
@@ -65,7 +55,7 @@ def changes(folder: Path, **files: Any) -> Path:
 
 
 def simulated(workspace: Path, other: Path, *options: str | Path) -> dict[str, Any]:
-    done = command(
+    done = opportune(
         "simulate",
         "-w",
         workspace,
@@ -230,14 +220,14 @@ def test_nothing_differs(shop: Path, tmp_path: Path) -> None:
     assert found["result"]["changed"] == 0 and found["result"]["changes"] == [] and found["result"]["worth"]["difference"] == 0
     idle = changes(tmp_path / "idle", policies=POLICIES | {"arbitration": {"offers": {"nobody-has-me": 3.0}}})
     for other, said in ((same, "say the same"), (idle, "Nothing differs in what is shown")):
-        done = command("simulate", "-w", shop, "--changes", other, "--sample", "20", "--markdown")
+        done = opportune("simulate", "-w", shop, "--changes", other, "--sample", "20", "--markdown")
         assert done.returncode == 0 and said in done.stdout and done.stdout.startswith("## What the change of"), done
         for line in done.stdout.splitlines():
             assert not line.startswith("|") or line.count(" | ") in (3, 4, 5)
 
 
 def refused(*arguments: str | Path) -> str:
-    done = command("simulate", *arguments)
+    done = opportune("simulate", *arguments)
     assert done.returncode != 0 and not done.stdout and "Traceback" not in done.stderr, done
     return done.stderr
 
