@@ -8,9 +8,6 @@ WORKSPACE ?= examples/grocery
 
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.complete
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-QUIET := $(if $(CI),--quiet)
 # Two at a time, each file as a whole, those that take longest first (`tests/parts.py`).
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 QUICK := -m "not slow and not trained and not process"
@@ -23,12 +20,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Packages are installed without bytecode; what a first run imports keeps it, so that the next process need not compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-# The stamp holds the folder it was made for: an environment does not survive being moved.
-ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
-$(shell rm -f $(STAMP))
-endif
-
-.PHONY: help env run test quick check check-format check-lint check-types check-house format bench dist lock clean
+.PHONY: help env run test quick test-clock check check-format check-lint check-types check-house format bench dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -41,8 +33,11 @@ run: env ## everything from an empty machine to a server that answers: environme
 test: env ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
 
-quick: $(STAMP) ## the tests for work in between: all that need neither servers nor a trained model
+quick: env ## the tests for work in between: all that need neither servers nor a trained model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(QUICK) $(SIDE_BY_SIDE) $(ARGS)
+
+test-clock: env ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
+	@$(BIN)/python -m tests.moments $(ARGS)
 
 check: check-format check-lint check-types check-house ## format, lint, types, and the rules of the house
 

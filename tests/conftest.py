@@ -9,6 +9,7 @@ import pytest
 from tests import parts
 from tests.shared import once
 
+os.environ.setdefault("MACHINE_TZ", os.environ.get("TZ", "UTC"))  # what processes of tests start in, see `tests.environment`
 os.environ["TZ"] = "UTC"
 time.tzset()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed without bytecode: a child keeps what it compiles for the next
