@@ -24,7 +24,6 @@ from serving.kept_away import kept_away
 from tests.pipelines.verbs import opportune
 from tests.stores import Server, find_server
 from tests.trained import copy_of
-from tests.waiting import LIMIT_S
 from tests.workspaces import OFFERS, POLICIES, make_workspace
 
 HORIZON_DAYS = 90

@@ -40,7 +40,7 @@ from serving.loaded import Loaded
 from serving.simulation import Tried, compare
 from tests.pipelines.verbs import opportune
 from tests.trained import copy_of
-from tests.workspaces import OFFERS, POLICIES, make_workspace
+from tests.workspaces import POLICIES, make_workspace
 
 SAMPLE, SEED = 300, 3
 Pairs = list[tuple[DecisionRequest, Decision, Decision]]
