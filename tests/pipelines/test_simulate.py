@@ -39,7 +39,7 @@ from serving.journal import Journal
 from serving.loaded import Loaded
 from serving.simulation import Tried, compare
 from tests.pipelines.verbs import opportune
-from tests.trained import copy_of
+from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace
 
 SAMPLE, SEED = 300, 3
