@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from features import cache_folders
 from features.moments import now
@@ -52,7 +54,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
         show.as_json({"folder": str(folder), "files": files})
         return
     show.out.print(
-        f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {folder}[/bold]",
+        f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {escape(shlex.quote(str(folder)))}[/bold]",
         highlight=False,
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from features.moments import now
 from features.workspace import Workspace, load
@@ -25,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune train -w examples/grocery[/bold]")(train)
     app.command(epilog="Example: [bold]opportune evaluate -w examples/grocery --json[/bold]")(evaluate)
     app.command(epilog="Example, going back: [bold]opportune publish -w examples/grocery --version 3[/bold]")(publish)
-    app.command(epilog="Example: [bold]mlflow ui --backend-store-uri $(opportune registry -w examples/grocery)[/bold]")(registry)
+    app.command(epilog='Example: [bold]mlflow ui --backend-store-uri "$(opportune registry -w examples/grocery)"[/bold]')(registry)
 
 
 def train(
@@ -52,7 +54,9 @@ def train(
     print_report(trained.report)
     said = f"Version {trained.version} of {found.model.name}"
     if trained.promoted:
-        show.out.print(f"{said} is now champion. Next: [bold]opportune publish -w {workspace}[/bold]", highlight=False)
+        show.out.print(
+            f"{said} is now champion. Next: [bold]opportune publish -w {escape(shlex.quote(str(workspace)))}[/bold]", highlight=False
+        )
         return
     for reason in trained.report["gates"] if trained.report["gates"] != "passed" else ():
         show.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)

@@ -224,16 +224,20 @@ def _greet(running: Running, shown: Path) -> None:
 
 
 def _interesting(running: Running, placement: str) -> list[str]:
-    """Up to two customers whose answers are not empty and differ; the first ones where the server wants a key."""
+    """Return up to two customers whose answers are not empty and differ; the first ones where the server wants a key.
+
+    Asked for as a flag client asks for all flags: nobody is exposed, nothing is recorded or taken.
+    """
     import msgspec
 
     seen: dict[str, str] = {}
     found = sampled(running.workspace, TRIED_MAX)
     for customer in found:
-        status, answer = running.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": placement})
+        status, answer = running.ask("POST", "/ofrep/v1/evaluate/flags", {"context": {"targetingKey": customer}})
         if status != 200:
             return found[:2] or ["somebody"]
-        offers = [offer["offer_id"] for offer in msgspec.json.decode(answer)["offers"]]
+        flags = {flag["key"]: flag for flag in msgspec.json.decode(answer)["flags"]}
+        offers = [offer["offer_id"] for offer in flags[f"offers.{placement}"].get("value", {}).get("offers", ())]
         if offers and str(offers) not in seen.values():
             seen[customer] = str(offers)
         if len(seen) == 2:
@@ -301,6 +305,13 @@ def build(
     with show.progress("build") as tell:
         tell("bento", None)
         built = run(found, customers=customers)
+    if found.online_url == "embedded" and not customers:
+        show.err.print(
+            "The bento holds no customers: name the workspace that has them where it is served (OPPORTUNE_WORKSPACE=/path/to/it), or pack "
+            "their rows (--with-customers). Without, it answers everybody as unknown, and `degraded`.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if json:
         show.as_json({"tag": built.tag, "path": str(built.folder)})
     else:
