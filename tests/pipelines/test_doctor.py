@@ -129,13 +129,13 @@ def test_a_healthy_workspace_gives_no_findings(well: Path) -> None:
     """After a day of decisions, impressions and outcomes nothing is found, and most checks have looked."""
     report = looked(load(well))
     assert [finding for finding in report.findings if finding.check not in OF_THE_MACHINE] == []
-    assert set(report.not_checked) == {
-        "worker_runs", "worker_fails", "logs_grow", "streams_stopped", "time_zones", "consent", "keys_expire", "cores",
+    assert set(report.not_checked) - {"streams_stopped"} == {  # this one needs events of several days, which the hour decides
+        "worker_runs", "worker_fails", "logs_grow", "time_zones", "consent", "keys_expire", "cores",
         "split_mismatch", "exposures_missing", "experiment_of_nobody", "experiments_over", "groups_too_small",
         "arms_without_model", "arms_follow_registry", "arms_of_unknown_offers", "ramps_wait", "ramps_record", "calibration_off",
         "server_ready", "door_is_locked", "clocks", "workers_differ", "port_taken",
     }  # fmt: skip
-    assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) == 52
+    assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) > 50
     assert all(report.fine.values()), "each says what it looked at"
     assert not report.failed
 
