@@ -48,7 +48,7 @@ check-lint: env
 	@$(BIN)/ruff check .
 
 check-types: env
-	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 check-house: env
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/architecture

@@ -212,7 +212,7 @@ def _bots(driven: Driven, shown: Truths, people: Truths, calibration: list[Calib
     without = shown & people[:, None]
     return Bots(
         visits_share=float((~people).mean()),
-        clicks_share=float(clicked[~people].sum() / max(clicked.sum(), 1)),
+        clicks_share=float(clicked[~people].sum()) / max(float(clicked.sum()), 1.0),
         rate_with=float(accepted[shown].mean()) if shown.any() else 0.0,
         rate_without=float(accepted[without].mean()) if without.any() else 0.0,
         ece_with=ece.get("all", 0.0),
