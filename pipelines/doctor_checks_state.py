@@ -117,7 +117,7 @@ def copied_or_moved(facts: Facts) -> Seen:
     if not away:
         return Seen(seen)
     evidence: dict[str, float | str] = {"addresses": len(places), "elsewhere": len(away), "first": str(away[0])}
-    todo = "Copied or moved workspaces need addresses of their own: train again, or point the addresses in mlflow.db here."
+    todo = "Ask the registry once (`opportune registry -w DIR`): its addresses follow to where the workspace lies."
     what = "the registry keeps its files in another folder: `evaluate`, `publish` and `train` read and write there"
     return Seen(seen, [Finding("copied_or_moved", "error", what, evidence, todo)])
 

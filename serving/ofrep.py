@@ -155,10 +155,10 @@ def _units(key: Any, anonymous: Any) -> Units:
         raise InvalidContext(
             f"Expected `context.targetingKey` of at most {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -, the first a letter or digit."
         )
-    if key in NOBODY or anonymous in NOBODY:
-        raise InvalidContext(f"Expected `context.{TARGETING_KEY if key in NOBODY else ANONYMOUS_ID}` to be {EXPECTED_ID}.")
     if anonymous is not None and (type(anonymous) is not str or not _is_id(anonymous)):
         raise InvalidContext("Expected `context.anonymous_id` to be an id: see `context.targetingKey`.")
+    if key in NOBODY or anonymous in NOBODY:
+        raise InvalidContext(f"Expected `context.{TARGETING_KEY if key in NOBODY else ANONYMOUS_ID}` to be {EXPECTED_ID}.")
     return Units(key, anonymous or key) if known else Units("", anonymous or key[1:])
 
 

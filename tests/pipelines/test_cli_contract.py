@@ -40,6 +40,7 @@ NOWHERE = {
     ("ship",): (),
     ("doctor",): (),
     ("rebuild",): (),
+    ("backup",): ("saved.tar",),
     ("forget",): ("c1",),
     ("demo",): (),
     ("experiment", "report"): ("a",),
@@ -51,6 +52,7 @@ NOWHERE = {
 NO_WORKSPACE = {
     # verb -> words that it refuses
     ("init",): ("{full}",),
+    ("restore",): ("{full}/no-such.tar", "-w", "{full}/place"),
     ("key", "new"): ("Not A Name", "--role", "decide"),
     ("simulate-world",): ("{full}",),
 }
@@ -185,10 +187,10 @@ def test_init_and_keys_tell_programs(opportune: Callable[..., Said], tmp_path: P
 
 BROKEN = """
 import sys
-from pipelines import main, steps
-def fail(workspace):
+from pipelines import commands_data, main
+def fail(*_, **__):
     raise KeyError("a part\\nof two lines")
-steps.require_parameters = fail
+commands_data.load = fail
 sys.argv = ["opportune", "check", "-w", sys.argv[1], *sys.argv[2:]]
 main.main()
 """

@@ -244,7 +244,7 @@ def test_what_cannot_be_simulated_is_refused(shop: Path, tmp_path: Path) -> None
     assert "with `opportune up`" in refused("-w", shop, "--changes", changes(tmp_path / "columns", features=features))
     assert "expected one of home, bill, got attic" in refused("-w", shop, "--changes", shop, "--placement", "attic")
     assert "--at" in refused("-w", shop, "--changes", shop, "--at", "yesterday")
-    assert "got both" in refused("-w", shop, "--changes", shop, "--json", "--markdown")
+    assert "got both" in opportune("simulate", "-w", shop, "--changes", shop, "--json", "--markdown").stderr
     fresh = make_workspace(tmp_path / "fresh", customers=5)
     assert "opportune up" in refused("-w", fresh, "--changes", fresh)
 
