@@ -96,10 +96,11 @@ def import_all(workspace: Workspace, now: int, progress: Tell = lambda _table, _
             if source is not None:
                 progress(table.name, None)
                 reports.append(import_table(workspace, table, source, moved, now, partial(progress, table.name)))
-        progress("how the tables fit together", None)
-        _fit(workspace, reports)
         summary = {"at": rfc3339(now), "offset_weeks": moved.weeks, "tables": reports}
         write_whole(workspace.data / "imports.json", msgspec.json.encode(summary))
+        # Not before: how tables fit together may name customers, whom no file but the lake's keeps.
+        progress("how the tables fit together", None)
+        _fit(workspace, reports)
     return reports
 
 
