@@ -31,6 +31,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from features.clock import OFFSET_US
 from features.failures import Failure
 from features.moments import now
 from features.workspace import Workspace
@@ -223,7 +224,8 @@ def registered_at(workspace: Workspace, version: str) -> int | None:
     client = connect(workspace)
     with _explained(f"find version {version} of {workspace.model.name}"):
         try:
-            return int(client.get_model_version(workspace.model.name, version).creation_timestamp) * 1_000
+            stamped = int(client.get_model_version(workspace.model.name, version).creation_timestamp) * 1_000
+            return stamped + OFFSET_US  # MLflow stamps by the system's clock
         except MlflowException as error:
             if error.error_code not in _ABSENT:
                 raise
