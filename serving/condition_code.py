@@ -72,9 +72,11 @@ def test(left: ast.expr, op: str, right: ast.expr) -> ast.expr:
 
 
 def function_of(title: str, arguments: Sequence[str], body: Sequence[ast.stmt]) -> CodeType:
-    """The code of one function."""
+    """Return the code of one function."""
     given = ast.arguments([], [ast.arg(argument) for argument in arguments], None, [], [], None, [])
-    definition = ast.FunctionDef(title, given, list(body), [])
+    (definition,) = ast.parse(f"def {title}(): ...").body  # each Python asks for other fields when a definition is made by hand
+    assert isinstance(definition, ast.FunctionDef)
+    definition.args, definition.body = given, list(body)
     module = compile(ast.fix_missing_locations(ast.Module([definition], [])), f"<{title}>", "exec")
     return next(part for part in module.co_consts if isinstance(part, CodeType))
 
