@@ -15,6 +15,7 @@ from pathlib import Path
 
 from features.event_file import make_folder
 from features.event_log import EventLog, exists, reading
+from features.files import is_held
 
 ALIVE = ".alive"
 
@@ -75,21 +76,7 @@ def dead(folder: Path) -> Iterator[Alive]:
 
 def anybody(folder: Path) -> bool:
     """Whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer than it takes to look."""
-    return any(_is_held(path) for path in folder.glob(f"*{ALIVE}"))
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False  # buried in between
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return any(is_held(path) for path in folder.glob(f"*{ALIVE}"))
 
 
 def _is_at(path: Path, handle: int) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 from features.clock import now_s, written_s
+from features.files import is_held
 from features.moments import MICROSECONDS, rfc3339
 from features.workspace import Workspace
 from pipelines.doctor_check import CannotSay, Finding, Seen
@@ -119,20 +118,9 @@ def forgetting_waits(facts: Facts) -> Seen:
     return Seen("erasures", [Finding("forgetting_waits", "error", what, {"customers": len(old)}, todo, since)])
 
 
-def _is_held(file: Path) -> bool:
-    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 def processes_of(workspace: Workspace) -> int:
     """Return how many server processes keep a journal file of this workspace open."""
-    return sum(_is_held(path) for path in (workspace.data / "journal").glob("*.open"))
+    return sum(is_held(path) for path in (workspace.data / "journal").glob("*.open"))
 
 
 CHECKS = (worker_runs, worker_fails, logs_grow, forgetting_waits)
