@@ -19,7 +19,7 @@ from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.customers import sampled
 from pipelines.errors import JSON_OPTION
-from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free, warming
+from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free, stoppable, warming
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
@@ -180,22 +180,27 @@ def _done(text: str) -> None:
 
 def _serve(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
     try:
-        with show.progress("start") as tell:
-            tell("server", None)
-            running.start_server(workers)
-            running.wait_ready()
-            if background:
-                running.start_worker()
-        if json:
-            show.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
-        else:
-            _greet(running, shown)
-        running.wait()
+        with stoppable():
+            _run(running, shown, workers, background=background, json=json)
     except Stopped:
         ignore_signals()
         show.err.print("stopping; the data stays for the next start", highlight=False)
     finally:
         running.stop()
+
+
+def _run(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
+    with show.progress("start") as tell:
+        tell("server", None)
+        running.start_server(workers)
+        running.wait_ready()
+        if background:
+            running.start_worker()
+    if json:
+        show.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
+    else:
+        _greet(running, shown)
+    running.wait()
 
 
 def _greet(running: Running, shown: Path) -> None:

@@ -12,8 +12,6 @@ time.tzset()
 # loads OpenMP first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import signal  # noqa: E402
-from types import FrameType  # noqa: E402
 from typing import Annotated  # noqa: E402
 
 import typer  # noqa: E402
@@ -41,7 +39,7 @@ from pipelines import (  # noqa: E402
     experiment_app,
     show,
 )
-from pipelines.processes import Stopped, ignore_signals  # noqa: E402
+from pipelines.processes import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 
 app = typer.Typer(
     name="opportune",
@@ -93,12 +91,12 @@ for module in (
 def main() -> None:
     """Run the command, and end the process with its status; what goes wrong is said in one line."""
     as_json = errors.wants_json(sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell that started us in the background ignores them
-        signal.signal(number, _stop)
+    heed_signals()
     if moved := notice():
         show.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
     try:
-        sys.exit(app(prog_name="opportune", standalone_mode=False))
+        with stoppable():
+            sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()
         show.err.print("stopped; what is done stays done")
@@ -108,11 +106,6 @@ def main() -> None:
         sys.exit(errors.REFUSED)
     except Exception as error:  # noqa: BLE001 (an edge of the process)
         sys.exit(errors.end(error, as_json=as_json))
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise Stopped(number)
 
 
 if __name__ == "__main__":

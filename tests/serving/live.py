@@ -158,6 +158,8 @@ class Live:
             _ = self.said  # kept before its file goes
             if self._output is not None:
                 self._output.unlink(missing_ok=True)
+        if self.process.returncode:
+            print(self.said)  # shown where a test fails over it
         return self.process.returncode
 
 

@@ -1,0 +1,43 @@
+"""A signal ends a command as a stop, whatever the library that it interrupts makes of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.serving.live import ROOT
+
+INTERRUPTED = """
+import os, signal, sys, threading, duckdb
+from pipelines import processes
+
+processes.heed_signals()
+threading.Timer(0.5, os.kill, (os.getpid(), {number})).start()
+try:
+    with processes.stoppable():
+        duckdb.connect().execute(
+            "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range) % 7 = b.range % 7"
+        )
+except processes.Stopped as stopped:
+    print(stopped.number, type(stopped.__cause__).__name__)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_query_is_a_stop(number: int) -> None:
+    """DuckDB turns the exception of a signal into its own RuntimeError; it leaves as `Stopped` with the signal's number."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(number=int(number))], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == [str(int(number)), "RuntimeError"]
+
+
+def test_an_error_without_a_signal_stays_itself() -> None:
+    """Where nobody asked for the end, an error leaves as it is."""
+    from pipelines.processes import stoppable
+
+    with pytest.raises(ValueError, match="mine"), stoppable():
+        raise ValueError("mine")
