@@ -134,6 +134,7 @@ def leaves(events: list[RecentEvent], base: int, now: int, span: int | None) -> 
     return any(e.contained(base) and base - span <= e.time < now - span for e in events)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 @given(features, happened, st.integers(0, 25), st.integers(0, 25), st.booleans())
 def test_the_fold_is_what_the_batch_computes(

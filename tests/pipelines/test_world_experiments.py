@@ -38,6 +38,9 @@ experiment_app.register(app)
 commands_experiment.register(app)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world, not written yet."""

@@ -39,6 +39,9 @@ def command(*arguments: str | Path | int) -> Result:
     return CliRunner().invoke(app, ["simulate-world", *map(str, arguments)])
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world, not written yet."""

@@ -73,6 +73,7 @@ def test_trained_models_score_as_lightgbm_scores_them(low: int, high: int, examp
     held(check, counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves_max", [3, 32, 64, 256])
 def test_written_models_score_as_lightgbm_scores_them(leaves_max: int) -> None:
     """Trees no training would make (mixed missing types on a column, edge thresholds, any category set) score alike."""
