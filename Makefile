@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two at a time, each file as a whole, those that take longest first (`tests/parts.py`).
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
-QUICK := -m "not slow and not trained and not process"
+QUICK := -m "not slow and not trained and not process" --ignore tests/architecture
 
 # Everything runs in UTC. None of the libraries calls home.
 export TZ := UTC
@@ -33,7 +33,7 @@ run: env ## everything from an empty machine to a server that answers: environme
 test: env ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
 
-quick: env ## the tests for work in between: all that need neither servers nor a trained model
+quick: env ## the tests for work in between: what needs no server, no trained model and no patience (`make check` has the rules of the house)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(QUICK) $(SIDE_BY_SIDE) $(ARGS)
 
 test-clock: env ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)

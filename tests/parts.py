@@ -7,8 +7,6 @@ import pytest
 TRAINED, PROCESS, SLOW = "trained", "process", "slow"
 STARTERS = frozenset(("Live", "Server", "find_server", "multiprocessing", "subprocess"))
 """Names in a test's module with which it starts processes."""
-ALWAYS = "architecture"
-"""The folder whose tests belong to every part: the rules of the house."""
 SECONDS = {SLOW: 15.0, PROCESS: 3.0, TRAINED: 1.0, "": 0.1}
 """What a test of each part takes, roughly: only the order of files depends on it."""
 
@@ -17,7 +15,7 @@ def mark(item: pytest.Item) -> None:
     """Mark a test as `trained` where it uses the trained workspace, and as `process` where its module starts others."""
     if "trained_workspace" in getattr(item, "fixturenames", ()):
         item.add_marker(TRAINED)
-    if STARTERS & vars(getattr(item, "module", object)).keys() and item.path.parent.name != ALWAYS:
+    if STARTERS & vars(getattr(item, "module", object)).keys():
         item.add_marker(PROCESS)
 
 

@@ -290,6 +290,7 @@ def test_sums_are_exact(lasting: Workspace, stored: float, more: list[float]) ->
     assert folded.numbers[plan.scalars["moves._sum_typical_all"]] == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9) | st.integers(-4, 4).map(lambda number: (number + 0.5) / 1e6), min_size=1))
 def test_millionths_are_those_of_the_database(numbers: list[float]) -> None:

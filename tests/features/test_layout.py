@@ -232,6 +232,7 @@ contexts = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(own=knowns(OWN), everyone=knowns(EVERYONE), offers=catalogues(), context=contexts, data=st.data())
 def test_every_column_is_what_the_reference_says(
@@ -255,6 +256,7 @@ def test_every_column_is_what_the_reference_says(
         np.testing.assert_array_equal(found, np.array(reference(column, own, everyone, context, considered), float), err_msg=column.name)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(own=knowns(OWN), everyone=knowns(EVERYONE), offers=catalogues(), data=st.data())
 def test_pair_columns_are_the_same_of_what_was_matched_before(

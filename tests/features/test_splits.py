@@ -63,18 +63,21 @@ def test_eppo_gives_the_same_arms() -> None:
     assert len(assert_same(split_of("key", given_), tools.eppo("split", "traffic", [2_500, 5_000, 10_000], 6_000))) == 4
 
 
+@pytest.mark.slow
 def test_unleash_gives_the_same_arms() -> None:
     """The engine of Unleash's clients gives the same variant to 100,000 units, behind a gradual rollout."""
     split = split_of("key", entry("unleash", [33, 33, 934], coverage=0.37, group="Feature"))
     assert len(assert_same(split, tools.unleash("Feature", [33, 33, 934], 37))) == 4
 
 
+@pytest.mark.slow
 def test_optimizely_gives_the_same_arms() -> None:
     """Optimizely's bucketer gives the same variation to 100,000 units: arms side by side, the rest at the end."""
     split = split_of("key", entry("optimizely", [0.5, 0.25, 0.25], coverage=0.8, parent="1886780721"))
     assert len(assert_same(split, tools.optimizely("1886780721", [4_000, 6_000, 8_000]))) == 4
 
 
+@pytest.mark.slow
 def test_statsig_gives_the_same_arms() -> None:
     """Statsig's core lets the same units pass a gate, and puts the same into the groups of an experiment, 100,000 each."""
     first = split_of("key", entry("statsig", [1, 0], coverage=0.375, salt="config", rule="rule"))

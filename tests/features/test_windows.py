@@ -189,6 +189,7 @@ def reference(events: list[Event], moment: datetime, aggregate: str, of: str | N
     return simple[aggregate]()
 
 
+@pytest.mark.slow
 def test_every_scalar_is_what_the_reference_says(case: tuple[Workspace, list[Event]]) -> None:
     """Each aggregate, window, filter and group equals a plain loop, at every moment of every customer."""
     workspace, events = case
@@ -245,6 +246,7 @@ def test_an_event_at_the_moment_is_not_seen_and_one_at_the_start_is(tmp_path: Pa
     assert row["days_since_events_any_all"] == moment - timedelta(seconds=1)  # stored as whole seconds
 
 
+@pytest.mark.slow
 def test_order_and_buckets_change_nothing(tmp_path: Path) -> None:
     """Shuffled events in seven buckets give the same bits as sorted ones in a single bucket."""
     events, moments = events_of(3), moments_of(3)
@@ -256,6 +258,7 @@ def test_order_and_buckets_change_nothing(tmp_path: Path) -> None:
         assert offline(one, view).equals(offline(seven, view)), view
 
 
+@pytest.mark.slow
 def test_a_future_event_moves_no_training_row(tmp_path: Path) -> None:
     """Events, outcomes, decisions and attributes from a moment on, planted later, change no row up to that moment."""
     end = datetime(2026, 6, 1, tzinfo=UTC)

@@ -159,6 +159,7 @@ def write_parquet(place: Path, rows: list[Row], kinds: dict[str, Any]) -> Path:
     return file
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILES)
 def test_any_split_types_and_dialects_are_one_lake(tmp_path: Path, files: list[tuple[list[Row], dict[str, Any]]]) -> None:

@@ -178,6 +178,7 @@ def test_into_a_mounted_data_folder(saved: Path, tmp_path: Path) -> None:
 # who was forgotten since ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_who_was_forgotten_since_is_forgotten_again(workspace: Workspace, tmp_path: Path) -> None:
     """In place by itself, elsewhere when the later data folder is named; without one it is said that nobody can tell."""
     file = tmp_path / "shop.tar"

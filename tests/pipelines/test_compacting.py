@@ -75,6 +75,7 @@ def test_merged_files_are_merged_again_when_others_have_grown(shipped: Any, tmp_
     assert max(len(list(folder.iterdir())) for folder in day_folders(found.lake)) < 3 * FILES_MANY
 
 
+@pytest.mark.slow
 def test_wherever_merging_is_killed_every_row_is_there_once(shipped: Any, tmp_path: Path) -> None:
     """Ended before any of its steps, at once and after the next run, also when a shipment was under way before."""
     workspace, lines = shipped

@@ -347,6 +347,7 @@ def test_verbs_refuse_what_they_do_not_understand(tmp_path: Path) -> None:
     assert isinstance(runner.invoke(app, ["experiment", "report", "-w", folder, KEY]).exception, UnknownExperiment)
 
 
+@pytest.mark.slow
 def test_a_report_is_a_run_in_mlflow(tmp_path: Path) -> None:
     """Metrics, tags, pictures and the whole report are kept as a run."""
     workspace, found = load(make_workspace(tmp_path, customers=4, decisions=1)), report(made(12, units=2_000))

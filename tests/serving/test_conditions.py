@@ -204,6 +204,7 @@ def rows_of(names: Any, offers: list[dict[str, Any]]) -> Any:
     return np.array([laid(name, offers) for name in names]).reshape(len(names), len(offers))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 @given(trees=st.lists(conditions(3), min_size=1, max_size=4), world=worlds())
 def test_conditions_hold_where_the_reference_says_true(trees: list[Tree], world: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:

@@ -55,6 +55,7 @@ def test_probabilities_are_those_of_inverse_gap_weighting(scores: list[float], g
     assert scores[best] == max(scores) and found[best] == pytest.approx(found.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("explorer", "scores"),
     [

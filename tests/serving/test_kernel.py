@@ -59,6 +59,7 @@ def held(check: Callable[[], None], counted: list[int]) -> None:
     assert sum(counted) > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("low", "high", "examples"), [(2, 32, 300), (33, 64, 80), (65, 256, 100)])
 def test_trained_models_score_as_lightgbm_scores_them(low: int, high: int, examples: int) -> None:
     """Any model LightGBM trains for binary and regression objectives scores bit for bit as LightGBM scores it."""

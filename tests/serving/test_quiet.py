@@ -51,6 +51,7 @@ def test_clock_is_that_of_the_standard_library(seconds: float, zone: str) -> Non
     assert day_of(seconds, zone) == (local.date() - date(1970, 1, 1)).days
 
 
+@pytest.mark.slow
 def test_every_change_of_clocks_is_on_a_quarter_of_an_hour() -> None:
     """What the quarter-hourly look-up rests on: at each quarter's begin and at its last second the offset is the same, for ten years."""
     looked = 0

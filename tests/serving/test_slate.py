@@ -100,6 +100,7 @@ def excluded_by(shown: set[int], offers: list[Offer]) -> set[int]:
     return {at for at, one in enumerate(offers) if names & set(one.excludes) or any(one.offer_id in offers[s].excludes for s in shown)}
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(catalogue=catalogues(), wanted=WANTED, order=st.permutations(range(COUNT)), size=st.integers(0, COUNT), more=SETS, before=SETS)
 def test_filling_is_the_best_of_all_slates(

@@ -349,6 +349,7 @@ def test_a_side_without_examples_is_said(empty: Workspace, times: Any, windows: 
 # what comes later -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_training_row_moves_when_the_future_is_planted(tmp_path: Path) -> None:
     """Purchases, outcomes, decisions, attribute changes from a decision's moment on leave all rows up to it as they were, to the bit."""
     end = datetime(2026, 6, 1, tzinfo=UTC)

@@ -111,6 +111,7 @@ def spending(correlation: float, effect: float, mean: float = 2.0) -> Draw:
     return draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "measure"),
     [(conversion(0.1, 0.1), MEAN), (value(1, 1), MEAN), (clicks(0), RATIO), (spending(0.7, 0), CUPED)],
@@ -126,6 +127,7 @@ def test_a_a_tests_alarm_as_seldom_as_promised(draw: Draw, measure: Measure) -> 
     assert missed(found.difference_sequential, 0) <= most(RUNS, 0.05) // 2  # one look is far fewer than it allows for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("draw", "measure", "difference", "lift"),
     [
