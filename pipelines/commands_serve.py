@@ -71,9 +71,10 @@ def up(
     found = load(workspace)
     with only_one(found):
         require_free(address, port)  # before the work, not after it
-        _mend(found)
-        with steps.alone(found), warming(found, wanted=serving_version(found) is None) as warm:
-            _prepare(found, warm)
+        with warming(found, wanted=serving_version(found) is None) as warm:
+            _mend(found)
+            with steps.alone(found):
+                _prepare(found, warm)
         _serve(Running(found, port, address, keep_alive, _output(logs, json)), workspace, workers, background=True, json=json)
 
 
@@ -108,7 +109,10 @@ def _require_safe(host: str) -> None:
 
 def _mend(workspace: Workspace) -> None:
     """Stores that were damaged or lost are made again, before anything reads them."""
-    from pipelines import rebuilding  # brings what compiles limits, which `--help` has no use for
+    if not steps.is_begun(workspace):
+        return  # there are none yet
+
+    from pipelines import rebuilding  # brings what compiles limits, which neither `--help` nor a first start has a use for
 
     rebuilding.mend(workspace, _done)
 
@@ -142,6 +146,8 @@ def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
 
 
 def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm: Callable[[], None]) -> None:
+    tell("libraries, and code that is compiled once a machine", None)
+    warm()
     from training import registry
     from training.bundle import BadBundle
     from training.train import train
@@ -169,7 +175,6 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm
                 )
             version = trained.version
             tell("verify and publish", None)
-            warm()
             publish(workspace, version)
     _done(f"published version {version}")
 

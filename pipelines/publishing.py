@@ -10,7 +10,6 @@ from features.moments import MICROSECONDS, now
 from features.offers import catalogue_file, read_catalogue, write_catalogue
 from features.online import Plan, Words
 from features.workspace import Workspace
-from serving.loaded import Loaded
 from training import bundle
 from training.bundle import BadBundle
 
@@ -60,6 +59,8 @@ def rehearse(workspace: Workspace, place: Path) -> None:
 
     What explanations need is compiled here too, once a machine: a server's event loop would stand still for seconds.
     """
+    from serving.loaded import Loaded  # here: it brings compiled code, and a first start compiles it in another process (`serving.warm`)
+
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
     nobody = Plan.of(workspace.views, "everyone").nobody()

@@ -222,6 +222,11 @@ def are_contacts_brought(workspace: Workspace) -> bool:
     return state_of(workspace).contacts == contacts.digest_of(workspace)
 
 
+def is_begun(workspace: Workspace) -> bool:
+    """Return whether any step was ever done; before the first one there is no store."""
+    return _file(workspace).exists()
+
+
 def is_imported(workspace: Workspace) -> bool:
     """Whether the lake holds what the sources say now."""
     return state_of(workspace).imported == sources_digest(workspace)
