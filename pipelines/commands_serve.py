@@ -146,14 +146,16 @@ def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
 
 
 def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm: Callable[[], None]) -> None:
-    tell("libraries, and code that is compiled once a machine", None)
-    warm()
+    tell("libraries and registry", None)
     from training import registry
     from training.bundle import BadBundle
-    from training.train import train
 
     with steps.quiet_warnings():
         version = registry.version_of(workspace, registry.CHAMPION)
+        tell("code that is compiled once a machine", None)
+        warm()
+        from training.train import train
+
         if version is not None:
             try:
                 publish(workspace, version)
