@@ -21,6 +21,7 @@ from types import FrameType
 import msgspec
 
 from features.failures import Failure
+from features.model_parameters import main_names
 from features.workspace import Workspace
 from pipelines.steps import Busy
 from serving.keys import FILE_VARIABLE
@@ -36,6 +37,8 @@ LOOK_SECONDS = 0.5
 RESTART_SECONDS, RESTART_SECONDS_MAX = 1.0, 60.0
 """A background worker that ends is started again after so long; each time after twice as long."""
 TAIL_LINES = 12
+LEAVES_USUAL = 31
+"""What LightGBM takes for `num_leaves` where a model.yaml says nothing."""
 
 ROOT = Path(__file__).parents[1]
 
@@ -303,12 +306,13 @@ class Running:
 def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None]]:
     """Compile the server's code in a process beside the block, if it is wanted; the function that is yielded waits for it.
 
-    A process that fails costs nothing but time: whoever needs the code compiles it.
+    A process that fails costs nothing but time: whoever needs the code compiles it. So does a model of other trees than expected.
     """
     if not wanted:
         yield lambda: None
         return
-    command = [sys.executable, "-m", "serving.warm"]
+    leaves_max = main_names(workspace.model.parameters).get("num_leaves", LEAVES_USUAL)
+    command = [sys.executable, "-m", "serving.warm", str(leaves_max)]
     nowhere = subprocess.DEVNULL
     child = subprocess.Popen(
         command, cwd=ROOT, env=_environment(workspace), stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True

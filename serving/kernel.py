@@ -55,6 +55,11 @@ class OfferTable:
     key: str
 
 
+def mask_of(leaves_max: int) -> np.dtype[Any]:
+    """Return the type of the masks that score trees of at most so many leaves."""
+    return np.dtype(np.uint32 if leaves_max <= 32 else np.uint64)
+
+
 class Kernel:
     """Scores offers with one forest. It owns scratch memory: one Kernel a thread; `OfferTable`s may be shared."""
 
@@ -73,7 +78,7 @@ class Kernel:
         default = np.array(np.broadcast_to(np.asarray(pair_default, np.float64), (len(pair),)))
         defaults[list(pair)] = default
         self._trees, self._words = forest.trees, -(-int(forest.leaves.max()) // 64)
-        mask = np.dtype(np.uint32 if forest.leaves.max() <= 32 else np.uint64)
+        mask = mask_of(int(forest.leaves.max()))
         ones = (1 << 8 * mask.itemsize) - 1
         self._code = compiled(mask.name)
 
