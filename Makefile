@@ -20,7 +20,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Packages are installed without bytecode; what a first run imports keeps it, so that the next process need not compile it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help env run test quick test-clock check check-format check-lint check-types check-house format bench dist lock clean
+.PHONY: help env run test quick coverage test-clock check check-format check-lint check-types check-house format bench dist lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -30,11 +30,14 @@ help: ## list these commands
 run: env ## everything from an empty machine to a server that answers: environment, data, features, training, registry
 	@exec $(BIN)/opportune up -w $(WORKSPACE) $(ARGS)
 
-test: env ## every test, with branch coverage and its floor; says what it skipped and why (ARGS: some of them)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),--cov $(SIDE_BY_SIDE))
+test: env ## every test; says what it skipped and why (ARGS: some of them)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(SIDE_BY_SIDE))
 
 quick: env ## the tests for work in between: what needs no server, no trained model and no patience (`make check` has the rules of the house)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(QUICK) $(SIDE_BY_SIDE) $(ARGS)
+
+coverage: env ## the branches that the quick part runs, and their floor
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(QUICK) $(SIDE_BY_SIDE) --cov $(ARGS)
 
 test-clock: env ## the tests of time, with the clock moved to a dozen hard moments (ARGS: others at these moments)
 	@$(BIN)/python -m tests.moments $(ARGS)
