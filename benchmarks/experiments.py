@@ -11,7 +11,8 @@ import yaml
 
 from benchmarks import hub
 from benchmarks.hot_path import HotPath
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 
 MANY = 20
 COUNTS = (0, 1, MANY)

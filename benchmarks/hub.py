@@ -10,8 +10,9 @@ import yaml
 
 from benchmarks import places, synthetic
 from features.files import write_whole
+from features.loading import load
 from features.offers import catalogue_file
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 
 GROUPS = 8
 RULES, LIMITS = 60, 10

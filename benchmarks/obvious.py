@@ -19,8 +19,8 @@ import pandas as pd
 import pydantic
 
 from features import definitions
+from features.loading import load
 from features.offers import read_catalogue
-from features.workspace import load
 from training import bundle
 from training.calibrated import Calibration
 

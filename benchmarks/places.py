@@ -19,9 +19,10 @@ import yaml
 
 from benchmarks import synthetic
 from features.files import write_whole
+from features.loading import load
 from features.moments import now
 from features.offers import catalogue_file, read_catalogue
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.publishing import publish, serving_version
 from training import bundle

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from features import hashing, splits
 from features.experiment_formats import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
-from features.expression_scope import Problem, Scope, Term
+from features.expression_scope import Problem, Scope
+from features.expression_tree import Term
 from features.expressions import Expression, parse
 from features.faults import Path
 from features.moments import parse_moment

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Callable, Sequence
 
 from features import expression_tree as tree
-from features.expression_scope import Term, nearest
-from features.expression_tree import Node
+from features.expression_scope import nearest
+from features.expression_tree import Node, Term
 from features.expression_units import Misfit, fitted
 
 Refuse = Callable[..., None]

@@ -5,22 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from features.aggregates import AGGREGATES
+from features.expression_tree import Term
 from features.formats import FeaturesFile
 from features.moments import DAY_SECONDS
 from features.views import views_of, window_name
 from features.vocabulary import OFFERS_CONSIDERED
-
-if TYPE_CHECKING:
-    from features.expression_tree import Node
-
-TermKind = Literal["customer", "context", "offer", "pair", "segment", "term"]
-"""`segment`: a named condition. `term`: a number an offer that the caller brings to a formula, such as `propensity`."""
-
-TermType = Literal["number", "integer", "category", "boolean", "time", "texts"]
-"""`time` stands for its age: days from that moment to the decision, below 0 for a moment to come."""
 
 TIME_UNITS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": DAY_SECONDS, "weeks": 7 * DAY_SECONDS}
 """Units of time that convert into each other, in seconds; each is also the function that writes a quantity: `hours(36)`."""
@@ -39,26 +30,6 @@ class Problem:
     def __str__(self) -> str:
         told = f"line {self.line}, column {self.column}: expected {self.expected}, got {self.got}"
         return told + (f". {self.remedy}" if self.remedy else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One name that an expression may use.
-
-    Attributes:
-        unit: None where none is declared; such a number fits any unit but a quantity like `days(90)`.
-        values: declared values of a category; None is any text.
-        minimum, maximum: declared bounds of a number, both inclusive.
-        body: the condition that a segment stands for; None for one that has problems of its own, or that is not a segment.
-    """
-
-    kind: TermKind
-    dtype: TermType
-    unit: str | None = None
-    values: tuple[str, ...] | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    body: Node | None = None
 
 
 Scope = Mapping[str, Term]

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from features.expression_scope import Term
-
 Type = Literal["boolean", "number", "category", "texts"]
 Constant = float | str | bool
 
@@ -23,6 +21,33 @@ OPPOSITE = {**FLIPPED, "in": "not in", "not in": "in", "known": "unknown", "unkn
 _STRENGTH = {"if": 0, "or": 1, "and": 2, "not": 3, "+": 5, "-": 5, "*": 6, "/": 6, "negative": 7}
 _COMPARISON = 4
 _ATOM = 9
+
+
+TermKind = Literal["customer", "context", "offer", "pair", "segment", "term"]
+"""`segment`: a named condition. `term`: a number an offer that the caller brings to a formula, such as `propensity`."""
+
+TermType = Literal["number", "integer", "category", "boolean", "time", "texts"]
+"""`time` stands for its age: days from that moment to the decision, below 0 for a moment to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One name that an expression may use.
+
+    Attributes:
+        unit: None where none is declared; such a number fits any unit but a quantity like `days(90)`.
+        values: declared values of a category; None is any text.
+        minimum, maximum: declared bounds of a number, both inclusive.
+        body: the condition that a segment stands for; None for one that has problems of its own, or that is not a segment.
+    """
+
+    kind: TermKind
+    dtype: TermType
+    unit: str | None = None
+    values: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    body: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)

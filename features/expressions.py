@@ -24,10 +24,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from features.expression_check import Checker
-from features.expression_scope import Problem, Scope, Term, nearest
+from features.expression_scope import Problem, Scope, nearest
 from features.expression_syntax import syntax_of
 from features.expression_tokens import Place, surface_problems, tokens_of
-from features.expression_tree import Node
+from features.expression_tree import Node, Term
 
 TREE_DEPTH_MAX = 80
 """With the segments that it uses, and theirs."""

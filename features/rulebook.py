@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from features.expression_scope import Problem, Scope, Term, scope_of
+from features.expression_scope import Problem, Scope, scope_of
+from features.expression_tree import Term
 from features.expressions import Expression, parse, parse_segments
 from features.faults import Path
 from features.formats import FeaturesFile

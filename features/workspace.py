@@ -1,4 +1,4 @@
-"""A workspace: the folder that describes one business. Loading it checks it; a loaded one can be trusted."""
+"""A workspace: the folder that describes one business, as it was read. `features.loading` reads and checks it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,12 @@ from typing import Any
 from features.columns import Contract, contract_of
 from features.documents import Document
 from features.experiment_formats import ExperimentsFile
-from features.faults import BadWorkspace, Fault
 from features.formats import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.placeholders import filled
 from features.policies import PoliciesFile
 from features.ramps import Standing, standings_of
 from features.views import View, views_of
 
-FILES: dict[str, Any] = {
-    "workspace.yaml": WorkspaceFile,
-    "features.yaml": FeaturesFile,
-    "offers.yaml": OffersFile,
-    "policies.yaml": PoliciesFile,
-    "experiments.yaml": ExperimentsFile,
-    "model.yaml": ModelFile,
-}
-OPTIONAL_FILES = ("policies.yaml", "experiments.yaml")
-"""Files that may be absent, which is the same as empty."""
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 
 
@@ -136,49 +125,3 @@ class Workspace:
         sources = self.settings.sources
         found = sources.streams.get(table.removeprefix("streams.")) if table.startswith("streams.") else getattr(sources, table)
         return Source(found) if isinstance(found, str) else found
-
-
-def load(folder: Path, *, sources: bool = True) -> Workspace:
-    """Read and cross-check a workspace.
-
-    Args:
-        sources: whether the files that it imports must be there; a server needs only what was made of them.
-
-    Raises:
-        BadWorkspace: with every fault that was found: file, line, path, expected, got, and the way out.
-    """
-    from features.check import faults_of
-
-    if not (folder / "workspace.yaml").is_file():
-        remedy = "Name a folder with -w DIR, or make one with `opportune init DIR`."
-        raise BadWorkspace([Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)])
-    folder = folder.resolve()  # other processes, Feast's among them, read our files from other places
-    documents: dict[str, Document] = {}
-    parsed: dict[str, Any] = {}
-    faults: list[Fault] = []
-    for name, kind in FILES.items():
-        file = folder / name
-        try:
-            absent = name in OPTIONAL_FILES and not file.exists()
-            documents[name] = Document(file, name, "" if absent else None)
-            parsed[name] = documents[name].convert(kind)
-        except BadWorkspace as bad:
-            faults += bad.faults
-    if faults:
-        raise BadWorkspace(faults)
-    settings, features, offers, policies, experiments, model = (parsed[name] for name in FILES)
-    workspace = Workspace(folder, settings, features, offers, policies, experiments, model, documents)
-    faults = faults_of(workspace, sources=sources)
-    if faults:
-        raise BadWorkspace(faults)
-    return workspace
-
-
-def data_of(folder: Path) -> Path:
-    """The data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
-    name = "workspace.yaml"
-    try:
-        settings = Document(folder / name, name).convert(WorkspaceFile)
-    except BadWorkspace:
-        settings = WorkspaceFile("unreadable")
-    return folder / settings.data

@@ -14,9 +14,10 @@ import msgspec
 
 from features.failures import Failure
 from features.formats import Source
+from features.loading import FILES
 from features.moments import now
 from features.tables import Table, tables_of
-from features.workspace import FILES, Workspace
+from features.workspace import Workspace
 from pipelines.backup_archive import DATA, FORMAT, WORKSPACE, Manifest, is_safe, write
 from pipelines.backup_contents import contents_of
 from pipelines.backup_copy import copy_data

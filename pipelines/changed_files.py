@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 from features.failures import Failure
 from features.faults import BadWorkspace, Fault
-from features.workspace import FILES, Workspace, load
+from features.loading import FILES, load
+from features.workspace import Workspace
 
 
 class BadChanges(Failure):

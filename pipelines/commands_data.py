@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 
 from features import cache_folders
+from features.loading import data_of, load
 from features.moments import now
 from features.tables import FIXED
-from features.workspace import Workspace, data_of, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.errors import JSON_OPTION
 from serving import compiled

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from features.loading import load
 from features.vocabulary import Decision
-from features.workspace import load
 from pipelines import show
 from pipelines.commands_data import HERE, AsJson, Folder
 from pipelines.demo import DemoFailed, Play, Scene, Service
@@ -30,7 +30,7 @@ def demo(
     json: AsJson = False,
 ) -> None:
     """Play shoppers against the running service: see how its answers follow what they do, and that no event is lost."""
-    from pipelines.customers import sampled
+    from pipelines.sampling import sampled
 
     found = load(workspace, sources=False)
     service, scenes = Service(url, key), []

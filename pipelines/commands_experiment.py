@@ -1,35 +1,45 @@
-"""Verbs about experiments: experiment report, experiment list."""
+"""The verb `experiment` with verbs of its own: report, list and export; other modules add theirs to `verbs`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from features.loading import load
 from features.moments import duration_seconds, now, parse_moment, rfc3339
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.experiment_app import verbs
 
 if TYPE_CHECKING:
     from pipelines.experiment_report import ExperimentReport
     from training.corrections import Correction
 
 DETECT_MIN, DETECT_MAX = 0.001, 10.0
-EPILOG = """\
+REPORT_EPILOG = """\
 Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
 
 [bold]opportune experiment report -w examples/grocery louder-loyalty --window 7d --since 2026-11-01 --json[/bold]
 """
 
 
+EXPORT_EPILOG = """\
+Examples: [bold]opportune experiment export -w examples/grocery louder-loyalty[/bold]
+
+[bold]opportune experiment export -w examples/grocery louder-loyalty --what exposures --format ndjson --out exposures.ndjson[/bold]
+"""
+
+verbs = typer.Typer(no_args_is_help=True, help="Experiments: read them, take their data elsewhere.")
+
+
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this module to `experiment`."""
-    del app
-    verbs.command("report", epilog=EPILOG)(report)
+    """Add `experiment` with the verbs of this module; once."""
+    app.add_typer(verbs, name="experiment")
+    verbs.command("report", epilog=REPORT_EPILOG)(report)
     verbs.command("list", epilog="Example: [bold]opportune experiment list -w examples/grocery[/bold]")(list_)
+    verbs.command("export", epilog=EXPORT_EPILOG)(export)
 
 
 def report(
@@ -178,3 +188,28 @@ def moment_of(text: str | None, option: str) -> int | None:
     except ValueError as error:
         expected = f"a date like {rfc3339(now())[:10]}, or a time with its offset like 2026-11-22T09:30:00Z"
         raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option) from error
+
+
+def export(
+    key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
+    workspace: Folder = HERE,
+    what: Annotated[
+        Literal["assignments", "exposures"],
+        typer.Option(help="The arms that all known units have now, or who was exposed to which arm, and when."),
+    ] = "exposures",
+    format: Annotated[Literal["parquet", "ndjson"], typer.Option(help="The form of the file.")] = "parquet",  # noqa: A002 (the option's name)
+    out: Annotated[Path | None, typer.Option(help="The file; KEY-WHAT.FORMAT here when absent. One that is there is replaced.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Write an experiment's assignments or exposures as one file, for a warehouse."""
+    from pipelines.experiment_export import write_assignments, write_exposures
+
+    found = load(workspace, sources=False)
+    file = out or Path(f"{key}-{what}.{format}")
+    with show.progress("experiment export") as tell, steps.quiet_warnings():
+        write = write_assignments if what == "assignments" else write_exposures
+        rows = write(found, key, format, file, lambda stage: tell(stage, None))
+    if json:
+        show.as_json({"file": str(file), "rows": rows})
+    else:
+        show.out.print(f"{rows:,} {what} of {key} are in {file}.", highlight=False, markup=False)

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from features.loading import load
 from features.moments import now
-from features.workspace import load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.commands_experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, window_of
-from pipelines.experiment_app import verbs
+from pipelines.commands_experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, verbs, window_of
 
 EPILOG = """\
 Examples: [bold]opportune experiment groups -w examples/grocery --plots pictures[/bold]

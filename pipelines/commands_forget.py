@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from features.failures import Failure
-from features.workspace import load
+from features.loading import load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 

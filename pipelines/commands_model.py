@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from features.loading import load
 from features.moments import now
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 

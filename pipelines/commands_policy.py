@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from features.loading import load
 from features.moments import now, parse_moment
-from features.workspace import load
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
 

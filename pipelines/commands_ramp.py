@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from features.faults import BadWorkspace
+from features.loading import data_of, load
 from features.moments import now, rfc3339
-from features.workspace import Workspace, data_of, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.experiment_app import verbs
+from pipelines.commands_experiment import verbs
 
 if TYPE_CHECKING:
     from features.experiments import ReadExperiment

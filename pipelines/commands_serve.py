@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from features.loading import load
 from features.moments import now
 from features.vocabulary import DecisionRequest
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.commands_data import HERE, AsJson, Folder
-from pipelines.customers import sampled
 from pipelines.errors import JSON_OPTION
 from pipelines.processes import Running, Stopped, address_of, ignore_signals, only_one, require_free, stoppable, warming
+from pipelines.sampling import sampled
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
 Port = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from features.loading import load
 from features.moments import now
-from features.workspace import load
 from pipelines import show
 from pipelines.commands_data import AsJson, settled
 from pipelines.world_settings import CUSTOMERS_MAX, CUSTOMERS_MIN, DECISIONS_MAX, DECISIONS_MIN, OFFERS_MAX, OFFERS_MIN, SEED_MAX

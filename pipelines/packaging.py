@@ -18,11 +18,12 @@ import yaml
 
 from features import ramps
 from features.failures import Failure
+from features.loading import FILES
 from features.offers import catalogue_file
 from features.plain_yaml import Tree
 from features.timeline import timeline_file
 from features.variants import aliases
-from features.workspace import FILES, Workspace
+from features.workspace import Workspace
 from pipelines import requirements
 from pipelines.publishing import serving_version
 from serving import compiled

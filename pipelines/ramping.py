@@ -19,6 +19,7 @@ from features.experiment_formats import Guardrails, Ramp
 from features.experiments import ReadExperiment
 from features.failures import Failure
 from features.faults import BadWorkspace
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, duration_seconds, rfc3339
 from features.ramps import (
     HALF,
@@ -34,7 +35,7 @@ from features.ramps import (
     compared_of,
     plan_digest,
 )
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.experiment_data import NUMBERS, VIEW, NoExposures, Question, Read, read, show_units
 from pipelines.experiment_metrics import GOALS, GUARDRAILS, Metric
 from pipelines.experiment_reading import experiments_in, status_at

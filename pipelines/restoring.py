@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from features.failures import Failure
 from features.files import digest_of, sync_folder
+from features.loading import FILES, data_of, load
 from features.moments import now, rfc3339
-from features.workspace import FILES, Workspace, data_of, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.backing_up import laid_out
 from pipelines.backup_archive import DATA, WORKSPACE, BadBackup, Manifest, read

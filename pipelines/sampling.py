@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,3 +141,16 @@ def _rows(workspace: Workspace, query: str) -> list[tuple[Any, ...]]:
         return con.execute(query).fetchall()
     finally:
         con.close()
+
+
+def sampled(workspace: Workspace, most: int) -> list[str]:
+    """Return some customers of the last decisions, who are likely to have offers now; none where the server alone is installed."""
+    if find_spec("duckdb") is None:
+        return []
+    con = lake.connect(workspace)
+    rows = con.execute(
+        "SELECT customer_id FROM (SELECT customer_id, max(time) AS latest FROM decisions GROUP BY customer_id) "
+        f"ORDER BY latest DESC, customer_id LIMIT {most}"
+    ).fetchall()
+    con.close()
+    return [str(row[0]) for row in rows]

@@ -21,9 +21,10 @@ time.tzset()
 from features.clock import notice  # noqa: E402
 from features.failures import Failure  # noqa: E402
 from features.faults import BadWorkspace  # noqa: E402
+from features.loading import load  # noqa: E402
 from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.variants import aliases  # noqa: E402
-from features.workspace import Workspace, load  # noqa: E402
+from features.workspace import Workspace  # noqa: E402
 from pipelines import compacting, experiment_mismatch, forgetting, loop, ramping, rebuilding, retention, shipping, steps  # noqa: E402
 from pipelines.publishing import publish, publish_beside, serving_version, version_beside  # noqa: E402
 from serving import leash  # noqa: E402

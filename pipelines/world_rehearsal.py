@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from features import lake
 from features.documents import BadWorkspace, Fault
+from features.loading import load
 from features.moments import now
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.experiment_data import so_far
 from pipelines.experiment_reading import Asked, experiments_in, find, report_on

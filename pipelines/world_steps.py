@@ -8,8 +8,9 @@ import msgspec
 
 from features import timeline
 from features.documents import BadWorkspace, Fault
+from features.loading import load
 from features.moments import now
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import show, steps
 from pipelines.publishing import publish, serving_version
 from pipelines.world import World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from features.experiment_formats import CONTROL_GROUPS
 from features.vocabulary import Decision
@@ -39,7 +40,7 @@ class ArmCounts:
             if read.entry.status == "running":
                 self._slots |= {(read.key, arm): self._table.row(read.key, arm) for arm in read.arms}
 
-    def decided(self, decision: Decision, trials: Trials, asked: Sequence[str]) -> None:
+    def decided(self, decision: Decision, trials: Trials[Any], asked: Sequence[str]) -> None:
         """Count a decision.
 
         Args:

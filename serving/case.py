@@ -102,7 +102,7 @@ class Case:
     shared: Floats = field(init=False)
     pairs: Floats = field(init=False)
     raw: Floats = field(init=False)
-    trials: Trials = field(init=False)
+    trials: Trials[Loaded] = field(init=False)
     """Those of the state that serves, whichever decides."""
     units: Units = NOT_ASKED
     assigned: Assigned | None = None

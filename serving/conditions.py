@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from features.catalogue import Catalogue, category_text
-from features.expression_scope import Term
-from features.expression_tree import Node
+from features.expression_tree import Node, Term
 from features.expression_values import Lookup, Value
 from features.expressions import Expression, nodes_of
 from features.moments import DAY_SECONDS

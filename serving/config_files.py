@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from features.failures import Failure
 from features.faults import BadWorkspace
+from features.loading import FILES, load
 from features.ramps import RECORD
-from features.workspace import FILES, Workspace, load
+from features.workspace import Workspace
 
 Stamp = tuple[tuple[int, int, int], ...]
 """When each file was written, in nanoseconds since 1970, its size and its number on the disk; zeros for one that is not there."""

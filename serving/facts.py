@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.catalogue import Catalogue, category_text
-from features.expression_scope import Term
+from features.expression_tree import Term
 from features.formats import ContextColumn
 from features.layout import Layout
 from features.online import OnlineRow, Plan, Words

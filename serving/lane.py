@@ -11,13 +11,11 @@ import itertools
 import logging
 import secrets
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 
-from features.workspace import Workspace
 from serving import problems
 from serving.body import BodyReader, Disconnected, linger
-from serving.contract import Contract
 from serving.drain import drain_before_stop
 from serving.gate import Gate, Limits, body_bytes_max
 from serving.keys import BadKeys, Keys
@@ -90,7 +88,7 @@ class Lane:
         inner: the application that answers routes without a handler.
         drain_seconds: how long SIGTERM drains before the server stops; needs the main thread.
         origins: whose pages may call all routes but those of administrators.
-        workspace: returns what serves, for /openapi.json.
+        document: returns the document of a route table, for /openapi.json; without one there is no such route.
     """
 
     def __init__(
@@ -104,14 +102,13 @@ class Lane:
         inner: AsgiApp | None = None,
         drain_seconds: float = 0.0,
         origins: Origins | None = None,
-        workspace: Callable[[], Workspace | None] = lambda: None,
+        document: Callable[[Sequence[Route]], Awaitable[bytes]] | None = None,
     ) -> None:
         self.origins = origins
         self.keys, self.limits, self.metrics, self.inner = keys, limits or Limits(), metrics or Metrics(), inner
         self.draining, self._drain_seconds = False, drain_seconds
         self.in_flight = 0
-        contract = Contract(keys, workspace, origins=origins is not None)
-        self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining, contract.render))
+        self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining, document))
         check_table(self.routes)
         self._gate, self._bodies = Gate(keys, self.limits), BodyReader(self.limits.body_seconds_max)
         self._id_prefix, self._id_count = secrets.token_hex(5).encode(), itertools.count(1)

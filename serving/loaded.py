@@ -131,7 +131,7 @@ class Loaded:
         return Explainer(self.bundle.forest)
 
     @cached_property
-    def trials(self) -> Trials:
+    def trials(self) -> Trials[Loaded]:
         """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
 
         Raises:

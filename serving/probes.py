@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from serving import metrics as exposition
 from serving import problems
+from serving.keys import Role
 from serving.metrics import Metrics
 from serving.problems import Headers
 from serving.routes import JSON_HEADERS, Answer, Call, Route
@@ -30,14 +31,14 @@ def standard_routes(
     metrics: Metrics,
     ready: Callable[[], str | None],
     draining: Callable[[], bool],
-    render: Callable[[Sequence[Route]], Awaitable[bytes]],
+    render: Callable[[Sequence[Route]], Awaitable[bytes]] | None,
 ) -> tuple[Route, ...]:
     """Return the standard routes.
 
     Args:
         routes: those that the document describes besides.
         ready: returns None when this worker may be asked, else a public text that says why not.
-        render: returns the document of a route table.
+        render: returns the document of a route table, for /openapi.json; None leaves that route out.
     """
 
     async def livez(_: bytes, __: Call) -> Answer:
@@ -53,10 +54,7 @@ def standard_routes(
     async def numbers(_: bytes, __: Call) -> Answer:
         return 200, _METRICS_HEADERS, metrics.exposition(), ()
 
-    async def document(_: bytes, __: Call) -> Answer:
-        return 200, JSON_HEADERS, await render((*routes, *standard)), ()
-
-    standard = (
+    standard: tuple[Route, ...] = (
         Route(method="GET", path="/livez", name="livez", summary="Whether the process runs.", handler=livez, response=Status),
         Route(
             method="GET",
@@ -76,13 +74,12 @@ def standard_routes(
             media_type=TEXT,
             roles=frozenset({"admin"}),
         ),
-        Route(
-            method="GET",
-            path="/openapi.json",
-            name="openapi",
-            summary="This document.",
-            handler=document,
-            roles=frozenset({"decide", "events", "experiments", "admin"}),
-        ),
     )
+    if render is not None:
+
+        async def document(_: bytes, __: Call) -> Answer:
+            return 200, JSON_HEADERS, await render((*routes, *standard)), ()
+
+        roles: Final = frozenset[Role](("decide", "events", "experiments", "admin"))
+        standard += (Route(method="GET", path="/openapi.json", name="openapi", summary="This document.", handler=document, roles=roles),)
     return standard

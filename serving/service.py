@@ -21,7 +21,7 @@ import bentoml  # noqa: E402
 from _bentoml_sdk.service.factory import Service  # noqa: E402
 
 from features import cache_folders  # noqa: E402
-from features.workspace import data_of  # noqa: E402
+from features.loading import data_of  # noqa: E402
 from serving import compiled, leash, memory, wire  # noqa: E402
 from serving.settings import Settings  # noqa: E402
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
 from features import variants
 from features.experiment_formats import CONTROL_GROUPS, Changes, ExperimentsFile
 from features.experiments import Experiments, read_experiments
-from features.expression_scope import Term
+from features.expression_tree import Term
+from features.layout import Layout
 from features.online import OnlineRow
 from features.recent import KeptArm
 from features.rulebook import read_rules
@@ -28,9 +29,6 @@ from serving.exploring import Explorer
 from serving.facts import Facts
 from serving.hub import USUAL, Logic
 from training.bundle import BadBundle, Bundle
-
-if TYPE_CHECKING:
-    from serving.loaded import Loaded
 
 EVERYWHERE: frozenset[str] | None = None
 """Of an experiment that concerns the decisions for all placements."""
@@ -48,6 +46,29 @@ LOGICS: dict[str, Logic] = {
 assert set(LOGICS) == {HOLDOUT, *CONTROL_GROUPS}
 
 
+class State(Protocol):
+    """What experiments need of a state that decides."""
+
+    workspace: Workspace
+    bundle: Bundle
+
+    @property
+    def layout(self) -> Layout:
+        """Return where each column stands."""
+        ...
+
+    def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Self:
+        """Return the state of an arm or a control group."""
+        ...
+
+    def on(self, bundle: Bundle) -> Self:
+        """Return the same files and offers on another model."""
+        ...
+
+
+S = TypeVar("S", bound=State)
+
+
 class Wanted(NamedTuple):
     """Sticky assignments of one unit that are to be written down."""
 
@@ -57,7 +78,7 @@ class Wanted(NamedTuple):
     """What was read, and is to be replaced."""
 
 
-class Trials:
+class Trials(Generic[S]):
     """The experiments of one state. Holds scratch memory: for one thread only.
 
     Args:
@@ -73,7 +94,7 @@ class Trials:
         loads: the states with a bundle of their own, the serving one aside.
     """
 
-    def __init__(self, loaded: Loaded, bundles: Mapping[str, Bundle]) -> None:
+    def __init__(self, loaded: S, bundles: Mapping[str, Bundle]) -> None:
         workspace = loaded.workspace
         file = workspace.experiments
         self.experiments = _read(workspace)
@@ -97,7 +118,7 @@ class Trials:
         self._facts = Facts(self._conditions.scalars, loaded.layout.plan, workspace.features.context, loaded.layout.words)
         self.loads = [] if not self.active else list((bases := _bases(loaded, bundles)).values())
         self._changing = {(key, arm) for key, arms in variants.changing(file).items() for arm in arms}
-        self._arms: dict[variants.Arms, Loaded | None] = {}
+        self._arms: dict[variants.Arms, S | None] = {}
         self._groups = {name: loaded.changed(_workspace_of(name, workspace), LOGICS[name]) for name in held}
         if self.active:
             changes = variants.changing(file)
@@ -144,7 +165,7 @@ class Trials:
 
         return self.assigner.assign(units, targeted, now, kept, only)
 
-    def state(self, assigned: Assigned) -> Loaded:
+    def state(self, assigned: Assigned) -> S:
         """What decides under these arms, or in this group."""
         group = assigned.group.name
         if group is not None:
@@ -224,7 +245,7 @@ class Trials:
         concerned = self._concerned[experiment]
         return concerned is None or not concerned.isdisjoint(placements)
 
-    def _serving(self) -> Loaded:
+    def _serving(self) -> S:
         loaded = self._base()
         assert loaded is not None, "the state that these experiments belong to is gone"
         return loaded
@@ -276,9 +297,9 @@ def _concerned(changes: Iterable[Changes]) -> frozenset[str] | None:
     return frozenset(places)
 
 
-def _bases(loaded: Loaded, bundles: Mapping[str, Bundle]) -> dict[str, Loaded]:
+def _bases(loaded: S, bundles: Mapping[str, Bundle]) -> dict[str, S]:
     """By the model that arms name, the state on its bundle."""
-    made: dict[str, Loaded] = {}
+    made: dict[str, S] = {}
     for name in variants.aliases(loaded.workspace.experiments):
         if name not in bundles:
             raise BadBundle(
@@ -289,7 +310,7 @@ def _bases(loaded: Loaded, bundles: Mapping[str, Bundle]) -> dict[str, Loaded]:
     return made
 
 
-def _of_arms(loaded: Loaded, bases: Mapping[str, Loaded], changes: list[Changes]) -> Loaded | None:
+def _of_arms(loaded: S, bases: Mapping[str, S], changes: list[Changes]) -> S | None:
     """The state of a combination of arms; None: the state that serves."""
     model = next((change.model for change in reversed(changes) if change.model is not None), None)
     base, workspace = loaded if model is None else bases[model], variants.with_changes(loaded.workspace, changes)

@@ -9,8 +9,9 @@ import sys
 from features.clock import notice
 from features.event_log import event_folder
 from features.event_writer import EventWriter
-from features.workspace import load
+from features.loading import load
 from serving import leash, memory
+from serving.contract import Contract
 from serving.desk import Desk
 from serving.enquiry import Enquiry
 from serving.forgetting import Forgetting
@@ -74,6 +75,8 @@ class Worker:
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
         keys = Keys.from_environment()
+        origins = origins_for(self.settings, keys)
+        contract = Contract(keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None)
         lane = Lane(
             (
                 *self.decisions.routes(inner),
@@ -87,8 +90,8 @@ class Worker:
             ready=self.decisions.ready,
             inner=inner,
             drain_seconds=self.settings.drain_seconds,
-            origins=origins_for(self.settings, keys),
-            workspace=lambda: None if self.desk.loaded is None else self.desk.loaded.workspace,
+            origins=origins,
+            document=contract.render,
         )
         self.metrics.attach(memory_directory(self.workspace.data))
         self.desk.load()

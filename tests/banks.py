@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from features import lake
+from features.loading import load
 from features.moments import parse_moment
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.importing import Report, import_all
 
 NOW = parse_moment("2026-06-15T12:00:00Z")

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from features import clock
+from features.loading import load
 from features.moments import to_microseconds
-from features.workspace import load
 from tests.workspaces import make_workspace
 
 CUSTOMERS = 520

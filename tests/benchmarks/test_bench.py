@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks import bars, load, report, session
 from benchmarks.oracle import Oracle, WrongAnswer
+from features.loading import load as load_workspace
 from features.moments import now
 from features.vocabulary import DecisionRequest
-from features.workspace import load as load_workspace
 from serving.decide import decide
 
 DELAY_SECONDS = 0.03

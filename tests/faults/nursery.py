@@ -122,8 +122,8 @@ def serve(listener: socket.socket, workspace: Path) -> None:
 def work(_: socket.socket, workspace: Path) -> None:
     """Ships, refreshes and merges, again and again."""
     from features.failures import Failure
+    from features.loading import load
     from features.moments import now
-    from features.workspace import load
     from pipelines import compacting, shipping, worker
 
     made = load(workspace, sources=False)

@@ -21,8 +21,9 @@ from features.event_log import counts, event_folder, read_all
 from features.happenings import time_of
 from features.journal_lines import Line, frames
 from features.lake_files import is_imported
+from features.loading import load
 from features.vocabulary import ANONYMOUS, Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving.desk import Desk
 from serving.journal import LINEUP, REASON
 from tests.faults.shoppers import CUSTOMERS, REGULARS, VISITORS, Told

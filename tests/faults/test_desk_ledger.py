@@ -16,10 +16,11 @@ import yaml
 
 from features.contacts import ENTRY_BYTES
 from features.lmdb_ledger import LmdbLedger
+from features.loading import load
 from features.online import StoreUnavailable
 from features.redis_ledger import RedisLedger
 from features.vocabulary import Decision, DecisionRequest
-from features.workspace import ONLINE_URL_VARIABLE, load
+from features.workspace import ONLINE_URL_VARIABLE
 from serving.decide import CONTACTS_UNAVAILABLE, deciding
 from serving.desk import Desk
 from tests.serving.live import serving_copy, wait_for

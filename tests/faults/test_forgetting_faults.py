@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from features.event_log import event_folder
-from features.workspace import load
+from features.loading import load
 from pipelines import holding, steps
 from pipelines.forget_journal import Journals
 from pipelines.forget_lake import BadParquet

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from features.workspace import load
+from features.loading import load
 from pipelines.forgetting import forget
 from tests.serving.live import Live, wait_for
 from tests.trained import copy_of

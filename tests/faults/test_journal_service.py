@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from features.journal_lines import Line, read_lines
-from features.workspace import load
+from features.loading import load
 from tests.serving.live import Live, load_on, serving_copy, wait_for
 
 ROUNDS = 3

@@ -22,8 +22,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
+from features.loading import load
 from features.offers import read_catalogue
-from features.workspace import ONLINE_URL_VARIABLE, load
+from features.workspace import ONLINE_URL_VARIABLE
 from serving.decide import CONTACTS_UNAVAILABLE
 from tests.serving.hammer import CONSTANT, Asked, Log, hammering
 from tests.serving.live import Live, serving_copy, wait_for

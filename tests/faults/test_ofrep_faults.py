@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.workspace import ONLINE_URL_VARIABLE, load
+from features.loading import load
+from features.workspace import ONLINE_URL_VARIABLE
 from serving.desk import Desk
 from serving.enquiry import Enquiry
 from serving.metrics import Metrics

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from features.workspace import ONLINE_URL_VARIABLE, Workspace, load
+from features.loading import load
+from features.workspace import ONLINE_URL_VARIABLE, Workspace
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 from tests.stores import Server, find_server
 from tests.trained import copy_of

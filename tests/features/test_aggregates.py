@@ -18,9 +18,9 @@ from features import fold_kernels, formats, pairs, tables, windows
 from features.aggregates import AGGREGATES, DECLARED, PAIRED
 from features.check_kinds import RELATIVES, SCOPES
 from features.fold import Fold
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS
 from features.online import Plan, Words
-from features.workspace import load
 from pipelines.doctor_lake import _growing
 from tests.features.folding import event_of, rows_of, shown, write_lake
 from tests.serving.live import ROOT

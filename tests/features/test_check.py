@@ -11,7 +11,7 @@ import yaml
 
 from features.check import CHECKS
 from features.documents import BadWorkspace
-from features.workspace import load
+from features.loading import load
 from tests.workspaces import make_workspace
 
 GONE = object()

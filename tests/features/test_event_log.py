@@ -26,7 +26,7 @@ from features.event_log import EventLog, counts, dead_letters, exists, read, rea
 from features.event_rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
 from features.event_writer import EventWriter, LogBusy
 from features.happenings import Happenings, time_of
-from features.workspace import load
+from features.loading import load
 from tests.features.event_child import happened, item
 from tests.waiting import LIMIT_S
 from tests.workspaces import make_workspace

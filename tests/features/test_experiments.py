@@ -13,9 +13,10 @@ from features.check_experiments import EXPERIMENT_CHECKS, faults_of_experiments
 from features.documents import BadWorkspace, Document
 from features.experiment_formats import CONTROL_GROUPS, ControlGroups, ExperimentsFile
 from features.experiments import control_groups_of, overlapping, read_experiments
+from features.loading import load
 from features.moments import parse_moment
 from features.rulebook import read_rules
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 
 WORKSPACE: dict[str, Any] = {
     "workspace": {"name": "fernruf", "currency": "EUR"},

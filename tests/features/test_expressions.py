@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.expression_scope import Problem, Term, scope_of
+from features.expression_scope import Problem, scope_of
 from features.expression_syntax import EXPRESSION_DEPTH_MAX
 from features.expression_tokens import BRACKETS_DEPTH_MAX, EXPRESSION_CHARACTERS_MAX, EXPRESSION_TOKENS_MAX
+from features.expression_tree import Term
 from features.expression_values import Meaning
 from features.expressions import TREE_DEPTH_MAX, Expression, parse, parse_segments
 from features.formats import FeaturesFile

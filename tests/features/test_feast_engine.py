@@ -24,11 +24,12 @@ from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 from features import definitions
 from features.documents import BadWorkspace
 from features.feast_engine import FAILURES_MAX, FeastEngine
+from features.loading import load
 from features.moments import now
 from features.online import OnlineRow, StoreUnavailable
 from features.readers import STAND_INS_MAX, THREADS, WAITING_MAX
 from features.vocabulary import DecisionRequest
-from features.workspace import ONLINE_URL_VARIABLE, load
+from features.workspace import ONLINE_URL_VARIABLE
 from pipelines import steps
 from serving.decide import decide
 from serving.desk import Desk

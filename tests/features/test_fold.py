@@ -21,10 +21,11 @@ from features import windows
 from features.aggregates import AGGREGATES, DECLARED, PAIRED
 from features.fold import Fold
 from features.formats import FeaturesFile
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
 from features.online import FamilyRow, Plan, Words
 from features.recent import RecentEvent
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving.withheld import Purposes
 from tests.features.folding import event_of, rows_of, seconds, shown, write_lake
 

@@ -16,10 +16,11 @@ import yaml
 from feast.infra.online_stores.redis import RedisOnlineStore
 
 from features import definitions, history, windows
+from features.loading import load
 from features.moments import to_microseconds
 from features.online import Words
 from features.views import View
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.importing import import_all
 from tests.features.feast_fixtures import feast_store, view
 from tests.workspaces import make_workspace

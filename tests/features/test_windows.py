@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from features import clock, definitions, history, windows
+from features.loading import load
 from features.moments import to_microseconds, window_seconds
 from features.online import Words
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.importing import import_all
 from tests.workspaces import make_workspace
 

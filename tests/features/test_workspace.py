@@ -9,8 +9,9 @@ import pytest
 
 from features.documents import BadWorkspace
 from features.experiment_formats import ExperimentsFile
+from features.loading import load
 from features.policies import PoliciesFile
-from features.workspace import ONLINE_URL_VARIABLE, load
+from features.workspace import ONLINE_URL_VARIABLE
 from tests.workspaces import make_workspace
 
 

@@ -13,10 +13,10 @@ from features.event_log import EventLog, event_folder
 from features.event_rows import event_item
 from features.event_writer import EventWriter
 from features.happenings import Happenings, time_of
+from features.loading import load
 from features.moments import from_microseconds
 from features.moments import now as clock
 from features.vocabulary import Decision, DecisionRequest, Event
-from features.workspace import load
 from serving.desk import Desk
 from serving.enquiry import Enquiry
 from serving.hearing import Hearing, Understanding

@@ -15,7 +15,7 @@ import shutil  # noqa: E402
 
 import msgspec  # noqa: E402
 
-from features.workspace import load  # noqa: E402
+from features.loading import load  # noqa: E402
 from pipelines.forgetting import forget, resume  # noqa: E402
 from tests.pipelines.forgetful import VICTIM, fork_and_kill  # noqa: E402
 from tests.pipelines.loops import KillAt  # noqa: E402

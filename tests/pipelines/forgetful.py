@@ -25,10 +25,11 @@ from features.ledger import ledger_of
 from features.lmdb_ledger_records import CUSTOMERS, RECENT, hash_of
 from features.lmdb_record import entity_key
 from features.lmdb_store import MAP_BYTES, attach_folder, current
+from features.loading import load
 from features.moments import MICROSECONDS, to_microseconds
 from features.recent import Heard, RecentEvent
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.shipping import ship
 from serving.journal import DAMAGED, OPEN

@@ -19,11 +19,12 @@ from features.event_rows import event_item
 from features.event_writer import EventWriter
 from features.happenings import Happenings, time_of
 from features.ledger import Ledger, ledger_of
+from features.loading import load
 from features.moments import MICROSECONDS, from_microseconds
 from features.moments import now as clock
 from features.online import FamilyRow, OnlineRow
 from features.vocabulary import Decision, DecisionRequest, Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from serving.contacting import Contacting
 from serving.decide import Asked, GiveBack, Given, Reserve, decide

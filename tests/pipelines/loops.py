@@ -18,9 +18,10 @@ from features.event_log import EventLog, event_folder
 from features.event_rows import event_item
 from features.journal_lines import Line, Versions, write_frame
 from features.lake_files import is_imported
+from features.loading import load
 from features.moments import to_microseconds
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving.journal import SEALED
 from tests.workspaces import make_workspace
 

@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from features.workspace import load  # noqa: E402
+from features.loading import load  # noqa: E402
 from pipelines.compacting import compact  # noqa: E402
 from pipelines.shipping import Limits, ship  # noqa: E402
 from tests.pipelines.loops import KillAt  # noqa: E402

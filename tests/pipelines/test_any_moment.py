@@ -16,9 +16,9 @@ from features import clock
 from features.event_log import EventLog, event_folder
 from features.event_rows import event_item
 from features.happenings import time_of
+from features.loading import load
 from features.moments import MICROSECONDS, from_microseconds, now, parse_moment
 from features.vocabulary import DecisionRequest, Event
-from features.workspace import load
 from pipelines import loop, publishing, starter, steps
 from pipelines.doctor import examine
 from pipelines.shipping import ship

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from features.event_log import EventLog, event_folder
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 from pipelines import holding, rebuilding, steps
 from pipelines.backing_up import CannotBackUp, back_up
 from pipelines.backup_archive import MANIFEST, BadBackup, Manifest, is_safe, read, write

@@ -26,9 +26,10 @@ from features.formats import (
     Stream,
     WindowColumn,
 )
+from features.loading import load
 from features.moments import parse_moment
 from features.tables import FIXED
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.importing import Report, import_all
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "bring-your-own-data.md").read_text()

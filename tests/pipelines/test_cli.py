@@ -17,7 +17,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from features.faults import BadWorkspace
-from features.workspace import load
+from features.loading import load
 from pipelines import steps
 from pipelines.commands_model import print_report
 from pipelines.import_report import print_reports

@@ -14,10 +14,11 @@ from features import lake
 from features.event_log import counts, event_folder
 from features.journal_lines import Line
 from features.lake_files import EXPIRED, is_imported
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
 from features.moments import now as clock
 from features.tables import tables_of
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.compacting import FILES_MANY, GRACE_SECONDS, compact, day_folders
 from pipelines.retention import retain
 from pipelines.shipping import ship

@@ -16,8 +16,9 @@ import yaml
 from features.contact_counts import count, paused
 from features.contacts import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, Event, key_of, unpacked, word_of
 from features.ledger import ledger_of
+from features.loading import load
 from features.moments import MICROSECONDS, now, parse_moment, to_microseconds
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import contacts, steps
 from pipelines.contact_card import card_of
 from serving.kept_away import kept_away

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from features.contacts import IMPRESSION, OUTCOME, Event, key_of, word_of
+from features.loading import load
 from features.moments import MICROSECONDS, duration_seconds, parse_moment
 from features.offers import catalogue_file, read_catalogue
 from features.online import OnlineRow, Plan, Words
 from features.policies import PoliciesFile
 from features.situations import SITUATIONS
 from features.vocabulary import Decision, DecisionRequest
-from features.workspace import load
 from serving.decide import decide
 from serving.loaded import Loaded
 from tests.forests import written

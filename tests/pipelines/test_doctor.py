@@ -26,10 +26,11 @@ from features.event_rows import dead_item, event_item
 from features.event_writer import EventWriter
 from features.happenings import time_of
 from features.lmdb_store import DATA
+from features.loading import load
 from features.moments import MICROSECONDS, from_microseconds, rfc3339
 from features.moments import now as clock
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import commands_care, doctor, doctor_facts, steps
 from pipelines.doctor import Report, examine
 from pipelines.doctor_check import Finding

@@ -11,10 +11,11 @@ import yaml
 
 from features.event_log import EventLog, event_folder
 from features.event_rows import event_item
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds
 from features.moments import now as clock
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import doctor_checks_customers, doctor_checks_data, doctor_checks_offers, doctor_checks_streams, steps
 from pipelines.doctor_check import CannotSay, Finding
 from pipelines.doctor_gather import Facts

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from features.event_log import event_folder
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds, rfc3339
 from features.moments import now as clock
 from features.ramps import RECORD
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import doctor_checks_arms, doctor_checks_experiments, doctor_checks_ramps, ramping, steps
 from pipelines.doctor_check import CannotSay, Finding, Seen
 from pipelines.doctor_gather import Facts

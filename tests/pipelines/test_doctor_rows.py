@@ -19,9 +19,10 @@ from features.event_log import EventLog, event_folder
 from features.event_rows import event_item
 from features.happenings import time_of
 from features.ledger import ledger_of
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds, parse_moment, rfc3339
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.doctor import examine
 from pipelines.doctor_store import skew

@@ -21,8 +21,9 @@ import yaml
 from features.clock import now as clock_now
 from features.event_log import EventLog, event_folder
 from features.lmdb_store import DATA
+from features.loading import load
 from features.moments import now as clock
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import (
     doctor,
     doctor_checks_model,

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from features.experiments import read_experiments
 from features.lake import connect
+from features.loading import load
 from features.rulebook import read_rules
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.experiment_export import NoSuchExperiment, write_assignments, write_exposures
 from pipelines.main import app
 from serving.assignment import Assigner, Units

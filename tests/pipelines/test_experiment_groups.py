@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from features.event_rows import event_item
 from features.happenings import time_of
+from features.loading import load
 from features.loop_tables import GROUPS, USUAL
 from features.moments import MICROSECONDS, from_microseconds, now, rfc3339
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.experiment_data import read
 from pipelines.experiment_groups import WORTH, GroupsReport, NoGroups, as_experiment, groups_on, groups_report
 from pipelines.experiment_groups_tables import print_groups, sections

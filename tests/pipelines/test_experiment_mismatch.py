@@ -9,7 +9,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 from pipelines import worker
 from pipelines.experiment_mismatch import splits_of, watch
 from pipelines.experiment_reading import experiments_in

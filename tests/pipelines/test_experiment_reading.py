@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from features.experiment_formats import ExperimentsFile
 from features.experiments import Experiments, read_experiments
 from features.formats import FeaturesFile
+from features.loading import load
 from features.moments import MICROSECONDS
 from features.policies import PoliciesFile
 from features.rulebook import read_rules
-from features.workspace import load
-from pipelines import commands_experiment, experiment_app
+from pipelines import commands_experiment
 from pipelines.experiment_data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
 from pipelines.experiment_plots import write_plots
 from pipelines.experiment_reading import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
@@ -334,7 +334,6 @@ def test_verbs_refuse_what_they_do_not_understand(tmp_path: Path) -> None:
     """The verbs list nothing where nothing is declared, and name what they expected."""
     app = typer.Typer()
     commands_experiment.register(app)
-    experiment_app.register(app)
     folder, runner = str(make_workspace(tmp_path, customers=4, decisions=1)), CliRunner()
     assert runner.invoke(app, ["experiment", "list", "-w", folder, "--json"]).output.strip() == "[]"
     for words, expected in (

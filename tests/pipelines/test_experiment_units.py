@@ -13,9 +13,10 @@ import yaml
 
 from features import lake
 from features.lake_files import counting
+from features.loading import load
 from features.moments import MICROSECONDS, to_microseconds
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import ramping
 from pipelines.experiment_data import so_far
 from pipelines.experiment_export import write_exposures

@@ -16,9 +16,10 @@ import yaml
 
 from features.journal_lines import Line, Settled, write_frame
 from features.ledger import ledger_of
+from features.loading import load
 from features.moments import now
 from features.recent import KeptArm
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import rebuilding, steps
 from pipelines.forget_accounts import accounts_of
 from pipelines.forget_scan import scan

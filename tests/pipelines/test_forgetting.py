@@ -28,10 +28,11 @@ from features.event_rows import event_item
 from features.feast_forget import NULLED
 from features.journal_blanks import blanked
 from features.journal_lines import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
+from features.loading import load
 from features.moments import now, to_microseconds
 from features.pseudonyms import SECRET, pseudonym
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.commands_forget import register
 from pipelines.forget_journal import Journals, NotTurned

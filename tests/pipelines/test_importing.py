@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from features import clock, timeline
+from features.loading import load
 from features.moments import parse_moment, to_microseconds
-from features.workspace import load
 from pipelines import importing
 from pipelines.importing import BadTable, import_all
 from tests.banks import CUSTOMER, DECISION, FEATURES, MOVE, NOW, ROWS, TABLES, bank, one, only, stored, write
@@ -188,7 +188,7 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from features.workspace import load
+from features.loading import load
 from pipelines.importing import import_all
 print("ready", flush=True)
 sys.stdin.readline()

@@ -12,7 +12,8 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 from pipelines import publishing, worker
 from pipelines.main import app
 from serving.desk import Desk

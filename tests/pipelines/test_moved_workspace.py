@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from features import definitions
 from features.files import digest_of
+from features.loading import load
 from features.moments import to_microseconds
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import publishing, shipping, steps
 from pipelines.main import app
 from pipelines.processes import only_one

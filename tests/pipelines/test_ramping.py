@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from features import lake
 from features.experiment_formats import Guardrails, Ramp
 from features.experiments import ReadExperiment
+from features.loading import load
 from features.loop_tables import EXPOSURES
 from features.moments import MICROSECONDS, duration_seconds
 from features.ramps import Evidence, Standing, Watched, read_record
 from features.tables import tables_of
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import ramp_plots, ramping, worker
 from pipelines.experiment_reading import experiments_in, find, listed
 from pipelines.main import app

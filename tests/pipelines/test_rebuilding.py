@@ -18,11 +18,12 @@ from features.embedded import EmbeddedEngine
 from features.ledger import Ledger, ledger_of
 from features.lmdb_store import DATA
 from features.lmdb_verify import verify
+from features.loading import load
 from features.moments import MICROSECONDS
 from features.moments import now as clock
 from features.online import OnlineRow
 from features.recent_changes import trimmed
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import forgetting, rebuilding, steps
 from pipelines.rebuilding import CannotRebuild
 from tests.pipelines.lives import FORGOTTEN, UNITS, Life, limited
@@ -203,7 +204,7 @@ FULL = """
 import resource, signal, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
-from features.workspace import load
+from features.loading import load
 from pipelines import rebuilding
 workspace = load(Path(sys.argv[1]), sources=False)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -25,11 +25,12 @@ from features.engines import open_engine
 from features.fold import Fold
 from features.layout import Layout
 from features.lmdb_ledger import LmdbLedger
+from features.loading import load
 from features.moments import MICROSECONDS, to_microseconds
 from features.offers import offers_of
 from features.online import OnlineRow, Plan, Words
 from features.recent import Heard, RecentEvent
-from features.workspace import ONLINE_URL_VARIABLE, Workspace, load
+from features.workspace import ONLINE_URL_VARIABLE, Workspace
 from pipelines.refreshing import refresh, whole_second
 from tests.features.folding import event_of, rows_of, shown, write_lake
 from tests.stores import Server, find_server

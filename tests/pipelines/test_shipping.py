@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from features import lake
 from features.event_log import event_folder, read_all
 from features.journal_lines import Line
+from features.loading import load
 from features.loop_tables import GROUPS, USUAL
 from features.moments import MICROSECONDS, to_microseconds
 from features.moments import now as clock
 from features.vocabulary import Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.journal_files import listed
 from pipelines.shipped import loop_of, shipped_file, state_of

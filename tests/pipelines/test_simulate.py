@@ -24,11 +24,12 @@ from features.contacts import IMPRESSION, Event, key_of, word_of
 from features.formats import Placement
 from features.journal_lines import Line
 from features.ledger import ledger_of
+from features.loading import load
 from features.moments import MICROSECONDS, now, rfc3339, to_microseconds
 from features.offers import read_catalogue
 from features.policies import Arbitration, PoliciesFile
 from features.vocabulary import Decision, DecisionRequest
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.contacts import contacting_of
 from pipelines.sampling import NothingToSample, sample_of

@@ -14,10 +14,11 @@ from features import history
 from features.catalogue import Catalogue
 from features.engines import open_engine
 from features.layout import Layout
+from features.loading import load
 from features.moments import DAY_SECONDS, MICROSECONDS
 from features.offers import offers_of, read_catalogue
 from features.online import OnlineEngine, Plan, Words
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines.steps import state_of
 from training import bundle
 

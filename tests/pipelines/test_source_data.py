@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from features import lake
 from features.following import BEHIND_SECONDS_MAX, followed, followed_sql, moment_of, moment_sql
+from features.loading import load
 from features.moments import MICROSECONDS
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from features.zones import zone_of
 from pipelines import doctor_checks_customers, doctor_checks_data, fitting
 from pipelines.doctor_gather import Facts

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.documents import BadWorkspace
-from features.workspace import load
+from features.loading import load
 from pipelines.world import BASE, EXAMINED, HOURS_WEIGHT, World, hour_of, weekend
 from pipelines.world_customers import NEVER
 from pipelines.world_history import draw_history, draw_purchases

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from features import lake
 from features.documents import BadWorkspace
 from features.hashing import growthbook_v2
-from features.workspace import Workspace, load
-from pipelines import commands_experiment, commands_world, experiment_app
+from features.loading import load
+from features.workspace import Workspace
+from pipelines import commands_experiment, commands_world
 from pipelines.experiment_data import Question, read
 from pipelines.experiment_report import ExperimentReport, Settings, Subject, report_of
 from pipelines.world import World
@@ -34,7 +35,6 @@ CUSTOMERS, OFFERS, DECISIONS, SEED = 400, 20, 1_600, 5
 SPLITS = 40
 app = typer.Typer()
 commands_world.register(app)
-experiment_app.register(app)
 commands_experiment.register(app)
 
 

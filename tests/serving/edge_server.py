@@ -17,6 +17,7 @@ import uvicorn
 
 from features.vocabulary import Decision, DecisionRequest, ModelStamp
 from serving import wire
+from serving.contract import Contract
 from serving.gate import Limits
 from serving.keys import KeyEntry, Keys
 from serving.lane import Lane
@@ -120,7 +121,8 @@ def all_keys() -> Keys:
 
 
 def lane(keys: Keys | None = None, limits: Limits | None = None, **named: Any) -> Lane:
-    return Lane(routes(), keys or Keys(), limits, Metrics(), inner=inner, **named)
+    contract = Contract(keys or Keys(), lambda: None, origins=named.get("origins") is not None)
+    return Lane(routes(), keys or Keys(), limits, Metrics(), inner=inner, document=contract.render, **named)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,12 @@ import numpy as np
 
 from features.experiment_formats import ExperimentsFile
 from features.formats import FeaturesFile, OffersFile
+from features.loading import load
 from features.moments import MICROSECONDS, to_microseconds
 from features.online import FamilyRow, OnlineRow
 from features.policies import PoliciesFile
 from features.vocabulary import Decision, DecisionRequest, Offer
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving.desk import Desk
 from serving.loaded import Loaded
 from training.bundle import Bundle

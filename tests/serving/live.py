@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psutil
 
-from features.workspace import load
+from features.loading import load
 from serving.settings import DRAIN_VARIABLE
 from tests.environment import without_settings
 from tests.stores import free_port

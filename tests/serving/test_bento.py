@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from features import ramps, timeline
+from features.loading import load
 from features.vocabulary import DecisionRequest
-from features.workspace import load
 from serving import compiled
 from serving.decide import decide
 from serving.desk import Desk

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.happenings import NUMBER_MAX
+from features.loading import load
 from features.vocabulary import DecisionRequest, Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving import openapi, routes_events
 from serving.asked import BadContext, BadRequest, UnknownPlacement, check_request
 from serving.body_schemas import body_schemas, text_pattern

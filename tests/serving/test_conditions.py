@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
-from features.expression_scope import Term, TermType
+from features.expression_tree import Term, TermType
 from features.expressions import Expression, parse
 from features.vocabulary import Offer
 from serving.condition_reasons import explain, needed

@@ -15,7 +15,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.workspace import FILES, Workspace, load
+from features.loading import FILES, load
+from features.workspace import Workspace
 from serving.config_files import read_again, stamp_of
 from serving.desk import CONFIG, Desk
 from serving.hub import digest_of

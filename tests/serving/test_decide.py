@@ -15,11 +15,12 @@ import pytest
 
 from features.buckets import fnv1a
 from features.formats import ContextColumn
+from features.loading import load
 from features.moments import MICROSECONDS, now, rfc3339
 from features.online import OnlineRow
 from features.policies import Arbitration, PoliciesFile, Rule
 from features.vocabulary import Decision, DecisionRequest, Offer, Treatment
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving import ranking
 from serving.asked import BadContext, UnknownPlacement, check_context
 from serving.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row

@@ -24,13 +24,14 @@ from features.event_writer import EventWriter
 from features.happenings import Happenings, time_of
 from features.ledger import Ledger
 from features.lmdb_ledger import LmdbLedger
+from features.loading import load
 from features.moments import from_microseconds, rfc3339
 from features.online import StoreUnavailable
 from features.policies import PoliciesFile
 from features.recent import Heard
 from features.vocabulary import Budget as OfferBudget
 from features.vocabulary import Event, Offer
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from serving import event_body, problems
 from serving.contacting import STOCK, Contacting
 from serving.event_body import Bad

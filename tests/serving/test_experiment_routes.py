@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from features.experiments import split_of
-from features.workspace import load
+from features.loading import load
 from serving.asked import UnknownPlacement
 from serving.desk import Desk
 from serving.enquiry import Enquiry

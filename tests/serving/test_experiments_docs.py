@@ -14,9 +14,9 @@ from features.documents import Document
 from features.experiment_formats import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
 from features.experiments import HASH_WORDS, Experiments, read_experiments, split_of
 from features.expression_values import Meaning
+from features.loading import load
 from features.moments import parse_moment
 from features.rulebook import read_rules
-from features.workspace import load
 from serving.assignment import Assigner, Reason, Units
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from features import lmdb_store
 from features.catalogue import Catalogue
 from features.columns import Contract, contract_of
-from features.expression_scope import Term
+from features.expression_tree import Term
 from features.formats import FeaturesFile
 from features.layout import Layout
+from features.loading import load
 from features.online import FamilyRow, OnlineRow, Plan, Words
 from features.views import views_of
 from features.vocabulary import Offer
-from features.workspace import load
 from serving import desk as desks
 from serving import everyone
 from serving.desk import Desk

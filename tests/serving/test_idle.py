@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from features.journal_lines import read_lines
-from features.workspace import load
+from features.loading import load
 from serving import settings
 from serving.journal import OPEN, SEALED
 from tests.serving import edge_server as edge

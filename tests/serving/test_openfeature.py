@@ -27,8 +27,8 @@ from openfeature.track import TrackingEventDetails
 
 from features import clock
 from features.event_log import event_folder, read
+from features.loading import load
 from features.vocabulary import Event
-from features.workspace import load
 from pipelines.experiment_export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
 from tests.clients.npm import installed

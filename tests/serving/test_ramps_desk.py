@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from features.experiments import ReadExperiment
+from features.loading import load
 from features.moments import now
 from features.ramps import RECORD, read_record
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import ramping
 from pipelines.experiment_reading import experiments_in, find
 from pipelines.ramping import Step
@@ -139,7 +140,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from features.moments import now
-from features.workspace import load
+from features.loading import load
 from pipelines import ramping
 from pipelines.experiment_reading import experiments_in, find
 workspace = load(Path(sys.argv[1]), sources=False)

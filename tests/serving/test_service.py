@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from features import clock
+from features.loading import load
 from features.vocabulary import Decision, DecisionRequest
-from features.workspace import load
 from serving.decide import STAGES, decide
 from serving.desk import Desk
 from serving.keys import entry_yaml, new_key

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 import yaml
 
+from features.loading import load
 from features.moments import MICROSECONDS
 from features.online import StoreUnavailable
 from features.recent import Heard
 from features.vocabulary import Decision, DecisionRequest
-from features.workspace import load
 from serving.assignment import NOBODY
 from serving.decide import deciding
 from serving.desk import Desk

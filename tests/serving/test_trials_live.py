@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from features.journal_lines import Settled, read_lines
-from features.workspace import load
+from features.loading import load
 from pipelines.journal_files import lines as frames_of
 from serving.settings import WATCH_VARIABLE
 from serving.split_metrics import FILE, Split, Splits

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.formats import Split
+from features.loading import load
 from features.moments import to_microseconds
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from tests.examples import made
 from tests.workspaces import make_workspace

@@ -18,7 +18,8 @@ import pytest
 from features.columns import Contract
 from features.failures import Failure
 from features.formats import Stores
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 from pipelines import publishing
 from tests.trained import copy_of
 from training import bundle, canary, publish, registry

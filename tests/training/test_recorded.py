@@ -16,9 +16,10 @@ import yaml
 from features import lake
 from features.buckets import fnv1a
 from features.journal_lines import Line
+from features.loading import load
 from features.moments import MICROSECONDS, from_microseconds, now, to_microseconds
 from features.vocabulary import DecisionRequest, Event
-from features.workspace import Workspace, load
+from features.workspace import Workspace
 from pipelines import steps
 from pipelines.shipping import ship
 from serving.decide import decide

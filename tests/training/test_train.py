@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from features.formats import Gates
-from features.workspace import Workspace, load
+from features.loading import load
+from features.workspace import Workspace
 from pipelines.steps import state_of
 from tests.trained import copy_of
 from training import registry
