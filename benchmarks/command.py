@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import bars, hot_path, machine, phases, places, plots, report, session, synthetic
 from benchmarks.phases import Run
 from benchmarks.session import Session
-from features.workspace import Workspace
+from features.workspace.workspace import Workspace
 from tests.stores import Server as RedisServer
 
 RESULTS = Path(__file__).parent / "results"

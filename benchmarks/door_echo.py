@@ -9,12 +9,12 @@ from typing import Any
 import bentoml
 from _bentoml_sdk.service.factory import Service
 
-from features.vocabulary import DecisionRequest
-from serving import wire
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.metrics import Metrics, memory_directory
-from serving.routes import JSON_HEADERS, Answer, Call, Route
+from features.common.types import DecisionRequest
+from serving import uvicorn_protocol as wire
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.runtime.metrics import Metrics, memory_directory
+from serving.http.routing import JSON_HEADERS, Answer, Call, Route
 
 wire.install()
 

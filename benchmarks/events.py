@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import load, synthetic
 from benchmarks.servers import Server
-from features.workspace import Workspace
+from features.workspace.workspace import Workspace
 
 BATCH = 100
 PATH = "/v1/events"

@@ -11,8 +11,8 @@ import yaml
 
 from benchmarks import hub
 from benchmarks.hot_path import HotPath
-from features.loading import load
-from features.workspace import Workspace
+from features.validation.load import load
+from features.workspace.workspace import Workspace
 
 MANY = 20
 COUNTS = (0, 1, MANY)

@@ -13,8 +13,8 @@ import yaml
 from benchmarks import load, places, servers, synthetic
 from benchmarks.closed import LoadFailed
 from benchmarks.servers import Server, running
-from features.loading import load as load_workspace
-from features.workspace import Workspace
+from features.validation.load import load as load_workspace
+from features.workspace.workspace import Workspace
 
 EXPERIMENTS = 20
 FLAGS = "/ofrep/v1/evaluate/flags"

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from features.workspace import Workspace
-from serving import decide, routes_v1
-from serving.desk import Desk
-from serving.metrics import Metrics
-from serving.routes import Call
-from serving.routes_v1 import Decisions
+from features.workspace.workspace import Workspace
+from serving.decision import decide
+from serving.api import decisions as routes_v1
+from serving.reload.reloader import Desk
+from serving.runtime.metrics import Metrics
+from serving.http.routing import Call
+from serving.api.decisions import Decisions
 
 WARM, TIMED, PROFILED = 300, 3_000, 3_000
 TIMED_SECONDS_MAX = 6.0

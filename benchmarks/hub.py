@@ -9,10 +9,10 @@ import msgspec
 import yaml
 
 from benchmarks import places, synthetic
-from features.files import write_whole
-from features.loading import load
-from features.offers import catalogue_file
-from features.workspace import Workspace
+from features.common.files import write_whole
+from features.validation.load import load
+from features.lake.offers import catalogue_file
+from features.workspace.workspace import Workspace
 
 GROUPS = 8
 RULES, LIMITS = 60, 10

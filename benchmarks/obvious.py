@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from features import definitions
-from features.loading import load
-from features.offers import read_catalogue
-from training import bundle
-from training.calibrated import Calibration
+from features.feature_store import definitions
+from features.validation.load import load
+from features.lake.offers import read_catalogue
+from training.bundle import bundle
+from training.bundle.calibration_map import Calibration
 
 
 class RankedOffer(pydantic.BaseModel):

@@ -13,14 +13,14 @@ import lightgbm as lgb
 import msgspec
 import numpy as np
 
-from features.embedded import EmbeddedEngine
-from features.moments import MICROSECONDS, now
-from features.offers import read_catalogue
-from features.vocabulary import OFFERS_CONSIDERED, DecisionRequest
-from features.workspace import Workspace
-from serving.decide import eligible
-from serving.loaded import Loaded
-from training import bundle
+from features.lmdb_store.engine import EmbeddedEngine
+from features.common.timestamps import MICROSECONDS, now
+from features.lake.offers import read_catalogue
+from features.common.types import OFFERS_CONSIDERED, DecisionRequest
+from features.workspace.workspace import Workspace
+from serving.decision.decide import eligible
+from serving.decision.snapshot import Loaded
+from training.bundle import bundle
 
 RELATIVE_TOLERANCE = 1e-12
 """A probability of one score and of the same score among others may differ in the last bit: vectors round as vectors do."""

@@ -15,8 +15,8 @@ from benchmarks import hub, load, places, scoring, servers, synthetic
 from benchmarks.oracle import Oracle
 from benchmarks.servers import Server, running
 from benchmarks.session import Rival, Session
-from features.lake import connect
-from features.workspace import Workspace
+from features.lake.lake import connect
+from features.workspace.workspace import Workspace
 
 SIZES = (1, 50, 200, 1_000, 10_000)
 BARE, DOOR, OBVIOUS, OURS = "(a) bare uvicorn echo", "(b) echo through our door", "(c) obvious composition", "(d) ours"

@@ -18,15 +18,15 @@ import msgspec
 import yaml
 
 from benchmarks import synthetic
-from features.files import write_whole
-from features.loading import load
-from features.moments import now
-from features.offers import catalogue_file, read_catalogue
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.publishing import publish, serving_version
-from training import bundle
-from training.train import train
+from features.common.files import write_whole
+from features.validation.load import load
+from features.common.timestamps import now
+from features.lake.offers import catalogue_file, read_catalogue
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.deploy.publish import publish, serving_version
+from training.bundle import bundle
+from training.fitting.train import train
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".bench"

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks import machine
 from benchmarks.bars import Measured
-from features.files import write_whole
+from features.common.files import write_whole
 
 
 class Report(msgspec.Struct):

@@ -18,10 +18,10 @@ import numpy as np
 from benchmarks.other_kernels import seconds_of
 from benchmarks.places import CACHE
 from benchmarks.synthetic import OFFER_COLUMNS
-from features.workspace import Workspace
-from serving.kernel import Kernel
-from training import bundle
-from training.forest import compile_forest
+from features.workspace.workspace import Workspace
+from serving.kernel.kernel import Kernel
+from training.bundle import bundle
+from training.bundle.forest import compile_forest
 
 COUNTS = (1, 50, 200, 1_000, 10_000)
 TOOLS = CACHE / "tools" / "bin" / "python"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.workspace import Workspace
+from features.workspace.workspace import Workspace
 from tests.stores import free_port
 
 ROOT = Path(__file__).parents[1]

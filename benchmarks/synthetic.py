@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import yaml
 
-from features.vocabulary import Offer
+from features.common.types import Offer
 
 CUSTOMERS = 10_000
 ATTRIBUTES, MEASURES, AGGREGATES = 20, 5, ("sum", "mean", "max")

@@ -17,25 +17,11 @@ from typing import Annotated  # noqa: E402
 import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
-from features.clock import notice  # noqa: E402
-from features.release import installed  # noqa: E402
-from pipelines import (  # noqa: E402
-    commands_backup,
-    commands_care,
-    commands_data,
-    commands_demo,
-    commands_experiment,
-    commands_experiment_groups,
-    commands_forget,
-    commands_model,
-    commands_policy,
-    commands_ramp,
-    commands_serve,
-    commands_world,
-    errors,
-    show,
-)
-from pipelines.processes import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
+from features.common.clock import notice  # noqa: E402
+from features.common.release import installed  # noqa: E402
+from pipelines.cli import backup as commands_backup, maintenance as commands_care, data as commands_data, demo as commands_demo, experiment as commands_experiment, experiment_groups as commands_experiment_groups, erase as commands_forget, model as commands_model, policy as commands_policy, ramp as commands_ramp, serve as commands_serve, world as commands_world  # noqa: E402
+from pipelines.output import errors, console as show  # noqa: E402
+from pipelines.deploy.supervisor import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 
 app = typer.Typer(
     name="opportune",

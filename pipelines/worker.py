@@ -18,16 +18,20 @@ from typing import NamedTuple
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from features.clock import notice  # noqa: E402
-from features.failures import Failure  # noqa: E402
-from features.faults import BadWorkspace  # noqa: E402
-from features.loading import load  # noqa: E402
-from features.moments import MICROSECONDS, duration_seconds, now  # noqa: E402
-from features.variants import aliases  # noqa: E402
-from features.workspace import Workspace  # noqa: E402
-from pipelines import compacting, experiment_mismatch, forgetting, loop, ramping, rebuilding, retention, shipping, steps  # noqa: E402
-from pipelines.publishing import publish, publish_beside, serving_version, version_beside  # noqa: E402
-from serving import leash  # noqa: E402
+from features.common.clock import notice  # noqa: E402
+from features.common.errors import Failure  # noqa: E402
+from features.config.faults import BadWorkspace  # noqa: E402
+from features.validation.load import load  # noqa: E402
+from features.common.timestamps import MICROSECONDS, duration_seconds, now  # noqa: E402
+from features.workspace.variants import aliases  # noqa: E402
+from features.workspace.workspace import Workspace  # noqa: E402
+from pipelines.shipping import compact as compacting, retention, ship as shipping  # noqa: E402
+from pipelines.experiments import mismatch as experiment_mismatch  # noqa: E402
+from pipelines.erasure import erase as forgetting  # noqa: E402
+from pipelines.materialize import refresh_changed as loop, rebuild as rebuilding, steps  # noqa: E402
+from pipelines.ramps import ramp as ramping  # noqa: E402
+from pipelines.deploy.publish import publish, publish_beside, serving_version, version_beside  # noqa: E402
+from serving.runtime import parent_watch as leash  # noqa: E402
 
 logger = logging.getLogger("opportune.worker")
 
@@ -77,7 +81,7 @@ def refresh_changed(workspace: Workspace) -> None:
 
 def follow(workspace: Workspace) -> None:
     """Publish the champion when it is another version than the one that serves."""
-    from training import registry
+    from training.bundle import registry
 
     def behind() -> str | None:
         champion = registry.version_of(workspace, registry.CHAMPION)
@@ -103,7 +107,7 @@ def _latest(workspace: Workspace) -> Workspace:
 
 def follow_beside(workspace: Workspace, alias: str) -> None:
     """Publish the version that an alias has by now, for the arms that name it."""
-    from training import registry
+    from training.bundle import registry
 
     def behind() -> str | None:
         version = registry.version_of(workspace, alias)

@@ -20,9 +20,11 @@ time.tzset()
 import bentoml  # noqa: E402
 from _bentoml_sdk.service.factory import Service  # noqa: E402
 
-from features import cache_folders  # noqa: E402
-from features.loading import data_of  # noqa: E402
-from serving import compiled, leash, memory, wire  # noqa: E402
+from features.common import cache_folders  # noqa: E402
+from features.validation.load import data_of  # noqa: E402
+from serving.kernel import compile_cache as compiled  # noqa: E402
+from serving.runtime import parent_watch as leash, memory  # noqa: E402
+from serving import uvicorn_protocol as wire  # noqa: E402
 from serving.settings import Settings  # noqa: E402
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.failures import Failure
-from serving.keys import FILE_VARIABLE, Keys
-from serving.origins import ANY, ORIGINS_MAX, Origins, is_origin
+from features.common.errors import Failure
+from serving.http.auth import FILE_VARIABLE, Keys
+from serving.http.cors import ANY, ORIGINS_MAX, Origins, is_origin
 
 WORKSPACE_VARIABLE = "OPPORTUNE_WORKSPACE"
 WORKERS_VARIABLE = "OPPORTUNE_WORKERS"

@@ -6,28 +6,28 @@ import asyncio
 import logging
 import sys
 
-from features.clock import notice
-from features.event_log import event_folder
-from features.event_writer import EventWriter
-from features.loading import load
-from serving import leash, memory
-from serving.contract import Contract
-from serving.desk import Desk
-from serving.enquiry import Enquiry
-from serving.forgetting import Forgetting
-from serving.hearing import Hearing, Understanding, Understandings
-from serving.journal import Journal
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.loaded import Loaded
-from serving.metrics import Metrics, memory_directory
-from serving.routes import AsgiApp, Receive, Scope, Send
-from serving.routes_events import Events
-from serving.routes_experiments import ExperimentRoutes
-from serving.routes_ofrep import Flags
-from serving.routes_v1 import Decisions
+from features.common.clock import notice
+from features.events.log import event_folder
+from features.events.writer import EventWriter
+from features.validation.load import load
+from serving.runtime import parent_watch as leash, memory
+from serving.openapi.contract import Contract
+from serving.reload.reloader import Desk
+from serving.api.preview import Enquiry
+from serving.api.erasure import Forgetting
+from serving.api.event_delivery import Hearing, Understanding, Understandings
+from serving.decision.journal import Journal
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.decision.snapshot import Loaded
+from serving.runtime.metrics import Metrics, memory_directory
+from serving.http.routing import AsgiApp, Receive, Scope, Send
+from serving.api.events import Events
+from serving.api.experiments import ExperimentRoutes
+from serving.api.flags import Flags
+from serving.api.decisions import Decisions
 from serving.settings import Settings, origins_for
-from serving.split_metrics import split_lines
+from serving.api.split_metrics import split_lines
 
 logger = logging.getLogger("opportune.worker")
 

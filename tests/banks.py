@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from features import lake
-from features.loading import load
-from features.moments import parse_moment
-from features.workspace import Workspace
-from pipelines.importing import Report, import_all
+from features.lake import lake
+from features.validation.load import load
+from features.common.timestamps import parse_moment
+from features.workspace.workspace import Workspace
+from pipelines.importing.import_files import Report, import_all
 
 NOW = parse_moment("2026-06-15T12:00:00Z")
 TABLES = ("customers", "offers", "decisions", "outcomes", "streams.moves")

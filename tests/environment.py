@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from features.clock import VARIABLE
+from features.common.clock import VARIABLE
 
 MACHINE_ZONE = "MACHINE_TZ"
 """Variable in which `conftest.py` keeps the zone of the machine, since tests themselves run in UTC."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from features.columns import Column, Contract
-from training.examples import Examples
+from features.columns.contract import Column, Contract
+from training.dataset.examples import Examples
 
 
 def contract_of(columns: int, categories: tuple[int, ...] = (), **more: Any) -> Contract:

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from features.clock import VARIABLE
+from features.common.clock import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE_BY_SIDE = 2

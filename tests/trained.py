@@ -7,9 +7,9 @@ import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from features import clock
-from features.loading import load
-from features.moments import to_microseconds
+from features.common import clock
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
 from tests.workspaces import make_workspace
 
 CUSTOMERS = 520
@@ -25,8 +25,9 @@ def end_of_data() -> datetime:
 
 def build(folder: Path) -> Path:
     """Make one; the champion is version 1 and serves."""
-    from pipelines import publishing, steps
-    from training.train import train
+    from pipelines.deploy import publish as publishing
+    from pipelines.materialize import steps
+    from training.fitting.train import train
 
     end = end_of_data()
     workspace = load(make_workspace(folder, seed=7, customers=CUSTOMERS, decisions=4, now=end))

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import yaml
 
-from features import clock
+from features.common import clock
 
 DAYS = 200
 DAY = timedelta(days=1)

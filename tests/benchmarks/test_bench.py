@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks import bars, load, report, session
 from benchmarks.oracle import Oracle, WrongAnswer
-from features.loading import load as load_workspace
-from features.moments import now
-from features.vocabulary import DecisionRequest
-from serving.decide import decide
+from features.validation.load import load as load_workspace
+from features.common.timestamps import now
+from features.common.types import DecisionRequest
+from serving.decision.decide import decide
 
 DELAY_SECONDS = 0.03
 ANSWER = b"HTTP/1.1 200 OK\r\nserver-timing: read;dur=0.5, score;dur=1.5\r\ncontent-length: 2\r\n\r\n{}"

@@ -103,8 +103,8 @@ def serve(listener: socket.socket, workspace: Path) -> None:
     """A worker of the server, until SIGTERM."""
     import uvicorn
 
-    from serving import wire
-    from serving.routes import Receive, Scope, Send
+    from serving import uvicorn_protocol as wire
+    from serving.http.routing import Receive, Scope, Send
     from serving.settings import Settings
     from serving.worker import Worker
 
@@ -121,10 +121,11 @@ def serve(listener: socket.socket, workspace: Path) -> None:
 
 def work(_: socket.socket, workspace: Path) -> None:
     """Ships, refreshes and merges, again and again."""
-    from features.failures import Failure
-    from features.loading import load
-    from features.moments import now
-    from pipelines import compacting, shipping, worker
+    from features.common.errors import Failure
+    from features.validation.load import load
+    from features.common.timestamps import now
+    from pipelines.shipping import compact as compacting, ship as shipping
+    from pipelines import worker
 
     made = load(workspace, sources=False)
     turns: tuple[Callable[[], object], ...] = (

@@ -14,18 +14,18 @@ import msgspec
 import pytest
 import yaml
 
-from features import lake
-from features.contacts import IMPRESSION, OUTCOME, entries
-from features.event_file import NAME, connect
-from features.event_log import counts, event_folder, read_all
-from features.happenings import time_of
-from features.journal_lines import Line, frames
-from features.lake_files import is_imported
-from features.loading import load
-from features.vocabulary import ANONYMOUS, Event
-from features.workspace import Workspace
-from serving.desk import Desk
-from serving.journal import LINEUP, REASON
+from features.lake import lake
+from features.ledger.history import IMPRESSION, OUTCOME, entries
+from features.events.sqlite_file import NAME, connect
+from features.events.log import counts, event_folder, read_all
+from features.events.semantics import time_of
+from features.events.journal import Line, frames
+from features.lake.files import is_imported
+from features.validation.load import load
+from features.common.types import ANONYMOUS, Event
+from features.workspace.workspace import Workspace
+from serving.reload.reloader import Desk
+from serving.decision.journal import LINEUP, REASON
 from tests.faults.shoppers import CUSTOMERS, REGULARS, VISITORS, Told
 
 TABLES = {"impression": "impressions", "calls": "streams.calls", "identify": "links", "consent": "consents"}

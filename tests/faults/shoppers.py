@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from features import clock
+from features.common import clock
 from tests.serving.live import Answer, ask, decision
 
 CUSTOMERS = tuple(f"k{number}" for number in range(300))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from features.workspace import Workspace
-from pipelines import shipping
+from features.workspace.workspace import Workspace
+from pipelines.shipping import ship as shipping
 from pipelines.main import app
 from tests.faults.nursery import BACKGROUND, SERVER, nursery
 from tests.faults.reckoning import UNITS, Tally, loaded_again, log_of, modelled, reckon_journal, reckon_lake, seed_told, seen, with_limits

@@ -14,15 +14,15 @@ import hiredis
 import pytest
 import yaml
 
-from features.contacts import ENTRY_BYTES
-from features.lmdb_ledger import LmdbLedger
-from features.loading import load
-from features.online import StoreUnavailable
-from features.redis_ledger import RedisLedger
-from features.vocabulary import Decision, DecisionRequest
-from features.workspace import ONLINE_URL_VARIABLE
-from serving.decide import CONTACTS_UNAVAILABLE, deciding
-from serving.desk import Desk
+from features.ledger.history import ENTRY_BYTES
+from features.ledger.lmdb_ledger import LmdbLedger
+from features.validation.load import load
+from features.columns.rows import StoreUnavailable
+from features.ledger.redis_ledger import RedisLedger
+from features.common.types import Decision, DecisionRequest
+from features.workspace.workspace import ONLINE_URL_VARIABLE
+from serving.decision.decide import CONTACTS_UNAVAILABLE, deciding
+from serving.reload.reloader import Desk
 from tests.serving.live import serving_copy, wait_for
 from tests.stores import Server, find_server
 

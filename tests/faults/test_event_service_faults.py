@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.happenings import time_of
-from features.moments import MICROSECONDS, from_microseconds, now
-from features.vocabulary import EVENTS_MAX, Event
-from pipelines import shipping
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.semantics import time_of
+from features.common.timestamps import MICROSECONDS, from_microseconds, now
+from features.common.types import EVENTS_MAX, Event
+from pipelines.shipping import ship as shipping
 from tests.faults.nursery import BACKGROUND, SERVER, nursery
 from tests.faults.reckoning import (
     different,
@@ -269,7 +269,7 @@ def test_shipper_is_away_and_comes_back(trained_workspace: Path, tmp_path: Path,
 
 def in_lake(workspace: Any) -> int:
     """Up to which event of the log the lake has all, as their count."""
-    from pipelines.shipped import state_of
+    from pipelines.shipping.state import state_of
 
     shipped = state_of(workspace).events
     return sum(row.seq <= shipped for row in log_of(workspace))

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from features.event_log import event_folder
-from features.loading import load
-from pipelines import holding, steps
-from pipelines.forget_journal import Journals
-from pipelines.forget_lake import BadParquet
-from pipelines.forget_scan import scan
-from pipelines.forget_stores import Contacts, Events, OnlineRows
-from pipelines.forget_task import tasks_of
-from pipelines.forgetting import forget, resume
+from features.events.log import event_folder
+from features.validation.load import load
+from pipelines.materialize import hold as holding, steps
+from pipelines.erasure.journal import Journals
+from pipelines.erasure.lake import BadParquet
+from pipelines.erasure.scan import scan
+from pipelines.erasure.stores import Contacts, Events, OnlineRows
+from pipelines.erasure.task import tasks_of
+from pipelines.erasure.erase import forget, resume
 from tests.pipelines.forgetful import PLACES, UNITS, VICTIM, build, content
 from tests.pipelines.loops import KillAt, Killed, copy_of
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from features.loading import load
-from pipelines.forgetting import forget
+from features.validation.load import load
+from pipelines.erasure.erase import forget
 from tests.serving.live import Live, wait_for
 from tests.trained import copy_of
 

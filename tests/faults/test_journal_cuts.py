@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from features.event_file import Limits, connect
-from features.event_log import EventLog, counts, read_all
-from features.journal_lines import damage, frames, write_frame
-from pipelines import shipping
-from pipelines.shipped import state_of
-from serving.journal import OPEN, Journal
-from serving.journal import Limits as JournalLimits
+from features.events.sqlite_file import Limits, connect
+from features.events.log import EventLog, counts, read_all
+from features.events.journal import damage, frames, write_frame
+from pipelines.shipping import ship as shipping
+from pipelines.shipping.state import state_of
+from serving.decision.journal import OPEN, Journal
+from serving.decision.journal import Limits as JournalLimits
 from tests.faults.reckoning import seed_told
 from tests.features.event_child import happened, item
 from tests.pipelines.loops import expected, in_lake, line, workspace_in

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from features.journal_lines import HEAD_BYTES, damage, frames, read_lines
-from serving.journal import DAMAGED, OPEN, REASON, SEALED, Journal, Limits
+from features.events.journal import HEAD_BYTES, damage, frames, read_lines
+from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, Limits
 from tests.serving.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))

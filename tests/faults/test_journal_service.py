@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from features.journal_lines import Line, read_lines
-from features.loading import load
+from features.events.journal import Line, read_lines
+from features.validation.load import load
 from tests.serving.live import Live, load_on, serving_copy, wait_for
 
 ROUNDS = 3

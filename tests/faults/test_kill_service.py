@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from features import hearers
-from features.event_log import event_folder
-from pipelines import shipping
+from features.events import consumers as hearers
+from features.events.log import event_folder
+from pipelines.shipping import ship as shipping
 from tests.faults.nursery import BACKGROUND, SERVER, Nursery, nursery
 from tests.faults.reckoning import (
     different,
@@ -211,6 +211,6 @@ def unheard(folder: Path, alive: int) -> bool:
 
 def workspace_refreshed(folder: Path) -> int:
     """Place in the event log up to which rows were brought up to date."""
-    from pipelines import steps
+    from pipelines.materialize import steps
 
     return steps.state_of(loaded_again(folder)).refreshed

@@ -22,10 +22,10 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from features.loading import load
-from features.offers import read_catalogue
-from features.workspace import ONLINE_URL_VARIABLE
-from serving.decide import CONTACTS_UNAVAILABLE
+from features.validation.load import load
+from features.lake.offers import read_catalogue
+from features.workspace.workspace import ONLINE_URL_VARIABLE
+from serving.decision.decide import CONTACTS_UNAVAILABLE
 from tests.serving.hammer import CONSTANT, Asked, Log, hammering
 from tests.serving.live import Live, serving_copy, wait_for
 from tests.stores import Server, find_server
@@ -214,7 +214,7 @@ def filled(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv(ONLINE_URL_VARIABLE, server.url)
-        from pipelines import steps
+        from pipelines.materialize import steps
 
         folder = copy_of(trained_workspace, tmp_path_factory.mktemp("limits") / "shop")
         assert steps.materialize(load(folder)) > 10

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.loading import load
-from features.workspace import ONLINE_URL_VARIABLE
-from serving.desk import Desk
-from serving.enquiry import Enquiry
-from serving.metrics import Metrics
-from serving.routes import Call
-from serving.routes_experiments import ExperimentRoutes
-from serving.routes_ofrep import Flags
-from serving.routes_v1 import Decisions
+from features.validation.load import load
+from features.workspace.workspace import ONLINE_URL_VARIABLE
+from serving.reload.reloader import Desk
+from serving.api.preview import Enquiry
+from serving.runtime.metrics import Metrics
+from serving.http.routing import Call
+from serving.api.experiments import ExperimentRoutes
+from serving.api.flags import Flags
+from serving.api.decisions import Decisions
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace
 from tests.stores import Server, find_server
 

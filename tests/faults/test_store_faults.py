@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from features.loading import load
-from features.workspace import ONLINE_URL_VARIABLE, Workspace
+from features.validation.load import load
+from features.workspace.workspace import ONLINE_URL_VARIABLE, Workspace
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 from tests.stores import Server, find_server
 from tests.trained import copy_of
@@ -159,7 +159,7 @@ def shop(trained_workspace: Path, valkey: Server, tmp_path_factory: pytest.TempP
 
 def fill(shop: Workspace) -> None:
     """What `opportune materialize` does."""
-    from pipelines import steps
+    from pipelines.materialize import steps
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

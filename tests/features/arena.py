@@ -19,10 +19,10 @@ from feast import FeatureStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 
-from features.engines import open_engine
-from features.feast_store import prepare
-from features.online import OnlineEngine, OnlineRow, StoreUnavailable
-from features.views import View
+from features.online.engines import open_engine
+from features.feature_store.store_config import prepare
+from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
+from features.columns.views import View
 from tests.features.feast_fixtures import feast_store
 from tests.stores import Server
 
@@ -55,7 +55,7 @@ class Arena:
         if self.kind == "feast":
             return {"type": "sqlite", "path": str(self.folder / "online.db")}
         if self.server is None:
-            return {"type": "features.feast_lmdb.LmdbOnlineStore", "path": str(self.folder / "online")}
+            return {"type": "features.feature_store.lmdb_online_store.LmdbOnlineStore", "path": str(self.folder / "online")}
         return {"type": "redis", "connection_string": f"127.0.0.1:{self.server.port}"}
 
     def store(self, *views: View, created: bool = False) -> FeatureStore:

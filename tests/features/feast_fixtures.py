@@ -9,8 +9,8 @@ from typing import Any
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, PushSource, RepoConfig, ValueType
 from feast.types import Array, Bool, Float64, Int64, String, UnixTimestamp
 
-from features.online import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY
-from features.views import Family, Measure, Scalar, View
+from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY
+from features.columns.views import Family, Measure, Scalar, View
 
 DTYPES: dict[str, Any] = {
     "number": Float64,

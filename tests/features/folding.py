@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from features.contacts import key_of
-from features.moments import MICROSECONDS
-from features.online import FamilyRow, OnlineRow, Plan, Words
-from features.recent import RecentEvent
-from features.tables import tables_of
-from features.views import View
-from features.workspace import Workspace
+from features.ledger.history import key_of
+from features.common.timestamps import MICROSECONDS
+from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.ledger.recent import RecentEvent
+from features.lake.tables import tables_of
+from features.columns.views import View
+from features.workspace.workspace import Workspace
 
 MOMENT = pa.timestamp("us", "UTC")
 KINDS = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "BIGINT": pa.int64(), "TIMESTAMPTZ": MOMENT}

@@ -6,7 +6,7 @@ import asyncio
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from features.ledger import open_ledger
+from features.ledger.ledger import open_ledger
 
 
 def settle(url: str, path: Path, project: str, arm: str, units: int, at_once: int, gate: Connection) -> None:

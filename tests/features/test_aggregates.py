@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 import yaml
 
-from features import fold_kernels, formats, pairs, tables, windows
-from features.aggregates import AGGREGATES, DECLARED, PAIRED
-from features.check_kinds import RELATIVES, SCOPES
-from features.fold import Fold
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS
-from features.online import Plan, Words
-from pipelines.doctor_lake import _growing
+from features.aggregates import incremental_kernels as fold_kernels, windows
+from features.config import schema as formats
+from features.columns import pairs
+from features.lake import tables
+from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
+from features.validation.kinds import RELATIVES, SCOPES
+from features.aggregates.incremental import Fold
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS
+from features.columns.rows import Plan, Words
+from pipelines.doctor.facts.lake import _growing
 from tests.features.folding import event_of, rows_of, shown, write_lake
 from tests.serving.live import ROOT
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import clock
-from features.clock import VARIABLE, offset_of
-from features.moments import from_microseconds, parse_moment, rfc3339
+from features.common import clock
+from features.common.clock import VARIABLE, offset_of
+from features.common.timestamps import from_microseconds, parse_moment, rfc3339
 
 SECOND = 1_000_000
 HERE = parse_moment("2026-11-30T10:00:00Z")

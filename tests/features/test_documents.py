@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import yaml
 
-from features.documents import BadWorkspace, Document
-from features.faults import FAULTS_MAX
-from features.formats import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
-from features.policies import PoliciesFile
+from features.config.documents import BadWorkspace, Document
+from features.config.faults import FAULTS_MAX
+from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.config.policies import PoliciesFile
 from tests.workspaces import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
 
 

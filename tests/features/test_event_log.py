@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import hearers
-from features.dead_letters import letters, send_again
-from features.event_file import Limits, LogUnavailable
-from features.event_log import EventLog, counts, dead_letters, exists, read, read_all, reading
-from features.event_rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
-from features.event_writer import EventWriter, LogBusy
-from features.happenings import Happenings, time_of
-from features.loading import load
+from features.events import consumers as hearers
+from features.events.dead_letters import letters, send_again
+from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.log import EventLog, counts, dead_letters, exists, read, read_all, reading
+from features.events.rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
+from features.events.writer import EventWriter, LogBusy
+from features.events.semantics import Happenings, time_of
+from features.validation.load import load
 from tests.features.event_child import happened, item
 from tests.waiting import LIMIT_S
 from tests.workspaces import make_workspace
@@ -336,7 +336,7 @@ def test_reading_needs_a_log(tmp_path: Path) -> None:
 
 def test_readers_that_keep_deleted_bytes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a reader looks at what was deleted, forgetting is not done, and says so; asked again later, it is."""
-    monkeypatch.setattr("features.event_log.WAL_TRIES_MAX", 1)
+    monkeypatch.setattr("features.events.log.WAL_TRIES_MAX", 1)
     log = EventLog(tmp_path, ROOMY)
     log.append([item(happened("e1"))])
     with reading(tmp_path) as reader:

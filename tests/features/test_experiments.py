@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from features.check_experiments import EXPERIMENT_CHECKS, faults_of_experiments
-from features.documents import BadWorkspace, Document
-from features.experiment_formats import CONTROL_GROUPS, ControlGroups, ExperimentsFile
-from features.experiments import control_groups_of, overlapping, read_experiments
-from features.loading import load
-from features.moments import parse_moment
-from features.rulebook import read_rules
-from features.workspace import Workspace
+from features.validation.experiments import EXPERIMENT_CHECKS, faults_of_experiments
+from features.config.documents import BadWorkspace, Document
+from features.config.experiments import CONTROL_GROUPS, ControlGroups, ExperimentsFile
+from features.workspace.experiments import control_groups_of, overlapping, read_experiments
+from features.validation.load import load
+from features.common.timestamps import parse_moment
+from features.workspace.rulebook import read_rules
+from features.workspace.workspace import Workspace
 
 WORKSPACE: dict[str, Any] = {
     "workspace": {"name": "fernruf", "currency": "EUR"},

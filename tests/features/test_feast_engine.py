@@ -21,18 +21,18 @@ import pytest
 import yaml
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 
-from features import definitions
-from features.documents import BadWorkspace
-from features.feast_engine import FAILURES_MAX, FeastEngine
-from features.loading import load
-from features.moments import now
-from features.online import OnlineRow, StoreUnavailable
-from features.readers import STAND_INS_MAX, THREADS, WAITING_MAX
-from features.vocabulary import DecisionRequest
-from features.workspace import ONLINE_URL_VARIABLE
-from pipelines import steps
-from serving.decide import decide
-from serving.desk import Desk
+from features.feature_store import definitions
+from features.config.documents import BadWorkspace
+from features.feature_store.engine import FAILURES_MAX, FeastEngine
+from features.validation.load import load
+from features.common.timestamps import now
+from features.columns.rows import OnlineRow, StoreUnavailable
+from features.feature_store.reader_pool import STAND_INS_MAX, THREADS, WAITING_MAX
+from features.common.types import DecisionRequest
+from features.workspace.workspace import ONLINE_URL_VARIABLE
+from pipelines.materialize import steps
+from serving.decision.decide import decide
+from serving.reload.reloader import Desk
 from tests.features.arena import PATIENT_MS, Arena, moment, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.foreign import ACTS, USERS, Read

@@ -14,9 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import feast_wire
-from features.feast_wire import DamagedValue
-from features.online import Words
+from features.redis_store import feast_format as feast_wire
+from features.redis_store.feast_format import DamagedValue
+from features.columns.rows import Words
 from tests.features.arena import proto
 
 text = st.text(st.characters(exclude_categories=["Cs"]))

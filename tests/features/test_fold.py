@@ -16,17 +16,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import fold_kernels as kernels
-from features import windows
-from features.aggregates import AGGREGATES, DECLARED, PAIRED
-from features.fold import Fold
-from features.formats import FeaturesFile
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
-from features.online import FamilyRow, Plan, Words
-from features.recent import RecentEvent
-from features.workspace import Workspace
-from serving.withheld import Purposes
+from features.aggregates import incremental_kernels as kernels
+from features.aggregates import windows
+from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
+from features.aggregates.incremental import Fold
+from features.config.schema import FeaturesFile
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
+from features.columns.rows import FamilyRow, Plan, Words
+from features.ledger.recent import RecentEvent
+from features.workspace.workspace import Workspace
+from serving.hub.consent import Purposes
 from tests.features.folding import event_of, rows_of, seconds, shown, write_lake
 
 START = to_microseconds(datetime(2026, 3, 1, tzinfo=UTC))

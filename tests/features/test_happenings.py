@@ -11,16 +11,16 @@ import msgspec
 import pytest
 import yaml
 
-from features import contacts
-from features.contacts import key_of, word_of
-from features.experiment_formats import Arm, Experiment, ExperimentsFile
-from features.faults import BadWorkspace
-from features.happenings import POISON, Happenings, Poison, decided_at, outcome_types, time_of
-from features.loading import load
-from features.moments import to_microseconds
-from features.recent import Heard, RecentEvent
-from features.vocabulary import Event, Offer
-from features.workspace import Workspace
+from features.ledger import history as contacts
+from features.ledger.history import key_of, word_of
+from features.config.experiments import Arm, Experiment, ExperimentsFile
+from features.config.faults import BadWorkspace
+from features.events.semantics import POISON, Happenings, Poison, decided_at, outcome_types, time_of
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
+from features.ledger.recent import Heard, RecentEvent
+from features.common.types import Event, Offer
+from features.workspace.workspace import Workspace
 from tests.workspaces import FEATURES, make_workspace
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

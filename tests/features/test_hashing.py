@@ -17,7 +17,7 @@ from ldclient import Context
 from ldclient.impl.evaluator_common import _bucket_context
 from optimizely.bucketer import Bucketer
 
-from features import hash_kernels, hashing
+from features.bucketing import fnv as hash_kernels, hashing
 from tests.features.tools import SEED, units
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "assignment" / "hashes-1.json"

@@ -15,13 +15,14 @@ import pytest
 import yaml
 from feast.infra.online_stores.redis import RedisOnlineStore
 
-from features import definitions, history, windows
-from features.loading import load
-from features.moments import to_microseconds
-from features.online import Words
-from features.views import View
-from features.workspace import Workspace
-from pipelines.importing import import_all
+from features.feature_store import definitions, point_in_time as history
+from features.aggregates import windows
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
+from features.columns.rows import Words
+from features.columns.views import View
+from features.workspace.workspace import Workspace
+from pipelines.importing.import_files import import_all
 from tests.features.feast_fixtures import feast_store, view
 from tests.workspaces import make_workspace
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import OFFERS_MAX, Catalogue, category_text
-from features.columns import Column, contract_of
-from features.formats import FeaturesFile
-from features.layout import Layout, Matched
-from features.online import FamilyRow, OnlineRow, Plan, Words
-from features.views import views_of
-from features.vocabulary import Offer
+from features.columns.catalogue import OFFERS_MAX, Catalogue, category_text
+from features.columns.contract import Column, contract_of
+from features.config.schema import FeaturesFile
+from features.columns.layout import Layout, Matched
+from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.views import views_of
+from features.common.types import Offer
 
 NOW = 1_780_000_000.0
 DAY = 86_400.0

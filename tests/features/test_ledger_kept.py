@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from features.recent import KEPT_MAX, NOTHING, Heard, KeptArm, Recent, decode, encode
-from features.recent_changes import settled
+from features.ledger.recent import KEPT_MAX, NOTHING, Heard, KeptArm, Recent, decode, encode
+from features.ledger.recent_updates import settled
 from tests.features.settling import settle
 from tests.features.test_ledger_contract import KINDS, Shop, urls
 from tests.features.test_ledger_recent import T, happened, hear, look

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import recent_changes
-from features.contacts import DECISION, IMPRESSION, OUTCOME, ContactPolicy, Event, Limit, unpacked
-from features.lmdb_ledger import LmdbLedger
-from features.online import StoreUnavailable
-from features.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode
-from features.redis_address import command
-from features.redis_ledger import RECENT_SECONDS, RedisLedger
+from features.ledger import recent_updates as recent_changes
+from features.ledger.history import DECISION, IMPRESSION, OUTCOME, ContactPolicy, Event, Limit, unpacked
+from features.ledger.lmdb_ledger import LmdbLedger
+from features.columns.rows import StoreUnavailable
+from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode
+from features.redis_store.address import command
+from features.ledger.redis_ledger import RECENT_SECONDS, RedisLedger
 from tests.features.test_ledger_contract import DAY, DISMISSED, GROUPS, KINDS, NOW, OFFERS, WEB, WEEK, Shop, urls
 from tests.stores import find_server
 

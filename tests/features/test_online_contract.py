@@ -18,7 +18,7 @@ from feast.data_source import PushMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.online import StoreUnavailable
+from features.columns.rows import StoreUnavailable
 from tests.features.arena import Arena, Rows, moment, same_as_sdk, sdk, write
 from tests.features.feast_fixtures import feast_view, view
 from tests.features.writer import Writer, rounds_view, values

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from features import lmdb_forget, redis_forget
-from features.lmdb_record import entity_key
-from features.lmdb_scrub import scrub
-from features.lmdb_store import DATA, MAP_BYTES, attach, attach_folder, current
-from features.redis_engine import RedisEngine
+from features.lmdb_store import erase as lmdb_forget
+from features.redis_store import erase as redis_forget
+from features.lmdb_store.record import entity_key
+from features.lmdb_store.scrub import scrub
+from features.lmdb_store.environment import DATA, MAP_BYTES, attach, attach_folder, current
+from features.redis_store.engine import RedisEngine
 from tests.features.near import Hand, engine_at, running, told, until
 from tests.stores import Server, find_server
 

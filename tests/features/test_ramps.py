@@ -13,21 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.experiment_formats import Experiment, Hashing, Ramp
-from features.experiments import split_of
-from features.ramps import (
-    NOT_STARTED,
-    RECORD,
-    RECORD_BYTES_MAX,
-    BadRecord,
-    RampLine,
-    Standing,
-    append,
-    compared_of,
-    plan_digest,
-    read_record,
-    standing_of,
-)
+from features.config.experiments import Experiment, Hashing, Ramp
+from features.workspace.experiments import split_of
+from features.workspace.ramps import NOT_STARTED, RECORD, RECORD_BYTES_MAX, BadRecord, RampLine, Standing, append, compared_of, plan_digest, read_record, standing_of
 from tests.features import tools
 from tests.features.tools import SEED, units
 

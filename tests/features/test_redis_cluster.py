@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from features.engines import open_engine
-from features.feast_wire import entity_key
-from features.online import StoreUnavailable
-from features.redis_engine import RedisEngine
-from features.redis_routes import slot_of
+from features.online.engines import open_engine
+from features.redis_store.feast_format import entity_key
+from features.columns.rows import StoreUnavailable
+from features.redis_store.engine import RedisEngine
+from features.redis_store.routing import slot_of
 from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.near import WAIT_SECONDS_MAX, Hand, age_of, engine_at

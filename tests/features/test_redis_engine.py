@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from features import clock
-from features.engines import open_engine
-from features.online import OnlineEngine, OnlineRow, StoreUnavailable
-from features.redis_address import Address
-from features.redis_engine import RedisEngine
-from features.redis_link import FAILURES_MAX
-from features.redis_routes import slot_of
+from features.common import clock
+from features.online.engines import open_engine
+from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
+from features.redis_store.address import Address
+from features.redis_store.engine import RedisEngine
+from features.redis_store.connection import FAILURES_MAX
+from features.redis_store.routing import slot_of
 from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view
 from tests.stores import Server, find_server
@@ -181,7 +181,7 @@ def test_wrong_answers(answer: bytes) -> None:
 
 def test_damaged_values(arena: Arena, server: Server) -> None:
     """A value of another type is missing and counted; the rest of the row is read."""
-    from features.feast_wire import entity_key, field_name
+    from features.redis_store.feast_format import entity_key, field_name
 
     write(arena.store(SHOP), SHOP, [("1", row(1), 1.0)])
     engine = arena.engine(SHOP)

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.check_policies import expressions, names
-from features.documents import Document
-from features.formats import FeaturesFile
-from features.policies import PoliciesFile
-from features.rulebook import read_rules
-from features.situations import REASON, SITUATIONS
-from features.vocabulary import Decision
-from serving.decide import decide
-from serving.loaded import Loaded
+from features.validation.policies import expressions, names
+from features.config.documents import Document
+from features.config.schema import FeaturesFile
+from features.config.policies import PoliciesFile
+from features.workspace.rulebook import read_rules
+from features.workspace.situations import REASON, SITUATIONS
+from features.common.types import Decision
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

@@ -12,10 +12,10 @@ from growthbook.core import chooseVariation, getBucketRanges
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import splits
-from features.experiment_formats import Experiment
-from features.experiments import split_of
-from features.splits import Split
+from features.bucketing import splits
+from features.config.experiments import Experiment
+from features.workspace.experiments import split_of
+from features.bucketing.splits import Split
 from tests.features import tools
 from tests.features.tools import SEED, Ask, units
 

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 import yaml
 
-from features.experiment_formats import Changes, ExperimentsFile
-from features.faults import BadWorkspace
-from features.loading import load
-from features.policies import PoliciesFile
-from features.variants import VARIANTS_MAX, aliases, by_propensity, combinations, count, with_changes, without_levers
-from features.workspace import Workspace
+from features.config.experiments import Changes, ExperimentsFile
+from features.config.faults import BadWorkspace
+from features.validation.load import load
+from features.config.policies import PoliciesFile
+from features.workspace.variants import VARIANTS_MAX, aliases, by_propensity, combinations, count, with_changes, without_levers
+from features.workspace.workspace import Workspace
 from tests.workspaces import make_workspace
 
 POLICIES: dict[str, Any] = {

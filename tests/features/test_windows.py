@@ -14,12 +14,14 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from features import clock, definitions, history, windows
-from features.loading import load
-from features.moments import to_microseconds, window_seconds
-from features.online import Words
-from features.workspace import Workspace
-from pipelines.importing import import_all
+from features.common import clock
+from features.feature_store import definitions, point_in_time as history
+from features.aggregates import windows
+from features.validation.load import load
+from features.common.timestamps import to_microseconds, window_seconds
+from features.columns.rows import Words
+from features.workspace.workspace import Workspace
+from pipelines.importing.import_files import import_all
 from tests.workspaces import make_workspace
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from features.documents import BadWorkspace
-from features.experiment_formats import ExperimentsFile
-from features.loading import load
-from features.policies import PoliciesFile
-from features.workspace import ONLINE_URL_VARIABLE
+from features.config.documents import BadWorkspace
+from features.config.experiments import ExperimentsFile
+from features.validation.load import load
+from features.config.policies import PoliciesFile
+from features.workspace.workspace import ONLINE_URL_VARIABLE
 from tests.workspaces import make_workspace
 
 

@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from features.views import View
+from features.columns.views import View
 from tests.features.arena import Arena, write
 from tests.features.feast_fixtures import feast_store, view
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from features.loading import load
-from pipelines.sampling import sampled
+from features.validation.load import load
+from pipelines.simulation.sampling import sampled
 from tests import environments
 from tests.serving.live import ask
 from tests.stores import free_port

@@ -9,22 +9,22 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.event_writer import EventWriter
-from features.happenings import Happenings, time_of
-from features.loading import load
-from features.moments import from_microseconds
-from features.moments import now as clock
-from features.vocabulary import Decision, DecisionRequest, Event
-from serving.desk import Desk
-from serving.enquiry import Enquiry
-from serving.hearing import Hearing, Understanding
-from serving.journal import Journal
-from serving.metrics import Metrics
-from serving.routes import Call
-from serving.routes_ofrep import Flags
-from serving.routes_v1 import Decisions
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.writer import EventWriter
+from features.events.semantics import Happenings, time_of
+from features.validation.load import load
+from features.common.timestamps import from_microseconds
+from features.common.timestamps import now as clock
+from features.common.types import Decision, DecisionRequest, Event
+from serving.reload.reloader import Desk
+from serving.api.preview import Enquiry
+from serving.api.event_delivery import Hearing, Understanding
+from serving.decision.journal import Journal
+from serving.runtime.metrics import Metrics
+from serving.http.routing import Call
+from serving.api.flags import Flags
+from serving.api.decisions import Decisions
 
 
 class Counter:

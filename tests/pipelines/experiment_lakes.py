@@ -8,8 +8,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from features.moments import DAY_SECONDS, MICROSECONDS, parse_moment
-from pipelines.experiment_data import Question
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, parse_moment
+from pipelines.experiments.data import Question
 
 KEY, ARMS = "louder", ("as_it_is", "louder")
 START = parse_moment("2026-10-01")

@@ -16,23 +16,24 @@ from typing import Any
 import duckdb
 import msgspec
 
-from features import clock, contacts
-from features.contacts import ContactPolicy, key_of
-from features.event_log import EventLog, event_folder
-from features.event_rows import dead_item
-from features.journal_lines import read_lines
-from features.ledger import ledger_of
-from features.lmdb_ledger_records import CUSTOMERS, RECENT, hash_of
-from features.lmdb_record import entity_key
-from features.lmdb_store import MAP_BYTES, attach_folder, current
-from features.loading import load
-from features.moments import MICROSECONDS, to_microseconds
-from features.recent import Heard, RecentEvent
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.shipping import ship
-from serving.journal import DAMAGED, OPEN
+from features.common import clock
+from features.ledger import history as contacts
+from features.ledger.history import ContactPolicy, key_of
+from features.events.log import EventLog, event_folder
+from features.events.rows import dead_item
+from features.events.journal import read_lines
+from features.ledger.ledger import ledger_of
+from features.ledger.lmdb_records import CUSTOMERS, RECENT, hash_of
+from features.lmdb_store.record import entity_key
+from features.lmdb_store.environment import MAP_BYTES, attach_folder, current
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.ledger.recent import Heard, RecentEvent
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.shipping.ship import ship
+from serving.decision.journal import DAMAGED, OPEN
 from tests.pipelines.loops import line, log_events, write_lines
 from tests.workspaces import make_workspace
 

@@ -13,26 +13,26 @@ import msgspec
 import numpy as np
 import yaml
 
-from features.embedded import EmbeddedEngine
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.event_writer import EventWriter
-from features.happenings import Happenings, time_of
-from features.ledger import Ledger, ledger_of
-from features.loading import load
-from features.moments import MICROSECONDS, from_microseconds
-from features.moments import now as clock
-from features.online import FamilyRow, OnlineRow
-from features.vocabulary import Decision, DecisionRequest, Event
-from features.workspace import Workspace
-from pipelines import steps
-from serving.contacting import Contacting
-from serving.decide import Asked, GiveBack, Given, Reserve, decide
-from serving.desk import Desk
-from serving.hearing import Hearing, Understanding
-from serving.journal import Journal
-from serving.loaded import Loaded
-from serving.metrics import Metrics
+from features.lmdb_store.engine import EmbeddedEngine
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.writer import EventWriter
+from features.events.semantics import Happenings, time_of
+from features.ledger.ledger import Ledger, ledger_of
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, from_microseconds
+from features.common.timestamps import now as clock
+from features.columns.rows import FamilyRow, OnlineRow
+from features.common.types import Decision, DecisionRequest, Event
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from serving.hub.contact_policy import Contacting
+from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
+from serving.reload.reloader import Desk
+from serving.api.event_delivery import Hearing, Understanding
+from serving.decision.journal import Journal
+from serving.decision.snapshot import Loaded
+from serving.runtime.metrics import Metrics
 
 POLICIES: dict[str, Any] = {
     "limits": {

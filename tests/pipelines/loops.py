@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features import lake
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.journal_lines import Line, Versions, write_frame
-from features.lake_files import is_imported
-from features.loading import load
-from features.moments import to_microseconds
-from features.vocabulary import Event
-from features.workspace import Workspace
-from serving.journal import SEALED
+from features.lake import lake
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.journal import Line, Versions, write_frame
+from features.lake.files import is_imported
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from serving.decision.journal import SEALED
 from tests.workspaces import make_workspace
 
 START = datetime(2026, 11, 20, 23, 0, tzinfo=UTC)

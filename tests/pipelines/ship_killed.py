@@ -8,9 +8,9 @@ from pathlib import Path
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-from features.loading import load  # noqa: E402
-from pipelines.compacting import compact  # noqa: E402
-from pipelines.shipping import Limits, ship  # noqa: E402
+from features.validation.load import load  # noqa: E402
+from pipelines.shipping.compact import compact  # noqa: E402
+from pipelines.shipping.ship import Limits, ship  # noqa: E402
 from tests.pipelines.loops import KillAt  # noqa: E402
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import csv_files
-from pipelines.bad_table import BadFile
-from pipelines.csv_files import batches, is_plain, read_header, records
-from pipelines.importing import import_all
+from pipelines.importing import csv_files
+from pipelines.importing.errors import BadFile
+from pipelines.importing.csv_files import batches, is_plain, read_header, records
+from pipelines.importing.import_files import import_all
 from tests.banks import NOW, bank, only, stored
 
 Row = dict[str, Any]

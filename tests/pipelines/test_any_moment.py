@@ -12,23 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from features import clock
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.happenings import time_of
-from features.loading import load
-from features.moments import MICROSECONDS, from_microseconds, now, parse_moment
-from features.vocabulary import DecisionRequest, Event
-from pipelines import loop, publishing, starter, steps
-from pipelines.doctor import examine
-from pipelines.shipping import ship
-from serving.decide import decide
-from serving.desk import Desk
-from serving.journal import Journal
+from features.common import clock
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.semantics import time_of
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, from_microseconds, now, parse_moment
+from features.common.types import DecisionRequest, Event
+from pipelines.materialize import refresh_changed as loop, steps
+from pipelines.deploy import publish as publishing
+from pipelines.cli import starter
+from pipelines.doctor.doctor import examine
+from pipelines.shipping.ship import ship
+from serving.decision.decide import decide
+from serving.reload.reloader import Desk
+from serving.decision.journal import Journal
 from tests.environment import MACHINE_ZONE, without_settings
 from tests.serving.live import ROOT
 from tests.waiting import LIMIT_S, until
-from training.train import train
+from training.fitting.train import train
 
 ASKED = 30
 

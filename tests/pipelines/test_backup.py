@@ -19,19 +19,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features.event_log import EventLog, event_folder
-from features.loading import load
-from features.workspace import Workspace
-from pipelines import holding, rebuilding, steps
-from pipelines.backing_up import CannotBackUp, back_up
-from pipelines.backup_archive import MANIFEST, BadBackup, Manifest, is_safe, read, write
-from pipelines.backup_contents import Contents, contents_of
-from pipelines.forget_scan import scan
-from pipelines.forgetting import forget
+from features.events.log import EventLog, event_folder
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.materialize import hold as holding, rebuild as rebuilding, steps
+from pipelines.backup.backup import CannotBackUp, back_up
+from pipelines.backup.archive import MANIFEST, BadBackup, Manifest, is_safe, read, write
+from pipelines.backup.contents import Contents, contents_of
+from pipelines.erasure.scan import scan
+from pipelines.erasure.erase import forget
 from pipelines.main import app
-from pipelines.restoring import CannotRestore, restore
-from pipelines.shipping import ship
-from serving.journal import Journal
+from pipelines.backup.restore import CannotRestore, restore
+from pipelines.shipping.ship import ship
+from serving.decision.journal import Journal
 from tests.pipelines.forgetful import OTHER, UNITS, VICTIM, build, content
 from tests.pipelines.loops import copy_of
 

@@ -9,28 +9,14 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from features import definitions, windows
-from features.formats import (
-    Aggregate,
-    Attribute,
-    ContextColumn,
-    DataType,
-    FeaturesFile,
-    Gates,
-    Label,
-    ModelFile,
-    PairAggregate,
-    PairColumn,
-    Relative,
-    Split,
-    Stream,
-    WindowColumn,
-)
-from features.loading import load
-from features.moments import parse_moment
-from features.tables import FIXED
-from features.workspace import Workspace
-from pipelines.importing import Report, import_all
+from features.feature_store import definitions
+from features.aggregates import windows
+from features.config.schema import Aggregate, Attribute, ContextColumn, DataType, FeaturesFile, Gates, Label, ModelFile, PairAggregate, PairColumn, Relative, Split, Stream, WindowColumn
+from features.validation.load import load
+from features.common.timestamps import parse_moment
+from features.lake.tables import FIXED
+from features.workspace.workspace import Workspace
+from pipelines.importing.import_files import Report, import_all
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "bring-your-own-data.md").read_text()
 NOW = parse_moment("2026-04-20T12:00:00Z")

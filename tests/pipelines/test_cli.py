@@ -16,15 +16,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from features.faults import BadWorkspace
-from features.loading import load
-from pipelines import steps
-from pipelines.commands_model import print_report
-from pipelines.import_report import print_reports
-from pipelines.importing import Report
+from features.config.faults import BadWorkspace
+from features.validation.load import load
+from pipelines.materialize import steps
+from pipelines.cli.model import print_report
+from pipelines.importing.report import print_reports
+from pipelines.importing.import_files import Report
 from pipelines.main import app
-from pipelines.processes import PortTaken, address_of
-from serving.keys import parse_keys
+from pipelines.deploy.supervisor import PortTaken, address_of
+from serving.http.auth import parse_keys
 from tests.environment import without_settings
 from tests.serving.live import ROOT, Live, wait_for
 from tests.stores import free_port

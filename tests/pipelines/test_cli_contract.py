@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 import typer.main
 
-from features.failures import Failure
-from pipelines import errors, main
-from serving.keys import parse_keys
+from features.common.errors import Failure
+from pipelines.output import errors
+from pipelines import main
+from serving.http.auth import parse_keys
 from tests.serving.live import ROOT
 
 COMMAND = typer.main.get_command(main.app)

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from features import lake
-from features.event_log import counts, event_folder
-from features.journal_lines import Line
-from features.lake_files import EXPIRED, is_imported
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS, to_microseconds
-from features.moments import now as clock
-from features.tables import tables_of
-from features.workspace import Workspace
-from pipelines.compacting import FILES_MANY, GRACE_SECONDS, compact, day_folders
-from pipelines.retention import retain
-from pipelines.shipping import ship
+from features.lake import lake
+from features.events.log import counts, event_folder
+from features.events.journal import Line
+from features.lake.files import EXPIRED, is_imported
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
+from features.common.timestamps import now as clock
+from features.lake.tables import tables_of
+from features.workspace.workspace import Workspace
+from pipelines.shipping.compact import FILES_MANY, GRACE_SECONDS, compact, day_folders
+from pipelines.shipping.retention import retain
+from pipelines.shipping.ship import ship
 from tests.pipelines.loops import START, KillAt, Killed, copy_of, events, expected, in_lake, line, log_events, workspace_in, write_lines
 from tests.serving.test_journal import until
 
@@ -128,7 +128,7 @@ def test_readers_see_every_row_once_while_files_are_merged(shipped: Any, tmp_pat
 
 def test_imported_files_are_left_alone(tmp_path: Path) -> None:
     """Shipments and merging change neither the files that imports brought nor what an import knows of them."""
-    from pipelines import steps
+    from pipelines.materialize import steps
 
     workspace = workspace_in(tmp_path / "w")
     steps.import_tables(workspace, clock())

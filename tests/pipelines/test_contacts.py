@@ -13,15 +13,15 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from features.contact_counts import count, paused
-from features.contacts import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, Event, key_of, unpacked, word_of
-from features.ledger import ledger_of
-from features.loading import load
-from features.moments import MICROSECONDS, now, parse_moment, to_microseconds
-from features.workspace import Workspace
-from pipelines import contacts, steps
-from pipelines.contact_card import card_of
-from serving.kept_away import kept_away
+from features.ledger.history_counts import count, paused
+from features.ledger.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, Event, key_of, unpacked, word_of
+from features.ledger.ledger import ledger_of
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
+from features.workspace.workspace import Workspace
+from pipelines.materialize import contact_import as contacts, steps
+from pipelines.simulation.contact_card import card_of
+from pipelines.simulation.contact_blocks import kept_away
 from tests.pipelines.verbs import opportune
 from tests.stores import Server, find_server
 from tests.trained import copy_of

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import yaml
 
-from features.contacts import IMPRESSION, OUTCOME, Event, key_of, word_of
-from features.loading import load
-from features.moments import MICROSECONDS, duration_seconds, parse_moment
-from features.offers import catalogue_file, read_catalogue
-from features.online import OnlineRow, Plan, Words
-from features.policies import PoliciesFile
-from features.situations import SITUATIONS
-from features.vocabulary import Decision, DecisionRequest
-from serving.decide import decide
-from serving.loaded import Loaded
+from features.ledger.history import IMPRESSION, OUTCOME, Event, key_of, word_of
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, duration_seconds, parse_moment
+from features.lake.offers import catalogue_file, read_catalogue
+from features.columns.rows import OnlineRow, Plan, Words
+from features.config.policies import PoliciesFile
+from features.workspace.situations import SITUATIONS
+from features.common.types import Decision, DecisionRequest
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
 from tests.forests import written
-from training.bundle import Bundle, Golden, Manifest
-from training.calibrated import Calibration
-from training.forest import compile_forest
+from training.bundle.bundle import Bundle, Golden, Manifest
+from training.bundle.calibration_map import Calibration
+from training.bundle.forest import compile_forest
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "decision-hub.md").read_text()
 NOW = parse_moment("2026-11-23T12:00:00Z")
@@ -102,7 +102,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Words]:
 
 def forest_value(bundle: Bundle, *columns: int) -> float:
     """What a forest of one leaf gives to everything."""
-    from serving.kernel import Kernel
+    from serving.kernel.kernel import Kernel
 
     first, second, end = columns[0], columns[0] + columns[1], sum(columns)
     kernel = Kernel(bundle.forest, list(range(first)), list(range(first, second)), list(range(second, end)), pair_default=[])

@@ -20,30 +20,33 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from features import lmdb_store
-from features.event_log import event_folder
-from features.event_rows import dead_item, event_item
-from features.event_writer import EventWriter
-from features.happenings import time_of
-from features.lmdb_store import DATA
-from features.loading import load
-from features.moments import MICROSECONDS, from_microseconds, rfc3339
-from features.moments import now as clock
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import commands_care, doctor, doctor_facts, steps
-from pipelines.doctor import Report, examine
-from pipelines.doctor_check import Finding
-from pipelines.doctor_gather import Facts
-from pipelines.doctor_lake import stability_index
-from pipelines.shipping import ship
-from serving.journal import Journal
-from serving.keys import TEXT_VARIABLE, entry_yaml, new_key
+from features.lmdb_store import environment as lmdb_store
+from features.events.log import event_folder
+from features.events.rows import dead_item, event_item
+from features.events.writer import EventWriter
+from features.events.semantics import time_of
+from features.lmdb_store.environment import DATA
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, from_microseconds, rfc3339
+from features.common.timestamps import now as clock
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.cli import maintenance as commands_care
+from pipelines.doctor import doctor
+from pipelines.doctor.facts import facts as doctor_facts
+from pipelines.materialize import steps
+from pipelines.doctor.doctor import Report, examine
+from pipelines.doctor.facts.check import Finding
+from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.facts.lake import stability_index
+from pipelines.shipping.ship import ship
+from serving.decision.journal import Journal
+from serving.http.auth import TEXT_VARIABLE, entry_yaml, new_key
 from tests.banks import bank, write
 from tests.pipelines.lives import CUSTOMERS, Life, limited
 from tests.serving.live import another_bundle
 from tests.trained import copy_of
-from training import bundle
+from training.bundle import bundle
 
 pytestmark = pytest.mark.slow
 

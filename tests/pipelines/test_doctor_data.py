@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds
-from features.moments import now as clock
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import doctor_checks_customers, doctor_checks_data, doctor_checks_offers, doctor_checks_streams, steps
-from pipelines.doctor_check import CannotSay, Finding
-from pipelines.doctor_gather import Facts
-from pipelines.shipping import ship
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds
+from features.common.timestamps import now as clock
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.doctor.data import customers as doctor_checks_customers, data as doctor_checks_data, offers as doctor_checks_offers, streams as doctor_checks_streams
+from pipelines.materialize import steps
+from pipelines.doctor.facts.check import CannotSay, Finding
+from pipelines.doctor.facts.gather import Facts
+from pipelines.shipping.ship import ship
 from tests.banks import bank, write
 
 DAY = DAY_SECONDS * MICROSECONDS

@@ -11,20 +11,22 @@ import msgspec
 import pytest
 import yaml
 
-from features.event_log import event_folder
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds, rfc3339
-from features.moments import now as clock
-from features.ramps import RECORD
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import doctor_checks_arms, doctor_checks_experiments, doctor_checks_ramps, ramping, steps
-from pipelines.doctor_check import CannotSay, Finding, Seen
-from pipelines.doctor_gather import Facts
-from pipelines.doctor_server import _metrics
-from pipelines.experiment_reading import experiments_in, find
-from pipelines.shipping import ship
-from serving.hub import digest_of
+from features.events.log import event_folder
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds, rfc3339
+from features.common.timestamps import now as clock
+from features.workspace.ramps import RECORD
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.doctor.service import arms as doctor_checks_arms, experiments as doctor_checks_experiments, ramps as doctor_checks_ramps
+from pipelines.ramps import ramp as ramping
+from pipelines.materialize import steps
+from pipelines.doctor.facts.check import CannotSay, Finding, Seen
+from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.facts.server import _metrics
+from pipelines.experiments.analysis import experiments_in, find
+from pipelines.shipping.ship import ship
+from serving.hub.hub import digest_of
 from tests.banks import bank, write
 from tests.pipelines.loops import line, log_events, write_lines
 

@@ -7,11 +7,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from features.moments import now
-from pipelines import doctor
-from pipelines.doctor import CHECKS, name_of, report
-from pipelines.doctor_check import CannotSay
-from pipelines.doctor_gather import Facts, fact
+from features.common.timestamps import now
+from pipelines.doctor import doctor
+from pipelines.doctor.doctor import CHECKS, name_of, report
+from pipelines.doctor.facts.check import CannotSay
+from pipelines.doctor.facts.gather import Facts, fact
 from tests.banks import bank
 
 ROOT = Path(__file__).parents[2]

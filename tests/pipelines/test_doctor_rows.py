@@ -14,21 +14,22 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from features import definitions, windows
-from features.event_log import EventLog, event_folder
-from features.event_rows import event_item
-from features.happenings import time_of
-from features.ledger import ledger_of
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS, from_microseconds, parse_moment, rfc3339
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.doctor import examine
-from pipelines.doctor_store import skew
-from pipelines.refreshing import refresh, whole_second
-from pipelines.retention import hidden, retain
-from pipelines.shipping import ship
+from features.feature_store import definitions
+from features.aggregates import windows
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.semantics import time_of
+from features.ledger.ledger import ledger_of
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds, parse_moment, rfc3339
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.doctor.doctor import examine
+from pipelines.doctor.facts.store import skew
+from pipelines.materialize.refresh import refresh, whole_second
+from pipelines.shipping.retention import hidden, retain
+from pipelines.shipping.ship import ship
 from tests.banks import bank, write
 
 CUSTOMERS = [f"c{number}" for number in range(14)]

@@ -18,27 +18,21 @@ import msgspec
 import pytest
 import yaml
 
-from features.clock import now as clock_now
-from features.event_log import EventLog, event_folder
-from features.lmdb_store import DATA
-from features.loading import load
-from features.moments import now as clock
-from features.workspace import Workspace
-from pipelines import (
-    doctor,
-    doctor_checks_model,
-    doctor_checks_programs,
-    doctor_checks_resources,
-    doctor_checks_state,
-    doctor_checks_worker,
-    steps,
-)
-from pipelines.doctor import examine
-from pipelines.doctor_check import CannotSay, Finding
-from pipelines.doctor_facts import ModelFacts, RegistryFacts, ServerFacts
-from pipelines.doctor_gather import Facts
-from pipelines.shipping import ship
-from serving.journal import Journal
+from features.common.clock import now as clock_now
+from features.events.log import EventLog, event_folder
+from features.lmdb_store.environment import DATA
+from features.validation.load import load
+from features.common.timestamps import now as clock
+from features.workspace.workspace import Workspace
+from pipelines.doctor import doctor
+from pipelines.doctor.service import model as doctor_checks_model, programs as doctor_checks_programs, resources as doctor_checks_resources, state as doctor_checks_state, worker as doctor_checks_worker
+from pipelines.materialize import steps
+from pipelines.doctor.doctor import examine
+from pipelines.doctor.facts.check import CannotSay, Finding
+from pipelines.doctor.facts.facts import ModelFacts, RegistryFacts, ServerFacts
+from pipelines.doctor.facts.gather import Facts
+from pipelines.shipping.ship import ship
+from serving.decision.journal import Journal
 from tests.banks import bank, write
 from tests.pipelines.loops import events, log_events
 from tests.trained import copy_of

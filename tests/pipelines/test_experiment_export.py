@@ -11,14 +11,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from features.experiments import read_experiments
-from features.lake import connect
-from features.loading import load
-from features.rulebook import read_rules
-from features.workspace import Workspace
-from pipelines.experiment_export import NoSuchExperiment, write_assignments, write_exposures
+from features.workspace.experiments import read_experiments
+from features.lake.lake import connect
+from features.validation.load import load
+from features.workspace.rulebook import read_rules
+from features.workspace.workspace import Workspace
+from pipelines.experiments.export import NoSuchExperiment, write_assignments, write_exposures
 from pipelines.main import app
-from serving.assignment import Assigner, Units
+from serving.decision.assignment import Assigner, Units
 from tests.serving.trial_server import EXPERIMENTS
 from tests.trained import copy_of
 

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.loading import load
-from features.workspace import Workspace
+from features.validation.load import load
+from features.workspace.workspace import Workspace
 from pipelines import worker
-from pipelines.experiment_mismatch import splits_of, watch
-from pipelines.experiment_reading import experiments_in
-from serving.metrics import Metrics
-from serving.split_metrics import FILE, read_splits, split_lines
+from pipelines.experiments.mismatch import splits_of, watch
+from pipelines.experiments.analysis import experiments_in
+from serving.runtime.metrics import Metrics
+from serving.api.split_metrics import FILE, read_splits, split_lines
 from tests.pipelines.experiment_lakes import ARMS, KEY, NOW, START, Rows, exposure
 from tests.pipelines.test_ramping import fill
 from tests.workspaces import make_workspace

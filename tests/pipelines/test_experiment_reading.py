@@ -12,22 +12,22 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from features.experiment_formats import ExperimentsFile
-from features.experiments import Experiments, read_experiments
-from features.formats import FeaturesFile
-from features.loading import load
-from features.moments import MICROSECONDS
-from features.policies import PoliciesFile
-from features.rulebook import read_rules
-from pipelines import commands_experiment
-from pipelines.experiment_data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
-from pipelines.experiment_plots import write_plots
-from pipelines.experiment_reading import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
-from pipelines.experiment_report import ExperimentReport, Settings, Subject, report_of
-from pipelines.experiment_tables import headlines, print_report
+from features.config.experiments import ExperimentsFile
+from features.workspace.experiments import Experiments, read_experiments
+from features.config.schema import FeaturesFile
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS
+from features.config.policies import PoliciesFile
+from features.workspace.rulebook import read_rules
+from pipelines.cli import experiment as commands_experiment
+from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
+from pipelines.experiments.plots import write_plots
+from pipelines.experiments.analysis import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
+from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
+from pipelines.experiments.tables import headlines, print_report
 from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, Rows, exposure, lake_of, made, question
 from tests.workspaces import make_workspace
-from training.registry import connect, record_report
+from training.bundle.registry import connect, record_report
 
 SUBJECT = Subject(status="running", shares=(0.5, 0.5))
 

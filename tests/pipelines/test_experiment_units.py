@@ -11,19 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features import lake
-from features.lake_files import counting
-from features.loading import load
-from features.moments import MICROSECONDS, to_microseconds
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import ramping
-from pipelines.experiment_data import so_far
-from pipelines.experiment_export import write_exposures
-from pipelines.experiment_reading import Asked, experiments_in, find, listed, report_on
-from pipelines.experiment_report import ExperimentReport, Settings
-from pipelines.ramping import Step
-from pipelines.shipping import ship
+from features.lake import lake
+from features.lake.files import counting
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.ramps import ramp as ramping
+from pipelines.experiments.data import so_far
+from pipelines.experiments.export import write_exposures
+from pipelines.experiments.analysis import Asked, experiments_in, find, listed, report_on
+from pipelines.experiments.report import ExperimentReport, Settings
+from pipelines.ramps.ramp import Step
+from pipelines.shipping.ship import ship
 from tests.pipelines.loops import START, line, log_events, workspace_in, write_lines
 
 BEGIN = to_microseconds(START)

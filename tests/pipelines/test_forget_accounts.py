@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from features.journal_lines import Line, Settled, write_frame
-from features.ledger import ledger_of
-from features.loading import load
-from features.moments import now
-from features.recent import KeptArm
-from features.workspace import Workspace
-from pipelines import rebuilding, steps
-from pipelines.forget_accounts import accounts_of
-from pipelines.forget_scan import scan
-from pipelines.forgetting import forget
-from pipelines.journal_files import journal_folder, lines
-from pipelines.shipping import ship
-from serving.journal import SEALED
+from features.events.journal import Line, Settled, write_frame
+from features.ledger.ledger import ledger_of
+from features.validation.load import load
+from features.common.timestamps import now
+from features.ledger.recent import KeptArm
+from features.workspace.workspace import Workspace
+from pipelines.materialize import rebuild as rebuilding, steps
+from pipelines.erasure.accounts import accounts_of
+from pipelines.erasure.scan import scan
+from pipelines.erasure.erase import forget
+from pipelines.shipping.journal_files import journal_folder, lines
+from pipelines.shipping.ship import ship
+from serving.decision.journal import SEALED
 from tests.pipelines.loops import line, write_lines
 from tests.workspaces import make_workspace
 

@@ -22,27 +22,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features import clock, lake, online_forget
-from features.event_log import EventLog, counts, event_folder
-from features.event_rows import event_item
-from features.feast_forget import NULLED
-from features.journal_blanks import blanked
-from features.journal_lines import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
-from features.loading import load
-from features.moments import now, to_microseconds
-from features.pseudonyms import SECRET, pseudonym
-from features.vocabulary import Event
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.commands_forget import register
-from pipelines.forget_journal import Journals, NotTurned
-from pipelines.forget_scan import scan
-from pipelines.forget_task import folder_of
-from pipelines.forgetting import BadId, forget, unit_named
-from pipelines.forgotten_rows import FORGOTTEN
-from pipelines.shipped import state_of
-from pipelines.shipping import ship
-from serving.journal import OPEN, SEALED, Journal, Limits
+from features.common import clock
+from features.lake import lake
+from features.online import erase as online_forget
+from features.events.log import EventLog, counts, event_folder
+from features.events.rows import event_item
+from features.feature_store.erase import NULLED
+from features.events.journal_redaction import blanked
+from features.events.journal import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
+from features.validation.load import load
+from features.common.timestamps import now, to_microseconds
+from features.common.pseudonyms import SECRET, pseudonym
+from features.common.types import Event
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.cli.erase import register
+from pipelines.erasure.journal import Journals, NotTurned
+from pipelines.erasure.scan import scan
+from pipelines.erasure.task import folder_of
+from pipelines.erasure.erase import BadId, forget, unit_named
+from pipelines.importing.erased_rows import FORGOTTEN
+from pipelines.shipping.state import state_of
+from pipelines.shipping.ship import ship
+from serving.decision.journal import OPEN, SEALED, Journal, Limits
 from tests.pipelines.forgetful import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
 from tests.serving.test_journal import until
@@ -246,7 +248,7 @@ def test_a_stuck_worker_is_told_of(tmp_path: Path, base: Workspace) -> None:
     ("feast", "how", "is_done"),
     [
         ({"type": "sqlite", "path": ".opportune/online.db"}, "deleted", True),
-        ({"type": "features.feast_lmdb.LmdbOnlineStore", "path": "../other"}, NULLED, False),
+        ({"type": "features.feature_store.lmdb_online_store.LmdbOnlineStore", "path": "../other"}, NULLED, False),
     ],
     ids=["sqlite", "any other"],
 )

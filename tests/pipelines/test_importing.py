@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from features import clock, timeline
-from features.loading import load
-from features.moments import parse_moment, to_microseconds
-from pipelines import importing
-from pipelines.importing import BadTable, import_all
+from features.common import clock
+from features.workspace import timeline
+from features.validation.load import load
+from features.common.timestamps import parse_moment, to_microseconds
+from pipelines.importing import import_files as importing
+from pipelines.importing.import_files import BadTable, import_all
 from tests.banks import CUSTOMER, DECISION, FEATURES, MOVE, NOW, ROWS, TABLES, bank, one, only, stored, write
 from tests.workspaces import make_workspace
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from pipelines.importing import import_all
+from pipelines.importing.import_files import import_all
 from tests.banks import CUSTOMER, MOVE, NOW, OFFER, ROWS, bank, one, only, stored, write
 
 REASONS: list[tuple[str, dict[str, str], str]] = [

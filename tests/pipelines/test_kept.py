@@ -10,15 +10,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.journal_blanks import blanked
-from features.journal_lines import Settled, damage, write_frame
-from features.ledger import ledger_of
-from features.lmdb_ledger_records import RECENT, recent_of
-from features.lmdb_store import DATA, MAP_BYTES, attach_folder
-from features.recent import KeptArm
-from features.workspace import Workspace
-from pipelines import rebuilding
-from pipelines.journal_files import lines
+from features.events.journal_redaction import blanked
+from features.events.journal import Settled, damage, write_frame
+from features.ledger.ledger import ledger_of
+from features.ledger.lmdb_records import RECENT, recent_of
+from features.lmdb_store.environment import DATA, MAP_BYTES, attach_folder
+from features.ledger.recent import KeptArm
+from features.workspace.workspace import Workspace
+from pipelines.materialize import rebuild as rebuilding
+from pipelines.shipping.journal_files import lines
 from tests.pipelines.counters import Counter
 from tests.pipelines.loops import line
 from tests.trained import copy_of

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 import yaml
 
-from features.moments import MICROSECONDS, from_microseconds, now
-from features.offers import read_catalogue
-from features.vocabulary import Decision, DecisionRequest, Event
-from pipelines.changed_files import changed
-from pipelines.contact_card import card_of
-from pipelines.simulating import Asked, simulate
-from serving.decide import decide
-from serving.loaded import Loaded
+from features.common.timestamps import MICROSECONDS, from_microseconds, now
+from features.lake.offers import read_catalogue
+from features.common.types import Decision, DecisionRequest, Event
+from pipelines.simulation.changed_files import changed
+from pipelines.simulation.contact_card import card_of
+from pipelines.simulation.simulate import Asked, simulate
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
 from tests.pipelines.counters import Counter
 from tests.trained import copy_of
 from tests.workspaces import POLICIES

@@ -12,15 +12,16 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from features.loading import load
-from features.workspace import Workspace
-from pipelines import publishing, worker
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.deploy import publish as publishing
+from pipelines import worker
 from pipelines.main import app
-from serving.desk import Desk
-from serving.published import models
+from serving.reload.reloader import Desk
+from serving.reload.published import models
 from tests.serving.live import another_bundle
 from tests.trained import copy_of
-from training import bundle, registry
+from training.bundle import bundle, registry
 
 ARMS = {"champion": {}, "challenger": {"changes": {"model": "challenger"}}}
 

@@ -13,20 +13,22 @@ import pytest
 from feast import FeatureStore
 from typer.testing import CliRunner
 
-from features import definitions
-from features.files import digest_of
-from features.loading import load
-from features.moments import to_microseconds
-from features.workspace import Workspace
-from pipelines import publishing, shipping, steps
+from features.feature_store import definitions
+from features.common.files import digest_of
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
+from features.workspace.workspace import Workspace
+from pipelines.deploy import publish as publishing
+from pipelines.shipping import ship as shipping
+from pipelines.materialize import steps
 from pipelines.main import app
-from pipelines.processes import only_one
-from pipelines.rebuilding import servers_run
-from serving.journal import Journal
-from serving.metrics import memory_directory
+from pipelines.deploy.supervisor import only_one
+from pipelines.materialize.rebuild import servers_run
+from serving.decision.journal import Journal
+from serving.runtime.metrics import memory_directory
 from tests.trained import copy_of, end_of_data
-from training import registry
-from training.train import train
+from training.bundle import registry
+from training.fitting.train import train
 
 NAMES = ("plain", "Ünï code, with blanks", "a%41b", "a?b", "a#b", "a=b [x] 'q'")
 HARD = "Ünï a=b [x] 'q' %41?c#d"
@@ -162,7 +164,7 @@ def test_addresses_that_are_not_ours_stay(original: Path, tmp_path: Path) -> Non
 def test_a_registry_that_cannot_be_written_is_said(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that somebody keeps locked: one line says what could not be done, and no address has changed."""
     workspace = load(copy_of(original, tmp_path / "copy"))
-    monkeypatch.setattr("training.artifact_locations.WAIT_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("training.bundle.bundle.artifact_locations.WAIT_SECONDS_MAX", 0.1)
     with closing(sqlite3.connect(workspace.data / "mlflow.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(registry.RegistryUnavailable, match="find its artifacts where the workspace lies now, got: database is locked"):

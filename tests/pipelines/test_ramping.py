@@ -16,24 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features import lake
-from features.experiment_formats import Guardrails, Ramp
-from features.experiments import ReadExperiment
-from features.loading import load
-from features.loop_tables import EXPOSURES
-from features.moments import MICROSECONDS, duration_seconds
-from features.ramps import Evidence, Standing, Watched, read_record
-from features.tables import tables_of
-from features.workspace import Workspace
-from pipelines import ramp_plots, ramping, worker
-from pipelines.experiment_reading import experiments_in, find, listed
+from features.lake import lake
+from features.config.experiments import Guardrails, Ramp
+from features.workspace.experiments import ReadExperiment
+from features.validation.load import load
+from features.lake.loop_tables import EXPOSURES
+from features.common.timestamps import MICROSECONDS, duration_seconds
+from features.workspace.ramps import Evidence, Standing, Watched, read_record
+from features.lake.tables import tables_of
+from features.workspace.workspace import Workspace
+from pipelines.ramps import plots as ramp_plots, ramp as ramping
+from pipelines import worker
+from pipelines.experiments.analysis import experiments_in, find, listed
 from pipelines.main import app
-from pipelines.ramping import Step, evidence_of, next_step
+from pipelines.ramps.ramp import Step, evidence_of, next_step
 from tests.pipelines.experiment_lakes import ARMS, DAY, EMPTY, KEY, NOW, START, Rows, exposure, lake_of, made, question
 from tests.workspaces import make_workspace
-from training.inference import ALPHA, ENOUGH_CONVERSIONS, Measure, compare, harm_p_sequential
-from training.mismatch import MISMATCH_P, mismatch_p_sequential
-from training.summaries import Summary
+from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, Measure, compare, harm_p_sequential
+from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
+from pipelines.statistics.summaries import Summary
 
 PLAN = Ramp(arm="louder", hold="2d", window="2d", units=300)
 STEPS = PLAN.steps

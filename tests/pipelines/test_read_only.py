@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from numba.core.caching import UserProvidedCacheLocator
 
-from features import cache_folders
-from features.cache_folders import NothingWritable, compiled_folder, settle
-from serving import compiled
+from features.common import cache_folders
+from features.common.cache_folders import NothingWritable, compiled_folder, settle
+from serving.kernel import compile_cache as compiled
 from tests.serving.live import COMPILES_SECONDS_MAX, ROOT, Live
 from tests.trained import copy_of
 

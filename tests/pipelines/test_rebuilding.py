@@ -11,21 +11,22 @@ from typing import Any
 
 import pytest
 
-from features import lmdb_store
-from features.budgets import BudgetRecord
-from features.contacts import entries, key_of
-from features.embedded import EmbeddedEngine
-from features.ledger import Ledger, ledger_of
-from features.lmdb_store import DATA
-from features.lmdb_verify import verify
-from features.loading import load
-from features.moments import MICROSECONDS
-from features.moments import now as clock
-from features.online import OnlineRow
-from features.recent_changes import trimmed
-from features.workspace import Workspace
-from pipelines import forgetting, rebuilding, steps
-from pipelines.rebuilding import CannotRebuild
+from features.lmdb_store import environment as lmdb_store
+from features.ledger.budgets import BudgetRecord
+from features.ledger.history import entries, key_of
+from features.lmdb_store.engine import EmbeddedEngine
+from features.ledger.ledger import Ledger, ledger_of
+from features.lmdb_store.environment import DATA
+from features.lmdb_store.verify import verify
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS
+from features.common.timestamps import now as clock
+from features.columns.rows import OnlineRow
+from features.ledger.recent_updates import trimmed
+from features.workspace.workspace import Workspace
+from pipelines.erasure import erase as forgetting
+from pipelines.materialize import rebuild as rebuilding, steps
+from pipelines.materialize.rebuild import CannotRebuild
 from tests.pipelines.lives import FORGOTTEN, UNITS, Life, limited
 from tests.serving.live import ROOT
 from tests.trained import copy_of

@@ -20,25 +20,25 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.contacts import IMPRESSION, Event, key_of, word_of
-from features.formats import Placement
-from features.journal_lines import Line
-from features.ledger import ledger_of
-from features.loading import load
-from features.moments import MICROSECONDS, now, rfc3339, to_microseconds
-from features.offers import read_catalogue
-from features.policies import Arbitration, PoliciesFile
-from features.vocabulary import Decision, DecisionRequest
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.contacts import contacting_of
-from pipelines.sampling import NothingToSample, sample_of
-from pipelines.simulation_report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
-from serving.decide import decide
-from serving.desk import Desk
-from serving.journal import Journal
-from serving.loaded import Loaded
-from serving.simulation import Tried, compare
+from features.ledger.history import IMPRESSION, Event, key_of, word_of
+from features.config.schema import Placement
+from features.events.journal import Line
+from features.ledger.ledger import ledger_of
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microseconds
+from features.lake.offers import read_catalogue
+from features.config.policies import Arbitration, PoliciesFile
+from features.common.types import Decision, DecisionRequest
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.materialize.contact_import import contacting_of
+from pipelines.simulation.sampling import NothingToSample, sample_of
+from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
+from serving.decision.decide import decide
+from serving.reload.reloader import Desk
+from serving.decision.journal import Journal
+from serving.decision.snapshot import Loaded
+from pipelines.simulation.what_if import Tried, compare
 from tests.pipelines.verbs import opportune
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace

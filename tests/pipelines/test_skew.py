@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features import history
-from features.catalogue import Catalogue
-from features.engines import open_engine
-from features.layout import Layout
-from features.loading import load
-from features.moments import DAY_SECONDS, MICROSECONDS
-from features.offers import offers_of, read_catalogue
-from features.online import OnlineEngine, Plan, Words
-from features.workspace import Workspace
-from pipelines.steps import state_of
-from training import bundle
+from features.feature_store import point_in_time as history
+from features.columns.catalogue import Catalogue
+from features.online.engines import open_engine
+from features.columns.layout import Layout
+from features.validation.load import load
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS
+from features.lake.offers import offers_of, read_catalogue
+from features.columns.rows import OnlineEngine, Plan, Words
+from features.workspace.workspace import Workspace
+from pipelines.materialize.steps import state_of
+from training.bundle import bundle
 
 CUSTOMERS_MIN = 500
 CONTEXTS = [{}, {"channel": "app", "hour": 18.5, "roaming_now": True}, {"channel": "shop", "hour": 3.0, "roaming_now": False}]
@@ -33,7 +33,7 @@ def workspace(trained_workspace: Path) -> Workspace:
 
 def customers_of(workspace: Workspace) -> list[str]:
     """Everyone who was materialized, and two whom nobody knows."""
-    from features import lake
+    from features.lake import lake
 
     con = lake.connect(workspace)
     found = con.execute("SELECT customer_id FROM streams_calls UNION SELECT customer_id FROM decisions ORDER BY 1").fetchall()
@@ -121,7 +121,7 @@ def test_each_column_says_something(workspace: Workspace) -> None:
 
 def test_the_rows_that_were_trained_on_are_those_of_the_join(workspace: Workspace) -> None:
     """A decision at the moment of materialization would be laid out from the same bytes: the online row equals the training row."""
-    from training.examples import examples_of
+    from training.dataset.examples import examples_of
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,17 +17,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import lake
-from features.following import BEHIND_SECONDS_MAX, followed, followed_sql, moment_of, moment_sql
-from features.loading import load
-from features.moments import MICROSECONDS
-from features.workspace import Workspace
-from features.zones import zone_of
-from pipelines import doctor_checks_customers, doctor_checks_data, fitting
-from pipelines.doctor_gather import Facts
-from pipelines.doctor_lake import data
-from pipelines.import_report import notes
-from pipelines.importing import Place, import_all
+from features.lake import lake
+from features.common.following import BEHIND_SECONDS_MAX, followed, followed_sql, moment_of, moment_sql
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS
+from features.workspace.workspace import Workspace
+from features.common.time_zones import zone_of
+from pipelines.doctor.data import customers as doctor_checks_customers, data as doctor_checks_data
+from pipelines.importing import table_fit as fitting
+from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.facts.lake import data
+from pipelines.importing.report import notes
+from pipelines.importing.import_files import Place, import_all
 from tests.banks import CUSTOMER, DECISION, MOVE, NOW, OUTCOME, bank, one, only, stored, write
 
 TIME = datetime(2026, 6, 1, tzinfo=UTC)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from features import timeline
-from pipelines import importing
-from pipelines.importing import BadTable, import_all
+from features.workspace import timeline
+from pipelines.importing import import_files as importing
+from pipelines.importing.import_files import BadTable, import_all
 from tests.banks import MOVE, NOW, bank, only, write
 
 

@@ -37,7 +37,7 @@ def test_an_interrupted_query_is_a_stop(number: int) -> None:
 
 def test_an_error_without_a_signal_stays_itself() -> None:
     """Where nobody asked for the end, an error leaves as it is."""
-    from pipelines.processes import stoppable
+    from pipelines.deploy.supervisor import stoppable
 
     with pytest.raises(ValueError, match="mine"), stoppable():
         raise ValueError("mine")

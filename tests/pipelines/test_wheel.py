@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.keys import new_key
+from serving.http.auth import new_key
 from tests import environments
 from tests.container import instructions, last
 from tests.serving.live import COMPILES_SECONDS_MAX, Live

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.documents import BadWorkspace
-from features.loading import load
-from pipelines.world import BASE, EXAMINED, HOURS_WEIGHT, World, hour_of, weekend
-from pipelines.world_customers import NEVER
-from pipelines.world_history import draw_history, draw_purchases
-from pipelines.world_outcomes import AT_ONCE, follow
-from pipelines.world_settings import CATEGORIES, DAY, HOUR, LIVE, NOW, SLATE_OFFERS, WINDOW_DAYS, WorldSettings
-from pipelines.world_steps import world_in
-from pipelines.world_visits import LUCK, Visits, draw_visits
-from pipelines.world_workspace import WORLD_FILE, write_workspace
+from features.config.documents import BadWorkspace
+from features.validation.load import load
+from pipelines.world.world import BASE, EXAMINED, HOURS_WEIGHT, World, hour_of, weekend
+from pipelines.world.customers import NEVER
+from pipelines.world.history import draw_history, draw_purchases
+from pipelines.world.outcomes import AT_ONCE, follow
+from pipelines.world.settings import CATEGORIES, DAY, HOUR, LIVE, NOW, SLATE_OFFERS, WINDOW_DAYS, WorldSettings
+from pipelines.world_run.steps import world_in
+from pipelines.world.visits import LUCK, Visits, draw_visits
+from pipelines.world.workspace import WORLD_FILE, write_workspace
 
 SMALL = WorldSettings(customers=120, offers=12, seed=3)
 DRAWS = 1_000_000

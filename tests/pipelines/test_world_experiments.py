@@ -13,22 +13,22 @@ import typer
 from scipy.stats import binom
 from typer.testing import CliRunner
 
-from features import lake
-from features.documents import BadWorkspace
-from features.hashing import growthbook_v2
-from features.loading import load
-from features.workspace import Workspace
-from pipelines import commands_experiment, commands_world
-from pipelines.experiment_data import Question, read
-from pipelines.experiment_report import ExperimentReport, Settings, Subject, report_of
-from pipelines.world import World
-from pipelines.world_driver import Driven, live_visits
-from pipelines.world_experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments
-from pipelines.world_outcomes import AT_ONCE, DELAY_DAYS, follow, late_by
-from pipelines.world_rehearsal import Rehearsal, Rehearsed, judged
-from pipelines.world_settings import DAY, WINDOW_DAYS, WorldSettings
-from pipelines.world_steps import shift, world_in
-from pipelines.world_truth import driven_in, everybody_in, expected_of, first_exposures
+from features.lake import lake
+from features.config.documents import BadWorkspace
+from features.bucketing.hashing import growthbook_v2
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.cli import experiment as commands_experiment, world as commands_world
+from pipelines.experiments.data import Question, read
+from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
+from pipelines.world.world import World
+from pipelines.world_run.driver import Driven, live_visits
+from pipelines.world.experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments
+from pipelines.world.outcomes import AT_ONCE, DELAY_DAYS, follow, late_by
+from pipelines.world_run.rehearsal import Rehearsal, Rehearsed, judged
+from pipelines.world.settings import DAY, WINDOW_DAYS, WorldSettings
+from pipelines.world_run.steps import shift, world_in
+from pipelines.world_run.truth import driven_in, everybody_in, expected_of, first_exposures
 from tests.pipelines.experiment_lakes import Rows, lake_of
 
 CUSTOMERS, OFFERS, DECISIONS, SEED = 400, 20, 1_600, 5

@@ -16,18 +16,18 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from features.moments import now, to_microseconds
-from features.vocabulary import Decision, DecisionRequest, Event, ModelStamp, RankedOffer
-from pipelines import commands_world
-from pipelines.world_desk import DeskPort
-from pipelines.world_driver import Driven, drive, live_visits
-from pipelines.world_http import HttpPort
-from pipelines.world_port import Port, Refused, Told
-from pipelines.world_report import WorldReport
-from pipelines.world_settings import DAY, NOW, PLACEMENT, WINDOW_DAYS
-from pipelines.world_steps import prepared, shift, world_in
-from serving.event_body import EventsBody
-from serving.routes_events import EventsAnswer, RefusedEvent
+from features.common.timestamps import now, to_microseconds
+from features.common.types import Decision, DecisionRequest, Event, ModelStamp, RankedOffer
+from pipelines.cli import world as commands_world
+from pipelines.world_run.in_process import DeskPort
+from pipelines.world_run.driver import Driven, drive, live_visits
+from pipelines.world_run.over_http import HttpPort
+from pipelines.world.port import Port, Refused, Told
+from pipelines.world_run.report import WorldReport
+from pipelines.world.settings import DAY, NOW, PLACEMENT, WINDOW_DAYS
+from pipelines.world_run.steps import prepared, shift, world_in
+from serving.api.events_body import EventsBody
+from serving.api.events import EventsAnswer, RefusedEvent
 
 CUSTOMERS, OFFERS, DECISIONS = 300, 20, 2_000
 app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from features.vocabulary import CONTEXT_INTEGER_MAX
+from features.common.types import CONTEXT_INTEGER_MAX
 
 TEXTS = st.sampled_from(["", "a", "home", "app", "x" * 64, "x" * 65, "y" * 256, "y" * 257, "7", "~7", "a b", "a\n", "ä", "\u200b", "A"])
 NUMBERS = st.sampled_from([0, 1, 3, 3.0, 3.5, 50, 51, -1, 24, 25, 1e18, 10**18, CONTEXT_INTEGER_MAX, CONTEXT_INTEGER_MAX + 1, 1e12, 2e12])

@@ -15,16 +15,16 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from features.vocabulary import Decision, DecisionRequest, ModelStamp
-from serving import wire
-from serving.contract import Contract
-from serving.gate import Limits
-from serving.keys import KeyEntry, Keys
-from serving.lane import Lane
-from serving.metrics import Metrics
-from serving.problems import TYPE_PREFIX, ProblemDocument
-from serving.routes import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
-from serving.strict_json import StrictDecoder
+from features.common.types import Decision, DecisionRequest, ModelStamp
+from serving import uvicorn_protocol as wire
+from serving.openapi.contract import Contract
+from serving.http.admission import Limits
+from serving.http.auth import KeyEntry, Keys
+from serving.http.app import Lane
+from serving.runtime.metrics import Metrics
+from serving.http.problems import TYPE_PREFIX, ProblemDocument
+from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
+from serving.http.strict_json import StrictDecoder
 from tests.waiting import LIMIT_S
 
 CONTEXT = frozenset({"channel", "device", "hour", "note"})

@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.experiment_formats import ExperimentsFile
-from features.formats import FeaturesFile, OffersFile
-from features.loading import load
-from features.moments import MICROSECONDS, to_microseconds
-from features.online import FamilyRow, OnlineRow
-from features.policies import PoliciesFile
-from features.vocabulary import Decision, DecisionRequest, Offer
-from features.workspace import Workspace
-from serving.desk import Desk
-from serving.loaded import Loaded
-from training.bundle import Bundle
+from features.config.experiments import ExperimentsFile
+from features.config.schema import FeaturesFile, OffersFile
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.columns.rows import FamilyRow, OnlineRow
+from features.config.policies import PoliciesFile
+from features.common.types import Decision, DecisionRequest, Offer
+from features.workspace.workspace import Workspace
+from serving.reload.reloader import Desk
+from serving.decision.snapshot import Loaded
+from training.bundle.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0
 TOPICS = ("data", "voice", "roaming", "device")

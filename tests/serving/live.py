@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import msgspec
 import psutil
 
-from features.loading import load
+from features.validation.load import load
 from serving.settings import DRAIN_VARIABLE
 from tests.environment import without_settings
 from tests.stores import free_port
 from tests.waiting import LIMIT_S, until
-from training import bundle
+from training.bundle import bundle
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS_MAX = 300

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.vocabulary import Decision
-from serving.arbitration import LAST
-from serving.decide import decide
+from features.common.types import Decision
+from serving.hub.arbitration import LAST
+from serving.decision.decide import decide
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

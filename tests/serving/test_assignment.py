@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from features.experiment_formats import CONTROL_GROUPS, ExperimentsFile
-from features.experiments import read_experiments
-from features.formats import FeaturesFile
-from features.moments import parse_moment
-from features.policies import PoliciesFile
-from features.rulebook import read_rules
-from serving.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units
+from features.config.experiments import CONTROL_GROUPS, ExperimentsFile
+from features.workspace.experiments import read_experiments
+from features.config.schema import FeaturesFile
+from features.common.timestamps import parse_moment
+from features.config.policies import PoliciesFile
+from features.workspace.rulebook import read_rules
+from serving.decision.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units
 
 NOW = parse_moment("2026-11-22T12:00:00Z")
 FEATURES = msgspec.convert({"context": {"channel": {"dtype": "category"}}}, FeaturesFile)

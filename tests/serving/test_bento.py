@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features import ramps, timeline
-from features.loading import load
-from features.vocabulary import DecisionRequest
-from serving import compiled
-from serving.decide import decide
-from serving.desk import Desk
+from features.workspace import ramps, timeline
+from features.validation.load import load
+from features.common.types import DecisionRequest
+from serving.kernel import compile_cache as compiled
+from serving.decision.decide import decide
+from serving.reload.reloader import Desk
 from serving.settings import KEEP_ALIVE_VARIABLE
 from tests import environments
 from tests.serving.live import ROOT, Live, decision, idle_seconds, serving_copy

@@ -16,19 +16,20 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.happenings import NUMBER_MAX
-from features.loading import load
-from features.vocabulary import DecisionRequest, Event
-from features.workspace import Workspace
-from serving import openapi, routes_events
-from serving.asked import BadContext, BadRequest, UnknownPlacement, check_request
-from serving.body_schemas import body_schemas, text_pattern
-from serving.ofrep import EvaluationRequest, Evaluations, read_evaluation
-from serving.problems import Problem, ProblemDocument
-from serving.routes_experiments import AssignmentRequest, _check
-from serving.routes_v1 import _decoder
-from serving.strict_json import REFUSED_CATEGORIES, StrictDecoder
-from serving.workspace_schemas import narrow
+from features.events.semantics import NUMBER_MAX
+from features.validation.load import load
+from features.common.types import DecisionRequest, Event
+from features.workspace.workspace import Workspace
+from serving.openapi import document as openapi
+from serving.api import events as routes_events
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.openapi.bodies import body_schemas, text_pattern
+from serving.api.ofrep import EvaluationRequest, Evaluations, read_evaluation
+from serving.http.problems import Problem, ProblemDocument
+from serving.api.experiments import AssignmentRequest, _check
+from serving.api.decisions import _decoder
+from serving.http.strict_json import REFUSED_CATEGORIES, StrictDecoder
+from serving.openapi.workspace import narrow
 from tests.serving.bodies import NUMBERS, TEXTS, events, objects
 from tests.serving.trial_server import EXPERIMENTS
 from tests.workspaces import make_workspace

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import Catalogue
-from features.expression_tree import Term, TermType
-from features.expressions import Expression, parse
-from features.vocabulary import Offer
-from serving.condition_reasons import explain, needed
-from serving.condition_values import KEYS_KEPT_MAX, bits_of, mask_of, positions_of
-from serving.conditions import Conditions, offer_columns, scalar_values
-from serving.formulas import Formula
+from features.columns.catalogue import Catalogue
+from features.expressions.nodes import Term, TermType
+from features.expressions.parse import Expression, parse
+from features.common.types import Offer
+from serving.conditions.reasons import explain, needed
+from serving.conditions.bitsets import KEYS_KEPT_MAX, bits_of, mask_of, positions_of
+from serving.conditions.conditions import Conditions, offer_columns, scalar_values
+from serving.conditions.formulas import Formula
 
 DAY = 86_400.0
 NOW = 20_000 * DAY

@@ -15,11 +15,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.loading import FILES, load
-from features.workspace import Workspace
-from serving.config_files import read_again, stamp_of
-from serving.desk import CONFIG, Desk
-from serving.hub import digest_of
+from features.validation.load import FILES, load
+from features.workspace.workspace import Workspace
+from serving.reload.config_files import read_again, stamp_of
+from serving.reload.reloader import CONFIG, Desk
+from serving.hub.hub import digest_of
 from tests.serving.live import serving_copy
 
 
@@ -186,7 +186,7 @@ def test_what_changes_while_it_is_read_is_read_again(desk: Desk, folder: Path, m
         return found
 
     (folder / "policies.yaml").unlink()
-    monkeypatch.setattr("serving.desk.read_again", read_slowly)
+    monkeypatch.setattr("serving.reload.reloader.read_again", read_slowly)
     assert looks(desk, 2) == before
     assert looks(desk, 2) == digest_of(load(folder, sources=False))
 

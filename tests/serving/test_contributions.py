@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.columns import Column
-from serving.contributions import Explainer, grouped
-from serving.kernel import Kernel
+from features.columns.contract import Column
+from serving.kernel.shap import Explainer, grouped
+from serving.kernel.kernel import Kernel
 from tests.forests import OBJECTIVES, trained, values, written
 from tests.waiting import LIMIT_S
-from training.forest import CATEGORICAL, Forest, compile_forest
+from training.bundle.forest import CATEGORICAL, Forest, compile_forest
 
 Floats = npt.NDArray[np.float64]
 Seed = st.integers(0, 2**32 - 1)
@@ -317,7 +317,7 @@ def test_a_row_of_another_width_is_refused_and_a_row_is_left_as_it_was() -> None
 
 def test_what_never_explains_loads_no_code_for_it() -> None:
     """Importing the module brings neither the code that numba compiles nor LightGBM."""
-    program = "import sys, serving.contributions; assert not {'serving.contributions_code', 'lightgbm'} & set(sys.modules)"
+    program = "import sys, serving.contributions; assert not {'serving.kernel.kernel.shap_code', 'lightgbm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=LIMIT_S)
 
 

@@ -13,22 +13,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.buckets import fnv1a
-from features.formats import ContextColumn
-from features.loading import load
-from features.moments import MICROSECONDS, now, rfc3339
-from features.online import OnlineRow
-from features.policies import Arbitration, PoliciesFile, Rule
-from features.vocabulary import Decision, DecisionRequest, Offer, Treatment
-from features.workspace import Workspace
-from serving import ranking
-from serving.asked import BadContext, UnknownPlacement, check_context
-from serving.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
-from serving.desk import Desk
-from serving.loaded import Loaded
-from serving.why import EXPLAINED_OFFERS_MAX
-from training import bundle
-from training.bundle import BadBundle
+from features.aggregates.partitions import fnv1a
+from features.config.schema import ContextColumn
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, now, rfc3339
+from features.columns.rows import OnlineRow
+from features.config.policies import Arbitration, PoliciesFile, Rule
+from features.common.types import Decision, DecisionRequest, Offer, Treatment
+from features.workspace.workspace import Workspace
+from serving.kernel import top_k as ranking
+from serving.hub.request_check import BadContext, UnknownPlacement, check_context
+from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
+from serving.reload.reloader import Desk
+from serving.decision.snapshot import Loaded
+from serving.decision.explain import EXPLAINED_OFFERS_MAX
+from training.bundle import bundle
+from training.bundle.bundle import BadBundle
 
 HOUR = 3_600 * MICROSECONDS
 

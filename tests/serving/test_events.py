@@ -13,36 +13,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import hearers
-from features.budgets import Budget
-from features.catalogue import Catalogue
-from features.contacts import ContactPolicy, key_of
-from features.event_file import Limits
-from features.event_log import EventLog, counts, dead_letters, read_all
-from features.event_rows import event_item
-from features.event_writer import EventWriter
-from features.happenings import Happenings, time_of
-from features.ledger import Ledger
-from features.lmdb_ledger import LmdbLedger
-from features.loading import load
-from features.moments import from_microseconds, rfc3339
-from features.online import StoreUnavailable
-from features.policies import PoliciesFile
-from features.recent import Heard
-from features.vocabulary import Budget as OfferBudget
-from features.vocabulary import Event, Offer
-from features.workspace import Workspace
-from serving import event_body, problems
-from serving.contacting import STOCK, Contacting
-from serving.event_body import Bad
-from serving.hearing import Hearing, Understanding, Understandings
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.metrics import Metrics
-from serving.problems import Problem
-from serving.routes import Call
-from serving.routes_events import REASONS, Events
-from serving.watermark import Watermark
+from features.events import consumers as hearers
+from features.ledger.budgets import Budget
+from features.columns.catalogue import Catalogue
+from features.ledger.history import ContactPolicy, key_of
+from features.events.sqlite_file import Limits
+from features.events.log import EventLog, counts, dead_letters, read_all
+from features.events.rows import event_item
+from features.events.writer import EventWriter
+from features.events.semantics import Happenings, time_of
+from features.ledger.ledger import Ledger
+from features.ledger.lmdb_ledger import LmdbLedger
+from features.validation.load import load
+from features.common.timestamps import from_microseconds, rfc3339
+from features.columns.rows import StoreUnavailable
+from features.config.policies import PoliciesFile
+from features.ledger.recent import Heard
+from features.common.types import Budget as OfferBudget
+from features.common.types import Event, Offer
+from features.workspace.workspace import Workspace
+from serving.api import events_body as event_body
+from serving.http import problems
+from serving.hub.contact_policy import STOCK, Contacting
+from serving.api.events_body import Bad
+from serving.api.event_delivery import Hearing, Understanding, Understandings
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.runtime.metrics import Metrics
+from serving.http.problems import Problem
+from serving.http.routing import Call
+from serving.api.events import REASONS, Events
+from serving.api.watermark import Watermark
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS, post, problem, raw, split
 from tests.workspaces import make_workspace

@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from features.formats import FeaturesFile
-from features.online import OnlineRow, Plan, StoreUnavailable, Words
-from features.views import views_of
-from serving.everyone import Everyone
+from features.config.schema import FeaturesFile
+from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.views import views_of
+from serving.reload.global_row import Everyone
 from tests.serving.live import wait_for
 
 PAIR = {"stream": "moves", "key": "shop", "match": "shop", "aggregate": "count"}

@@ -13,18 +13,18 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from features.experiments import split_of
-from features.loading import load
-from serving.asked import UnknownPlacement
-from serving.desk import Desk
-from serving.enquiry import Enquiry
-from serving.journal import Journal
-from serving.keys import KeyEntry, Keys
-from serving.lane import Lane
-from serving.metrics import Metrics
-from serving.routes_experiments import ExperimentRoutes
-from serving.routes_ofrep import Flags
-from serving.routes_v1 import Decisions
+from features.workspace.experiments import split_of
+from features.validation.load import load
+from serving.hub.request_check import UnknownPlacement
+from serving.reload.reloader import Desk
+from serving.api.preview import Enquiry
+from serving.decision.journal import Journal
+from serving.http.auth import KeyEntry, Keys
+from serving.http.app import Lane
+from serving.runtime.metrics import Metrics
+from serving.api.experiments import ExperimentRoutes
+from serving.api.flags import Flags
+from serving.api.decisions import Decisions
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace

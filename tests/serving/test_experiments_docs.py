@@ -9,15 +9,15 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from features.check_experiments import arms, faults_of_experiments, ramps
-from features.documents import Document
-from features.experiment_formats import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
-from features.experiments import HASH_WORDS, Experiments, read_experiments, split_of
-from features.expression_values import Meaning
-from features.loading import load
-from features.moments import parse_moment
-from features.rulebook import read_rules
-from serving.assignment import Assigner, Reason, Units
+from features.validation.experiments import arms, faults_of_experiments, ramps
+from features.config.documents import Document
+from features.config.experiments import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
+from features.workspace.experiments import HASH_WORDS, Experiments, read_experiments, split_of
+from features.expressions.evaluate import Meaning
+from features.validation.load import load
+from features.common.timestamps import parse_moment
+from features.workspace.rulebook import read_rules
+from serving.decision.assignment import Assigner, Reason, Units
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "experiments.md").read_text()

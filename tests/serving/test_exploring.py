@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from features.catalogue import Catalogue
-from features.policies import Exploration
-from features.vocabulary import Offer
-from serving.exploring import Explorer, Slate
-from serving.slate import Answer, Ties, Wanted
+from features.columns.catalogue import Catalogue
+from features.config.policies import Exploration
+from features.common.types import Offer
+from serving.hub.exploration import Explorer, Slate
+from serving.hub.slate import Answer, Ties, Wanted
 
 UNITS = 200_000
 ALARM = 1e-6

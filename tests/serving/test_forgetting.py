@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from serving.forgetting import Forgetting
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.routes import JSON_HEADERS, Answer, Call, Patterns, Route
+from serving.api.erasure import Forgetting
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.http.routing import JSON_HEADERS, Answer, Call, Patterns, Route
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS
 from tests.serving.live import ask, wait_for

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import lmdb_store
-from features.catalogue import Catalogue
-from features.columns import Contract, contract_of
-from features.expression_tree import Term
-from features.formats import FeaturesFile
-from features.layout import Layout
-from features.loading import load
-from features.online import FamilyRow, OnlineRow, Plan, Words
-from features.views import views_of
-from features.vocabulary import Offer
-from serving import desk as desks
-from serving import everyone
-from serving.desk import Desk
-from serving.facts import Facts, PairFacts
-from serving.freshness import Freshness
-from serving.withheld import Purposes
+from features.lmdb_store import environment as lmdb_store
+from features.columns.catalogue import Catalogue
+from features.columns.contract import Contract, contract_of
+from features.expressions.nodes import Term
+from features.config.schema import FeaturesFile
+from features.columns.layout import Layout
+from features.validation.load import load
+from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.views import views_of
+from features.common.types import Offer
+from serving.reload import reloader as desks
+from serving.reload import global_row as everyone
+from serving.reload.reloader import Desk
+from serving.conditions.inputs import Facts, PairFacts
+from serving.decision.freshness import Freshness
+from serving.hub.consent import Purposes
 from tests.serving.live import serving_copy, wait_for
 
 NOW = 1_790_000_000.0

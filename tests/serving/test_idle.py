@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from features.journal_lines import read_lines
-from features.loading import load
+from features.events.journal import read_lines
+from features.validation.load import load
 from serving import settings
-from serving.journal import OPEN, SEALED
+from serving.decision.journal import OPEN, SEALED
 from tests.serving import edge_server as edge
 from tests.serving.live import Live, idle_seconds
 from tests.trained import copy_of

@@ -16,24 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.journal_lines import (
-    DECISION,
-    FORMAT,
-    FRAME_BYTES_MAX,
-    PAIR_VALUES_MAX,
-    SCORES_MAX,
-    Line,
-    Lineup,
-    Versions,
-    considered_of,
-    damage,
-    frames,
-    line_of,
-    read_lines,
-    write_frame,
-)
-from features.vocabulary import Decision, DecisionRequest, ModelStamp, RankedOffer
-from serving.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, Limits
+from features.events.journal import DECISION, FORMAT, FRAME_BYTES_MAX, PAIR_VALUES_MAX, SCORES_MAX, Line, Lineup, Versions, considered_of, damage, frames, line_of, read_lines, write_frame
+from features.common.types import Decision, DecisionRequest, ModelStamp, RankedOffer
+from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, Limits
 from tests.waiting import LIMIT_S
 
 VERSIONS = Versions("b1", "c1", "d1")

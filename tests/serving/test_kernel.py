@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.kernel import OFFERS_MAX, Kernel
+from serving.kernel.kernel import OFFERS_MAX, Kernel
 from tests.forests import OBJECTIVES, trained, values, written
-from training.forest import CATEGORICAL, Forest, compile_forest
+from training.bundle.forest import CATEGORICAL, Forest, compile_forest
 
 Floats = npt.NDArray[np.float64]
 Seed = st.integers(0, 2**32 - 1)

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import yaml
 
-from serving.keys import BadKeys, KeyEntry, Keys, entry_yaml, new_key, parse_keys, require_safe_bind
-from serving.problems import Unauthenticated
+from serving.http.auth import BadKeys, KeyEntry, Keys, entry_yaml, new_key, parse_keys, require_safe_bind
+from serving.http.problems import Unauthenticated
 
 pytestmark = pytest.mark.clock
 

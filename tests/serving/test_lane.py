@@ -20,12 +20,13 @@ import httpx
 import pytest
 import uvicorn.config
 
-from serving import media, wire
-from serving.gate import Gate, Limits
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.problems import HostNotLocal
-from serving.routes import BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Message, Route
+from serving.http import content_types as media
+from serving import uvicorn_protocol as wire
+from serving.http.admission import Gate, Limits
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.http.problems import HostNotLocal
+from serving.http.routing import BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Message, Route
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import GOOD, post, problem, raw, split
 from tests.waiting import LIMIT_S

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import memory
+from serving.runtime import memory
 from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs a kernel that tells of its mappings (Linux)")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, Metrics, Table, memory_directory
+from serving.runtime.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, Metrics, Table, memory_directory
 from tests.waiting import LIMIT_S
 
 ROUNDS = 2_000

@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.formats import ContextColumn
-from serving import openapi, problems
-from serving.assignment import Units
-from serving.enquiry import Enquiry
-from serving.keys import Keys
-from serving.lane import Lane
-from serving.ofrep import REFUSAL, Asked, EvaluationFailure, FlagNotFound, InvalidContext, TargetingKeyMissing, read_evaluation
-from serving.problems import Problem, RateLimited
-from serving.rate import Rate
-from serving.routes_ofrep import Flags
+from features.config.schema import ContextColumn
+from serving.openapi import document as openapi
+from serving.http import problems
+from serving.decision.assignment import Units
+from serving.api.preview import Enquiry
+from serving.http.auth import Keys
+from serving.http.app import Lane
+from serving.api.ofrep import REFUSAL, Asked, EvaluationFailure, FlagNotFound, InvalidContext, TargetingKeyMissing, read_evaluation
+from serving.http.problems import Problem, RateLimited
+from serving.api.rate_limit import Rate
+from serving.api.flags import Flags
 from tests.serving import edge_server as edge
 
 COLUMNS = {

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.vocabulary import Decision, DecisionRequest
-from serving import openapi, problems
-from serving.problems import ProblemDocument
+from features.common.types import Decision, DecisionRequest
+from serving.openapi import document as openapi
+from serving.http import problems
+from serving.http.problems import ProblemDocument
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import GOOD, post, raw, split
 

@@ -25,11 +25,11 @@ from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 from openfeature.track import TrackingEventDetails
 
-from features import clock
-from features.event_log import event_folder, read
-from features.loading import load
-from features.vocabulary import Event
-from pipelines.experiment_export import write_exposures
+from features.common import clock
+from features.events.log import event_folder, read
+from features.validation.load import load
+from features.common.types import Event
+from pipelines.experiments.export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
 from tests.clients.npm import installed
 from tests.serving.live import ROOT, Live

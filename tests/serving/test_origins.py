@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.failures import Failure
-from serving.keys import Keys
-from serving.origins import ANY, ORIGINS_MAX, Origins, is_origin
+from features.common.errors import Failure
+from serving.http.auth import Keys
+from serving.http.cors import ANY, ORIGINS_MAX, Origins, is_origin
 from serving.settings import ORIGINS_VARIABLE, BadSettings, Settings, origins_for
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import GOOD, ROLE_KEYS, post, raw, split

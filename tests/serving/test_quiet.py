@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.formats import FeaturesFile
-from features.zones import zone_of
-from serving.decide import decide
-from serving.loaded import Loaded
-from serving.quiet import day_of, minute_of_day
+from features.config.schema import FeaturesFile
+from features.common.time_zones import zone_of
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
+from serving.hub.quiet_hours import day_of, minute_of_day
 from tests.serving import hubs
 from tests.serving.hubs import Hubs, asked, microseconds, shown
 

@@ -13,19 +13,19 @@ import msgspec
 import pytest
 import yaml
 
-from features.experiments import ReadExperiment
-from features.loading import load
-from features.moments import now
-from features.ramps import RECORD, read_record
-from features.workspace import Workspace
-from pipelines import ramping
-from pipelines.experiment_reading import experiments_in, find
-from pipelines.ramping import Step
-from serving.assignment import Assignment, Units
-from serving.config_files import read_again
-from serving.desk import Desk
-from serving.enquiry import Enquiry
-from serving.routes_experiments import ExperimentRoutes, ExperimentsAnswer
+from features.workspace.experiments import ReadExperiment
+from features.validation.load import load
+from features.common.timestamps import now
+from features.workspace.ramps import RECORD, read_record
+from features.workspace.workspace import Workspace
+from pipelines.ramps import ramp as ramping
+from pipelines.experiments.analysis import experiments_in, find
+from pipelines.ramps.ramp import Step
+from serving.decision.assignment import Assignment, Units
+from serving.reload.config_files import read_again
+from serving.reload.reloader import Desk
+from serving.api.preview import Enquiry
+from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
 from tests.serving.live import serving_copy
 
 KEY = "short"

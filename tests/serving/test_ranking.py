@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import ranking
+from serving.kernel import top_k as ranking
 
 MASK = (1 << 64) - 1
 

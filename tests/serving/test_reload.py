@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from features.loading import load
-from serving.hub import digest_of
+from features.validation.load import load
+from serving.hub.hub import digest_of
 from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from features.expression_values import Meaning
-from features.policies import STAGES
-from features.rulebook import read_rules
-from features.vocabulary import Offer
-from serving.case import consider, opened
-from serving.decide import decide
-from serving.loaded import Loaded
+from features.expressions.evaluate import Meaning
+from features.config.policies import STAGES
+from features.workspace.rulebook import read_rules
+from features.common.types import Offer
+from serving.decision.case import consider, opened
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

@@ -19,16 +19,16 @@ import msgspec
 import psutil
 import pytest
 
-from features import clock
-from features.loading import load
-from features.vocabulary import Decision, DecisionRequest
-from serving.decide import STAGES, decide
-from serving.desk import Desk
-from serving.keys import entry_yaml, new_key
+from features.common import clock
+from features.validation.load import load
+from features.common.types import Decision, DecisionRequest
+from serving.decision.decide import STAGES, decide
+from serving.reload.reloader import Desk
+from serving.http.auth import entry_yaml, new_key
 from serving.settings import DRAIN_VARIABLE
 from tests.serving.live import ROOT, Answer, Live, another_bundle, ask, decision, load_on, serving_copy, wait_for
 from tests.stores import free_port
-from training import bundle
+from training.bundle import bundle
 
 pytestmark = pytest.mark.slow
 

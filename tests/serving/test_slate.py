@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import Catalogue
-from features.vocabulary import Offer
-from serving.asked import BadContext, BadRequest, UnknownPlacement
-from serving.case import ORDERED_EXTRA
-from serving.decide import decide
-from serving.slate import Answer, Ties, Wanted, fill
+from features.columns.catalogue import Catalogue
+from features.common.types import Offer
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
+from serving.decision.case import ORDERED_EXTRA
+from serving.decision.decide import decide
+from serving.hub.slate import Answer, Ties, Wanted, fill
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

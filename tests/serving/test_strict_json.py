@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.vocabulary import DecisionRequest, Event
-from serving.problems import ERRORS_MAX, Problem
-from serving.strict_json import StrictDecoder
+from features.common.types import DecisionRequest, Event
+from serving.http.problems import ERRORS_MAX, Problem
+from serving.http.strict_json import StrictDecoder
 
 CONTEXT = frozenset({"channel", "device", "hour", "note"})
 decode = StrictDecoder(DecisionRequest, {"context": CONTEXT})

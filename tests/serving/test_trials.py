@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.journal_lines import Line
-from features.recent import KeptArm
-from features.vocabulary import Decision
-from serving.assignment import Assigner, Kept, Units
-from serving.decide import Asked, Given, Settle, decide, granted
-from serving.loaded import Loaded
-from serving.trials import LOGICS
+from features.events.journal import Line
+from features.ledger.recent import KeptArm
+from features.common.types import Decision
+from serving.decision.assignment import Assigner, Kept, Units
+from serving.decision.decide import Asked, Given, Settle, decide, granted
+from serving.decision.snapshot import Loaded
+from serving.decision.experiments import LOGICS
 from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
-from training.bundle import BadBundle, Bundle
+from training.bundle.bundle import BadBundle, Bundle
 
 NOW = int(NOON * 1_000_000)
 OFFERS = [offer(number, value=1.0 + number % 3, group="even" if number % 2 == 0 else "odd") for number in range(12)]

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 import yaml
 
-from features.loading import load
-from features.moments import MICROSECONDS
-from features.online import StoreUnavailable
-from features.recent import Heard
-from features.vocabulary import Decision, DecisionRequest
-from serving.assignment import NOBODY
-from serving.decide import deciding
-from serving.desk import Desk
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS
+from features.columns.rows import StoreUnavailable
+from features.ledger.recent import Heard
+from features.common.types import Decision, DecisionRequest
+from serving.decision.assignment import NOBODY
+from serving.decision.decide import deciding
+from serving.reload.reloader import Desk
 from tests.serving.live import serving_copy
 
 CUSTOMER = "436600000"

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 import yaml
 
-from features.journal_lines import Settled, read_lines
-from features.loading import load
-from pipelines.journal_files import lines as frames_of
+from features.events.journal import Settled, read_lines
+from features.validation.load import load
+from pipelines.shipping.journal_files import lines as frames_of
 from serving.settings import WATCH_VARIABLE
-from serving.split_metrics import FILE, Split, Splits
+from serving.api.split_metrics import FILE, Split, Splits
 from tests.serving.live import Answer, Live, another_bundle, load_on, serving_copy, wait_for
-from training import bundle
+from training.bundle import bundle
 
 UNITS, AT_ONCE = 12, 100
 NOW = 1_795_978_800_000_000

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.formats import FeaturesFile
-from features.journal_lines import Line
-from features.online import FamilyRow, OnlineRow
-from features.views import Family
-from features.vocabulary import Decision, DecisionRequest
-from serving.decide import decide
-from serving.loaded import Loaded
+from features.config.schema import FeaturesFile
+from features.events.journal import Line
+from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.views import Family
+from features.common.types import Decision, DecisionRequest
+from serving.decision.decide import decide
+from serving.decision.snapshot import Loaded
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

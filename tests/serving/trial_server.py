@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from serving.keys import Role, entry_yaml, new_key
+from serving.http.auth import Role, entry_yaml, new_key
 from tests.serving.live import serving_copy
 
 EXPERIMENTS = {

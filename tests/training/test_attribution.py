@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.journal_lines import Line
-from features.moments import to_microseconds
-from features.recorded import keep_bundle
-from features.vocabulary import Event
-from pipelines.shipping import ship
+from features.events.journal import Line
+from features.common.timestamps import to_microseconds
+from features.lake.recorded_bundles import keep_bundle
+from features.common.types import Event
+from pipelines.shipping.ship import ship
 from tests.pipelines.loops import line, log_events, workspace_in, write_lines
-from training import recorded
-from training.examples import Examples, NoExamples
-from training.recorded import recorded_of
+from training.dataset import recorded
+from training.dataset.examples import Examples, NoExamples
+from training.dataset.recorded import recorded_of
 
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
 MONDAY = datetime(2026, 9, 7, 12, tzinfo=UTC)

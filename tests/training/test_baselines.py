@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.columns import Column, Contract
+from features.columns.contract import Column, Contract
 from tests.examples import contract_of, made
-from training import baselines
-from training.examples import Examples
+from training.fitting import baselines
+from training.dataset.examples import Examples
 
 
 def test_popularity_is_the_smoothed_rate_of_the_training_rows() -> None:

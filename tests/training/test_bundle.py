@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.columns import Contract
+from features.columns.contract import Contract
 from tests.examples import contract_of
 from tests.forests import trained
-from training import bundle
-from training.bundle import BadBundle, Golden, Manifest, nullable, numbers
-from training.calibrated import Calibration
-from training.forest import compile_forest
+from training.bundle import bundle
+from training.bundle.bundle import BadBundle, Golden, Manifest, nullable, numbers
+from training.bundle.calibration_map import Calibration
+from training.bundle.forest import compile_forest
 
 CREATED = "2026-11-22T09:30:00Z"
 

@@ -17,14 +17,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.formats import Split
-from features.loading import load
-from features.moments import to_microseconds
-from features.workspace import Workspace
-from pipelines import steps
+from features.config.schema import Split
+from features.validation.load import load
+from features.common.timestamps import to_microseconds
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
 from tests.examples import made
 from tests.workspaces import make_workspace
-from training.examples import Examples, NoExamples, examples_of, split_of
+from training.dataset.examples import Examples, NoExamples, examples_of, split_of
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 END = START + timedelta(days=40)

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.formats import Label, ModelFile
+from features.config.schema import Label, ModelFile
 from tests.examples import contract_of, made
-from training.examples import Examples
-from training.fit import BadParameters, fit
-from training.forest import compile_forest
-from training.metrics import auc
+from training.dataset.examples import Examples
+from training.fitting.fit import BadParameters, fit
+from training.bundle.forest import compile_forest
+from training.fitting.metrics import auc
 
 MODEL = ModelFile(
     name="m",

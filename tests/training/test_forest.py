@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.forests import trained, written
-from training.forest import CATEGORICAL, LAYOUT, Forest, ForestDamaged, ForestNotCompilable, compile_forest
+from training.bundle.forest import CATEGORICAL, LAYOUT, Forest, ForestDamaged, ForestNotCompilable, compile_forest
 
 
 @pytest.fixture(scope="module")

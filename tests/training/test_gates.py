@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.formats import Gates
+from features.config.schema import Gates
 from tests.training.test_fit import EARLY, LATER, MODEL, UNSEEN
-from training import gates
-from training.examples import Examples
-from training.fit import Fitted, fit
-from training.metrics import auc_interval
+from training.fitting import gates
+from training.dataset.examples import Examples
+from training.fitting.fit import Fitted, fit
+from training.fitting.metrics import auc_interval
 
 OFF = Gates(better_than_popularity=False)
 EVEN = {"model": {"mrr": 0.5}, "popularity": {"mrr": 0.5}}

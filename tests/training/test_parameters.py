@@ -9,13 +9,13 @@ import lightgbm as lgb
 import pytest
 from lightgbm.basic import LightGBMError, _ConfigAliases
 
-from features.formats import Label, ModelFile
-from features.lightgbm_names import ALIASES, MAIN
-from features.model_parameter_needs import NEEDS
-from features.model_parameters import ACCEPTED, INT32_MAX, LEAVES_MAX, OURS, REFUSED, Choice, Number, wrong_parameters
+from features.config.schema import Label, ModelFile
+from features.config.lightgbm_names import ALIASES, MAIN
+from features.config.model_parameter_needs import NEEDS
+from features.config.model_parameters import ACCEPTED, INT32_MAX, LEAVES_MAX, OURS, REFUSED, Choice, Number, wrong_parameters
 from tests.training.test_fit import EARLY
-from training import forest
-from training.fit import DEFAULTS, BadParameters, parameters_of
+from training.bundle import forest
+from training.fitting.fit import DEFAULTS, BadParameters, parameters_of
 
 GOSS = {"data_sample_strategy": "goss", "learning_rate": 0.5}
 BAGGING = {"bagging_fraction": 0.6, "bagging_freq": 1}

@@ -15,17 +15,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.columns import Contract
-from features.failures import Failure
-from features.formats import Stores
-from features.loading import load
-from features.workspace import Workspace
-from pipelines import publishing
+from features.columns.contract import Contract
+from features.common.errors import Failure
+from features.config.schema import Stores
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.deploy import publish as publishing
 from tests.trained import copy_of
-from training import bundle, canary, publish, registry
-from training.bundle import BadBundle
-from training.canary import CanaryFailed
-from training.parts import refuse_other_columns
+from training.bundle import bundle, canary, publish, registry
+from training.bundle.bundle import BadBundle
+from training.bundle.canary import CanaryFailed
+from training.bundle.artifacts import refuse_other_columns
 
 
 @pytest.fixture(scope="module")

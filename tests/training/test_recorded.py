@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 import yaml
 
-from features import lake
-from features.buckets import fnv1a
-from features.journal_lines import Line
-from features.loading import load
-from features.moments import MICROSECONDS, from_microseconds, now, to_microseconds
-from features.vocabulary import DecisionRequest, Event
-from features.workspace import Workspace
-from pipelines import steps
-from pipelines.shipping import ship
-from serving.decide import decide
-from serving.desk import Desk
-from serving.journal import Journal
+from features.lake import lake
+from features.aggregates.partitions import fnv1a
+from features.events.journal import Line
+from features.validation.load import load
+from features.common.timestamps import MICROSECONDS, from_microseconds, now, to_microseconds
+from features.common.types import DecisionRequest, Event
+from features.workspace.workspace import Workspace
+from pipelines.materialize import steps
+from pipelines.shipping.ship import ship
+from serving.decision.decide import decide
+from serving.reload.reloader import Desk
+from serving.decision.journal import Journal
 from tests.pipelines.loops import log_events
 from tests.trained import copy_of, end_of_data
-from training import sources
-from training.examples import Examples, examples_of
-from training.recorded import recorded_of
+from training.dataset import sources
+from training.dataset.examples import Examples, examples_of
+from training.dataset.recorded import recorded_of
 
 DECISIONS = 900
 CHANNELS = ("app", "web", "shop", None)
@@ -231,8 +231,8 @@ def test_imported_history_is_what_it_was_before_anything_was_served(served: Serv
 
 def test_a_model_is_trained_from_recorded_decisions(served: Served, tmp_path: Path) -> None:
     """The report, and the record in the registry, say what was learnt from, how many, and why."""
-    from training import registry
-    from training.train import train
+    from training.bundle import registry
+    from training.fitting.train import train
 
     workspace = load(copy_of(served.workspace.folder, tmp_path / "w"))
     workspace = with_model(

@@ -11,16 +11,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.formats import Gates
-from features.loading import load
-from features.workspace import Workspace
-from pipelines.steps import state_of
+from features.config.schema import Gates
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.materialize.steps import state_of
 from tests.trained import copy_of
-from training import registry
-from training.bundle import BadBundle
-from training.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
-from training.examples import Examples, examples_of, split_of
-from training.train import Trained, digest, golden, train
+from training.bundle import registry
+from training.bundle.bundle import BadBundle
+from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
+from training.dataset.examples import Examples, examples_of, split_of
+from training.fitting.train import Trained, digest, golden, train
 
 METRICS = {"mrr", "ndcg@3", "ndcg@10", "hit_rate@3", "hit_rate@10", "auc", "log_loss", "brier", "ece", "decision_auc"}
 RANKING = {name for name in METRICS if "@" in name} | {"mrr", "auc"}
@@ -151,7 +151,7 @@ def test_evaluating_a_version_gives_the_report_of_its_training(workspace: Worksp
 
 def test_texts_that_came_later_do_not_confuse_an_older_model(workspace: Workspace, examples: Examples, tmp_path: Path) -> None:
     """A model is evaluated with the codes of its own dictionary, not with one made of today's data."""
-    from training.parts import fetch
+    from training.bundle.artifacts import fetch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -165,7 +165,7 @@ def test_texts_that_came_later_do_not_confuse_an_older_model(workspace: Workspac
 
 def test_golden_requests_are_decisions_of_the_test_and_a_stranger(workspace: Workspace, examples: Examples, tmp_path: Path) -> None:
     """They are spread over the test slice, each with one answer an offer, and one is of a customer whom nobody knows."""
-    from training.bundle import current, read
+    from training.bundle.bundle import current, read
 
     place = current(workspace.bundles)
     assert place is not None
@@ -223,9 +223,9 @@ def test_training_again_gives_the_same_model_and_gates_decide_who_serves(workspa
 
 def test_golden_requests_need_no_stranger(workspace: Workspace, examples: Examples) -> None:
     """Where no customer was made unknown, the golden requests are those of the test slice; few decisions are all of them."""
-    from training.calibrated import Calibration
-    from training.calibration import Chosen
-    from training.fit import Fitted, lgb
+    from training.bundle.calibration_map import Calibration
+    from training.fitting.calibration import Chosen
+    from training.fitting.fit import Fitted, lgb
 
     plain = examples.where(~examples.strangers)
     test = plain.where(np.arange(len(plain.ids)) < 3)

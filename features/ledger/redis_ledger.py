@@ -1,0 +1,371 @@
+"""The Redis ledger: a customer's history is one key, and a take one script that the server runs in one step.
+
+    contacts:{entity key}   the history, as it stands in `contacts`; in the slot of the customer's features; expires after the horizon
+    recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent, a link or an assignment
+    budgets:{project}       a hash of all budgets: offer's key -> record, as in `budgets`
+
+A call is one round trip, without retries: a take whose reply is lost may have been done or not, and has to be treated as refused.
+Notes, links, and takes that must make room, read, compute here, and put the result back if nothing has changed meanwhile.
+
+The server must not evict keys (`maxmemory-policy noeviction`), or limits are forgotten with them; the same holds for a restart
+without persistence, and, for what was not replicated yet, for a failover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import hiredis
+
+from features.ledger.budgets import FELL, Budget, Fell, Moment, asked
+from features.ledger.history_updates import merged, noted, taken
+from features.ledger.history import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
+from features.redis_store.feast_format import entity_key
+from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
+from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.ledger.recent import Heard, KeptArm, Known, decode, encode
+from features.ledger.recent_updates import Change, State, emptied, is_moved, joined, linked, settled, taken_in, trimmed
+from features.redis_store.address import Address, command
+from features.redis_store.routing import Routes, routes
+
+T = TypeVar("T")
+
+RECENT_SECONDS = 45 * 86_400
+"""How long the events of a unit are kept that nothing trims: longer than an event may be late."""
+ROUNDS_MAX = 16
+"""How often a history is read again because it changed before it could be put back; each time somebody else's change was done."""
+_NUMBERS = struct.Struct("<5d")
+
+
+class RedisLedger:
+    """See `Ledger`. Belongs to one event loop at a time.
+
+    Args:
+        url: see `redis_address`.
+        timeout_ms: how long one round trip may take.
+        project: part of every key.
+        shared: gives the routes of whoever reads from the same server, so that both share its connection, and two calls in the same
+            turn of the loop one packet; None: a connection of its own.
+
+    Attributes:
+        dropped: recent events that had no room, since it was opened.
+    """
+
+    def __init__(self, url: str, timeout_ms: float, project: str, shared: Callable[[], Routes] | None = None) -> None:
+        self._address = Address.parse(url)
+        self._timeout_seconds = timeout_ms / 1_000
+        self._project = project
+        self._budgets = f"budgets:{{{project}}}".encode()
+        self._shared = shared
+        self.dropped = 0
+        self._routes: Routes | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def read_now(self, customer_id: str) -> bytes | None:
+        """None: a round trip is needed."""
+        return None
+
+    async def read(self, customer_id: str) -> bytes:
+        key, payload = self.read_request(customer_id)
+        return history_of(await self._reached().call(key, payload))
+
+    def read_request(self, customer_id: str) -> tuple[bytes, bytes]:
+        """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is the history."""
+        key = self._key(customer_id)
+        return key, command("GET", key)
+
+    def take_now(self, take: Take) -> Taken | None:
+        """None: a round trip is needed."""
+        return None
+
+    async def take(self, take: Take, history: bytes | None = None) -> Taken:
+        """With the history that was read, all is computed here, and written if it is still the same: a tenth of the script's work."""
+        if history is not None:
+            answer, after = taken(history, take)
+            if after is history or await self._replace(take.customer_id, history, after, take.policy):
+                return answer
+        policy = take.policy
+        entries, choices = take.packed()
+        numbers = _NUMBERS.pack(take.now, policy.hold_seconds, policy.horizon_seconds, policy.contacts_max, _expiry(policy))
+        reply = await self._run(TAKE, self._key(take.customer_id), numbers, policy.packed, entries, choices)
+        if reply == 0:
+            return await self._change(take.customer_id, policy, lambda history: taken(history, take))
+        if not isinstance(reply, list) or len(reply) != len(take.contacts):
+            raise StoreUnavailable("the ledger answered what was not asked")
+        return Taken(tuple([max(int(fell), GRANTED) for fell in reply]))
+
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: float) -> list[bool]:
+        def change(history: bytes) -> tuple[list[bool], bytes]:
+            after, new = noted(history, policy, events, now)
+            return new, after
+
+        return await self._change(customer_id, policy, change)
+
+    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: float) -> None:
+        """The source goes only as it was when it was added to the target; in between, its contacts count for both."""
+        if source_id == target_id:
+            return
+        for _ in range(ROUNDS_MAX):
+            moved = await self.read(source_id)
+            if not moved:
+                return
+            await self._change(target_id, policy, lambda history: (None, merged(history, moved, policy, now)))  # noqa: B023 - awaited here
+            if await self._replace(source_id, moved, b"", policy):
+                return
+        raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
+
+    def look_now(self, unit: str) -> Known | None:
+        """None: a round trip is needed."""
+        return None
+
+    async def look(self, unit: str) -> Known:
+        return await self._followed(unit, (await self._stored(unit)).state)
+
+    def begin_look(self, unit: str) -> asyncio.Future[object] | None:
+        return self._reached().begin(*self._look_request(unit))
+
+    async def end_look(self, unit: str, begun: asyncio.Future[object]) -> Known:
+        reply = await begun
+        # An error may name another node of a cluster, which a look follows.
+        return await (self.look(unit) if isinstance(reply, hiredis.ReplyError) else self._followed(unit, stored_of(reply).state))
+
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """Unit by unit; what was heard before a failure stays."""
+        by_unit: dict[str, list[int]] = {}
+        for at, one in enumerate(heard):
+            by_unit.setdefault(one.unit, []).append(at)
+        new = [False] * len(heard)
+        for unit, places in by_unit.items():
+            # Links first: the rest of the call goes to the customer then, wherever it stood.
+            for at in places:
+                if heard[at].identify:
+                    new[at] = await self._identify(unit, heard[at], policy, now)
+            rest = [at for at in places if not heard[at].identify]
+            if rest:
+                found = await self._hear(unit, [heard[at] for at in rest], policy, now)
+                for at, fresh in zip(rest, found, strict=True):
+                    new[at] = fresh
+        return new
+
+    async def trim(self, unit: str, moment: int) -> None:
+        def change(state: State) -> Change:
+            return Change(State(state.contacts, trimmed(state.recent, moment)), [], 0)
+
+        await self._alter(unit, None, change)
+
+    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
+        """Read, and put back where nothing has changed meanwhile; two round trips, for a unit that is new to an experiment."""
+        kept: Mapping[str, KeptArm] = {}
+
+        def change(state: State) -> Change | None:
+            nonlocal kept
+            if state.recent.linked:
+                return None
+            recent = settled(state.recent, wanted, over)
+            kept = recent.kept
+            return Change(State(state.contacts, recent), [], 0)
+
+        done = await self._alter(unit, None, change)
+        if isinstance(done, State):
+            await self._alter(done.recent.linked, None, change)
+        return kept
+
+    async def forget(self, customer_id: str) -> None:
+        key, recent = self._key(customer_id), self._recent_key(customer_id)
+        _good(await self._reached().call(key, command("DEL", key, recent)))
+
+    def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell] | None:
+        """None: a round trip is needed."""
+        return None
+
+    async def take_budgets(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+        reply = await self._run(BUDGETS, self._budgets, b"take", moment.pack(), asked(budgets))
+        if not isinstance(reply, list) or len(reply) != len(budgets):
+            raise StoreUnavailable("the ledger answered what was not asked")
+        return [FELL[int(fell)] for fell in reply]
+
+    async def give_back(self, offers: Sequence[int], moment: Moment) -> None:
+        await self._settle(b"give_back", offers, moment)
+
+    async def confirm(self, offers: Sequence[int], moment: Moment) -> None:
+        await self._settle(b"confirm", offers, moment)
+
+    def sync(self) -> None:
+        """Nothing: how durable it is, the server says."""
+
+    def sweep(self, horizon_seconds: float, now: float) -> int:
+        """Nothing: keys expire."""
+        return 0
+
+    def close(self) -> None:
+        """Ends its own connection; from any thread."""
+        found, self._routes = self._routes, None
+        if found is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(found.close)
+
+    def _key(self, customer_id: str) -> bytes:
+        # Feast deletes what ends with a project's name: this ends with a brace.
+        return b"contacts:{%b}" % entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project)
+
+    def _reached(self) -> Routes:
+        if self._shared is not None:
+            return self._shared()
+        loop = asyncio.get_running_loop()
+        if self._routes is None or self._loop is not loop:
+            self._loop, self._routes = loop, routes(self._address, self._timeout_seconds)
+        return self._routes
+
+    async def _run(self, script: Script, key: bytes, *arguments: bytes) -> object:
+        return await self._run_on(script, (key,), *arguments)
+
+    async def _run_on(self, script: Script, keys: tuple[bytes, ...], *arguments: bytes) -> object:
+        """A script by its digest; with its text where a server does not know it yet."""
+        found = self._reached()
+        reply = await found.call(keys[0], command("EVALSHA", script.digest, len(keys), *keys, *arguments))
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            reply = await found.call(keys[0], command("EVAL", script.text, len(keys), *keys, *arguments))
+        return _good(reply)
+
+    async def _settle(self, what: bytes, offers: Sequence[int], moment: Moment) -> None:
+        await self._run(BUDGETS, self._budgets, what, moment.pack(), asked([Budget(offer) for offer in offers]))
+
+    async def _change(self, customer_id: str, policy: ContactPolicy, change: Callable[[bytes], tuple[T, bytes]]) -> T:
+        for _ in range(ROUNDS_MAX):
+            history = await self.read(customer_id)
+            answer, after = change(history)
+            if after == history or await self._replace(customer_id, history, after, policy):
+                return answer
+        raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
+
+    def _recent_key(self, unit: str) -> bytes:
+        return b"recent:{%b}" % entity_key(CUSTOMER_JOIN_KEY, unit, self._project)
+
+    def _look_request(self, unit: str) -> tuple[bytes, bytes]:
+        key = self._key(unit)
+        return key, command("MGET", key, self._recent_key(unit))
+
+    async def _stored(self, unit: str) -> Stored:
+        return stored_of(await self._reached().call(*self._look_request(unit)))
+
+    async def _followed(self, unit: str, state: State) -> Known:
+        """What a look gives; of a linked unit the customer's, with a second round trip."""
+        if state.recent.linked:
+            unit = state.recent.linked
+            state = (await self._stored(unit)).state
+        return Known(unit, state.contacts, state.recent)
+
+    async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+        """What was heard of one unit; `linked` as it turns out."""
+
+        def change(state: State) -> Change | None:
+            return None if state.recent.linked else taken_in(state, heard, policy, now)
+
+        done = await self._alter(unit, policy, change)
+        if isinstance(done, Change):
+            return done.new
+        link = done.recent
+        await self._move(unit, policy, now)
+        since = link.linked_received
+        return (await self._surely(link.linked, policy, lambda state: taken_in(state, heard, policy, now, since))).new
+
+    async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: float) -> bool:
+        """First the link, which only one can make; then the move, which anybody may finish."""
+
+        def change(state: State) -> Change | None:
+            return None if state.recent.linked else Change(linked(state, one.identify, one.received), [True], 0)
+
+        done = await self._alter(unit, policy, change)
+        await self._move(unit, policy, now)
+        return isinstance(done, Change)
+
+    async def _move(self, unit: str, policy: ContactPolicy, now: float) -> None:
+        """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was when it was moved."""
+        for _ in range(ROUNDS_MAX):
+            stored = await self._stored(unit)
+            moved = stored.state
+            if is_moved(moved):
+                return
+            await self._surely(moved.recent.linked, policy, lambda customer: joined(customer, moved, policy, now))  # noqa: B023 - awaited here
+            if await self._replace_both(unit, stored, emptied(moved), policy):
+                return
+        raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
+
+    async def _surely(self, unit: str, policy: ContactPolicy, change: Callable[[State], Change]) -> Change:
+        done = await self._alter(unit, policy, change)
+        assert isinstance(done, Change)
+        return done
+
+    async def _alter(self, unit: str, policy: ContactPolicy | None, change: Callable[[State], Change | None]) -> Change | State:
+        """Change both records of a unit by compare and set; the state as it is where the change says None."""
+        for _ in range(ROUNDS_MAX):
+            stored = await self._stored(unit)
+            done = change(stored.state)
+            if done is None:
+                return stored.state
+            if done.state == stored.state or await self._replace_both(unit, stored, done.state, policy):
+                self.dropped += done.dropped
+                return done
+        raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
+
+    async def _replace_both(self, unit: str, before: Stored, after: State, policy: ContactPolicy | None) -> bool:
+        """Without a policy the history stays as it is."""
+        recent = after.recent
+        record = before.record if recent == before.state.recent else encode(recent)
+        lasting = 0 if recent.consent or recent.linked or recent.kept else RECENT_SECONDS * 1_000
+        expiry = 0 if policy is None else _expiry(policy)
+        told = (before.state.contacts, after.contacts, b"%d" % expiry, before.record, record, b"%d" % lasting)
+        return await self._run_on(REPLACE_BOTH, (self._key(unit), self._recent_key(unit)), *told) == 1
+
+    async def _replace(self, customer_id: str, history: bytes, after: bytes, policy: ContactPolicy) -> bool:
+        expiry = b"%d" % _expiry(policy)
+        return await self._run(REPLACE, self._key(customer_id), history, after, expiry) == 1
+
+
+def history_of(reply: object) -> bytes:
+    """The history that a server answered to a `read_request`.
+
+    Raises:
+        StoreUnavailable: when it is an error, or no history.
+    """
+    history = _good(reply)
+    if history is None:
+        return b""
+    if not isinstance(history, bytes) or len(history) % ENTRY_BYTES:
+        raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
+    return history
+
+
+class Stored(NamedTuple):
+    """What the server holds of a unit: decoded, and what is new of it as the bytes that they are, to be compared."""
+
+    state: State
+    record: bytes
+
+
+def stored_of(reply: object) -> Stored:
+    """History and what is new, as a server answered to a look.
+
+    Raises:
+        StoreUnavailable: when it is an error, or does not decode.
+    """
+    found = _good(reply)
+    if not isinstance(found, list) or len(found) != 2:
+        raise StoreUnavailable("the ledger answered what was not asked")
+    try:
+        return Stored(State(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
+    except ValueError as error:
+        raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
+
+
+def _good(reply: object) -> object:
+    if isinstance(reply, hiredis.ReplyError):
+        raise StoreUnavailable(f"the ledger answered: {reply}")
+    return reply
+
+
+def _expiry(policy: ContactPolicy) -> int:
+    """Milliseconds, a minute longer than anything is looked back at."""
+    return int(policy.horizon_seconds * 1_000) + 60_000

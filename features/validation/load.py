@@ -1,0 +1,69 @@
+"""Load a workspace: read its files and check each against the others. A loaded one can be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from features.validation.workspace import faults_of
+from features.config.documents import Document
+from features.config.experiments import ExperimentsFile
+from features.config.faults import BadWorkspace, Fault
+from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.config.policies import PoliciesFile
+from features.workspace.workspace import Workspace
+
+FILES: dict[str, Any] = {
+    "workspace.yaml": WorkspaceFile,
+    "features.yaml": FeaturesFile,
+    "offers.yaml": OffersFile,
+    "policies.yaml": PoliciesFile,
+    "experiments.yaml": ExperimentsFile,
+    "model.yaml": ModelFile,
+}
+OPTIONAL_FILES = ("policies.yaml", "experiments.yaml")
+"""Files that may be absent, which is the same as empty."""
+
+
+def load(folder: Path, *, sources: bool = True) -> Workspace:
+    """Read and cross-check a workspace.
+
+    Args:
+        sources: whether the files that it imports must be there; a server needs only what was made of them.
+
+    Raises:
+        BadWorkspace: with every fault that was found: file, line, path, expected, got, and the way out.
+    """
+    if not (folder / "workspace.yaml").is_file():
+        remedy = "Name a folder with -w DIR, or make one with `opportune init DIR`."
+        raise BadWorkspace([Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)])
+    folder = folder.resolve()  # other processes, Feast's among them, read our files from other places
+    documents: dict[str, Document] = {}
+    parsed: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, kind in FILES.items():
+        file = folder / name
+        try:
+            absent = name in OPTIONAL_FILES and not file.exists()
+            documents[name] = Document(file, name, "" if absent else None)
+            parsed[name] = documents[name].convert(kind)
+        except BadWorkspace as bad:
+            faults += bad.faults
+    if faults:
+        raise BadWorkspace(faults)
+    settings, features, offers, policies, experiments, model = (parsed[name] for name in FILES)
+    workspace = Workspace(folder, settings, features, offers, policies, experiments, model, documents)
+    faults = faults_of(workspace, sources=sources)
+    if faults:
+        raise BadWorkspace(faults)
+    return workspace
+
+
+def data_of(folder: Path) -> Path:
+    """The data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
+    name = "workspace.yaml"
+    try:
+        settings = Document(folder / name, name).convert(WorkspaceFile)
+    except BadWorkspace:
+        settings = WorkspaceFile("unreadable")
+    return folder / settings.data

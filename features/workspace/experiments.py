@@ -1,0 +1,251 @@
+"""Experiments as they are read from their file: splits cut, conditions parsed, moments as numbers. What serving assigns by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from features.bucketing import hashing, splits
+from features.config.experiments import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
+from features.expressions.scope import Problem, Scope
+from features.expressions.nodes import Term
+from features.expressions.parse import Expression, parse
+from features.config.faults import Path
+from features.common.timestamps import parse_moment
+from features.workspace.ramps import NOT_STARTED, Standing, control_of
+from features.workspace.rulebook import FORMULA_TERMS, Rulebook
+from features.bucketing.splits import UNLEASH_RAMP_WEIGHTS, Range, Split
+
+HASH_WORDS: dict[str, tuple[str, ...]] = {
+    "growthbook-v2": ("seed", "encoding"),
+    "growthbook-v1": ("seed", "encoding"),
+    "eppo": ("salt", "traffic_salt"),
+    "unleash": ("group",),
+    "optimizely": ("parent",),
+    "statsig": ("salt", "rule"),
+    "statsig-experiment": ("salt",),
+    "launchdarkly": ("flag", "salt", "seed"),
+}
+"""What each algorithm takes, of what an experiment may say."""
+WITHOUT_RANGES = ("unleash", "launchdarkly")
+"""Algorithms whose tools know weights only."""
+TARGETING_KINDS = ("customer", "context")
+"""What a condition may speak of before any offer is looked at."""
+NAMESPACE_BUCKETS = hashing.GROWTHBOOK_V1_BUCKETS
+GROUP_BUCKETS = hashing.GROWTHBOOK_V2_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class ReadExperiment:
+    """An experiment, ready to be asked.
+
+    Attributes:
+        arms: names, in the order of the split.
+        control: the arm that others are compared with.
+        targeting: None for everybody.
+        start, end: microseconds since 1970, the end exclusive; None is without bound.
+        namespace: takes a unit and says whether it is within the experiment's range; None where there is none.
+        namespace_share: the part of all units that is within it.
+        standing: where its ramp is; None where it has none.
+    """
+
+    key: str
+    entry: Experiment
+    arms: tuple[str, ...]
+    control: str
+    split: Split
+    targeting: Expression | None
+    formulas: dict[str, Expression]
+    """By arm, those that change it."""
+    start: int | None
+    end: int | None
+    namespace: Callable[[str], bool] | None
+    namespace_share: float
+    standing: Standing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Experiments:
+    """All experiments of a workspace, in the order of the file."""
+
+    file: ExperimentsFile
+    experiments: tuple[ReadExperiment, ...]
+
+
+def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, Standing] | None = None) -> Experiments:
+    """Read all expressions and cut all splits of a file in which `features/check_experiments.py` found no fault.
+
+    Args:
+        book: of the workspace's policies, whose segments may be used.
+        standings: where ramps are, by experiment; one that is not there was not started.
+    """
+    known = standings or {}
+    read = [_read(key, entry, known.get(key, NOT_STARTED), *_expressions(key, entry, book)[:2]) for key, entry in file.experiments.items()]
+    return Experiments(file, tuple(read))
+
+
+def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Path, Problem]]:
+    """What is wrong in the expressions of a file, each with its place in it."""
+    return [problem for key, entry in file.experiments.items() for problem in _expressions(key, entry, book)[2]]
+
+
+def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
+    """The split of an experiment, as its tool would cut it.
+
+    Args:
+        share: of the ramped arm, where the experiment has a ramp.
+    """
+    if entry.ramp is not None:
+        return _ramped(key, entry, entry.ramp.arm, share)
+    arms, words = tuple(entry.arms.values()), entry.salt if entry.salt is not None else key
+    match entry.hash:
+        case "growthbook-v2" | "growthbook-v1":
+            seed = key if entry.seed is None else str(entry.seed)
+            return splits.growthbook(2 if entry.hash == "growthbook-v2" else 1, seed, _with_holes(arms, entry.coverage), entry.encoding)
+        case "eppo":
+            traffic = f"{words}-traffic" if entry.traffic_salt is None else entry.traffic_salt
+            return splits.eppo(words, traffic, _side_by_side(arms, 1.0), entry.coverage)
+        case "unleash":
+            return splits.unleash(key if entry.group is None else entry.group, whole_weights(arms), entry.coverage)
+        case "optimizely":
+            return splits.optimizely(key if entry.parent is None else entry.parent, _side_by_side(arms, entry.coverage))
+        case "statsig":
+            return splits.statsig(words, key if entry.rule is None else entry.rule, _side_by_side(arms, entry.coverage))
+        case "statsig-experiment":
+            return splits.statsig_experiment(words, _side_by_side(arms, entry.coverage))
+        case "launchdarkly":
+            flag = key if entry.flag is None else entry.flag
+            number = None if entry.seed is None else int(entry.seed)
+            return splits.launchdarkly(flag, words, number, weights_of(arms), entry.coverage)
+
+
+def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
+    """Buckets of the tool's own hash; tools that know weights only have this split with a third variant, of nobody, between the two."""
+    raised, rest = splits.ramp_ranges(share)
+    ranges = [raised if name == ramped else rest for name in entry.arms]
+    words, seed = entry.salt if entry.salt is not None else key, key if entry.seed is None else str(entry.seed)
+    match entry.hash:
+        case "growthbook-v2":
+            return splits.by_ends(hashing.growthbook_v2(seed, entry.encoding), hashing.GROWTHBOOK_V2_BUCKETS, ranges)
+        case "growthbook-v1":
+            return splits.by_ends(hashing.growthbook_v1(seed, entry.encoding), hashing.GROWTHBOOK_V1_BUCKETS, ranges)
+        case "eppo":
+            return splits.eppo(words, "", ranges, 1.0)
+        case "unleash":
+            hash_ = hashing.unleash(key if entry.group is None else entry.group, UNLEASH_RAMP_WEIGHTS, hashing.UNLEASH_VARIANT_SEED)
+            return splits.by_ends(hash_, UNLEASH_RAMP_WEIGHTS, ranges)
+        case "optimizely":
+            return splits.optimizely(key if entry.parent is None else entry.parent, ranges)
+        case "statsig":
+            return splits.statsig(words, key if entry.rule is None else entry.rule, ranges)
+        case "statsig-experiment":
+            return splits.statsig_experiment(words, ranges)
+        case "launchdarkly":
+            number = None if entry.seed is None else int(entry.seed)
+            hash_ = hashing.launchdarkly(key if entry.flag is None else entry.flag, words, number)
+            return splits.by_places(hash_, hashing.LAUNCHDARKLY_SCALE, ranges)
+
+
+def weights_of(arms: Sequence[Arm]) -> list[float]:
+    """The weights of arms; equal ones where none is given."""
+    if all(arm.weight is None for arm in arms):
+        return [1 / len(arms)] * len(arms)
+    return [arm.weight or 0.0 for arm in arms]
+
+
+def whole_weights(arms: Sequence[Arm]) -> list[int]:
+    """Unleash's weights; equal ones where none is given."""
+    return [1 if all(other.weight is None for other in arms) else round(arm.weight or 0) for arm in arms]
+
+
+def holdout_of(holdout: Holdout) -> Split:
+    """Arm 0 is held out."""
+    return _groups(holdout.salt, (holdout.share,))
+
+
+def control_groups_of(groups: ControlGroups) -> Split:
+    """The arms are those of `CONTROL_GROUPS`."""
+    assert len(groups.shares) == len(CONTROL_GROUPS)
+    return _groups(groups.salt, groups.shares)
+
+
+def _groups(salt: str, shares: Sequence[float]) -> Split:
+    return splits.by_ends(hashing.growthbook_v2(salt), GROUP_BUCKETS, [[one] for one in splits.side_by_side(shares)])
+
+
+def _read(key: str, entry: Experiment, standing: Standing, targeting: Expression | None, formulas: dict[str, Expression]) -> ReadExperiment:
+    arms, control = tuple(entry.arms), control_of(entry)
+    start, end = (None if text is None else parse_moment(text) for text in (entry.start, entry.end))
+    within, share = _namespace(entry)
+    split = split_of(key, entry, standing.share)
+    ramp = None if entry.ramp is None else standing
+    return ReadExperiment(key, entry, arms, control, split, targeting, formulas, start, end, within, share, ramp)
+
+
+def _namespace(entry: Experiment) -> tuple[Callable[[str], bool] | None, float]:
+    """GrowthBook's namespaces, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`."""
+    if entry.namespace is None:
+        return None, 1.0
+    hash_ = hashing.growthbook_v1(f"__{entry.namespace.name}", entry.encoding)
+    split = splits.by_ranges(hash_, NAMESPACE_BUCKETS, [[entry.namespace.range]])
+    return (lambda unit: split(unit)[0] == 0), split.covered
+
+
+def _with_holes(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
+    return _ranges(arms, splits.growthbook_ranges(weights_of(arms), coverage))
+
+
+def _side_by_side(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
+    return _ranges(arms, splits.side_by_side(weights_of(arms), coverage))
+
+
+def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
+    """What arms say themselves, or else what was cut by weights."""
+    if any(arm.ranges is not None for arm in arms):
+        return [arm.ranges or () for arm in arms]
+    return [[one] for one in cut]
+
+
+def _expressions(
+    key: str, entry: Experiment, book: Rulebook
+) -> tuple[Expression | None, dict[str, Expression], list[tuple[Path, Problem]]]:
+    """The condition, the formulas by arm, and what is wrong with them."""
+    problems: list[tuple[Path, Problem]] = []
+    targeting = None if entry.targeting is None else _targeting(entry.targeting, book.scope)
+    if isinstance(targeting, list):
+        problems += [(("experiments", key, "targeting"), problem) for problem in targeting]
+        targeting = None
+    formulas: dict[str, Expression] = {}
+    scope = {**book.scope, **{term: Term("term", "number") for term in FORMULA_TERMS}}
+    for name, arm in entry.arms.items():
+        change = arm.changes.arbitration
+        if change is None or change.formula is None:
+            continue
+        formula = parse(change.formula, scope, "number")
+        if isinstance(formula, Expression):
+            formulas[name] = formula
+        else:
+            path = ("experiments", key, "arms", name, "changes", "arbitration", "formula")
+            problems += [(path, problem) for problem in formula]
+    return targeting, formulas, problems
+
+
+def _targeting(text: str, scope: Scope) -> Expression | list[Problem]:
+    found = parse(text, scope)
+    if isinstance(found, Expression):
+        foreign = [name for name in found.names if name.partition(".")[0] not in TARGETING_KINDS]
+        if foreign:
+            remedy = "Who takes part is known before any offer is looked at."
+            return [Problem(1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy)]
+    return found
+
+
+def overlapping(ranges: Iterable[tuple[Range, str]]) -> list[tuple[str, str]]:
+    """Names of ranges that share more than an end, each with one that begins before it."""
+    found, reached = [], None
+    for (start, end), name in sorted(one for one in ranges if one[0][0] < one[0][1]):
+        if reached is not None and start < reached[0]:
+            found.append((name, reached[1]))
+        if reached is None or end > reached[0]:
+            reached = (end, name)
+    return found

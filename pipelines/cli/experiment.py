@@ -1,0 +1,216 @@
+"""The verb `experiment` with verbs of its own: report, list and export; other modules add theirs to `verbs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from features.validation.load import load
+from features.common.timestamps import duration_seconds, now, parse_moment, rfc3339
+from features.workspace.workspace import Workspace
+from pipelines.output import console as show
+from pipelines.materialize import steps
+from pipelines.cli.data import HERE, AsJson, Folder
+
+if TYPE_CHECKING:
+    from pipelines.experiments.report import ExperimentReport
+    from pipelines.statistics.multiple_testing import Correction
+
+DETECT_MIN, DETECT_MAX = 0.001, 10.0
+REPORT_EPILOG = """\
+Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
+
+[bold]opportune experiment report -w examples/grocery louder-loyalty --window 7d --since 2026-11-01 --json[/bold]
+"""
+
+
+EXPORT_EPILOG = """\
+Examples: [bold]opportune experiment export -w examples/grocery louder-loyalty[/bold]
+
+[bold]opportune experiment export -w examples/grocery louder-loyalty --what exposures --format ndjson --out exposures.ndjson[/bold]
+"""
+
+verbs = typer.Typer(no_args_is_help=True, help="Experiments: read them, take their data elsewhere.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `experiment` with the verbs of this module; once."""
+    app.add_typer(verbs, name="experiment")
+    verbs.command("report", epilog=REPORT_EPILOG)(report)
+    verbs.command("list", epilog="Example: [bold]opportune experiment list -w examples/grocery[/bold]")(list_)
+    verbs.command("export", epilog=EXPORT_EPILOG)(export)
+
+
+def report(
+    key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
+    workspace: Folder = HERE,
+    window: Annotated[
+        str | None, typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only units first exposed from this date or moment on.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only units first exposed before this date or moment.")] = None,
+    open_windows: Annotated[bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")] = False,
+    sequential: Annotated[
+        bool, typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned.")
+    ] = True,
+    cuped: Annotated[bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")] = True,
+    correction: Annotated[str, typer.Option(help="Over goals and arms: holm, benjamini-hochberg or none.")] = "holm",
+    detect: Annotated[float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)] = 0.05,
+    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
+    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still takes."""
+    from pipelines.experiments.analysis import Asked, experiments_in, find, report_on
+    from pipelines.experiments.report import Settings
+    from pipelines.experiments.tables import print_report
+    from pipelines.shipping.ship import ship
+
+    chosen = correction_of(correction)
+    asked = Asked(
+        window=window_of(window),
+        outcome=outcome,
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
+        open_windows=open_windows,
+    )
+    found = load(workspace, sources=False)
+    experiment = find(experiments_in(found), key)
+    with show.progress("experiment report") as tell, steps.quiet_warnings():
+        tell("ship", None)
+        ship(found)
+        tell("read", None)
+        settings = Settings(sequential=sequential, cuped=cuped, correction=chosen, detect=detect)
+        made = report_on(found, experiment, asked, settings, now())
+    if json:
+        show.as_json(made)
+    else:
+        print_report(made)
+    if plots is not None:
+        from pipelines.experiments.plots import write_plots
+
+        for file in write_plots(made, plots):
+            show.err.print(f"wrote {file}", highlight=False)
+    if record:
+        keep_record(found, made)
+
+
+def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = None) -> None:
+    """Keep a report in MLflow; a registry that is away costs the record, not the report.
+
+    Args:
+        whole: what `report.json` holds; the report itself when None.
+    """
+    import msgspec
+
+    from pipelines.experiments.plots import figures
+    from pipelines.experiments.analysis import metrics_of
+    from training.bundle.registry import RegistryUnavailable, record_report
+
+    tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}
+    texts = {"report.json": msgspec.json.format(msgspec.json.encode(made if whole is None else whole)).decode()}
+    try:
+        with steps.quiet_warnings():
+            run = record_report(workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts)
+    except RegistryUnavailable as error:
+        show.err.print(f"not recorded: {error}", highlight=False, markup=False)
+    else:
+        show.err.print(f"recorded in MLflow as run {run}", highlight=False)
+
+
+def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
+    """Print all experiments: what they do now, arms and split, since when, exposures so far."""
+    from pipelines.experiments.analysis import experiments_in, listed
+
+    found = load(workspace, sources=False)
+    rows = listed(found, experiments_in(found).experiments, now())
+    if json:
+        show.as_json(rows)
+        return
+    show.table(
+        "",
+        ["experiment", "status", "unit", "arms", "covered", "ramp", "since", "until", "exposures", "units"],
+        [
+            [
+                one.experiment,
+                one.status,
+                one.unit,
+                ", ".join(f"{arm} {share:.1%}" for arm, share in zip(one.arms, one.split, strict=True)),
+                f"{one.coverage:.1%}",
+                one.ramp,
+                one.since,
+                one.until,
+                one.exposures,
+                one.units,
+            ]
+            for one in rows
+        ],
+        4,
+    )
+
+
+def correction_of(text: str) -> Correction:
+    """A way to correct p-values; BadParameter for any other word."""
+    from pipelines.statistics.multiple_testing import CORRECTIONS
+
+    chosen = next((one for one in CORRECTIONS if one == text), None)
+    if chosen is None:
+        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {text!r}", param_hint="--correction")
+    return chosen
+
+
+def window_of(text: str | None) -> str | None:
+    """The text of `--window`, checked.
+
+    Raises:
+        BadParameter: it is no duration.
+    """
+    if text is not None:
+        try:
+            duration_seconds(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--window") from error
+    return text
+
+
+def moment_of(text: str | None, option: str) -> int | None:
+    """Microseconds since 1970 of a date or moment as an option has it.
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        expected = f"a date like {rfc3339(now())[:10]}, or a time with its offset like 2026-11-22T09:30:00Z"
+        raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option) from error
+
+
+def export(
+    key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
+    workspace: Folder = HERE,
+    what: Annotated[
+        Literal["assignments", "exposures"],
+        typer.Option(help="The arms that all known units have now, or who was exposed to which arm, and when."),
+    ] = "exposures",
+    format: Annotated[Literal["parquet", "ndjson"], typer.Option(help="The form of the file.")] = "parquet",  # noqa: A002 (the option's name)
+    out: Annotated[Path | None, typer.Option(help="The file; KEY-WHAT.FORMAT here when absent. One that is there is replaced.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Write an experiment's assignments or exposures as one file, for a warehouse."""
+    from pipelines.experiments.export import write_assignments, write_exposures
+
+    found = load(workspace, sources=False)
+    file = out or Path(f"{key}-{what}.{format}")
+    with show.progress("experiment export") as tell, steps.quiet_warnings():
+        write = write_assignments if what == "assignments" else write_exposures
+        rows = write(found, key, format, file, lambda stage: tell(stage, None))
+    if json:
+        show.as_json({"file": str(file), "rows": rows})
+    else:
+        show.out.print(f"{rows:,} {what} of {key} are in {file}.", highlight=False, markup=False)

@@ -1,0 +1,79 @@
+"""The verb about the holdout and the control groups: experiment groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.validation.load import load
+from features.common.timestamps import now
+from pipelines.output import console as show
+from pipelines.materialize import steps
+from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, verbs, window_of
+
+EPILOG = """\
+Examples: [bold]opportune experiment groups -w examples/grocery --plots pictures[/bold]
+
+[bold]opportune experiment groups -w examples/grocery --since 2026-11-01 --window 7d --json[/bold]
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to `experiment`."""
+    del app
+    verbs.command("groups", epilog=EPILOG)(groups)
+
+
+def groups(
+    workspace: Folder = HERE,
+    window: Annotated[
+        str | None, typer.Option(help="How long after its first decision a unit is watched, as 7d; the label's when absent.")
+    ] = None,
+    outcome: Annotated[str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")] = None,
+    since: Annotated[str | None, typer.Option(help="Begin with this date or moment: units count from their first decision then.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only units first decided for before this date or moment.")] = None,
+    open_windows: Annotated[bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")] = False,
+    sequential: Annotated[
+        bool, typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned.")
+    ] = True,
+    correction: Annotated[str, typer.Option(help="Over goals and groups: holm, benjamini-hochberg or none.")] = "holm",
+    detect: Annotated[float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)] = 0.05,
+    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
+    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    json: AsJson = False,
+) -> None:
+    """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control group."""
+    from pipelines.experiments.control_groups import as_experiment, groups_on
+    from pipelines.experiments.control_group_tables import print_groups
+    from pipelines.experiments.analysis import Asked
+    from pipelines.experiments.report import Settings
+    from pipelines.shipping.ship import ship
+
+    chosen = correction_of(correction)
+    asked = Asked(
+        window=window_of(window),
+        outcome=outcome,
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
+        open_windows=open_windows,
+    )
+    found = load(workspace, sources=False)
+    with show.progress("experiment groups") as tell, steps.quiet_warnings():
+        tell("ship", None)
+        ship(found)
+        tell("read", None)
+        made = groups_on(found, asked, Settings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now())
+    if json:
+        show.as_json(made)
+    else:
+        print_groups(made)
+    if plots is not None:
+        from pipelines.experiments.plots import write_plots
+
+        for file in write_plots(as_experiment(made), plots):
+            show.err.print(f"wrote {file}", highlight=False)
+    if record:
+        keep_record(found, as_experiment(made), made)

@@ -1,0 +1,145 @@
+"""`opportune doctor`: what is missing or suspicious in a workspace, with figures, since when, and what to do.
+
+A check is one function of `Facts` (`doctor_gather`), named in the `CHECKS` of its module; its name is its id. It gives what it looked at
+and what it found there (`Seen`), or says why it cannot say (`CannotSay`): silence means that somebody looked. What else it raises, because
+a file is damaged or a store away, becomes a finding of its own, and keeps no other check from looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from rich.markup import escape
+
+from features.common.timestamps import rfc3339
+from features.workspace.workspace import Workspace
+from pipelines.doctor.service import arms as doctor_checks_arms, experiments as doctor_checks_experiments, machine as doctor_checks_machine, model as doctor_checks_model, programs as doctor_checks_programs, ramps as doctor_checks_ramps, resources as doctor_checks_resources, state as doctor_checks_state, worker as doctor_checks_worker
+from pipelines.doctor.data import customers as doctor_checks_customers, data as doctor_checks_data, events as doctor_checks_events, features as doctor_checks_features, limits as doctor_checks_limits, offers as doctor_checks_offers, streams as doctor_checks_streams
+from pipelines.output import console as show
+from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
+from pipelines.doctor.facts.gather import Facts
+
+Check = Callable[[Facts], Seen]
+
+CHECKS: tuple[Check, ...] = (
+    *doctor_checks_state.CHECKS,
+    *doctor_checks_worker.CHECKS,
+    *doctor_checks_data.CHECKS,
+    *doctor_checks_events.CHECKS,
+    *doctor_checks_streams.CHECKS,
+    *doctor_checks_customers.CHECKS,
+    *doctor_checks_features.CHECKS,
+    *doctor_checks_limits.CHECKS,
+    *doctor_checks_experiments.CHECKS,
+    *doctor_checks_arms.CHECKS,
+    *doctor_checks_ramps.CHECKS,
+    *doctor_checks_model.CHECKS,
+    *doctor_checks_offers.CHECKS,
+    *doctor_checks_machine.CHECKS,
+    *doctor_checks_resources.CHECKS,
+    *doctor_checks_programs.CHECKS,
+)
+CANNOT_LOOK = "cannot_look"
+"""The id of what keeps checks from looking."""
+_COLOURS = {"error": "red", "warning": "yellow"}
+EVIDENCE_DIGITS = 4
+
+
+class Report(Struct, frozen=True):
+    """What one examination found."""
+
+    workspace: str
+    at: str
+    findings: list[Finding]
+    fine: dict[str, str]
+    """Checks that found nothing, each with what it looked at."""
+    not_checked: dict[str, str]
+    """Checks that cannot say, each with the reason."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something needs somebody now; warnings do not fail."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+
+def name_of(check: Check) -> str:
+    """Return the id of a check, as reports have it: `no_impressions`."""
+    return str(getattr(check, "__name__", check))
+
+
+def examine(workspace: Workspace, now: int, url: str | None = None) -> Report:
+    """Look at a workspace, and change nothing.
+
+    Args:
+        now: microseconds since 1970.
+        url: of a running server, to be asked too.
+    """
+    facts = Facts(workspace, now, url)
+    try:
+        return report(facts)
+    finally:
+        facts.close()
+
+
+def report(facts: Facts) -> Report:
+    """Return what the checks say of the facts."""
+    findings: list[Finding] = []
+    fine: dict[str, str] = {}
+    not_checked: dict[str, str] = {}
+    failed: dict[str, list[str]] = {}
+    for check in CHECKS:
+        name = name_of(check)
+        try:
+            seen = check(facts)
+        except CannotSay as why:
+            not_checked[name] = str(why)
+        except Exception as fault:  # noqa: BLE001 (whatever is damaged, the other checks look, and this is told as an error)
+            failed.setdefault(_reason(fault), []).append(name)
+        else:
+            findings += seen.findings
+            if not seen.findings:
+                fine[name] = seen.what
+    for reason, names in failed.items():
+        not_checked |= dict.fromkeys(names, f"it failed: {reason}")
+        todo = "Mend what the reason names; where it names nothing of yours, report it with this line."
+        findings.append(Finding(CANNOT_LOOK, "error", f"{listed(names)} could not look: {reason}", {"checks": len(names)}, todo))
+    findings.sort(key=lambda finding: finding.severity)  # errors first: so says the alphabet
+    return Report(facts.workspace.settings.name, rfc3339(facts.now), findings, fine, not_checked)
+
+
+def _reason(fault: Exception) -> str:
+    first = (str(fault).splitlines() or [""])[0]
+    return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
+
+
+def show_report(found: Report) -> None:
+    """Print what is wrong, errors first, then what was not looked at, those with one reason in one line."""
+    for finding in found.findings:
+        colour = _COLOURS[finding.severity]
+        since = f" [dim]since {finding.since}[/dim]" if finding.since else ""
+        show.out.print(
+            f"[bold {colour}]{finding.severity}[/bold {colour}] {escape(finding.what)} [dim]({finding.check})[/dim]{since}", highlight=False
+        )
+        figures = ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in finding.evidence.items())
+        if figures:
+            show.out.print(f"  found: {escape(figures)}", highlight=False)
+        show.out.print(f"  do: {escape(finding.todo)}", highlight=False)
+    reasons: dict[str, list[str]] = {}
+    for check, why in found.not_checked.items():
+        reasons.setdefault(why, []).append(check)
+    for why, checks in reasons.items():
+        show.out.print(f"[dim]cannot say: {escape(', '.join(checks))}: {escape(why)}[/dim]", highlight=False)
+    colour = "red" if found.failed else "yellow" if found.findings else "green"
+    errors = sum(finding.severity == "error" for finding in found.findings)
+    warnings = len(found.findings) - errors
+    tally = f"{errors} errors, {warnings} warnings; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
+    show.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
+
+
+def figure(value: Any) -> str:
+    """Return a figure as people read it."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.{EVIDENCE_DIGITS}g}"
+    return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,290 @@
+"""`opportune import`: the business's own files into the lake, checked row by row, as often as one likes.
+
+A row is stored, refused with a reason, or a duplicate; the three add up to the rows read, or the import fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import msgspec
+
+from features.lake import lake
+from features.workspace import timeline
+from features.common.files import digest_of, locked, write_whole
+from features.config.schema import Source
+from features.lake.lake import literal, quoted
+from features.common.timestamps import rfc3339
+from features.lake.tables import Table, tables_of
+from features.workspace.timeline import Timeline
+from features.workspace.workspace import Workspace
+from pipelines.importing import table_fit as fitting
+from pipelines.importing.table_fit import Early, Shared
+from pipelines.importing.row_validation import WORDS, judge
+from pipelines.importing.source_files import ROW_BITS, Progress, SourceFiles, files_of, shown
+from pipelines.importing.source_files import BadTable as BadTable
+from pipelines.importing.values import words_of
+
+_NAMED = re.compile(r"`([^`]+)`")
+
+
+Tell = Callable[[str, float | None], None]
+"""Told the name of the table that is read, and the part of it that is done, 0 to 1, where that is known."""
+
+
+class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a row stands."""
+
+    file: str
+    row: int
+    """From 1, the header not counted."""
+    line: int | None = None
+    """Of a CSV file, from 1: where the row begins."""
+    column: str | None = None
+    """As the file calls it; None where the reason is not one of a single column."""
+
+
+class Report(msgspec.Struct):
+    """What became of the rows of one table."""
+
+    table: str
+    files: list[str]
+    read: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    first: str | None = None
+    last: str | None = None
+    ignored: list[str] = msgspec.field(default_factory=list)
+    """Columns of the files that the table has no use for."""
+    refused_first: dict[str, Place] = msgspec.field(default_factory=dict)
+    """By reason, the first row that was refused for it."""
+    words: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """By column, the words that were taken as missing, with how many values were."""
+    ids: list[Shared] = msgspec.field(default_factory=list)
+    """How far the table's ids are known elsewhere in the lake."""
+    early: Early | None = None
+    """Events that happened, by their own time, before the decision that they name; None where none did."""
+    zones: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """By column that quiet hours look at, time zones that are not understood, with how many customers have them: the most frequent."""
+
+    @property
+    def conserved(self) -> bool:
+        return self.read == self.stored + self.duplicate + sum(self.refused.values())
+
+
+def import_all(workspace: Workspace, now: int, progress: Tell = lambda _table, _part: None) -> list[Report]:
+    """Import every table that the workspace names a source for.
+
+    Args:
+        now: microseconds since 1970.
+        progress: told the name of each table before it is read, and how far it is.
+
+    Raises:
+        BadTable: a file is missing, unreadable, or lacks a required column.
+    """
+    with locked(workspace.data / "import.lock"):
+        moved = timeline.of(workspace, now)
+        reports = []
+        for table in tables_of(workspace).values():
+            source = workspace.source(table.name)
+            if source is not None:
+                progress(table.name, None)
+                reports.append(import_table(workspace, table, source, moved, now, partial(progress, table.name)))
+        summary = {"at": rfc3339(now), "offset_weeks": moved.weeks, "tables": reports}
+        write_whole(workspace.data / "imports.json", msgspec.json.encode(summary))
+        # Not before: how tables fit together may name customers, whom no file but the lake's keeps.
+        progress("how the tables fit together", None)
+        _fit(workspace, reports)
+    return reports
+
+
+def _fit(workspace: Workspace, reports: list[Report]) -> None:
+    """Tell of each table how it fits the others, as the lake has them now."""
+    con = lake.connect(workspace)
+    try:
+        shared, early, zones = fitting.shared(workspace, con), fitting.early(workspace, con), fitting.unknown_zones(workspace, con)
+    finally:
+        con.close()
+    for report in reports:
+        report.ids = [one for one in shared if one.table == report.table]
+        report.early = early.get(report.table)
+        report.zones = zones.get(report.table, {})
+
+
+def import_table(
+    workspace: Workspace, table: Table, source: Source, moved: Timeline, now: int, progress: Progress = lambda _: None
+) -> Report:
+    """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
+    found = files_of(workspace, table, source)
+    stamp = _stamp(table, source, moved, found)
+    repeated = _repeated(workspace, table, stamp)
+    if repeated is not None:
+        return msgspec.structs.replace(repeated, files=[shown(workspace, file) for file in found])
+    con = lake.connect(workspace)
+    try:
+        files = SourceFiles(con, workspace, table, source)
+        report = Report(table.name, files.shown, ignored=files.ignored)
+        judge(con, workspace, table, files, words_of(source.missing), moved, now, progress)
+        _refuse_newly_declared(workspace, con, table)
+        _select_added(workspace, con, table)
+        _count(con, table, report)
+        _tell_places(con, files, report)
+        report.stored = lake.add(workspace, con, table, "added", f"import-{uuid4().hex}")
+    finally:
+        con.close()
+    if not report.conserved:
+        raise BadTable(f"{table.name}: expected stored + duplicate + refused to be the rows read, got {report}. Please report it.")
+    record = _Last(stamp, [file.name for file in lake.imported_files(workspace, table)], report)
+    write_whole(_last_file(workspace, table), msgspec.json.encode(record))
+    return report
+
+
+class _Last(msgspec.Struct):
+    """The last import of a table: what came in, and which imported files the lake had then."""
+
+    stamp: str
+    lake: list[str]
+    report: Report
+
+
+def _last_file(workspace: Workspace, table: Table) -> Path:
+    return workspace.data / "imports" / f"{table.name}.json"
+
+
+def _stamp(table: Table, source: Source, moved: Timeline, files: list[Path]) -> str:
+    """Digest of everything that decides what an import does, but for the clock."""
+    told = msgspec.json.encode([table, source, moved, [digest_of(file) for file in files]])
+    return hashlib.sha256(told).hexdigest()
+
+
+def _repeated(workspace: Workspace, table: Table, stamp: str) -> Report | None:
+    """The report of an import that would be the last one again: known without reading a row.
+
+    Not so when rows were refused, whose time may have come, or when the lake has lost or gained files since.
+    """
+    try:
+        last = msgspec.json.decode(_last_file(workspace, table).read_bytes(), type=_Last)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    if last.stamp != stamp or last.report.refused or last.lake != [file.name for file in lake.imported_files(workspace, table)]:
+        return None
+    return msgspec.structs.replace(last.report, stored=0, duplicate=last.report.read)
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None:
+    """Everything but `stored`, which is what the lake says that it wrote."""
+    report.read = _one(con, "SELECT count(*) FROM judged")
+    counted = con.execute("SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    report.refused = {str(reason): int(count) for reason, count in counted}
+    good = _one(con, "SELECT count(*) FROM judged WHERE _reason IS NULL")
+    report.duplicate = good - _one(con, "SELECT count(*) FROM added")
+    if table.time is not None:
+        time = quoted(table.time)
+        span = con.execute(f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL").fetchone()
+        if span and span[0] is not None:
+            report.first, report.last = rfc3339(span[0]), rfc3339(span[1])
+    spoken = (
+        f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    for told, times in con.execute(spoken).fetchall():
+        name, _, word = str(told).partition("=")
+        report.words.setdefault(name, {})[word] = int(times)
+
+
+def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: Report) -> None:
+    """Where the first row of each reason stands."""
+    if not report.refused:
+        return
+    firsts = con.execute("SELECT _reason, min(_row) FROM judged WHERE _reason IS NOT NULL GROUP BY 1").fetchall()
+    row_of = {str(reason): int(row) for reason, row in firsts}
+    places = files.places(list(row_of.values()))
+    for reason in report.refused:
+        file, line, row = places[row_of[reason]]
+        named = _NAMED.findall(reason)
+        report.refused_first[reason] = Place(file, row, line, files.column(named[0]) if len(named) == 1 else None)
+
+
+def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Rows that are in the lake without a column that has been declared since would be stored beside themselves.
+
+    Raises:
+        BadTable: when there are such rows.
+    """
+    lacking = set() if table.versioned else lake.lacking(workspace, con, table)
+    if not lacking:
+        return
+    old = ", ".join(quoted(field.name) for field in table.fields if field.name not in lacking)
+    fuller = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in sorted(lacking))
+    fewer = " AND ".join(f"{quoted(name)} IS NULL" for name in sorted(lacking))
+    known = f"SELECT {old} FROM ({lake.current(workspace, table)}) WHERE {fewer}"
+    again = _one(con, f"SELECT count(*) FROM (SELECT {old} FROM judged WHERE _reason IS NULL AND ({fuller}) INTERSECT {known})")
+    if again:
+        folder = workspace.lake / table.folder
+        raise BadTable(
+            f"{table.name}: expected rows that the lake does not have yet, got {again} that it has without {', '.join(sorted(lacking))}, "
+            f"which were declared later. Remove {folder} and import all files of the table again."
+        )
+
+
+def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """The temporary table `added`: good rows that the lake does not hold yet."""
+    if not table.key:
+        _add_events(workspace, con, table)
+        return
+    if not table.versioned:
+        _refuse_conflicts(workspace, con, table)
+    columns, key = _names(table), ", ".join(map(quoted, table.key))
+    # Of several versions in one import the last counts, as it would over several imports.
+    twice = f"SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
+    once = f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR t.kept = j._row)"
+    existing = f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
+    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM ({once}){existing}")
+
+
+def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same again."""
+    columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
+    files = _one(con, f"SELECT count(DISTINCT _row >> {ROW_BITS}) FROM judged")
+    stored = bool(lake.files(workspace, table))
+    if files <= 1 and not stored:
+        con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} {good}")
+        return
+    each = f"SELECT {columns}, count(*) AS _times {good} GROUP BY {columns}, _row >> {ROW_BITS}"
+    rows = f"SELECT {columns}, max(_times) AS _times FROM ({each}) GROUP BY {columns}"
+    if stored:
+        time = quoted(str(table.time))
+        span = f"{time} BETWEEN (SELECT min({time}) {good}) AND (SELECT max({time}) {good})"
+        rows += f" UNION ALL SELECT {columns}, -1 FROM ({lake.current(workspace, table)}) WHERE {span}"
+    more = f"SELECT {columns}, sum(_times)::BIGINT AS _more FROM ({rows}) GROUP BY {columns} HAVING _more > 0"
+    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM (SELECT {columns}, unnest(range(_more)) FROM ({more}))")
+
+
+def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first stays."""
+    key = ", ".join(map(quoted, table.key))
+    differs = " OR ".join(f"j.{quoted(field.name)} IS DISTINCT FROM r.{quoted(field.name)}" for field in table.fields)
+    reason = literal(f"another row with the same {' and '.join(f'`{name}`' for name in table.key)} says something else")
+    first = f"SELECT {key}, min(_row) AS _row FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
+    references = [f"SELECT * FROM judged WHERE _row IN (SELECT _row FROM ({first}))"]
+    if lake.files(workspace, table):
+        references.insert(0, lake.current(workspace, table))
+    for reference in references:
+        wrong = f"SELECT j._row FROM judged j JOIN ({reference}) r USING ({key}) WHERE j._reason IS NULL AND ({differs})"
+        con.execute(f"UPDATE judged SET _reason = {reason} WHERE _row IN ({wrong})")
+
+
+def _names(table: Table) -> str:
+    return ", ".join(quoted(field.name) for field in table.fields)
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = con.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])

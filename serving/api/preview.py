@@ -1,0 +1,118 @@
+"""Enquiries: which arms a unit has, and what it would be offered, asked for itself. Nobody is exposed, and nothing is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from features.workspace.experiments import ReadExperiment
+from features.common.timestamps import MICROSECONDS
+from features.common.types import ACCOUNT, ContextValue, Decision, DecisionRequest
+from serving.http import problems
+from serving.decision.assignment import Assigned, Assignment, Kept, Units
+from serving.decision.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
+from serving.reload.reloader import Desk
+from serving.decision.snapshot import Loaded
+from serving.hub.consent import without
+
+CUSTOMER_COLUMN = "customer."
+
+
+class Answered(NamedTuple):
+    """What the experiments say, and of whom."""
+
+    units: Units
+    kept: Mapping[str, Kept] | None
+    """By experiment, what was written down before; None when it could not be read."""
+    assigned: Assigned
+    lacks: tuple[str, ...] = ()
+    """Why this is less than it could be, as decisions say it; nothing where all answered that were asked."""
+
+    def of(self, experiment: str) -> Assignment:
+        """What one experiment says."""
+        return next(one for one in self.assigned.assignments if one.experiment == experiment)
+
+
+class Enquiry:
+    """Asks on behalf of the routes of one worker."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._prepared: tuple[Loaded | None, frozenset[str]] = (None, frozenset())
+
+    def serving(self) -> Loaded:
+        """What serves.
+
+        Raises:
+            NotReady: nothing does yet.
+        """
+        if self.desk.loaded is None:
+            raise problems.NotReady(self.desk.refusal or "the worker is loading")
+        return self.desk.loaded
+
+    async def ask(self, loaded: Loaded, units: Units, context: Mapping[str, ContextValue], only: str = "") -> Answered:
+        """What the experiments say to a unit, now. Stores are read only where it matters; one that does not answer knows nothing.
+
+        Args:
+            units: an account that is given holds; else the one that customer or context name.
+            context: checked already.
+            only: the one experiment that is asked; all when empty.
+        """
+        now, trials, needs = self.desk.clock(), loaded.trials, self._needs(loaded)
+        if units.customer and not (only in needs if only else needs):
+            return Answered(units, {}, trials.assigned(units, None, context, {}, now, only))
+        given = dict(context)
+        if units.account and trials.account_of_context is not None:
+            given[trials.account_of_context] = units.account  # whose sticky assignments count
+        request = DecisionRequest(units.customer, context=given, anonymous_id=units.anonymous or None)
+        own = request.unit or ACCOUNT + units.account
+        person = await self.desk.known(own, loaded, now, request)
+        row = loaded.layout.plan.nobody() if person.row is None else person.row
+        withheld = loaded.hub.purposes.withheld(row, None, person.said)
+        if withheld is not None:
+            row, context = withheld.row(row), without(context, withheld.context)
+        if request.unit:
+            found = trials.units(request, person.unit, row, context, now / MICROSECONDS)
+            units = found._replace(account=units.account or found.account)
+        kept = person.kept
+        lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (() if kept is not None else (CONTACTS_UNAVAILABLE,))
+        return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
+
+    def lacked(self, loaded: Loaded, answered: Answered, experiment: str) -> tuple[str, ...]:
+        """Of what is lacked, what may matter to one experiment: whom an anonymous id belongs to does to all that run."""
+        if not answered.lacks or loaded.workspace.experiments.experiments[experiment].status != "running":
+            return ()
+        return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()
+
+    async def settle(self, loaded: Loaded, answered: Answered, experiment: str) -> Assignment:
+        """The arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
+        found = answered.of(experiment)
+        if found.kept is None or answered.kept is None:
+            return found
+        one = Assigned(answered.assigned.group, (found,))
+        stored = await self.desk.take(Settle(loaded.trials.wanted(answered.units, one, answered.kept)), None)
+        return loaded.trials.settled(one, stored).assignments[0] if isinstance(stored, Mapping) else found
+
+    async def glimpse(self, request: DecisionRequest) -> Decision:
+        """What a request would be answered. It is no decision: nothing is journalled, taken or written.
+
+        Raises:
+            UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
+        """
+        loaded, now = self.serving(), self.desk.clock()
+        person = await self.desk.known(request.unit, loaded, now, request)
+        return decide(request, loaded, person.row, now, contacts=person.contacts, unit=person.unit, said=person.said, kept=person.kept)
+
+    def _needs(self, loaded: Loaded) -> frozenset[str]:
+        """Experiments of a state for which the stores are read."""
+        if self._prepared[0] is not loaded:
+            self._prepared = (loaded, frozenset(read.key for read in loaded.trials.experiments.experiments if _reads(read)))
+        return self._prepared[1]
+
+
+def _reads(read: ReadExperiment) -> bool:
+    if read.entry.status != "running":
+        return False
+    columns = () if read.targeting is None else read.targeting.names
+    of_customer = any(name.startswith(CUSTOMER_COLUMN) for name in columns)
+    return read.entry.sticky or of_customer or read.entry.unit == "account"

@@ -1,0 +1,232 @@
+"""Everything a decision needs, in memory and made once: bundle, catalogue, layout, kernel, treatments.
+
+A `Loaded` never changes. A new bundle or catalogue is a new one, rehearsed and then put in place by one assignment: a request
+sees the old or the new, never both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.aggregates.partitions import fnv1a
+from features.columns.catalogue import UNBOUNDED, Catalogue, category_text
+from features.aggregates.incremental import Fold
+from features.events.journal import Lineup, Versions, considered_of
+from features.columns.layout import Layout
+from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
+from features.columns.rows import OnlineRow, Plan, Words
+from features.common.types import ModelStamp, Offer
+from features.workspace.workspace import Workspace
+from serving.hub.request_check import ANY
+from serving.conditions.bitsets import bits_of
+from serving.kernel.shap import Explainer
+from serving.decision.freshness import Freshness
+from serving.hub.hub import USUAL, Hub, Logic
+from serving.kernel.kernel import Kernel, OfferTable
+from serving.decision.experiments import Trials
+from training.bundle.bundle import BadBundle, Bundle, Golden, numbers
+
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds for every customer at one placement until `until` (microseconds since 1970, exclusive).
+
+    Attributes:
+        valid: offers within their validity, as a set: bit i is offer i of the catalogue.
+        bits: of those, the ones that the placement may show; `positions` are theirs, ascending.
+        considered: the same as the journal writes them.
+    """
+
+    since: int
+    until: int
+    valid: int
+    bits: int
+    positions: NDArray[np.int32]
+    considered: tuple[int, bytes]
+
+
+class Calibrator:
+    """A bundle's calibration with its knots as arrays."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._given = bundle.calibration
+        self._x, self._y = np.array(self._given.x), np.array(self._given.y)
+
+    def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of raw scores, same shape."""
+        if self._given.method == "isotonic":
+            found: NDArray[np.float64] = np.interp(raw, self._x, self._y)
+            return found
+        return self._given.probabilities(raw)
+
+
+class Loaded:
+    """A bundle on a catalogue. Holds scratch memory of layout and kernel: for one thread only.
+
+    Args:
+        everyone: the row of the views of everyone, of which offer columns are made.
+        words: the engine's word ids.
+        now: seconds since 1970.
+        bundles: of the models that arms of experiments name, by that name.
+
+    Raises:
+        BadBundle: the bundle's columns are not the workspace's, or a golden request is not answered as recorded.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        bundle: Bundle,
+        offers: list[Offer],
+        everyone: OnlineRow,
+        words: Words,
+        now: float,
+        bundles: Mapping[str, Bundle] | None = None,
+    ) -> None:
+        if bundle.contract.fingerprint != workspace.contract.fingerprint:
+            raise BadBundle(
+                "expected a bundle for the columns of the workspace, got one for others: run `opportune train` and `opportune publish`"
+            )
+        self.workspace, self.bundle, self.everyone = workspace, bundle, everyone
+        self._bundles, self._now = bundles or {}, now
+        self.catalogue = Catalogue(offers)
+        everyone_plan = Plan.of(workspace.views, "everyone")
+        self.layout = Layout(bundle.contract, Plan.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
+        shared, offer, pair = len(self.layout.shared), len(self.layout.offer), len(self.layout.pair)
+        first, second = shared, shared + offer
+        defaults = [0.0 if column.empty == "zero" and column.relative != "rank" else np.nan for column in self.layout.pair]
+        columns = list(range(second + pair))
+        self.kernel = Kernel(bundle.forest, columns[:first], columns[first:second], columns[second:], pair_default=defaults)
+        self.calibrate = Calibrator(bundle)
+        self.offer_values = self.layout.offer_values(everyone, now)
+        self.table: OfferTable = self.kernel.prepare(self.offer_values)
+        self.stamp = ModelStamp(bundle.manifest.name, bundle.manifest.version, bundle.id)
+        self.lineup = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
+        self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.lineup.digest)
+        self.freshness = Freshness(bundle.contract, self.layout.plan)
+        self.fold = Fold(self.layout.plan, words)
+        """Adds what is new of a customer to the row."""
+        self.hub = Hub(workspace, self.catalogue, self.layout, words)
+        self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
+        self._standing: dict[str, Standing] = {}
+        self._treatments = [_treatments(offer, workspace) for offer in offers]
+        self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
+        """One number an offer, of its id alone: with the customer's it orders equal scores."""
+        self.reasons = [(column.name, column.reason) for column in (*bundle.contract.columns, *bundle.contract.auxiliary) if column.reason]
+        self.rehearse()
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What columns contribute to scores; made when somebody asks for it first, since most workers are never asked."""
+        return Explainer(self.bundle.forest)
+
+    @cached_property
+    def trials(self) -> Trials[Loaded]:
+        """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
+
+        Raises:
+            BadBundle: an arm names a model that was not published, or that cannot serve.
+        """
+        return Trials(self, self._bundles)
+
+    def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Loaded:
+        """The state of an arm or a control group, which shares all but what policies and placements say."""
+        made = copy(self)
+        made.workspace, made.hub, made._standing = workspace, self.hub.changed(workspace, logic), {}
+        made.__dict__.pop("trials", None)
+        return made
+
+    def on(self, bundle: Bundle) -> Loaded:
+        """The same files and offers on another model.
+
+        Raises:
+            BadBundle: see `Loaded`.
+        """
+        return Loaded(self.workspace, bundle, self.catalogue.offers, self.everyone, self.layout.words, self._now)
+
+    def rehearse(self) -> None:
+        """Answer the golden requests; also makes every code path warm before the first customer."""
+        if not self.bundle.golden:
+            raise BadBundle("expected golden requests in the bundle, got none: a check that runs nothing has failed")
+        for number, case in enumerate(self.bundle.golden):
+            self._replay(number, case)
+
+    def treatment(self, offer: int, channel: str, locale: str = ANY) -> dict[str, Any]:
+        """How an offer looks in a channel and a locale: the nearest treatment that there is, the channel counting more; else nothing."""
+        of_offer = self._treatments[offer]
+        for wanted in ((channel, locale), (channel, ANY), (ANY, locale)):
+            found = of_offer.get(wanted)
+            if found is not None:
+                return found
+        return of_offer.get((ANY, ANY), {})
+
+    def standing(self, placement: str, now: int) -> Standing:
+        """Validity and placement of all offers, kept until the next offer begins or ends."""
+        known = self._standing.get(placement)
+        if known is not None and known.since <= now < known.until:
+            return known
+        begins, ends = self.catalogue.valid_from, self.catalogue.valid_until
+        moments = np.concatenate([begins, ends])
+        later, earlier = moments[moments > now], moments[moments <= now]
+        since, until = int(earlier.max(initial=-UNBOUNDED)), int(later.min(initial=UNBOUNDED))
+        valid = (begins <= now) & (now < ends)
+        mask = valid & self.hub.placements[placement]
+        positions = np.flatnonzero(mask).astype(np.int32)
+        made = self._standing[placement] = Standing(since, until, bits_of(valid), bits_of(mask), positions, considered_of(mask, positions))
+        return made
+
+    def _replay(self, number: int, case: Golden) -> None:
+        offers = np.array([numbers(row) for row in case.offers]).reshape(len(case.offers), -1)
+        pairs = np.array([numbers(row) for row in case.pairs]).reshape(len(case.pairs), -1)
+        raw = np.empty(len(offers))
+        table = self.kernel.prepare(offers)
+        self.kernel.score(numbers(case.shared), table, np.arange(len(offers), dtype=np.int32), pairs, raw)
+        if not np.array_equal(raw, np.array(case.raw)):
+            raise BadBundle(f"golden request {number}: expected the recorded scores to the bit, got others: the bundle must not serve")
+        if not np.allclose(self.calibrate(raw), np.array(case.propensities), rtol=1e-12, atol=0):
+            raise BadBundle(f"golden request {number}: expected the recorded propensities, got others: the bundle must not serve")
+
+
+def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
+    """Payload by channel and locale, with the offer's own facts filled in. What an offer does not say the workspace says."""
+    facts = {name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()}
+    facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": _shown(offer.value, "number")}
+    facts["valid_until"] = "" if offer.valid_until is None else rfc3339(offer.valid_until)
+    own, general = (
+        {(treatment.channel, treatment.locale): treatment.payload for treatment in given}
+        for given in (offer.treatments, workspace.offers.treatments)
+    )
+    payloads = own if (ANY, ANY) in own else general | own
+    return {where: _filled(payload, facts) for where, payload in payloads.items()}
+
+
+def _shown(value: Any, dtype: str) -> str:
+    """A fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time for a moment."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(value)
+    if dtype == "time" and isinstance(value, (int, float)):
+        return rfc3339(round(value * MICROSECONDS))
+    if dtype == "boolean":
+        return category_text(bool(value))
+    return f"{value:.12g}" if isinstance(value, float) and not value.is_integer() else category_text(value)
+
+
+def _filled(part: Any, facts: dict[str, str]) -> Any:
+    """A payload with its {placeholders} replaced, in one pass: what a fact says is not looked at again."""
+    if isinstance(part, str):
+        return _PLACEHOLDER.sub(lambda found: facts.get(found[1], found[0]), part)
+    if isinstance(part, dict):
+        return {key: _filled(value, facts) for key, value in part.items()}
+    return [_filled(value, facts) for value in part] if isinstance(part, list) else part

@@ -1,0 +1,86 @@
+"""Takes a request's body while it arrives: whole, within its size, within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter_ns
+
+from serving.http import problems
+from serving.http.routing import Receive
+
+LINGER_SECONDS_MAX = 0.5
+LINGER_BYTES_MAX = 64 * 1024
+
+
+class Disconnected(Exception):
+    """The client left before its body was complete: there is nobody to answer."""
+
+
+class BodyReader:
+    """Reads bodies against one deadline. A timer for each request would cost more than the request, so that the owner
+    calls `expire` every now and then: all bodies have the same time, and the first that came are the first to be late.
+    """
+
+    def __init__(self, seconds_max: float, clock: Callable[[], int] = perf_counter_ns) -> None:
+        self._nanoseconds_max = round(seconds_max * 1e9)
+        self._clock = clock
+        self._deadlines: dict[asyncio.Task[object], int] = {}
+        self._late: set[asyncio.Task[object]] = set()
+
+    def __len__(self) -> int:
+        """Bodies that are arriving now."""
+        return len(self._deadlines)
+
+    async def read(self, receive: Receive, bytes_max: int, started: int) -> bytes:
+        """The whole body; raises `BodyTooLarge` as soon as it is, `ReceiveTimeout`, or `Disconnected`."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a body is read within a task")
+        self._deadlines[task] = started + self._nanoseconds_max
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message.get("more_body") and len(body) <= bytes_max:
+                gathered = bytearray(body)
+                while message.get("more_body") and len(gathered) <= bytes_max:
+                    message = await receive()
+                    gathered += message.get("body", b"")
+                body = bytes(gathered)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            raise problems.ReceiveTimeout() from None
+        finally:
+            self._deadlines.pop(task, None)
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        if len(body) > bytes_max:
+            raise problems.BodyTooLarge()
+        return body
+
+    def expire(self) -> None:
+        """Ends the reading of bodies whose time is over."""
+        now = self._clock()
+        for task, deadline in list(self._deadlines.items()):
+            if deadline > now:
+                break
+            del self._deadlines[task]
+            self._late.add(task)
+            task.cancel()
+
+
+async def linger(receive: Receive) -> None:
+    """Takes a little of what is still coming, so that the answer reaches a client that writes before it reads."""
+    count = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS_MAX):
+            while count < LINGER_BYTES_MAX:
+                message = await receive()
+                count += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return

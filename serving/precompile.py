@@ -1,0 +1,25 @@
+"""Compile what a server runs, into numba's cache: `python -m serving.warm LEAVES`, which a first `opportune up` starts beside its steps.
+
+On a machine that has the code already it takes a second. It stops with the process that started it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from serving.runtime import parent_watch as leash
+
+
+def compile_all(leaves_max: int) -> None:
+    """Compile or load the functions with fixed signatures, the kernel for trees of so many leaves, and what explanations run."""
+    from serving.kernel import shap_code as contributions_code, kernel, kernel_code
+    from serving import worker
+
+    del worker  # importing it compiles what has its signatures beside it
+    kernel_code.compiled(kernel.mask_of(leaves_max).name)
+    contributions_code.compiled()
+
+
+if __name__ == "__main__":
+    leash.end_with_starter()
+    compile_all(int(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""A room: say in one sentence what lives here."""

@@ -1,0 +1,143 @@
+"""uvicorn's HTTP protocol with a time and a size for the head of a request and one write an answer, which it lacks.
+
+BentoML's worker makes `uvicorn.Config` itself with `http="auto"`; `install` puts our class where uvicorn looks that name up, which must
+happen before the server starts: the service module's import is early enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn import config as uvicorn_config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from serving.http import problems
+from serving.http.admission import Limits
+from serving.settings import KEEP_ALIVE_SECONDS
+
+HEAD_SECONDS_MAX = 5.0
+_URI_BYTES_MAX = Limits().uri_bytes_max
+_CONTINUE = b"HTTP/1.1 100 "
+_SLACK_BYTES = 4 * 1024  # the request line's other parts, colons and line ends
+
+
+class _OneWrite:
+    """A transport that holds an answer's head until its body follows: one system call and one wake-up of the client, not two.
+
+    What is held leaves with the next write, with `flush` at the end of the answer, or with `close`.
+    """
+
+    __slots__ = ("_held", "_transport", "abort", "get_extra_info", "is_closing", "pause_reading", "resume_reading")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._held = transport, b""
+        self.abort, self.is_closing, self.get_extra_info = transport.abort, transport.is_closing, transport.get_extra_info
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        elif data.startswith(_CONTINUE):
+            self._transport.write(data)
+        else:
+            self._held = data
+
+    def flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Closes a connection whose next request's head is not complete in time, or grows beyond its limit."""
+
+    head_bytes_max = _URI_BYTES_MAX + Limits().header_bytes_max + _SLACK_BYTES
+    head_seconds_max = HEAD_SECONDS_MAX
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+    """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets it to 5 s."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.timeout_keep_alive = self.keep_alive_seconds  # type: ignore[assignment]  # fractions are fine for a timer
+        self.access_log = False  # it would write targets that clients make up, for every request; the metrics count
+        self._in_head, self._head_bytes = True, 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._answer = _OneWrite(transport)
+        self.transport = cast(asyncio.Transport, self._answer)
+        self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Bytes that leave no request being answered belong to a head, or to nothing: both have limited time and size.
+        if self._in_head or not self._answering():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.head_bytes_max and self._in_head:
+                long = len(self.url) > _URI_BYTES_MAX
+                self._refuse_head(problems.UriTooLong if long else problems.HeadersTooLarge)
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_timer()
+        # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the lane to refuse by 414.
+        self.url = self.url[: _URI_BYTES_MAX + 2]
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        self._answer.flush()
+        super().on_response_complete()
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Said nothing: an Upgrade field is ignored, as RFC 9110 allows."""
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_head(self, kind: type[problems.Problem]) -> None:
+        self._stop_timer()
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._begun() and not self._answering():
+            problem, request_id = kind(), b"wire"
+            body = problems.document(problem, request_id)
+            lines = [STATUS_LINE[kind.status]]
+            lines += [b"%s: %s\r\n" % field for field in problems.headers(problem, body, request_id)]
+            self.transport.write(b"".join([*lines, b"\r\n", body]))
+        self.transport.close()
+
+    def _answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _begun(self) -> bool:
+        """Whether the client has begun a request, so that an answer has something to answer."""
+        return bool(getattr(self, "url", b""))
+
+
+def install(keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+    """Make `http="auto"` mean the guarded protocol in this process, with this time for idle connections."""
+    GuardedProtocol.keep_alive_seconds = keep_alive_seconds
+    uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{GuardedProtocol.__name__}"
