@@ -10,13 +10,13 @@ import bentoml
 from _bentoml_sdk.service.factory import Service
 
 from features.common.types import DecisionRequest
-from serving import uvicorn_protocol as wire
-from serving.http.auth import Keys
+from serving import uvicorn_protocol
 from serving.http.app import Lane
-from serving.runtime.metrics import Metrics, memory_directory
+from serving.http.auth import Keys
 from serving.http.routing import JSON_HEADERS, Answer, Call, Route
+from serving.runtime.metrics import Metrics, memory_directory
 
-wire.install()
+uvicorn_protocol.install()
 
 ANSWER = Path(os.environ["BENCH_ANSWER"])
 BODY = ANSWER.read_bytes()

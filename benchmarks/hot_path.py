@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from features.workspace.workspace import Workspace
+from serving.api import decisions
+from serving.api.decisions import Decisions
 from serving.decision import decide
-from serving.api import decisions as routes_v1
+from serving.http.routing import Call
 from serving.reload.reloader import Desk
 from serving.runtime.metrics import Metrics
-from serving.http.routing import Call
-from serving.api.decisions import Decisions
 
 WARM, TIMED, PROFILED = 300, 3_000, 3_000
 TIMED_SECONDS_MAX = 6.0
@@ -54,8 +54,8 @@ class HotPath:
             ("reasons", decide, "_reasons"),
             ("expiry", decide, "_expiry"),
             ("expiry as text", decide, "rfc3339"),
-            ("decide, all of it", routes_v1, "decide"),
-            ("encode the answer", routes_v1, "_encode"),
+            ("decide, all of it", decisions, "decide"),
+            ("encode the answer", decisions, "_encode"),
             (WHOLE, self, "ask"),
         ]
         found: dict[str, list[int]] = {}

@@ -10,8 +10,8 @@ import yaml
 
 from benchmarks import places, synthetic
 from features.common.files import write_whole
-from features.validation.load import load
 from features.lake.offers import catalogue_file
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 
 GROUPS = 8

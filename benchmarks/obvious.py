@@ -19,8 +19,8 @@ import pandas as pd
 import pydantic
 
 from features.feature_store import definitions
-from features.validation.load import load
 from features.lake.offers import read_catalogue
+from features.validation.load import load
 from training.bundle import bundle
 from training.bundle.calibration_map import Calibration
 

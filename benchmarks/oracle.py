@@ -13,10 +13,10 @@ import lightgbm as lgb
 import msgspec
 import numpy as np
 
-from features.lmdb_store.engine import EmbeddedEngine
 from features.common.timestamps import MICROSECONDS, now
-from features.lake.offers import read_catalogue
 from features.common.types import OFFERS_CONSIDERED, DecisionRequest
+from features.lake.offers import read_catalogue
+from features.lmdb_store.engine import EmbeddedEngine
 from features.workspace.workspace import Workspace
 from serving.decision.decide import eligible
 from serving.decision.snapshot import Loaded

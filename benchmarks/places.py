@@ -19,12 +19,12 @@ import yaml
 
 from benchmarks import synthetic
 from features.common.files import write_whole
-from features.validation.load import load
 from features.common.timestamps import now
 from features.lake.offers import catalogue_file, read_catalogue
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
 from pipelines.deploy.publish import publish, serving_version
+from pipelines.materialize import steps
 from training.bundle import bundle
 from training.fitting.train import train
 

@@ -19,9 +19,12 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import backup as commands_backup, maintenance as commands_care, data as commands_data, demo as commands_demo, experiment as commands_experiment, experiment_groups as commands_experiment_groups, erase as commands_forget, model as commands_model, policy as commands_policy, ramp as commands_ramp, serve as commands_serve, world as commands_world  # noqa: E402
-from pipelines.output import errors, console as show  # noqa: E402
+from pipelines.cli import backup, demo, experiment, experiment_groups, maintenance, policy, ramp, serve, world  # noqa: E402
+from pipelines.cli import data as data_verbs  # noqa: E402
+from pipelines.cli import erase as erase_verbs  # noqa: E402
+from pipelines.cli import model as model_verbs  # noqa: E402
 from pipelines.deploy.supervisor import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
+from pipelines.output import console, errors  # noqa: E402
 
 app = typer.Typer(
     name="opportune",
@@ -35,7 +38,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        show.out.out(f"opportune {(installed() or ('', 'from a folder'))[1]}")
+        console.out.out(f"opportune {(installed() or ('', 'from a folder'))[1]}")
         raise typer.Exit
 
 
@@ -50,18 +53,18 @@ def opportune(
 
 
 for module in (
-    commands_data,
-    commands_model,
-    commands_serve,
-    commands_policy,
-    commands_backup,
-    commands_care,
-    commands_forget,
-    commands_demo,
-    commands_world,
-    commands_experiment,
-    commands_experiment_groups,
-    commands_ramp,
+    data_verbs,
+    model_verbs,
+    serve,
+    policy,
+    backup,
+    maintenance,
+    erase_verbs,
+    demo,
+    world,
+    experiment,
+    experiment_groups,
+    ramp,
 ):
     module.register(app)
 
@@ -71,13 +74,13 @@ def main() -> None:
     as_json = errors.wants_json(sys.argv[1:])
     heed_signals()
     if moved := notice():
-        show.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
+        console.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
     try:
         with stoppable():
             sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()
-        show.err.print("stopped; what is done stays done")
+        console.err.print("stopped; what is done stays done")
         sys.exit(128 + stopped.number)
     except BrokenPipeError:
         errors.silence_output()

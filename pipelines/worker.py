@@ -20,18 +20,19 @@ time.tzset()
 
 from features.common.clock import notice  # noqa: E402
 from features.common.errors import Failure  # noqa: E402
+from features.common.timestamps import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.config.faults import BadWorkspace  # noqa: E402
 from features.validation.load import load  # noqa: E402
-from features.common.timestamps import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.workspace.variants import aliases  # noqa: E402
 from features.workspace.workspace import Workspace  # noqa: E402
-from pipelines.shipping import compact as compacting, retention, ship as shipping  # noqa: E402
-from pipelines.experiments import mismatch as experiment_mismatch  # noqa: E402
-from pipelines.erasure import erase as forgetting  # noqa: E402
-from pipelines.materialize import refresh_changed as loop, rebuild as rebuilding, steps  # noqa: E402
-from pipelines.ramps import ramp as ramping  # noqa: E402
 from pipelines.deploy.publish import publish, publish_beside, serving_version, version_beside  # noqa: E402
-from serving.runtime import parent_watch as leash  # noqa: E402
+from pipelines.erasure import erase as erasure  # noqa: E402
+from pipelines.experiments import mismatch  # noqa: E402
+from pipelines.materialize import rebuild, steps  # noqa: E402
+from pipelines.materialize import refresh_changed as refreshing  # noqa: E402
+from pipelines.ramps import ramp as ramps  # noqa: E402
+from pipelines.shipping import compact, retention, ship  # noqa: E402
+from serving.runtime import parent_watch  # noqa: E402
 
 logger = logging.getLogger("opportune.worker")
 
@@ -74,7 +75,7 @@ def refresh(workspace: Workspace) -> None:
 def refresh_changed(workspace: Workspace) -> None:
     """The same for customers to whom something happened."""
     with steps.alone(workspace):
-        customers = loop.refresh_changed(workspace)
+        customers = refreshing.refresh_changed(workspace)
     if customers:
         logger.info("the windows of %d customers are up to date", customers)
 
@@ -123,32 +124,32 @@ def follow_beside(workspace: Workspace, alias: str) -> None:
 
 def resume_forgetting(workspace: Workspace) -> None:
     """Go on with what was to be forgotten when a process ended."""
-    done = forgetting.resume(workspace)
+    done = erasure.resume(workspace)
     if done:
         logger.info("%d customers are forgotten whose forgetting had been interrupted", len(done))
 
 
 def ramp(workspace: Workspace) -> None:
     """Take the steps of ramps that there are."""
-    ramping.tend(workspace, now())
+    ramps.tend(workspace, now())
 
 
 def watch_splits(workspace: Workspace) -> None:
     """Tell the servers' metrics whether experiments have the units that their splits give them."""
-    experiment_mismatch.watch(_latest(workspace), now())
+    mismatch.watch(_latest(workspace), now())
 
 
 def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
     """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
     return (
         (
-            Task(shipping.ship, SHIP_SECONDS),
-            Task(lambda found: compacting.compact(found, now()), COMPACT_SECONDS),
+            Task(ship.ship, SHIP_SECONDS),
+            Task(lambda found: compact.compact(found, now()), COMPACT_SECONDS),
             Task(lambda found: retention.retain(found, now()), RETAIN_SECONDS),
         ),
         (
             Task(resume_forgetting, FORGET_SECONDS),
-            Task(lambda found: rebuilding.mend(found, logger.warning), MEND_SECONDS),
+            Task(lambda found: rebuild.mend(found, logger.warning), MEND_SECONDS),
             Task(refresh, REGISTRY_SECONDS),
             Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
             Task(follow, REGISTRY_SECONDS),
@@ -177,7 +178,7 @@ def main(folder: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if moved := notice():
         logger.warning("%s", moved)
-    leash.end_with_starter()
+    parent_watch.end_with_starter()
     workspace = load(Path(folder), sources=False)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

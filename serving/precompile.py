@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import sys
 
-from serving.runtime import parent_watch as leash
+from serving.runtime import parent_watch
 
 
 def compile_all(leaves_max: int) -> None:
     """Compile or load the functions with fixed signatures, the kernel for trees of so many leaves, and what explanations run."""
-    from serving.kernel import shap_code as contributions_code, kernel, kernel_code
     from serving import worker
+    from serving.kernel import kernel, kernel_code, shap_code
 
     del worker  # importing it compiles what has its signatures beside it
     kernel_code.compiled(kernel.mask_of(leaves_max).name)
-    contributions_code.compiled()
+    shap_code.compiled()
 
 
 if __name__ == "__main__":
-    leash.end_with_starter()
+    parent_watch.end_with_starter()
     compile_all(int(sys.argv[1]))

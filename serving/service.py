@@ -22,9 +22,9 @@ from _bentoml_sdk.service.factory import Service  # noqa: E402
 
 from features.common import cache_folders  # noqa: E402
 from features.validation.load import data_of  # noqa: E402
-from serving.kernel import compile_cache as compiled  # noqa: E402
-from serving.runtime import parent_watch as leash, memory  # noqa: E402
-from serving import uvicorn_protocol as wire  # noqa: E402
+from serving import uvicorn_protocol  # noqa: E402
+from serving.kernel import compile_cache  # noqa: E402
+from serving.runtime import memory, parent_watch  # noqa: E402
 from serving.settings import Settings  # noqa: E402
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 SETTINGS = Settings.from_environment()
 
 cache_folders.settle(data_of(SETTINGS.workspace))
-wire.install(SETTINGS.keep_alive_seconds)
-leash.end_with_starter()
+uvicorn_protocol.install(SETTINGS.keep_alive_seconds)
+parent_watch.end_with_starter()
 
 
 @cache
 def worker() -> Worker:
     """This process's worker, made at its first use: importing the service for packaging must not open a store."""
-    compiled.unpack()
+    compile_cache.unpack()
     with memory.without_unused():
         from serving.worker import Worker
 

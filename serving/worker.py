@@ -10,24 +10,24 @@ from features.common.clock import notice
 from features.events.log import event_folder
 from features.events.writer import EventWriter
 from features.validation.load import load
-from serving.runtime import parent_watch as leash, memory
-from serving.openapi.contract import Contract
-from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
+from serving.api.decisions import Decisions
 from serving.api.erasure import Forgetting
 from serving.api.event_delivery import Hearing, Understanding, Understandings
-from serving.decision.journal import Journal
-from serving.http.auth import Keys
-from serving.http.app import Lane
-from serving.decision.snapshot import Loaded
-from serving.runtime.metrics import Metrics, memory_directory
-from serving.http.routing import AsgiApp, Receive, Scope, Send
 from serving.api.events import Events
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
-from serving.api.decisions import Decisions
-from serving.settings import Settings, origins_for
+from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
+from serving.decision.journal import Journal
+from serving.decision.snapshot import Loaded
+from serving.http.app import Lane
+from serving.http.auth import Keys
+from serving.http.routing import AsgiApp, Receive, Scope, Send
+from serving.openapi.contract import Contract
+from serving.reload.reloader import Desk
+from serving.runtime import memory, parent_watch
+from serving.runtime.metrics import Metrics, memory_directory
+from serving.settings import Settings, origins_for
 
 logger = logging.getLogger("opportune.worker")
 
@@ -43,7 +43,7 @@ class Worker:
         _log_to_standard_error()
         if moved := notice():
             logger.warning("%s", moved)
-        leash.end_with_parent()
+        parent_watch.end_with_parent()
         self.settings = settings
         # The journal's and other helpers' threads may hold the interpreter for so long while a request waits; 5 ms is Python's own.
         sys.setswitchinterval(SWITCH_SECONDS)

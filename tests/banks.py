@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from features.common.timestamps import parse_moment
 from features.lake import lake
 from features.validation.load import load
-from features.common.timestamps import parse_moment
 from features.workspace.workspace import Workspace
 from pipelines.importing.import_files import Report, import_all
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from features.common import clock
-from features.validation.load import load
 from features.common.timestamps import to_microseconds
+from features.validation.load import load
 from tests.workspaces import make_workspace
 
 CUSTOMERS = 520

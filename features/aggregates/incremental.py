@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from features.aggregates import incremental_kernels as kernels
 from features.columns.aggregate_kinds import AGGREGATES
-from features.redis_store.feast_format import WORDS_MAX
-from features.config.schema import Range, Where
-from features.common.timestamps import MICROSECONDS
 from features.columns.rows import FamilyRow, Floats, Ids, OnlineRow, Plan, Words
-from features.ledger.recent import RecentEvent
 from features.columns.views import KEYS_MAX, Family, Scalar, View, companion
+from features.common.timestamps import MICROSECONDS
+from features.config.schema import Range, Where
+from features.ledger.recent import RecentEvent
+from features.redis_store.feast_format import WORDS_MAX
 
 Integers = NDArray[np.int64]
 

@@ -19,14 +19,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from features.lake import lake
-from features.columns.aggregate_kinds import AGGREGATES, whole_second
 from features.aggregates.partitions import bucket_of, map_buckets
-from features.config.schema import Range, Where
-from features.lake.lake import literal, quoted
+from features.columns.aggregate_kinds import AGGREGATES, whole_second
 from features.columns.streams import BUILT_IN_STREAMS, offer_categories
-from features.lake.tables import SQL_TYPES, stream_table
 from features.columns.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
+from features.config.schema import Range, Where
+from features.lake import lake
+from features.lake.lake import literal, quoted
+from features.lake.tables import SQL_TYPES, stream_table
 from features.workspace.workspace import Workspace
 
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.common.errors import Failure
 from features.columns.views import View
+from features.common.errors import Failure
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.uint32]

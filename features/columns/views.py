@@ -18,9 +18,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from features.columns.aggregate_kinds import AGGREGATES
-from features.config.schema import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
-from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
 from features.columns.streams import streams_of
+from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
+from features.config.schema import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
 
 Entity = Literal["customer", "everyone"]
 

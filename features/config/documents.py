@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from features.common.timestamps import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
+from features.common.types import ID_PATTERN, NAME_PATTERN
 from features.config.faults import FAULTS_MAX, Path, shown
 from features.config.faults import BadWorkspace as BadWorkspace
 from features.config.faults import Fault as Fault
 from features.config.schema import CURRENCY_PATTERN, MODEL_NAME_PATTERN, WORKSPACE_NAME_PATTERN
-from features.common.timestamps import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
 from features.config.yaml import Tree
-from features.common.types import ID_PATTERN, NAME_PATTERN
 
 T = TypeVar("T")
 

@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from features.config.schema import MODEL_NAME_PATTERN, Duration, Moment
 from features.bucketing.hashing import Encoding
-from features.config.policies import Group, Lever
 from features.bucketing.splits import ARMS_MAX
 from features.common.types import LIMIT_OFFERS_MAX, Name, OfferId
+from features.config.policies import Group, Lever
+from features.config.schema import MODEL_NAME_PATTERN, Duration, Moment
 
 EXPERIMENTS_MAX = 200
 RANGES_MAX = 50

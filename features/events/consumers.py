@@ -13,9 +13,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.events.sqlite_file import make_folder
-from features.events.log import EventLog, exists, reading
 from features.common.files import is_held
+from features.events.log import EventLog, exists, reading
+from features.events.sqlite_file import make_folder
 
 ALIVE = ".alive"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from features.events import consumers as hearers
-from features.common import timestamps as moments
+from features.common import timestamps
+from features.common.types import Event
+from features.events import consumers
 from features.events.log import EventLog, dead_letters
 from features.events.rows import CONFLICT, DeadLetter, Item, event_item
 from features.events.semantics import Happenings, time_of
-from features.common.types import Event
 
 LETTERS_A_STEP = 1_000
 
@@ -43,9 +43,9 @@ def send_again(folder: Path, happenings: Happenings, now: int | None = None) -> 
     Raises:
         LogUnavailable: some may have been sent; send again.
     """
-    moment = moments.now() if now is None else now
+    moment = timestamps.now() if now is None else now
     sent: Counter[str] = Counter(stored=0, duplicate=0, left=0)
-    alive = hearers.begin(folder)
+    alive = consumers.begin(folder)
     log = EventLog(folder, worker=alive.worker)
     try:
         after = 0

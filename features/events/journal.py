@@ -19,8 +19,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from features.ledger.recent import KeptArm
 from features.common.types import ContextValue, Decision, DecisionRequest
+from features.ledger.recent import KeptArm
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]

@@ -13,9 +13,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from features.common import timestamps as moments
-from features.events.sqlite_file import DAMAGED, NAME, EventFile, Limits, LogUnavailable, connect
+from features.common import timestamps
 from features.events.rows import Counts, DeadLetter, Item, Logged, Result, append, read_state, short, unit_digest
+from features.events.sqlite_file import DAMAGED, NAME, EventFile, Limits, LogUnavailable, connect
 
 READ_ROWS_MAX = 10_000
 """Rows of one step of reading or deleting."""
@@ -33,7 +33,7 @@ class EventLog:
     All methods raise LogUnavailable when the log cannot take or give anything now.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = moments.now, worker: int = 0) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now, worker: int = 0) -> None:
         self.file, self.worker, self._clock = EventFile(folder, limits, clock), worker, clock
 
     def append(self, items: Sequence[Item], heard: int | None = None) -> list[Result]:

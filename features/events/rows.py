@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from features.common.yielding import give_way
 from features.common.types import Event
+from features.common.yielding import give_way
 
 ID_BYTES = 16
 EVENT_BYTES_MAX = 16 * 1024

@@ -7,17 +7,17 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
-from features.ledger import history as contacts
 from features.columns.catalogue import category_text
-from features.ledger.history import key_of, word_of
+from features.columns.streams import offer_categories
 from features.common.following import followed, moment_of
-from features.config.schema import FeaturesFile, ModelFile
 from features.common.missing import EXPECTED_ID, NOBODY
 from features.common.timestamps import MICROSECONDS, duration_seconds
-from features.config.policies import PoliciesFile
-from features.ledger.recent import Heard, RecentEvent
-from features.columns.streams import offer_categories
 from features.common.types import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
+from features.config.policies import PoliciesFile
+from features.config.schema import FeaturesFile, ModelFile
+from features.ledger import history
+from features.ledger.history import key_of, word_of
+from features.ledger.recent import Heard, RecentEvent
 from features.workspace.workspace import Workspace
 
 RESERVED_TYPES = (IMPRESSION, IDENTIFY, CONSENT, EXPOSURE)
@@ -206,8 +206,8 @@ class Happenings:
             _put(fields, placement=event.placement, channel=event.channel)
         else:
             _put(fields, type=kind, value=event.value)
-        contact = contacts.Event(
-            contacts.IMPRESSION if seen else contacts.OUTCOME,
+        contact = history.Event(
+            history.IMPRESSION if seen else history.OUTCOME,
             time / MICROSECONDS,
             offer.key,
             key_of(event.decision_id) if event.decision_id else 0,

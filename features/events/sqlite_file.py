@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from features.common import timestamps as moments
+from features.common import timestamps
 from features.common.errors import Failure
 from features.common.files import sync_folder
 
@@ -100,7 +100,7 @@ class Limits:
 class EventFile:
     """One connection that writes; belongs to one thread at a time."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = moments.now) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now) -> None:
         self.folder, self.path = folder, folder / NAME
         self.limits, self.clock = limits or Limits(), clock
         self._connection: sqlite3.Connection | None = None
@@ -206,7 +206,7 @@ class EventFile:
         return connection
 
     def _set_aside(self, what: str) -> None:
-        target = self.path.with_name(f"{NAME}{DAMAGED}{moments.rfc3339(self.clock()).replace(':', '')}")
+        target = self.path.with_name(f"{NAME}{DAMAGED}{timestamps.rfc3339(self.clock()).replace(':', '')}")
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")

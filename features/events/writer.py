@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from features.events import consumers as hearers
-from features.common import timestamps as moments
-from features.events.sqlite_file import Limits, LogUnavailable
-from features.events.log import EventLog
-from features.events.rows import Item, Result
+from features.common import timestamps
 from features.common.errors import Failure
 from features.common.yielding import give_way
+from features.events import consumers
+from features.events.log import EventLog
+from features.events.rows import Item, Result
+from features.events.sqlite_file import Limits, LogUnavailable
 
 logger = logging.getLogger("opportune.events")
 
@@ -35,7 +35,7 @@ class _Batch(NamedTuple):
     items: Sequence[Item]
     future: asyncio.Future[list[Result]]
     loop: asyncio.AbstractEventLoop
-    dead: hearers.Alive | None = None
+    dead: consumers.Alive | None = None
     """A worker to bury."""
 
 
@@ -46,9 +46,9 @@ class EventWriter:
         folder: see `event_log.event_folder`.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = moments.now) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now) -> None:
         self.folder, self.limits = folder, limits or Limits()
-        self._alive = hearers.begin(folder)
+        self._alive = consumers.begin(folder)
         self.log = EventLog(folder, self.limits, clock, self._alive.worker)
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._asked, self._written = 0, 0  # each counted by one thread alone
@@ -84,7 +84,7 @@ class EventWriter:
         """All events of this worker up to this place were heard; written with the next batch, or soon."""
         self._heard = seq
 
-    async def bury(self, dead: hearers.Alive) -> None:
+    async def bury(self, dead: consumers.Alive) -> None:
         """All events of a dead worker were heard: forget that it was there."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Result]] = loop.create_future()
@@ -141,7 +141,7 @@ class EventWriter:
             with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
                 loop.call_soon_threadsafe(_settle, answers)
 
-    def _bury(self, dead: hearers.Alive) -> list[Result] | Exception:
+    def _bury(self, dead: consumers.Alive) -> list[Result] | Exception:
         try:
             dead.bury(self.log)
         except (LogUnavailable, OSError) as lack:

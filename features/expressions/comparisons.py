@@ -6,8 +6,8 @@ import ast
 from collections.abc import Callable, Sequence
 
 from features.expressions import nodes as tree
-from features.expressions.scope import nearest
 from features.expressions.nodes import Node, Term
+from features.expressions.scope import nearest
 from features.expressions.units import Misfit, fitted
 
 Refuse = Callable[..., None]

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
-from features.expressions.typecheck import Checker
+from features.expressions.nodes import Node, Term
 from features.expressions.scope import Problem, Scope, nearest
 from features.expressions.syntax import syntax_of
 from features.expressions.tokens import Place, surface_problems, tokens_of
-from features.expressions.nodes import Node, Term
+from features.expressions.typecheck import Checker
 
 TREE_DEPTH_MAX = 80
 """With the segments that it uses, and theirs."""

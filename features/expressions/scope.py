@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from features.columns.aggregate_kinds import AGGREGATES
-from features.expressions.nodes import Term
-from features.config.schema import FeaturesFile
-from features.common.timestamps import DAY_SECONDS
 from features.columns.views import views_of, window_name
+from features.common.timestamps import DAY_SECONDS
 from features.common.types import OFFERS_CONSIDERED
+from features.config.schema import FeaturesFile
+from features.expressions.nodes import Term
 
 TIME_UNITS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": DAY_SECONDS, "weeks": 7 * DAY_SECONDS}
 """Units of time that convert into each other, in seconds; each is also the function that writes a quantity: `hours(36)`."""

@@ -8,12 +8,12 @@ from typing import Literal
 
 from features.expressions import nodes as tree
 from features.expressions.comparisons import Comparisons
+from features.expressions.evaluate import arithmetic
+from features.expressions.nodes import Node, Type
 from features.expressions.scope import TIME_UNITS, Problem, Scope, nearest
 from features.expressions.syntax import Syntax
 from features.expressions.tokens import Place
-from features.expressions.nodes import Node, Type
 from features.expressions.units import Misfit, fitted, product_unit
-from features.expressions.evaluate import arithmetic
 
 ARGUMENTS_MAX = 8
 FUNCTIONS = ("abs", "default", "known", "log", "max", "min", "unknown", *TIME_UNITS)

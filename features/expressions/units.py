@@ -6,8 +6,8 @@ convert: a quantity into the other side's unit, otherwise the coarser side into 
 
 from __future__ import annotations
 
-from features.expressions.scope import TIME_UNITS
 from features.expressions.nodes import Node, constant, made
+from features.expressions.scope import TIME_UNITS
 
 
 class Misfit(ValueError):

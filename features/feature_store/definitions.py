@@ -27,12 +27,12 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, FileSource,
 from feast.data_format import ParquetFormat
 from feast.feature_view import DUMMY_ENTITY_NAME
 
-from features.feature_store.store_config import KEY_VERSION, feature_view, online_section, prepare
-from features.common.files import write_whole
-from features.lake.lake import folder_reader, literal
-from features.common.timestamps import from_microseconds
-from features.common.pseudonyms import pseudonym
 from features.columns.views import View
+from features.common.files import write_whole
+from features.common.pseudonyms import pseudonym
+from features.common.timestamps import from_microseconds
+from features.feature_store.store_config import KEY_VERSION, feature_view, online_section, prepare
+from features.lake.lake import folder_reader, literal
 from features.workspace.workspace import Workspace
 
 FEATURE_SERVICE = "opportune"

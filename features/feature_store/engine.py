@@ -27,11 +27,11 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.views import EVERYONE, View
+from features.feature_store.reader_pool import HANG_SECONDS_MAX, Readers
 from features.feature_store.rows import Read, Table, row_of, tables_of
 from features.feature_store.store_config import KEY_VERSION
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, OnlineRow, Plan, StoreUnavailable, Words
-from features.feature_store.reader_pool import HANG_SECONDS_MAX, Readers
-from features.columns.views import EVERYONE, View
 from features.workspace.workspace import is_sqlite
 
 FAILURES_MAX = 3

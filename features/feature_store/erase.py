@@ -17,10 +17,10 @@ from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.common.timestamps import from_microseconds, now
 from features.feature_store.definitions import open_store
 from features.feature_store.store_config import KEY_VERSION
-from features.common.timestamps import from_microseconds, now
-from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.workspace.workspace import Workspace, is_sqlite
 
 LOCKED_SECONDS_MAX = 10.0

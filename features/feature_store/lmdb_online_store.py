@@ -24,12 +24,24 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 
-from features.feature_store.values import Packer, schema_of, values_of
-from features.lmdb_store.record import CREATED_NONE, KEY_BYTES_MAX, DamagedRecord, Kind, Schema, Section, entity_key, pack, unpack
-from features.lmdb_store.environment import MAP_BYTES, MAP_BYTES_MAX, META, ROWS, SCHEMAS, WORDS_MAX, Environment, attach, failing, id_key, schemas_in
-from features.lmdb_store.dictionary import StoredWords
-from features.common.timestamps import from_microseconds, to_microseconds
 from features.columns.rows import StoreUnavailable
+from features.common.timestamps import from_microseconds, to_microseconds
+from features.feature_store.values import Packer, schema_of, values_of
+from features.lmdb_store.dictionary import StoredWords
+from features.lmdb_store.environment import (
+    MAP_BYTES,
+    MAP_BYTES_MAX,
+    META,
+    ROWS,
+    SCHEMAS,
+    WORDS_MAX,
+    Environment,
+    attach,
+    failing,
+    id_key,
+    schemas_in,
+)
+from features.lmdb_store.record import CREATED_NONE, KEY_BYTES_MAX, DamagedRecord, Kind, Schema, Section, entity_key, pack, unpack
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Read = tuple[datetime | None, dict[str, Value] | None]

@@ -16,11 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.feature_store.definitions import open_store
-from features.common.timestamps import MICROSECONDS
+from features.aggregates.windows import entity_key
 from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
 from features.columns.views import EVERYONE, Family, View
-from features.aggregates.windows import entity_key
+from features.common.timestamps import MICROSECONDS
+from features.feature_store.definitions import open_store
 from features.workspace.workspace import Workspace
 
 _EVENT_TIME = "event_timestamp"

@@ -9,12 +9,12 @@ import numpy as np
 from feast import Entity, FeatureView, FileSource, ValueType
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.feature_store.store_config import feature_view
-from features.feature_store.values import ATTRIBUTES, TIME_NONE
-from features.redis_store.feast_format import WORDS_MAX, DamagedValue
-from features.lmdb_store.record import Kind
 from features.columns.rows import FamilyRow, Floats, OnlineRow, Plan, Words
 from features.columns.views import Family, View
+from features.feature_store.store_config import feature_view
+from features.feature_store.values import ATTRIBUTES, TIME_NONE
+from features.lmdb_store.record import Kind
+from features.redis_store.feast_format import WORDS_MAX, DamagedValue
 
 Values = dict[str, Value]
 Read = tuple[datetime | None, Values | None]

@@ -23,9 +23,9 @@ from feast.infra.online_stores.helpers import get_online_store_from_config
 from feast.repo_config import LEGACY_ONLINE_STORE_CLASS_FOR_TYPE, ONLINE_STORE_CLASS_FOR_TYPE, get_online_config_from_type
 from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp
 
+from features.columns.views import View
 from features.config import faults
 from features.redis_store.address import Address
-from features.columns.views import View
 from features.workspace.workspace import Workspace, is_sqlite
 
 TYPES: dict[str, FeastType] = {

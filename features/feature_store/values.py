@@ -9,8 +9,19 @@ from feast import FeatureView
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 from feast.types import Array, Bool, Float64, Int64, String, UnixTimestamp
 
-from features.lmdb_store.record import FIXED_HEAD_BYTES, INTEGER_EXACT_MAX, LIST_NONE, MISSING, MISSING_BITS, Kind, Schema, Section, list_ranges, pack_lists
 from features.common.timestamps import MICROSECONDS
+from features.lmdb_store.record import (
+    FIXED_HEAD_BYTES,
+    INTEGER_EXACT_MAX,
+    LIST_NONE,
+    MISSING,
+    MISSING_BITS,
+    Kind,
+    Schema,
+    Section,
+    list_ranges,
+    pack_lists,
+)
 
 KINDS: dict[Any, Kind] = {
     Float64: "number",

@@ -10,10 +10,10 @@ import msgspec
 from features.columns.catalogue import OFFERS_MAX, category_text
 from features.common.errors import Failure
 from features.common.files import write_whole
-from features.config.schema import OfferEntry
 from features.common.timestamps import MICROSECONDS
-from features.workspace.timeline import Timeline, parse_moment, recorded
 from features.common.types import Offer
+from features.config.schema import OfferEntry
+from features.workspace.timeline import Timeline, parse_moment, recorded
 from features.workspace.workspace import Workspace
 
 

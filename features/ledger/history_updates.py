@@ -10,9 +10,23 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from features.ledger.history import (
+    BEHIND_SECONDS_MAX,
+    DECISION,
+    ENTRY_BYTES,
+    GAP,
+    GRANTED,
+    IMPRESSION,
+    OUTCOME,
+    ContactPolicy,
+    Entry,
+    Event,
+    Take,
+    Taken,
+    unpacked,
+)
 from features.ledger.history_counts import fits, words_of
 from features.ledger.history_search import seek
-from features.ledger.history import BEHIND_SECONDS_MAX, DECISION, ENTRY_BYTES, GAP, GRANTED, IMPRESSION, OUTCOME, ContactPolicy, Entry, Event, Take, Taken, unpacked
 
 _SEEN = 45
 """Where an entry says that it was seen, in bytes."""

@@ -26,16 +26,29 @@ from typing import TypeVar
 
 import lmdb
 
-from features.ledger.budgets import Budget, BudgetRecord, Fell, Moment, asked
-from features.ledger.history_updates import merged, noted, taken
-from features.ledger.history import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
-from features.common.files import write_whole
-from features.ledger.lmdb_records import CUSTOMERS, RECENT, budget_of, checked, customer_key, hash_of, history_of, offer_key, put_record, put_state, recent_of, state_of
-from features.lmdb_store.environment import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 from features.columns.rows import StoreUnavailable
+from features.common.files import write_whole
+from features.common.types import ANONYMOUS
+from features.ledger.budgets import Budget, BudgetRecord, Fell, Moment, asked
+from features.ledger.history import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
+from features.ledger.history_updates import merged, noted, taken
+from features.ledger.lmdb_records import (
+    CUSTOMERS,
+    RECENT,
+    budget_of,
+    checked,
+    customer_key,
+    hash_of,
+    history_of,
+    offer_key,
+    put_record,
+    put_state,
+    recent_of,
+    state_of,
+)
 from features.ledger.recent import NOTHING, Heard, KeptArm, Known, encode
 from features.ledger.recent_updates import Hearing, settled, trimmed
-from features.common.types import ANONYMOUS
+from features.lmdb_store.environment import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from features.ledger import history as contacts
+from features.ledger import history
 
 EVENTS_MAX = 1_000
 """Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next computation."""
@@ -94,7 +94,7 @@ class Heard(NamedTuple):
     """What one event means for the ledger. Hearing it again changes nothing."""
 
     unit: str
-    contact: contacts.Event | None = None
+    contact: history.Event | None = None
     """An impression or an outcome, for the contact history."""
     event: RecentEvent | None = None
     consent: Mapping[str, tuple[int, bool]] = MappingProxyType({})

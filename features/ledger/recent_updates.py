@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from features.ledger.history_updates import merged, noted
 from features.ledger.history import ContactPolicy
+from features.ledger.history_updates import merged, noted
 from features.ledger.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
 
 

@@ -20,15 +20,15 @@ from typing import NamedTuple, TypeVar
 
 import hiredis
 
-from features.ledger.budgets import FELL, Budget, Fell, Moment, asked
-from features.ledger.history_updates import merged, noted, taken
-from features.ledger.history import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
-from features.redis_store.feast_format import entity_key
-from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.ledger.budgets import FELL, Budget, Fell, Moment, asked
+from features.ledger.history import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
+from features.ledger.history_updates import merged, noted, taken
 from features.ledger.recent import Heard, KeptArm, Known, decode, encode
 from features.ledger.recent_updates import Change, State, emptied, is_moved, joined, linked, settled, taken_in, trimmed
+from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.redis_store.address import Address, command
+from features.redis_store.feast_format import entity_key
 from features.redis_store.routing import Routes, routes
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import lmdb
 
-from features.lmdb_store.environment import CURRENT, DATA, READERS_MAX, ROWS, current, failing
 from features.columns.rows import CUSTOMER_JOIN_KEY
+from features.lmdb_store.environment import CURRENT, DATA, READERS_MAX, ROWS, current, failing
 
 ROOT = Path(__file__).parents[2]
 COPY_SECONDS_MAX = 3_600.0

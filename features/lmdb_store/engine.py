@@ -17,11 +17,11 @@ import numpy as np
 from numpy import frombuffer
 from numpy.typing import NDArray
 
-from features.lmdb_store.record import CHECKED, FORMAT, HEADER, KEY_BYTES_MAX, LIST_NONE, DamagedRecord, Schema
-from features.lmdb_store.row_layout import SectionPlan, Shape
-from features.lmdb_store.environment import CURRENT, ROWS, WORDS, Environment, attach, entries_after, failing, schemas_in
 from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, FamilyRow, Floats, Ids, OnlineRow, Plan, StoreUnavailable, Words
 from features.columns.views import EVERYONE, View
+from features.lmdb_store.environment import CURRENT, ROWS, WORDS, Environment, attach, entries_after, failing, schemas_in
+from features.lmdb_store.record import CHECKED, FORMAT, HEADER, KEY_BYTES_MAX, LIST_NONE, DamagedRecord, Schema
+from features.lmdb_store.row_layout import SectionPlan, Shape
 
 CHECK_SECONDS = 0.2
 """How often the path is looked at: a deleted or swapped store is noticed within this time."""

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import lmdb
 
-from features.lmdb_store.record import DamagedRecord, Schema
 from features.columns.rows import StoreUnavailable
+from features.lmdb_store.record import DamagedRecord, Schema
 
 CURRENT = "CURRENT"
 DATA = "data.mdb"

@@ -10,11 +10,11 @@ import shutil
 import time
 from pathlib import Path
 
-from features.lmdb_store.engine import CHECK_SECONDS
-from features.common.files import sync_folder
-from features.lmdb_store.record import entity_key
-from features.lmdb_store.environment import Environment, attach, attach_folder, current, failing, new_generation, publish
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.common.files import sync_folder
+from features.lmdb_store.engine import CHECK_SECONDS
+from features.lmdb_store.environment import Environment, attach, attach_folder, current, failing, new_generation, publish
+from features.lmdb_store.record import entity_key
 
 COPY_RECORDS = 20_000
 """Records a transaction of a copy: each is made durable."""

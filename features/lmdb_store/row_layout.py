@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.lmdb_store.record import FIXED_HEAD_BYTES, HEADER, Schema
 from features.columns.rows import FamilyRow, Floats, Plan
+from features.lmdb_store.record import FIXED_HEAD_BYTES, HEADER, Schema
 
 
 class FamilyPlan(NamedTuple):

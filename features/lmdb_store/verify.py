@@ -18,8 +18,8 @@ import lmdb
 import msgspec
 from msgspec import Struct
 
-from features.lmdb_store.record import HEADER, DamagedRecord, Schema, unpack
 from features.lmdb_store.environment import DATA, ROWS, WORDS, current, entries_after, schemas_in
+from features.lmdb_store.record import HEADER, DamagedRecord, Schema, unpack
 
 ROOT = Path(__file__).parents[2]
 CHECK_BYTES = 4
@@ -54,7 +54,7 @@ def verify(place: Path, what: str, seconds_max: float = VERIFY_SECONDS_MAX) -> V
     data = folder / DATA
     if not data.is_file() or not data.stat().st_size:
         return Verdict(why=f"{data.relative_to(place.parent)} is missing or empty", lost=True)
-    command = [sys.executable, "-m", "features.lmdb_store.environment.verify", str(folder.resolve()), what]
+    command = [sys.executable, "-m", "features.lmdb_store.verify", str(folder.resolve()), what]
     try:
         told = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds_max, check=False)
     except subprocess.TimeoutExpired:

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from features.columns.rows import OnlineEngine
-from features.redis_store.address import SCHEMES
 from features.columns.views import View
+from features.redis_store.address import SCHEMES
 
 
 def open_engine(

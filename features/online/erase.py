@@ -17,16 +17,16 @@ def exists(workspace: Workspace, customer_id: str) -> bool:
     """
     url = workspace.online_url
     if url.startswith("feast:"):
-        from features.feature_store import erase as feast_forget
+        from features.feature_store import erase as feast_erase
 
-        return feast_forget.exists(workspace, customer_id)
+        return feast_erase.exists(workspace, customer_id)
     if url == "embedded":
-        from features.lmdb_store import erase as lmdb_forget
+        from features.lmdb_store import erase as lmdb_erase
 
-        return lmdb_forget.exists(workspace.online, customer_id)
-    from features.redis_store import erase as redis_forget
+        return lmdb_erase.exists(workspace.online, customer_id)
+    from features.redis_store import erase as redis_erase
 
-    return redis_forget.exists(url, workspace.project, customer_id, STORE_SECONDS_MAX)
+    return redis_erase.exists(url, workspace.project, customer_id, STORE_SECONDS_MAX)
 
 
 def delete(workspace: Workspace, customer_id: str) -> tuple[bool, str]:
@@ -37,21 +37,21 @@ def delete(workspace: Workspace, customer_id: str) -> tuple[bool, str]:
     """
     url = workspace.online_url
     if url.startswith("feast:"):
-        from features.feature_store import erase as feast_forget
+        from features.feature_store import erase as feast_erase
 
-        return feast_forget.delete(workspace, customer_id)
+        return feast_erase.delete(workspace, customer_id)
     if url == "embedded":
-        from features.lmdb_store import erase as lmdb_forget
+        from features.lmdb_store import erase as lmdb_erase
 
-        return lmdb_forget.delete(workspace.online, customer_id), DELETED
-    from features.redis_store import erase as redis_forget
+        return lmdb_erase.delete(workspace.online, customer_id), DELETED
+    from features.redis_store import erase as redis_erase
 
-    return redis_forget.delete(url, workspace.project, customer_id, STORE_SECONDS_MAX), DELETED
+    return redis_erase.delete(url, workspace.project, customer_id, STORE_SECONDS_MAX), DELETED
 
 
 def compact(workspace: Workspace) -> None:
     """Makes sure that no file of the store holds bytes of deleted rows; needed by the embedded store alone. See `lmdb_forget.compact`."""
     if workspace.online_url == "embedded":
-        from features.lmdb_store import erase as lmdb_forget
+        from features.lmdb_store import erase as lmdb_erase
 
-        lmdb_forget.compact(workspace.online)
+        lmdb_erase.compact(workspace.online)

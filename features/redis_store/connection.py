@@ -17,9 +17,9 @@ from typing import cast
 
 import hiredis
 
-from features.redis_store.tracking_cache import NearCache, Reading, Session
 from features.columns.rows import StoreUnavailable
 from features.redis_store.address import Address, Node, command
+from features.redis_store.tracking_cache import NearCache, Reading, Session
 
 FAILURES_MAX = 3
 PAUSE_SECONDS = 0.05

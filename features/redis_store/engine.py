@@ -15,13 +15,13 @@ import hiredis
 import numpy as np
 from numpy.typing import NDArray
 
-from features.redis_store import feast_format as feast_wire
-from features.redis_store.feast_format import DamagedValue
-from features.redis_store.tracking_cache import NearCache
 from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, FamilyRow, Floats, OnlineRow, Plan, StoreUnavailable, Words
-from features.redis_store.address import Address, command
-from features.redis_store.routing import Routes, routes
 from features.columns.views import EVERYONE, View
+from features.redis_store import feast_format
+from features.redis_store.address import Address, command
+from features.redis_store.feast_format import DamagedValue
+from features.redis_store.routing import Routes, routes
+from features.redis_store.tracking_cache import NearCache
 
 EVERYONE_SECONDS_MAX = 2.0
 """Bound on the blocking read of everyone's row: it is large, and nobody waits for it."""
@@ -51,8 +51,8 @@ class _Request:
             time = len(names)
             numbers = [scalar.name for scalar in view.scalars if scalar.dtype == "number"]
             asked = numbers + [name for name, _ in view.fields if name not in numbers]
-            names.append(feast_wire.timestamp_name(view.name))
-            names.extend(feast_wire.field_name(view.name, name) for name in asked)
+            names.append(feast_format.timestamp_name(view.name))
+            names.extend(feast_format.field_name(view.name, name) for name in asked)
             at = {name: time + 1 + index for index, name in enumerate(asked)}
             slots = tuple(plan.scalars[f"{view.name}.{name}"] for name in numbers)
             others = [scalar for scalar in view.scalars if scalar.dtype != "number"]
@@ -107,8 +107,8 @@ class RedisEngine:
         decoders: dict[str, Callable[[bytes], float]] = {
             "integer": self._integer,
             "category": self._category,
-            "boolean": feast_wire.boolean,
-            "time": feast_wire.time,
+            "boolean": feast_format.boolean,
+            "time": feast_format.time,
         }
         self._customer = _Request(self.plan, decoders)
         self._everyone = _Request(self.everyone_plan, decoders)
@@ -122,7 +122,7 @@ class RedisEngine:
         near = self._near
         if near is None:
             return None
-        row = near.get(feast_wire.entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project))
+        row = near.get(feast_format.entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project))
         if row is None:
             self.near_misses += 1
         else:
@@ -138,7 +138,7 @@ class RedisEngine:
             self._loop, self._routes = loop, routes(self._address, self._timeout_seconds, self._near)
             if self._near is not None:
                 self._near.clear()
-        key = feast_wire.entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project)
+        key = feast_format.entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project)
         if self._near is not None:
             return await self._read_and_keep(key, self._routes, self._near)
         return self._row(self._customer, await self._routes.call(key, self._customer.payload(key)))
@@ -157,7 +157,7 @@ class RedisEngine:
         """Everyone's row on a connection of its own, blocking for at most `EVERYONE_SECONDS_MAX` a step."""
         if not self._everyone.names:
             return self._row(self._everyone, [])
-        key = feast_wire.entity_key(EVERYONE_JOIN_KEY, EVERYONE, self._project)
+        key = feast_format.entity_key(EVERYONE_JOIN_KEY, EVERYONE, self._project)
         return self._row(self._everyone, self._address.ask(command("HMGET", key, *self._everyone.names), EVERYONE_SECONDS_MAX))
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class RedisEngine:
             if stamp is None:
                 continue
             try:
-                events[index] = feast_wire.timestamp(stamp)
+                events[index] = feast_format.timestamp(stamp)
             except DamagedValue:
                 self.damaged += 1
                 continue
@@ -198,13 +198,13 @@ class RedisEngine:
         return OnlineRow(row, families, np.array(events, dtype=np.float64))
 
     def _numbers(self, data: list[bytes | None]) -> Floats | list[float]:
-        found = feast_wire.all_numbers(data)
+        found = feast_format.all_numbers(data)
         if found is not None:
             return found
         numbers = []
         for value in data:
             try:
-                numbers.append(feast_wire.number(value or b""))
+                numbers.append(feast_format.number(value or b""))
             except DamagedValue:
                 self.damaged += 1
                 numbers.append(NAN)
@@ -212,7 +212,7 @@ class RedisEngine:
 
     def _family(self, keys: bytes | None, measures: list[bytes | None]) -> FamilyRow | None:
         try:
-            ids = None if keys is None else feast_wire.texts(keys, self.words, self._texts)
+            ids = None if keys is None else feast_format.texts(keys, self.words, self._texts)
         except DamagedValue:
             self.damaged += 1
             return None
@@ -221,7 +221,7 @@ class RedisEngine:
         values = np.full((len(measures), len(ids)), np.nan)
         for measure, data in enumerate(measures):
             try:
-                found = None if data is None else feast_wire.numbers(data)
+                found = None if data is None else feast_format.numbers(data)
                 if found is not None and len(found) != len(ids):
                     raise DamagedValue("a measure is not as long as its keys")
             except DamagedValue:
@@ -235,7 +235,7 @@ class RedisEngine:
         """Small counts are most of all integers: their few encodings are remembered."""
         found = self._integers.get(data)
         if found is None:
-            found = feast_wire.integer(data)
+            found = feast_format.integer(data)
             if len(data) <= 3:
                 self._integers[data] = found
         return found
@@ -243,7 +243,7 @@ class RedisEngine:
     def _category(self, data: bytes) -> float:
         found = self._categories.get(data)
         if found is None:
-            found = feast_wire.category(data, self.words)
+            found = feast_format.category(data, self.words)
             if found == found:
                 self._categories[data] = found
         return found

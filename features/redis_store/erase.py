@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from features.redis_store.feast_format import entity_key
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.redis_store.address import Address, command
+from features.redis_store.feast_format import entity_key
 
 
 def exists(url: str, project: str, customer_id: str, seconds_max: float) -> bool:

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import hiredis
 
-from features.redis_store.tracking_cache import NO_SESSION, NearCache, Reading
 from features.columns.rows import StoreUnavailable
 from features.redis_store.address import Address, Node, command, moved_to
 from features.redis_store.connection import Link, Reply
+from features.redis_store.tracking_cache import NO_SESSION, NearCache, Reading
 
 SLOTS = 16_384
 REFRESH_SECONDS = 0.5

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+from features.bucketing.hashing import EPPO_SHARDS, OPTIMIZELY_BUCKETS, STATSIG_BUCKETS, STATSIG_EXPERIMENT_BUCKETS
+from features.bucketing.splits import LAUNCHDARKLY_WEIGHTS, UNLEASH_PERCENT, UNLEASH_WEIGHT_SUM_MAX, WEIGHT_SUM_MAX, WEIGHT_SUM_MIN, Range
+from features.common.timestamps import duration_seconds, parse_moment
 from features.config.documents import Document
 from features.config.experiments import STEP_PARTS, Arm, Changes, Experiment, ExperimentsFile, Goals, PlacementChange, Ramp
-from features.workspace.experiments import HASH_WORDS, WITHOUT_RANGES, expression_problems, overlapping, weights_of
 from features.config.faults import Fault, Path
-from features.bucketing.hashing import EPPO_SHARDS, OPTIMIZELY_BUCKETS, STATSIG_BUCKETS, STATSIG_EXPERIMENT_BUCKETS
-from features.common.timestamps import duration_seconds, parse_moment
+from features.workspace.experiments import HASH_WORDS, WITHOUT_RANGES, expression_problems, overlapping, weights_of
 from features.workspace.ramps import control_of
 from features.workspace.rulebook import read_rules
-from features.bucketing.splits import LAUNCHDARKLY_WEIGHTS, UNLEASH_PERCENT, UNLEASH_WEIGHT_SUM_MAX, WEIGHT_SUM_MAX, WEIGHT_SUM_MIN, Range
 from features.workspace.variants import VARIANTS_MAX, count
 from features.workspace.workspace import Workspace
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from features.columns.aggregate_kinds import AGGREGATES
+from features.columns.streams import BUILT_IN_STREAMS, streams_of
+from features.columns.views import window_name
+from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
 from features.config.schema import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
 from features.events.semantics import RESERVED_TYPES, outcome_types
-from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
-from features.columns.streams import BUILT_IN_STREAMS, streams_of
 from features.lake.tables import FIXED, reserved
-from features.columns.views import window_name
 from features.workspace.workspace import Workspace
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from features.validation.workspace import faults_of
 from features.config.documents import Document
 from features.config.experiments import ExperimentsFile
 from features.config.faults import BadWorkspace, Fault
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
 from features.config.policies import PoliciesFile
+from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.validation.workspace import faults_of
 from features.workspace.workspace import Workspace
 
 FILES: dict[str, Any] = {

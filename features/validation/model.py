@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from features.columns.contract import contract_of
+from features.common.timestamps import parse_moment
 from features.config.documents import Document
 from features.config.faults import Fault
 from features.config.model_parameters import wrong_parameters
-from features.common.timestamps import parse_moment
 from features.workspace.workspace import Workspace
 
 

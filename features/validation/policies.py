@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from zoneinfo import available_timezones
 
-from features.ledger.history import LIMITS_MAX, SECONDS_MAX
+from features.common.time_zones import zone_of
+from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
-from features.events.semantics import RESERVED_TYPES
-from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.config.policies import Whom
+from features.events.semantics import RESERVED_TYPES
+from features.ledger.history import LIMITS_MAX, SECONDS_MAX
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import SITUATIONS, source
 from features.workspace.workspace import Workspace
-from features.common.time_zones import zone_of
 
 
 def expressions(workspace: Workspace) -> Iterable[Fault]:

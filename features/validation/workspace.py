@@ -8,21 +8,21 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from features.common.time_zones import zone_of
+from features.common.timestamps import parse_moment
+from features.common.types import Treatment
+from features.config.documents import Document
+from features.config.faults import Fault, Path
+from features.config.placeholders import unset
+from features.config.schema import OfferEntry, Source
+from features.lake.tables import FIXED, tables_of
+from features.redis_store.address import SCHEMES, Address
 from features.validation.experiments import faults_of_experiments
 from features.validation.features import FEATURE_CHECKS
 from features.validation.kinds import faults_of_kinds
 from features.validation.model import faults_of_model
 from features.validation.policies import POLICY_CHECKS
-from features.config.documents import Document
-from features.config.faults import Fault, Path
-from features.config.schema import OfferEntry, Source
-from features.common.timestamps import parse_moment
-from features.config.placeholders import unset
-from features.redis_store.address import SCHEMES, Address
-from features.lake.tables import FIXED, tables_of
-from features.common.types import Treatment
 from features.workspace.workspace import Workspace
-from features.common.time_zones import zone_of
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OFFER_WORDS = ("name", "offer_id", "valid_until", "value")

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.bucketing import hashing, splits
+from features.bucketing.splits import UNLEASH_RAMP_WEIGHTS, Range, Split
+from features.common.timestamps import parse_moment
 from features.config.experiments import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
-from features.expressions.scope import Problem, Scope
+from features.config.faults import Path
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse
-from features.config.faults import Path
-from features.common.timestamps import parse_moment
+from features.expressions.scope import Problem, Scope
 from features.workspace.ramps import NOT_STARTED, Standing, control_of
 from features.workspace.rulebook import FORMULA_TERMS, Rulebook
-from features.bucketing.splits import UNLEASH_RAMP_WEIGHTS, Range, Split
 
 HASH_WORDS: dict[str, tuple[str, ...]] = {
     "growthbook-v2": ("seed", "encoding"),

@@ -19,10 +19,10 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from features.config.experiments import Experiment, ExperimentsFile, Ramp
 from features.common.errors import Failure
 from features.common.files import locked, sync_folder
 from features.common.timestamps import parse_moment
+from features.config.experiments import Experiment, ExperimentsFile, Ramp
 
 RECORD = "ramps.jsonl"
 LOCK = "ramps.lock"

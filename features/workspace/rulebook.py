@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from features.expressions.scope import Problem, Scope, scope_of
+from features.config.faults import Path
+from features.config.policies import STAGES, PoliciesFile, Rule, Weight
+from features.config.schema import FeaturesFile
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse, parse_segments
-from features.config.faults import Path
-from features.config.schema import FeaturesFile
-from features.config.policies import STAGES, PoliciesFile, Rule, Weight
+from features.expressions.scope import Problem, Scope, scope_of
 from features.workspace.situations import with_situations
 
 FORMULA_TERMS = ("propensity", "context_weight", "value", "lever")

@@ -11,8 +11,8 @@ that is missing.
 
 from __future__ import annotations
 
-from features.expressions.scope import Scope
 from features.config.policies import PoliciesFile, Rule, Weight
+from features.expressions.scope import Scope
 
 SITUATIONS = {
     "open_case": "A complaint or a service case of the customer is open.",

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from features.columns.contract import Contract, contract_of
+from features.columns.views import View, views_of
 from features.config.documents import Document
 from features.config.experiments import ExperimentsFile
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.config.placeholders import filled
 from features.config.policies import PoliciesFile
+from features.config.schema import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
 from features.workspace.ramps import Standing, standings_of
-from features.columns.views import View, views_of
 
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import msgspec
 
 from features.common.errors import Failure
-from features.config.schema import Source
-from features.validation.load import FILES
 from features.common.timestamps import now
+from features.config.schema import Source
 from features.lake.tables import Table, tables_of
+from features.validation.load import FILES
 from features.workspace.workspace import Workspace
 from pipelines.backup.archive import DATA, FORMAT, WORKSPACE, Manifest, is_safe, write
 from pipelines.backup.contents import contents_of
 from pipelines.backup.copy import copy_data
 from pipelines.erasure.task import one_at_a_time
-from pipelines.materialize.hold import held
 from pipelines.importing.source_files import files_of
+from pipelines.materialize.hold import held
 
 LIBRARIES = ("opportune", "feast", "mlflow", "lightgbm", "lmdb", "duckdb")
 """Those whose files are in a backup, and ours."""

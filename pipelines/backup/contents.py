@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from features.events import log as event_log
-from features.events.log import event_folder
 from features.events.journal import Line
+from features.events.log import event_folder
 from features.lake.files import counting
-from features.lmdb_store.copy import customers_in, records_in
 from features.lake.loop_tables import LOOP_TABLES
 from features.lake.tables import tables_of
+from features.lmdb_store.copy import customers_in, records_in
 from features.workspace.workspace import Workspace
 from pipelines.shipping.journal_files import journal_folder, lines, listed, read_part
 from pipelines.shipping.state import state_of

@@ -11,10 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 from features.events import log as event_log
-from features.lake import lake
-from features.events.sqlite_file import LogUnavailable
 from features.events.log import EventLog, event_folder
 from features.events.rows import unit_digest
+from features.events.sqlite_file import LogUnavailable
+from features.lake import lake
 from features.lake.loop_tables import LOOP_TABLES
 from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace

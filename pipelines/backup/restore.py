@@ -16,14 +16,14 @@ from msgspec import Struct
 
 from features.common.errors import Failure
 from features.common.files import digest_of, sync_folder
-from features.validation.load import FILES, data_of, load
 from features.common.timestamps import now, rfc3339
+from features.validation.load import FILES, data_of, load
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
-from pipelines.backup.backup import laid_out
 from pipelines.backup.archive import DATA, WORKSPACE, BadBackup, Manifest, read
+from pipelines.backup.backup import laid_out
 from pipelines.backup.contents import contents_of
 from pipelines.deploy.supervisor import only_one
+from pipelines.materialize import steps
 from pipelines.materialize.rebuild import servers_run
 from training.bundle import artifact_locations
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import rfc3339
-from pipelines.output import console as show
-from pipelines.materialize import steps
+from features.validation.load import load
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 if TYPE_CHECKING:
     from pipelines.backup.archive import Manifest
@@ -34,7 +34,7 @@ def backup(file: File, workspace: Folder = HERE, verify: Verify = False, json: A
     from pipelines.backup.backup import back_up
 
     found = load(workspace, sources=False)
-    with show.progress("backup") as tell, steps.quiet_warnings():
+    with console.progress("backup") as tell, steps.quiet_warnings():
         manifest = back_up(found, file, tell)
     _tell(manifest, json, f"Wrote {file}")
 
@@ -58,7 +58,7 @@ def restore(
         return
     from pipelines.backup.restore import restore as run
 
-    with show.progress("restore") as tell, steps.quiet_warnings():
+    with console.progress("restore") as tell, steps.quiet_warnings():
         restored = run(file, workspace, force=force, tell=tell)
         forgotten, unknown = _forget_again(workspace, forgotten_from or (Path(restored.kept) if restored.kept else None))
     more: dict[str, object] = {"folder": restored.folder, "kept": restored.kept, "sources_kept": restored.sources_kept}
@@ -67,22 +67,22 @@ def restore(
     if json:
         return
     if restored.kept:
-        show.out.print(f"What was there is in {restored.kept}: delete it when it is no longer needed.", highlight=False)
+        console.out.print(f"What was there is in {restored.kept}: delete it when it is no longer needed.", highlight=False)
     if restored.sources_kept:
-        show.out.print(f"Left as they are, other than in the backup: {', '.join(restored.sources_kept)}.", highlight=False)
+        console.out.print(f"Left as they are, other than in the backup: {', '.join(restored.sources_kept)}.", highlight=False)
     if forgotten:
-        show.out.print(f"Forgot {forgotten:,} units again that were forgotten after the backup.", highlight=False)
+        console.out.print(f"Forgot {forgotten:,} units again that were forgotten after the backup.", highlight=False)
     if unknown:
         text = f"[yellow]warning[/yellow] who was forgotten after the backup is in it again, if anybody was ({unknown}): forget them again"
-        show.err.print(text, highlight=False)
+        console.err.print(text, highlight=False)
 
 
 def _forget_again(folder: Path, later: Path | None) -> tuple[int, str]:
     """Forget whom a later data folder has forgotten; how many, and why that cannot be told, or nothing."""
     if later is None:
         return 0, "no later data folder was named with --forgotten-from"
-    from pipelines.erasure.erase import forget
     from pipelines.backup.erased_since import bring_marks
+    from pipelines.erasure.erase import forget
 
     found = load(folder, sources=False)
     units, unknown = bring_marks(found, later)
@@ -94,7 +94,7 @@ def _forget_again(folder: Path, later: Path | None) -> tuple[int, str]:
 def _verify(file: Path, json: bool) -> None:
     from pipelines.backup.archive import read
 
-    with show.progress("verify") as tell:
+    with console.progress("verify") as tell:
         manifest = read(file, tell=tell)
     _tell(manifest, json, f"{file} is whole")
 
@@ -104,9 +104,9 @@ def _tell(manifest: Manifest, json: bool, done: str, **more: object) -> None:
     contents = manifest.contents
     if json:
         facts = {"workspace": manifest.name, "at": rfc3339(manifest.at), "files": len(manifest.members), "bytes": size}
-        show.as_json(facts | {"contents": contents, "left_out": manifest.left_out, "versions": manifest.versions} | more)
+        console.as_json(facts | {"contents": contents, "left_out": manifest.left_out, "versions": manifest.versions} | more)
         return
-    show.out.print(
+    console.out.print(
         f"{done}: {manifest.name} as of {rfc3339(manifest.at)}, {len(manifest.members):,} files, {size:,} bytes.", highlight=False
     )
     rows: list[list[object]] = [[f"rows of {table} in the lake", count] for table, count in sorted(contents.lake.items())]
@@ -120,6 +120,6 @@ def _tell(manifest: Manifest, json: bool, done: str, **more: object) -> None:
         ["champion", contents.champion],
         ["version that serves", contents.serving],
     ]
-    show.table("", ["what", "count"], rows)
+    console.table("", ["what", "count"], rows)
     for name, why in sorted(manifest.left_out.items()):
-        show.err.print(f"[yellow]not in it[/yellow] {name}: {why}", highlight=False)
+        console.err.print(f"[yellow]not in it[/yellow] {name}: {why}", highlight=False)

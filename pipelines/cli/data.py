@@ -10,14 +10,14 @@ import typer
 from rich.markup import escape
 
 from features.common import cache_folders
-from features.validation.load import data_of, load
 from features.common.timestamps import now
 from features.lake.tables import FIXED
+from features.validation.load import data_of, load
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
 from pipelines.materialize import steps
+from pipelines.output import console
 from pipelines.output.errors import JSON_OPTION
-from serving.kernel import compile_cache as compiled
+from serving.kernel import compile_cache
 
 
 def settled(folder: Path) -> Path:
@@ -26,7 +26,7 @@ def settled(folder: Path) -> Path:
     A callback of the option, because verbs import much before they load the workspace.
     """
     cache_folders.settle(data_of(folder) if (folder / "workspace.yaml").is_file() else None)
-    compiled.unpack()
+    compile_cache.unpack()
     return folder
 
 
@@ -53,9 +53,9 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
 
     files = write_starter(folder)
     if json:
-        show.as_json({"folder": str(folder), "files": files})
+        console.as_json({"folder": str(folder), "files": files})
         return
-    show.out.print(
+    console.out.print(
         f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {escape(shlex.quote(str(folder)))}[/bold]",
         highlight=False,
     )
@@ -73,19 +73,19 @@ def check(workspace: Folder = HERE, json: AsJson = False) -> None:
         "contract": found.contract.fingerprint,
     }
     if json:
-        show.as_json(facts)
+        console.as_json(facts)
     else:
-        show.out.print(f"{found.settings.name}: no faults", highlight=False)
-        show.table("", ["part", "number"], [[name, facts[name]] for name in ("sources", "views", "columns", "placements")])
+        console.out.print(f"{found.settings.name}: no faults", highlight=False)
+        console.table("", ["part", "number"], [[name, facts[name]] for name in ("sources", "views", "columns", "placements")])
 
 
 def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Read the workspace's tables into the lake; may be repeated, nothing is stored twice."""
     found = load(workspace)
-    with steps.alone(found), show.progress("import") as tell:
+    with steps.alone(found), console.progress("import") as tell:
         reports = steps.import_tables(found, now(), tell)
     if json:
-        show.as_json(reports)
+        console.as_json(reports)
     else:
         from pipelines.importing.report import print_reports
 
@@ -95,7 +95,7 @@ def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
 def features(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Compute all windows at all moments that training needs, and now."""
     found = load(workspace)
-    with steps.alone(found), show.progress("features") as tell:
+    with steps.alone(found), console.progress("features") as tell:
         tell("windows", None)
         written = steps.compute_features(found, now())
     _counted(found, written, json)
@@ -103,16 +103,16 @@ def features(workspace: Folder = HERE, json: AsJson = False) -> None:
 
 def _counted(workspace: Workspace, written: dict[str, int], json: bool) -> None:
     if json:
-        show.as_json(written)
+        console.as_json(written)
     else:
         fields = {view.name: len(view.fields) for view in workspace.views}
-        show.table("Computed", ["view", "rows", "fields"], [[name, count, fields[name]] for name, count in written.items()])
+        console.table("Computed", ["view", "rows", "fields"], [[name, count, fields[name]] for name, count in written.items()])
 
 
 def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
     """Bring the newest rows into the online store, read a sample back, and write the history that limits look at into the ledger."""
     found = load(workspace)
-    with steps.alone(found), show.progress("materialize") as tell:
+    with steps.alone(found), console.progress("materialize") as tell:
         if not steps.is_computed(found):
             tell("windows", None)
             steps.compute_features(found, now())
@@ -120,8 +120,8 @@ def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
         compared = steps.materialize(found)
         brought = steps.bring_contacts(found, now(), tell)
     if json:
-        show.as_json({"compared": compared, "store": found.online_url, "contacts": brought})
+        console.as_json({"compared": compared, "store": found.online_url, "contacts": brought})
         return
-    show.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)
+    console.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)
     if brought is not None:
-        show.out.print(f"The contact ledger has {brought}.", highlight=False)
+        console.out.print(f"The contact ledger has {brought}.", highlight=False)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from features.validation.load import load
 from features.common.types import Decision
-from pipelines.output import console as show
+from features.validation.load import load
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.output import console
 from pipelines.simulation.demo import DemoFailed, Play, Scene, Service
 
 URL = "http://127.0.0.1:3000"
@@ -54,23 +54,25 @@ def demo(
     play.repetition()
     counts = service.counts
     if json:
-        show.as_json({"scenes": [{"title": s.title, "remark": s.remark} for s in scenes], "counts": counts, "conserved": counts.conserved})
+        console.as_json(
+            {"scenes": [{"title": s.title, "remark": s.remark} for s in scenes], "counts": counts, "conserved": counts.conserved}
+        )
         return
-    show.out.print("\n[bold]Conservation[/bold]: the last events were sent twice, and one that nobody can read", highlight=False)
+    console.out.print("\n[bold]Conservation[/bold]: the last events were sent twice, and one that nobody can read", highlight=False)
     holds = "accepted = stored + duplicates + dead-lettered" if counts.conserved else "THE LAW DOES NOT HOLD"
-    show.out.print(
+    console.out.print(
         f"  sent {counts.sent} = accepted {counts.accepted} = {counts.stored} + {counts.duplicates} + {counts.dead}   ({holds})",
         highlight=False,
     )
-    show.out.print(f"\nForget one of them, with proof:\n  opportune forget -w {workspace} {played[0]}", highlight=False)
+    console.out.print(f"\nForget one of them, with proof:\n  opportune forget -w {workspace} {played[0]}", highlight=False)
 
 
 def _print(scene: Scene) -> None:
     rows = []
     for at in range(max(len(scene.before.offers), len(scene.after.offers))):
         rows.append([at + 1, *_offer(scene.before, at), "→", *_offer(scene.after, at)])
-    show.table(f"\n{scene.title}", ["rank", "before", "priority", "", "after", "priority"], rows, numbers=9)
-    show.out.print(f"  {scene.remark}", highlight=False)
+    console.table(f"\n{scene.title}", ["rank", "before", "priority", "", "after", "priority"], rows, numbers=9)
+    console.out.print(f"  {scene.remark}", highlight=False)
 
 
 def _offer(decision: Decision, at: int) -> tuple[str, object]:

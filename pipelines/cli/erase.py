@@ -9,9 +9,9 @@ import typer
 
 from features.common.errors import Failure
 from features.validation.load import load
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 if TYPE_CHECKING:
     from pipelines.erasure.erase import Forgotten
@@ -48,7 +48,7 @@ def forget_(
         raise typer.BadParameter("expected either the id of a customer or --resume", param_hint="CUSTOMER_ID")
     found = load(workspace, sources=False)
     if customer_id is None:
-        with show.progress("forget") as tell, steps.quiet_warnings():
+        with console.progress("forget") as tell, steps.quiet_warnings():
             done = resume(found, tell)
         _told(done, json)
         return
@@ -58,7 +58,7 @@ def forget_(
     except BadId as error:
         raise typer.BadParameter(str(error), param_hint="CUSTOMER_ID") from error
     try:
-        with show.progress("forget") as tell, steps.quiet_warnings():
+        with console.progress("forget") as tell, steps.quiet_warnings():
             forgotten = forget(found, unit, tell)
     except (Failure, OSError) as error:
         raise ForgettingBegun(
@@ -69,12 +69,12 @@ def forget_(
 
 def _told(done: list[Forgotten], json: bool) -> None:
     if json:
-        show.as_json(done[0] if len(done) == 1 else done)
+        console.as_json(done[0] if len(done) == 1 else done)
     else:
         for forgotten in done:
             _print(forgotten)
         if not done:
-            show.out.print("Nothing is left to do.", highlight=False)
+            console.out.print("Nothing is left to do.", highlight=False)
     if not all(forgotten.done for forgotten in done):
         raise typer.Exit(1)
 
@@ -82,15 +82,15 @@ def _told(done: list[Forgotten], json: bool) -> None:
 def _print(forgotten: Forgotten) -> None:
     rows = [[name, counted.found, counted.removed, counted.left, counted.how] for name, counted in forgotten.places.items()]
     title = "Forgotten" if forgotten.done else "NOT wholly forgotten"
-    show.table(f"{title}, what happened before {forgotten.at}", ["place", "found", "removed", "left", "how"], rows)
+    console.table(f"{title}, what happened before {forgotten.at}", ["place", "found", "removed", "left", "how"], rows)
     proof = forgotten.proof
-    show.out.print(
+    console.out.print(
         f"{proof.files:,} files ({proof.bytes / 1e6:,.1f} MB) were looked through for the id: {proof.plaintext_hits} hold it"
         f"{': ' + ', '.join(proof.where) if proof.where else ''}. {forgotten.seconds:.1f} s.",
         highlight=False,
     )
     if proof.not_looked_for:
-        show.out.print(
+        console.out.print(
             "An id of one or two characters stands in any file by chance: the places that were read again are its proof.", highlight=False
         )
-    show.out.print(forgotten.sources, highlight=False)
+    console.out.print(forgotten.sources, highlight=False)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import duration_seconds, now, parse_moment, rfc3339
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 if TYPE_CHECKING:
     from pipelines.experiments.report import ExperimentReport
@@ -79,21 +79,21 @@ def report(
     )
     found = load(workspace, sources=False)
     experiment = find(experiments_in(found), key)
-    with show.progress("experiment report") as tell, steps.quiet_warnings():
+    with console.progress("experiment report") as tell, steps.quiet_warnings():
         tell("ship", None)
         ship(found)
         tell("read", None)
         settings = Settings(sequential=sequential, cuped=cuped, correction=chosen, detect=detect)
         made = report_on(found, experiment, asked, settings, now())
     if json:
-        show.as_json(made)
+        console.as_json(made)
     else:
         print_report(made)
     if plots is not None:
         from pipelines.experiments.plots import write_plots
 
         for file in write_plots(made, plots):
-            show.err.print(f"wrote {file}", highlight=False)
+            console.err.print(f"wrote {file}", highlight=False)
     if record:
         keep_record(found, made)
 
@@ -106,8 +106,8 @@ def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = No
     """
     import msgspec
 
-    from pipelines.experiments.plots import figures
     from pipelines.experiments.analysis import metrics_of
+    from pipelines.experiments.plots import figures
     from training.bundle.registry import RegistryUnavailable, record_report
 
     tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}
@@ -116,9 +116,9 @@ def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = No
         with steps.quiet_warnings():
             run = record_report(workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts)
     except RegistryUnavailable as error:
-        show.err.print(f"not recorded: {error}", highlight=False, markup=False)
+        console.err.print(f"not recorded: {error}", highlight=False, markup=False)
     else:
-        show.err.print(f"recorded in MLflow as run {run}", highlight=False)
+        console.err.print(f"recorded in MLflow as run {run}", highlight=False)
 
 
 def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
@@ -128,9 +128,9 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
     found = load(workspace, sources=False)
     rows = listed(found, experiments_in(found).experiments, now())
     if json:
-        show.as_json(rows)
+        console.as_json(rows)
         return
-    show.table(
+    console.table(
         "",
         ["experiment", "status", "unit", "arms", "covered", "ramp", "since", "until", "exposures", "units"],
         [
@@ -207,10 +207,10 @@ def export(
 
     found = load(workspace, sources=False)
     file = out or Path(f"{key}-{what}.{format}")
-    with show.progress("experiment export") as tell, steps.quiet_warnings():
+    with console.progress("experiment export") as tell, steps.quiet_warnings():
         write = write_assignments if what == "assignments" else write_exposures
         rows = write(found, key, format, file, lambda stage: tell(stage, None))
     if json:
-        show.as_json({"file": str(file), "rows": rows})
+        console.as_json({"file": str(file), "rows": rows})
     else:
-        show.out.print(f"{rows:,} {what} of {key} are in {file}.", highlight=False, markup=False)
+        console.out.print(f"{rows:,} {what} of {key} are in {file}.", highlight=False, markup=False)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import now
-from pipelines.output import console as show
-from pipelines.materialize import steps
+from features.validation.load import load
 from pipelines.cli.data import HERE, AsJson, Folder
 from pipelines.cli.experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, verbs, window_of
+from pipelines.materialize import steps
+from pipelines.output import console
 
 EPILOG = """\
 Examples: [bold]opportune experiment groups -w examples/grocery --plots pictures[/bold]
@@ -46,9 +46,9 @@ def groups(
     json: AsJson = False,
 ) -> None:
     """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control group."""
-    from pipelines.experiments.control_groups import as_experiment, groups_on
-    from pipelines.experiments.control_group_tables import print_groups
     from pipelines.experiments.analysis import Asked
+    from pipelines.experiments.control_group_tables import print_groups
+    from pipelines.experiments.control_groups import as_experiment, groups_on
     from pipelines.experiments.report import Settings
     from pipelines.shipping.ship import ship
 
@@ -61,19 +61,19 @@ def groups(
         open_windows=open_windows,
     )
     found = load(workspace, sources=False)
-    with show.progress("experiment groups") as tell, steps.quiet_warnings():
+    with console.progress("experiment groups") as tell, steps.quiet_warnings():
         tell("ship", None)
         ship(found)
         tell("read", None)
         made = groups_on(found, asked, Settings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now())
     if json:
-        show.as_json(made)
+        console.as_json(made)
     else:
         print_groups(made)
     if plots is not None:
         from pipelines.experiments.plots import write_plots
 
         for file in write_plots(as_experiment(made), plots):
-            show.err.print(f"wrote {file}", highlight=False)
+            console.err.print(f"wrote {file}", highlight=False)
     if record:
         keep_record(found, as_experiment(made), made)

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from features.common.timestamps import now
 from features.lmdb_store.verify import Verdict
 from features.validation.load import load
-from features.common.timestamps import now
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 Tidy = Annotated[bool, typer.Option(help="Also merge small files, and let go what is beyond its retention.")]
 
@@ -36,11 +36,11 @@ def doctor(
     from pipelines.doctor.doctor import examine, show_report
 
     found = load(workspace, sources=False)
-    with show.progress("doctor") as tell, steps.quiet_warnings():
+    with console.progress("doctor") as tell, steps.quiet_warnings():
         tell("looking", None)
         report = examine(found, now(), url)
     if json:
-        show.as_json(report)
+        console.as_json(report)
     else:
         show_report(report)
     if report.failed:
@@ -63,23 +63,23 @@ def rebuild(
         _check(rebuilding.look(found), json)
         return
     wanted = [name for name, chosen in (("online", online), ("ledger", ledger)) if chosen] or list(rebuilding.STORES)
-    with steps.alone(found), show.progress("rebuild") as tell:
+    with steps.alone(found), console.progress("rebuild") as tell:
         done = rebuilding.rebuild(found, wanted, force=force, tell=tell)
     if json:
-        show.as_json(done)
+        console.as_json(done)
         return
     for one in done:
-        show.out.print(rebuilding.told(one), highlight=False)
+        console.out.print(rebuilding.told(one), highlight=False)
 
 
 def _check(found: Mapping[str, Verdict], json: bool) -> None:
     if json:
-        show.as_json(found)
+        console.as_json(found)
     damaged = False
     for store, verdict in found.items():
         damaged |= bool(verdict.why)
         if not json:
-            show.out.print(f"{store}: {verdict.why or f'{verdict.records:,} records, all whole'}", highlight=False)
+            console.out.print(f"{store}: {verdict.why or f'{verdict.records:,} records, all whole'}", highlight=False)
     if damaged:
         raise typer.Exit(1)
 
@@ -91,21 +91,21 @@ def ship(workspace: Folder = HERE, tidy: Tidy = False, json: AsJson = False) -> 
     from pipelines.shipping.ship import ship as run
 
     found = load(workspace, sources=False)
-    with show.progress("ship") as tell:
+    with console.progress("ship") as tell:
         loop = run(found, lambda done, everything: tell("decisions and events", done / max(everything, done, 1)))
         told: dict[str, Any] = {"loop": loop}
         if tidy:
             tell("merge", None)
             told |= {"merged": compact(found, now())._asdict(), "retained": retain(found, now())._asdict()}
     if json:
-        show.as_json(told)
+        console.as_json(told)
         return
-    show.out.print(f"{loop.decisions:,} decisions and {loop.events:,} events were shipped as {loop.rows:,} rows.", highlight=False)
-    show.table("In the lake", ["table", "rows"], [[name, count] for name, count in sorted(loop.shipped.items())])
+    console.out.print(f"{loop.decisions:,} decisions and {loop.events:,} events were shipped as {loop.rows:,} rows.", highlight=False)
+    console.table("In the lake", ["table", "rows"], [[name, count] for name, count in sorted(loop.shipped.items())])
     for name, count in loop.left_out.items():
-        show.out.print(f"  in no table of their own: {count:,} of `{name}`", highlight=False)
+        console.out.print(f"  in no table of their own: {count:,} of `{name}`", highlight=False)
     if loop.lost_bytes:
-        show.out.print(f"  {loop.lost_bytes:,} bytes of journals were deleted before they were shipped.", highlight=False)
+        console.out.print(f"  {loop.lost_bytes:,} bytes of journals were deleted before they were shipped.", highlight=False)
 
 
 @keys.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")
@@ -119,9 +119,9 @@ def key_new(
 
     key, entry = new_key(name, tuple(role))  # type: ignore[arg-type]
     if json:
-        show.as_json({"key": key, "entry": entry})
+        console.as_json({"key": key, "entry": entry})
         return
-    show.err.print("The key, shown this once:", highlight=False)
-    show.out.out(key)
-    show.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)
-    show.err.out(entry_yaml(entry))
+    console.err.print("The key, shown this once:", highlight=False)
+    console.out.out(key)
+    console.err.print(f"Its entry for the file that {FILE_VARIABLE} names (mode 600):", highlight=False)
+    console.err.out(entry_yaml(entry))

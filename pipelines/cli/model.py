@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from features.validation.load import load
 from features.common.timestamps import now
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 Version = Annotated[str, typer.Option("--version", help="An alias or a version number of the registered model.")]
 
@@ -39,7 +39,7 @@ def train(
 ) -> None:
     """Train on the recorded decisions, compare with the baselines, record in MLflow, and name the champion."""
     found = load(workspace)
-    with steps.alone(found), show.progress("train") as tell:
+    with steps.alone(found), console.progress("train") as tell:
         from pipelines.shipping.ship import ship
         from training.fitting.train import train as run
 
@@ -51,19 +51,19 @@ def train(
         with steps.quiet_warnings():
             trained = run(found, now(), tell, promote=promote)
     if json:
-        show.as_json(trained.report)
+        console.as_json(trained.report)
         return
     print_report(trained.report)
     said = f"Version {trained.version} of {found.model.name}"
     if trained.promoted:
-        show.out.print(
+        console.out.print(
             f"{said} is now champion. Next: [bold]opportune publish -w {escape(shlex.quote(str(workspace)))}[/bold]", highlight=False
         )
         return
     for reason in trained.report["gates"] if trained.report["gates"] != "passed" else ():
-        show.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)
+        console.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)
     by_hand = f"[bold]opportune publish -w {workspace} --version {trained.version}[/bold]"
-    show.out.print(
+    console.out.print(
         f"{said} was recorded; the champion stays as it was. To serve it all the same: {by_hand}", highlight=False, soft_wrap=True
     )
 
@@ -74,12 +74,12 @@ def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJs
     from pipelines.shipping.ship import ship
     from training.fitting.evaluate import evaluate as run
 
-    with show.progress("evaluate") as tell, steps.quiet_warnings():
+    with console.progress("evaluate") as tell, steps.quiet_warnings():
         ship(found)
         number = _version(found, version)
         report = run(found, number, now(), tell)
     if json:
-        show.as_json(report)
+        console.as_json(report)
     else:
         print_report(report)
 
@@ -88,24 +88,24 @@ def print_report(report: dict[str, Any]) -> None:
     """The model beside the baselines, and where time was cut."""
     models = {"model": report["model"], **report["baselines"]}
     keys = ["mrr", "ndcg@10", "hit_rate@3", "auc", "decision_auc", "log_loss", "ece"]
-    show.table(
+    console.table(
         f"{report['name']}: test slice", ["model", *keys], [[name, *(values.get(key) for key in keys)] for name, values in models.items()]
     )
     source = report["source"]
-    show.out.print(f"Learnt from {source['used']} decisions: {source['why']}.", highlight=False)
+    console.out.print(f"Learnt from {source['used']} decisions: {source['why']}.", highlight=False)
     split = report["split"]
     rows = [
         [side, *(split[side][key] for key in ("decisions", "decisions_with_success", "rows", "successes"))]
         for side in ("training", "stopping", "test")
     ]
     rows = [[*row, split[str(row[0])]["from"][:10], split[str(row[0])]["to"][:10]] for row in rows]
-    show.table(f"Cut at {split['cut'][:10]}", ["slice", "decisions", "with success", "rows", "successes", "from", "to"], rows)
+    console.table(f"Cut at {split['cut'][:10]}", ["slice", "decisions", "with success", "rows", "successes", "from", "to"], rows)
     if split["moved_weeks"]:
-        show.out.print(f"Times as the source says them; here they are moved forward by {split['moved_weeks']} weeks.", highlight=False)
+        console.out.print(f"Times as the source says them; here they are moved forward by {split['moved_weeks']} weeks.", highlight=False)
     if split["open_windows_in_test"]:
-        show.out.print(f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.", highlight=False)
+        console.out.print(f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.", highlight=False)
     for warning in report["warnings"]:
-        show.out.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
+        console.out.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
 
 
 def publish(
@@ -124,7 +124,7 @@ def publish(
 ) -> None:
     """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
     found = load(workspace)
-    with steps.alone(found), show.progress("publish") as tell, steps.quiet():
+    with steps.alone(found), console.progress("publish") as tell, steps.quiet():
         from training.bundle.registry import CHAMPION
 
         beside = bool(alias) and alias != CHAMPION
@@ -132,10 +132,10 @@ def publish(
         tell(f"version {number}", None)
         place = _published_beside(found, alias, number, name=version is not None) if beside else _published(found, number)
     if json:
-        show.as_json({"version": number, "bundle": place.name} | ({"alias": alias} if beside else {}))
+        console.as_json({"version": number, "bundle": place.name} | ({"alias": alias} if beside else {}))
         return
     serves = f"serves arms that name {alias}" if beside else "serves"
-    show.out.print(f"Version {number} of {found.model.name} {serves}, as bundle {place.name}.", highlight=False)
+    console.out.print(f"Version {number} of {found.model.name} {serves}, as bundle {place.name}.", highlight=False)
 
 
 def _published(workspace: Workspace, number: str) -> Path:
@@ -197,6 +197,6 @@ def registry(workspace: Folder = HERE, json: AsJson = False) -> None:
 
     found = address(loaded)
     if json:
-        show.as_json({"address": found})
+        console.as_json({"address": found})
     else:
-        show.out.out(found)
+        console.out.out(found)

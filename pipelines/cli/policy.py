@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import now, parse_moment
-from pipelines.output import console as show
-from pipelines.materialize import steps
+from features.validation.load import load
 from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.materialize import steps
+from pipelines.output import console
 
 SAMPLE_MAX = 100_000
 
@@ -34,26 +34,26 @@ def simulate(
     json: AsJson = False,
 ) -> None:
     """Decide past decisions again under changed files: who gets what, what binds, what it is worth. Changes nothing."""
-    from pipelines.simulation.simulate import Asked
-    from pipelines.simulation.simulate import simulate as run
     from pipelines.simulation.report import markdown as as_markdown
     from pipelines.simulation.report import print_report, write_report
+    from pipelines.simulation.simulate import Asked
+    from pipelines.simulation.simulate import simulate as run
 
     if markdown and json:
         raise typer.BadParameter("expected one of --json and --markdown, got both")
     moment = _moment(at)
     found = load(workspace, sources=False)
-    with show.progress("simulate") as tell, steps.quiet_warnings():
+    with console.progress("simulate") as tell, steps.quiet_warnings():
         simulated = run(found, Asked(changes, sample, seed, moment, placement), tell)
         files = write_report(simulated, out) if out is not None else []
     if json:
-        show.as_json(simulated)
+        console.as_json(simulated)
     elif markdown:
-        show.out.out(as_markdown(simulated), end="")
+        console.out.out(as_markdown(simulated), end="")
     else:
         print_report(simulated)
     if files:
-        show.err.print(f"wrote {', '.join(map(str, files))}", highlight=False)
+        console.err.print(f"wrote {', '.join(map(str, files))}", highlight=False)
 
 
 def _moment(text: str | None) -> int:
@@ -72,6 +72,6 @@ def contacts(customer: Annotated[str, typer.Option(help="Id of the customer.")],
 
     card = card_of(load(workspace, sources=False), customer, now())
     if json:
-        show.as_json(card)
+        console.as_json(card)
     else:
         print_card(card)

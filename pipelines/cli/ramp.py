@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from features.common.timestamps import now, rfc3339
 from features.config.faults import BadWorkspace
 from features.validation.load import data_of, load
-from features.common.timestamps import now, rfc3339
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
 from pipelines.cli.experiment import verbs
+from pipelines.materialize import steps
+from pipelines.output import console
 
 if TYPE_CHECKING:
     from features.workspace.experiments import ReadExperiment
@@ -50,8 +50,8 @@ def ramp(
 ) -> None:
     """Look at the ramp of an experiment: where it is, what speaks for the next step and against it; and take that step."""
     from features.workspace.ramps import read_record
-    from pipelines.ramps import ramp as ramping
     from pipelines.experiments.analysis import experiments_in, find
+    from pipelines.ramps import ramp as ramps
 
     _check(begin, to, roll_back, history, reason)
     try:
@@ -63,14 +63,14 @@ def ramp(
         return
     experiment, moment = find(experiments_in(found), key), now()
     if experiment.entry.ramp is None:
-        raise ramping.NotRamped(f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`")
+        raise ramps.NotRamped(f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`")
     if history:
         _print_history([line for line in read_record(found.data) if line is not None and line.experiment == key], json)
     elif begin or to is not None or roll_back:
         share = 0.0 if roll_back else to or 0.0
-        step = ramping.start(experiment, reason, moment) if begin else ramping.by_hand(experiment, share, reason, moment)
+        step = ramps.start(experiment, reason, moment) if begin else ramps.by_hand(experiment, share, reason, moment)
         if not dry_run:
-            ramping.write(found, experiment, step, moment, "command")
+            ramps.write(found, experiment, step, moment, "command")
         _print(experiment, step, None, not dry_run, json)
     else:
         looked = _look(found, experiment, moment, dry_run)
@@ -79,7 +79,7 @@ def ramp(
         from pipelines.ramps.plots import write_plot
 
         lines = [line for line in read_record(found.data) if line is not None and line.experiment == key]
-        show.err.print(f"wrote {write_plot(key, lines, moment, plots)}", highlight=False)
+        console.err.print(f"wrote {write_plot(key, lines, moment, plots)}", highlight=False)
 
 
 def _check(begin: bool, to: float | None, roll_back: bool, history: bool, reason: str) -> None:
@@ -101,19 +101,19 @@ def _roll_back_whatever_files_say(folder: Path, key: str, reason: str, bad: BadW
     from features.workspace.ramps import roll_back
 
     line = roll_back(data_of(folder), key, reason, rfc3339(now()), "command")
-    show.err.print(f"rolled back by the record alone, for the files have faults: {bad}", highlight=False, markup=False)
+    console.err.print(f"rolled back by the record alone, for the files have faults: {bad}", highlight=False, markup=False)
     _print_history([line], json)
 
 
 def _look(workspace: Workspace, experiment: ReadExperiment, moment: int, dry_run: bool) -> Looked:
-    from pipelines.ramps import ramp as ramping
+    from pipelines.ramps import ramp as ramps
     from pipelines.shipping.ship import ship
 
-    with show.progress("experiment ramp") as tell, steps.quiet_warnings():
+    with console.progress("experiment ramp") as tell, steps.quiet_warnings():
         tell("ship", None)
         ship(workspace)
         tell("look", None)
-        return ramping.look(workspace, experiment, moment, "command", dry_run=dry_run)
+        return ramps.look(workspace, experiment, moment, "command", dry_run=dry_run)
 
 
 def _print(experiment: ReadExperiment, step: Step, evidence: Evidence | None, is_written: bool, json: bool) -> None:
@@ -123,26 +123,28 @@ def _print(experiment: ReadExperiment, step: Step, evidence: Evidence | None, is
     assert standing is not None
     if json:
         told = {"experiment": experiment.key, "arm": plan.arm, "state": standing.state, "before": standing.share, "written": is_written}
-        show.as_json(told | step._asdict() | {"evidence": evidence})
+        console.as_json(told | step._asdict() | {"evidence": evidence})
         return
     if evidence is not None and not evidence.lacks:
         units = [["exposed since the ramp began", *evidence.exposed], [f"new in this step, watched {plan.window}", *evidence.fresh]]
-        show.table("", ["units", f"{experiment.control} (control)", plan.arm], units)
+        console.table("", ["units", f"{experiment.control} (control)", plan.arm], units)
         rows = [[one.guardrail, one.control, one.treated, one.tolerated, one.p, one.verdict] for one in evidence.guardrails]
-        show.table("", ["guardrail", f"{experiment.control} (control)", plan.arm, "tolerated", "p (at all looks)", "verdict"], rows)
-        show.out.print(f"split: p = {evidence.mismatch_p:.3f} (at all looks)", highlight=False)
+        console.table("", ["guardrail", f"{experiment.control} (control)", plan.arm, "tolerated", "p (at all looks)", "verdict"], rows)
+        console.out.print(f"split: p = {evidence.mismatch_p:.3f} (at all looks)", highlight=False)
     change = f"{100 * standing.share:g} % -> {100 * step.share:g} %" if step.share != standing.share else f"at {100 * step.share:g} %"
-    show.out.print(f"{experiment.key}: {plan.arm} {change}: {step.verdict.replace('_', ' ')}: {step.reason}", highlight=False, markup=False)
+    console.out.print(
+        f"{experiment.key}: {plan.arm} {change}: {step.verdict.replace('_', ' ')}: {step.reason}", highlight=False, markup=False
+    )
     if step.share != standing.share:
-        show.err.print("servers take it within seconds" if is_written else "nothing was written: --dry-run", highlight=False)
+        console.err.print("servers take it within seconds" if is_written else "nothing was written: --dry-run", highlight=False)
 
 
 def _print_history(lines: list[RampLine], json: bool) -> None:
     if json:
-        show.as_json(lines)
+        console.as_json(lines)
         return
     rows = [
         [one.moment, one.who, one.verdict.replace("_", " "), f"{100 * one.before:g} %", f"{100 * one.share:g} %", one.reason]
         for one in lines
     ]
-    show.table("", ["moment", "by", "verdict", "from", "to", "reason"], rows, 6)
+    console.table("", ["moment", "by", "verdict", "from", "to", "reason"], rows, 6)

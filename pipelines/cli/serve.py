@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import now
 from features.common.types import DecisionRequest
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.cli.data import HERE, AsJson, Folder
-from pipelines.output.errors import JSON_OPTION
 from pipelines.deploy.supervisor import Running, Stopped, address_of, ignore_signals, only_one, require_free, stoppable, warming
+from pipelines.materialize import steps
+from pipelines.output import console
+from pipelines.output.errors import JSON_OPTION
 from pipelines.simulation.sampling import sampled
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_SECONDS_MAX, KEEP_ALIVE_VARIABLE
 
@@ -114,16 +114,16 @@ def _mend(workspace: Workspace) -> None:
     if not steps.is_begun(workspace):
         return  # there are none yet
 
-    from pipelines.materialize import rebuild as rebuilding
+    from pipelines.materialize import rebuild
 
-    rebuilding.mend(workspace, _done)
+    rebuild.mend(workspace, _done)
 
 
 def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
     """Do the steps that are missing, each told of when it is done; `warm` waits for compiled code, before a model is rehearsed."""
     from pipelines.deploy.publish import publish, serving_version
 
-    with show.progress(workspace.settings.name) as tell:
+    with console.progress(workspace.settings.name) as tell:
         if not steps.is_imported(workspace):
             from pipelines.importing.report import notes
 
@@ -131,7 +131,7 @@ def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
             _done(f"imported {sum(report.stored for report in reports):,} rows of {len(reports)} tables")
             for report in reports:
                 for note in notes(report):
-                    show.err.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+                    console.err.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
         if not steps.is_computed(workspace):
             tell("windows at every moment that training needs", None)
             written = steps.compute_features(workspace, now())
@@ -147,7 +147,7 @@ def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
             _train_and_publish(workspace, tell, publish, warm)
 
 
-def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm: Callable[[], None]) -> None:
+def _train_and_publish(workspace: Workspace, tell: console.Told, publish: Any, warm: Callable[[], None]) -> None:
     tell("libraries and registry", None)
     from training.bundle import registry
     from training.bundle.bundle import BadBundle
@@ -171,7 +171,7 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm
                 f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f}, random {rivals['random']['mrr']:.3f})"
             )
             for warning in trained.report["warnings"]:
-                show.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
+                console.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
             if not trained.promoted:
                 raise BadBundle(
                     f"the model did not pass its gates: {'; '.join(trained.report['gates'])}. Mend model.yaml, "
@@ -184,7 +184,7 @@ def _train_and_publish(workspace: Workspace, tell: show.Told, publish: Any, warm
 
 
 def _done(text: str) -> None:
-    show.err.print(f"[green]✓[/green] {text}", highlight=False)
+    console.err.print(f"[green]✓[/green] {text}", highlight=False)
 
 
 def _serve(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
@@ -193,20 +193,20 @@ def _serve(running: Running, shown: Path, workers: int, *, background: bool, jso
             _run(running, shown, workers, background=background, json=json)
     except Stopped:
         ignore_signals()
-        show.err.print("stopping; the data stays for the next start", highlight=False)
+        console.err.print("stopping; the data stays for the next start", highlight=False)
     finally:
         running.stop()
 
 
 def _run(running: Running, shown: Path, workers: int, *, background: bool, json: bool) -> None:
-    with show.progress("start") as tell:
+    with console.progress("start") as tell:
         tell("server", None)
         running.start_server(workers)
         running.wait_ready()
         if background:
             running.start_worker()
     if json:
-        show.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
+        console.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
     else:
         _greet(running, shown)
     running.wait()
@@ -234,7 +234,7 @@ def _greet(running: Running, shown: Path) -> None:
         lines += ["Another customer, other offers:", f"  opportune decide -w {place} --customer {customers[1]} --placement {placement}"]
     lines += ["Look at the training run:", f'  mlflow ui --backend-store-uri "$(opportune registry -w {place})"', "", "Ctrl-C stops."]
     for line in lines:
-        show.out.print(line.replace("[", "\\[") if line.startswith("  ") else line, highlight=False)
+        console.out.print(line.replace("[", "\\[") if line.startswith("  ") else line, highlight=False)
 
 
 def _interesting(running: Running, placement: str) -> list[str]:
@@ -286,7 +286,7 @@ def decide(
         raise typer.BadParameter(str(error)) from error
     decision = asyncio.run(decide_once(found, request))
     if json:
-        show.as_json(decision)
+        console.as_json(decision)
     else:
         print_decision(decision)
 
@@ -316,17 +316,17 @@ def build(
     found = load(workspace, sources=False)
     from pipelines.deploy.package import build as run
 
-    with show.progress("build") as tell:
+    with console.progress("build") as tell:
         tell("bento", None)
         built = run(found, customers=customers)
     if found.online_url == "embedded" and not customers:
-        show.err.print(
+        console.err.print(
             "The bento holds no customers: name the workspace that has them where it is served (OPPORTUNE_WORKSPACE=/path/to/it), or pack "
             "their rows (--with-customers). Without, it answers everybody as unknown, and `degraded`.",
             highlight=False,
             soft_wrap=True,
         )
     if json:
-        show.as_json({"tag": built.tag, "path": str(built.folder)})
+        console.as_json({"tag": built.tag, "path": str(built.folder)})
     else:
-        show.out.out(built.tag)
+        console.out.out(built.tag)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.validation.load import load
 from features.common.timestamps import now
-from pipelines.output import console as show
+from features.validation.load import load
 from pipelines.cli.data import AsJson, settled
+from pipelines.output import console
 from pipelines.world.settings import CUSTOMERS_MAX, CUSTOMERS_MIN, DECISIONS_MAX, DECISIONS_MIN, OFFERS_MAX, OFFERS_MIN, SEED_MAX
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def simulate_world(
         from pipelines.world_run.plots import write_plots
 
         for file in write_plots(report, plots):
-            show.err.print(f"wrote {file}", highlight=False)
+            console.err.print(f"wrote {file}", highlight=False)
     if json:
-        show.as_json(report)
+        console.as_json(report)
     else:
         print_report(report)
 
@@ -83,16 +83,16 @@ def simulated(folder: Path, decisions: int, url: str | None = None, key: str | N
         BadWorkspace: the folder holds something else, or another world.
         Refused: the decider does not answer, or decides about other offers.
     """
-    from pipelines.world_run.in_process import DeskPort
-    from pipelines.world_run.driver import drive, live_visits
-    from pipelines.world_run.over_http import HttpPort
     from pipelines.world.port import Port
-    from pipelines.world_run.report import judge
     from pipelines.world.settings import NOW
+    from pipelines.world_run.driver import drive, live_visits
+    from pipelines.world_run.in_process import DeskPort
+    from pipelines.world_run.over_http import HttpPort
+    from pipelines.world_run.report import judge
     from pipelines.world_run.steps import prepared, shift, world_in
 
     _served(folder, url)
-    with show.progress("simulate-world") as tell:
+    with console.progress("simulate-world") as tell:
         tell("world", None)
         world = world_in(folder, **wanted)
         workspace = load(folder, sources=False) if url is not None else prepared(folder, tell)
@@ -115,7 +115,7 @@ def _rehearsed(
     from pipelines.world_run.steps import world_in
 
     _served(folder, url)
-    with show.progress("simulate-world") as tell:
+    with console.progress("simulate-world") as tell:
         tell("world", None)
         found = rehearse(world_in(folder, **wanted), folder, decisions, url, key, tell)
     if plots is not None:
@@ -124,9 +124,9 @@ def _rehearsed(
         for one in found.experiments:
             truths = {goal.metric: goal.truth for goal in one.judged}
             for file in write_plots(one.report, plots / one.report.experiment, truths):
-                show.err.print(f"wrote {file}", highlight=False)
+                console.err.print(f"wrote {file}", highlight=False)
     if json:
-        show.as_json(found)
+        console.as_json(found)
     else:
         print_rehearsal(found, folder)
 

@@ -16,17 +16,17 @@ from typing import NamedTuple
 
 import yaml
 
-from features.workspace import ramps
 from features.common.errors import Failure
-from features.validation.load import FILES
-from features.lake.offers import catalogue_file
 from features.config.yaml import Tree
+from features.lake.offers import catalogue_file
+from features.validation.load import FILES
+from features.workspace import ramps
 from features.workspace.timeline import timeline_file
 from features.workspace.variants import aliases
 from features.workspace.workspace import Workspace
 from pipelines.deploy import requirements
 from pipelines.deploy.publish import serving_version
-from serving.kernel import compile_cache as compiled
+from serving.kernel import compile_cache
 from serving.settings import WORKERS_VARIABLE, WORKSPACE_VARIABLE
 from training.bundle import bundle
 
@@ -82,11 +82,11 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
         for name in PACKAGES:
             shutil.copytree(ROOT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
         _stage_workspace(workspace, place, catalogue, stage / "workspace", customers)
-        compiled.pack(stage)
+        compile_cache.pack(stage)
         recipe = {
             "service": "serving.service:Opportune",
             "labels": {"workspace": workspace.settings.name, "bundle": place.name},
-            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*", f"{compiled.FOLDER}/**/*"],
+            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*", f"{compile_cache.FOLDER}/**/*"],
             "python": {"requirements_txt": REQUIREMENTS, "lock_packages": False},
         }
         (stage / REQUIREMENTS).write_text(asked := requirements_of(workspace))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from features.columns.rows import Plan, Words
 from features.common.timestamps import MICROSECONDS, now
 from features.lake.offers import catalogue_file, read_catalogue, write_catalogue
-from features.columns.rows import Plan, Words
 from features.workspace.workspace import Workspace
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle

@@ -15,31 +15,34 @@ from rich.markup import escape
 
 from features.common.timestamps import rfc3339
 from features.workspace.workspace import Workspace
-from pipelines.doctor.service import arms as doctor_checks_arms, experiments as doctor_checks_experiments, machine as doctor_checks_machine, model as doctor_checks_model, programs as doctor_checks_programs, ramps as doctor_checks_ramps, resources as doctor_checks_resources, state as doctor_checks_state, worker as doctor_checks_worker
-from pipelines.doctor.data import customers as doctor_checks_customers, data as doctor_checks_data, events as doctor_checks_events, features as doctor_checks_features, limits as doctor_checks_limits, offers as doctor_checks_offers, streams as doctor_checks_streams
-from pipelines.output import console as show
+from pipelines.doctor.data import customers, events, features, limits, offers, streams
+from pipelines.doctor.data import data as data_checks
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.service import arms, experiments, machine, programs, ramps, resources, worker
+from pipelines.doctor.service import model as model_checks
+from pipelines.doctor.service import state as state_checks
+from pipelines.output import console
 
 Check = Callable[[Facts], Seen]
 
 CHECKS: tuple[Check, ...] = (
-    *doctor_checks_state.CHECKS,
-    *doctor_checks_worker.CHECKS,
-    *doctor_checks_data.CHECKS,
-    *doctor_checks_events.CHECKS,
-    *doctor_checks_streams.CHECKS,
-    *doctor_checks_customers.CHECKS,
-    *doctor_checks_features.CHECKS,
-    *doctor_checks_limits.CHECKS,
-    *doctor_checks_experiments.CHECKS,
-    *doctor_checks_arms.CHECKS,
-    *doctor_checks_ramps.CHECKS,
-    *doctor_checks_model.CHECKS,
-    *doctor_checks_offers.CHECKS,
-    *doctor_checks_machine.CHECKS,
-    *doctor_checks_resources.CHECKS,
-    *doctor_checks_programs.CHECKS,
+    *state_checks.CHECKS,
+    *worker.CHECKS,
+    *data_checks.CHECKS,
+    *events.CHECKS,
+    *streams.CHECKS,
+    *customers.CHECKS,
+    *features.CHECKS,
+    *limits.CHECKS,
+    *experiments.CHECKS,
+    *arms.CHECKS,
+    *ramps.CHECKS,
+    *model_checks.CHECKS,
+    *offers.CHECKS,
+    *machine.CHECKS,
+    *resources.CHECKS,
+    *programs.CHECKS,
 )
 CANNOT_LOOK = "cannot_look"
 """The id of what keeps checks from looking."""
@@ -119,23 +122,23 @@ def show_report(found: Report) -> None:
     for finding in found.findings:
         colour = _COLOURS[finding.severity]
         since = f" [dim]since {finding.since}[/dim]" if finding.since else ""
-        show.out.print(
+        console.out.print(
             f"[bold {colour}]{finding.severity}[/bold {colour}] {escape(finding.what)} [dim]({finding.check})[/dim]{since}", highlight=False
         )
         figures = ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in finding.evidence.items())
         if figures:
-            show.out.print(f"  found: {escape(figures)}", highlight=False)
-        show.out.print(f"  do: {escape(finding.todo)}", highlight=False)
+            console.out.print(f"  found: {escape(figures)}", highlight=False)
+        console.out.print(f"  do: {escape(finding.todo)}", highlight=False)
     reasons: dict[str, list[str]] = {}
     for check, why in found.not_checked.items():
         reasons.setdefault(why, []).append(check)
     for why, checks in reasons.items():
-        show.out.print(f"[dim]cannot say: {escape(', '.join(checks))}: {escape(why)}[/dim]", highlight=False)
+        console.out.print(f"[dim]cannot say: {escape(', '.join(checks))}: {escape(why)}[/dim]", highlight=False)
     colour = "red" if found.failed else "yellow" if found.findings else "green"
     errors = sum(finding.severity == "error" for finding in found.findings)
     warnings = len(found.findings) - errors
     tally = f"{errors} errors, {warnings} warnings; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
-    show.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
+    console.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
 
 
 def figure(value: Any) -> str:

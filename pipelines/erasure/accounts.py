@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import duckdb
 
-from features.lake import lake
+from features.common.types import ACCOUNT
 from features.events.journal import Line
+from features.lake import lake
 from features.lake.lake import literal, quoted
 from features.lake.loop_tables import EXPOSURES
 from features.lake.tables import Table, tables_of
-from features.common.types import ACCOUNT
 from features.workspace.workspace import Workspace
 from pipelines.erasure.lake import BadParquet
 from pipelines.shipping.journal_files import READ_BYTES_MAX, journal_folder, lines, listed, read_part

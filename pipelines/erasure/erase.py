@@ -23,10 +23,10 @@ from features.common.timestamps import rfc3339
 from features.common.types import ANONYMOUS, Id
 from features.workspace.workspace import Workspace
 from pipelines.erasure.accounts import accounts_of
-from pipelines.erasure.leftovers import LedgerFiles, Leftovers, OnlineFiles
+from pipelines.erasure.identities import units_of
 from pipelines.erasure.journal import Journals
 from pipelines.erasure.lake import ParquetFolder
-from pipelines.erasure.identities import units_of
+from pipelines.erasure.leftovers import LedgerFiles, Leftovers, OnlineFiles
 from pipelines.erasure.places import Place, Step
 from pipelines.erasure.scan import Scan, scan
 from pipelines.erasure.stores import Contacts, Events, OnlineRows

@@ -7,12 +7,12 @@ from pathlib import Path
 import duckdb
 import msgspec
 
+from features.common.types import ANONYMOUS, IDENTIFY, Event, unit_of
 from features.events import log as event_log
-from features.lake import lake
 from features.events.log import event_folder
+from features.lake import lake
 from features.lake.lake import literal
 from features.lake.loop_tables import LINKS
-from features.common.types import ANONYMOUS, IDENTIFY, Event, unit_of
 from features.workspace.workspace import Workspace
 from pipelines.erasure.lake import BadParquet
 from pipelines.erasure.stores import linked_units

@@ -16,8 +16,8 @@ import duckdb
 
 from features.common.errors import Failure
 from features.common.files import sync_folder
-from features.lake.lake import literal, quoted
 from features.lake.files import writing
+from features.lake.lake import literal, quoted
 from features.workspace.workspace import Workspace
 from pipelines.erasure.places import Removed, Step
 

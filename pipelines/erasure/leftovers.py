@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from features.online import erase as online_forget
 from features.common.clock import now_s, written_s
 from features.lmdb_store.scrub import scrub
+from features.online import erase as online_erase
 from features.workspace.workspace import Workspace
 from pipelines.erasure.places import Removed, Step
 from pipelines.erasure.scan import holds, offsets, untold
@@ -29,12 +29,12 @@ class OnlineFiles:
     def remove(self, units: Sequence[str], step: Step) -> Removed:
         for unit in units:
             step("delete from the online store again")
-            online_forget.delete(self._workspace, unit)
+            online_erase.delete(self._workspace, unit)
         found = self.left(units)
         compacts = found or (self._workspace.online_url == "embedded" and untold(units))
         if compacts:
             step("compact the online store")
-            online_forget.compact(self._workspace)
+            online_erase.compact(self._workspace)
         return Removed(found, found, "what is live was copied into a new generation" if compacts else "")
 
     def left(self, units: Sequence[str]) -> int:

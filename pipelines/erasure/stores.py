@@ -9,13 +9,13 @@ from contextlib import closing, suppress
 
 import msgspec
 
-from features.events import log as event_log
-from features.online import erase as online_forget
-from features.ledger.history import ENTRY_BYTES
-from features.events.log import EventLog, event_folder
-from features.ledger.ledger import Ledger, ledger_of
 from features.columns.rows import StoreUnavailable
 from features.common.types import ANONYMOUS, IDENTIFY, Event
+from features.events import log as event_log
+from features.events.log import EventLog, event_folder
+from features.ledger.history import ENTRY_BYTES
+from features.ledger.ledger import Ledger, ledger_of
+from features.online import erase as online_erase
 from features.workspace.workspace import Workspace
 from pipelines.erasure.places import Removed, Step, plain
 
@@ -125,12 +125,12 @@ class OnlineRows:
         found, how = 0, ""
         for unit in units:
             step("delete from the online store")
-            had, how = online_forget.delete(self._workspace, unit)
+            had, how = online_erase.delete(self._workspace, unit)
             found += had
         return Removed(found, found, how)
 
     def left(self, units: Sequence[str]) -> int:
-        return sum(online_forget.exists(self._workspace, unit) for unit in units)
+        return sum(online_erase.exists(self._workspace, unit) for unit in units)
 
 
 def linked_units(workspace: Workspace, customer_id: str, candidates: Sequence[str]) -> list[str]:

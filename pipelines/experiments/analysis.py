@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from features.lake import lake
-from features.workspace.experiments import Experiments, ReadExperiment, read_experiments
 from features.common.errors import Failure
 from features.common.timestamps import duration_seconds, rfc3339
+from features.lake import lake
+from features.workspace.experiments import Experiments, ReadExperiment, read_experiments
 from features.workspace.ramps import Standing, standings_of
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.output import console as show
 from pipelines.experiments.control_groups import GroupsReport, as_experiment
 from pipelines.experiments.tables import headlines, lift, means, notes
+from pipelines.output import console
 
 
 def print_groups(found: GroupsReport) -> None:
     """On standard output: the verdict on the split first, what each part is worth, then what to keep in mind."""
     told = as_experiment(found)
     if found.split.alarm:
-        show.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
+        console.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
     for line in headlines(told):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
     for title, columns, rows, texts in sections(found):
         if rows:
-            show.table(f"\n{title}", columns, rows, texts)
-    show.out.print()
-    show.out.print("A lift above zero is what a part is worth: everybody has it but the group.", highlight=False, markup=False)
+            console.table(f"\n{title}", columns, rows, texts)
+    console.out.print()
+    console.out.print("A lift above zero is what a part is worth: everybody has it but the group.", highlight=False, markup=False)
     for line in notes(told):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
 
 
 def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[Any]], int]]:

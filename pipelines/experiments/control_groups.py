@@ -16,17 +16,27 @@ import duckdb
 from msgspec import Struct
 from msgspec.structs import replace
 
-from features.lake import lake
-from features.config.experiments import CONTROL_GROUPS
 from features.common.errors import Failure
+from features.common.timestamps import duration_seconds, rfc3339
+from features.config.experiments import CONTROL_GROUPS
+from features.lake import lake
 from features.lake.lake import literal
 from features.lake.loop_tables import GROUPS, USUAL
-from features.common.timestamps import duration_seconds, rfc3339
 from features.workspace.workspace import Workspace
+from pipelines.experiments.analysis import OFFER_END_WINDOW, Asked, experiments_in
 from pipelines.experiments.data import VIEW, NoExposures, Question, Read, read, show_units
 from pipelines.experiments.outliers import Bound, Outlier
-from pipelines.experiments.analysis import OFFER_END_WINDOW, Asked, experiments_in
-from pipelines.experiments.report import ArmReport, CourseReport, ExperimentReport, GoalReport, GuardrailReport, Settings, Subject, report_of, with_verdicts
+from pipelines.experiments.report import (
+    ArmReport,
+    CourseReport,
+    ExperimentReport,
+    GoalReport,
+    GuardrailReport,
+    Settings,
+    Subject,
+    report_of,
+    with_verdicts,
+)
 from pipelines.experiments.split import SplitReport, split_report
 from serving.decision.assignment import HOLDOUT, Assigner
 

@@ -17,11 +17,11 @@ import duckdb
 import numpy as np
 from msgspec import Struct
 
-from features.config.experiments import Goals, Unit
 from features.common.errors import Failure
+from features.common.types import ANONYMOUS
+from features.config.experiments import Goals, Unit
 from features.lake.lake import literal, quoted, select, view_name
 from features.lake.loop_tables import EXPOSURES, LINKS
-from features.common.types import ANONYMOUS
 from features.workspace.workspace import Workspace
 from pipelines.experiments.outliers import Bound, Outlier, bound, outliers
 from pipelines.statistics.summaries import Floats, Summary

@@ -12,17 +12,17 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from features.config.experiments import Experiment
 from features.common.errors import Failure
+from features.common.types import ACCOUNT, ANONYMOUS
+from features.config.experiments import Experiment
 from features.lake.lake import connect, literal, select
 from features.lake.loop_tables import EXPOSURES, LINKS
 from features.lake.tables import tables_of
-from features.common.types import ACCOUNT, ANONYMOUS
 from features.workspace.workspace import Workspace
 from pipelines.shipping.ship import ship
+from serving.api.preview import Enquiry
 from serving.decision.assignment import Units
 from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
 from training.bundle.bundle import BadBundle
 
 Format = Literal["parquet", "ndjson"]

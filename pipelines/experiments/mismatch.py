@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import duckdb
 import msgspec
 
+from features.common.files import write_whole
 from features.lake import lake
 from features.workspace.experiments import ReadExperiment
-from features.common.files import write_whole
 from features.workspace.workspace import Workspace
-from pipelines.experiments.data import NoExposures, drawn_in, show_units
 from pipelines.experiments.analysis import Asked, experiments_in, question_of, status_at
+from pipelines.experiments.data import NoExposures, drawn_in, show_units
 from pipelines.experiments.split import held_against
-from serving.api.split_metrics import FILE, Split, Splits
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Floats
+from serving.api.split_metrics import FILE, Split, Splits
 
 logger = logging.getLogger("opportune.splits")
 

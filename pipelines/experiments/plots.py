@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.output import figures as pictures
 from pipelines.experiments.report import CourseReport, ExperimentReport
+from pipelines.output import figures as output_figures
 from pipelines.output.figures import titled
-from training.fitting.plots import ACCENT, INK, PALE
 from pipelines.statistics.summaries import Floats
+from training.fitting.plots import ACCENT, INK, PALE
 
 UNITS_PLOT = "units.png"
 WIDTH_INCHES = 7.2
@@ -37,7 +37,7 @@ def figures(found: ExperimentReport, truths: Mapping[str, float] = NOBODY_KNOWS)
 
 def write_plots(found: ExperimentReport, folder: Path, truths: Mapping[str, float] = NOBODY_KNOWS) -> list[Path]:
     """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    return pictures.write(figures(found, truths), folder)
+    return output_figures.write(figures(found, truths), folder)
 
 
 def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport], truth: float | None = None) -> Figure:

@@ -20,8 +20,19 @@ from pipelines.experiments.data import NUMBERS, Question, Read
 from pipelines.experiments.metrics import GOALS, GUARDRAILS, Metric
 from pipelines.experiments.outliers import Bound, Outlier
 from pipelines.experiments.split import SplitReport, split_report
+from pipelines.statistics.inference import (
+    ALPHA,
+    ENOUGH_CONVERSIONS,
+    ENOUGH_UNITS,
+    Comparison,
+    Interval,
+    compare,
+    detectable,
+    harm_p,
+    harm_p_sequential,
+    units_needed,
+)
 from pipelines.statistics.multiple_testing import Correction, corrected
-from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, ENOUGH_UNITS, Comparison, Interval, compare, detectable, harm_p, harm_p_sequential, units_needed
 from pipelines.statistics.summaries import Summary, merged, nothing
 
 NO_DIFFERENCE_POSSIBLE = "no difference possible"

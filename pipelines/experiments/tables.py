@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.output import console as show
 from pipelines.experiments.report import NO_LIFT, ExperimentReport, GoalReport, GuardrailReport
+from pipelines.output import console
 from pipelines.statistics.sample_ratio import MISMATCH_P
 
 P_SHOWN_MIN = 0.0001
@@ -16,15 +16,15 @@ def print_report(found: ExperimentReport) -> None:
     """On standard output."""
     split = found.split
     if split.alarm:
-        show.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
+        console.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
     for line in headlines(found):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
     for title, columns, rows, texts in sections(found):
         if rows:
-            show.table(f"\n{title}", columns, rows, texts)
-    show.out.print()
+            console.table(f"\n{title}", columns, rows, texts)
+    console.out.print()
     for line in notes(found):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
 
 
 def headlines(found: ExperimentReport) -> Iterator[str]:

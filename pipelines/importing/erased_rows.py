@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
-from features.events.log import event_folder
 from features.events.erased import marks_of
+from features.events.log import event_folder
 from features.lake.lake import literal, quoted
 from features.lake.tables import Table
 from features.workspace.workspace import Workspace

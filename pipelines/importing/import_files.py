@@ -15,20 +15,20 @@ from uuid import uuid4
 import duckdb
 import msgspec
 
-from features.lake import lake
-from features.workspace import timeline
 from features.common.files import digest_of, locked, write_whole
-from features.config.schema import Source
-from features.lake.lake import literal, quoted
 from features.common.timestamps import rfc3339
+from features.config.schema import Source
+from features.lake import lake
+from features.lake.lake import literal, quoted
 from features.lake.tables import Table, tables_of
+from features.workspace import timeline
 from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
-from pipelines.importing import table_fit as fitting
-from pipelines.importing.table_fit import Early, Shared
+from pipelines.importing import table_fit
 from pipelines.importing.row_validation import WORDS, judge
 from pipelines.importing.source_files import ROW_BITS, Progress, SourceFiles, files_of, shown
 from pipelines.importing.source_files import BadTable as BadTable
+from pipelines.importing.table_fit import Early, Shared
 from pipelines.importing.values import words_of
 
 _NAMED = re.compile(r"`([^`]+)`")
@@ -109,7 +109,7 @@ def _fit(workspace: Workspace, reports: list[Report]) -> None:
     """Tell of each table how it fits the others, as the lake has them now."""
     con = lake.connect(workspace)
     try:
-        shared, early, zones = fitting.shared(workspace, con), fitting.early(workspace, con), fitting.unknown_zones(workspace, con)
+        shared, early, zones = table_fit.shared(workspace, con), table_fit.early(workspace, con), table_fit.unknown_zones(workspace, con)
     finally:
         con.close()
     for report in reports:

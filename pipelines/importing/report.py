@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.output import console as show
-from pipelines.importing.table_fit import THINGS, Shared
 from pipelines.importing.import_files import Place, Report
+from pipelines.importing.table_fit import THINGS, Shared
+from pipelines.output import console
 
 
 def print_reports(reports: list[Report]) -> None:
     """What became of the rows of each table, and how the tables fit together."""
     titles = ["table", "read", "stored", "duplicate", "refused", "of known customers", "from", "to"]
-    show.table("Imported", titles, [_row(report) for report in reports])
+    console.table("Imported", titles, [_row(report) for report in reports])
     told = [note for report in reports for note in notes(report)]
     for note in told:
-        show.out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        console.out.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     read, refused = sum(report.read for report in reports), sum(sum(report.refused.values()) for report in reports)
     stored = sum(report.stored for report in reports)
     looks = f"{len(told)} thing{'s' * (len(told) != 1)} to look at, above" if told else "nothing to look at"
-    show.out.print(f"{read:,} rows read, {stored:,} of them new, {refused:,} refused; {looks}.", highlight=False)
+    console.out.print(f"{read:,} rows read, {stored:,} of them new, {refused:,} refused; {looks}.", highlight=False)
     if refused:
-        show.out.print(
+        console.out.print(
             "The other rows are stored. Mend the files and import again; docs/bring-your-own-data.md says what each value may be."
         )
 

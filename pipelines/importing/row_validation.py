@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import duckdb
 
-from features.lake.lake import literal, quoted
 from features.common.timestamps import MICROSECONDS
+from features.common.types import CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
+from features.lake.lake import literal, quoted
 from features.lake.tables import Field, Table
 from features.workspace.timeline import Timeline
-from features.common.types import CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
 from features.workspace.workspace import Workspace
 from pipelines.importing.erased_rows import refuse_forgotten
 from pipelines.importing.source_files import Given, Progress, SourceFiles

@@ -15,9 +15,9 @@ from features.lake.lake import quoted
 from features.lake.tables import Field, Table
 from features.workspace.workspace import Workspace
 from pipelines.importing import csv_files, parquet_files
+from pipelines.importing.csv_files import CsvFile, is_csv
 from pipelines.importing.errors import BadFile as BadFile
 from pipelines.importing.errors import BadTable as BadTable
-from pipelines.importing.csv_files import CsvFile, is_csv
 
 TAKEN = ".parquet, .csv, .tsv; the latter two also with .gz or .zst"
 ROW_BITS = 40

@@ -6,12 +6,12 @@ import duckdb
 import msgspec
 from msgspec import Struct
 
-from features.lake import lake
 from features.common.following import followed_sql
+from features.common.time_zones import zone_of
+from features.lake import lake
 from features.lake.lake import ALL_OFFERS, quoted, view_name
 from features.lake.tables import Table, tables_of
 from features.workspace.workspace import Workspace
-from features.common.time_zones import zone_of
 
 EXAMPLES_MAX = 3
 ZONES_MAX, ZONES_TOLD = 10_000, 10

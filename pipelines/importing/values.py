@@ -9,11 +9,11 @@ import re
 
 from msgspec import Struct
 
-from features.lake.lake import literal, quoted
 from features.common.missing import WORDS
+from features.common.types import CONTEXT_INTEGER_MAX
+from features.lake.lake import literal, quoted
 from features.lake.tables import Field, Table
 from features.workspace.timeline import Timeline
-from features.common.types import CONTEXT_INTEGER_MAX
 
 LIST_SEPARATOR = "|"
 """Separates the texts of a list in a CSV cell."""

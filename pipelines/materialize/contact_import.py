@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import duckdb
 import msgspec
 
-from features.lake import lake
 from features.columns.catalogue import Catalogue
-from features.ledger.history import IMPRESSION, OUTCOME, ContactPolicy, Event, key_of, word_of
 from features.common.errors import Failure
-from features.ledger.ledger import Ledger, ledger_of, open_ledger
 from features.common.timestamps import MICROSECONDS
+from features.lake import lake
 from features.lake.offers import read_catalogue
 from features.lake.tables import tables_of
+from features.ledger.history import IMPRESSION, OUTCOME, ContactPolicy, Event, key_of, word_of
+from features.ledger.ledger import Ledger, ledger_of, open_ledger
 from features.workspace.workspace import Workspace
 from serving.hub.request_check import ANY, CHANNEL
 

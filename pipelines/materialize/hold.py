@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 from features.common.files import locked
 from features.workspace.workspace import Workspace
-from pipelines.shipping import ship as shipping
 from pipelines.materialize import steps
+from pipelines.shipping import ship
 
 ALONE_SECONDS_MAX = 600.0
 """How long is waited for whoever else works on the workspace; training takes minutes."""
@@ -33,6 +33,6 @@ def held(workspace: Workspace) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(LOOK_SECONDS)
-        stack.enter_context(shipping.alone(workspace))
+        stack.enter_context(ship.alone(workspace))
         stack.enter_context(locked(workspace.data / "import.lock"))
         yield

@@ -17,23 +17,23 @@ from typing import Any, cast
 import duckdb
 from msgspec import Struct
 
-from features.lake import lake
-from features.ledger.budgets import Budget
 from features.columns.catalogue import Catalogue
-from features.ledger.history import Contact, Take, key_of, word_of
-from features.events.writer import EventWriter
-from features.events.semantics import Happenings
-from features.events.journal import Settled
-from features.lake.lake import literal, quoted
-from features.ledger.ledger import Ledger
-from features.lake.loop_tables import CONSENTS, KEPT, LINKS, RECORDED
 from features.common.timestamps import MICROSECONDS, duration_seconds, from_microseconds
-from features.lake.tables import Table, stream_table, tables_of
 from features.common.types import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
+from features.events.journal import Settled
+from features.events.semantics import Happenings
+from features.events.writer import EventWriter
+from features.lake import lake
+from features.lake.lake import literal, quoted
+from features.lake.loop_tables import CONSENTS, KEPT, LINKS, RECORDED
+from features.lake.tables import Table, stream_table, tables_of
+from features.ledger.budgets import Budget
+from features.ledger.history import Contact, Take, key_of, word_of
+from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
-from serving.hub.request_check import ANY, CHANNEL
-from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.api.event_delivery import Hearing, Understanding
+from serving.hub.contact_policy import ACCEPTANCES, Contacting
+from serving.hub.request_check import ANY, CHANNEL
 from serving.runtime.metrics import Metrics
 
 Row = tuple[Any, ...]

@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from features.lmdb_store import environment as lmdb_store
+from features.columns.rows import StoreUnavailable
 from features.common.errors import Failure
 from features.common.files import sync_folder, write_whole
-from features.ledger.ledger import open_ledger
-from features.ledger.lmdb_ledger import CHECK_SECONDS, LEDGER
-from features.lmdb_store.environment import DATA
-from features.lmdb_store.verify import Verdict, verify
 from features.common.timestamps import now as clock
 from features.common.timestamps import rfc3339
-from features.columns.rows import StoreUnavailable
+from features.ledger.ledger import open_ledger
+from features.ledger.lmdb_ledger import CHECK_SECONDS, LEDGER
+from features.lmdb_store import environment
+from features.lmdb_store.environment import DATA
+from features.lmdb_store.verify import Verdict, verify
 from features.workspace.workspace import Workspace
-from pipelines.output import missing_libraries as missing
 from pipelines.materialize import steps
+from pipelines.output import missing_libraries
 from pipelines.shipping.journal_files import journal_folder
 from serving.decision.journal import OPEN
 
@@ -108,7 +108,7 @@ def was_there(workspace: Workspace, store: str) -> bool:
     place = workspace.data / store
     if store == "ledger":
         return (place / LEDGER).exists() or (place / DATA).exists()
-    return bool(steps.state_of(workspace).materialized) or (place / lmdb_store.CURRENT).exists()
+    return bool(steps.state_of(workspace).materialized) or (place / environment.CURRENT).exists()
 
 
 def rebuild(workspace: Workspace, stores: Sequence[str] = STORES, *, force: bool = False, tell: Tell = lambda *_: None) -> list[Rebuilt]:
@@ -151,7 +151,7 @@ def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda
     except (Failure, OSError) as failed:
         say(f"a damaged store stays as it is: {failed}")
     except ModuleNotFoundError as absent:
-        say(f"a damaged store stays as it is: {missing.told(absent)}")
+        say(f"a damaged store stays as it is: {missing_libraries.told(absent)}")
 
 
 def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> list[Rebuilt]:
@@ -201,12 +201,12 @@ def _opens(workspace: Workspace, store: str) -> str:
     place = workspace.data / store
     try:
         if store == "online":
-            lmdb_store.attach(place).release()
+            environment.attach(place).release()
         else:
-            with lmdb_store.failing("open the ledger"):
+            with environment.failing("open the ledger"):
                 if not (place / DATA).is_file() or not (place / DATA).stat().st_size:
                     return f"{store}/{DATA} is missing or empty"
-                lmdb_store.attach_folder(place.resolve(), lmdb_store.MAP_BYTES, sync=False).release()
+                environment.attach_folder(place.resolve(), environment.MAP_BYTES, sync=False).release()
     except StoreUnavailable as error:
         return str(error)
     return ""
@@ -231,14 +231,14 @@ def rebuild_online(workspace: Workspace, why: str, tell: Tell = lambda *_: None,
     """
     _require_lake(workspace)
     root = workspace.online
-    before = lmdb_store.current(root)
-    generation = lmdb_store.new_generation(root)
+    before = environment.current(root)
+    generation = environment.new_generation(root)
     try:
         tell("windows", None)
         steps.compute_features(workspace, clock() if now is None else now, generation)
         tell("online store", None)
         compared = steps.materialize(workspace, generation)
-        lmdb_store.publish(root, generation)
+        environment.publish(root, generation)
     except BaseException:
         shutil.rmtree(root / generation, ignore_errors=True)
         raise
@@ -285,14 +285,14 @@ def rebuild_ledger(workspace: Workspace, why: str, tell: Tell = lambda *_: None)
 
 def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
     """A ledger in a folder aside, made of imported history and of what was decided and heard since."""
-    from pipelines.materialize import contact_import as contacts
+    from pipelines.materialize import contact_import
     from pipelines.materialize.ledger_replay import replay
 
-    contacting, catalogue = contacts.contacting_of(workspace)
+    contacting, catalogue = contact_import.contacting_of(workspace)
     moment = steps.state_of(workspace).computed_at
-    if contacts.needs_history(workspace):
-        contacts.bring(workspace, clock(), tell, place)
-    ledger = open_ledger(None, place, contacts.PATIENT_MS, workspace.project)
+    if contact_import.needs_history(workspace):
+        contact_import.bring(workspace, clock(), tell, place)
+    ledger = open_ledger(None, place, contact_import.PATIENT_MS, workspace.project)
     try:
         replayed = asyncio.run(replay(workspace, ledger, contacting, catalogue, moment, tell=tell))
         ledger.sync()
@@ -303,12 +303,12 @@ def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
 
 def _catch_up(workspace: Workspace, since: int) -> None:
     """What came in while the ledger was away: heard by no one, and in the log. To hear it twice changes nothing."""
-    from pipelines.materialize import contact_import as contacts
+    from pipelines.materialize import contact_import
     from pipelines.materialize.ledger_replay import replay
 
     steps.barrier(workspace, clock())
-    contacting, catalogue = contacts.contacting_of(workspace)
-    ledger = open_ledger(None, workspace.data / "ledger", contacts.PATIENT_MS, workspace.project)
+    contacting, catalogue = contact_import.contacting_of(workspace)
+    ledger = open_ledger(None, workspace.data / "ledger", contact_import.PATIENT_MS, workspace.project)
     try:
         asyncio.run(replay(workspace, ledger, contacting, catalogue, steps.state_of(workspace).computed_at, since, budgets=False))
     finally:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from features.feature_store import definitions
 from features.aggregates import windows
-from features.ledger.ledger import Ledger
 from features.common.timestamps import MICROSECONDS
+from features.feature_store import definitions
+from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
 
 CUSTOMERS_MAX = 5_000

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 
 from features.events import log as event_log
-from features.ledger import ledger
 from features.events.log import event_folder
+from features.ledger import ledger
 from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
-from pipelines.materialize import refresh as refreshing, steps
+from pipelines.materialize import refresh, steps
 
 PATIENT_MS = 10_000.0
 """How long a call to the ledger may take: nobody waits for an answer."""
@@ -28,7 +28,7 @@ def refresh_changed(workspace: Workspace) -> int:
     if not event_log.exists(folder) or not steps.state_of(workspace).computed:
         return 0
     with steps.quiet():
-        moment = refreshing.whole_second(steps.barrier(workspace, 0))
+        moment = refresh.whole_second(steps.barrier(workspace, 0))
         units: dict[str, None] = {}
         last = done
         for row in event_log.read_all(folder, done, moment):
@@ -45,7 +45,7 @@ async def _refreshed(workspace: Workspace, units: Iterable[str], moment: int) ->
     try:
         # What an anonymous id did is its customer's, once it is known whose it is.
         customers = list(dict.fromkeys([(told.look_now(unit) or await told.look(unit)).unit for unit in units]))
-        await refreshing.refresh(workspace, told, customers, moment)
+        await refresh.refresh(workspace, told, customers, moment)
         return len(customers)
     finally:
         told.close()  # while the loop runs: a connection belongs to it

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from features.events import log as event_log
-from features.lake import lake
+from features.columns.views import fingerprint
 from features.common.errors import Failure
 from features.common.files import digest_of, write_whole
+from features.events import log as event_log
+from features.lake import lake
 from features.lake.offers import write_catalogue
 from features.lake.tables import tables_of
-from features.columns.views import fingerprint
 from features.workspace.workspace import Workspace
 
 if TYPE_CHECKING:  # what a step needs is imported in it: a server alone runs without DuckDB, pyarrow and Feast
-    from pipelines.materialize import contact_import as contacts
-    from pipelines.materialize.contact_import import Brought
     from pipelines.importing.import_files import Report
     from pipelines.importing.import_files import Tell as Told
+    from pipelines.materialize import contact_import
+    from pipelines.materialize.contact_import import Brought
 
 SAMPLED_CUSTOMERS = 20
 
@@ -139,8 +139,8 @@ def compute_features(workspace: Workspace, now: int, generation: str = "") -> di
             `refreshing.whole_second`): the rows contain exactly what was received before, all of which is shipped first.
         generation: of the embedded online store, where the one in use is not to be touched.
     """
-    from features.feature_store import definitions
     from features.aggregates import windows
+    from features.feature_store import definitions
     from pipelines.materialize.refresh import whole_second
 
     moment = barrier(workspace, now)
@@ -202,12 +202,12 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
     return compared.customers
 
 
-def bring_contacts(workspace: Workspace, now: int, tell: contacts.Tell = lambda *_: None) -> Brought | None:
+def bring_contacts(workspace: Workspace, now: int, tell: contact_import.Tell = lambda *_: None) -> Brought | None:
     """Write the imported history into the contact ledger; None where no policy looks at it."""
-    from pipelines.materialize import contact_import as contacts
+    from pipelines.materialize import contact_import
 
-    digest = contacts.digest_of(workspace)
-    brought = contacts.bring(workspace, now, tell) if digest else None
+    digest = contact_import.digest_of(workspace)
+    brought = contact_import.bring(workspace, now, tell) if digest else None
     _keep(workspace, contacts=digest)
     return brought
 
@@ -219,9 +219,9 @@ def note_refreshed(workspace: Workspace, place: int) -> None:
 
 def are_contacts_brought(workspace: Workspace) -> bool:
     """Whether the ledger has the imported history, as far back as the policies look now."""
-    from pipelines.materialize import contact_import as contacts
+    from pipelines.materialize import contact_import
 
-    return state_of(workspace).contacts == contacts.digest_of(workspace)
+    return state_of(workspace).contacts == contact_import.digest_of(workspace)
 
 
 def is_begun(workspace: Workspace) -> bool:

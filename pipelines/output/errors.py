@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from features.common.errors import Failure
 from features.config.faults import FAULTS_MAX, BadWorkspace
-from pipelines.output import missing_libraries as missing, console as show
+from pipelines.output import console, missing_libraries
 from serving.http.auth import BadKeys
 
 DONE, REFUSED, USAGE, BROKEN = 0, 1, 2, 70
@@ -74,8 +74,8 @@ def end(error: Exception, *, as_json: bool) -> int:
         traceback.print_exception(error)
     problem = problem_of(error)
     if as_json:
-        show.as_json(problem)
-    show.err.print(f"[red]opportune:[/red] {escape(problem.detail)}", highlight=False)
+        console.as_json(problem)
+    console.err.print(f"[red]opportune:[/red] {escape(problem.detail)}", highlight=False)
     return problem.exit_status
 
 
@@ -89,8 +89,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(_type(kind), _title(kind), error.exit_status, str(error), errors)
     if isinstance(error, Failure | BadKeys):
         return Problem(_type(kind), _title(kind), getattr(error, "exit_status", REFUSED), str(error))
-    if isinstance(error, ModuleNotFoundError) and missing.is_server_alone():
-        return Problem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing.told(error))
+    if isinstance(error, ModuleNotFoundError) and missing_libraries.is_server_alone():
+        return Problem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing_libraries.told(error))
     if isinstance(error, OSError):
         detail = f"{error.filename}: {error.strerror}" if error.filename else str(error) or kind
         return Problem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from features.common.timestamps import from_microseconds, parse_moment
 from features.workspace.ramps import RampLine, Verdict
-from pipelines.output import figures as pictures
+from pipelines.output import figures
 from pipelines.output.figures import titled
 from training.fitting.plots import ACCENT, INK, PALE
 
@@ -46,4 +46,4 @@ def share_over_time(key: str, lines: Sequence[RampLine], now: int) -> Figure:
 
 def write_plot(key: str, lines: Sequence[RampLine], now: int, folder: Path) -> Path:
     """Draw it into a folder that is made if need be; returns the file."""
-    return pictures.write({f"ramp_{key}.png": share_over_time(key, lines, now)}, folder)[0]
+    return figures.write({f"ramp_{key}.png": share_over_time(key, lines, now)}, folder)[0]

@@ -14,18 +14,31 @@ from typing import NamedTuple
 
 import duckdb
 
-from features.lake import lake
-from features.config.experiments import Guardrails, Ramp
-from features.workspace.experiments import ReadExperiment
 from features.common.errors import Failure
-from features.config.faults import BadWorkspace
-from features.validation.load import load
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds, rfc3339
-from features.workspace.ramps import HALF, RECORD, Code, Evidence, RampLine, Standing, Verdict, Watched, Who, append, compared_of, plan_digest
+from features.config.experiments import Guardrails, Ramp
+from features.config.faults import BadWorkspace
+from features.lake import lake
+from features.validation.load import load
+from features.workspace.experiments import ReadExperiment
+from features.workspace.ramps import (
+    HALF,
+    RECORD,
+    Code,
+    Evidence,
+    RampLine,
+    Standing,
+    Verdict,
+    Watched,
+    Who,
+    append,
+    compared_of,
+    plan_digest,
+)
 from features.workspace.workspace import Workspace
+from pipelines.experiments.analysis import experiments_in, status_at
 from pipelines.experiments.data import NUMBERS, VIEW, NoExposures, Question, Read, read, show_units
 from pipelines.experiments.metrics import GOALS, GUARDRAILS, Metric
-from pipelines.experiments.analysis import experiments_in, status_at
 from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, ENOUGH_UNITS, compare, harm, harm_p_sequential
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Summary, merged, nothing

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from features.common.clock import written_s
 from features.common.errors import Failure
 from features.common.files import sync_folder, write_whole
-from features.lake.lake import literal, reader
-from features.lake.files import EXPIRED, MERGED, Replaces, counting, is_imported, replaced_by, writing
 from features.common.timestamps import MICROSECONDS
+from features.lake.files import EXPIRED, MERGED, Replaces, counting, is_imported, replaced_by, writing
+from features.lake.lake import literal, reader
 from features.workspace.workspace import Workspace
 from pipelines.shipping.parts import Step, sync_file
 from pipelines.shipping.ship import alone

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from features.columns.catalogue import category_text
+from features.common.types import OFFERS_CONSIDERED, ContextValue
 from features.events.journal import Line, Settled
 from features.lake.loop_tables import EXPOSURES, GROUP, GROUPS, KEPT, RECORDED, USUAL
 from features.lake.tables import FIXED
-from features.common.types import OFFERS_CONSIDERED, ContextValue
 from features.workspace.workspace import Workspace
 from pipelines.shipping.parts import Parts
 from serving.hub.request_check import ANY, channel_of

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from features.workspace.experiments import ReadExperiment, read_experiments
-from features.lake.loop_tables import CONSENTS, EXPOSURES, LINKS, UNCLAIMED
 from features.common.timestamps import to_microseconds
+from features.common.types import CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, unit_of
+from features.lake.loop_tables import CONSENTS, EXPOSURES, LINKS, UNCLAIMED
+from features.lake.tables import stream_table
+from features.workspace.experiments import ReadExperiment, read_experiments
 from features.workspace.ramps import standings_of
 from features.workspace.rulebook import read_rules
-from features.lake.tables import stream_table
-from features.common.types import CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, unit_of
 from features.workspace.workspace import Workspace
 from pipelines.shipping.parts import Parts
 

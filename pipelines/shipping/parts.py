@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.common.files import sync_folder
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds
 from features.lake.files import writing
 from features.lake.loop_tables import LOOP_TABLES
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds
 from features.lake.tables import FIXED, Table, tables_of
 from features.workspace.workspace import Workspace
 

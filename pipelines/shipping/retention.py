@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.events import log as event_log
 from features.common.clock import written_s
-from features.events.log import EventLog
 from features.common.files import write_whole
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
+from features.events import log as event_log
+from features.events.log import EventLog
 from features.lake.files import EXPIRED, writing
 from features.lake.loop_tables import RECORDED, UNCLAIMED
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.lake.tables import stream_table
 from features.workspace.workspace import Workspace
 from pipelines.shipping.compact import GRACE_SECONDS
 from pipelines.shipping.journal_files import journal_folder
-from pipelines.shipping.state import Shipped, state_of
 from pipelines.shipping.ship import alone
+from pipelines.shipping.state import Shipped, state_of
 from serving.decision.journal import DAMAGED, REASON, SEALED
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()

@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from features.events import log as event_log
-from features.events.rows import Logged
 from features.common.files import locked, sync_folder
-from features.events.journal import FRAME_BYTES_MAX, Line, Settled
 from features.common.timestamps import MICROSECONDS
 from features.common.timestamps import now as clock
+from features.events import log as event_log
+from features.events.journal import FRAME_BYTES_MAX, Line, Settled
+from features.events.rows import Logged
 from features.lake.recorded_bundles import bundle_file, keep_bundle
 from features.workspace.workspace import Workspace
+from pipelines.shipping.backlog import waiting
 from pipelines.shipping.decision_rows import DecisionRows, add_kept
 from pipelines.shipping.event_rows import EventRows
 from pipelines.shipping.journal_files import READ_BYTES_MAX, Listed, journal_folder, lines, listed, read_part
 from pipelines.shipping.parts import Parts, Step
 from pipelines.shipping.state import Loop, Shipment, Shipped, intent_file, read_state, shipped_file, state_of, write_intent, write_loop
-from pipelines.shipping.backlog import waiting
 from training.bundle import bundle
 
 logger = logging.getLogger("opportune.shipping")

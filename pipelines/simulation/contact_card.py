@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from features.common.timestamps import MICROSECONDS, rfc3339
 from features.lake import lake
 from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, Entry, key_of, unpacked, word_of
 from features.ledger.ledger import ledger_of
-from features.common.timestamps import MICROSECONDS, rfc3339
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
 from pipelines.materialize.contact_import import PATIENT_MS, contacting_of
-from serving.hub.request_check import ANY, CHANNEL
-from serving.hub.contact_policy import ACCEPTANCES
+from pipelines.output import console
 from pipelines.simulation.contact_blocks import KeptAway, kept_away
+from serving.hub.contact_policy import ACCEPTANCES
+from serving.hub.request_check import ANY, CHANNEL
 
 KINDS = {DECISION: "decision", IMPRESSION: "impression", OUTCOME: "outcome", GAP: "gap"}
 ENTRIES_SHOWN = 40
@@ -100,18 +100,18 @@ def print_card(card: Card) -> None:
     """What was, and what may not be now."""
     entries, kept = card["entries"], card["kept_away"]
     if not entries:
-        show.out.print(f"Of customer {card['customer_id']} no contact is known.", highlight=False)
+        console.out.print(f"Of customer {card['customer_id']} no contact is known.", highlight=False)
     else:
         rest = len(entries) - ENTRIES_SHOWN
         more = f", the newest {ENTRIES_SHOWN} (--json has all)" if rest > 0 else ""
         rows = [[e["time"][:19], _what(e), e.get("offer_id"), e.get("group"), e.get("channel"), _seen(e)] for e in entries[:ENTRIES_SHOWN]]
         title = f"{len(entries)} entries of customer {card['customer_id']}{more}"
-        show.table(title, ["time (UTC)", "what", "offer", "group", "channel", "seen"], rows, numbers=9)
+        console.table(title, ["time (UTC)", "what", "offer", "group", "channel", "seen"], rows, numbers=9)
     if not kept:
-        show.out.print("Nothing is kept away by this history now.", highlight=False)
+        console.out.print("Nothing is kept away by this history now.", highlight=False)
         return
     rows = [[one["rule"], _where(one), _offers(one["offers"]), one["until"] or _END.get(one["rule"], "something happens")] for one in kept]
-    show.table(f"Kept away at {card['at'][:19]}Z", ["by", "where", "offers", "until"], rows, numbers=9)
+    console.table(f"Kept away at {card['at'][:19]}Z", ["by", "where", "offers", "until"], rows, numbers=9)
 
 
 _END = {"requires": "what they require is accepted", "excludes": "the acceptance is forgotten"}

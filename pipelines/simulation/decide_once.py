@@ -10,9 +10,9 @@ import typer
 from features.common.timestamps import now
 from features.common.types import Decision, DecisionRequest
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
+from pipelines.output import console
 from serving.decision.decide import decide as decide_one
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.reloader import Desk
 from training.bundle.bundle import BadBundle
 
@@ -65,17 +65,17 @@ def print_decision(decision: Decision) -> None:
             rows = [
                 [o.rank, o.offer_id, _cut(headlines[o.offer_id], 48), o.score, o.propensity, ", ".join(o.reasons) or "·"] for o in shown
             ]
-            show.table(title, ["rank", "offer", "headline", "priority", "propensity", "reasons"], rows, numbers=9)
+            console.table(title, ["rank", "offer", "headline", "priority", "propensity", "reasons"], rows, numbers=9)
         if not shown:
-            show.out.print("Nothing may be shown" + ("." if explained else ": --explain says why."), highlight=False)
+            console.out.print("Nothing may be shown" + ("." if explained else ": --explain says why."), highlight=False)
     if decision.degraded:
-        show.out.print(f"[yellow]Degraded:[/yellow] {', '.join(decision.degraded)}", highlight=False)
+        console.out.print(f"[yellow]Degraded:[/yellow] {', '.join(decision.degraded)}", highlight=False)
     if decision.notes:
-        show.out.print(f"Notes, safe for the customer: {', '.join(decision.notes)}", highlight=False)
+        console.out.print(f"Notes, safe for the customer: {', '.join(decision.notes)}", highlight=False)
     if decision.withheld:
-        show.out.print(f"Withheld, since not allowed: {', '.join(decision.withheld)}", highlight=False)
+        console.out.print(f"Withheld, since not allowed: {', '.join(decision.withheld)}", highlight=False)
     stamp = decision.model
-    show.out.print(
+    console.out.print(
         f"Model {stamp.name} version {stamp.version}, bundle {stamp.bundle[7:23]}; policies {decision.config}; good until {decision.expires_at}",
         highlight=False,
     )
@@ -88,7 +88,7 @@ def _print_placement(title: str, told: dict[str, Any], headlines: dict[str, str]
         headline = _cut(headlines.get(offer["offer_id"]) or offer["name"], EXAMPLE_CHARACTERS)
         rows.append([str(rank + 1), offer["offer_id"], headline, *terms, "fallback" if offer["fallback"] else _because(offer)])
     columns = ["rank", "offer", "headline", "propensity", "x weight", "x value", "x lever", "= priority", "score comes from (log odds)"]
-    show.table(title, columns, rows, numbers=9)
+    console.table(title, columns, rows, numbers=9)
     _print_steps(told, offers)
     following = [offer for offer in told["not_shown"] if "rank" in offer]
     if following:
@@ -97,7 +97,7 @@ def _print_placement(title: str, told: dict[str, Any], headlines: dict[str, str]
             for offer in following[:NEXT_ROWS]
         ]
         title = f"Next in rank, {len(rows)} of {len(following)}" + (" (--json has all)" if len(rows) < len(following) else "")
-        show.table(title, ["rank", "offer", "name", "priority", "what would have let it come first"], rows, numbers=9)
+        console.table(title, ["rank", "offer", "name", "priority", "what would have let it come first"], rows, numbers=9)
 
 
 def _print_steps(told: dict[str, Any], offers: int) -> None:
@@ -118,7 +118,7 @@ def _print_steps(told: dict[str, Any], offers: int) -> None:
     title = f"Why not the other offers, by what stopped them first, of {offers:,} in the catalogue"
     title += f" ({left_out:,} fell at earlier steps: --json has all)" if left_out else ""
     if rows:
-        show.table(
+        console.table(
             title, ["stopped by", "offers", "left", "for example", "", "why, and what would let it pass"], rows[-STEP_ROWS:], numbers=9
         )
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from features.common.errors import Failure
-from features.config.schema import PairColumn
 from features.common.timestamps import now, rfc3339
-from features.lake.offers import read_catalogue
 from features.common.types import ANONYMOUS, Decision, Offer
+from features.config.schema import PairColumn
+from features.lake.offers import read_catalogue
 from features.workspace.workspace import Workspace
 
 SECONDS_MAX = 10.0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from features.common.files import write_whole
-from pipelines.output import console as show
+from pipelines.output import console
 from pipelines.simulation.simulate import Simulation
 from pipelines.simulation.what_if import Change
 
@@ -34,9 +34,9 @@ class Section(NamedTuple):
 def print_report(found: Simulation) -> None:
     """On standard output."""
     for line in headlines(found):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
     for part in sections(found):
-        show.table(f"\n{part.title}", part.columns, part.rows, part.numbers)
+        console.table(f"\n{part.title}", part.columns, part.rows, part.numbers)
 
 
 def markdown(found: Simulation, plot: str = "") -> str:
@@ -52,7 +52,7 @@ def markdown(found: Simulation, plot: str = "") -> str:
     for part in sections(found):
         rule = ["---:" if at >= part.numbers else "---" for at in range(len(part.columns))]
         lines += ["", f"### {part.title}", ""]
-        lines += [_row(cells) for cells in (part.columns, rule, *([show.cell(one) for one in row] for row in part.rows))]
+        lines += [_row(cells) for cells in (part.columns, rule, *([console.cell(one) for one in row] for row in part.rows))]
     return "\n".join(lines) + "\n"
 
 

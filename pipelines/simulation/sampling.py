@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from features.lake import lake
 from features.common.errors import Failure
-from features.events.journal import Line, read_lines
-from features.lake.tables import tables_of
 from features.common.types import ANONYMOUS, OFFERS_CONSIDERED, ContextValue, DecisionRequest
+from features.events.journal import Line, read_lines
+from features.lake import lake
+from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
-from serving.hub.request_check import CHANNEL, channel_of
 from serving.decision.journal import DAMAGED, OPEN, SEALED
+from serving.hub.request_check import CHANNEL, channel_of
 
 Source = Literal["journal", "decisions", "customers"]
 JOURNAL_LINES_MAX = 200_000

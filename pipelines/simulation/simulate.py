@@ -9,23 +9,23 @@ from pathlib import Path
 
 import msgspec
 
-from features.online.engines import open_engine
-from features.ledger.ledger import ledger_of
-from features.common.timestamps import MICROSECONDS, rfc3339
-from features.lake.offers import read_catalogue
 from features.columns.rows import OnlineEngine, OnlineRow
-from features.ledger.recent import NOTHING, Known
+from features.common.timestamps import MICROSECONDS, rfc3339
 from features.common.types import DecisionRequest
+from features.lake.offers import read_catalogue
+from features.ledger.ledger import ledger_of
+from features.ledger.recent import NOTHING, Known
+from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
-from pipelines.simulation.changed_files import BadChanges, changed
 from pipelines.materialize.contact_import import PATIENT_MS
 from pipelines.materialize.rebuild import is_embedded
+from pipelines.simulation.changed_files import BadChanges, changed
 from pipelines.simulation.sampling import NothingToSample, sample_of
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
-from serving.reload.reloader import NOTHING_PUBLISHED
-from serving.decision.snapshot import Loaded
-from serving.reload.published import models
 from pipelines.simulation.what_if import Comparison, Tried, compare, tried
+from serving.decision.snapshot import Loaded
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
+from serving.reload.published import models
+from serving.reload.reloader import NOTHING_PUBLISHED
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 

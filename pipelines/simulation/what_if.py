@@ -14,15 +14,15 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from features.ledger.history_updates import taken
-from features.ledger.history import Take
 from features.columns.rows import OnlineRow
-from features.ledger.recent import Known
 from features.common.types import DecisionRequest
+from features.ledger.history import Take
+from features.ledger.history_updates import taken
+from features.ledger.recent import Known
 from serving.decision.case import Case
+from serving.decision.customer import person_of
 from serving.decision.decide import Asked, Given, decide, granted
 from serving.decision.snapshot import Loaded
-from serving.decision.customer import person_of
 
 CHANGES_LISTED_MAX = 1_000
 """Changed decisions that a report lists one by one; it counts them all."""

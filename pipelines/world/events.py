@@ -10,13 +10,13 @@ import numpy as np
 
 from features.common.timestamps import from_microseconds
 from features.common.types import IDENTIFY, IMPRESSION, Decision, Event
-from pipelines.world.world import World
 from pipelines.world.customers import NEVER
 from pipelines.world.history import draw_purchases
 from pipelines.world.outcomes import AT_ONCE, Outcomes
 from pipelines.world.settings import CATEGORIES, CHANNELS, NOW, PLACEMENT
 from pipelines.world.visits import Visits
 from pipelines.world.workspace import ACCEPTANCE, CLICK, DISMISSAL
+from pipelines.world.world import World
 
 PURCHASES, COMPLAINTS = "purchases", "complaints"
 COMPLAINT_TOPIC = "service"

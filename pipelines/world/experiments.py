@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from features.config.documents import BadWorkspace, Fault
 from features.common.files import write_whole
 from features.common.timestamps import from_microseconds
 from features.common.types import EXPOSURE, Decision, DecisionRequest, Event
+from features.config.documents import BadWorkspace, Fault
 from pipelines.world.port import Port, Refused, Told
 from pipelines.world.settings import PLACEMENT, SLATE_OFFERS, WorldSettings
 

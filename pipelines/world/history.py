@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.world.world import World
 from pipelines.world.outcomes import Outcomes, follow
 from pipelines.world.settings import CATEGORIES, DAY, HISTORY, PURCHASES, SLATE_OFFERS, Floats, Integers
 from pipelines.world.visits import Visits, draw_visits
+from pipelines.world.world import World
 
 ROWS_EACH = 4_096
 """Decisions that are worked on at once, which bounds memory."""

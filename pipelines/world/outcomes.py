@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.world.world import EXAMINED, World
 from pipelines.world.settings import DAY, WINDOW_DAYS, Floats, Integers, Truths
 from pipelines.world.visits import Visits
+from pipelines.world.world import EXAMINED, World
 
 DISMISSED_SHARE = 0.08
 """Part of what is seen and not accepted that is turned down at once."""

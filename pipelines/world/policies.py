@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.world.world import EXAMINED, World
 from pipelines.world.settings import SLATE_OFFERS, Floats, Integers, Truths
 from pipelines.world.visits import Visits
+from pipelines.world.world import EXAMINED, World
 
 ROWS_EACH = 2_048
 """Visits that are worked on at once, which bounds memory."""

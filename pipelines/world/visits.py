@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.world.world import World, hour_of, weekend
 from pipelines.world.settings import CHANNELS, DAY, HOUR, NOW, SLATE_OFFERS, Floats, Integers, Truths
+from pipelines.world.world import World, hour_of, weekend
 
 BOT_VISITS_SHARE = 0.08
 """Part of all visits that bots make."""

@@ -13,13 +13,13 @@ import yaml
 from numpy.typing import NDArray
 
 from features.columns.catalogue import UNBOUNDED
-from features.config.documents import BadWorkspace, Fault
 from features.common.files import write_whole
 from features.common.timestamps import rfc3339
-from pipelines.world.world import World, hour_of, weekend
+from features.config.documents import BadWorkspace, Fault
 from pipelines.world.history import History, Purchases, draw_history, draw_purchases
 from pipelines.world.outcomes import AT_ONCE
 from pipelines.world.settings import CATEGORIES, CHANNELS, NOW, PLACEMENT, SEGMENTS, SLATE_OFFERS, WINDOW_DAYS, Integers, WorldSettings
+from pipelines.world.world import World, hour_of, weekend
 
 WORLD_FILE = "world.json"
 """The settings: of them the world is made again, with its truth, and the run that follows the history."""

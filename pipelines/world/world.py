@@ -20,7 +20,20 @@ from numpy.typing import NDArray
 
 from pipelines.world.customers import NEVER, Customers, draw_customers
 from pipelines.world.offers import Offers, draw_offers
-from pipelines.world.settings import CATEGORIES, CHANNELS, DAY, HOUR, NOW, SEASONS, SEGMENTS, SLATE_OFFERS, Floats, Integers, Truths, WorldSettings
+from pipelines.world.settings import (
+    CATEGORIES,
+    CHANNELS,
+    DAY,
+    HOUR,
+    NOW,
+    SEASONS,
+    SEGMENTS,
+    SLATE_OFFERS,
+    Floats,
+    Integers,
+    Truths,
+    WorldSettings,
+)
 
 BASE = -3.4
 HOURS_WEIGHT = 0.5

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.common.types import EVENTS_MAX, Decision, DecisionRequest, Event
-from pipelines.world.world import World
 from pipelines.world.events import Happening, Script
 from pipelines.world.outcomes import Outcomes, follow
 from pipelines.world.port import Port, Refused, Told
 from pipelines.world.settings import DAY, LIVE, NOW, PLACEMENT, SLATE_OFFERS, WINDOW_DAYS, Floats, Integers
 from pipelines.world.visits import Visits, draw_visits
+from pipelines.world.world import World
 
 TOLD_EVERY = 100
 """Progress is told after so many decisions."""

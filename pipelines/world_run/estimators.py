@@ -16,10 +16,10 @@ from math import sqrt
 import numpy as np
 from msgspec import Struct
 
-from pipelines.world.world import World
 from pipelines.world.history import History
 from pipelines.world.policies import best_slates, gains_of, worth
 from pipelines.world.settings import SLATE_OFFERS, Floats, Integers
+from pipelines.world.world import World
 
 
 class Estimate(Struct, frozen=True):

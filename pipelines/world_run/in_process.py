@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from features.events.semantics import Happenings
-from features.ledger.ledger import open_ledger
 from features.common.timestamps import MICROSECONDS, now
 from features.common.types import Decision, DecisionRequest, Event
+from features.events.semantics import Happenings
+from features.ledger.ledger import open_ledger
 from features.workspace.workspace import Workspace
-from pipelines.world_run.records import Loop
 from pipelines.world.port import Refused, Told
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
+from pipelines.world_run.records import Loop
 from serving.decision.decide import deciding
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.reloader import Desk
 
 WORKER = "world"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipelines.output import figures as pictures
+from pipelines.output import figures
 from pipelines.output.figures import titled
 from pipelines.world_run.report import WorldReport
 from training.fitting.plots import ACCENT, INK, PALE
@@ -20,7 +20,7 @@ OFFERS_PLOTTED = 25
 
 def write_plots(found: WorldReport, folder: Path) -> list[Path]:
     """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    return pictures.write({RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}, folder)
+    return figures.write({RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}, folder)
 
 
 def reliability(found: WorldReport) -> Figure:

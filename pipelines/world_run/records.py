@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from features.common.types import Event
+from features.events.journal import Line, Lineup
 from features.events.log import EventLog, event_folder
 from features.events.rows import Item, event_item
 from features.events.semantics import time_of
-from features.events.journal import Line, Lineup
-from features.common.types import Event
 from features.workspace.workspace import Workspace
 from pipelines.world.port import Refused
 from serving.decision.journal import Journal

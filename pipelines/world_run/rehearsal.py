@@ -7,27 +7,27 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from features.lake import lake
-from features.config.documents import BadWorkspace, Fault
-from features.validation.load import load
 from features.common.timestamps import now
+from features.config.documents import BadWorkspace, Fault
+from features.lake import lake
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
-from pipelines.experiments.data import so_far
 from pipelines.experiments.analysis import Asked, experiments_in, find, report_on
+from pipelines.experiments.data import so_far
 from pipelines.experiments.report import ExperimentReport, GoalReport, Settings
+from pipelines.materialize import steps
+from pipelines.output import console
 from pipelines.shipping.ship import ship
-from pipelines.world.world import World
-from pipelines.world_run.in_process import DeskPort
-from pipelines.world_run.driver import Driven, drive, live_visits
 from pipelines.world.experiments import EFFECT, FILE, KEYS, Clients, write_experiments
-from pipelines.world_run.over_http import HttpPort
 from pipelines.world.port import Port, Told
 from pipelines.world.settings import DAY, NOW, WINDOW_DAYS, WorldSettings
+from pipelines.world.visits import Visits
+from pipelines.world.world import World
+from pipelines.world_run.driver import Driven, drive, live_visits
+from pipelines.world_run.in_process import DeskPort
+from pipelines.world_run.over_http import HttpPort
 from pipelines.world_run.steps import prepared, shift
 from pipelines.world_run.truth import Expected, driven_in, everybody_in, expected_of
-from pipelines.world.visits import Visits
 
 METRICS = ("conversion", "value per unit")
 """Goals of which the world knows the truth."""
@@ -83,7 +83,7 @@ class Rehearsal(Struct, frozen=True):
 
 
 def rehearse(
-    world: World, folder: Path, decisions: int, url: str | None = None, key: str | None = None, tell: show.Told = lambda *_: None
+    world: World, folder: Path, decisions: int, url: str | None = None, key: str | None = None, tell: console.Told = lambda *_: None
 ) -> Rehearsal:
     """Make what is missing, drive, ship, report, judge.
 
@@ -143,12 +143,12 @@ def _fresh(workspace: Workspace, closes: int | None) -> None:
         )
 
 
-def _named(tell: show.Told, prefix: str) -> Callable[[str, float], None]:
+def _named(tell: console.Told, prefix: str) -> Callable[[str, float], None]:
     return lambda _, part: tell(prefix, part)
 
 
 def _truths(
-    world: World, workspace: Workspace, visits: Visits, driven: Driven, moved: int, is_service: bool, tell: show.Told
+    world: World, workspace: Workspace, visits: Visits, driven: Driven, moved: int, is_service: bool, tell: console.Told
 ) -> dict[str, tuple[Expected, Expected]]:
     """By experiment, what is expected of all units in the control, and in the other arm. Of arms that do the same, of what was shown."""
     arms = workspace.experiments.experiments[EFFECT].arms

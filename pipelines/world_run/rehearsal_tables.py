@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.output import console as show
 from pipelines.experiments.tables import headlines
+from pipelines.output import console
 from pipelines.world.experiments import BROKEN, LOST_ARM, LOST_CHANNEL
 from pipelines.world_run.rehearsal import Judged, Rehearsal
 
@@ -18,7 +18,7 @@ def print_rehearsal(found: Rehearsal, folder: Path) -> None:
         folder: of the world, for the command that prints whole reports.
     """
     for line in lines(found, folder):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
 
 
 def lines(found: Rehearsal, folder: Path) -> Iterator[str]:

@@ -7,14 +7,14 @@ from math import sqrt
 import numpy as np
 from msgspec import Struct
 
-from pipelines.world.world import EXAMINED, World
-from pipelines.world_run.calibration import Calibration, calibration_of
-from pipelines.world_run.driver import Driven
-from pipelines.world_run.estimators import Estimate, estimates_of
 from pipelines.world.history import draw_history
 from pipelines.world.policies import Worth, worth_of
 from pipelines.world.port import Told
 from pipelines.world.settings import HOUR, NOW, Truths, WorldSettings
+from pipelines.world.world import EXAMINED, World
+from pipelines.world_run.calibration import Calibration, calibration_of
+from pipelines.world_run.driver import Driven
+from pipelines.world_run.estimators import Estimate, estimates_of
 
 FAIR_SHARE = 0.5
 """A new offer has its fair share once it was shown so often, against how often the oracle showed it by then."""

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import msgspec
 
-from features.workspace import timeline
+from features.common.timestamps import now
 from features.config.documents import BadWorkspace, Fault
 from features.validation.load import load
-from features.common.timestamps import now
+from features.workspace import timeline
 from features.workspace.workspace import Workspace
-from pipelines.output import console as show
-from pipelines.materialize import steps
 from pipelines.deploy.publish import publish, serving_version
-from pipelines.world.world import World
+from pipelines.materialize import steps
+from pipelines.output import console
 from pipelines.world.settings import NOW, WorldSettings
 from pipelines.world.workspace import WORLD_FILE, read_settings, write_workspace
+from pipelines.world.world import World
 from training.bundle.bundle import BadBundle
 
 
@@ -43,7 +43,7 @@ def world_in(folder: Path, **wanted: int | None) -> World:
     return World(found)
 
 
-def prepared(folder: Path, tell: show.Told = lambda *_: None, ago: int = 0) -> Workspace:
+def prepared(folder: Path, tell: console.Told = lambda *_: None, ago: int = 0) -> Workspace:
     """The workspace of a world with everything made of it that serving needs, as at the end of its history.
 
     Args:
@@ -78,7 +78,7 @@ def shift(workspace: Workspace) -> int:
     return 0 if moved is None else moved.from_source(NOW) - NOW
 
 
-def _train(workspace: Workspace, moment: int, tell: show.Told) -> None:
+def _train(workspace: Workspace, moment: int, tell: console.Told) -> None:
     from training.fitting.train import train
 
     trained = train(workspace, moment, tell)

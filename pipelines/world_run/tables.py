@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from features.common.types import IMPRESSION
-from pipelines.output import console as show
+from pipelines.output import console
 from pipelines.world_run.report import FAIR_SHARE, WorldReport
 
 NEW_OFFERS_SHOWN = 12
@@ -19,9 +19,9 @@ SUSPECT_ERRORS = 4.0
 def print_report(found: WorldReport) -> None:
     """On standard output."""
     for line in headlines(found):
-        show.out.print(line, highlight=False, markup=False)
+        console.out.print(line, highlight=False, markup=False)
     for title, columns, rows in sections(found):
-        show.table(f"\n{title}", columns, rows)
+        console.table(f"\n{title}", columns, rows)
 
 
 def headlines(found: WorldReport) -> Iterator[str]:

@@ -15,12 +15,12 @@ from msgspec.structs import replace as changed
 
 from features.config.experiments import ExperimentsFile
 from features.workspace.workspace import Workspace
-from pipelines.world.world import World
-from pipelines.world_run.in_process import DeskPort
-from pipelines.world_run.driver import Driven, drive
 from pipelines.world.outcomes import late_by
 from pipelines.world.settings import DAY, NOW, WINDOW_DAYS, Floats, Integers
 from pipelines.world.visits import Visits
+from pipelines.world.world import World
+from pipelines.world_run.driver import Driven, drive
+from pipelines.world_run.in_process import DeskPort
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,22 @@ from typing import Annotated, Any
 
 import msgspec
 
-from features.events.journal import Line
 from features.common.types import OFFERS_CONSIDERED, Decision, DecisionRequest
+from features.events.journal import Line
 from features.workspace.workspace import Workspace
-from serving.http import problems
 from serving.api.experiment_metrics import ArmCounts
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
 from serving.decision.decide import DEGRADED, STAGES, deciding
-from serving.reload.reloader import REFUSED, Desk
 from serving.decision.journal import Journal
-from serving.http.auth import Role
 from serving.decision.snapshot import Loaded
-from serving.runtime.metrics import Metrics
+from serving.http import problems
+from serving.http.auth import Role
 from serving.http.passthrough import ask
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.http.strict_json import StrictDecoder
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.reload.reloader import REFUSED, Desk
 from serving.runtime.cooperative import turn
+from serving.runtime.metrics import Metrics
 
 MANY_REQUESTS_MAX = 500
 

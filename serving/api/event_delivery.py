@@ -14,26 +14,26 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.ledger import history as contacts
-from features.events import consumers as hearers
-from features.common import timestamps as moments
-from features.ledger.history import OUTCOME, entries, word_of
-from features.events.sqlite_file import LogUnavailable
+from features.columns.rows import StoreUnavailable
+from features.common import timestamps
+from features.common.timestamps import MICROSECONDS, duration_seconds
+from features.common.types import Event
+from features.events import consumers
 from features.events.log import read
 from features.events.rows import Logged
-from features.events.writer import EventWriter
 from features.events.semantics import Happenings, decided_at
+from features.events.sqlite_file import LogUnavailable
+from features.events.writer import EventWriter
+from features.ledger import history
+from features.ledger.history import OUTCOME, entries, word_of
 from features.ledger.ledger import Ledger
-from features.common.timestamps import MICROSECONDS, duration_seconds
-from features.columns.rows import StoreUnavailable
 from features.ledger.recent import Heard
-from features.common.types import Event
 from features.workspace.workspace import Workspace
-from serving.hub.contact_policy import ACCEPTANCES, Contacting
-from serving.decision.snapshot import Loaded
-from serving.runtime.metrics import Metrics
-from serving.runtime.cooperative import turn
 from serving.api.watermark import Watermark
+from serving.decision.snapshot import Loaded
+from serving.hub.contact_policy import ACCEPTANCES, Contacting
+from serving.runtime.cooperative import turn
+from serving.runtime.metrics import Metrics
 
 logger = logging.getLogger("opportune.hearing")
 
@@ -105,7 +105,7 @@ class Hearing:
         ledger: Callable[[], Ledger],
         writer: EventWriter,
         metrics: Metrics,
-        clock: Callable[[], int] = moments.now,
+        clock: Callable[[], int] = timestamps.now,
     ) -> None:
         self._understanding, self._ledger, self.writer, self._clock = understanding, ledger, writer, clock
         self.watermark = Watermark()
@@ -142,14 +142,14 @@ class Hearing:
                 await self._confirm(ledger, now, contacting, event, received, one.contact)
 
     async def _confirm(
-        self, ledger: Ledger, now: Understanding, contacting: Contacting, event: Event, received: int, contact: contacts.Event
+        self, ledger: Ledger, now: Understanding, contacting: Contacting, event: Event, received: int, contact: history.Event
     ) -> None:
         """A show that was seen, or an offer that was taken up, counts for good."""
         position = (now.positions or {}).get(event.offer_id or "")
         budgets = () if position is None else contacting.budgets(position)
         if not budgets:
             return
-        seen = contact.kind == contacts.IMPRESSION
+        seen = contact.kind == history.IMPRESSION
         if not seen and event.type not in now.acceptances:
             return
         counted = [budget.offer for budget in budgets if (budget.offer == contact.offer) == seen]
@@ -158,7 +158,7 @@ class Hearing:
         moment = decided_at(event.decision_id or "", received, now.late)
         await ledger.confirm(counted, contacting.moment(contact.time if moment is None else moment / MICROSECONDS))
 
-    async def _is_first(self, ledger: Ledger, now: Understanding, event: Event, contact: contacts.Event) -> bool:
+    async def _is_first(self, ledger: Ledger, now: Understanding, event: Event, contact: history.Event) -> bool:
         """Whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""
         if not contact.decision:
             return True  # nothing tells that another acceptance is of the same piece
@@ -207,10 +207,10 @@ class Hearing:
 
     async def _adopt(self) -> None:
         """Hear what workers left that died."""
-        found = await asyncio.to_thread(lambda: list(hearers.dead(self.writer.folder)))
+        found = await asyncio.to_thread(lambda: list(consumers.dead(self.writer.folder)))
         try:
             for alive in found:
-                mark = await asyncio.to_thread(hearers.mark_of, self.writer.folder, alive.worker)
+                mark = await asyncio.to_thread(consumers.mark_of, self.writer.folder, alive.worker)
                 if mark is not None:
                     await self._again_from(alive.worker, mark)
                     await asyncio.to_thread(self._ledger().sync)

@@ -7,20 +7,20 @@ from time import perf_counter_ns
 
 import msgspec
 
-from features.common import timestamps as moments
-from features.events.sqlite_file import PUBLIC, LogUnavailable
-from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
-from features.events.writer import EventWriter, LogBusy
-from features.events.semantics import POISON, Poison, time_of
 from features.columns.rows import StoreUnavailable
+from features.common import timestamps
 from features.common.types import Event
-from serving.http import problems
-from serving.api.events_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
+from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
+from features.events.semantics import POISON, Poison, time_of
+from features.events.sqlite_file import PUBLIC, LogUnavailable
+from features.events.writer import EventWriter, LogBusy
 from serving.api.event_delivery import Hearing, Understanding
+from serving.api.events_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
+from serving.http import problems
 from serving.http.auth import Role
-from serving.runtime.metrics import Metrics
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
 from serving.runtime.cooperative import turn
+from serving.runtime.metrics import Metrics
 
 ITEMS_A_TURN = 8
 """Items that are looked at before others have their turn on the loop."""
@@ -69,7 +69,7 @@ class Events:
         hearing: Hearing,
         writer: EventWriter,
         metrics: Metrics,
-        clock: Callable[[], int] = moments.now,
+        clock: Callable[[], int] = timestamps.now,
     ) -> None:
         self._understanding, self._hearing, self._writer, self._clock = understanding, hearing, writer, clock
         self._events = metrics.counter("opportune_events_total", "Accepted events.", result=("stored", "duplicate", "dead"))

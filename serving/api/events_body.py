@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from features.events.semantics import Poison
 from features.common.types import EVENTS_MAX, ID_CHARACTERS_MAX, Event, unit_of
+from features.events.semantics import Poison
 from serving.http import problems
 from serving.http.strict_json import DEPTH_MAX, StrictDecoder, deeper_than, once_each, refused_texts, unreadable
 from serving.runtime.cooperative import turn

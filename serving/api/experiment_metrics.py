@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from features.config.experiments import CONTROL_GROUPS
 from features.common.types import Decision
+from features.config.experiments import CONTROL_GROUPS
 from serving.decision.assignment import HOLDOUT
+from serving.decision.experiments import Trials
 from serving.decision.snapshot import Loaded
 from serving.runtime.metrics import Metrics
-from serving.decision.experiments import Trials
 
 ARM_ROWS_MAX = 1_000
 """Arms that have figures of their own, of all experiments that ever ran while the numbers live; the others share a row."""

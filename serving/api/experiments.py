@@ -8,20 +8,20 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from features.common.missing import EXPECTED_ID, NOBODY
+from features.common.types import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, Context, ExperimentKey, Id
 from features.config.experiments import CONTROL_GROUPS, Experiment, Hashing, Status, Unit
 from features.workspace.experiments import ReadExperiment
-from features.common.missing import EXPECTED_ID, NOBODY
 from features.workspace.ramps import State
-from features.common.types import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, Context, ExperimentKey, Id
 from features.workspace.workspace import Workspace
-from serving.http import problems
-from serving.hub.request_check import BadContext, check_context
-from serving.decision.assignment import Assignment, Reason, Units
 from serving.api.preview import Answered, Enquiry
-from serving.http.auth import Role
+from serving.decision.assignment import Assignment, Reason, Units
 from serving.decision.snapshot import Loaded
+from serving.http import problems
+from serving.http.auth import Role
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
 from serving.http.strict_json import StrictDecoder
+from serving.hub.request_check import BadContext, check_context
 from serving.runtime.cooperative import turn
 
 ASSIGNMENTS_MAX = 500

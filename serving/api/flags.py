@@ -12,17 +12,35 @@ from typing import Any, cast
 import msgspec
 
 from features.common.types import Decision, DecisionRequest
-from serving.http import problems
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
+from serving.api.decisions import Decisions
+from serving.api.ofrep import (
+    EXPERIMENT,
+    FLAGS_PATH,
+    OFFERS,
+    REFUSAL,
+    Asked,
+    Evaluation,
+    EvaluationFailure,
+    EvaluationRequest,
+    Evaluations,
+    FlagNotFound,
+    InvalidContext,
+    Reason,
+    Scalar,
+    TargetingKeyMissing,
+    failure_of,
+    flag_of,
+    read_evaluation,
+)
+from serving.api.preview import Enquiry
+from serving.api.rate_limit import Rate
 from serving.decision.assignment import HOLDOUT, Assignment
 from serving.decision.decide import CONTACTS_UNAVAILABLE
-from serving.api.preview import Enquiry
-from serving.http.auth import Caller, Role
 from serving.decision.snapshot import Loaded
-from serving.api.ofrep import EXPERIMENT, FLAGS_PATH, OFFERS, REFUSAL, Asked, Evaluation, EvaluationFailure, EvaluationRequest, Evaluations, FlagNotFound, InvalidContext, Reason, Scalar, TargetingKeyMissing, failure_of, flag_of, read_evaluation
-from serving.api.rate_limit import Rate
+from serving.http import problems
+from serving.http.auth import Caller, Role
 from serving.http.routing import JSON_HEADERS, NOT_MODIFIED, Answer, Call, Route
-from serving.api.decisions import Decisions
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.runtime.cooperative import turn
 
 ETAG_BYTES = 12

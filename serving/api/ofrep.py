@@ -13,14 +13,24 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from features.config.schema import ContextColumn
 from features.common.missing import EXPECTED_ID, NOBODY
-from features.common.types import ANONYMOUS, CONTEXT_INTEGER_MAX, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, OFFERS_CONSIDERED, UNIT_PATTERN, ContextValue, Id
-from serving.hub.request_check import BadContext, check_context
+from features.common.types import (
+    ANONYMOUS,
+    CONTEXT_INTEGER_MAX,
+    CONTEXT_TEXT_CHARACTERS_MAX,
+    ID_CHARACTERS_MAX,
+    ID_PATTERN,
+    OFFERS_CONSIDERED,
+    UNIT_PATTERN,
+    ContextValue,
+    Id,
+)
+from features.config.schema import ContextColumn
 from serving.decision.assignment import Units
 from serving.http.problems import Invalid, Problem, Unreadable
 from serving.http.routing import Refusal
 from serving.http.strict_json import read_openly, refused_texts
+from serving.hub.request_check import BadContext, check_context
 
 EXPERIMENT, OFFERS = "experiment.", "offers."
 """What the keys of our flags begin with; the key of an experiment, or the name of a placement, follows."""

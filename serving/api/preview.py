@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from features.workspace.experiments import ReadExperiment
 from features.common.timestamps import MICROSECONDS
 from features.common.types import ACCOUNT, ContextValue, Decision, DecisionRequest
-from serving.http import problems
+from features.workspace.experiments import ReadExperiment
 from serving.decision.assignment import Assigned, Assignment, Kept, Units
 from serving.decision.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
-from serving.reload.reloader import Desk
 from serving.decision.snapshot import Loaded
+from serving.http import problems
 from serving.hub.consent import without
+from serving.reload.reloader import Desk
 
 CUSTOMER_COLUMN = "customer."
 

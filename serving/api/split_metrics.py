@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from features.config.experiments import EXPERIMENTS_MAX
 from features.common.timestamps import MICROSECONDS
+from features.config.experiments import EXPERIMENTS_MAX
 from serving.runtime.metrics import labelled
 
 FILE = "splits.json"

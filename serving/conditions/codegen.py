@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from types import CodeType
 
-from features.expressions.nodes import OPPOSITE, Node, negated
 from features.common.timestamps import DAY_SECONDS
+from features.expressions.nodes import OPPOSITE, Node, negated
 
 SCALAR, LOAD, ROW = 1, 2, 4
 """What a part depends on: customer or context; attributes of the offer; what changes from offer to offer and request to request."""

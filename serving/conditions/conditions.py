@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from features.columns.catalogue import Catalogue, category_text
-from features.expressions.nodes import Node, Term
-from features.expressions.evaluate import Lookup, Value
-from features.expressions.parse import Expression, nodes_of
 from features.common.timestamps import DAY_SECONDS
-from serving.conditions.codegen import Writer
+from features.expressions.evaluate import Lookup, Value
+from features.expressions.nodes import Node, Term
+from features.expressions.parse import Expression, nodes_of
 from serving.conditions.bitsets import FUNCTIONS, NAN, Floats, Keys, OfferColumn, bits_of, mask_of
+from serving.conditions.codegen import Writer
 from serving.conditions.sweep import Sweep
 
 ARITHMETIC = frozenset(("+", "-", "*", "/", "negative", "abs", "log", "min", "max"))

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.expressions.parse import Expression
-from serving.conditions.codegen import Writer
 from serving.conditions.bitsets import FUNCTIONS, Floats, Keys, Mask, OfferColumn
+from serving.conditions.codegen import Writer
 from serving.conditions.conditions import Scalar, columns_of
 
 

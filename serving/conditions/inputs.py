@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue, category_text
-from features.expressions.nodes import Term
-from features.config.schema import ContextColumn
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Plan, Words
 from features.common.types import ContextValue
+from features.config.schema import ContextColumn
+from features.expressions.nodes import Term
 from serving.conditions.conditions import Scalar
 
 NAN = float("nan")

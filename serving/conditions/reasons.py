@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from features.expressions.nodes import FLIPPED, Node, negated, shown_value
 from features.expressions.evaluate import Lookup, Meaning, Value
+from features.expressions.nodes import FLIPPED, Node, negated, shown_value
 from features.expressions.parse import Expression
 
 

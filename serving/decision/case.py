@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.aggregates.partitions import fnv1a
+from features.columns.rows import OnlineRow
+from features.common.timestamps import MICROSECONDS
+from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from features.config.schema import Placement
 from features.events.journal import considered_of
-from features.common.timestamps import MICROSECONDS
-from features.columns.rows import OnlineRow
-from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
-from serving.kernel import top_k as ranking
-from serving.hub.request_check import channel_of, check_request
-from serving.decision.assignment import Assigned, Units
 from serving.conditions.bitsets import mask_of
-from serving.hub.exploration import Explorer
+from serving.decision.assignment import Assigned, Units
+from serving.decision.experiments import Trials
 from serving.decision.snapshot import Loaded
+from serving.hub.consent import NOTHING_SAID, Said, Withheld, without
+from serving.hub.exploration import Explorer
+from serving.hub.request_check import channel_of, check_request
 from serving.hub.rules import Truths
 from serving.hub.slate import Answer, Wanted, fill
-from serving.decision.experiments import Trials
-from serving.hub.consent import NOTHING_SAID, Said, Withheld, without
+from serving.kernel import top_k
 
 Positions = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -244,7 +244,7 @@ def arrange(case: Case) -> None:
         if hub.explorer is not None:
             answer = _drawn(case, place, limit, hub.explorer, answer or Answer())
         elif len(case.places) == 1 and place.name in hub.free and place.allowed == case.scored:
-            place.best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, limit)
+            place.best = top_k.best(place.priorities, case.loaded.draws, case.chosen, seed, limit)
             place.slate = case.chosen[place.best].tolist()
         else:
             answer = _filled(case, place, limit, seed, answer or Answer())
@@ -258,7 +258,7 @@ def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> 
     wanted = Wanted(limit, place.placement.per_category, place.placement.per_group, place.fallback)
     many = limit + ORDERED_EXTRA
     while True:
-        best = ranking.best(place.priorities, case.loaded.draws, case.chosen, seed, many)
+        best = top_k.best(place.priorities, case.loaded.draws, case.chosen, seed, many)
         order = [at for at in case.chosen[best].tolist() if place.allowed >> at & 1]
         trial, whole = answer.copy(), many >= len(case.chosen)
         place.slate = fill(wanted, order, place.allowed, case.loaded.hub.ties, trial, whole)

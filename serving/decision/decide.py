@@ -20,22 +20,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns.rows import OnlineRow
+from features.common.timestamps import MICROSECONDS, rfc3339
+from features.common.types import Decision, DecisionRequest, GivenArm, RankedOffer
+from features.events.journal import Line
 from features.ledger.budgets import Budget, Fell, Moment
 from features.ledger.history import CHOSEN_MAX, GRANTED, Take, Taken
-from features.events.journal import Line
-from features.common.timestamps import MICROSECONDS, rfc3339
-from features.columns.rows import OnlineRow
 from features.ledger.recent import KeptArm
-from features.common.types import Decision, DecisionRequest, GivenArm, RankedOffer
-from serving.hub.request_check import locale_of
+from serving.conditions.bitsets import mask_of
 from serving.decision.assignment import NOBODY, Assigned, Kept
 from serving.decision.case import Case, arrange, consider, opened, score
-from serving.conditions.bitsets import mask_of
-from serving.decision.snapshot import Loaded
-from serving.decision.record import written
 from serving.decision.experiments import Wanted
 from serving.decision.explain import why
+from serving.decision.record import written
+from serving.decision.snapshot import Loaded
 from serving.hub.consent import NOTHING_SAID, Said
+from serving.hub.request_check import locale_of
 
 FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE = "features_unavailable", "features_stale", "contacts_unavailable"
 DEGRADED = (FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE)

@@ -13,20 +13,20 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
-from features.workspace import variants
-from features.config.experiments import CONTROL_GROUPS, Changes, ExperimentsFile
-from features.workspace.experiments import Experiments, read_experiments
-from features.expressions.nodes import Term
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow
-from features.ledger.recent import KeptArm
-from features.workspace.rulebook import read_rules
 from features.common.types import ACCOUNT, ANONYMOUS, ContextValue, DecisionRequest
+from features.config.experiments import CONTROL_GROUPS, Changes, ExperimentsFile
+from features.expressions.nodes import Term
+from features.ledger.recent import KeptArm
+from features.workspace import variants
+from features.workspace.experiments import Experiments, read_experiments
+from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
-from serving.decision.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
 from serving.conditions.conditions import Bound, Conditions
-from serving.hub.exploration import Explorer
 from serving.conditions.inputs import Facts
+from serving.decision.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
+from serving.hub.exploration import Explorer
 from serving.hub.hub import USUAL, Logic
 from training.bundle.bundle import BadBundle, Bundle
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.decision.case import Case, Place
-from serving.kernel.shap import grouped
 from serving.decision.explain_dropped import stopped
+from serving.kernel.shap import grouped
 
 EXPLAINED_OFFERS_MAX = 20
 """Offers that are explained with all their columns: those shown, then the next best."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from features.common.timestamps import rfc3339
-from features.config.policies import Limit, Pause
 from features.common.types import Offer
-from serving.decision.case import Case, Place
+from features.config.policies import Limit, Pause
 from serving.conditions.reasons import explain, needed
+from serving.decision.case import Case, Place
 
 RULE, LIMIT, PAUSE, QUIET, BUDGET = "rule ", "limit ", "pause ", "quiet_hours ", "budget "
 CONTACTS = {"impressions": "impression", "decisions": "decision"}

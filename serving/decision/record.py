@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.events.journal import GivenTo, Line, line_of
 from features.common.types import Decision, DecisionRequest
+from features.events.journal import GivenTo, Line, line_of
 from serving.decision.assignment import Assigned
 from serving.decision.case import Case, Place
 

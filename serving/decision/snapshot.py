@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.aggregates.incremental import Fold
 from features.aggregates.partitions import fnv1a
 from features.columns.catalogue import UNBOUNDED, Catalogue, category_text
-from features.aggregates.incremental import Fold
-from features.events.journal import Lineup, Versions, considered_of
 from features.columns.layout import Layout
-from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
 from features.columns.rows import OnlineRow, Plan, Words
+from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
 from features.common.types import ModelStamp, Offer
+from features.events.journal import Lineup, Versions, considered_of
 from features.workspace.workspace import Workspace
-from serving.hub.request_check import ANY
 from serving.conditions.bitsets import bits_of
-from serving.kernel.shap import Explainer
+from serving.decision.experiments import Trials
 from serving.decision.freshness import Freshness
 from serving.hub.hub import USUAL, Hub, Logic
+from serving.hub.request_check import ANY
 from serving.kernel.kernel import Kernel, OfferTable
-from serving.decision.experiments import Trials
+from serving.kernel.shap import Explainer
 from training.bundle.bundle import BadBundle, Bundle, Golden, numbers
 
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from serving.http import content_types as media, problems
+from serving.http import content_types, problems
 from serving.http.auth import Caller, Keys, is_loopback
 from serving.http.problems import Headers
 from serving.http.routing import BEACON_BYTES_MAX, Route, Scope
@@ -73,7 +73,7 @@ class Gate:
         """Whether the body comes as a browser's beacon, to a route that takes those."""
         content_type = fields.get(b"content-type", b"") if route.beacon is not None else b""
         fit = self._beacons.get(content_type)
-        return _remember(self._beacons, content_type, media.is_beacon(content_type), len(content_type)) if fit is None else fit
+        return _remember(self._beacons, content_type, content_types.is_beacon(content_type), len(content_type)) if fit is None else fit
 
     def admit(self, route: Route, scope: Scope, fields: dict[bytes, bytes], *, beacon: bool = False) -> Caller | None:
         """Who calls; None where the route is open or there are no keys, and for a beacon whose key is in its body: see `admit_body`."""
@@ -104,7 +104,7 @@ class Gate:
             content_type = fields.get(b"content-type", b"")
             fit = self._content_types.get(content_type)
             if fit is None:
-                fit = _remember(self._content_types, content_type, media.is_json(content_type), len(content_type))
+                fit = _remember(self._content_types, content_type, content_types.is_json(content_type), len(content_type))
             if not fit and not beacon:
                 raise problems.MediaType()
         accept = fields.get(b"accept")
@@ -112,7 +112,7 @@ class Gate:
             wish = (accept, media_type)
             fit = self._accepts.get(wish)
             if fit is None:
-                fit = _remember(self._accepts, wish, media.accepts(accept, media_type), len(accept))
+                fit = _remember(self._accepts, wish, content_types.accepts(accept, media_type), len(accept))
             if not fit:
                 raise problems.NotAcceptable()
         length = fields.get(b"content-length")

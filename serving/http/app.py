@@ -15,17 +15,32 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 
 from serving.http import problems
-from serving.http.body import BodyReader, Disconnected, linger
-from serving.runtime.drain import drain_before_stop
 from serving.http.admission import Gate, Limits, body_bytes_max
 from serving.http.auth import BadKeys, Keys
-from serving.runtime.metrics import Histogram, Metrics
+from serving.http.body import BodyReader, Disconnected, linger
 from serving.http.cors import Origins
-from serving.http.passthrough import ask
 from serving.http.health import standard_routes
+from serving.http.passthrough import ask
 from serving.http.problems import Headers, Problem
-from serving.http.routing import ADMINISTRATORS, JSON, NO_CONTENT, NOT_MODIFIED, Answer, AsgiApp, Call, Handler, Patterns, Receive, Route, Scope, Send, check_table
+from serving.http.routing import (
+    ADMINISTRATORS,
+    JSON,
+    NO_CONTENT,
+    NOT_MODIFIED,
+    Answer,
+    AsgiApp,
+    Call,
+    Handler,
+    Patterns,
+    Receive,
+    Route,
+    Scope,
+    Send,
+    check_table,
+)
 from serving.http.strict_json import StrictDecoder
+from serving.runtime.drain import drain_before_stop
+from serving.runtime.metrics import Histogram, Metrics
 
 logger = logging.getLogger("opportune.lane")
 

@@ -7,12 +7,12 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.runtime import metrics as exposition
 from serving.http import problems
 from serving.http.auth import Role
-from serving.runtime.metrics import Metrics
 from serving.http.problems import Headers
 from serving.http.routing import JSON_HEADERS, Answer, Call, Route
+from serving.runtime import metrics as exposition
+from serving.runtime.metrics import Metrics
 
 TEXT = "text/plain"
 _METRICS_HEADERS: Headers = [(b"content-type", exposition.CONTENT_TYPE.encode()), (b"cache-control", b"no-store")]

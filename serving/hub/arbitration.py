@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
-from features.config.schema import ContextColumn
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Words
-from features.config.policies import FORMULA_DEFAULT, Arbitration
-from features.workspace.rulebook import Rulebook
 from features.common.types import ContextValue, Offer
+from features.config.policies import FORMULA_DEFAULT, Arbitration
+from features.config.schema import ContextColumn
+from features.workspace.rulebook import Rulebook
 from serving.conditions.conditions import offer_columns
-from serving.conditions.inputs import Facts, PairFacts
 from serving.conditions.formulas import Formula
+from serving.conditions.inputs import Facts, PairFacts
 
 Floats = NDArray[np.float64]
 LAST = float(np.finfo(np.float64).min)

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.config.schema import Consent as ConsentColumn
-from features.config.schema import FeaturesFile
 from features.columns.rows import FamilyRow, OnlineRow, Plan
 from features.common.types import ContextValue
+from features.config.schema import Consent as ConsentColumn
+from features.config.schema import FeaturesFile
 
 REMEMBERED_MAX = 256
 """Sets of purposes for which what is withheld is kept ready."""

@@ -10,19 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 
-from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Fell, Moment
 from features.columns.catalogue import Catalogue
-from features.validation.policies import channels_of
-from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
-from features.ledger.history import OUTCOME, Contact, ContactPolicy, Limit, Pause, Take, entries, key_of, word_of
 from features.common.timestamps import DAY_SECONDS, duration_seconds
+from features.common.types import Budget as OfferBudget
 from features.config.policies import Limit as LimitRule
 from features.config.policies import Pause as PauseRule
 from features.config.policies import PoliciesFile
-from features.common.types import Budget as OfferBudget
+from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Fell, Moment
+from features.ledger.history import OUTCOME, Contact, ContactPolicy, Limit, Pause, Take, entries, key_of, word_of
+from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
+from features.validation.policies import channels_of
 from features.workspace.workspace import Workspace
-from serving.hub.request_check import ANY
 from serving.hub.quiet_hours import day_of
+from serving.hub.request_check import ANY
 from serving.hub.rules import concerned
 
 ANY_CHANNEL, EACH_CHANNEL = "any", "each"

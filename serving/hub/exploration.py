@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from features.bucketing.fnv import fnv1a_bytes
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.config.policies import Exploration
-from serving.kernel.top_k import mix
 from serving.hub.slate import Answer, Ties, Wanted, together
+from serving.kernel.top_k import mix
 
 Floats = NDArray[np.float64]
 Law = Literal["gap", "weight"]

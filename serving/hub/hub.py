@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
-from features.config.experiments import ExperimentsFile
-from features.config.schema import Placement
 from features.columns.layout import Layout
 from features.columns.rows import Words
+from features.config.experiments import ExperimentsFile
 from features.config.policies import STAGES, Stage
+from features.config.schema import Placement
 from features.workspace.rulebook import Rulebook, read_rules
 from features.workspace.workspace import Workspace
 from serving.hub.arbitration import Arbiter
+from serving.hub.consent import Purposes
 from serving.hub.contact_policy import Contacting
 from serving.hub.exploration import Explorer
 from serving.hub.quiet_hours import Quiet
 from serving.hub.rules import Rules
 from serving.hub.slate import Ties
-from serving.hub.consent import Purposes
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 
 from features.columns.catalogue import Catalogue
-from features.expressions.scope import scope_of
-from features.config.schema import ContextColumn
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Words
-from features.config.policies import QuietHours
-from features.common.types import ContextValue
-from features.workspace.workspace import Workspace
 from features.common.time_zones import zone_of
+from features.common.types import ContextValue
+from features.config.policies import QuietHours
+from features.config.schema import ContextColumn
+from features.expressions.scope import scope_of
+from features.workspace.workspace import Workspace
 from serving.conditions.inputs import Facts
 from serving.hub.rules import concerned
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from features.config.schema import ContextColumn, Placement
 from features.common.missing import EXPECTED_ID, NOBODY
 from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
+from features.config.schema import ContextColumn, Placement
 from features.workspace.workspace import Workspace
 
 CHANNEL, LOCALE = "channel", "locale"

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
-from features.expressions.evaluate import Lookup
-from features.config.schema import ContextColumn
 from features.columns.layout import Layout, Matched
 from features.columns.rows import OnlineRow, Words
-from features.config.policies import Stage, Whom
-from features.workspace.rulebook import ReadRule, Rulebook
 from features.common.types import ContextValue
+from features.config.policies import Stage, Whom
+from features.config.schema import ContextColumn
+from features.expressions.evaluate import Lookup
+from features.workspace.rulebook import ReadRule, Rulebook
 from serving.conditions.bitsets import bits_of, mask_of
 from serving.conditions.conditions import Conditions, Scalar, offer_columns
 from serving.conditions.inputs import Facts, PairFacts

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from features.workspace.workspace import Workspace
-from serving.openapi import document as openapi
 from serving.http.auth import Keys
 from serving.http.routing import Route
+from serving.openapi import document as openapi_document
 
 
 class Contract:
@@ -28,6 +28,6 @@ class Contract:
         workspace, keys = self._workspace(), self._keys.configured
         kept = self._kept
         if kept is None or kept[0] is not workspace or kept[1] != keys:
-            made = await asyncio.to_thread(openapi.render, routes, workspace, keys=keys, origins=self._origins)
+            made = await asyncio.to_thread(openapi_document.render, routes, workspace, keys=keys, origins=self._origins)
             kept = self._kept = (workspace, keys, made)
         return kept[2]

@@ -12,9 +12,9 @@ from features.common.release import installed
 from features.common.types import UNIT_PATTERN
 from features.workspace.workspace import Workspace
 from serving.http import problems
-from serving.openapi.bodies import Schema, body_schemas, pattern_of
 from serving.http.problems import Invalid, Problem, ProblemDocument, Unreadable
 from serving.http.routing import ADMINISTRATORS, JSON, NO_CONTENT, NOT_MODIFIED, TEXT, Route
+from serving.openapi.bodies import Schema, body_schemas, pattern_of
 from serving.openapi.workspace import key_schema, narrow
 
 _ALWAYS: tuple[type[Problem], ...] = (

@@ -8,14 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from features.common.types import (
+    CONSENT,
+    CONTEXT_INTEGER_MAX,
+    CONTEXT_TEXT_CHARACTERS_MAX,
+    EXPOSURE,
+    IDENTIFY,
+    IMPRESSION,
+    OFFERS_CONSIDERED,
+    OUTCOMES,
+    DecisionRequest,
+    Event,
+)
 from features.config.schema import ContextColumn
 from features.events.semantics import NUMBER_MAX
-from features.common.types import CONSENT, CONTEXT_INTEGER_MAX, CONTEXT_TEXT_CHARACTERS_MAX, EXPOSURE, IDENTIFY, IMPRESSION, OFFERS_CONSIDERED, OUTCOMES, DecisionRequest, Event
 from features.workspace.workspace import Workspace
+from serving.api.experiments import AssignmentRequest
+from serving.api.ofrep import EXPERIMENT, FLAG_CHARACTERS_MAX, OFFERS, Evaluation, EvaluationContext, EvaluationFailure, Evaluations
 from serving.hub.request_check import ANY, CHANNEL
 from serving.openapi.bodies import REFERENCE, Schema, or_null, reference, text_pattern
-from serving.api.ofrep import EXPERIMENT, FLAG_CHARACTERS_MAX, OFFERS, Evaluation, EvaluationContext, EvaluationFailure, Evaluations
-from serving.api.experiments import AssignmentRequest
 
 _NULL = {"type": "null"}
 _PLACEMENT, _CONTEXT, _EXPERIMENT = ({"$ref": REFERENCE.format(name=name)} for name in ("Placement", "Context", "ExperimentKey"))

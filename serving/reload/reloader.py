@@ -18,24 +18,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from features.ledger.history import Take
-from features.online.engines import open_engine
-from features.common.errors import Failure
-from features.events.journal import Settled
-from features.ledger.ledger import Ledger, ledger_of
-from features.common.timestamps import MICROSECONDS, now
-from features.lake.offers import read_catalogue
 from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
-from features.ledger.recent import KeptArm, Known
+from features.common.errors import Failure
+from features.common.timestamps import MICROSECONDS, now
 from features.common.types import DecisionRequest
+from features.events.journal import Settled
+from features.lake.offers import read_catalogue
+from features.ledger.history import Take
+from features.ledger.ledger import Ledger, ledger_of
+from features.ledger.recent import KeptArm, Known
+from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
-from serving.reload.config_files import Stamp, ramps_again, read_again, stamp_of
-from serving.decision.decide import Asked, Given, Reserve, Settle
-from serving.reload.global_row import Everyone
-from serving.decision.snapshot import Loaded
 from serving.decision.customer import Person, person_of
-from serving.reload.published import Published, glance, models, published
+from serving.decision.decide import Asked, Given, Reserve, Settle
 from serving.decision.experiments import Wanted
+from serving.decision.snapshot import Loaded
+from serving.reload.config_files import Stamp, ramps_again, read_again, stamp_of
+from serving.reload.global_row import Everyone
+from serving.reload.published import Published, glance, models, published
 from training.bundle import bundle
 
 logger = logging.getLogger("opportune.desk")

@@ -51,7 +51,14 @@ LONG_FILES: dict[str, str] = {}
 
 # serving answers requests without these; serving/service.py is BentoML's room and is left out
 HEAVY = ("feast", "mlflow", "lightgbm", "pandas", "duckdb", "pyarrow")
-CORE = ("features.common.types", "features.columns.layout", "features.columns.rows", "features.lmdb_store.engine", "features.redis_store.engine", "training.bundle.forest")
+CORE = (
+    "features.common.types",
+    "features.columns.layout",
+    "features.columns.rows",
+    "features.lmdb_store.engine",
+    "features.redis_store.engine",
+    "training.bundle.forest",
+)
 CORE_MODULES_MIN = 8
 
 # The shape of an address, not a list of hosts: whoever mirrors a registry under another name is caught too.

@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks import bars, load, report, session
 from benchmarks.oracle import Oracle, WrongAnswer
-from features.validation.load import load as load_workspace
 from features.common.timestamps import now
 from features.common.types import DecisionRequest
+from features.validation.load import load as load_workspace
 from serving.decision.decide import decide
 
 DELAY_SECONDS = 0.03

@@ -103,7 +103,7 @@ def serve(listener: socket.socket, workspace: Path) -> None:
     """A worker of the server, until SIGTERM."""
     import uvicorn
 
-    from serving import uvicorn_protocol as wire
+    from serving import uvicorn_protocol
     from serving.http.routing import Receive, Scope, Send
     from serving.settings import Settings
     from serving.worker import Worker
@@ -114,7 +114,7 @@ def serve(listener: socket.socket, workspace: Path) -> None:
             await receive()
             await send({"type": f"lifespan.{phase}.complete"})
 
-    wire.install()
+    uvicorn_protocol.install()
     app = Worker(Settings(workspace, drain_seconds=0.0, watch_seconds=0.2)).door(inner)
     uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_keep_alive=5)).run(sockets=[listener])
 
@@ -122,15 +122,15 @@ def serve(listener: socket.socket, workspace: Path) -> None:
 def work(_: socket.socket, workspace: Path) -> None:
     """Ships, refreshes and merges, again and again."""
     from features.common.errors import Failure
-    from features.validation.load import load
     from features.common.timestamps import now
-    from pipelines.shipping import compact as compacting, ship as shipping
+    from features.validation.load import load
     from pipelines import worker
+    from pipelines.shipping import compact, ship
 
     made = load(workspace, sources=False)
     turns: tuple[Callable[[], object], ...] = (
-        lambda: shipping.ship(made),
-        lambda: compacting.compact(made, now()),
+        lambda: ship.ship(made),
+        lambda: compact.compact(made, now()),
         lambda: worker.refresh_changed(made),
     )
     while True:

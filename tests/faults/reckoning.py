@@ -14,18 +14,18 @@ import msgspec
 import pytest
 import yaml
 
-from features.lake import lake
-from features.ledger.history import IMPRESSION, OUTCOME, entries
-from features.events.sqlite_file import NAME, connect
+from features.common.types import ANONYMOUS, Event
+from features.events.journal import Line, frames
 from features.events.log import counts, event_folder, read_all
 from features.events.semantics import time_of
-from features.events.journal import Line, frames
+from features.events.sqlite_file import NAME, connect
+from features.lake import lake
 from features.lake.files import is_imported
+from features.ledger.history import IMPRESSION, OUTCOME, entries
 from features.validation.load import load
-from features.common.types import ANONYMOUS, Event
 from features.workspace.workspace import Workspace
-from serving.reload.reloader import Desk
 from serving.decision.journal import LINEUP, REASON
+from serving.reload.reloader import Desk
 from tests.faults.shoppers import CUSTOMERS, REGULARS, VISITORS, Told
 
 TABLES = {"impression": "impressions", "calls": "streams.calls", "identify": "links", "consent": "consents"}

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from features.workspace.workspace import Workspace
-from pipelines.shipping import ship as shipping
 from pipelines.main import app
+from pipelines.shipping import ship
 from tests.faults.nursery import BACKGROUND, SERVER, nursery
 from tests.faults.reckoning import UNITS, Tally, loaded_again, log_of, modelled, reckon_journal, reckon_lake, seed_told, seen, with_limits
 from tests.faults.shoppers import shopping
@@ -100,7 +100,7 @@ def test_the_drill(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.
         service.end(sorted(service.alive))
     assert more == expected
     lines, _ = reckon_journal(restored, answered)
-    shipping.ship(restored)
+    ship.ship(restored)
     tables = reckon_lake(restored, rows, lines)
     with capsys.disabled():
         print(

@@ -14,12 +14,12 @@ import hiredis
 import pytest
 import yaml
 
+from features.columns.rows import StoreUnavailable
+from features.common.types import Decision, DecisionRequest
 from features.ledger.history import ENTRY_BYTES
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.validation.load import load
-from features.columns.rows import StoreUnavailable
 from features.ledger.redis_ledger import RedisLedger
-from features.common.types import Decision, DecisionRequest
+from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from serving.decision.decide import CONTACTS_UNAVAILABLE, deciding
 from serving.reload.reloader import Desk

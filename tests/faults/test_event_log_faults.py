@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from features.events.sqlite_file import Limits, LogUnavailable, connect
 from features.events.log import EventLog, counts, read_all
+from features.events.sqlite_file import Limits, LogUnavailable, connect
 from tests.features import event_child
 from tests.features.event_child import ACK, fill, flood, happened, item
 

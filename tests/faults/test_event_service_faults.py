@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
+from features.common.timestamps import MICROSECONDS, from_microseconds, now
+from features.common.types import EVENTS_MAX, Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
 from features.events.semantics import time_of
-from features.common.timestamps import MICROSECONDS, from_microseconds, now
-from features.common.types import EVENTS_MAX, Event
-from pipelines.shipping import ship as shipping
+from pipelines.shipping import ship
 from tests.faults.nursery import BACKGROUND, SERVER, nursery
 from tests.faults.reckoning import (
     different,
@@ -258,7 +258,7 @@ def test_shipper_is_away_and_comes_back(trained_workspace: Path, tmp_path: Path,
             finally:
                 worker.terminate()
                 assert worker.wait(RECOVERED_SECONDS_MAX) == 0
-    shipping.ship(workspace)
+    ship.ship(workspace)
     rows = log_of(workspace)
     reckon_lake(workspace, rows, reckon_journal(workspace, told.decided)[0])
     assert not different(seen(workspace), modelled(rows, before))
@@ -299,7 +299,7 @@ def test_clock_runs_back(trained_workspace: Path, tmp_path: Path, seed: int) -> 
         wait_for(lambda: not different(seen(workspace), expected), RECOVERED_SECONDS_MAX, "that all is heard")
         wait_for(lambda: in_lake(workspace) == len(rows), RECOVERED_SECONDS_MAX, "that all is shipped")
         assert not different(seen(workspace), expected)
-    shipping.ship(workspace)
+    ship.ship(workspace)
     reckon_lake(workspace, rows, reckon_journal(workspace, told.decided)[0])
 
 

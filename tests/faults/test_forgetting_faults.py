@@ -11,13 +11,13 @@ import pytest
 
 from features.events.log import event_folder
 from features.validation.load import load
-from pipelines.materialize import hold as holding, steps
+from pipelines.erasure.erase import forget, resume
 from pipelines.erasure.journal import Journals
 from pipelines.erasure.lake import BadParquet
 from pipelines.erasure.scan import scan
 from pipelines.erasure.stores import Contacts, Events, OnlineRows
 from pipelines.erasure.task import tasks_of
-from pipelines.erasure.erase import forget, resume
+from pipelines.materialize import hold, steps
 from tests.pipelines.forgetful import PLACES, UNITS, VICTIM, build, content
 from tests.pipelines.loops import KillAt, Killed, copy_of
 
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named(base: Path, tmp_path: Path) -> None:
 def test_who_holds_the_workspace_is_waited_for(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another process works on the workspace, what serves has forgotten already, and the rest waits for a bounded time."""
     workspace = copy_of(load(base), tmp_path / "copy")
-    monkeypatch.setattr(holding, "ALONE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(hold, "ALONE_SECONDS_MAX", 0.2)
     with steps.alone(workspace), pytest.raises(steps.Busy):
         forget(workspace, VICTIM)
     at_once = [place.left(UNITS) for place in (Events(workspace, 0), Contacts(workspace), OnlineRows(workspace))]

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from features.events.sqlite_file import Limits, connect
-from features.events.log import EventLog, counts, read_all
 from features.events.journal import damage, frames, write_frame
-from pipelines.shipping import ship as shipping
+from features.events.log import EventLog, counts, read_all
+from features.events.sqlite_file import Limits, connect
+from pipelines.shipping import ship
 from pipelines.shipping.state import state_of
 from serving.decision.journal import OPEN, Journal
 from serving.decision.journal import Limits as JournalLimits
@@ -67,15 +67,15 @@ def test_each_cut_of_a_journal_is_shipped_once(tmp_path: Path, chance: random.Ra
         (folder / f"20261120T230000.000000Z-00000001{OPEN}").write_bytes(content[:cut])
         early = chance.random() < 0.5
         if early:  # while it is open: then the end may still be on its way
-            shipping.ship(workspace)
+            ship.ship(workspace)
         journal = Journal.open(folder, QUICK)
         whole = bisect_right(ends, cut) - 1
         after = line(1_000)
         assert journal.append(after)
         journal.close()
         assert journal.set_aside == 0
-        shipping.ship(workspace)
-        shipping.ship(workspace)
+        ship.ship(workspace)
+        ship.ship(workspace)
         assert in_lake(workspace) == expected([*(line(number, shown=1 + number % 5) for number in range(whole)), after], [])
         assert state_of(workspace).unreadable_bytes == cut - ends[whole]
         torn += cut != ends[whole]

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from features.events import consumers as hearers
+from features.events import consumers
 from features.events.log import event_folder
-from pipelines.shipping import ship as shipping
+from pipelines.shipping import ship
 from tests.faults.nursery import BACKGROUND, SERVER, Nursery, nursery
 from tests.faults.reckoning import (
     different,
@@ -106,7 +106,7 @@ def test_whole_service_is_killed_two_hundred_times(
         assert not different(seen(workspace), expected)
         assert service.end(sorted(service.alive), signal.SIGKILL) == [-signal.SIGKILL] * (SERVERS + 1)
     lines, torn = reckon_journal(workspace, told.decided)
-    shipping.ship(workspace)
+    ship.ship(workspace)
     tables = reckon_lake(workspace, rows, lines)
     assert not different(seen(workspace), expected)
     with capsys.disabled():
@@ -190,7 +190,7 @@ def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Pa
     finally:
         assert live.stop() == 0
     lines, torn = reckon_journal(workspace, told.decided)
-    shipping.ship(workspace)
+    ship.ship(workspace)
     reckon_lake(workspace, rows, lines)
     with capsys.disabled():
         print(f"\n  {TREE_ROUNDS} rounds, {killed} processes killed: {told};")
@@ -206,7 +206,7 @@ def nothing_false(told: Told, rounds: int) -> None:
 
 def unheard(folder: Path, alive: int) -> bool:
     """Whether a dead worker has still to be adopted."""
-    return len(list(event_folder(loaded_again(folder).data).glob(f"*{hearers.ALIVE}"))) > alive
+    return len(list(event_folder(loaded_again(folder).data).glob(f"*{consumers.ALIVE}"))) > alive
 
 
 def workspace_refreshed(folder: Path) -> int:

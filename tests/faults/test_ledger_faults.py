@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
+from features.columns.rows import StoreUnavailable
 from features.common import clock
 from features.ledger.history import ContactPolicy, Limit, Take, entries
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.columns.rows import StoreUnavailable
-from features.redis_store.address import Address
 from features.ledger.redis_ledger import RedisLedger
+from features.redis_store.address import Address
 from features.redis_store.routing import Routes, routes
 from tests.features.ledger_writer import ASKED, BUSY, GROUP, OFFERS, PER_CUSTOMER, SCARCE, TRIED, WEB, ask, fill_the_disk, hammer, started
 from tests.stores import Server, find_server

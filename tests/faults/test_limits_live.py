@@ -22,8 +22,8 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from features.validation.load import load
 from features.lake.offers import read_catalogue
+from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from serving.decision.decide import CONTACTS_UNAVAILABLE
 from tests.serving.hammer import CONSTANT, Asked, Log, hammering

@@ -11,13 +11,13 @@ import pytest
 
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
-from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
-from serving.runtime.metrics import Metrics
-from serving.http.routing import Call
+from serving.api.decisions import Decisions
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
-from serving.api.decisions import Decisions
+from serving.api.preview import Enquiry
+from serving.http.routing import Call
+from serving.reload.reloader import Desk
+from serving.runtime.metrics import Metrics
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace
 from tests.stores import Server, find_server
 

@@ -19,10 +19,10 @@ from feast import FeatureStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 
-from features.online.engines import open_engine
-from features.feature_store.store_config import prepare
 from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
 from features.columns.views import View
+from features.feature_store.store_config import prepare
+from features.online.engines import open_engine
 from tests.features.feast_fixtures import feast_store
 from tests.stores import Server
 

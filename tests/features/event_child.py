@@ -15,12 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from features.events.sqlite_file import Limits, LogUnavailable
+from features.common.types import Event
 from features.events.log import EventLog
 from features.events.rows import Item, dead_item, event_item
-from features.events.writer import EventWriter
 from features.events.semantics import time_of
-from features.common.types import Event
+from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.writer import EventWriter
 
 ACK = struct.Struct("<II")
 """Lane and number of an event that was acknowledged."""

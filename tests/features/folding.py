@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from features.ledger.history import key_of
-from features.common.timestamps import MICROSECONDS
 from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
-from features.ledger.recent import RecentEvent
-from features.lake.tables import tables_of
 from features.columns.views import View
+from features.common.timestamps import MICROSECONDS
+from features.lake.tables import tables_of
+from features.ledger.history import key_of
+from features.ledger.recent import RecentEvent
 from features.workspace.workspace import Workspace
 
 MOMENT = pa.timestamp("us", "UTC")

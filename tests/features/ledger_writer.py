@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from features.columns.rows import StoreUnavailable
 from features.common import clock
 from features.ledger.history import ContactPolicy, Limit, Take, key_of, word_of
 from features.ledger.ledger import open_ledger
-from features.columns.rows import StoreUnavailable
 
 OFFERS = [key_of(f"offer {i}") for i in range(4)]
 GROUP, WEB = key_of("loans"), word_of("web")

@@ -11,9 +11,9 @@ import hiredis
 import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from features.redis_store.feast_format import entity_key, field_name, timestamp_name
 from features.columns.rows import OnlineRow, StoreUnavailable
 from features.redis_store.engine import RedisEngine
+from features.redis_store.feast_format import entity_key, field_name, timestamp_name
 from tests.features.arena import PATIENT_MS, proto
 from tests.features.feast_fixtures import view
 from tests.stores import Server

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import yaml
 
-from features.aggregates import incremental_kernels as fold_kernels, windows
-from features.config import schema as formats
-from features.columns import pairs
-from features.lake import tables
-from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
-from features.validation.kinds import RELATIVES, SCOPES
+from features.aggregates import incremental_kernels, windows
 from features.aggregates.incremental import Fold
-from features.validation.load import load
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS
+from features.columns import pairs
+from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
 from features.columns.rows import Plan, Words
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS
+from features.config import schema
+from features.lake import tables
+from features.validation.kinds import RELATIVES, SCOPES
+from features.validation.load import load
 from pipelines.doctor.facts.lake import _growing
 from tests.features.folding import event_of, rows_of, shown, write_lake
 from tests.serving.live import ROOT
@@ -36,14 +36,14 @@ OF = {"none": [None], "number": ["amount"], "number or none": [None, "amount"], 
 
 def test_files_may_name_what_is_computed() -> None:
     """The forms of the files and the registries of what is computed have the same names."""
-    assert set(typing.get_args(formats.Aggregate)) == set(DECLARED)
-    assert set(typing.get_args(formats.PairAggregate)) == set(PAIRED)
-    assert set(typing.get_args(formats.Relative)) == set(RELATIVES) == set(pairs.RELATIVE) - {""}
-    assert set(typing.get_args(formats.Scope)) == set(SCOPES)
-    assert set(typing.get_args(formats.DataType)) <= set(tables.SQL_TYPES)
+    assert set(typing.get_args(schema.Aggregate)) == set(DECLARED)
+    assert set(typing.get_args(schema.PairAggregate)) == set(PAIRED)
+    assert set(typing.get_args(schema.Relative)) == set(RELATIVES) == set(pairs.RELATIVE) - {""}
+    assert set(typing.get_args(schema.Scope)) == set(SCOPES)
+    assert set(typing.get_args(schema.DataType)) <= set(tables.SQL_TYPES)
     assert {AGGREGATES[name].combine for name in PAIRED} == set(pairs.COMBINE)
     added = {name for name, kind in AGGREGATES.items() if kind.quotient is None} - {"distinct"}
-    assert set(fold_kernels.OPERATIONS) == added, "the fold adds to all but quotients and what is told apart by keys"
+    assert set(incremental_kernels.OPERATIONS) == added, "the fold adds to all but quotients and what is told apart by keys"
 
 
 def everything() -> dict[str, Any]:

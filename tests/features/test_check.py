@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from features.validation.workspace import CHECKS
 from features.config.documents import BadWorkspace
 from features.validation.load import load
+from features.validation.workspace import CHECKS
 from tests.workspaces import make_workspace
 
 GONE = object()

@@ -10,9 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ledger.history_updates import fitted, merged, noted, packed, taken
+from features.ledger.history import (
+    CONTACTS_MAX,
+    DECISION,
+    ENTRY,
+    ENTRY_BYTES,
+    ENTRY_DTYPE,
+    GAP,
+    IMPRESSION,
+    OUTCOME,
+    ContactPolicy,
+    Entry,
+    Event,
+    Limit,
+    Pause,
+    Take,
+    entries,
+    key_of,
+    unpacked,
+    word_of,
+)
 from features.ledger.history_counts import COUNT_UNKNOWN, CatalogueIndex, blocked, count, paused, paused_positions
-from features.ledger.history import CONTACTS_MAX, DECISION, ENTRY, ENTRY_BYTES, ENTRY_DTYPE, GAP, IMPRESSION, OUTCOME, ContactPolicy, Entry, Event, Limit, Pause, Take, entries, key_of, unpacked, word_of
+from features.ledger.history_updates import fitted, merged, noted, packed, taken
 
 OFFERS = [key_of(f"offer {i}") for i in range(5)]
 GROUPS = [key_of("loans"), key_of("loans"), key_of("cards"), key_of("cards"), 0]

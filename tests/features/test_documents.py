@@ -11,8 +11,8 @@ import yaml
 
 from features.config.documents import BadWorkspace, Document
 from features.config.faults import FAULTS_MAX
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
 from features.config.policies import PoliciesFile
+from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
 from tests.workspaces import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from feast import FeatureStore
 
-from features.lmdb_store.environment import CURRENT, DATA, attach, current, new_generation, publish
 from features.columns.rows import StoreUnavailable
+from features.lmdb_store.environment import CURRENT, DATA, attach, current, new_generation, publish
 from tests.features.arena import Arena, moment, same_as_sdk, sdk, write
 from tests.features.feast_fixtures import feast_store, view
 

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events import consumers as hearers
+from features.events import consumers
 from features.events.dead_letters import letters, send_again
-from features.events.sqlite_file import Limits, LogUnavailable
 from features.events.log import EventLog, counts, dead_letters, exists, read, read_all, reading
 from features.events.rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
-from features.events.writer import EventWriter, LogBusy
 from features.events.semantics import Happenings, time_of
+from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.writer import EventWriter, LogBusy
 from features.validation.load import load
 from tests.features.event_child import happened, item
 from tests.waiting import LIMIT_S
@@ -229,8 +229,8 @@ def test_letters_are_sent_again(tmp_path: Path) -> None:
     assert sent == {"stored": 1, "duplicate": 1, "left": 2}
     assert sorted(letter.reason for letter in letters(folder)) == [CONFLICT, "x"]
     assert counts(folder) == Counts(5, 2, 1, 2, 0)
-    [worker] = list(hearers.dead(folder))  # the ledger has still to hear of it
-    assert [row.event.event_id for row in read(folder, hearers.mark_of(folder, worker.worker) or 0, worker=worker.worker)] == ["e1"]
+    [worker] = list(consumers.dead(folder))  # the ledger has still to hear of it
+    assert [row.event.event_id for row in read(folder, consumers.mark_of(folder, worker.worker) or 0, worker=worker.worker)] == ["e1"]
     worker.release()
 
 
@@ -293,19 +293,19 @@ def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
 
 def test_heard_is_known_of_duplicates(tmp_path: Path) -> None:
     """A duplicate says whether its first is known to be heard: up to the mark of who took it, or when that one was buried."""
-    alive = hearers.begin(tmp_path)
+    alive = consumers.begin(tmp_path)
     log = EventLog(tmp_path, ROOMY, worker=alive.worker)
     first, second = log.append([item(happened("e1")), item(happened("e2"))])
     again = [item(happened("e1")), item(happened("e2"))]
     assert [result.heard for result in log.append(again)] == [False, False]
     log.append([], heard=first.seq)
     assert [result.heard for result in log.append(again)] == [True, False]
-    assert list(hearers.dead(tmp_path)) == []
+    assert list(consumers.dead(tmp_path)) == []
     alive.release()
-    [dead] = list(hearers.dead(tmp_path))
+    [dead] = list(consumers.dead(tmp_path))
     assert dead.worker == alive.worker
-    assert hearers.mark_of(tmp_path, dead.worker) == first.seq
-    assert list(hearers.dead(tmp_path)) == []  # it is being looked after
+    assert consumers.mark_of(tmp_path, dead.worker) == first.seq
+    assert list(consumers.dead(tmp_path)) == []  # it is being looked after
     dead.bury(log)
     assert second.seq > first.seq
     other = EventLog(tmp_path, ROOMY)

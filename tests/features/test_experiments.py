@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from features.validation.experiments import EXPERIMENT_CHECKS, faults_of_experiments
+from features.common.timestamps import parse_moment
 from features.config.documents import BadWorkspace, Document
 from features.config.experiments import CONTROL_GROUPS, ControlGroups, ExperimentsFile
-from features.workspace.experiments import control_groups_of, overlapping, read_experiments
+from features.validation.experiments import EXPERIMENT_CHECKS, faults_of_experiments
 from features.validation.load import load
-from features.common.timestamps import parse_moment
+from features.workspace.experiments import control_groups_of, overlapping, read_experiments
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.config.schema import FeaturesFile
+from features.config.yaml import Tree
+from features.expressions.evaluate import Meaning
+from features.expressions.nodes import Term
+from features.expressions.parse import TREE_DEPTH_MAX, Expression, parse, parse_segments
 from features.expressions.scope import Problem, scope_of
 from features.expressions.syntax import EXPRESSION_DEPTH_MAX
 from features.expressions.tokens import BRACKETS_DEPTH_MAX, EXPRESSION_CHARACTERS_MAX, EXPRESSION_TOKENS_MAX
-from features.expressions.nodes import Term
-from features.expressions.evaluate import Meaning
-from features.expressions.parse import TREE_DEPTH_MAX, Expression, parse, parse_segments
-from features.config.schema import FeaturesFile
-from features.config.yaml import Tree
 
 GUIDE = (Path(__file__).parents[2] / "docs/expressions.md").read_text()
 

@@ -21,14 +21,14 @@ import pytest
 import yaml
 from feast.protos.feast.types.Value_pb2 import DoubleList, StringList, Value
 
-from features.feature_store import definitions
-from features.config.documents import BadWorkspace
-from features.feature_store.engine import FAILURES_MAX, FeastEngine
-from features.validation.load import load
-from features.common.timestamps import now
 from features.columns.rows import OnlineRow, StoreUnavailable
-from features.feature_store.reader_pool import STAND_INS_MAX, THREADS, WAITING_MAX
+from features.common.timestamps import now
 from features.common.types import DecisionRequest
+from features.config.documents import BadWorkspace
+from features.feature_store import definitions
+from features.feature_store.engine import FAILURES_MAX, FeastEngine
+from features.feature_store.reader_pool import STAND_INS_MAX, THREADS, WAITING_MAX
+from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from pipelines.materialize import steps
 from serving.decision.decide import decide

@@ -14,9 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.redis_store import feast_format as feast_wire
-from features.redis_store.feast_format import DamagedValue
 from features.columns.rows import Words
+from features.redis_store import feast_format
+from features.redis_store.feast_format import DamagedValue
 from tests.features.arena import proto
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -26,27 +26,27 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 def test_keys(entity: str, project: str) -> None:
     """Hash keys are Feast's, serialization version 3."""
     key = EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=entity)])
-    assert feast_wire.entity_key("customer_id", entity, project) == _redis_key(project, key, entity_key_serialization_version=3)
+    assert feast_format.entity_key("customer_id", entity, project) == _redis_key(project, key, entity_key_serialization_version=3)
 
 
 @given(text, text)
 def test_field_names(view: str, feature: str) -> None:
     """Field names are Feast's hashes."""
-    assert feast_wire.field_name(view, feature) == _mmh3(f"{view}:{feature}")
+    assert feast_format.field_name(view, feature) == _mmh3(f"{view}:{feature}")
 
 
 @given(st.floats())
 def test_numbers(value: float) -> None:
     """Doubles of any kind."""
-    np.testing.assert_array_equal(feast_wire.number(proto("number", value).SerializeToString()), value)
+    np.testing.assert_array_equal(feast_format.number(proto("number", value).SerializeToString()), value)
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1))
 def test_integers(value: int) -> None:
     """Integers and times of any size, rounded to doubles."""
-    assert feast_wire.integer(proto("integer", value).SerializeToString()) == float(value)
-    if value != feast_wire.TIME_NONE:
-        assert feast_wire.time(proto("time", value).SerializeToString()) == float(value)
+    assert feast_format.integer(proto("integer", value).SerializeToString()) == float(value)
+    if value != feast_format.TIME_NONE:
+        assert feast_format.time(proto("time", value).SerializeToString()) == float(value)
 
 
 @given(st.lists(text), st.lists(st.floats()))
@@ -54,17 +54,17 @@ def test_lists(names: list[str], values: list[float]) -> None:
     """Texts and numbers of any count; a second reading of the same texts gives the same ids."""
     words, known = Words(), dict[bytes, int]()
     for _ in range(2):
-        ids = feast_wire.texts(proto("texts", names).SerializeToString(), words, known)
+        ids = feast_format.texts(proto("texts", names).SerializeToString(), words, known)
         assert ids is not None
         assert [words.texts[i] for i in ids] == names
-    np.testing.assert_array_equal(feast_wire.numbers(proto("numbers", values).SerializeToString()), np.array(values, dtype=float))
+    np.testing.assert_array_equal(feast_format.numbers(proto("numbers", values).SerializeToString()), np.array(values, dtype=float))
 
 
 @given(text)
 def test_categories(value: str) -> None:
     """Texts of any length."""
     words = Words()
-    assert words.texts[int(feast_wire.category(proto("category", value).SerializeToString(), words))] == value
+    assert words.texts[int(feast_format.category(proto("category", value).SerializeToString(), words))] == value
 
 
 @given(st.integers(-2_000_000_000_000_000, 8_000_000_000_000_000))
@@ -72,17 +72,17 @@ def test_timestamps(moment: int) -> None:
     """Event times to the microsecond; also before 1970."""
     message = Timestamp()
     message.FromMicroseconds(moment)
-    assert feast_wire.timestamp(message.SerializeToString()) == moment / 1_000_000
+    assert feast_format.timestamp(message.SerializeToString()) == moment / 1_000_000
 
 
 READERS: dict[str, Any] = {
-    "number": feast_wire.number,
-    "integer": feast_wire.integer,
-    "boolean": feast_wire.boolean,
-    "time": feast_wire.time,
-    "category": lambda data: feast_wire.category(data, Words()),
-    "texts": lambda data: feast_wire.texts(data, Words(), {}),
-    "numbers": feast_wire.numbers,
+    "number": feast_format.number,
+    "integer": feast_format.integer,
+    "boolean": feast_format.boolean,
+    "time": feast_format.time,
+    "category": lambda data: feast_format.category(data, Words()),
+    "texts": lambda data: feast_format.texts(data, Words(), {}),
+    "numbers": feast_format.numbers,
 }
 EXAMPLES: dict[str, Any] = {
     "number": 1.5,

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from features.aggregates import incremental_kernels as kernels
 from features.aggregates import windows
-from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
 from features.aggregates.incremental import Fold
-from features.config.schema import FeaturesFile
-from features.validation.load import load
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
+from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
 from features.columns.rows import FamilyRow, Plan, Words
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
+from features.config.schema import FeaturesFile
 from features.ledger.recent import RecentEvent
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.hub.consent import Purposes
 from tests.features.folding import event_of, rows_of, seconds, shown, write_lake

@@ -11,15 +11,15 @@ import msgspec
 import pytest
 import yaml
 
-from features.ledger import history as contacts
-from features.ledger.history import key_of, word_of
+from features.common.timestamps import to_microseconds
+from features.common.types import Event, Offer
 from features.config.experiments import Arm, Experiment, ExperimentsFile
 from features.config.faults import BadWorkspace
 from features.events.semantics import POISON, Happenings, Poison, decided_at, outcome_types, time_of
-from features.validation.load import load
-from features.common.timestamps import to_microseconds
+from features.ledger import history
+from features.ledger.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent
-from features.common.types import Event, Offer
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from tests.workspaces import FEATURES, make_workspace
 
@@ -124,9 +124,7 @@ def test_offers_that_are_not_known_yet_are_taken(workspace: Workspace) -> None:
 def test_outcome_is_heard(happenings: Happenings) -> None:
     """An outcome is an entry of the contact history and an event of the stream, with the categories of its offer."""
     heard = happenings.heard(event("accepted", offer_id="o1", decision_id="d1", channel="app", value=2, placement="home"), 5)
-    contact = contacts.Event(
-        contacts.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted")
-    )
+    contact = history.Event(history.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted"))
     fields: dict[str, float | str] = {"offer_id": "o1", "offer_topic": "roaming", "type": "accepted", "value": 2.0}
     assert heard == Heard("c1", contact, RecentEvent(key_of("e1"), "outcomes", NOW_US, 5, fields))
 
@@ -134,7 +132,7 @@ def test_outcome_is_heard(happenings: Happenings) -> None:
 def test_impression_is_heard(workspace: Workspace, happenings: Happenings) -> None:
     """An impression is an entry of the history, and an event where some window looks at impressions."""
     seen = event("impression", offer_id="o1", placement="home", channel="app")
-    contact = contacts.Event(contacts.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
+    contact = history.Event(history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
     assert happenings.heard(seen, 5) == Heard("c1", contact)
     pair = {"stream": "impressions", "aggregate": "count", "key": "offer_id", "match": "offer_id"}
     pairs = {**FEATURES["pairs"], "seen": pair}

@@ -17,7 +17,7 @@ from ldclient import Context
 from ldclient.impl.evaluator_common import _bucket_context
 from optimizely.bucketer import Bucketer
 
-from features.bucketing import fnv as hash_kernels, hashing
+from features.bucketing import fnv, hashing
 from tests.features.tools import SEED, units
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "assignment" / "hashes-1.json"
@@ -110,13 +110,13 @@ def test_growthbook_equals_the_formula(seed: str, unit: str) -> None:
 @given(number=st.integers(0, 2**32 - 1))
 def test_digits_are_those_of_the_number(number: int) -> None:
     """Hashing the digits of a number is hashing its text."""
-    assert hash_kernels.fnv1a_digits(number) == _fnv(list(str(number).encode()))
+    assert fnv.fnv1a_digits(number) == _fnv(list(str(number).encode()))
 
 
 @pytest.mark.parametrize("number", [0, 9, 10, 999_999_999, 1_000_000_000, 2**32 - 1])
 def test_digits_at_the_edges(number: int) -> None:
     """The first and last numbers of a length have all their digits."""
-    assert hash_kernels.fnv1a_digits(number) == _fnv(list(str(number).encode()))
+    assert fnv.fnv1a_digits(number) == _fnv(list(str(number).encode()))
 
 
 @given(parent=st.text(max_size=20), unit=st.text(max_size=40))

@@ -15,12 +15,12 @@ import pytest
 import yaml
 from feast.infra.online_stores.redis import RedisOnlineStore
 
-from features.feature_store import definitions, point_in_time as history
 from features.aggregates import windows
-from features.validation.load import load
-from features.common.timestamps import to_microseconds
 from features.columns.rows import Words
 from features.columns.views import View
+from features.common.timestamps import to_microseconds
+from features.feature_store import definitions, point_in_time
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.importing.import_files import import_all
 from tests.features.feast_fixtures import feast_store, view
@@ -110,7 +110,7 @@ def test_rows_come_in_the_order_of_the_moments(workspace: Workspace) -> None:
     ).fetchall()
     chosen = [found[at] for at in np.random.default_rng(2).integers(0, len(found), 200)]
     words = Words()
-    joined = history.join(workspace, [row[0] for row in chosen], np.array([row[1] for row in chosen]), words)
+    joined = point_in_time.join(workspace, [row[0] for row in chosen], np.array([row[1] for row in chosen]), words)
     rows = list(joined.rows())
     assert len(joined) == len(rows) == 200
     slots = [joined.plan.scalars[f"calls.{name}"] for name in ("calls_all", "last_country_all", "since_call_all")]
@@ -131,7 +131,7 @@ def test_families_come_with_their_keys(workspace: Workspace) -> None:
     found = duckdb.sql(
         f"SELECT customer_id, by_topic__keys, by_topic__topic_calls_all FROM '{file}' WHERE event_timestamp = make_timestamptz({now}) ORDER BY 1"
     ).fetchall()
-    joined = history.join(workspace, [row[0] for row in found], np.full(len(found), now), words)
+    joined = point_in_time.join(workspace, [row[0] for row in found], np.full(len(found), now), words)
     at, empty = joined.plan.families["calls.by_topic"], 0
     measure = [
         m.name for v in joined.plan.views if v.name == "calls" for f in v.families if f.name == "by_topic" for m in f.measures
@@ -150,7 +150,7 @@ def test_who_was_not_known_is_missing(workspace: Workspace) -> None:
     now = to_microseconds(END)
     customer = "436600000"
     moments = np.array([now, now - 300 * 86_400_000_000, now + 500 * 86_400_000_000, now])
-    joined = history.join(workspace, ["stranger", customer, customer, customer], moments, Words())
+    joined = point_in_time.join(workspace, ["stranger", customer, customer, customer], moments, Words())
     assert [row.known for row in joined.rows()] == [False, False, False, True]
     assert all(family is None for row in list(joined.rows())[:3] for family in row.families)
 
@@ -159,7 +159,7 @@ def test_everyone_is_joined_by_time_alone(workspace: Workspace) -> None:
     """Popularity at a moment is that of the midnight before it."""
     midnight = to_microseconds(END - timedelta(days=5))
     words = Words()
-    joined = history.join(workspace, [], np.array([midnight, midnight + 3_600_000_000, midnight + 1]), words, "everyone")
+    joined = point_in_time.join(workspace, [], np.array([midnight, midnight + 3_600_000_000, midnight + 1]), words, "everyone")
     first, second, third = joined.rows()
     at = joined.plan.families["everyone_outcomes.by_offer_id"]
     for other in (second, third):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from features.columns.catalogue import OFFERS_MAX, Catalogue, category_text
 from features.columns.contract import Column, contract_of
-from features.config.schema import FeaturesFile
 from features.columns.layout import Layout, Matched
 from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
 from features.columns.views import views_of
 from features.common.types import Offer
+from features.config.schema import FeaturesFile
 
 NOW = 1_780_000_000.0
 DAY = 86_400.0

@@ -17,12 +17,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, BudgetRecord, Moment
+from features.ledger.history import (
+    DECISION,
+    GAP,
+    IMPRESSION,
+    OUTCOME,
+    ContactPolicy,
+    Entry,
+    Event,
+    Limit,
+    Pause,
+    Take,
+    Taken,
+    entries,
+    key_of,
+    unpacked,
+    word_of,
+)
 from features.ledger.history_updates import taken
-from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, ContactPolicy, Entry, Event, Limit, Pause, Take, Taken, entries, key_of, unpacked, word_of
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.redis_store.address import Address, command
 from features.ledger.redis_ledger import RedisLedger, history_of
+from features.redis_store.address import Address, command
 from features.redis_store.routing import routes
 from tests.features.test_contacts import drawn_takes
 from tests.stores import Server, find_server

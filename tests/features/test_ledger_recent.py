@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.ledger import recent_updates as recent_changes
+from features.columns.rows import StoreUnavailable
+from features.ledger import recent_updates
 from features.ledger.history import DECISION, IMPRESSION, OUTCOME, ContactPolicy, Event, Limit, unpacked
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.columns.rows import StoreUnavailable
 from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode
-from features.redis_store.address import command
 from features.ledger.redis_ledger import RECENT_SECONDS, RedisLedger
+from features.redis_store.address import command
 from tests.features.test_ledger_contract import DAY, DISMISSED, GROUPS, KINDS, NOW, OFFERS, WEB, WEEK, Shop, urls
 from tests.stores import find_server
 
@@ -207,7 +207,7 @@ def test_a_link_that_was_left_half_way(urls: dict[str, str], tmp_path: Path) -> 
     ledger: Any = shop.ledger
     hear(shop, Heard("~a", Event(OUTCOME, NOW, OFFERS[0]), happened(1)))
     stored = shop.run(ledger._stored("~a"))
-    half = recent_changes.linked(stored.state, "c", T + 1)
+    half = recent_updates.linked(stored.state, "c", T + 1)
     assert shop.run(ledger._replace_both("~a", stored, half, POLICY))
     assert look(shop, "~a") == Known("c", b"", NOTHING)
     assert hear(shop, Heard("~a", identify="c", received=T + 1)) == [False]

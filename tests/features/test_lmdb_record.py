@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.lmdb_store.record import CREATED_NONE, LIST_NONE, MISSING, MISSING_BITS, DamagedRecord, Schema, Section, entity_key, list_ranges, pack, pack_lists, unpack
+from features.lmdb_store.record import (
+    CREATED_NONE,
+    LIST_NONE,
+    MISSING,
+    MISSING_BITS,
+    DamagedRecord,
+    Schema,
+    Section,
+    entity_key,
+    list_ranges,
+    pack,
+    pack_lists,
+    unpack,
+)
 
 SCHEMAS = {
     0: Schema("a", (("x", "number"), ("k", "texts"), ("v", "numbers"), ("n", "integer"))),

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.redis_store.feast_format import entity_key, field_name, timestamp_name
-from features.redis_store.tracking_cache import NEAR_CACHE_SILENCE_SECONDS_MAX
 from features.columns.rows import StoreUnavailable
 from features.redis_store.engine import RedisEngine
+from features.redis_store.feast_format import entity_key, field_name, timestamp_name
+from features.redis_store.tracking_cache import NEAR_CACHE_SILENCE_SECONDS_MAX
 from tests.features.arena import proto
 from tests.features.near import KEY, WAIT_SECONDS_MAX, Hand, age_of, engine_at, running, told, until, until_read
 from tests.stores import Server, find_server

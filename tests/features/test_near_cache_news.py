@@ -13,9 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.redis_store.tracking_cache import NEAR_CACHE_AGE_SECONDS_MAX, NEAR_CACHE_PROBE_SECONDS, NEAR_CACHE_SILENCE_SECONDS_MAX, NearCache
 from features.columns.rows import FamilyRow, OnlineRow
 from features.redis_store.engine import RedisEngine
+from features.redis_store.tracking_cache import (
+    NEAR_CACHE_AGE_SECONDS_MAX,
+    NEAR_CACHE_PROBE_SECONDS,
+    NEAR_CACHE_SILENCE_SECONDS_MAX,
+    NearCache,
+)
 from tests.features.near import ALL, KEY, ROW, Fake, age_of, engine_at, news, until, until_read
 
 

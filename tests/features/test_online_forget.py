@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from features.lmdb_store import erase as lmdb_forget
-from features.redis_store import erase as redis_forget
+from features.lmdb_store import erase as lmdb_erase
+from features.lmdb_store.environment import DATA, MAP_BYTES, attach, attach_folder, current
 from features.lmdb_store.record import entity_key
 from features.lmdb_store.scrub import scrub
-from features.lmdb_store.environment import DATA, MAP_BYTES, attach, attach_folder, current
+from features.redis_store import erase as redis_erase
 from features.redis_store.engine import RedisEngine
 from tests.features.near import Hand, engine_at, running, told, until
 from tests.stores import Server, find_server
@@ -57,16 +57,16 @@ def test_lmdb_keeps_no_bytes(tmp_path: Path, seed: int) -> None:
                 transaction.put(key_of(number), chance.randbytes(chance.choice((40, 300, 2_500, 9_000))))
     environment.release()
     data = root / current(root) / DATA
-    assert lmdb_forget.exists(root, VICTIM)
-    assert lmdb_forget.delete(root, VICTIM)
-    assert not lmdb_forget.delete(root, VICTIM)
-    assert not lmdb_forget.exists(root, VICTIM)
+    assert lmdb_erase.exists(root, VICTIM)
+    assert lmdb_erase.delete(root, VICTIM)
+    assert not lmdb_erase.delete(root, VICTIM)
+    assert not lmdb_erase.exists(root, VICTIM)
     assert at(data), "nothing was left behind: the test shows nothing"
     environment = attach(root)
     with environment.begin() as transaction:
         before = list(transaction.cursor())
     environment.release()
-    lmdb_forget.compact(root)
+    lmdb_erase.compact(root)
     assert [folder.name for folder in root.glob("g-*")] == [current(root)]
     assert at(root / current(root) / DATA) == []
     environment = attach(root)
@@ -112,7 +112,7 @@ def test_redis_and_near_caches(server: Server) -> None:
     async def case(engine: RedisEngine) -> None:
         assert (await engine.read("1")).known
         assert engine.read_now("1") is not None, "the near cache keeps nothing: the test shows nothing"
-        asked = partial(redis_forget.delete, server.url, "shop", "1", SECONDS_MAX)
+        asked = partial(redis_erase.delete, server.url, "shop", "1", SECONDS_MAX)
         assert asked()
         assert not asked()
         await told(engine)
@@ -121,13 +121,13 @@ def test_redis_and_near_caches(server: Server) -> None:
         assert (await engine.read("2")).known
 
     running(case, engine_at(server.url))
-    assert not redis_forget.exists(server.url, "shop", "1", SECONDS_MAX)
-    assert redis_forget.exists(server.url, "shop", "2", SECONDS_MAX)
+    assert not redis_erase.exists(server.url, "shop", "1", SECONDS_MAX)
+    assert redis_erase.exists(server.url, "shop", "2", SECONDS_MAX)
 
 
 def test_a_store_that_was_never_made(tmp_path: Path) -> None:
     """Where there is no store there is nobody to forget."""
-    assert not lmdb_forget.exists(tmp_path / "online", VICTIM)
-    assert not lmdb_forget.delete(tmp_path / "online", VICTIM)
-    lmdb_forget.compact(tmp_path / "online")
+    assert not lmdb_erase.exists(tmp_path / "online", VICTIM)
+    assert not lmdb_erase.delete(tmp_path / "online", VICTIM)
+    lmdb_erase.compact(tmp_path / "online")
     assert not (tmp_path / "online").exists()

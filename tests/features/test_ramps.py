@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 
 from features.config.experiments import Experiment, Hashing, Ramp
 from features.workspace.experiments import split_of
-from features.workspace.ramps import NOT_STARTED, RECORD, RECORD_BYTES_MAX, BadRecord, RampLine, Standing, append, compared_of, plan_digest, read_record, standing_of
+from features.workspace.ramps import (
+    NOT_STARTED,
+    RECORD,
+    RECORD_BYTES_MAX,
+    BadRecord,
+    RampLine,
+    Standing,
+    append,
+    compared_of,
+    plan_digest,
+    read_record,
+    standing_of,
+)
 from tests.features import tools
 from tests.features.tools import SEED, units
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from features.online.engines import open_engine
-from features.redis_store.feast_format import entity_key
 from features.columns.rows import StoreUnavailable
+from features.online.engines import open_engine
 from features.redis_store.engine import RedisEngine
+from features.redis_store.feast_format import entity_key
 from features.redis_store.routing import slot_of
 from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view

@@ -24,12 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
 from features.common import clock
 from features.online.engines import open_engine
-from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
 from features.redis_store.address import Address
-from features.redis_store.engine import RedisEngine
 from features.redis_store.connection import FAILURES_MAX
+from features.redis_store.engine import RedisEngine
 from features.redis_store.routing import slot_of
 from tests.features.arena import Arena, same_as_sdk, write
 from tests.features.feast_fixtures import feast_store, view

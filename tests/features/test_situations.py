@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from features.validation.policies import expressions, names
+from features.common.types import Decision
 from features.config.documents import Document
-from features.config.schema import FeaturesFile
 from features.config.policies import PoliciesFile
+from features.config.schema import FeaturesFile
+from features.validation.policies import expressions, names
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import REASON, SITUATIONS
-from features.common.types import Decision
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded
 from tests.serving import hubs

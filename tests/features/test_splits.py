@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.bucketing import splits
+from features.bucketing.splits import Split
 from features.config.experiments import Experiment
 from features.workspace.experiments import split_of
-from features.bucketing.splits import Split
 from tests.features import tools
 from tests.features.tools import SEED, Ask, units
 

@@ -12,8 +12,8 @@ import yaml
 
 from features.config.experiments import Changes, ExperimentsFile
 from features.config.faults import BadWorkspace
-from features.validation.load import load
 from features.config.policies import PoliciesFile
+from features.validation.load import load
 from features.workspace.variants import VARIANTS_MAX, aliases, by_propensity, combinations, count, with_changes, without_levers
 from features.workspace.workspace import Workspace
 from tests.workspaces import make_workspace

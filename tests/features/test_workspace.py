@@ -9,8 +9,8 @@ import pytest
 
 from features.config.documents import BadWorkspace
 from features.config.experiments import ExperimentsFile
-from features.validation.load import load
 from features.config.policies import PoliciesFile
+from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from tests.workspaces import make_workspace
 

@@ -9,22 +9,22 @@ from typing import Any, cast
 import msgspec
 import yaml
 
-from features.events.log import EventLog, event_folder
-from features.events.rows import event_item
-from features.events.writer import EventWriter
-from features.events.semantics import Happenings, time_of
-from features.validation.load import load
 from features.common.timestamps import from_microseconds
 from features.common.timestamps import now as clock
 from features.common.types import Decision, DecisionRequest, Event
-from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
-from serving.api.event_delivery import Hearing, Understanding
-from serving.decision.journal import Journal
-from serving.runtime.metrics import Metrics
-from serving.http.routing import Call
-from serving.api.flags import Flags
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.semantics import Happenings, time_of
+from features.events.writer import EventWriter
+from features.validation.load import load
 from serving.api.decisions import Decisions
+from serving.api.event_delivery import Hearing, Understanding
+from serving.api.flags import Flags
+from serving.api.preview import Enquiry
+from serving.decision.journal import Journal
+from serving.http.routing import Call
+from serving.reload.reloader import Desk
+from serving.runtime.metrics import Metrics
 
 
 class Counter:

@@ -17,19 +17,19 @@ import duckdb
 import msgspec
 
 from features.common import clock
-from features.ledger import history as contacts
-from features.ledger.history import ContactPolicy, key_of
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.common.types import Event
+from features.events.journal import read_lines
 from features.events.log import EventLog, event_folder
 from features.events.rows import dead_item
-from features.events.journal import read_lines
+from features.ledger import history
+from features.ledger.history import ContactPolicy, key_of
 from features.ledger.ledger import ledger_of
 from features.ledger.lmdb_records import CUSTOMERS, RECENT, hash_of
-from features.lmdb_store.record import entity_key
-from features.lmdb_store.environment import MAP_BYTES, attach_folder, current
-from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.ledger.recent import Heard, RecentEvent
-from features.common.types import Event
+from features.lmdb_store.environment import MAP_BYTES, attach_folder, current
+from features.lmdb_store.record import entity_key
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
@@ -86,7 +86,7 @@ def happen(workspace: Workspace, batch: str) -> None:
             at = to_microseconds(moment)
             if kind == "impression":
                 heard.append(
-                    Heard(event.unit, contacts.Event(contacts.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)))
+                    Heard(event.unit, history.Event(history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)))
                 )
             else:
                 heard.append(Heard(event.unit, event=RecentEvent(key_of(event.event_id), kind, at, at, {"minutes": 4.0})))

@@ -13,25 +13,25 @@ import msgspec
 import numpy as np
 import yaml
 
-from features.lmdb_store.engine import EmbeddedEngine
-from features.events.log import EventLog, event_folder
-from features.events.rows import event_item
-from features.events.writer import EventWriter
-from features.events.semantics import Happenings, time_of
-from features.ledger.ledger import Ledger, ledger_of
-from features.validation.load import load
+from features.columns.rows import FamilyRow, OnlineRow
 from features.common.timestamps import MICROSECONDS, from_microseconds
 from features.common.timestamps import now as clock
-from features.columns.rows import FamilyRow, OnlineRow
 from features.common.types import Decision, DecisionRequest, Event
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.events.semantics import Happenings, time_of
+from features.events.writer import EventWriter
+from features.ledger.ledger import Ledger, ledger_of
+from features.lmdb_store.engine import EmbeddedEngine
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from serving.hub.contact_policy import Contacting
-from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
-from serving.reload.reloader import Desk
 from serving.api.event_delivery import Hearing, Understanding
+from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
 from serving.decision.journal import Journal
 from serving.decision.snapshot import Loaded
+from serving.hub.contact_policy import Contacting
+from serving.reload.reloader import Desk
 from serving.runtime.metrics import Metrics
 
 POLICIES: dict[str, Any] = {

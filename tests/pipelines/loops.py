@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.lake import lake
-from features.events.log import EventLog, event_folder
-from features.events.rows import event_item
-from features.events.journal import Line, Versions, write_frame
-from features.lake.files import is_imported
-from features.validation.load import load
 from features.common.timestamps import to_microseconds
 from features.common.types import Event
+from features.events.journal import Line, Versions, write_frame
+from features.events.log import EventLog, event_folder
+from features.events.rows import event_item
+from features.lake import lake
+from features.lake.files import is_imported
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.journal import SEALED
 from tests.workspaces import make_workspace

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.importing import csv_files
-from pipelines.importing.errors import BadFile
 from pipelines.importing.csv_files import batches, is_plain, read_header, records
+from pipelines.importing.errors import BadFile
 from pipelines.importing.import_files import import_all
 from tests.banks import NOW, bank, only, stored
 

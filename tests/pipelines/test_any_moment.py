@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 
 from features.common import clock
+from features.common.timestamps import MICROSECONDS, from_microseconds, now, parse_moment
+from features.common.types import DecisionRequest, Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
 from features.events.semantics import time_of
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, from_microseconds, now, parse_moment
-from features.common.types import DecisionRequest, Event
-from pipelines.materialize import refresh_changed as loop, steps
-from pipelines.deploy import publish as publishing
 from pipelines.cli import starter
+from pipelines.deploy import publish as publishing
 from pipelines.doctor.doctor import examine
+from pipelines.materialize import refresh_changed, steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
-from serving.reload.reloader import Desk
 from serving.decision.journal import Journal
+from serving.reload.reloader import Desk
 from tests.environment import MACHINE_ZONE, without_settings
 from tests.serving.live import ROOT
 from tests.waiting import LIMIT_S, until
@@ -57,7 +57,7 @@ def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
         begun = now()
         _ask(folder)
         ship(workspace)
-        until(lambda: loop.refresh_changed(workspace) > 0, "a refresh")  # it goes by whole seconds, and this one is not over
+        until(lambda: refresh_changed.refresh_changed(workspace) > 0, "a refresh")  # it goes by whole seconds, and this one is not over
         report = examine(workspace, now())
     found = [finding for finding in report.findings if finding.check != "clock_is_moved"]
     assert not found, found

@@ -22,14 +22,14 @@ from typer.testing import CliRunner
 from features.events.log import EventLog, event_folder
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.materialize import hold as holding, rebuild as rebuilding, steps
-from pipelines.backup.backup import CannotBackUp, back_up
 from pipelines.backup.archive import MANIFEST, BadBackup, Manifest, is_safe, read, write
+from pipelines.backup.backup import CannotBackUp, back_up
 from pipelines.backup.contents import Contents, contents_of
-from pipelines.erasure.scan import scan
-from pipelines.erasure.erase import forget
-from pipelines.main import app
 from pipelines.backup.restore import CannotRestore, restore
+from pipelines.erasure.erase import forget
+from pipelines.erasure.scan import scan
+from pipelines.main import app
+from pipelines.materialize import hold, rebuild, steps
 from pipelines.shipping.ship import ship
 from serving.decision.journal import Journal
 from tests.pipelines.forgetful import OTHER, UNITS, VICTIM, build, content
@@ -111,7 +111,7 @@ def test_places_where_no_backup_can_be(workspace: Workspace, tmp_path: Path, mon
     for file in (workspace.data / "shop.tar", tmp_path / "nowhere" / "shop.tar", tmp_path):
         with pytest.raises(CannotBackUp, match="expected"):
             back_up(workspace, file)
-    monkeypatch.setattr(holding, "ALONE_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(hold, "ALONE_SECONDS_MAX", 0.2)
     with steps.alone(workspace), pytest.raises(steps.Busy):
         back_up(workspace, tmp_path / "shop.tar")
 
@@ -124,8 +124,8 @@ def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path:
     assert "damaged" in manifest.left_out["ledger"] and manifest.contents.ledger == 0
     restore(tmp_path / "shop.tar", tmp_path / "new")
     restored, told = load(tmp_path / "new"), list[str]()
-    rebuilding.mend(restored, told.append)
-    assert any("ledger" in line for line in told) and not rebuilding.look(restored)["ledger"].why
+    rebuild.mend(restored, told.append)
+    assert any("ledger" in line for line in told) and not rebuild.look(restored)["ledger"].why
     assert contents_of(restored).ledger > 0
 
 

@@ -9,12 +9,27 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from features.feature_store import definitions
 from features.aggregates import windows
-from features.config.schema import Aggregate, Attribute, ContextColumn, DataType, FeaturesFile, Gates, Label, ModelFile, PairAggregate, PairColumn, Relative, Split, Stream, WindowColumn
-from features.validation.load import load
 from features.common.timestamps import parse_moment
+from features.config.schema import (
+    Aggregate,
+    Attribute,
+    ContextColumn,
+    DataType,
+    FeaturesFile,
+    Gates,
+    Label,
+    ModelFile,
+    PairAggregate,
+    PairColumn,
+    Relative,
+    Split,
+    Stream,
+    WindowColumn,
+)
+from features.feature_store import definitions
 from features.lake.tables import FIXED
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.importing.import_files import Report, import_all
 

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from features.config.faults import BadWorkspace
 from features.validation.load import load
-from pipelines.materialize import steps
 from pipelines.cli.model import print_report
-from pipelines.importing.report import print_reports
-from pipelines.importing.import_files import Report
-from pipelines.main import app
 from pipelines.deploy.supervisor import PortTaken, address_of
+from pipelines.importing.import_files import Report
+from pipelines.importing.report import print_reports
+from pipelines.main import app
+from pipelines.materialize import steps
 from serving.http.auth import parse_keys
 from tests.environment import without_settings
 from tests.serving.live import ROOT, Live, wait_for

@@ -16,8 +16,8 @@ import pytest
 import typer.main
 
 from features.common.errors import Failure
-from pipelines.output import errors
 from pipelines import main
+from pipelines.output import errors
 from serving.http.auth import parse_keys
 from tests.serving.live import ROOT
 

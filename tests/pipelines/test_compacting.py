@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from features.lake import lake
-from features.events.log import counts, event_folder
-from features.events.journal import Line
-from features.lake.files import EXPIRED, is_imported
-from features.validation.load import load
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
 from features.common.timestamps import now as clock
+from features.events.journal import Line
+from features.events.log import counts, event_folder
+from features.lake import lake
+from features.lake.files import EXPIRED, is_imported
 from features.lake.tables import tables_of
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.shipping.compact import FILES_MANY, GRACE_SECONDS, compact, day_folders
 from pipelines.shipping.retention import retain

@@ -13,15 +13,15 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from features.ledger.history_counts import count, paused
+from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
 from features.ledger.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, Event, key_of, unpacked, word_of
+from features.ledger.history_counts import count, paused
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
 from features.workspace.workspace import Workspace
-from pipelines.materialize import contact_import as contacts, steps
-from pipelines.simulation.contact_card import card_of
+from pipelines.materialize import contact_import, steps
 from pipelines.simulation.contact_blocks import kept_away
+from pipelines.simulation.contact_card import card_of
 from tests.pipelines.verbs import opportune
 from tests.stores import Server, find_server
 from tests.trained import copy_of
@@ -111,9 +111,9 @@ def test_history_is_that_of_the_tables(store: str, tmp_path: Path, request: pyte
         assert [entry.time for entry in unpacked(history)] == sorted(entry.time for entry in unpacked(history))
         entries += len(unpacked(history))
     assert entries == brought.impressions + brought.outcomes == brought.new > 400 and brought.outcomes > 10
-    assert told_of[-1] == (contacts.STAGE, 1.0) and brought.customers == sum(map(bool, found.values()))
-    again = contacts.bring(workspace, moment)
-    assert again == contacts.Brought(brought.customers, brought.impressions, brought.outcomes)
+    assert told_of[-1] == (contact_import.STAGE, 1.0) and brought.customers == sum(map(bool, found.values()))
+    again = contact_import.bring(workspace, moment)
+    assert again == contact_import.Brought(brought.customers, brought.impressions, brought.outcomes)
     assert {customer: history_of(workspace, customer) for customer in customers} == found
 
 
@@ -145,8 +145,8 @@ def test_no_history_is_written_where_nothing_looks_at_it(tmp_path: Path) -> None
     assert brought is not None and brought.impressions == 0 and brought.outcomes == brought.new == len(rows(workspace, "outcomes")) > 5
     limits = {"one": {"max": 1, "window": "90d", "count": "decisions"}, "two": {"max": 2, "window": "3d"}}
     (workspace.folder / "policies.yaml").write_text(yaml.safe_dump(POLICIES | {"limits": limits}))
-    policy = contacts.contacting_of(load(workspace.folder))[0].policy
-    assert contacts.reach(policy) == (3 * 86_400, policy.remember_seconds)
+    policy = contact_import.contacting_of(load(workspace.folder))[0].policy
+    assert contact_import.reach(policy) == (3 * 86_400, policy.remember_seconds)
 
 
 def test_another_policy_is_another_history(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
     """Whatever is said to be kept away until a moment is so by the plain counts until then, and no longer; nothing else is."""
     workspace = imported(tmp_path / "shop", customers=25, decisions=8)
     steps.bring_contacts(workspace, now())
-    contacting, catalogue = contacts.contacting_of(workspace)
+    contacting, catalogue = contact_import.contacting_of(workspace)
     policy, at, seen = contacting.policy, now() / MICROSECONDS, 0
     names = {name: number for number, name in enumerate(workspace.policies.limits)}
 
@@ -204,7 +204,7 @@ def test_card_of_a_customer(tmp_path: Path) -> None:
 
     async def note() -> None:
         ledger = ledger_of(workspace, 5_000)
-        policy, at = contacts.contacting_of(workspace)[0].policy, now() / MICROSECONDS
+        policy, at = contact_import.contacting_of(workspace)[0].policy, now() / MICROSECONDS
         await ledger.note(customer, policy, [Event(IMPRESSION, at, key_of("long-gone"), channel=word_of("kiosk"))], at)
         ledger.close()
 
@@ -253,6 +253,6 @@ def test_entries_are_kept_as_long_as_something_looks_back(tmp_path: Path) -> Non
     for customer in sorted({row["customer_id"] for row in rows(workspace, "decisions")}):
         found += unpacked(history_of(workspace, customer))
     assert {entry.keep for entry in found} == {HORIZON_DAYS * 86_400}
-    catalogue = contacts.contacting_of(workspace)[1]
+    catalogue = contact_import.contacting_of(workspace)[1]
     groups = {key_of(offer.offer_id): key_of(offer.group) for offer in catalogue.offers}
     assert all(entry.group == groups[entry.offer] for entry in found) and len(found) > 50

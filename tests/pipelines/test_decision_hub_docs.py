@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import yaml
 
+from features.columns.rows import OnlineRow, Plan, Words
+from features.common.timestamps import MICROSECONDS, duration_seconds, parse_moment
+from features.common.types import Decision, DecisionRequest
+from features.config.policies import PoliciesFile
+from features.lake.offers import catalogue_file, read_catalogue
 from features.ledger.history import IMPRESSION, OUTCOME, Event, key_of, word_of
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, duration_seconds, parse_moment
-from features.lake.offers import catalogue_file, read_catalogue
-from features.columns.rows import OnlineRow, Plan, Words
-from features.config.policies import PoliciesFile
 from features.workspace.situations import SITUATIONS
-from features.common.types import Decision, DecisionRequest
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded
 from tests.forests import written

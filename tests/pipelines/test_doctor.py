@@ -20,25 +20,25 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from features.lmdb_store import environment as lmdb_store
-from features.events.log import event_folder
-from features.events.rows import dead_item, event_item
-from features.events.writer import EventWriter
-from features.events.semantics import time_of
-from features.lmdb_store.environment import DATA
-from features.validation.load import load
 from features.common.timestamps import MICROSECONDS, from_microseconds, rfc3339
 from features.common.timestamps import now as clock
 from features.common.types import Event
+from features.events.log import event_folder
+from features.events.rows import dead_item, event_item
+from features.events.semantics import time_of
+from features.events.writer import EventWriter
+from features.lmdb_store import environment
+from features.lmdb_store.environment import DATA
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli import maintenance as commands_care
+from pipelines.cli import maintenance
 from pipelines.doctor import doctor
-from pipelines.doctor.facts import facts as doctor_facts
-from pipelines.materialize import steps
 from pipelines.doctor.doctor import Report, examine
+from pipelines.doctor.facts import facts as doctor_facts
 from pipelines.doctor.facts.check import Finding
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.lake import stability_index
+from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.decision.journal import Journal
 from serving.http.auth import TEXT_VARIABLE, entry_yaml, new_key
@@ -253,7 +253,7 @@ def test_days_that_are_missing(lived: Life) -> None:
 
 
 def _flip(workspace: Workspace) -> None:
-    data = workspace.online / lmdb_store.current(workspace.online) / DATA
+    data = workspace.online / environment.current(workspace.online) / DATA
     content = bytearray(data.read_bytes())
     for page in range(2, len(content) // 4096):
         content[page * 4096 + 2_000] ^= 0x40
@@ -261,9 +261,9 @@ def _flip(workspace: Workspace) -> None:
 
 
 def _emptied(workspace: Workspace) -> None:
-    generation = lmdb_store.new_generation(workspace.online)
-    lmdb_store.attach(workspace.online, create=True, generation=generation).release()
-    lmdb_store.publish(workspace.online, generation)
+    generation = environment.new_generation(workspace.online)
+    environment.attach(workspace.online, create=True, generation=generation).release()
+    environment.publish(workspace.online, generation)
 
 
 @pytest.mark.parametrize(("damage", "what"), [(_flip, "damaged"), (_emptied, "empty"), (lambda w: shutil.rmtree(w.online), "damaged")])
@@ -478,7 +478,7 @@ def test_what_only_another_machine_could_show(well: Path) -> None:
 def test_the_verbs_print_and_end_as_they_say(well: Path, tmp_path: Path) -> None:
     """`doctor` ends with 0 where only warnings are, with 1 where an error is; `rebuild --check` likewise; both print JSON."""
     app = typer.Typer()
-    commands_care.register(app)
+    maintenance.register(app)
     runner, folder = CliRunner(), str(well)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,20 +11,21 @@ import msgspec
 import pytest
 import yaml
 
-from features.events.log import event_folder
-from features.validation.load import load
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds, rfc3339
 from features.common.timestamps import now as clock
-from features.workspace.ramps import RECORD
 from features.common.types import Event
+from features.events.log import event_folder
+from features.validation.load import load
+from features.workspace.ramps import RECORD
 from features.workspace.workspace import Workspace
-from pipelines.doctor.service import arms as doctor_checks_arms, experiments as doctor_checks_experiments, ramps as doctor_checks_ramps
-from pipelines.ramps import ramp as ramping
-from pipelines.materialize import steps
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.server import _metrics
+from pipelines.doctor.service import arms as arms_checks
+from pipelines.doctor.service import experiments, ramps
 from pipelines.experiments.analysis import experiments_in, find
+from pipelines.materialize import steps
+from pipelines.ramps import ramp as ramping
 from pipelines.shipping.ship import ship
 from serving.hub.hub import digest_of
 from tests.banks import bank, write
@@ -78,7 +79,7 @@ def test_a_mismatch_of_two_running_experiments(tmp_path: Path) -> None:
     exposed(workspace, {"first": (200, 100), "second": (100, 100)}, now)
     ship(workspace)
     exposed(workspace, {"first": (261, 111), "second": (131, 111)}, now, 1_000)
-    seen = ask(doctor_checks_experiments.split_mismatch, workspace)
+    seen = ask(experiments.split_mismatch, workspace)
     (finding,) = seen.findings
     assert finding.severity == "error" and "first" in finding.what
     assert finding.evidence["units"] == "461 : 211" and finding.evidence["expected"] == "336 : 336"
@@ -92,9 +93,9 @@ def test_units_of_before_the_start_are_of_another_run(tmp_path: Path) -> None:
     workspace = shop(tmp_path / "w", {"experiments": {"first": TWO["first"] | {"start": rfc3339(start)}}})
     exposed(workspace, {"first": (400, 100)}, start - DAY)
     with pytest.raises(CannotSay, match="no unit"):
-        ask(doctor_checks_experiments.split_mismatch, workspace)
+        ask(experiments.split_mismatch, workspace)
     exposed(workspace, {"first": (60, 62)}, start + 3_600 * MICROSECONDS, 5_000)
-    assert not told(doctor_checks_experiments.split_mismatch, workspace)
+    assert not told(experiments.split_mismatch, workspace)
 
 
 def test_decisions_without_exposures(tmp_path: Path) -> None:
@@ -105,12 +106,12 @@ def test_decisions_without_exposures(tmp_path: Path) -> None:
     write_lines(workspace, "20261120T230000.000000Z-00000001", recorded)
     ship(workspace)
     with pytest.raises(CannotSay, match="fewer than 20"):
-        ask(doctor_checks_experiments.exposures_missing, workspace)
+        ask(experiments.exposures_missing, workspace)
     made = [line(n, decision_id=f"d{n}", at=at, customer_id=f"c{n}", config=digest_of(workspace)) for n in range(40)]
     write_lines(workspace, "20261120T230001.000000Z-00000002", made)
     exposed(workspace, {"second": (20, 20)}, at + 1)
     ship(workspace)
-    (finding,) = told(doctor_checks_experiments.exposures_missing, workspace)
+    (finding,) = told(experiments.exposures_missing, workspace)
     assert finding.severity == "error" and finding.evidence["experiment"] == "first" and finding.evidence["customers"] == 40
 
 
@@ -135,9 +136,9 @@ def test_experiments_of_nobody_and_those_that_are_over(tmp_path: Path) -> None:
         "fine": TWO["first"],
     }
     workspace = shop(tmp_path / "w", {"experiments": file})
-    nobody = told(doctor_checks_experiments.experiment_of_nobody, workspace)
+    nobody = told(experiments.experiment_of_nobody, workspace)
     assert {one.evidence["experiment"] for one in nobody} == {"none", "lone"}
-    (over,) = told(doctor_checks_experiments.experiments_over, workspace)
+    (over,) = told(experiments.experiments_over, workspace)
     assert over.evidence["experiment"] == "over" and over.since == past and over.severity == "warning"
 
 
@@ -151,7 +152,7 @@ def test_a_holdout_that_can_show_nothing(tmp_path: Path, share: float, small: bo
     (folder / "experiments.yaml").write_text(yaml.safe_dump({"holdout": {"share": share}}))
     workspace = load(folder)
     steps.import_tables(workspace, clock())
-    found = told(doctor_checks_experiments.groups_too_small, workspace)
+    found = told(experiments.groups_too_small, workspace)
     assert [one.check for one in found] == (["groups_too_small"] if small else [])
 
 
@@ -165,13 +166,13 @@ def test_arms_whose_model_or_offers_are_not_there(tmp_path: Path) -> None:
     (folder / "experiments.yaml").write_text(yaml.safe_dump(file))
     workspace = load(folder)
     steps.import_tables(workspace, clock())
-    (finding,) = told(doctor_checks_arms.arms_without_model, workspace)
+    (finding,) = told(arms_checks.arms_without_model, workspace)
     assert finding.severity == "error" and finding.evidence["arms"] == "m/b" and "no bundle" in str(finding.evidence["why"])
     place = workspace.bundles / "aliases" / "challenger"
     place.parent.mkdir(parents=True)
     place.write_text("0123456789abcdef")
-    assert "manifest" in str(told(doctor_checks_arms.arms_without_model, workspace)[0].evidence["why"])
-    (lacks,) = told(doctor_checks_arms.arms_of_unknown_offers, workspace)
+    assert "manifest" in str(told(arms_checks.arms_without_model, workspace)[0].evidence["why"])
+    (lacks,) = told(arms_checks.arms_of_unknown_offers, workspace)
     assert lacks.severity == "warning" and lacks.evidence["unknown"] == "gone"
 
 
@@ -179,7 +180,7 @@ def test_ramps_that_wait(tmp_path: Path) -> None:
     """A ramp is told of that was not started, waits for data past its time, has a damaged record, or was rolled back."""
     ramp = {"arm": "b", "hold": "1d", "window": "1h", "units": 50}
     workspace = shop(tmp_path / "w", {"experiments": {"up": TWO["first"] | {"ramp": ramp}}})
-    (finding,) = told(doctor_checks_ramps.ramps_wait, workspace)
+    (finding,) = told(ramps.ramps_wait, workspace)
     assert finding.severity == "warning" and "never started" in finding.what
     begun = clock() - 3 * DAY
 
@@ -189,21 +190,21 @@ def test_ramps_that_wait(tmp_path: Path) -> None:
     experiment = find(experiments_in(workspace), "up")
     ramping.write(workspace, experiment, ramping.start(experiment, "", begun), begun, "command")
     workspace = now_of(workspace)
-    (finding,) = told(doctor_checks_ramps.ramps_wait, workspace)
+    (finding,) = told(ramps.ramps_wait, workspace)
     assert "waits" in finding.what and finding.since == rfc3339(begun + DAY) and finding.severity == "warning"
-    assert not told(doctor_checks_ramps.ramps_wait, workspace, later=-int(2.5 * DAY)), "a step lasts as long as it is said to"
-    (over,) = told(doctor_checks_ramps.ramps_wait, workspace, later=20 * DAY)
+    assert not told(ramps.ramps_wait, workspace, later=-int(2.5 * DAY)), "a step lasts as long as it is said to"
+    (over,) = told(ramps.ramps_wait, workspace, later=20 * DAY)
     assert over.severity == "error" and "to be rolled back" in over.what, "its patience is over, and no worker took it back"
     record = workspace.data / RECORD
     whole = record.read_bytes()
     record.write_bytes(whole + b"{torn}\n")
-    assert "cannot be read" in told(doctor_checks_ramps.ramps_wait, now_of(workspace))[0].what
-    (damaged,) = told(doctor_checks_ramps.ramps_record, now_of(workspace))
+    assert "cannot be read" in told(ramps.ramps_wait, now_of(workspace))[0].what
+    (damaged,) = told(ramps.ramps_record, now_of(workspace))
     assert damaged.evidence == {"lines": 2, "damaged": 1}
     record.write_bytes(whole)
     experiment = find(experiments_in(now_of(workspace)), "up")
     ramping.write(workspace, experiment, ramping.by_hand(experiment, 0.0, "too many complaints", clock()), clock(), "command")
-    (back,) = told(doctor_checks_ramps.ramps_wait, now_of(workspace))
+    (back,) = told(ramps.ramps_wait, now_of(workspace))
     assert "rolled back: too many complaints" in back.what
     assert msgspec.json.encode(back)
     assert not event_folder(workspace.data).joinpath("events.db").exists()

@@ -14,19 +14,19 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from features.feature_store import definitions
 from features.aggregates import windows
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds, parse_moment, rfc3339
+from features.common.types import Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
 from features.events.semantics import time_of
+from features.feature_store import definitions
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds, parse_moment, rfc3339
-from features.common.types import Event
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
 from pipelines.doctor.doctor import examine
 from pipelines.doctor.facts.store import skew
+from pipelines.materialize import steps
 from pipelines.materialize.refresh import refresh, whole_second
 from pipelines.shipping.retention import hidden, retain
 from pipelines.shipping.ship import ship

@@ -19,18 +19,20 @@ import pytest
 import yaml
 
 from features.common.clock import now as clock_now
+from features.common.timestamps import now as clock
 from features.events.log import EventLog, event_folder
 from features.lmdb_store.environment import DATA
 from features.validation.load import load
-from features.common.timestamps import now as clock
 from features.workspace.workspace import Workspace
 from pipelines.doctor import doctor
-from pipelines.doctor.service import model as doctor_checks_model, programs as doctor_checks_programs, resources as doctor_checks_resources, state as doctor_checks_state, worker as doctor_checks_worker
-from pipelines.materialize import steps
 from pipelines.doctor.doctor import examine
 from pipelines.doctor.facts.check import CannotSay, Finding
 from pipelines.doctor.facts.facts import ModelFacts, RegistryFacts, ServerFacts
 from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.service import model as model_checks
+from pipelines.doctor.service import programs, resources, worker
+from pipelines.doctor.service import state as state_checks
+from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.decision.journal import Journal
 from tests.banks import bank, write
@@ -81,7 +83,7 @@ def workspace(kept: Path, tmp_path: Path) -> Workspace:
 
 def test_what_is_whole_is_fine(workspace: Workspace) -> None:
     """Of a workspace that is as it was left, no check of its state finds anything, and each says what it looked at."""
-    for check in (*doctor_checks_state.CHECKS[:5], *doctor_checks_worker.CHECKS[3:]):
+    for check in (*state_checks.CHECKS[:5], *worker.CHECKS[3:]):
         seen = check(Facts(workspace, clock()))
         assert seen.what and not seen.findings, seen
 
@@ -93,7 +95,7 @@ def test_what_is_whole_is_fine(workspace: Workspace) -> None:
 def test_a_damaged_state_file(workspace: Workspace, name: str, content: bytes) -> None:
     """A state file that is empty or torn is an error with its name and what to do (A15)."""
     (workspace.data / name).write_bytes(content)
-    (finding,) = told(doctor_checks_state.state_files, workspace)
+    (finding,) = told(state_checks.state_files, workspace)
     assert finding.severity == "error" and name in finding.what and finding.todo
 
 
@@ -158,24 +160,24 @@ def test_the_event_log_is_damaged(workspace: Workspace) -> None:
     content = bytearray(file.read_bytes())
     content[4096:] = os.urandom(len(content) - 4096)
     file.write_bytes(content)
-    (finding,) = told(doctor_checks_state.event_log_damaged, workspace)
+    (finding,) = told(state_checks.event_log_damaged, workspace)
     assert finding.severity == "error"
     file.rename(folder / "events.db.damaged-20261130T000000")
-    (aside,) = told(doctor_checks_state.damaged_set_aside, workspace)
+    (aside,) = told(state_checks.damaged_set_aside, workspace)
     assert aside.severity == "warning" and "events.db.damaged" in aside.what
 
 
 def test_a_worker_that_does_not_run_or_fails(workspace: Workspace) -> None:
     """A server without a worker, a complaint that comes again and again, tracebacks, and logs that grow, are told apart."""
     with pytest.raises(CannotSay):
-        told(doctor_checks_worker.worker_runs, workspace)
+        told(worker.worker_runs, workspace)
     journal = Journal.open(workspace.data / "journal")
     try:
-        assert not told(doctor_checks_worker.worker_runs, workspace)
+        assert not told(worker.worker_runs, workspace)
         os.utime(workspace.data / "loop.json", (1.8e9 - 86_400, clock() / 1e6 - 900))
-        (finding,) = told(doctor_checks_worker.worker_runs, workspace)
+        (finding,) = told(worker.worker_runs, workspace)
         assert finding.severity == "error" and 890 < float(finding.evidence["silent_seconds"]) < 1_100
-        assert doctor_checks_worker.processes_of(workspace) == 1
+        assert worker.processes_of(workspace) == 1
     finally:
         journal.close()
     logs = workspace.data / "logs"
@@ -187,15 +189,15 @@ def test_a_worker_that_does_not_run_or_fails(workspace: Workspace) -> None:
 
     lines = [f"{stamp(at)} WARNING opportune.worker ship: expected {at} of them" for at in range(7)]
     (logs / "worker.log").write_text("\n".join(lines[:3]) + "\n")
-    assert not told(doctor_checks_worker.worker_fails, workspace)
+    assert not told(worker.worker_fails, workspace)
     trace = "Traceback (most recent call last):\n  File x\nValueError: torn\n"
     (logs / "worker.log").write_text("\n".join(lines) + "\n" + trace * 2)
-    again, crashed = told(doctor_checks_worker.worker_fails, workspace)
+    again, crashed = told(worker.worker_fails, workspace)
     assert again.evidence == {"times_in_an_hour": 7} and crashed.evidence["last_line"] == "ValueError: torn"
-    assert not told(doctor_checks_worker.logs_grow, workspace)
+    assert not told(worker.logs_grow, workspace)
     with (logs / "server.log").open("wb") as file:
-        file.truncate(doctor_checks_worker.LOG_BYTES_MAX)
-    assert told(doctor_checks_worker.logs_grow, workspace)[0].evidence["largest"] == "server.log"
+        file.truncate(worker.LOG_BYTES_MAX)
+    assert told(worker.logs_grow, workspace)[0].evidence["largest"] == "server.log"
 
 
 @pytest.mark.slow
@@ -204,12 +206,12 @@ def test_a_workspace_that_was_copied(trained_workspace: Path, tmp_path: Path) ->
     shutil.copytree(trained_workspace, tmp_path / "plain")
     plain = load(tmp_path / "plain")
     registry = RegistryFacts("", {"champion": "1"}, {"1": clock()})  # asking MLflow may mend addresses
-    (finding,) = told(doctor_checks_state.copied_or_moved, plain, registry=registry)
+    (finding,) = told(state_checks.copied_or_moved, plain, registry=registry)
     assert finding.severity == "error" and str(tmp_path) not in str(finding.evidence["first"])
-    assert not told(doctor_checks_state.copied_or_moved, load(copy_of(trained_workspace, tmp_path / "own")))
+    assert not told(state_checks.copied_or_moved, load(copy_of(trained_workspace, tmp_path / "own")))
     for content in (b"", b"no database", (plain.data / "mlflow.db").read_bytes()[:5_000]):
         (plain.data / "mlflow.db").write_bytes(content or b"x")
-        (away,) = told(doctor_checks_model.registry_answers, plain)
+        (away,) = told(model_checks.registry_answers, plain)
         assert away.severity == "error" and "mlflow.db" in str(away.evidence["why"])
 
 
@@ -218,7 +220,7 @@ def test_models_that_are_worth_nothing(workspace: Workspace) -> None:
 
     def of(trees: int, auc: float) -> list[Finding]:
         known = ModelFacts("1", "", clock(), 10, 0, {"auc": auc}, trees)
-        return list(told(doctor_checks_model.model_weak, workspace, model=known))
+        return list(told(model_checks.model_weak, workspace, model=known))
 
     assert [one.evidence["trees"] for one in of(1, 0.5)] == [1, 1] and of(1, 0.7)[0].severity == "error"
     assert "coin" in of(30, 0.5)[0].what and not of(30, 0.7)
@@ -228,10 +230,10 @@ def test_registries_and_workers_that_differ(workspace: Workspace) -> None:
     """No champion, a version that the registry has not, and workers that serve two bundles, are told."""
     model = ModelFacts("3", "", clock(), 10, 0, {"auc": 0.7}, 30)
     registry = RegistryFacts("", {"champion": None}, {})
-    assert "no champion" in told(doctor_checks_model.registry_answers, workspace, registry=registry)[0].what
-    assert told(doctor_checks_model.served_version_registered, workspace, model=model, registry=registry)[0].evidence == {"serves": "3"}
+    assert "no champion" in told(model_checks.registry_answers, workspace, registry=registry)[0].what
+    assert told(model_checks.served_version_registered, workspace, model=model, registry=registry)[0].evidence == {"serves": "3"}
     server = ServerFacts("http://127.0.0.1:1", True, 200, "", True, 0.0, 200, ("sha256:aa", "sha256:bb"))
-    assert "different bundles" in told(doctor_checks_model.workers_differ, workspace, server=server)[0].what
+    assert "different bundles" in told(model_checks.workers_differ, workspace, server=server)[0].what
 
 
 def _installed(folder: Path, name: str, version: str, *needs: str) -> None:
@@ -246,7 +248,7 @@ def test_an_environment_that_is_not_the_lock(tmp_path: Path) -> None:
     _installed(tmp_path, "opportune", "0.1.0", "msgspec>=999", "nowhere-to-be-found>=1", "far>=1; extra == 'test'", "typer>=0.1")
     _installed(tmp_path, "anyio", "0.0.1")
     program = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); from pipelines import doctor_checks_programs as c; from pipelines.doctor_gather "
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from pipelines.doctor.service import programs as c; from pipelines.doctor.facts.gather "
         "import Facts; import msgspec; f = Facts(None, 0); print(msgspec.json.encode([c.packages(f).findings, c.packages_locked(f).findings, "
         "c.python_version(f).findings]).decode())"
     )
@@ -262,21 +264,19 @@ def test_an_environment_that_is_not_the_lock(tmp_path: Path) -> None:
 def test_this_environment_is_the_lock() -> None:
     """Where these tests run, nothing is missing, nothing is other than the lock, and LightGBM loads."""
     facts: Any = Facts(None, clock())  # type: ignore[arg-type]
-    for check in doctor_checks_programs.CHECKS[:4]:
+    for check in programs.CHECKS[:4]:
         seen = check(facts)
         assert seen.what and not seen.findings, seen
 
 
 def test_folders_that_others_own_or_may_write(workspace: Workspace) -> None:
     """A data folder that everybody can write is an error, and what the machine gives is looked at."""
-    assert not told(doctor_checks_resources.data_folder, workspace)
+    assert not told(resources.data_folder, workspace)
     workspace.data.chmod(0o777)
-    (finding,) = told(doctor_checks_resources.data_folder, workspace)
+    (finding,) = told(resources.data_folder, workspace)
     assert finding.severity == "error" and finding.evidence["mode"] == "0o777"
     workspace.data.chmod(0o700)
-    looked = [
-        check(Facts(workspace, clock())).what for check in doctor_checks_resources.CHECKS if check is not doctor_checks_resources.cores
-    ]
+    looked = [check(Facts(workspace, clock())).what for check in resources.CHECKS if check is not resources.cores]
     assert all(looked) and len(looked) == 6
 
 
@@ -290,13 +290,13 @@ def test_few_open_files_and_a_folder_in_memory(workspace: Workspace, monkeypatch
     assert done.stdout.strip() == "100", done.stderr
     (tmp_path / "proc" / "self").mkdir(parents=True)
     mounts = tmp_path / "proc" / "self" / "mountinfo"
-    monkeypatch.setattr(doctor_checks_resources, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(resources, "PROC", tmp_path / "proc")
     for kind, severity in (("tmpfs", "warning"), ("nfs4", "error")):
         mounts.write_text(f"1 1 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / {workspace.folder} rw shared:1 - {kind} x rw\n")
-        (finding,) = told(doctor_checks_resources.file_system, workspace)
+        (finding,) = told(resources.file_system, workspace)
         assert finding.severity == severity and finding.evidence["file_system"] == kind
     mounts.write_text("1 1 0:1 / / rw - ext4 /dev/a rw\n")
-    assert not told(doctor_checks_resources.file_system, workspace)
+    assert not told(resources.file_system, workspace)
 
 
 def test_reports_are_told_in_few_lines(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

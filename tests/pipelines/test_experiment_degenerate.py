@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from scipy.stats import mstats
 
-from features.config.experiments import Bounded, Goals, Guardrails, Ramp
 from features.common.timestamps import MICROSECONDS
-from pipelines.experiments.data import read
-from pipelines.experiments.control_groups import groups_report
-from pipelines.experiments.control_group_tables import print_groups
+from features.config.experiments import Bounded, Goals, Guardrails, Ramp
 from pipelines.experiments.analysis import metrics_of
+from pipelines.experiments.control_group_tables import print_groups
+from pipelines.experiments.control_groups import groups_report
+from pipelines.experiments.data import read
 from pipelines.experiments.report import ExperimentReport, GoalReport, Settings
 from pipelines.experiments.tables import notes, print_report
+from pipelines.statistics.inference import Measure, compare
+from pipelines.statistics.summaries import summary_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, START, Rows, exposure, lake_of, question
 from tests.pipelines.test_experiment_reading import report
 from tests.pipelines.test_ramping import at, known
-from pipelines.statistics.inference import Measure, compare
-from pipelines.statistics.summaries import summary_of
 
 VALUE = "value per unit"
 UNITS = 800

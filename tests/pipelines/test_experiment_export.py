@@ -11,9 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from features.workspace.experiments import read_experiments
 from features.lake.lake import connect
 from features.validation.load import load
+from features.workspace.experiments import read_experiments
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
 from pipelines.experiments.export import NoSuchExperiment, write_assignments, write_exposures

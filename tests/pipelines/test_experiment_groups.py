@@ -16,26 +16,26 @@ from msgspec.structs import asdict, replace
 from scipy.stats import chisquare
 from typer.testing import CliRunner
 
-from features.events.rows import event_item
-from features.events.semantics import time_of
-from features.validation.load import load
-from features.lake.loop_tables import GROUPS, USUAL
 from features.common.timestamps import MICROSECONDS, from_microseconds, now, rfc3339
 from features.common.types import Event
+from features.events.rows import event_item
+from features.events.semantics import time_of
+from features.lake.loop_tables import GROUPS, USUAL
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.experiments.data import read
-from pipelines.experiments.control_groups import WORTH, GroupsReport, NoGroups, as_experiment, groups_on, groups_report
-from pipelines.experiments.control_group_tables import print_groups, sections
 from pipelines.experiments.analysis import Asked, experiments_in
+from pipelines.experiments.control_group_tables import print_groups, sections
+from pipelines.experiments.control_groups import WORTH, GroupsReport, NoGroups, as_experiment, groups_on, groups_report
+from pipelines.experiments.data import read
 from pipelines.experiments.report import GoalReport, GuardrailReport, Settings, Subject, report_of
 from pipelines.main import app
 from pipelines.shipping.ship import ship
+from pipelines.statistics.inference import rate_lift
 from serving.decision.assignment import Assigner, Units
 from tests.pipelines.counters import Counter
 from tests.pipelines.experiment_lakes import DAY, START, Rows, exposure, lake_of, question
 from tests.trained import copy_of
 from tests.workspaces import make_workspace
-from pipelines.statistics.inference import rate_lift
 
 NAMES = (USUAL, *WORTH)
 RATES = dict(zip(NAMES, (0.5, 0.25, 0.3, 0.4, 0.45, 0.5, 0.3), strict=True))

@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines import worker
-from pipelines.experiments.mismatch import splits_of, watch
 from pipelines.experiments.analysis import experiments_in
-from serving.runtime.metrics import Metrics
+from pipelines.experiments.mismatch import splits_of, watch
 from serving.api.split_metrics import FILE, read_splits, split_lines
+from serving.runtime.metrics import Metrics
 from tests.pipelines.experiment_lakes import ARMS, KEY, NOW, START, Rows, exposure
 from tests.pipelines.test_ramping import fill
 from tests.workspaces import make_workspace

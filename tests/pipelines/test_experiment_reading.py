@@ -12,17 +12,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from features.common.timestamps import MICROSECONDS
 from features.config.experiments import ExperimentsFile
-from features.workspace.experiments import Experiments, read_experiments
+from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS
-from features.config.policies import PoliciesFile
+from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
-from pipelines.cli import experiment as commands_experiment
+from pipelines.cli import experiment
+from pipelines.experiments.analysis import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
 from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
 from pipelines.experiments.plots import write_plots
-from pipelines.experiments.analysis import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
 from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
 from pipelines.experiments.tables import headlines, print_report
 from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, Rows, exposure, lake_of, made, question
@@ -333,7 +333,7 @@ def test_experiments_of_a_workspace(tmp_path: Path) -> None:
 def test_verbs_refuse_what_they_do_not_understand(tmp_path: Path) -> None:
     """The verbs list nothing where nothing is declared, and name what they expected."""
     app = typer.Typer()
-    commands_experiment.register(app)
+    experiment.register(app)
     folder, runner = str(make_workspace(tmp_path, customers=4, decisions=1)), CliRunner()
     assert runner.invoke(app, ["experiment", "list", "-w", folder, "--json"]).output.strip() == "[]"
     for words, expected in (

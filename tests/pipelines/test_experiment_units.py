@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.common.types import Event
 from features.lake import lake
 from features.lake.files import counting
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, to_microseconds
-from features.common.types import Event
 from features.workspace.workspace import Workspace
-from pipelines.ramps import ramp as ramping
+from pipelines.experiments.analysis import Asked, experiments_in, find, listed, report_on
 from pipelines.experiments.data import so_far
 from pipelines.experiments.export import write_exposures
-from pipelines.experiments.analysis import Asked, experiments_in, find, listed, report_on
 from pipelines.experiments.report import ExperimentReport, Settings
+from pipelines.ramps import ramp
 from pipelines.ramps.ramp import Step
 from pipelines.shipping.ship import ship
 from tests.pipelines.loops import START, line, log_events, workspace_in, write_lines
@@ -155,7 +155,7 @@ def test_what_clients_tell_after_a_roll_back(tmp_path: Path) -> None:
     (folder / "experiments.yaml").write_text(yaml.safe_dump({"experiments": {"web": ramped}}))
     made = load(folder)
     for step in (Step("start", 0.25, "started", ""), Step("roll_back", 0.0, "by_hand", "")):
-        ramping.write(made, find(experiments_in(made), "web"), step, BEGIN, "command")
+        ramp.write(made, find(experiments_in(made), "web"), step, BEGIN, "command")
     units = [("a", number) for number in range(30)] + [("b", number) for number in range(30, 62)]
     log_events(made, [told(number, "exposure", 1, customer_id=f"c{number}", experiment="web", arm=arm) for arm, number in units])
     ship(made)

@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from features.common.timestamps import now
 from features.events.journal import Line, Settled, write_frame
 from features.ledger.ledger import ledger_of
-from features.validation.load import load
-from features.common.timestamps import now
 from features.ledger.recent import KeptArm
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.materialize import rebuild as rebuilding, steps
 from pipelines.erasure.accounts import accounts_of
-from pipelines.erasure.scan import scan
 from pipelines.erasure.erase import forget
+from pipelines.erasure.scan import scan
+from pipelines.materialize import rebuild, steps
 from pipelines.shipping.journal_files import journal_folder, lines
 from pipelines.shipping.ship import ship
 from serving.decision.journal import SEALED
@@ -123,7 +123,7 @@ def test_an_account_of_one_goes_and_a_shared_one_loses_the_link(workspace: Works
     after = in_lake(workspace, "exposures", "customer_id, unit, decision_id")
     assert after == {row: count for row, count in before.items() if row[0] != VICTIM} and len(after) == 2
     assert scan(workspace.data, [ALONE, ALSO_ALONE, VICTIM]).plaintext_hits == 0
-    rebuilding.rebuild_ledger(workspace, "a test")
+    rebuild.rebuild_ledger(workspace, "a test")
     assert kept(workspace) == {SHARED}, "what was forgotten does not come back"
 
 

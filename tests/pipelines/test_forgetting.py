@@ -23,27 +23,27 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from features.common import clock
-from features.lake import lake
-from features.online import erase as online_forget
+from features.common.pseudonyms import SECRET, pseudonym
+from features.common.timestamps import now, to_microseconds
+from features.common.types import Event
+from features.events.journal import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
+from features.events.journal_redaction import blanked
 from features.events.log import EventLog, counts, event_folder
 from features.events.rows import event_item
 from features.feature_store.erase import NULLED
-from features.events.journal_redaction import blanked
-from features.events.journal import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
+from features.lake import lake
+from features.online import erase as online_erase
 from features.validation.load import load
-from features.common.timestamps import now, to_microseconds
-from features.common.pseudonyms import SECRET, pseudonym
-from features.common.types import Event
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
 from pipelines.cli.erase import register
+from pipelines.erasure.erase import BadId, forget, unit_named
 from pipelines.erasure.journal import Journals, NotTurned
 from pipelines.erasure.scan import scan
 from pipelines.erasure.task import folder_of
-from pipelines.erasure.erase import BadId, forget, unit_named
 from pipelines.importing.erased_rows import FORGOTTEN
-from pipelines.shipping.state import state_of
+from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
+from pipelines.shipping.state import state_of
 from serving.decision.journal import OPEN, SEALED, Journal, Limits
 from tests.pipelines.forgetful import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
@@ -261,9 +261,9 @@ def test_stores_of_feast(workspace: Workspace, feast: dict[str, str], how: str, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert steps.materialize(other) > 0
-        assert [online_forget.exists(other, unit) for unit in (VICTIM, OTHER)] == [True, True]
+        assert [online_erase.exists(other, unit) for unit in (VICTIM, OTHER)] == [True, True]
         done = forget(other, VICTIM)
-        assert [online_forget.exists(other, unit) for unit in (VICTIM, OTHER)] == [False, True]
+        assert [online_erase.exists(other, unit) for unit in (VICTIM, OTHER)] == [False, True]
     assert (done.places["online"].found, done.places["online"].left, done.places["online"].how) == (1, 0, how)
     assert done.done is is_done, done.proof
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from features.common import clock
-from features.workspace import timeline
-from features.validation.load import load
 from features.common.timestamps import parse_moment, to_microseconds
-from pipelines.importing import import_files as importing
+from features.validation.load import load
+from features.workspace import timeline
+from pipelines.importing import import_files
 from pipelines.importing.import_files import BadTable, import_all
 from tests.banks import CUSTOMER, DECISION, FEATURES, MOVE, NOW, ROWS, TABLES, bank, one, only, stored, write
 from tests.workspaces import make_workspace
@@ -117,7 +117,7 @@ def test_a_column_declared_later_does_not_double_the_rows(tmp_path: Path, table:
         import_all(richer, NOW)
     write(folder / "rows.csv", [ROWS[table] | {"extra": "y", "time": "2026-06-05", "decision_id": "d5"}])
     assert only(import_all(richer, NOW), table).stored == 1  # what is new anyway may have it
-    shutil.rmtree(richer.lake / importing.tables_of(richer)[table].folder)
+    shutil.rmtree(richer.lake / import_files.tables_of(richer)[table].folder)
     write(folder / "rows.csv", rows)
     assert only(import_all(richer, NOW), table).stored == 3
 
@@ -205,7 +205,7 @@ def test_a_killed_import_is_mended_by_the_next(tmp_path: Path) -> None:
     began = time.monotonic()
     import_all(workspace, now)
     took = time.monotonic() - began
-    tables = [table.name for table in importing.tables_of(workspace).values()]
+    tables = [table.name for table in import_files.tables_of(workspace).values()]
     clean = {table: stored(workspace, table) for table in tables}
     chance, killed = random.Random(3), 0
     for _ in range(5):

@@ -10,14 +10,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.events.journal_redaction import blanked
 from features.events.journal import Settled, damage, write_frame
+from features.events.journal_redaction import blanked
 from features.ledger.ledger import ledger_of
 from features.ledger.lmdb_records import RECENT, recent_of
-from features.lmdb_store.environment import DATA, MAP_BYTES, attach_folder
 from features.ledger.recent import KeptArm
+from features.lmdb_store.environment import DATA, MAP_BYTES, attach_folder
 from features.workspace.workspace import Workspace
-from pipelines.materialize import rebuild as rebuilding
+from pipelines.materialize import rebuild
 from pipelines.shipping.journal_files import lines
 from tests.pipelines.counters import Counter
 from tests.pipelines.loops import line
@@ -86,10 +86,10 @@ def test_a_rebuilt_ledger_keeps_the_same_arms(trained_workspace: Path, tmp_path:
     assert len(everything) > 40 and sum(bool(linked) for linked, _ in before.values()) > 5
     assert {version for _, version, _ in everything} == {0, 1} and {name for name, *_ in everything} >= {"a", "b"}
     (workspace.data / "ledger" / DATA).unlink()
-    replayed = rebuilding.rebuild_ledger(workspace, "a test").replayed
+    replayed = rebuild.rebuild_ledger(workspace, "a test").replayed
     assert replayed is not None and replayed.assignments > 60 and "sticky assignments" in str(replayed)
     assert kept(workspace) == before
-    again = rebuilding.rebuild_ledger(workspace, "once more").replayed
+    again = rebuild.rebuild_ledger(workspace, "once more").replayed
     assert again == replayed and kept(workspace) == before
 
 
@@ -101,7 +101,7 @@ def test_an_evaluation_alone_comes_back(trained_workspace: Path, tmp_path: Path)
     counter.close()
     before = kept(counter.workspace)
     assert sorted(key for _, arms in before.values() for key in arms) == sorted(KINDS)
-    rebuilding.rebuild_ledger(counter.workspace, "a test")
+    rebuild.rebuild_ledger(counter.workspace, "a test")
     assert kept(counter.workspace) == before
     ledger = ledger_of(counter.workspace)
     try:

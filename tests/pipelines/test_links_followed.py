@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from features.common.timestamps import MICROSECONDS, from_microseconds, now
-from features.lake.offers import read_catalogue
 from features.common.types import Decision, DecisionRequest, Event
+from features.lake.offers import read_catalogue
 from pipelines.simulation.changed_files import changed
 from pipelines.simulation.contact_card import card_of
 from pipelines.simulation.simulate import Asked, simulate

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.deploy import publish as publishing
 from pipelines import worker
+from pipelines.deploy import publish as publishing
 from pipelines.main import app
-from serving.reload.reloader import Desk
 from serving.reload.published import models
+from serving.reload.reloader import Desk
 from tests.serving.live import another_bundle
 from tests.trained import copy_of
 from training.bundle import bundle, registry

@@ -13,17 +13,17 @@ import pytest
 from feast import FeatureStore
 from typer.testing import CliRunner
 
-from features.feature_store import definitions
 from features.common.files import digest_of
-from features.validation.load import load
 from features.common.timestamps import to_microseconds
+from features.feature_store import definitions
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.deploy import publish as publishing
-from pipelines.shipping import ship as shipping
-from pipelines.materialize import steps
-from pipelines.main import app
 from pipelines.deploy.supervisor import only_one
+from pipelines.main import app
+from pipelines.materialize import steps
 from pipelines.materialize.rebuild import servers_run
+from pipelines.shipping import ship
 from serving.decision.journal import Journal
 from serving.runtime.metrics import memory_directory
 from tests.trained import copy_of, end_of_data
@@ -118,10 +118,10 @@ def test_a_link_to_the_workspace_is_the_workspace(original: Path, tmp_path: Path
 def test_two_copies_are_strangers(original: Path, tmp_path: Path) -> None:
     """A copy of a workspace that is held, written and served is neither: it has locks, journals and counters of its own."""
     one = load(copy_of(original, tmp_path / "one"))
-    with closing(Journal.open(one.data / "journal")), steps.alone(one), shipping.alone(one), only_one(one):
+    with closing(Journal.open(one.data / "journal")), steps.alone(one), ship.alone(one), only_one(one):
         other = load(copy_of(one.folder, tmp_path / "other"))
         assert servers_run(one) and not servers_run(other)
-        with closing(Journal.open(other.data / "journal")), steps.alone(other), shipping.alone(other), only_one(other):
+        with closing(Journal.open(other.data / "journal")), steps.alone(other), ship.alone(other), only_one(other):
             assert servers_run(other)
         assert memory_directory(one.data) != memory_directory(other.data)
 
@@ -164,7 +164,7 @@ def test_addresses_that_are_not_ours_stay(original: Path, tmp_path: Path) -> Non
 def test_a_registry_that_cannot_be_written_is_said(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that somebody keeps locked: one line says what could not be done, and no address has changed."""
     workspace = load(copy_of(original, tmp_path / "copy"))
-    monkeypatch.setattr("training.bundle.bundle.artifact_locations.WAIT_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("training.bundle.artifact_locations.WAIT_SECONDS_MAX", 0.1)
     with closing(sqlite3.connect(workspace.data / "mlflow.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(registry.RegistryUnavailable, match="find its artifacts where the workspace lies now, got: database is locked"):

@@ -16,25 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features.lake import lake
-from features.config.experiments import Guardrails, Ramp
-from features.workspace.experiments import ReadExperiment
-from features.validation.load import load
-from features.lake.loop_tables import EXPOSURES
 from features.common.timestamps import MICROSECONDS, duration_seconds
-from features.workspace.ramps import Evidence, Standing, Watched, read_record
+from features.config.experiments import Guardrails, Ramp
+from features.lake import lake
+from features.lake.loop_tables import EXPOSURES
 from features.lake.tables import tables_of
+from features.validation.load import load
+from features.workspace.experiments import ReadExperiment
+from features.workspace.ramps import Evidence, Standing, Watched, read_record
 from features.workspace.workspace import Workspace
-from pipelines.ramps import plots as ramp_plots, ramp as ramping
 from pipelines import worker
 from pipelines.experiments.analysis import experiments_in, find, listed
 from pipelines.main import app
+from pipelines.ramps import plots, ramp
 from pipelines.ramps.ramp import Step, evidence_of, next_step
-from tests.pipelines.experiment_lakes import ARMS, DAY, EMPTY, KEY, NOW, START, Rows, exposure, lake_of, made, question
-from tests.workspaces import make_workspace
 from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, Measure, compare, harm_p_sequential
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Summary
+from tests.pipelines.experiment_lakes import ARMS, DAY, EMPTY, KEY, NOW, START, Rows, exposure, lake_of, made, question
+from tests.workspaces import make_workspace
 
 PLAN = Ramp(arm="louder", hold="2d", window="2d", units=300)
 STEPS = PLAN.steps
@@ -265,7 +265,7 @@ def test_all_tests_of_a_plan_share_their_alpha() -> None:
     for steps, tests in ((STEPS, 1), ((0.1, 0.5), 1), ((0.5, 0.6, 0.75, 1.0), 3), ((0.75, 1.0), 1), ((0.6, 0.9), 2), ((1.0,), 1)):
         for off in ({}, {"slow": None}, {"value": 0.0}):
             plan = Ramp(arm="louder", steps=steps, guardrails=msgspec.convert(off, Guardrails))
-            assert tests * len(ramping.watched_of(plan.guardrails)) * ramping.alpha_of(plan) == pytest.approx(ALPHA)
+            assert tests * len(ramp.watched_of(plan.guardrails)) * ramp.alpha_of(plan) == pytest.approx(ALPHA)
 
 
 def test_splits_are_tested_at_all_looks() -> None:
@@ -315,19 +315,19 @@ def experiment(workspace: Workspace) -> ReadExperiment:
 def put(workspace: Workspace, share: float, moment: int) -> None:
     """Begin the ramp, or move it."""
     now = experiment(workspace)
-    move = ramping.by_hand(now, share, "moved", moment) if now.standing is not None and now.standing.share else None
-    ramping.write(workspace, now, move or Step("start", share, "started", "begun"), moment, "command")
+    move = ramp.by_hand(now, share, "moved", moment) if now.standing is not None and now.standing.share else None
+    ramp.write(workspace, now, move or Step("start", share, "started", "begun"), moment, "command")
 
 
 def test_the_worker_takes_the_steps(workspace: Workspace) -> None:
     """The worker's task leaves alone what was not started, raises what does no harm, writes each reason once, and its steps are drawn."""
     fill(workspace, made(1, units=4_000))
-    ramping.tend(workspace, NOW)
+    ramp.tend(workspace, NOW)
     assert read_record(workspace.data) == []
     put(workspace, 0.01, START)
-    ramping.tend(workspace, START + DAY)
+    ramp.tend(workspace, START + DAY)
     for day in (10, 10.5, 11, 20):
-        ramping.tend(workspace, int(START + day * DAY))
+        ramp.tend(workspace, int(START + day * DAY))
     lines = [line for line in read_record(workspace.data) if line is not None]
     assert [(line.verdict, line.code, line.share, line.who) for line in lines] == [
         ("start", "started", 0.01, "command"),
@@ -338,7 +338,7 @@ def test_the_worker_takes_the_steps(workspace: Workspace) -> None:
     ]
     assert lines[2].evidence is not None and lines[2].evidence.guardrails
     assert [one.ramp for one in listed(workspace, experiments_in(workspace).experiments, NOW)][1] is None
-    one, two = (ramp_plots.write_plot(KEY, lines, NOW, workspace.data / name) for name in ("one", "two"))
+    one, two = (plots.write_plot(KEY, lines, NOW, workspace.data / name) for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -420,7 +420,7 @@ def test_the_verb_refuses_with_the_way_out(workspace: Workspace) -> None:
     file.write_text(file.read_text().replace("running", "stopped"))
     for words in ((KEY,), (KEY, "--to", "0.5", "--reason", "x")):
         assert "set `status: running`" in told(workspace, *words)[1]
-    ramping.tend(workspace, NOW)
+    ramp.tend(workspace, NOW)
     assert len(read_record(workspace.data)) == 1
     assert told(workspace, KEY, "--roll-back", "--reason", "over")[0] == 0
 

@@ -14,7 +14,7 @@ from numba.core.caching import UserProvidedCacheLocator
 
 from features.common import cache_folders
 from features.common.cache_folders import NothingWritable, compiled_folder, settle
-from serving.kernel import compile_cache as compiled
+from serving.kernel import compile_cache
 from tests.serving.live import COMPILES_SECONDS_MAX, ROOT, Live
 from tests.trained import copy_of
 
@@ -37,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("code") / "opportune"
     for package in ("features", "training", "serving", "pipelines"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    compiled.pack(folder)
+    compile_cache.pack(folder)
     _allow(folder, 0o555)
     yield folder
     _allow(folder, 0o755)

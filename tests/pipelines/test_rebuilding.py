@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from features.lmdb_store import environment as lmdb_store
+from features.columns.rows import OnlineRow
+from features.common.timestamps import MICROSECONDS
+from features.common.timestamps import now as clock
 from features.ledger.budgets import BudgetRecord
 from features.ledger.history import entries, key_of
-from features.lmdb_store.engine import EmbeddedEngine
 from features.ledger.ledger import Ledger, ledger_of
+from features.ledger.recent_updates import trimmed
+from features.lmdb_store import environment
+from features.lmdb_store.engine import EmbeddedEngine
 from features.lmdb_store.environment import DATA
 from features.lmdb_store.verify import verify
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS
-from features.common.timestamps import now as clock
-from features.columns.rows import OnlineRow
-from features.ledger.recent_updates import trimmed
 from features.workspace.workspace import Workspace
-from pipelines.erasure import erase as forgetting
-from pipelines.materialize import rebuild as rebuilding, steps
+from pipelines.erasure import erase as erasure
+from pipelines.materialize import rebuild, steps
 from pipelines.materialize.rebuild import CannotRebuild
 from tests.pipelines.lives import FORGOTTEN, UNITS, Life, limited
 from tests.serving.live import ROOT
@@ -70,7 +70,7 @@ def lived(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     life.run(STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert forgetting.forget(workspace, FORGOTTEN).done
+        assert erasure.forget(workspace, FORGOTTEN).done
     return life
 
 
@@ -113,15 +113,15 @@ def test_a_rebuilt_ledger_says_what_the_lost_one_said(lived: Life) -> None:
     assert before["rare"][0] > 0 and before["stock of few"][0] > 0
 
     with pytest.raises(CannotRebuild, match="servers run"):
-        rebuilding.rebuild(workspace, ["ledger"])
-    (done,) = rebuilding.rebuild(workspace, ["ledger"], force=True)
+        rebuild.rebuild(workspace, ["ledger"])
+    (done,) = rebuild.rebuild(workspace, ["ledger"], force=True)
     assert done.aside, "what was there is kept"
     assert said(lived, lived.ledger, moment) == before, "a server that runs takes up the new one"
     lived.close()
     for damage in (_gone, _cut, _flip, _zero):
         damage(workspace.data / "ledger" / DATA)
         assert verify(workspace.data / "ledger", "ledger").why
-        again = rebuilding.rebuild_ledger(workspace, "a test").replayed
+        again = rebuild.rebuild_ledger(workspace, "a test").replayed
         assert again is not None and again.events > 1_000 and again.contacts > 300
         ledger = ledger_of(workspace)
         after = said(lived, ledger, moment)
@@ -166,11 +166,11 @@ def test_rebuilt_rows_are_the_lost_ones(trained_workspace: Path, tmp_path: Path)
     customers = [f"436{600_000 + number}" for number in range(0, 520, 3)]
     before = online_rows(workspace, customers)
     for damage in (_gone, _cut, _flip, _zero):
-        damage(workspace.online / lmdb_store.current(workspace.online) / DATA)
+        damage(workspace.online / environment.current(workspace.online) / DATA)
         assert verify(workspace.online, "online").why
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            done = rebuilding.rebuild_online(workspace, "a test", now=moment)
+            done = rebuild.rebuild_online(workspace, "a test", now=moment)
         assert Path(done.aside).is_dir() and done.customers == steps.SAMPLED_CUSTOMERS
         assert online_rows(workspace, customers) == before, damage.__name__
         assert not verify(workspace.online, "online").why
@@ -179,25 +179,25 @@ def test_rebuilt_rows_are_the_lost_ones(trained_workspace: Path, tmp_path: Path)
 def test_only_what_is_damaged_is_rebuilt(trained_workspace: Path, tmp_path: Path) -> None:
     """What is whole is not touched; flipped bytes are found after a power cut, a lost store at any start, and a rebuild says what it did."""
     workspace = load(copy_of(trained_workspace, tmp_path / "shop"))
-    data = workspace.online / lmdb_store.current(workspace.online) / DATA
-    assert rebuilding.rebuild_if_damaged(workspace) == []
+    data = workspace.online / environment.current(workspace.online) / DATA
+    assert rebuild.rebuild_if_damaged(workspace) == []
     stamp = data.stat()
-    assert rebuilding.rebuild_if_damaged(workspace) == [] and data.stat() == stamp
+    assert rebuild.rebuild_if_damaged(workspace) == [] and data.stat() == stamp
     _flip(data)
-    assert rebuilding.rebuild_if_damaged(workspace) == [], "only a power cut tears pages of a file that opens"
+    assert rebuild.rebuild_if_damaged(workspace) == [], "only a power cut tears pages of a file that opens"
     (workspace.data / "stores.json").write_text('{"boot":"another","stores":["online"]}')
     lines: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rebuilding.mend(workspace, lines.append)
+        rebuild.mend(workspace, lines.append)
         assert len(lines) == 1 and lines[0].startswith("rebuilt the online store (") and "damaged" in lines[0]
         shutil.rmtree(workspace.online)
-        rebuilding.mend(workspace, lines.append)
+        rebuild.mend(workspace, lines.append)
     assert len(lines) == 2 and "there is no online store" in lines[1]
     assert not verify(workspace.online, "online").why
     shutil.rmtree(workspace.online)
     shutil.rmtree(workspace.lake)
-    rebuilding.mend(workspace, lines.append)
+    rebuild.mend(workspace, lines.append)
     assert len(lines) == 3 and lines[2].startswith("a damaged store stays as it is: expected a lake") and "\n" not in lines[2]
 
 
@@ -218,9 +218,9 @@ store(workspace, "a test")
 def test_a_rebuild_that_the_disk_refuses_leaves_what_was_there(lived: Life) -> None:
     """When no file may grow any more, a rebuild fails and both stores are as they were."""
     workspace = lived.workspace
-    ledger, online = workspace.data / "ledger" / DATA, workspace.online / lmdb_store.current(workspace.online) / DATA
+    ledger, online = workspace.data / "ledger" / DATA, workspace.online / environment.current(workspace.online) / DATA
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in (ledger, online)}
-    for store in rebuilding.STORES:
+    for store in rebuild.STORES:
         told = subprocess.run(
             [sys.executable, "-c", FULL, str(workspace.folder), store, str(16 << 10)], cwd=ROOT, capture_output=True, text=True, check=False
         )

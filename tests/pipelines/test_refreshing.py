@@ -18,19 +18,19 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from features.feature_store import definitions
 from features.aggregates import windows
-from features.columns.catalogue import Catalogue
-from features.ledger.history import ContactPolicy
-from features.online.engines import open_engine
 from features.aggregates.incremental import Fold
+from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.ledger.lmdb_ledger import LmdbLedger
-from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, to_microseconds
-from features.lake.offers import offers_of
 from features.columns.rows import OnlineRow, Plan, Words
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.feature_store import definitions
+from features.lake.offers import offers_of
+from features.ledger.history import ContactPolicy
+from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import Heard, RecentEvent
+from features.online.engines import open_engine
+from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE, Workspace
 from pipelines.materialize.refresh import refresh, whole_second
 from tests.features.folding import event_of, rows_of, shown, write_lake

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.lake import lake
-from features.events.log import event_folder, read_all
-from features.events.journal import Line
-from features.validation.load import load
-from features.lake.loop_tables import GROUPS, USUAL
 from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.common.timestamps import now as clock
 from features.common.types import Event
+from features.events.journal import Line
+from features.events.log import event_folder, read_all
+from features.lake import lake
+from features.lake.loop_tables import GROUPS, USUAL
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from pipelines.shipping.journal_files import listed
-from pipelines.shipping.state import loop_of, shipped_file, state_of
-from pipelines.shipping.ship import Limits, ship
 from pipelines.shipping.backlog import waiting
+from pipelines.shipping.journal_files import listed
+from pipelines.shipping.ship import Limits, ship
+from pipelines.shipping.state import loop_of, shipped_file, state_of
 from tests.architecture.house import ROOT
 from tests.pipelines.loops import (
     EVENTS,

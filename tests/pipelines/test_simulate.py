@@ -20,25 +20,25 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ledger.history import IMPRESSION, Event, key_of, word_of
+from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microseconds
+from features.common.types import Decision, DecisionRequest
+from features.config.policies import Arbitration, PoliciesFile
 from features.config.schema import Placement
 from features.events.journal import Line
+from features.lake.offers import read_catalogue
+from features.ledger.history import IMPRESSION, Event, key_of, word_of
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microseconds
-from features.lake.offers import read_catalogue
-from features.config.policies import Arbitration, PoliciesFile
-from features.common.types import Decision, DecisionRequest
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.materialize.contact_import import contacting_of
-from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
+from pipelines.simulation.sampling import NothingToSample, sample_of
+from pipelines.simulation.what_if import Tried, compare
 from serving.decision.decide import decide
-from serving.reload.reloader import Desk
 from serving.decision.journal import Journal
 from serving.decision.snapshot import Loaded
-from pipelines.simulation.what_if import Tried, compare
+from serving.reload.reloader import Desk
 from tests.pipelines.verbs import opportune
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.feature_store import point_in_time as history
 from features.columns.catalogue import Catalogue
-from features.online.engines import open_engine
 from features.columns.layout import Layout
-from features.validation.load import load
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS
-from features.lake.offers import offers_of, read_catalogue
 from features.columns.rows import OnlineEngine, Plan, Words
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS
+from features.feature_store import point_in_time
+from features.lake.offers import offers_of, read_catalogue
+from features.online.engines import open_engine
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize.steps import state_of
 from training.bundle import bundle
@@ -64,8 +64,8 @@ def test_training_row_and_online_row_are_equal_to_the_bit(workspace: Workspace) 
     customers, words = customers_of(workspace), Words()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        joined = history.join(workspace, customers, np.full(len(customers), now), words)
-        (everyone_then,) = history.join(workspace, [], np.array([midnight]), words, "everyone").rows()
+        joined = point_in_time.join(workspace, customers, np.full(len(customers), now), words)
+        (everyone_then,) = point_in_time.join(workspace, [], np.array([midnight]), words, "everyone").rows()
     engine = engine_of(workspace)
     offline = layout_of(workspace, Catalogue(offers_of(workspace)), words)
     online = layout_of(workspace, Catalogue(read_catalogue(workspace)), engine.words)
@@ -133,7 +133,7 @@ def test_the_rows_that_were_trained_on_are_those_of_the_join(workspace: Workspac
     words = Words()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        joined = history.join(workspace, customers, examples.times[chosen], words)
+        joined = point_in_time.join(workspace, customers, examples.times[chosen], words)
     layout = Layout(
         workspace.contract,
         Plan.of(workspace.views),

@@ -17,18 +17,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.lake import lake
 from features.common.following import BEHIND_SECONDS_MAX, followed, followed_sql, moment_of, moment_sql
-from features.validation.load import load
-from features.common.timestamps import MICROSECONDS
-from features.workspace.workspace import Workspace
 from features.common.time_zones import zone_of
-from pipelines.doctor.data import customers as doctor_checks_customers, data as doctor_checks_data
-from pipelines.importing import table_fit as fitting
+from features.common.timestamps import MICROSECONDS
+from features.lake import lake
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.doctor.data import customers
+from pipelines.doctor.data import data as data_checks
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.lake import data
-from pipelines.importing.report import notes
+from pipelines.importing import table_fit
 from pipelines.importing.import_files import Place, import_all
+from pipelines.importing.report import notes
 from tests.banks import CUSTOMER, DECISION, MOVE, NOW, OUTCOME, bank, one, only, stored, write
 
 TIME = datetime(2026, 6, 1, tzinfo=UTC)
@@ -164,7 +165,7 @@ def test_ids_with_tails_are_told_by_name(tmp_path: Path) -> None:
     assert "streams.moves: none of its 30 customers is in customers" in told
     assert any("30 customers end in `.0`, as 9000.0, 9001.0, 9002.0, 30 of which other tables have without it" in note for note in told)
     facts = Facts(workspace, NOW)
-    found = [*doctor_checks_data.ids_in_common(facts).findings, *doctor_checks_data.ids_with_tails(facts).findings]
+    found = [*data_checks.ids_in_common(facts).findings, *data_checks.ids_with_tails(facts).findings]
     assert {(finding.check, finding.severity) for finding in found} == {("ids_in_common", "error"), ("ids_with_tails", "warning")}
 
 
@@ -176,7 +177,7 @@ def test_a_customer_who_is_hardly_one_is_named(tmp_path: Path) -> None:
     guest = [MOVE | {"customer_id": "guest", "amount": str(n)} for n in range(200)]
     workspace, report = one(tmp_path / "more", "streams.moves", even + guest)
     assert any("33 % of its rows are of one of 101 customers, `guest`" in note for note in notes(report))
-    [finding] = doctor_checks_customers.absurd_shares(Facts(workspace, NOW)).findings
+    [finding] = customers.absurd_shares(Facts(workspace, NOW)).findings
     assert "'guest'" in finding.what
 
 
@@ -210,7 +211,7 @@ def test_time_zones_that_are_none_are_counted(tmp_path: Path) -> None:
     workspace = quiet_bank(tmp_path / "w", [CUSTOMER | {"customer_id": f"c{n}", "zone": zone} for n, zone in enumerate(zones)])
     report = only(import_all(workspace, NOW), "customers")
     assert report.zones == {"zone": {"Vienna": 2, "W. Europe Standard Time": 1}}
-    [finding] = doctor_checks_customers.time_zones(Facts(workspace, NOW)).findings
+    [finding] = customers.time_zones(Facts(workspace, NOW)).findings
     assert finding.evidence == {"column": "zone", "customers": 3, "Vienna": 2, "W. Europe Standard Time": 1}
 
 
@@ -274,7 +275,7 @@ def test_events_follow_the_decision_that_they_name(tmp_path: Path) -> None:
     write(tmp_path / "w" / "offers.csv", [{"offer_id": "o1"}])
     workspace = bank(tmp_path / "w", {"offers": "offers.csv", "decisions": "d.csv", "outcomes": "o.csv"})
     report = only(import_all(workspace, NOW), "outcomes")
-    assert report.early == fitting.Early(3, 1)
+    assert report.early == table_fit.Early(3, 1)
     told_of = list(notes(report))
     assert "outcomes: 3 rows happened just before the decision that they name, and count as at its moment" in told_of
     assert "outcomes: 1 row happened long before the decision that they name: nothing learns from them" in told_of

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from features.workspace import timeline
-from pipelines.importing import import_files as importing
+from pipelines.importing import import_files
 from pipelines.importing.import_files import BadTable, import_all
 from tests.banks import MOVE, NOW, bank, only, write
 
@@ -127,13 +127,13 @@ def test_an_unknown_rename_is_refused(tmp_path: Path) -> None:
     """A rename of a column that the table does not have is refused on import too, where no check ran before."""
     write(tmp_path / "w" / "m.csv", [MOVE])
     workspace = bank(tmp_path / "w", {"streams.moves": "m.csv"})
-    source = importing.Source("m.csv", {"amont": "amount"})
-    table = importing.tables_of(workspace)["streams.moves"]
+    source = import_files.Source("m.csv", {"amont": "amount"})
+    table = import_files.tables_of(workspace)["streams.moves"]
     with pytest.raises(
         BadTable,
         match="expected `columns` of workspace.yaml to name canonical columns, got `amont`. Known: amount, customer_id, kind, time",
     ):
-        importing.import_table(workspace, table, source, timeline.Timeline(), NOW)
+        import_files.import_table(workspace, table, source, timeline.Timeline(), NOW)
 
 
 def test_nested_values_are_refused(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from features.config.documents import BadWorkspace
 from features.validation.load import load
-from pipelines.world.world import BASE, EXAMINED, HOURS_WEIGHT, World, hour_of, weekend
 from pipelines.world.customers import NEVER
 from pipelines.world.history import draw_history, draw_purchases
 from pipelines.world.outcomes import AT_ONCE, follow
 from pipelines.world.settings import CATEGORIES, DAY, HOUR, LIVE, NOW, SLATE_OFFERS, WINDOW_DAYS, WorldSettings
-from pipelines.world_run.steps import world_in
 from pipelines.world.visits import LUCK, Visits, draw_visits
 from pipelines.world.workspace import WORLD_FILE, write_workspace
+from pipelines.world.world import BASE, EXAMINED, HOURS_WEIGHT, World, hour_of, weekend
+from pipelines.world_run.steps import world_in
 
 SMALL = WorldSettings(customers=120, offers=12, seed=3)
 DRAWS = 1_000_000

@@ -13,20 +13,21 @@ import typer
 from scipy.stats import binom
 from typer.testing import CliRunner
 
-from features.lake import lake
-from features.config.documents import BadWorkspace
 from features.bucketing.hashing import growthbook_v2
+from features.config.documents import BadWorkspace
+from features.lake import lake
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli import experiment as commands_experiment, world as commands_world
+from pipelines.cli import experiment
+from pipelines.cli import world as world_verbs
 from pipelines.experiments.data import Question, read
 from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
-from pipelines.world.world import World
-from pipelines.world_run.driver import Driven, live_visits
 from pipelines.world.experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments
 from pipelines.world.outcomes import AT_ONCE, DELAY_DAYS, follow, late_by
-from pipelines.world_run.rehearsal import Rehearsal, Rehearsed, judged
 from pipelines.world.settings import DAY, WINDOW_DAYS, WorldSettings
+from pipelines.world.world import World
+from pipelines.world_run.driver import Driven, live_visits
+from pipelines.world_run.rehearsal import Rehearsal, Rehearsed, judged
 from pipelines.world_run.steps import shift, world_in
 from pipelines.world_run.truth import driven_in, everybody_in, expected_of, first_exposures
 from tests.pipelines.experiment_lakes import Rows, lake_of
@@ -34,8 +35,8 @@ from tests.pipelines.experiment_lakes import Rows, lake_of
 CUSTOMERS, OFFERS, DECISIONS, SEED = 400, 20, 1_600, 5
 SPLITS = 40
 app = typer.Typer()
-commands_world.register(app)
-commands_experiment.register(app)
+world_verbs.register(app)
+experiment.register(app)
 
 
 pytestmark = pytest.mark.slow

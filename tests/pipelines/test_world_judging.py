@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.world.history import draw_history
+from pipelines.world.outcomes import follow
+from pipelines.world.policies import best_slates, worth, worth_of
+from pipelines.world.settings import HOUR, LIVE, NOW, SLATE_OFFERS, Integers, WorldSettings
+from pipelines.world.visits import Visits, draw_visits
 from pipelines.world.world import EXAMINED, World
 from pipelines.world_run.calibration import calibration_of
 from pipelines.world_run.driver import Driven
 from pipelines.world_run.estimators import estimates_of
-from pipelines.world.history import draw_history
-from pipelines.world.outcomes import follow
-from pipelines.world.policies import best_slates, worth, worth_of
 from pipelines.world_run.report import FAIR_SHARE, FAIR_SHOWN_MIN, WorldReport, judge
-from pipelines.world.settings import HOUR, LIVE, NOW, SLATE_OFFERS, Integers, WorldSettings
-from pipelines.world.visits import Visits, draw_visits
 
 WORLD = World(WorldSettings(customers=150, offers=12, seed=9))
 

@@ -18,20 +18,20 @@ from typer.testing import CliRunner
 
 from features.common.timestamps import now, to_microseconds
 from features.common.types import Decision, DecisionRequest, Event, ModelStamp, RankedOffer
-from pipelines.cli import world as commands_world
-from pipelines.world_run.in_process import DeskPort
-from pipelines.world_run.driver import Driven, drive, live_visits
-from pipelines.world_run.over_http import HttpPort
+from pipelines.cli import world as world_verbs
 from pipelines.world.port import Port, Refused, Told
-from pipelines.world_run.report import WorldReport
 from pipelines.world.settings import DAY, NOW, PLACEMENT, WINDOW_DAYS
+from pipelines.world_run.driver import Driven, drive, live_visits
+from pipelines.world_run.in_process import DeskPort
+from pipelines.world_run.over_http import HttpPort
+from pipelines.world_run.report import WorldReport
 from pipelines.world_run.steps import prepared, shift, world_in
-from serving.api.events_body import EventsBody
 from serving.api.events import EventsAnswer, RefusedEvent
+from serving.api.events_body import EventsBody
 
 CUSTOMERS, OFFERS, DECISIONS = 300, 20, 2_000
 app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
-commands_world.register(app)
+world_verbs.register(app)
 app.callback()(lambda: None)
 
 

@@ -16,15 +16,15 @@ import msgspec
 import uvicorn
 
 from features.common.types import Decision, DecisionRequest, ModelStamp
-from serving import uvicorn_protocol as wire
-from serving.openapi.contract import Contract
+from serving import uvicorn_protocol
 from serving.http.admission import Limits
-from serving.http.auth import KeyEntry, Keys
 from serving.http.app import Lane
-from serving.runtime.metrics import Metrics
+from serving.http.auth import KeyEntry, Keys
 from serving.http.problems import TYPE_PREFIX, ProblemDocument
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
 from serving.http.strict_json import StrictDecoder
+from serving.openapi.contract import Contract
+from serving.runtime.metrics import Metrics
 from tests.waiting import LIMIT_S
 
 CONTEXT = frozenset({"channel", "device", "hour", "note"})
@@ -128,7 +128,7 @@ def lane(keys: Keys | None = None, limits: Limits | None = None, **named: Any) -
 @contextlib.contextmanager
 def served(app: Lane, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None) -> Iterator[int]:
     """Serves as BentoML's worker does (`_bentoml_impl/worker/service.py`); yields the port."""
-    wire.install()
+    uvicorn_protocol.install()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app=app, backlog=2048, log_config=None, workers=1, timeout_keep_alive=5, server_header=False)
@@ -136,7 +136,7 @@ def served(app: Lane, head_seconds_max: float | None = None, keep_alive_seconds:
     limits = {"head_seconds_max": head_seconds_max, "keep_alive_seconds": keep_alive_seconds}
     given = {name: value for name, value in limits.items() if value is not None}
     if given:
-        config.http_protocol_class = type("Quick", (wire.GuardedProtocol,), given)
+        config.http_protocol_class = type("Quick", (uvicorn_protocol.GuardedProtocol,), given)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

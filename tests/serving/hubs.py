@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from features.columns.rows import FamilyRow, OnlineRow
+from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.common.types import Decision, DecisionRequest, Offer
 from features.config.experiments import ExperimentsFile
+from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile, OffersFile
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, to_microseconds
-from features.columns.rows import FamilyRow, OnlineRow
-from features.config.policies import PoliciesFile
-from features.common.types import Decision, DecisionRequest, Offer
 from features.workspace.workspace import Workspace
-from serving.reload.reloader import Desk
 from serving.decision.snapshot import Loaded
+from serving.reload.reloader import Desk
 from training.bundle.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0

@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from features.workspace import ramps, timeline
-from features.validation.load import load
 from features.common.types import DecisionRequest
-from serving.kernel import compile_cache as compiled
+from features.validation.load import load
+from features.workspace import ramps, timeline
 from serving.decision.decide import decide
+from serving.kernel import compile_cache
 from serving.reload.reloader import Desk
 from serving.settings import KEEP_ALIVE_VARIABLE
 from tests import environments
@@ -139,13 +139,13 @@ def test_compiled_code_is_packed_and_unpacked(tmp_path: Path) -> None:
     cache.mkdir(parents=True)
     for name in ("kernel.f-1.py311.nbi", "kernel.f-1.py311.1.nbc", "kernel.cpython-311.pyc"):
         (cache / name).write_text(name)
-    assert compiled.pack(tmp_path / "to", tmp_path / "from") == 2
+    assert compile_cache.pack(tmp_path / "to", tmp_path / "from") == 2
     made = tmp_path / "to" / "serving" / "__pycache__"
     made.mkdir(parents=True)
     (made / "kernel.f-1.py311.nbi").write_text("newer")
-    compiled.unpack(tmp_path / "to")
+    compile_cache.unpack(tmp_path / "to")
     assert {file.name: file.read_text() for file in made.iterdir()} == {
         "kernel.f-1.py311.nbi": "newer",
         "kernel.f-1.py311.1.nbc": "kernel.f-1.py311.1.nbc",
     }
-    compiled.unpack(tmp_path / "nowhere")
+    compile_cache.unpack(tmp_path / "nowhere")

@@ -16,19 +16,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.common.types import DecisionRequest, Event
 from features.events.semantics import NUMBER_MAX
 from features.validation.load import load
-from features.common.types import DecisionRequest, Event
 from features.workspace.workspace import Workspace
-from serving.openapi import document as openapi
-from serving.api import events as routes_events
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
-from serving.openapi.bodies import body_schemas, text_pattern
+from serving.api import events as api_events
+from serving.api.decisions import _decoder
+from serving.api.experiments import AssignmentRequest, _check
 from serving.api.ofrep import EvaluationRequest, Evaluations, read_evaluation
 from serving.http.problems import Problem, ProblemDocument
-from serving.api.experiments import AssignmentRequest, _check
-from serving.api.decisions import _decoder
 from serving.http.strict_json import REFUSED_CATEGORIES, StrictDecoder
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.openapi import document as openapi_document
+from serving.openapi.bodies import body_schemas, text_pattern
 from serving.openapi.workspace import narrow
 from tests.serving.bodies import NUMBERS, TEXTS, events, objects
 from tests.serving.trial_server import EXPERIMENTS
@@ -155,7 +155,7 @@ def test_texts() -> None:
 
 def test_answers_name_what_they_always_have() -> None:
     """No schema has a default; a request needs what has none, and an answer has all that is always written."""
-    _, components = body_schemas(KINDS, (ProblemDocument, Evaluations, routes_events.EventsAnswer))
+    _, components = body_schemas(KINDS, (ProblemDocument, Evaluations, api_events.EventsAnswer))
     assert '"default"' not in json.dumps(components)
     assert "required" not in components["DecisionRequest"]
     assert components["Event"]["required"] == ["event_id", "type", "occurred_at"]
@@ -163,4 +163,4 @@ def test_answers_name_what_they_always_have() -> None:
     assert components["ProblemDocument"]["required"] == ["type", "title", "status", "detail", "instance"]
     with pytest.raises(ValueError, match="of requests or of responses"):
         body_schemas([Event], [Event])
-    assert msgspec.json.decode(openapi.render([]))["paths"] == {}
+    assert msgspec.json.decode(openapi_document.render([]))["paths"] == {}

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from features.columns.catalogue import Catalogue
+from features.common.types import Offer
 from features.expressions.nodes import Term, TermType
 from features.expressions.parse import Expression, parse
-from features.common.types import Offer
-from serving.conditions.reasons import explain, needed
 from serving.conditions.bitsets import KEYS_KEPT_MAX, bits_of, mask_of, positions_of
 from serving.conditions.conditions import Conditions, offer_columns, scalar_values
 from serving.conditions.formulas import Formula
+from serving.conditions.reasons import explain, needed
 
 DAY = 86_400.0
 NOW = 20_000 * DAY

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from features.validation.load import FILES, load
 from features.workspace.workspace import Workspace
+from serving.hub.hub import digest_of
 from serving.reload.config_files import read_again, stamp_of
 from serving.reload.reloader import CONFIG, Desk
-from serving.hub.hub import digest_of
 from tests.serving.live import serving_copy
 
 

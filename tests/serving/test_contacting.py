@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.ledger.history import CHOSEN_MAX, DECISION, GRANTED, IMPRESSION, OUTCOME, Entry, Take, Taken, key_of, word_of
+from features.common.types import Budget, Offer
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
+from features.ledger.history import CHOSEN_MAX, DECISION, GRANTED, IMPRESSION, OUTCOME, Entry, Take, Taken, key_of, word_of
 from features.ledger.ledger import open_ledger
-from features.common.types import Budget, Offer
-from serving.hub.contact_policy import STOCK
 from serving.decision.decide import CONTACTS_UNAVAILABLE, TAKES_MAX, Asked, GiveBack, Given, Reserve, decide, deciding, eligible, granted
 from serving.decision.snapshot import Loaded
+from serving.hub.contact_policy import STOCK
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.columns.contract import Column
-from serving.kernel.shap import Explainer, grouped
 from serving.kernel.kernel import Kernel
+from serving.kernel.shap import Explainer, grouped
 from tests.forests import OBJECTIVES, trained, values, written
 from tests.waiting import LIMIT_S
 from training.bundle.forest import CATEGORICAL, Forest, compile_forest

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 
 from features.aggregates.partitions import fnv1a
+from features.columns.rows import OnlineRow
+from features.common.timestamps import MICROSECONDS, now, rfc3339
+from features.common.types import Decision, DecisionRequest, Offer, Treatment
+from features.config.policies import Arbitration, PoliciesFile, Rule
 from features.config.schema import ContextColumn
 from features.validation.load import load
-from features.common.timestamps import MICROSECONDS, now, rfc3339
-from features.columns.rows import OnlineRow
-from features.config.policies import Arbitration, PoliciesFile, Rule
-from features.common.types import Decision, DecisionRequest, Offer, Treatment
 from features.workspace.workspace import Workspace
-from serving.kernel import top_k as ranking
-from serving.hub.request_check import BadContext, UnknownPlacement, check_context
 from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
-from serving.reload.reloader import Desk
-from serving.decision.snapshot import Loaded
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
+from serving.decision.snapshot import Loaded
+from serving.hub.request_check import BadContext, UnknownPlacement, check_context
+from serving.kernel import top_k
+from serving.reload.reloader import Desk
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 
@@ -35,7 +35,7 @@ HOUR = 3_600 * MICROSECONDS
 
 def top(raw: Any, draws: Any, customer: str, limit: int) -> list[int]:
     """The best of offers that are all considered."""
-    found: list[int] = ranking.best(raw, draws, np.arange(len(raw), dtype=np.int32), fnv1a(customer), limit).tolist()
+    found: list[int] = top_k.best(raw, draws, np.arange(len(raw), dtype=np.int32), fnv1a(customer), limit).tolist()
     return found
 
 
@@ -259,7 +259,7 @@ def test_top_equals_sorting_everything() -> None:
         whole = top(raw, draws, "someone", 50)
         assert top(raw, draws, "someone", limit) == whole[:limit]
         assert [raw[at] for at in whole] == sorted(raw, reverse=True)
-    assert len({int(ranking.mix(number)) for number in np.arange(10_000, dtype=np.uint64)}) == 10_000
+    assert len({int(top_k.mix(number)) for number in np.arange(10_000, dtype=np.uint64)}) == 10_000
 
 
 def test_same_question_same_answer(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:

@@ -13,37 +13,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events import consumers as hearers
-from features.ledger.budgets import Budget
 from features.columns.catalogue import Catalogue
-from features.ledger.history import ContactPolicy, key_of
-from features.events.sqlite_file import Limits
-from features.events.log import EventLog, counts, dead_letters, read_all
-from features.events.rows import event_item
-from features.events.writer import EventWriter
-from features.events.semantics import Happenings, time_of
-from features.ledger.ledger import Ledger
-from features.ledger.lmdb_ledger import LmdbLedger
-from features.validation.load import load
-from features.common.timestamps import from_microseconds, rfc3339
 from features.columns.rows import StoreUnavailable
-from features.config.policies import PoliciesFile
-from features.ledger.recent import Heard
+from features.common.timestamps import from_microseconds, rfc3339
 from features.common.types import Budget as OfferBudget
 from features.common.types import Event, Offer
+from features.config.policies import PoliciesFile
+from features.events import consumers
+from features.events.log import EventLog, counts, dead_letters, read_all
+from features.events.rows import event_item
+from features.events.semantics import Happenings, time_of
+from features.events.sqlite_file import Limits
+from features.events.writer import EventWriter
+from features.ledger.budgets import Budget
+from features.ledger.history import ContactPolicy, key_of
+from features.ledger.ledger import Ledger
+from features.ledger.lmdb_ledger import LmdbLedger
+from features.ledger.recent import Heard
+from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.api import events_body as event_body
-from serving.http import problems
-from serving.hub.contact_policy import STOCK, Contacting
-from serving.api.events_body import Bad
+from serving.api import events_body
 from serving.api.event_delivery import Hearing, Understanding, Understandings
-from serving.http.auth import Keys
+from serving.api.events import REASONS, Events
+from serving.api.events_body import Bad
+from serving.api.watermark import Watermark
+from serving.http import problems
 from serving.http.app import Lane
-from serving.runtime.metrics import Metrics
+from serving.http.auth import Keys
 from serving.http.problems import Problem
 from serving.http.routing import Call
-from serving.api.events import REASONS, Events
-from serving.api.watermark import Watermark
+from serving.hub.contact_policy import STOCK, Contacting
+from serving.runtime.metrics import Metrics
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS, post, problem, raw, split
 from tests.workspaces import make_workspace
@@ -125,7 +125,7 @@ def row(event_id: str = "e1", kind: str = "calls", **fields: Any) -> dict[str, A
 
 
 def read_events(body: bytes) -> list[Event | Bad]:
-    return asyncio.run(event_body.read_events(body))
+    return asyncio.run(events_body.read_events(body))
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -304,7 +304,7 @@ def test_unheard_events_are_heard_later(shop: Shop) -> None:
 
 def test_duplicate_of_an_unheard_event_is_heard(tmp_path: Path, workspace: Workspace) -> None:
     """A worker that died before the ledger heard leaves nothing unheard: who sends again is heard, and another worker hears the rest."""
-    alive = hearers.begin(tmp_path / "events")
+    alive = consumers.begin(tmp_path / "events")
     dying = EventLog(tmp_path / "events", Limits(free_bytes_min=0), clock=lambda: NOW, worker=alive.worker)
     events = [Event(name, "calls", from_microseconds(NOW - 5_000_000), "c1") for name in ("e1", "e2")]
     dying.append([event_item(event, time_of(event)) for event in events])
@@ -319,7 +319,7 @@ def test_duplicate_of_an_unheard_event_is_heard(tmp_path: Path, workspace: Works
         alive.release()
         await shop.hearing.look()
         assert shop.recent() == {key_of("e1"), key_of("e2")}
-        assert list(hearers.dead(shop.folder)) == []
+        assert list(consumers.dead(shop.folder)) == []
         calls = len(shop.ledger.calls)
         assert (await shop.post(row("e1"), row("e2")))["duplicates"] == 2
         assert len(shop.ledger.calls) == calls  # known to be heard: old duplicates are not told again

@@ -9,9 +9,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from features.config.schema import FeaturesFile
 from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
 from features.columns.views import views_of
+from features.config.schema import FeaturesFile
 from serving.reload.global_row import Everyone
 from tests.serving.live import wait_for
 

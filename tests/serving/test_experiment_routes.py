@@ -13,18 +13,18 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from features.workspace.experiments import split_of
 from features.validation.load import load
-from serving.hub.request_check import UnknownPlacement
-from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
-from serving.decision.journal import Journal
-from serving.http.auth import KeyEntry, Keys
-from serving.http.app import Lane
-from serving.runtime.metrics import Metrics
+from features.workspace.experiments import split_of
+from serving.api.decisions import Decisions
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
-from serving.api.decisions import Decisions
+from serving.api.preview import Enquiry
+from serving.decision.journal import Journal
+from serving.http.app import Lane
+from serving.http.auth import KeyEntry, Keys
+from serving.hub.request_check import UnknownPlacement
+from serving.reload.reloader import Desk
+from serving.runtime.metrics import Metrics
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace

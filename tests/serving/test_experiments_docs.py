@@ -9,13 +9,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from features.validation.experiments import arms, faults_of_experiments, ramps
+from features.common.timestamps import parse_moment
 from features.config.documents import Document
 from features.config.experiments import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
-from features.workspace.experiments import HASH_WORDS, Experiments, read_experiments, split_of
 from features.expressions.evaluate import Meaning
+from features.validation.experiments import arms, faults_of_experiments, ramps
 from features.validation.load import load
-from features.common.timestamps import parse_moment
+from features.workspace.experiments import HASH_WORDS, Experiments, read_experiments, split_of
 from features.workspace.rulebook import read_rules
 from serving.decision.assignment import Assigner, Reason, Units
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from features.columns.catalogue import Catalogue
-from features.config.policies import Exploration
 from features.common.types import Offer
+from features.config.policies import Exploration
 from serving.hub.exploration import Explorer, Slate
 from serving.hub.slate import Answer, Ties, Wanted
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from serving.api.erasure import Forgetting
-from serving.http.auth import Keys
 from serving.http.app import Lane
+from serving.http.auth import Keys
 from serving.http.routing import JSON_HEADERS, Answer, Call, Patterns, Route
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.lmdb_store import environment as lmdb_store
 from features.columns.catalogue import Catalogue
 from features.columns.contract import Contract, contract_of
-from features.expressions.nodes import Term
-from features.config.schema import FeaturesFile
 from features.columns.layout import Layout
-from features.validation.load import load
 from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
 from features.columns.views import views_of
 from features.common.types import Offer
-from serving.reload import reloader as desks
-from serving.reload import global_row as everyone
-from serving.reload.reloader import Desk
+from features.config.schema import FeaturesFile
+from features.expressions.nodes import Term
+from features.lmdb_store import environment
+from features.validation.load import load
 from serving.conditions.inputs import Facts, PairFacts
 from serving.decision.freshness import Freshness
 from serving.hub.consent import Purposes
+from serving.reload import global_row
+from serving.reload import reloader as desks
+from serving.reload.reloader import Desk
 from tests.serving.live import serving_copy, wait_for
 
 NOW = 1_790_000_000.0
@@ -152,16 +152,16 @@ def test_what_only_rules_use_makes_no_row_stale() -> None:
 
 def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, tmp_path: Path) -> None:
     """Where an empty generation takes the place of a full one, customers become strangers without an error, which the desk finds out."""
-    assert everyone.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
+    assert global_row.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     desk = Desk(load(folder, sources=False))
     desk.load()
     try:
         assert asyncio.run(desk.row("436600000")) is not None
-        root, full = desk.workspace.online, lmdb_store.current(desk.workspace.online)
-        empty = lmdb_store.new_generation(root)
-        lmdb_store.attach(root, create=True, generation=empty).release()
-        lmdb_store.publish(root, empty)
+        root, full = desk.workspace.online, environment.current(desk.workspace.online)
+        empty = environment.new_generation(root)
+        environment.attach(root, create=True, generation=empty).release()
+        environment.publish(root, empty)
 
         def away() -> bool:
             async def looked() -> bool:
@@ -172,7 +172,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
             return asyncio.run(looked())
 
         wait_for(away, what="the notice of an empty store")
-        lmdb_store.publish(root, full)
+        environment.publish(root, full)
         wait_for(lambda: not away(), what="the notice of a full one")
     finally:
         desk.close()

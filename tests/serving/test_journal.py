@@ -16,8 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.events.journal import DECISION, FORMAT, FRAME_BYTES_MAX, PAIR_VALUES_MAX, SCORES_MAX, Line, Lineup, Versions, considered_of, damage, frames, line_of, read_lines, write_frame
 from features.common.types import Decision, DecisionRequest, ModelStamp, RankedOffer
+from features.events.journal import (
+    DECISION,
+    FORMAT,
+    FRAME_BYTES_MAX,
+    PAIR_VALUES_MAX,
+    SCORES_MAX,
+    Line,
+    Lineup,
+    Versions,
+    considered_of,
+    damage,
+    frames,
+    line_of,
+    read_lines,
+    write_frame,
+)
 from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, Limits
 from tests.waiting import LIMIT_S
 

@@ -20,11 +20,11 @@ import httpx
 import pytest
 import uvicorn.config
 
-from serving.http import content_types as media
-from serving import uvicorn_protocol as wire
+from serving import uvicorn_protocol
+from serving.http import content_types
 from serving.http.admission import Gate, Limits
-from serving.http.auth import Keys
 from serving.http.app import Lane
+from serving.http.auth import Keys
 from serving.http.problems import HostNotLocal
 from serving.http.routing import BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Message, Route
 from tests.serving import edge_server as edge
@@ -524,10 +524,10 @@ def test_overload_is_shed() -> None:
 
 def test_bentoml_would_use_the_guarded_protocol() -> None:
     """The name that BentoML's worker leaves to uvicorn (`http="auto"`) means our protocol once it is installed."""
-    wire.install()
+    uvicorn_protocol.install()
     config = uvicorn.config.Config(app=edge.lane(), log_config=None)
     config.load()
-    assert config.http_protocol_class is wire.GuardedProtocol
+    assert config.http_protocol_class is uvicorn_protocol.GuardedProtocol
 
 
 def test_table_is_checked() -> None:
@@ -551,4 +551,4 @@ def test_table_is_checked() -> None:
 )  # fmt: skip
 def test_accept(accept: str, fit: bool) -> None:
     """The most specific range decides (RFC 9110); an empty field asks for nothing in particular."""
-    assert media.accepts(accept.encode(), b"application/json") is fit
+    assert content_types.accepts(accept.encode(), b"application/json") is fit

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.config.schema import ContextColumn
-from serving.openapi import document as openapi
-from serving.http import problems
-from serving.decision.assignment import Units
-from serving.api.preview import Enquiry
-from serving.http.auth import Keys
-from serving.http.app import Lane
-from serving.api.ofrep import REFUSAL, Asked, EvaluationFailure, FlagNotFound, InvalidContext, TargetingKeyMissing, read_evaluation
-from serving.http.problems import Problem, RateLimited
-from serving.api.rate_limit import Rate
 from serving.api.flags import Flags
+from serving.api.ofrep import REFUSAL, Asked, EvaluationFailure, FlagNotFound, InvalidContext, TargetingKeyMissing, read_evaluation
+from serving.api.preview import Enquiry
+from serving.api.rate_limit import Rate
+from serving.decision.assignment import Units
+from serving.http import problems
+from serving.http.app import Lane
+from serving.http.auth import Keys
+from serving.http.problems import Problem, RateLimited
+from serving.openapi import document as openapi_document
 from tests.serving import edge_server as edge
 
 COLUMNS = {
@@ -200,7 +200,7 @@ def test_contract() -> None:
     """The contract has OFREP's form for every refusal, none for a 304 and for what a key may not do, and no 422."""
     unused: Any = None
     flags = Flags(Enquiry(unused), unused)
-    document = openapi.document(flags.routes())
+    document = openapi_document.document(flags.routes())
     for route in flags.routes():
         answers = document["paths"][route.path][route.method.lower()]["responses"]
         assert "422" not in answers

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from features.common.types import Decision, DecisionRequest
-from serving.openapi import document as openapi
 from serving.http import problems
 from serving.http.problems import ProblemDocument
+from serving.openapi import document as openapi_document
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import GOOD, post, raw, split
 
@@ -58,7 +58,21 @@ def test_catalogue_is_documented() -> None:
     assert len({kind.slug for kind in kinds}) == len(kinds) > 30
     assert all(400 <= kind.status < 600 and kind.title and kind.text for kind in kinds)
     route = next(route for route in edge.lane().routes if route.name == "decisions")
-    assert {kind.status for kind in openapi.route_problems(route)} >= {400, 401, 403, 406, 408, 413, 414, 415, 421, 422, 431, 500, 503}
+    assert {kind.status for kind in openapi_document.route_problems(route)} >= {
+        400,
+        401,
+        403,
+        406,
+        408,
+        413,
+        414,
+        415,
+        421,
+        422,
+        431,
+        500,
+        503,
+    }
 
 
 REQUESTS = {
@@ -99,7 +113,7 @@ def test_answers_conform(contract: dict[str, Any]) -> None:
 
 def test_answers_with_keys_conform(contract: dict[str, Any]) -> None:
     """401 and 403 are documented on every route that asks for a role, and only there; with keys, so is that one is asked for."""
-    keyed = openapi.document(edge.lane(edge.all_keys()).routes)
+    keyed = openapi_document.document(edge.lane(edge.all_keys()).routes)
     with edge.served(edge.lane(edge.all_keys())) as port:
         for route in edge.lane().routes:
             documented = contract["paths"][route.path][route.method.lower()]["responses"]

@@ -26,9 +26,9 @@ from openfeature.flag_evaluation import Reason
 from openfeature.track import TrackingEventDetails
 
 from features.common import clock
+from features.common.types import Event
 from features.events.log import event_folder, read
 from features.validation.load import load
-from features.common.types import Event
 from pipelines.experiments.export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
 from tests.clients.npm import installed

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from features.config.schema import FeaturesFile
 from features.common.time_zones import zone_of
+from features.config.schema import FeaturesFile
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded
 from serving.hub.quiet_hours import day_of, minute_of_day

@@ -13,19 +13,19 @@ import msgspec
 import pytest
 import yaml
 
-from features.workspace.experiments import ReadExperiment
-from features.validation.load import load
 from features.common.timestamps import now
+from features.validation.load import load
+from features.workspace.experiments import ReadExperiment
 from features.workspace.ramps import RECORD, read_record
 from features.workspace.workspace import Workspace
-from pipelines.ramps import ramp as ramping
 from pipelines.experiments.analysis import experiments_in, find
+from pipelines.ramps import ramp
 from pipelines.ramps.ramp import Step
+from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
+from serving.api.preview import Enquiry
 from serving.decision.assignment import Assignment, Units
 from serving.reload.config_files import read_again
 from serving.reload.reloader import Desk
-from serving.api.preview import Enquiry
-from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
 from tests.serving.live import serving_copy
 
 KEY = "short"
@@ -67,8 +67,8 @@ def move(workspace: Workspace, share: float) -> None:
     """Write a step down, as the verb does."""
     read = experiment(workspace)
     assert read.standing is not None
-    step = ramping.by_hand(read, share, "a test", now()) if read.standing.share else Step("start", share, "started", "a test")
-    ramping.write(workspace, read, step, now(), "command")
+    step = ramp.by_hand(read, share, "a test", now()) if read.standing.share else Step("start", share, "started", "a test")
+    ramp.write(workspace, read, step, now(), "command")
 
 
 def looks(desk: Desk) -> str:
@@ -173,7 +173,7 @@ def test_a_roll_back_holds_while_files_have_faults(desk: Desk, workspace: Worksp
     try:
         digest = looks(desk)
         assert refused == ["config"] and in_arm(desk)
-        ramping.write(workspace, read, ramping.by_hand(read, 0.0, "a test", now()), now(), "command")
+        ramp.write(workspace, read, ramp.by_hand(read, 0.0, "a test", now()), now(), "command")
         assert looks(desk) != digest and {one.reason for one in said(desk).values()} == {"rolled_back"}
         assert refused == ["config"] * 2
     finally:

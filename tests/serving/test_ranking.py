@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.kernel import top_k as ranking
+from serving.kernel import top_k
 
 MASK = (1 << 64) - 1
 
@@ -30,7 +30,7 @@ def test_best_is_the_head_of_a_full_sort(scores: list[float], limit: int, seed: 
     chosen = np.unique(chosen)[: len(scores)].astype(np.int32)
     given_scores = scores[: len(chosen)]
     order = sorted(range(len(chosen)), key=lambda at: (-given_scores[at], mixed(int(draws[chosen[at]]) ^ seed)))
-    found = ranking.best(np.array(given_scores, np.float64), draws, chosen, seed, limit)
+    found = top_k.best(np.array(given_scores, np.float64), draws, chosen, seed, limit)
     assert found.tolist() == order[:limit]
 
 
@@ -38,6 +38,6 @@ def test_equal_scores_are_spread_over_the_offers() -> None:
     """Among equal scores every offer comes first for about as many customers."""
     draws = np.arange(10, dtype=np.uint64) << np.uint64(32)
     chosen, scores = np.arange(10, dtype=np.int32), np.zeros(10)
-    firsts = np.bincount([ranking.best(scores, draws, chosen, seed * 2654435761 % 2**32, 1)[0] for seed in range(5_000)], minlength=10)
+    firsts = np.bincount([top_k.best(scores, draws, chosen, seed * 2654435761 % 2**32, 1)[0] for seed in range(5_000)], minlength=10)
     assert firsts.min() > 400
     assert firsts.max() < 600

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from features.expressions.evaluate import Meaning
-from features.config.policies import STAGES
-from features.workspace.rulebook import read_rules
 from features.common.types import Offer
+from features.config.policies import STAGES
+from features.expressions.evaluate import Meaning
+from features.workspace.rulebook import read_rules
 from serving.decision.case import consider, opened
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from features.columns.catalogue import Catalogue
 from features.common.types import Offer
-from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.decision.case import ORDERED_EXTRA
 from serving.decision.decide import decide
+from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.hub.slate import Answer, Ties, Wanted, fill
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from features.common.types import Decision
 from features.events.journal import Line
 from features.ledger.recent import KeptArm
-from features.common.types import Decision
 from serving.decision.assignment import Assigner, Kept, Units
 from serving.decision.decide import Asked, Given, Settle, decide, granted
-from serving.decision.snapshot import Loaded
 from serving.decision.experiments import LOGICS
+from serving.decision.snapshot import Loaded
 from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
 from training.bundle.bundle import BadBundle, Bundle
 

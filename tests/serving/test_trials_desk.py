@@ -11,11 +11,11 @@ import msgspec
 import pytest
 import yaml
 
-from features.validation.load import load
-from features.common.timestamps import MICROSECONDS
 from features.columns.rows import StoreUnavailable
-from features.ledger.recent import Heard
+from features.common.timestamps import MICROSECONDS
 from features.common.types import Decision, DecisionRequest
+from features.ledger.recent import Heard
+from features.validation.load import load
 from serving.decision.assignment import NOBODY
 from serving.decision.decide import deciding
 from serving.reload.reloader import Desk

@@ -14,8 +14,8 @@ import yaml
 from features.events.journal import Settled, read_lines
 from features.validation.load import load
 from pipelines.shipping.journal_files import lines as frames_of
-from serving.settings import WATCH_VARIABLE
 from serving.api.split_metrics import FILE, Split, Splits
+from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, another_bundle, load_on, serving_copy, wait_for
 from training.bundle import bundle
 

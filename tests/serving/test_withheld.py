@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.config.schema import FeaturesFile
-from features.events.journal import Line
 from features.columns.rows import FamilyRow, OnlineRow
 from features.columns.views import Family
 from features.common.types import Decision, DecisionRequest
+from features.config.schema import FeaturesFile
+from features.events.journal import Line
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded
 from tests.serving import hubs

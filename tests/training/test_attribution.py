@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.events.journal import Line
 from features.common.timestamps import to_microseconds
-from features.lake.recorded_bundles import keep_bundle
 from features.common.types import Event
+from features.events.journal import Line
+from features.lake.recorded_bundles import keep_bundle
 from pipelines.shipping.ship import ship
 from tests.pipelines.loops import line, log_events, workspace_in, write_lines
 from training.dataset import recorded

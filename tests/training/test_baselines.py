@@ -7,8 +7,8 @@ import pytest
 
 from features.columns.contract import Column, Contract
 from tests.examples import contract_of, made
-from training.fitting import baselines
 from training.dataset.examples import Examples
+from training.fitting import baselines
 
 
 def test_popularity_is_the_smoothed_rate_of_the_training_rows() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
-from training.fitting import calibration
 from training.bundle.calibration_map import Calibration
+from training.fitting import calibration
 
 Floats = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.common.timestamps import to_microseconds
 from features.config.schema import Split
 from features.validation.load import load
-from features.common.timestamps import to_microseconds
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from tests.examples import made

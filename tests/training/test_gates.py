@@ -10,8 +10,8 @@ import pytest
 
 from features.config.schema import Gates
 from tests.training.test_fit import EARLY, LATER, MODEL, UNSEEN
-from training.fitting import gates
 from training.dataset.examples import Examples
+from training.fitting import gates
 from training.fitting.fit import Fitted, fit
 from training.fitting.metrics import auc_interval
 

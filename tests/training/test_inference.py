@@ -13,8 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pipelines.statistics.inference import (
+    ENOUGH_CONVERSIONS,
+    ENOUGH_UNITS,
+    Comparison,
+    Interval,
+    Measure,
+    compare,
+    detectable,
+    harm,
+    harm_p,
+    harm_p_sequential,
+    rate_lift,
+    sequential_p,
+    sequential_radius,
+    units_needed,
+)
 from pipelines.statistics.multiple_testing import CORRECTIONS, corrected
-from pipelines.statistics.inference import ENOUGH_CONVERSIONS, ENOUGH_UNITS, Comparison, Interval, Measure, compare, detectable, harm, harm_p, harm_p_sequential, rate_lift, sequential_p, sequential_radius, units_needed
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch
 from pipelines.statistics.summaries import Floats, Summary, merged, nothing, summary_of
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from tests.examples import made
-from training.fitting import metrics
 from training.dataset.examples import Examples
+from training.fitting import metrics
 
 Case = tuple[Examples, np.ndarray[Any, np.dtype[np.float64]]]
 

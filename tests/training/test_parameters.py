@@ -9,10 +9,10 @@ import lightgbm as lgb
 import pytest
 from lightgbm.basic import LightGBMError, _ConfigAliases
 
-from features.config.schema import Label, ModelFile
 from features.config.lightgbm_names import ALIASES, MAIN
 from features.config.model_parameter_needs import NEEDS
 from features.config.model_parameters import ACCEPTED, INT32_MAX, LEAVES_MAX, OURS, REFUSED, Choice, Number, wrong_parameters
+from features.config.schema import Label, ModelFile
 from tests.training.test_fit import EARLY
 from training.bundle import forest
 from training.fitting.fit import DEFAULTS, BadParameters, parameters_of

@@ -23,9 +23,9 @@ from features.workspace.workspace import Workspace
 from pipelines.deploy import publish as publishing
 from tests.trained import copy_of
 from training.bundle import bundle, canary, publish, registry
+from training.bundle.artifacts import refuse_other_columns
 from training.bundle.bundle import BadBundle
 from training.bundle.canary import CanaryFailed
-from training.bundle.artifacts import refuse_other_columns
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import yaml
 
-from features.lake import lake
 from features.aggregates.partitions import fnv1a
-from features.events.journal import Line
-from features.validation.load import load
 from features.common.timestamps import MICROSECONDS, from_microseconds, now, to_microseconds
 from features.common.types import DecisionRequest, Event
+from features.events.journal import Line
+from features.lake import lake
+from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
-from serving.reload.reloader import Desk
 from serving.decision.journal import Journal
+from serving.reload.reloader import Desk
 from tests.pipelines.loops import log_events
 from tests.trained import copy_of, end_of_data
 from training.dataset import sources

@@ -18,8 +18,8 @@ from pipelines.materialize.steps import state_of
 from tests.trained import copy_of
 from training.bundle import registry
 from training.bundle.bundle import BadBundle
-from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
 from training.dataset.examples import Examples, examples_of, split_of
+from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
 from training.fitting.train import Trained, digest, golden, train
 
 METRICS = {"mrr", "ndcg@3", "ndcg@10", "hit_rate@3", "hit_rate@10", "auc", "log_loss", "brier", "ece", "decision_auc"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from features.common.timestamps import now, rfc3339
 from features.workspace.workspace import Workspace
-from training.bundle import bundle, canary, artifacts as parts
+from training.bundle import artifacts, bundle, canary
+from training.bundle.artifacts import refuse_other_columns as refuse_other_columns
 from training.bundle.bundle import BadBundle, Bundle, Manifest
 from training.bundle.forest import ForestNotCompilable, compile_forest
-from training.bundle.artifacts import refuse_other_columns as refuse_other_columns
 
 LIBRARIES = ("lightgbm", "mlflow", "numpy", "feast")
 
@@ -26,7 +26,7 @@ def make(workspace: Workspace, version: str) -> Path:
         RegistryUnavailable: MLflow does not have the version.
     """
     with tempfile.TemporaryDirectory(prefix="opportune-") as scratch:
-        found = parts.fetch(workspace, version, Path(scratch))
+        found = artifacts.fetch(workspace, version, Path(scratch))
         forest = Path(scratch) / "forest.npz"
         try:
             compile_forest(found.model.read_text()).save(forest)
@@ -46,7 +46,7 @@ def make(workspace: Workspace, version: str) -> Path:
             libraries={name: installed(name) for name in LIBRARIES},
         )
         contents: dict[str, bytes | Path] = {"model.txt": found.model, "forest.npz": forest}
-        contents |= {name: found.folder / name for name in parts.NAMES}
+        contents |= {name: found.folder / name for name in artifacts.NAMES}
         place = bundle.write(workspace.bundles, contents, manifest)
     try:
         verify(workspace, place)

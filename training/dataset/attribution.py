@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.common.following import followed_sql
-from features.lake.lake import literal
 from features.common.timestamps import DAY_SECONDS, duration_seconds
+from features.lake.lake import literal
 from features.lake.recorded_bundles import RecordedBundle, read_bundle
 from features.workspace.workspace import Workspace
 from training.dataset.examples import FOREVER, NoExamples

@@ -11,19 +11,19 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.feature_store import point_in_time as history
-from features.lake import lake
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Column
 from features.columns.layout import Layout
-from features.common.timestamps import MICROSECONDS
 from features.columns.rows import Plan, Words
-from features.lake.recorded_bundles import RecordedBundle, is_same
+from features.common.timestamps import MICROSECONDS
 from features.common.types import OFFERS_CONSIDERED
+from features.feature_store import point_in_time
+from features.lake import lake
+from features.lake.recorded_bundles import RecordedBundle, is_same
 from features.workspace.workspace import Workspace
 from training.dataset.attribution import RecordedDecisions
-from training.dataset.examples import DAY
 from training.dataset.categories import Texts
+from training.dataset.examples import DAY
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -39,9 +39,9 @@ def fill(
     if not len(chosen):
         return
     words, times = Words(), decisions.times[chosen]
-    joined = history.join(workspace, [decisions.customers[at] for at in chosen], times, words)
+    joined = point_in_time.join(workspace, [decisions.customers[at] for at in chosen], times, words)
     days, day_of = np.unique(times // DAY * DAY, return_inverse=True)
-    everyone = list(history.join(workspace, [], days, words, "everyone").rows())
+    everyone = list(point_in_time.join(workspace, [], days, words, "everyone").rows())
     context = _context(workspace, con, decisions, chosen)
     for column in texts.columns:
         _meet(column, joined, context, catalogue, texts)
@@ -76,7 +76,7 @@ def _context(workspace: Workspace, con: duckdb.DuckDBPyConnection, decisions: Re
     return [said.get(decisions.ids[at], {}) | {OFFERS_CONSIDERED: int(decisions.considered[at])} for at in chosen]
 
 
-def _meet(column: Column, joined: history.History, context: list[dict[str, Any]], catalogue: Catalogue, texts: Texts) -> None:
+def _meet(column: Column, joined: point_in_time.History, context: list[dict[str, Any]], catalogue: Catalogue, texts: Texts) -> None:
     """Number the texts that a category column may have."""
     stated: list[Any]
     if column.kind == "customer":

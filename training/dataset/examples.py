@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.feature_store import point_in_time as history
-from features.lake import lake
-from features.workspace import timeline
 from features.aggregates.partitions import fnv1a
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Contract
-from features.common.errors import Failure
 from features.columns.layout import Layout
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
-from features.lake.offers import offers_of
 from features.columns.rows import Plan, Words
-from features.workspace.timeline import Timeline
+from features.common.errors import Failure
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.common.types import OFFERS_CONSIDERED
+from features.feature_store import point_in_time
+from features.lake import lake
+from features.lake.offers import offers_of
+from features.workspace import timeline
+from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
 
 DAY = DAY_SECONDS * MICROSECONDS
@@ -147,9 +147,9 @@ def examples_of(
     """
     catalogue, words = Catalogue(offers_of(workspace)), Words()
     decisions = _decisions(workspace, catalogue, now)
-    joined = history.join(workspace, decisions.customers, decisions.times, words)
+    joined = point_in_time.join(workspace, decisions.customers, decisions.times, words)
     days, day_of = np.unique(decisions.times // DAY * DAY, return_inverse=True)
-    everyone = list(history.join(workspace, [], days, words, "everyone").rows())
+    everyone = list(point_in_time.join(workspace, [], days, words, "everyone").rows())
     contract = workspace.contract
     if categories is None:
         categories = _categories(contract, joined, decisions, catalogue)
@@ -265,7 +265,7 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisio
     )
 
 
-def _categories(contract: Contract, joined: history.History, decisions: _Decisions, catalogue: Catalogue) -> dict[str, list[str]]:
+def _categories(contract: Contract, joined: point_in_time.History, decisions: _Decisions, catalogue: Catalogue) -> dict[str, list[str]]:
     """Texts of each category column; a text's position is its code. The commonest are kept.
 
     They stand in the order in which decisions met them, so that what comes later adds codes and moves none.

@@ -15,16 +15,16 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.lake import lake
 from features.columns.catalogue import Catalogue
 from features.columns.contract import Column
+from features.lake import lake
 from features.lake.offers import offers_of
 from features.lake.recorded_bundles import RecordedBundle, is_same
 from features.workspace.workspace import Workspace
 from training.dataset.attribution import ROWS_ORDER, RecordedDecisions, attribute, decisions_of
-from training.dataset.examples import Examples, NoExamples, strangers_of
 from training.dataset.backfill import fill
 from training.dataset.categories import Texts
+from training.dataset.examples import Examples, NoExamples, strangers_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -12,16 +12,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from features.workspace import timeline
 from features.common.timestamps import rfc3339
+from features.workspace import timeline
 from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
-from training.fitting import baselines, metrics
-from training.bundle import canary, artifacts as parts
+from training.bundle import artifacts, canary
 from training.bundle.bundle import BadBundle
 from training.dataset.examples import Examples, Split, split_of
-from training.fitting.fit import load, threads
 from training.dataset.sources import learnt_from
+from training.fitting import baselines, metrics
+from training.fitting.fit import load, threads
 
 Floats = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def evaluate(
         NoExamples, RegistryUnavailable.
     """
     with tempfile.TemporaryDirectory(prefix="opportune-") as scratch:
-        found = parts.fetch(workspace, version, Path(scratch))
+        found = artifacts.fetch(workspace, version, Path(scratch))
         try:
             canary.rehearse(found.model, found.folder / "golden.json")
         except canary.CanaryFailed as error:

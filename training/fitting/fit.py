@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.common.errors import Failure
-from features.config.schema import ModelFile
 from features.config.model_parameters import main_names, wrong_parameters
-from training.fitting.calibration import Chosen, choose
-from training.dataset.examples import Examples
+from features.config.schema import ModelFile
 from training.bundle.forest import ForestNotCompilable, compile_forest
+from training.dataset.examples import Examples
+from training.fitting.calibration import Chosen, choose
 
 DEFAULTS: dict[str, Any] = {
     "objective": "binary",

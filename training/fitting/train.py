@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from features.common.files import write_whole
 from features.workspace.workspace import Workspace
-from training.fitting import gates, metrics, plots
-from training.bundle import artifacts as parts, registry
+from training.bundle import artifacts, registry
 from training.bundle.bundle import Golden, nullable
-from training.fitting.evaluate import MODEL, compare, report_of
 from training.dataset.examples import Examples, split_of
-from training.fitting.fit import Fitted, fit
 from training.dataset.sources import learnt_from
+from training.fitting import gates, metrics, plots
+from training.fitting.evaluate import MODEL, compare, report_of
+from training.fitting.fit import Fitted, fit
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -110,7 +110,7 @@ def _record(
         steps={"later_log_loss": fitted.losses},
         tags={
             registry.MODEL_DIGEST_TAG: hashlib.sha256(model_text.encode()).hexdigest(),
-            parts.DIGEST_TAG: parts.digest(contents),
+            artifacts.DIGEST_TAG: artifacts.digest(contents),
             "opportune.contract": examples.contract.fingerprint,
             "opportune.data_sha256": digest(examples),
             "opportune.rows": str(len(examples)),

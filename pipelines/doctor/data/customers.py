@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from features.lake.lake import literal, quoted, view_name
 from features.common.missing import WORDS
 from features.config.policies import QuietHours
+from features.lake.lake import literal, quoted, view_name
 from features.lake.tables import Table, tables_of
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts

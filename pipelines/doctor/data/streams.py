@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.events import log as event_log
 from features.events.rows import read_state
 from features.lake.lake import quoted, view_name
 from features.lake.loop_tables import EXPOSURES
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.lake.tables import tables_of
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts

@@ -10,16 +10,16 @@ from typing import Any
 import duckdb
 import msgspec
 
+from features.common.types import Offer
 from features.events.log import event_folder
-from features.lake.lake import literal
 from features.lake.files import MERGED, Replaces, counting
+from features.lake.lake import literal
 from features.lake.offers import catalogue_file
 from features.workspace.timeline import Timeline, timeline_file
-from features.common.types import Offer
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
 from pipelines.doctor.facts.facts import BrokenFiles
 from pipelines.erasure.task import Task, tasks_of
+from pipelines.materialize import steps
 from pipelines.materialize.rebuild import Noted
 from pipelines.shipping.state import Loop, Shipped, intent_file, loop_file, shipped_file
 

@@ -13,17 +13,38 @@ import duckdb
 import msgspec
 
 from features.lake import lake
-from features.workspace.experiments import Experiments, ReadExperiment
 from features.lmdb_store.verify import Verdict, verify
+from features.workspace.experiments import Experiments, ReadExperiment
 from features.workspace.workspace import Workspace
-from pipelines.doctor.facts import lake as doctor_lake, limits as doctor_limits, loop as doctor_loop, machine as doctor_machine, model as doctor_model, server as doctor_server, store as doctor_store
-from pipelines.materialize import steps
+from pipelines.doctor.facts import lake as lake_facts
+from pipelines.doctor.facts import limits as limits_facts
+from pipelines.doctor.facts import loop as loop_facts
+from pipelines.doctor.facts import machine as machine_facts
+from pipelines.doctor.facts import model as model_facts
+from pipelines.doctor.facts import server as server_facts
+from pipelines.doctor.facts import store as store_facts
 from pipelines.doctor.facts.check import CannotSay
-from pipelines.doctor.facts.facts import BrokenFiles, BudgetFacts, DataFacts, DriftFacts, LimitFacts, LogFacts, LoopFacts, MachineFacts, ModelFacts, RegistryFacts, ServerFacts, SkewFacts, StoreFacts, Traffic
+from pipelines.doctor.facts.facts import (
+    BrokenFiles,
+    BudgetFacts,
+    DataFacts,
+    DriftFacts,
+    LimitFacts,
+    LogFacts,
+    LoopFacts,
+    MachineFacts,
+    ModelFacts,
+    RegistryFacts,
+    ServerFacts,
+    SkewFacts,
+    StoreFacts,
+    Traffic,
+)
 from pipelines.doctor.facts.files import broken_files
 from pipelines.experiments.analysis import experiments_in, status_at
-from pipelines.shipping.parts import Parts
+from pipelines.materialize import steps
 from pipelines.materialize.rebuild import is_embedded, was_there
+from pipelines.shipping.parts import Parts
 from pipelines.shipping.ship import unshipped
 
 T = TypeVar("T")
@@ -102,23 +123,23 @@ class Facts:
     @fact
     def traffic(self) -> Traffic | str:
         """What was decided and heard lately."""
-        return doctor_lake.traffic(self.workspace, self.con, self.now)
+        return lake_facts.traffic(self.workspace, self.con, self.now)
 
     @fact
     def data(self) -> DataFacts | str:
         """How the tables of the lake fit together."""
-        return doctor_lake.data(self.workspace, self.con)
+        return lake_facts.data(self.workspace, self.con)
 
     @fact
     def log(self) -> LogFacts | str:
         """The counters of the event log."""
-        return doctor_loop.log(self.workspace)
+        return loop_facts.log(self.workspace)
 
     @fact
     def loop(self) -> LoopFacts | str:
         """How the shipper does."""
         try:
-            return doctor_loop.loop(self.workspace)
+            return loop_facts.loop(self.workspace)
         except msgspec.MsgspecError as error:
             raise CannotSay("the state of the shipper is damaged: see state_files") from error
 
@@ -126,7 +147,7 @@ class Facts:
     def store(self) -> StoreFacts | str:
         """The online store, by a sample."""
         self.steps  # noqa: B018
-        return doctor_store.store(self.workspace, self.now)
+        return store_facts.store(self.workspace, self.now)
 
     @fact
     def skew(self) -> SkewFacts | str:
@@ -134,29 +155,29 @@ class Facts:
         if self.store.damage:
             raise CannotSay("the online store cannot be read: see store_empty")
         self.con  # noqa: B018 (windows are computed from the lake)
-        return doctor_store.skew(self.workspace)
+        return store_facts.skew(self.workspace)
 
     @fact
     def drift(self) -> DriftFacts | str:
         """What models saw."""
-        return doctor_lake.drift(self.workspace, self.con, self.now)
+        return lake_facts.drift(self.workspace, self.con, self.now)
 
     @fact
     def limits(self) -> LimitFacts | str:
         """How often limits hold."""
         if self.workspace.policies.limits and is_embedded(self.workspace, "ledger") and self.ledger_verdict.why:
             raise CannotSay("the contact ledger is damaged: see ledger_damaged")
-        return doctor_limits.limits(self.workspace, self.con, self.now)
+        return limits_facts.limits(self.workspace, self.con, self.now)
 
     @fact
     def budgets(self) -> tuple[BudgetFacts, ...] | str:
         """How budgets are used."""
-        return doctor_limits.budgets(self.workspace, self.con, self.now)
+        return limits_facts.budgets(self.workspace, self.con, self.now)
 
     @fact
     def registry(self) -> RegistryFacts | str:
         """What the registry says of versions and aliases."""
-        return doctor_model.registry(self.workspace)
+        return model_facts.registry(self.workspace)
 
     @fact
     def model(self) -> ModelFacts | str:
@@ -165,17 +186,17 @@ class Facts:
             registered = self.registry.registered
         except CannotSay:
             registered = {}
-        return doctor_model.model(self.workspace, self.con, registered)
+        return model_facts.model(self.workspace, self.con, registered)
 
     @fact
     def machine(self) -> MachineFacts | str:
         """The disk, and the keys."""
-        return doctor_machine.machine(self.workspace)
+        return machine_facts.machine(self.workspace)
 
     @fact
     def server(self) -> ServerFacts | str:
         """What a running server answers."""
-        return doctor_server.server(self.url)
+        return server_facts.server(self.url)
 
     @fact
     def unshipped(self) -> Parts:

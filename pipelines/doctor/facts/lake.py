@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.aggregate_kinds import AGGREGATES
-from features.lake.lake import folder_reader, literal, quoted
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, parse_moment
+from features.lake.lake import folder_reader, literal, quoted
 from features.lake.recorded_bundles import read_bundle
 from features.workspace.workspace import Workspace
-from pipelines.importing import table_fit as fitting
 from pipelines.doctor.facts.facts import ColumnFacts, DataFacts, DriftFacts, Traffic
+from pipelines.importing import table_fit
 from training.bundle import bundle as bundles
 
 Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> T
         return "no decision was recorded yet: nothing was served, or nothing was brought into the lake"
     [(decisions, shown)] = con.execute(f"SELECT count(DISTINCT decision_id), count(*) FROM decisions WHERE {young}").fetchall()
     [(impressions, named)] = con.execute(f"SELECT count(*), count(decision_id) FROM impressions WHERE {young}").fetchall()
-    early = fitting.early(workspace, con, young)
+    early = table_fit.early(workspace, con, young)
     impressions_early = early["impressions"].before if "impressions" in early else 0
     clamped = sum(table.clamped for table in early.values())
     [(outcomes, tied, unknown, outcomes_early)] = con.execute(
@@ -60,10 +60,10 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> T
 
 def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | str:
     """How the tables of the lake fit together."""
-    shared = fitting.shared(workspace, con)
+    shared = table_fit.shared(workspace, con)
     if not shared:
         return "the lake has no rows yet"
-    return DataFacts(tuple(shared), fitting.early(workspace, con, "event_id IS NULL"), fitting.unknown_zones(workspace, con))
+    return DataFacts(tuple(shared), table_fit.early(workspace, con, "event_id IS NULL"), table_fit.unknown_zones(workspace, con))
 
 
 def _days_missing(con: duckdb.DuckDBPyConnection, now: int) -> tuple[str, ...]:

@@ -7,15 +7,15 @@ from datetime import timedelta
 
 import duckdb
 
+from features.common.time_zones import zone_of
+from features.common.timestamps import MICROSECONDS, from_microseconds, to_microseconds
+from features.lake.offers import catalogue_file, read_catalogue
 from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.lmdb_ledger import LEDGER
 from features.lmdb_store.environment import DATA, MAP_BYTES_MAX
-from features.common.timestamps import MICROSECONDS, from_microseconds, to_microseconds
-from features.lake.offers import catalogue_file, read_catalogue
 from features.workspace.workspace import Workspace
-from features.common.time_zones import zone_of
-from pipelines.materialize.contact_import import PATIENT_MS, contacting_of
 from pipelines.doctor.facts.facts import BudgetFacts, LimitFacts
+from pipelines.materialize.contact_import import PATIENT_MS, contacting_of
 
 CUSTOMERS_MAX = 1_000
 """Customers whose histories are looked at: those of the last decisions."""

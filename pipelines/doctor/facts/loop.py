@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from features.events import log as event_log, consumers as hearers
-from features.events.sqlite_file import LogUnavailable
 from features.common.timestamps import parse_moment
+from features.events import consumers
+from features.events import log as event_log
+from features.events.sqlite_file import LogUnavailable
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import LogFacts, LoopFacts
 from pipelines.shipping.journal_files import journal_folder, listed
@@ -27,7 +28,7 @@ def log(workspace: Workspace) -> LogFacts | str:
 
 def _why_no_log(workspace: Workspace) -> str:
     """A log begins with its first event; a server's journal begins with the server."""
-    if hearers.anybody(event_log.event_folder(workspace.data)):
+    if consumers.anybody(event_log.event_folder(workspace.data)):
         return "a server runs, and no event has come to it yet"
     if journal_folder(workspace.data).exists():
         return "a server ran here, and no event ever came to it"

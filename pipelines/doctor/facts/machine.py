@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from features.common.clock import notice, now_s, written_s
-from features.lake.files import is_imported
 from features.common.timestamps import DAY_SECONDS, duration_seconds
+from features.lake.files import is_imported
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import MachineFacts
 from serving.http.auth import FILE_VARIABLE, TEXT_VARIABLE, BadKeys, KeyEntry, parse_keys

@@ -9,18 +9,18 @@ import duckdb
 import numpy as np
 
 from features.aggregates import windows
-from features.online.engines import open_engine
-from features.lake.lake import folder_reader
-from features.lmdb_store.verify import verify
-from features.common.timestamps import MICROSECONDS
 from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
-from features.lake.tables import stream_table
 from features.columns.views import Scalar, View
+from features.common.timestamps import MICROSECONDS
+from features.lake.lake import folder_reader
+from features.lake.tables import stream_table
+from features.lmdb_store.verify import verify
+from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
-from pipelines.shipping import retention
-from pipelines.materialize import steps
 from pipelines.doctor.facts.facts import ColumnFacts, SkewFacts, StoreFacts, ViewFacts
+from pipelines.materialize import steps
 from pipelines.materialize.refresh import whole_second
+from pipelines.shipping import retention
 from serving.decision.freshness import Freshness
 
 SAMPLED, COMPARED = 500, 20

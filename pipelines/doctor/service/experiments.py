@@ -8,19 +8,19 @@ from math import sqrt
 import duckdb
 from scipy.stats import norm
 
+from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.config.experiments import CONTROL_GROUPS, Changes
-from features.workspace.experiments import ReadExperiment
 from features.lake.lake import literal
 from features.lake.loop_tables import EXPOSURES
-from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
+from features.workspace.experiments import ReadExperiment
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, Severity, listed
 from pipelines.doctor.facts.gather import Facts
-from pipelines.experiments.data import VIEW, NoExposures, read, show_units
 from pipelines.experiments.analysis import Asked, question_of, status_at
+from pipelines.experiments.data import VIEW, NoExposures, read, show_units
 from pipelines.experiments.split import split_report
 from pipelines.ramps.ramp import LAKE
-from serving.hub.hub import digest_of
 from pipelines.statistics.inference import ALPHA
+from serving.hub.hub import digest_of
 
 UNITS_MIN = 20
 """Of fewer units that should be in an experiment none need have been exposed."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from features.columns.rows import Plan, Words
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.lake.offers import catalogue_file, read_catalogue
-from features.columns.rows import Plan, Words
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts
 from training.bundle import bundle

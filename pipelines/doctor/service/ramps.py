@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from features.workspace.experiments import ReadExperiment
 from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
+from features.workspace.experiments import ReadExperiment
 from features.workspace.ramps import RECORD, RampLine, read_record
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from features.lake.lake import MEMORY_SHARE
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
-from pipelines.doctor.service.worker import processes_of
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.machine import place_of
+from pipelines.doctor.service.worker import processes_of
 from serving.http.admission import Limits
 
 FREE_FILES_MIN = 20_000
