@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Window aggregates: in SQL over the lake, and incrementally for newer events."""

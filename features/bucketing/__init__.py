@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Hashes and splits of experimentation tools, to the bit."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""What every room shares: types, errors, whole files, the clock, time stamps, pseudonyms."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The YAML files of a workspace as typed structs, with line and path of every fault."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The event log on SQLite, and the decision journal's records."""

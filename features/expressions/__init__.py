@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The expression language: from text to a typed tree."""

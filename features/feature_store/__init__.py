@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Feast: definitions, point-in-time joins, stores, and the engine for any Feast store."""

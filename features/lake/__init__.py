@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Parquet files by day: tables, files, offers."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Contact histories, recent events and budgets: their values, and the two stores that keep them."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Open the online store that a workspace names, and erase customers from it."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The Redis or Valkey online store: connection, routing, cache, engine."""

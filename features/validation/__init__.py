@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Load a workspace: every check of its files against each other."""

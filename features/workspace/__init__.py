@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""One business as it was read: files, variants by arm, rules, experiments, ramps."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Back a workspace up while it serves, and restore it."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Publish a model, pack a bento, supervise processes."""

@@ -34,7 +34,7 @@ class Pin(NamedTuple):
 def lock_file() -> Path | None:
     """Return where the lock lies, or None for an installation without one."""
     here = Path(__file__)
-    return next((place for place in (here.with_name(LOCK), here.parents[1] / LOCK) if place.is_file()), None)
+    return next((place for place in (here.parents[1] / LOCK, here.parents[2] / LOCK) if place.is_file()), None)
 
 
 def read_lock(text: str) -> dict[NormalizedName, list[Pin]]:

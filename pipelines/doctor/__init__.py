@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The doctor: examine a workspace, report what is missing or suspicious."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Remove a customer from every place, and prove it."""

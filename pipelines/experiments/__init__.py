@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Experiment reports, control groups, exports."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Read business files of any dialect into the lake, and say how tables fit together."""

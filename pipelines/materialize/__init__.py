@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""From the lake to online rows and contact histories: compute, push, refresh, rebuild."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""What verbs print: console tables, figures, errors."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Ramps of experiments: look, step, roll back."""

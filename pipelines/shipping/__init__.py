@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Bring journal and event log into the lake exactly once; compact and retain."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""What if: decide past requests again, decide once without a server, the demo."""

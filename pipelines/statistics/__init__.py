@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Lifts, intervals, sample ratio and corrections, on SciPy."""

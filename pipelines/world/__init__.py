@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""A simulated world of which the truth is known."""

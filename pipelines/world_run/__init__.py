@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Run a service or a decider in the world, and judge it."""

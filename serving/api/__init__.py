@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The routes: decisions, events, experiments, flags, erasure."""

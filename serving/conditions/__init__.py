@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Conditions compiled to sets of offers."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""One decision, step by step; the snapshot it runs on; its record and explanation."""

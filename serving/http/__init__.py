@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The ASGI application: admission, authentication, CORS, strict JSON, problems, routing."""

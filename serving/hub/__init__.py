@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Policies on a catalogue: rules, contact policy, consent, arbitration, slate, exploration."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Scoring, Shapley values and the best k offers, in machine code."""

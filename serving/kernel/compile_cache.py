@@ -14,26 +14,27 @@ from features.common.cache_folders import COMPILED_PACKAGES, compiled_folder
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "compiled"
-"""Beside the packages: `compiled/<package>/<file of numba's cache>`."""
+"""Beside the packages: `compiled/<package>/<room>/<file of numba's cache>`."""
 
 
 def pack(target: Path, root: Path = ROOT) -> int:
     """Copy numba's cache of the packages below `root` into `target`; return the number of files."""
     count = 0
     for package in COMPILED_PACKAGES:
-        for file in sorted(compiled_folder(root / package).glob("*.nb[ic]")):
-            place = target / FOLDER / package
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, place / file.name)
-            count += 1
+        for room in sorted({file.parent for file in (root / package).rglob("*.py")}):
+            for file in sorted(compiled_folder(room).glob("*.nb[ic]")):
+                place = target / FOLDER / room.relative_to(root)
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place / file.name)
+                count += 1
     return count
 
 
 def unpack(root: Path = ROOT) -> None:
     """Put what was packed where numba looks for it, before the compiled modules are imported; what cannot be written is compiled."""
     with contextlib.suppress(OSError):
-        for file in sorted((root / FOLDER).glob("*/*.nb[ic]"), key=lambda file: file.suffix):  # code before the index that names it
-            target = compiled_folder(root / file.parent.name) / file.name
+        for file in sorted((root / FOLDER).rglob("*.nb[ic]"), key=lambda file: file.suffix):  # code before the index that names it
+            target = compiled_folder(root / file.parent.relative_to(root / FOLDER)) / file.name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 aside = target.with_name(f"{target.name}.{os.getpid()}")

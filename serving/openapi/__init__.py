@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The document of `/openapi.json`: schemas of the bodies, narrowed to what a workspace allows."""

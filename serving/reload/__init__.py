@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Watch files and bundles, and swap snapshots."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The process: metrics, drain, parent watch, memory, yielding."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""The verified model bundle, the compiled forest, the registry on MLflow."""

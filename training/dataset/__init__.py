@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Turn decisions and outcomes into labelled rows."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Fit, calibrate and evaluate models with LightGBM and scikit-learn."""

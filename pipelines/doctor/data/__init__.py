@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Checks of the doctor over data: customers, offers, streams, events, features, limits."""

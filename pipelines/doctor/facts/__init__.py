@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Facts that checks of the doctor ask for, each gathered once."""

@@ -1,1 +1,1 @@
-"""A room: say in one sentence what lives here."""
+"""Checks of the doctor over what runs: models, experiments, ramps, worker, machine, programs."""
