@@ -71,7 +71,9 @@ def reduced(graph: Graph) -> Graph:
             reach[room] = graph[room] | {far for near in graph[room] for far in reachable(near)}
         return reach[room]
 
-    return {room: {near for near in others if not any(near in reachable(other) for other in others - {near})} for room, others in graph.items()}
+    return {
+        room: {near for near in others if not any(near in reachable(other) for other in others - {near})} for room, others in graph.items()
+    }
 
 
 def said(room: str) -> str:
@@ -130,7 +132,9 @@ def main(words: list[str]) -> int:
     now = written(text)
     if "--check" in words:
         if now != text:
-            print("docs/architecture.md: the picture of the rooms is not that of the imports: run `python3 scripts/rooms.py`", file=sys.stderr)
+            print(
+                "docs/architecture.md: the picture of the rooms is not that of the imports: run `python3 scripts/rooms.py`", file=sys.stderr
+            )
         return int(now != text)
     DOCUMENT.write_text(now)
     return 0

@@ -37,7 +37,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hiredis": ("features/redis_store/*.py", "features/ledger/redis_*.py"),
     "scipy": ("pipelines/statistics/*.py", "pipelines/doctor/service/experiments.py"),
 }
-ROOMS_SEEN = {"feast", "mlflow", "lightgbm", "sklearn", "bentoml", "uvicorn", "lmdb", "hiredis", "scipy"}  # a rule about a vendor nobody uses checks nothing
+ROOMS_SEEN = {
+    "feast",
+    "mlflow",
+    "lightgbm",
+    "sklearn",
+    "bentoml",
+    "uvicorn",
+    "lmdb",
+    "hiredis",
+    "scipy",
+}  # a rule about a vendor nobody uses checks nothing
 
 UNSAFE_MODULES = frozenset({"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"})
 UNSAFE_BUILTINS = frozenset({"eval", "exec", "__import__"})

@@ -15,9 +15,20 @@ from typer.testing import CliRunner
 from features.workspace.workspace import Workspace
 from pipelines.main import app
 from pipelines.shipping import ship
-from tests.faults.nursery import BACKGROUND, SERVER, nursery
-from tests.faults.reckoning import UNITS, Tally, loaded_again, log_of, modelled, reckon_journal, reckon_lake, seed_told, seen, with_limits
-from tests.faults.shoppers import shopping
+from tests.faults.forked_service import BACKGROUND, SERVER, nursery
+from tests.faults.loss_accounting import (
+    UNITS,
+    Tally,
+    loaded_again,
+    log_of,
+    modelled,
+    reckon_journal,
+    reckon_lake,
+    seed_told,
+    seen,
+    with_limits,
+)
+from tests.faults.traffic import shopping
 from tests.serving.live import ROOT, ask, decision, wait_for
 from tests.trained import copy_of
 

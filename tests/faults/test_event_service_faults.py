@@ -24,8 +24,8 @@ from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
 from features.events.semantics import time_of
 from pipelines.shipping import ship
-from tests.faults.nursery import BACKGROUND, SERVER, nursery
-from tests.faults.reckoning import (
+from tests.faults.forked_service import BACKGROUND, SERVER, nursery
+from tests.faults.loss_accounting import (
     different,
     loaded_again,
     log_of,
@@ -37,7 +37,7 @@ from tests.faults.reckoning import (
     seen,
     with_limits,
 )
-from tests.faults.shoppers import shopping
+from tests.faults.traffic import shopping
 from tests.serving.live import ROOT, Answer, Live, serving_copy, wait_for
 from tests.trained import copy_of
 

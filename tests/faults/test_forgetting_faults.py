@@ -18,7 +18,7 @@ from pipelines.erasure.scan import scan
 from pipelines.erasure.stores import Contacts, Events, OnlineRows
 from pipelines.erasure.task import tasks_of
 from pipelines.materialize import hold, steps
-from tests.pipelines.forgetful import PLACES, UNITS, VICTIM, build, content
+from tests.pipelines.erasure_cases import PLACES, UNITS, VICTIM, build, content
 from tests.pipelines.loops import KillAt, Killed, copy_of
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from pipelines.shipping import ship
 from pipelines.shipping.state import state_of
 from serving.decision.journal import OPEN, Journal
 from serving.decision.journal import Limits as JournalLimits
-from tests.faults.reckoning import seed_told
+from tests.faults.loss_accounting import seed_told
 from tests.features.event_child import happened, item
 from tests.pipelines.loops import expected, in_lake, line, workspace_in
 

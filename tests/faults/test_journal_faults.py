@@ -20,7 +20,7 @@ import pytest
 
 from features.events.journal import HEAD_BYTES, damage, frames, read_lines
 from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, Limits
-from tests.serving.test_journal import a_line, framed, lines_in, until
+from tests.serving.decision.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
 KILLED_AFTER_SECONDS = (0.020, 0.060)

@@ -18,8 +18,8 @@ import pytest
 from features.events import consumers
 from features.events.log import event_folder
 from pipelines.shipping import ship
-from tests.faults.nursery import BACKGROUND, SERVER, Nursery, nursery
-from tests.faults.reckoning import (
+from tests.faults.forked_service import BACKGROUND, SERVER, Nursery, nursery
+from tests.faults.loss_accounting import (
     different,
     loaded_again,
     modelled,
@@ -30,7 +30,7 @@ from tests.faults.reckoning import (
     seen,
     with_limits,
 )
-from tests.faults.shoppers import Crowd, Told, shopping
+from tests.faults.traffic import Crowd, Told, shopping
 from tests.serving.live import ROOT, Live, ask, serving_copy, wait_for
 from tests.trained import copy_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from features.columns.views import View
-from tests.features.arena import Arena, write
 from tests.features.feast_fixtures import feast_store, view
+from tests.features.store_cases import Arena, write
 
 
 def rounds_view(name: str) -> View:

@@ -17,7 +17,7 @@ import msgspec  # noqa: E402
 
 from features.validation.load import load  # noqa: E402
 from pipelines.erasure.erase import forget, resume  # noqa: E402
-from tests.pipelines.forgetful import VICTIM, fork_and_kill  # noqa: E402
+from tests.pipelines.erasure_cases import VICTIM, fork_and_kill  # noqa: E402
 from tests.pipelines.loops import KillAt  # noqa: E402
 
 

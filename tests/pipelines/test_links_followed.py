@@ -17,7 +17,7 @@ from pipelines.simulation.contact_card import card_of
 from pipelines.simulation.simulate import Asked, simulate
 from serving.decision.decide import decide
 from serving.decision.snapshot import Loaded
-from tests.pipelines.counters import Counter
+from tests.pipelines.in_process_server import Counter
 from tests.trained import copy_of
 from tests.workspaces import POLICIES
 

@@ -1,0 +1,498 @@
+"""The doctor: silent where all is well, and each of its checks finds what it is for, in workspaces that have it."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from features.common.timestamps import MICROSECONDS, from_microseconds, rfc3339
+from features.common.timestamps import now as clock
+from features.common.types import Event
+from features.events.log import event_folder
+from features.events.rows import dead_item, event_item
+from features.events.semantics import time_of
+from features.events.writer import EventWriter
+from features.lmdb_store import environment
+from features.lmdb_store.environment import DATA
+from features.validation.load import load
+from features.workspace.workspace import Workspace
+from pipelines.cli import maintenance
+from pipelines.doctor import doctor
+from pipelines.doctor.doctor import Report, examine
+from pipelines.doctor.facts import facts as doctor_facts
+from pipelines.doctor.facts.check import Finding
+from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.facts.lake import stability_index
+from pipelines.materialize import steps
+from pipelines.shipping.ship import ship
+from serving.decision.journal import Journal
+from serving.http.auth import TEXT_VARIABLE, entry_yaml, new_key
+from tests.pipelines.workspace_life import CUSTOMERS, Life, limited
+from tests.serving.live import another_bundle
+from tests.tiny_workspaces import bank, write
+from tests.trained import copy_of
+from training.bundle import bundle
+
+pytestmark = pytest.mark.slow
+
+DECISIONS = 260
+OF_THE_MACHINE = {"file_system", "open_files", "memory", "free_files", "disk_space"}
+"""What another machine may rightly be told, whatever the workspace."""
+DAY = 86_400 * MICROSECONDS
+
+
+def healthy(life: Life, decisions: int, events: bool = True) -> None:
+    """Customers ask, see what is shown, and sometimes take it."""
+    gap = int(life.days * DAY) // (decisions + 10)
+    for number in range(decisions):
+        life.now += gap
+        decision = life.decide(f"436{600_000 + number}", hour=life.random.random() * 24, roaming_now=number % 3 == 0)
+        for offer in decision.offers if events else []:
+            happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "impression")
+            if life.random.random() < 0.2:
+                happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "accepted", life.now + 1)
+
+
+def happened(life: Life, decision: str, customer: str, offer: str, kind: str, at: int | None = None, name: str = "") -> Event:
+    """Tell of an outcome or an impression."""
+    event = Event(
+        name or f"h{next(life.count)}", kind, from_microseconds(at or life.now), customer, decision_id=decision or None, offer_id=offer
+    )
+    life.log.append([event_item(event, time_of(event))])
+    return event
+
+
+@pytest.fixture(scope="module")
+def shop(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with limits and budgets, before anybody was served."""
+    folder = tmp_path_factory.mktemp("shop") / "shop"
+    copy_of(trained_workspace, folder)
+    workspace = limited(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps.bring_contacts(workspace, clock())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def well(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after a good day."""
+    folder = tmp_path_factory.mktemp("well") / "shop"
+    copy_of(shop, folder)
+    limits = {"some": {"max": 1, "window": "6h", "per": "offer", "count": "decisions"}}  # holds for those who came last
+    life = Life(limited(folder, {"limits": limits}, daily=10_000, stock=10_000), 3, days=0.9)
+    healthy(life, DECISIONS)
+    life.close()
+    ship(load(folder))
+    return folder
+
+
+@pytest.fixture
+def lived(shop: Path, tmp_path: Path) -> Iterator[Life]:
+    """Somebody may live in a workspace of their own."""
+    copy_of(shop, tmp_path / "shop")
+    life = Life(load(tmp_path / "shop"), 5, days=0.9)
+    yield life
+    life.close()
+
+
+def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> Report:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = examine(workspace, clock() + later, url)
+    said = msgspec.json.encode([finding for finding in report.findings if finding.check != "absurd_shares"]).decode()
+    assert not [customer for customer in CUSTOMERS if customer in said], "no customer is named but one with an absurd share"
+    for finding in report.findings:
+        assert finding.what and finding.todo, finding
+    return report
+
+
+def found(report: Report, check: str) -> Finding:
+    """The finding of a check, which must be there."""
+    here = [finding for finding in report.findings if finding.check == check]
+    assert here, (check, report.findings, report.not_checked.get(check))
+    return here[0]
+
+
+def test_a_healthy_workspace_gives_no_findings(well: Path) -> None:
+    """After a day of decisions, impressions and outcomes nothing is found, and most checks have looked."""
+    report = looked(load(well))
+    assert [finding for finding in report.findings if finding.check not in OF_THE_MACHINE] == []
+    assert set(report.not_checked) - {"streams_stopped"} == {  # this one needs events of several days, which the hour decides
+        "worker_runs", "worker_fails", "logs_grow", "time_zones", "consent", "keys_expire", "cores",
+        "split_mismatch", "exposures_missing", "experiment_of_nobody", "experiments_over", "groups_too_small",
+        "arms_without_model", "arms_follow_registry", "arms_of_unknown_offers", "ramps_wait", "ramps_record", "calibration_off",
+        "server_ready", "door_is_locked", "clocks", "workers_differ", "port_taken",
+    }  # fmt: skip
+    assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) > 50
+    assert all(report.fine.values()), "each says what it looked at"
+    assert not report.failed
+
+
+def test_a_workspace_of_nothing_is_told_what_is_missing(tmp_path: Path) -> None:
+    """Before anything was done the doctor says what to do first, and what it could not look at."""
+    report = looked(bank(tmp_path / "w", {}))
+    assert {finding.check for finding in report.findings} == {"store_empty", "bundle_refused"}
+    assert "materialize" in found(report, "store_empty").todo and "up" in found(report, "bundle_refused").todo
+    assert len(report.not_checked) > 15
+
+
+def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
+    """Whether no server ran, or one runs, or ran, to which no event came: what could not be looked at says which it is."""
+    workspace = bank(tmp_path / "w", {})
+
+    def why() -> tuple[str, str]:
+        report = looked(workspace)
+        assert report.not_checked["duplicates"] == report.not_checked["dead_letters"]
+        return report.not_checked["dead_letters"], report.not_checked["shipper"]
+
+    nothing = "no decision and no event was recorded here yet"
+    assert why() == ("no server ran here yet", nothing)
+    journal, log = Journal.open(workspace.data / "journal"), EventWriter(event_folder(workspace.data))
+    assert why() == ("a server runs, and no event has come to it yet", nothing)
+    log.close()
+    journal.close()
+    assert why() == ("a server ran here, and no event ever came to it", nothing)
+
+
+# What comes in ----------------------------------------------------------------------------------------------------------------
+
+
+def test_decisions_without_impressions(lived: Life) -> None:
+    """Many decisions and not one impression is an error, with the moment of the first decision."""
+    healthy(lived, 40, events=False)
+    ship(lived.workspace)
+    finding = found(looked(lived.workspace), "no_impressions")
+    assert finding.severity == "error" and finding.evidence["decisions"] == 40 and finding.evidence["impressions"] == 0
+    assert finding.since.startswith("20")
+
+
+def test_events_that_do_not_fit_their_decisions(lived: Life) -> None:
+    """Outcomes of decisions that nobody knows, outcomes before their decision, events of yesterday and of tomorrow are told apart."""
+    healthy(lived, 60)
+    name, customer, offer = lived.shown[0]
+    for number in range(30):
+        happened(lived, f"unknown-{number}", customer, offer, "accepted")
+    for name, customer, offer in lived.shown[-30:]:
+        happened(lived, name, customer, offer, "click", lived.now - DAY // 10 * 9)
+    for _ in range(40):
+        happened(lived, name, customer, offer, "click", lived.now + 200 * MICROSECONDS)
+    ship(lived.workspace)
+    report = looked(lived.workspace)
+    assert found(report, "outcomes_without_decisions").evidence["unknown"] == 30
+    assert found(report, "outcomes_before_decisions").evidence["outcomes_before"] >= 25
+    assert "future" in found(report, "clocks_of_clients").what
+    assert report.failed
+
+
+def test_events_a_day_late(lived: Life) -> None:
+    """Events that come a day after they happened are a warning."""
+    lived.now += int(0.8 * DAY)
+    for number in range(60):
+        event = happened(lived, "", CUSTOMERS[number % 20], "offer-01", "click", lived.now - 2 * DAY if number % 3 else None)
+        assert event.type == "click"
+    lived.decide(CUSTOMERS[0])
+    ship(lived.workspace)
+    finding = found(looked(lived.workspace), "clocks_of_clients")
+    assert "late" in finding.what and finding.evidence["such"] == 40 and finding.severity == "warning"
+
+
+def test_dead_letters_and_duplicates(lived: Life) -> None:
+    """Dead letters are counted by their reason, and events that are sent again and again are told of."""
+    event = happened(lived, "", CUSTOMERS[0], "offer-01", "click")
+    for _ in range(30):
+        lived.log.append([event_item(event, time_of(event))])
+    lived.log.append([dead_item("offer-unknown", CUSTOMERS[0], b"{}")] * 20)
+    report = looked(lived.workspace)
+    finding = found(report, "dead_letters")
+    assert finding.severity == "error" and finding.evidence["of_offer-unknown"] == 20 and finding.evidence["accepted"] == 51
+    assert found(report, "duplicates").evidence["duplicates"] == 30
+
+
+def test_nobody_ships(lived: Life) -> None:
+    """Journals that nobody brings into the lake, journals that went before they were shipped, events that no table takes."""
+    healthy(lived, 5)
+    finding = found(looked(lived.workspace, later=3_600 * MICROSECONDS), "shipper")
+    assert finding.severity == "error" and float(finding.evidence["oldest_seconds"]) > 3_000
+    ship(lived.workspace)
+    assert "shipper" in looked(lived.workspace, later=3_600 * MICROSECONDS).fine
+    healthy(lived, 5)
+    looked(lived.workspace)
+    event = Event("s1", "no_such_stream", from_microseconds(lived.now), CUSTOMERS[0])
+    lived.log.append([event_item(event, time_of(event))])
+    ship(lived.workspace)
+    assert "no table" in found(looked(lived.workspace), "shipper").what
+
+
+def test_days_that_are_missing(lived: Life) -> None:
+    """Days without a decision between two days with some are named."""
+    lived.now -= 5 * DAY
+    healthy(lived, 5)
+    lived.now += 3 * DAY
+    healthy(lived, 5)
+    ship(lived.workspace)
+    assert float(found(looked(lived.workspace), "lake_days").evidence["days"]) >= 1
+
+
+# What is known of customers -----------------------------------------------------------------------------------------------------
+
+
+def _flip(workspace: Workspace) -> None:
+    data = workspace.online / environment.current(workspace.online) / DATA
+    content = bytearray(data.read_bytes())
+    for page in range(2, len(content) // 4096):
+        content[page * 4096 + 2_000] ^= 0x40
+    data.write_bytes(content)
+
+
+def _emptied(workspace: Workspace) -> None:
+    generation = environment.new_generation(workspace.online)
+    environment.attach(workspace.online, create=True, generation=generation).release()
+    environment.publish(workspace.online, generation)
+
+
+@pytest.mark.parametrize(("damage", "what"), [(_flip, "damaged"), (_emptied, "empty"), (lambda w: shutil.rmtree(w.online), "damaged")])
+def test_a_store_without_rows(shop: Path, tmp_path: Path, damage: Callable[[Workspace], None], what: str) -> None:
+    """A store that is damaged, emptied or gone is an error."""
+    workspace = load(copy_of(shop, tmp_path / "shop"))
+    damage(workspace)
+    assert what in found(looked(workspace), "store_empty").what
+
+
+def test_rows_that_outlived_their_limit(well: Path) -> None:
+    """Forty days later the customers' attributes, which live for thirty, are too old."""
+    finding = found(looked(load(well), later=40 * DAY), "rows_too_old")
+    assert "customer" in finding.what and finding.severity == "error"
+
+
+def bank_of(folder: Path, features: dict[str, Any] | None = None, more: dict[str, Any] | None = None) -> Workspace:
+    """Eighty customers of one city, whose income nobody knows; materialized."""
+    rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": 20 + at % 50, "vip": "false"} for at in range(80)]
+    name = write(folder / "customers.csv", rows)
+    workspace = bank(folder, {"customers": name}, features=features)
+    now = clock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps.import_tables(workspace, now)
+        steps.compute_features(workspace, now)
+        steps.materialize(workspace)
+    return workspace
+
+
+def test_columns_that_say_nothing_and_consent_that_nobody_gives(tmp_path: Path) -> None:
+    """A column that is the same for all, one that is missing for all, and a purpose that nobody allows, are told of."""
+    workspace = bank_of(tmp_path / "w", {"consent": {"personalization": {"column": "vip"}}})
+    report = looked(workspace)
+    texts = [finding.what for finding in report.findings if finding.check == "columns_say_nothing"]
+    assert any("always missing" in text and "income" in text and "born" in text for text in texts)
+    assert any("never change" in text and "city" in text and "age" not in text for text in texts)
+    assert "personalization" in found(report, "consent").what
+
+
+def test_a_view_without_any_row(tmp_path: Path) -> None:
+    """Attributes that are declared and come from nowhere leave their view without rows."""
+    rows = [{"customer_id": f"c{at}", "time": "2026-06-01", "amount": at, "kind": "card"} for at in range(60)]
+    columns = {"spend": {"stream": "moves", "aggregate": "sum", "of": "amount"}}
+    workspace = bank(tmp_path / "w", {"streams.moves": write(tmp_path / "w" / "moves.csv", rows)}, features={"columns": columns})
+    now = clock()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps.import_tables(workspace, now)
+        steps.compute_features(workspace, now)
+        steps.materialize(workspace)
+    finding = found(looked(workspace), "views_never_filled")
+    assert finding.severity == "warning" and "customer" in finding.what
+
+
+def test_recorded_columns_that_moved_or_say_nothing(lived: Life) -> None:
+    """Fees that are ten times those of training have moved, and a context column that no request gives is always missing."""
+    slot = lived.engine.plan.scalars["customer.monthly_fee"]
+    for number in range(230):
+        lived.now += int(0.9 * DAY) // 300
+        customer = f"436{600_000 + number}"
+        row = lived.row(customer)
+        row.numbers[slot] *= 10
+        lived.decide(customer, row)
+    ship(lived.workspace)
+    report = looked(lived.workspace)
+    finding = found(report, "columns_moved")
+    assert float(finding.evidence["monthly_fee"]) > 1
+    assert "roaming_now" in found(report, "recorded_columns_say_nothing").what
+
+
+def test_rows_behind_a_lake_that_was_changed(shop: Path, tmp_path: Path) -> None:
+    """A source that is imported again with older rows makes online rows differ from the lake."""
+    workspace = load(copy_of(shop, tmp_path / "shop"))
+    with (workspace.folder / "data" / "payments.csv").open("a") as file:
+        for number in range(520):
+            file.write(f"436{600_000 + number},2026-11-01T10:00:00+00:00,12.5,card\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps.import_tables(workspace, clock())
+    finding = found(looked(workspace), "online_equals_lake")
+    assert "payments.paid_all_card" in finding.what and finding.evidence["customers"] == 20
+
+
+@pytest.mark.parametrize(("moved", "low", "high"), [(0.0, 0.0, 0.05), (3.0, 1.0, 99.0)])
+def test_the_stability_index_tells_shifts_from_chance(moved: float, low: float, high: float) -> None:
+    """Two draws of one distribution have an index near nothing, shifted ones a large one, and missing values count."""
+    random = np.random.default_rng(1)
+    expected, seen = random.normal(size=4_000), random.normal(size=4_000) + moved
+    assert low <= stability_index(expected, seen) < high
+    assert stability_index(expected, np.where(random.random(4_000) < 0.5, np.nan, random.normal(size=4_000))) > 1
+    assert stability_index(np.full(300, 2.0), np.full(300, 2.0)) == 0
+
+
+# Limits and budgets -------------------------------------------------------------------------------------------------------------
+
+
+def test_limits_that_always_or_never_bind_and_budgets_that_are_used_up(shop: Path, tmp_path: Path) -> None:
+    """One show a month binds for everybody, a hundred an hour for nobody, and a budget of thirty a day is used up."""
+    folder = copy_of(shop, tmp_path / "shop")
+    limits = {"one": {"max": 1, "window": "30d", "per": "any", "count": "decisions"}, "wide": {"max": 100, "window": "1h", "per": "any"}}
+    (folder / "policies.yaml").write_text(yaml.safe_dump({"limits": limits}))
+    life = Life(load(folder), 5, days=0.1)
+    for number in range(300):
+        life.now += 1_000 * MICROSECONDS // 100
+        decision = life.decide(f"436{600_000 + number}")
+        for offer in decision.offers:
+            happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "impression", life.now)
+    with (life.workspace.data / "ledger" / DATA).open("r+b") as file:
+        file.truncate(60 << 30)  # a hole: it takes no room
+    life.close()
+    ship(life.workspace)
+    report = looked(life.workspace)
+    assert "limit one" in found(report, "limits_always_bind").what
+    assert "limit wide" in found(report, "limits_never_bind").what
+    assert "daily" in found(report, "budgets_used_up").what and "rare" in found(report, "budgets_used_up").what
+    assert found(report, "ledger_full").severity == "error"
+
+
+# Models -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_another_version_serves_than_the_champion_and_it_is_old(shop: Path, tmp_path: Path) -> None:
+    """A bundle of a version that is no champion, made before most decisions, is told of."""
+    workspace = load(copy_of(shop, tmp_path / "shop"))
+    place = another_bundle(workspace.folder, "2")
+    manifest = msgspec.json.decode((place / bundle.MANIFEST).read_bytes(), type=bundle.Manifest)
+    old = msgspec.structs.replace(manifest, created_at=rfc3339(clock() - 150 * DAY), files={})
+    contents: dict[str, bytes | Path] = {name: place / name for name in bundle.FILES}
+    bundle.switch(workspace.bundles, bundle.write(workspace.bundles, contents, old))
+    report = looked(workspace)
+    assert found(report, "champion_serves").evidence == {"serves": "2", "champion": "1"}
+    assert float(found(report, "model_older_than_data").evidence["share"]) > 0.5
+
+
+def test_a_bundle_that_is_refused(shop: Path, tmp_path: Path) -> None:
+    """A bundle with a flipped byte cannot serve, and neither can one for other columns."""
+    workspace = load(copy_of(shop, tmp_path / "shop"))
+    model = yaml.safe_load((workspace.folder / "model.yaml").read_text())
+    (workspace.folder / "model.yaml").write_text(yaml.safe_dump(model | {"leave_out": ["tariff"]}))
+    assert "other columns" in str(found(looked(load(workspace.folder)), "bundle_refused").evidence["why"])
+    place = bundle.current(workspace.bundles)
+    assert place is not None
+    forest = bytearray((place / "forest.npz").read_bytes())
+    forest[100] ^= 1
+    (place / "forest.npz").chmod(0o644)
+    (place / "forest.npz").write_bytes(forest)
+    assert found(looked(workspace), "bundle_refused").severity == "error"
+
+
+# The machine and the door -------------------------------------------------------------------------------------------------------
+
+
+def test_keys_without_an_end(well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that never expire, keys that did, and keys that cannot be read are told of."""
+    entries = [new_key("shop", ("decide",))[1], new_key("old", ("decide",), from_microseconds(clock() - DAY))[1]]
+    monkeypatch.setenv(TEXT_VARIABLE, "".join(map(entry_yaml, entries)))
+    texts = [finding.what for finding in looked(load(well)).findings if finding.check == "keys_expire"]
+    assert texts == ["keys are valid for ever", "keys have expired"]
+    monkeypatch.setenv(TEXT_VARIABLE, "- nonsense")
+    assert found(looked(load(well)), "keys_expire").severity == "error"
+
+
+class _Door(http.server.BaseHTTPRequestHandler):
+    """A server that is ready, takes everybody, and whose clock is an hour ahead."""
+
+    def do_GET(self) -> None:
+        self.send_response_only(200)
+        self.send_header("date", formatdate(time.time() + 3_600, usegmt=True))
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_server_is_asked(well: Path) -> None:
+    """A server that does not answer is an error, as is one whose clock is off."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Door)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        report = looked(load(well), url=url)
+        assert 3_500 < float(found(report, "clocks").evidence["ahead_seconds"]) < 3_700
+        assert "server_ready" in report.fine and "loopback" in report.not_checked["door_is_locked"]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+    assert found(looked(load(well), url=url), "server_ready").evidence["status"] == 0
+
+
+def test_what_only_another_machine_could_show(well: Path) -> None:
+    """A full disk, a lake that outgrows it, and an open door to the network, are judged by their figures alone."""
+    facts = Facts(load(well), clock())
+    assert facts.machine.lake_bytes_a_day > 0
+    full = msgspec.structs.replace(
+        facts.machine, free_bytes=100 << 20, total_bytes=1 << 40, free_files=3, lake_bytes_a_day=float(50 << 20), kept_days=None
+    )
+    door = doctor_facts.ServerFacts("http://10.0.0.7:3000", False, 200, "", True, 0.0)
+    shown = doctor.report(Facts(load(well), clock(), "http://10.0.0.7:3000", machine=full, server=door))
+    assert {finding.check for finding in shown.findings if finding.severity == "error"} == {"disk_space", "door_is_locked", "free_files"}
+    assert float(found(shown, "retention_fits").evidence["full_in_days"]) == 2
+
+
+# The verbs ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_verbs_print_and_end_as_they_say(well: Path, tmp_path: Path) -> None:
+    """`doctor` ends with 0 where only warnings are, with 1 where an error is; `rebuild --check` likewise; both print JSON."""
+    app = typer.Typer()
+    maintenance.register(app)
+    runner, folder = CliRunner(), str(well)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fine = runner.invoke(app, ["doctor", "-w", folder, "--json"])
+        assert fine.exit_code == 0, fine.stdout
+        assert msgspec.json.decode(fine.stdout)["fine"]["ledger_damaged"]
+        assert "0 errors" in runner.invoke(app, ["doctor", "-w", folder]).stdout
+        workspace = load(copy_of(well, tmp_path / "shop"))
+        whole = runner.invoke(app, ["rebuild", "-w", str(workspace.folder), "--check"])
+        assert whole.exit_code == 0 and whole.stdout.count("all whole") == 2
+        _flip(workspace)
+        assert runner.invoke(app, ["doctor", "-w", str(workspace.folder)]).exit_code == 1
+        assert runner.invoke(app, ["rebuild", "-w", str(workspace.folder), "--check"]).exit_code == 1
+        made = runner.invoke(app, ["rebuild", "-w", str(workspace.folder), "--online", "--json"])
+        assert made.exit_code == 0 and msgspec.json.decode(made.stdout)[0]["store"] == "online"
+        assert runner.invoke(app, ["rebuild", "-w", str(workspace.folder), "--check"]).exit_code == 0
+    assert os.listdir(workspace.data / "damaged")
