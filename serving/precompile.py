@@ -1,4 +1,4 @@
-"""Compile what a server runs, into numba's cache: `python -m serving.warm LEAVES`, which a first `opportune up` starts beside its steps.
+"""Compile what a server runs, into numba's cache: `python -m serving.precompile LEAVES`, which a first `opportune up` starts beside its steps.
 
 On a machine that has the code already it takes a second. It stops with the process that started it.
 """

@@ -16,7 +16,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed withou
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of `tests/serving/test_contract.py`."""
+    """Options of `tests/serving/openapi/test_contract.py`."""
     parser.addoption("--contract-seed", metavar="N", help="draw other requests than those of every run")
     parser.addoption("--contract-examples", metavar="N", help="how many requests of an operation are drawn")
 

@@ -1,6 +1,6 @@
 """Run the tests marked `clock` with the clock moved to hard moments, each with a machine in another zone.
 
-    python -m tests.moments [pytest's arguments]      # or: make test-clock ARGS="tests/serving/test_quiet.py"
+    python -m tests.moments [pytest's arguments]      # or: make test-clock ARGS="tests/serving/hub/test_quiet_hours.py"
 
 Other arguments replace `-m clock`. A moment at which nothing ran has failed.
 """

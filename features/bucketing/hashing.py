@@ -2,7 +2,7 @@
 
 Each function makes a `Hash`: it takes the part that never changes (seed, salt, key) and gives a function of the unit. Texts are hashed
 as UTF-8. GrowthBook's own kits for JavaScript and Python hash UTF-16 code units instead; `encoding="utf-16"` does as they do. Both are
-the same for ids of ASCII. Oracles: `tests/features/test_hashing.py`.
+the same for ids of ASCII. Oracles: `tests/features/bucketing/test_hashing.py`.
 
 No hash here keeps a secret. MD5 and SHA-1 are what the tools use to spread units evenly.
 """

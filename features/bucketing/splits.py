@@ -2,7 +2,7 @@
 
 Two ways of coverage are in use. GrowthBook leaves a hole after each arm, so that raising the coverage moves nobody; Optimizely, Statsig and
 LaunchDarkly put the arms side by side and leave the rest at the end. Eppo and Unleash draw with a second hash who takes part at all.
-Oracles: the tools themselves, in `tests/features/test_splits.py`.
+Oracles: the tools themselves, in `tests/features/bucketing/test_splits.py`.
 """
 
 from __future__ import annotations

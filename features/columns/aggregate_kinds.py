@@ -1,6 +1,6 @@
 """Every aggregate of events, once: what it is taken of, what it gives, how SQL computes it, and how events are added to its value.
 
-`features/formats.py` says which names a file may use; `opportune check` refuses a name that is not here, and a test brings every name
+`features/config/schema.py` says which names a file may use; `opportune check` refuses a name that is not here, and a test brings every name
 through check, windows, fold and doctor.
 """
 

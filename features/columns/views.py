@@ -4,7 +4,7 @@ A view holds scalars (a value a customer) and families (values by key: what was 
 as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over them are the
 same wherever they are computed.
 
-Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with (`features/fold.py`) lies beside
+Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with (`features/aggregates/incremental.py`) lies beside
 them, in hidden scalars and families: stored, computed, pushed and withheld as their column is, but no columns themselves.
 """
 

@@ -1,6 +1,6 @@
 """`experiments.yaml` as structs: which units get which arm, and what an arm changes. Unknown keys are refused.
 
-What an arm changes is said in the words of `policies.yaml` and `offers.yaml`. `features/check_experiments.py` checks what types cannot.
+What an arm changes is said in the words of `policies.yaml` and `offers.yaml`. `features/validation/experiments.py` checks what types cannot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`policies.yaml` as structs: who may be offered what, how often, and what it is worth. Unknown keys are refused.
 
-Conditions are expressions (`docs/expressions.md`); `features/check_policies.py` checks them against the declared columns.
+Conditions are expressions (`docs/expressions.md`); `features/validation/policies.py` checks them against the declared columns.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class PoliciesFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """`policies.yaml`: rules, limits, arbitration."""
 
     situation_first: SituationFirst | None = None
-    """A pack of rules that the program brings: see `features/situations.py`."""
+    """A pack of rules that the program brings: see `features/workspace/situations.py`."""
     segments: dict[Name, str] = {}
     """Named conditions, used as `segment.<name>`."""
     rules: Annotated[dict[Name, Rule], Meta(max_length=RULES_MAX)] = {}

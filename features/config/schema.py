@@ -360,7 +360,7 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
     label: Label
     split: Split = Split()
     parameters: dict[str, Any] = {}
-    """LightGBM's, by any of its names; see `features/model_parameters.py`."""
+    """LightGBM's, by any of its names; see `features/config/model_parameters.py`."""
     rounds_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     patience_rounds: Annotated[int, Meta(ge=1)] = 50
     weight_without_success: Annotated[float, Meta(gt=0, le=1)] = 1.0

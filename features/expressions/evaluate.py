@@ -1,6 +1,6 @@
 """What an expression means, in its plainest form: the value of each part for one customer and one offer. Serves explanations.
 
-None is unknown. `serving/conditions.py` computes the same for all offers at once, much faster.
+None is unknown. `serving/conditions/conditions.py` computes the same for all offers at once, much faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Feast's side of the embedded store: an online store of our own, so that materialize, push and the SDK's reads work on it.
 
     online_store:
-      type: features.feast_lmdb.LmdbOnlineStore
+      type: features.feature_store.lmdb_online_store.LmdbOnlineStore
       path: .opportune/online
 
 What Feast's own stores leave open is settled here: an older event never overwrites a newer one, also within one batch; of two

@@ -32,7 +32,7 @@ def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.Du
     """Return a DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
 
     Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to. Impressions and
-    outcomes have the time at which they count: see `features/following.py`.
+    outcomes have the time at which they count: see `features/common/following.py`.
 
     Args:
         linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.

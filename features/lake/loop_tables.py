@@ -36,7 +36,7 @@ RECORDED = Table(
     ("decision_id", "placement", "offer_id"),
 )
 """A row an offer that was shown. `position` counts from 0 within the answer, `considered` the offers scored; `columns` are what the model
-saw, in the order of the bundle's columns, NaN where missing (see `features/recorded.py`)."""
+saw, in the order of the bundle's columns, NaN where missing (see `features/lake/recorded_bundles.py`)."""
 
 UNCLAIMED = Table("unclaimed", "time", (CUSTOMER, TIME, Field("type", "category"), Field("body", "category")))
 """Events of streams that are no longer declared and have no table, whole, as JSON: nothing that was accepted is lost."""

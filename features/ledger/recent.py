@@ -1,7 +1,7 @@
 """What is new of one customer since the online row was computed: events, consent, and whom an anonymous id belongs to.
 
 A record lies beside the contact history, in the same store and under the same key, and is read together with it. Decisions fold its
-events onto the row (`features/fold.py`), so that an event counts from the moment at which it was answered, on every worker. Once the
+events onto the row (`features/aggregates/incremental.py`), so that an event counts from the moment at which it was answered, on every worker. Once the
 windows were computed from the lake at a later moment, the events that they contain are trimmed: `contained` says which.
 """
 

@@ -1,6 +1,6 @@
 """A consistent copy of an LMDB environment that others go on using, compacted, made in a process of its own.
 
-    python -m features.lmdb_copy FOLDER TARGET
+    python -m features.lmdb_store.copy FOLDER TARGET
 
 A copy walks the whole tree. One that a power cut has torn may kill whoever walks it (see `lmdb_verify`): that is then an answer.
 """

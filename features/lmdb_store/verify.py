@@ -1,6 +1,6 @@
 """Is an embedded store whole? Every record of an environment is read once and its checksum compared, in a process of its own.
 
-    python -m features.lmdb_verify FOLDER online|ledger
+    python -m features.lmdb_store.verify FOLDER online|ledger
 
 LMDB keeps no checksums of its pages: a tree that a power cut has torn may be walked in circles, or lead out of the map, which kills
 whoever walks it. So nobody walks a tree in doubt but this program, within a time limit; its death is an answer too.

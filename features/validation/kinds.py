@@ -1,6 +1,6 @@
 """Checks that every kind which `features.yaml` names is one that the program computes: before all others, which trust it.
 
-The forms of `features/formats.py` say which words a file may use. A word that only they know would pass, and fail when it is computed.
+The forms of `features/config/schema.py` say which words a file may use. A word that only they know would pass, and fail when it is computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from features.lake.tables import SQL_TYPES
 from features.workspace.workspace import Workspace
 
 RELATIVES = ("share", "rank", "ratio")
-"""What `features/pairs.py` lays beside a pair column."""
+"""What `features/columns/pairs.py` lays beside a pair column."""
 SCOPES = ("customer", "everyone")
 
 

@@ -73,7 +73,7 @@ class Experiments:
 
 
 def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, Standing] | None = None) -> Experiments:
-    """Read all expressions and cut all splits of a file in which `features/check_experiments.py` found no fault.
+    """Read all expressions and cut all splits of a file in which `features/validation/experiments.py` found no fault.
 
     Args:
         book: of the workspace's policies, whose segments may be used.

@@ -30,7 +30,7 @@ RECORD_BYTES_MAX = 16 << 20
 """Beyond it only rolling back is written, up to twice as much."""
 REASON_CHARACTERS_MAX = 500
 HALF = 0.5
-"""Up to it no unit changes arms; see `features.splits.ramp_ranges`."""
+"""Up to it no unit changes arms; see `features.bucketing.splits.ramp_ranges`."""
 
 Verdict = Literal["start", "proceed", "hold", "roll_back", "finish", "by_hand"]
 Who = Literal["worker", "command"]

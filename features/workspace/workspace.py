@@ -1,4 +1,4 @@
-"""A workspace: the folder that describes one business, as it was read. `features.loading` reads and checks it."""
+"""A workspace: the folder that describes one business, as it was read. `features.validation.load` reads and checks it."""
 
 from __future__ import annotations
 

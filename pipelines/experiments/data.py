@@ -157,7 +157,7 @@ def show_units(con: duckdb.DuckDBPyConnection, workspace: Workspace, kind: Unit)
 
 
 def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
-    """Ask the lake, through a connection that has its views (`features.lake.connect`, then `show_units`). Memory is bounded by DuckDB's limit.
+    """Ask the lake, through a connection that has its views (`features.lake.lake.connect`, then `show_units`). Memory is bounded by DuckDB's limit.
 
     Raises:
         NoExposures: the lake has no exposures of this experiment in these bounds.

@@ -1,6 +1,6 @@
 """Whether running experiments have the units that their splits give them: looked at again and again, for metrics and whoever else asks.
 
-The test holds at all looks together (`training.mismatch.mismatch_p_sequential`): the report's own holds for one.
+The test holds at all looks together (`pipelines.statistics.sample_ratio.mismatch_p_sequential`): the report's own holds for one.
 """
 
 from __future__ import annotations

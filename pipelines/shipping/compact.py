@@ -1,7 +1,7 @@
 """Merges the many small files that shipments leave in a day's folder, while anybody may be reading.
 
 A merged file is made aside and moved in, where it does not count yet; then a `.json` beside it says what it replaces, and from that moment
-it counts and the others do not (see `features/lake_files.py`). Those are removed later. Imported files are left alone: an import knows
+it counts and the others do not (see `features/lake/files.py`). Those are removed later. Imported files are left alone: an import knows
 them by their names.
 """
 

@@ -2,7 +2,7 @@
 
 Identical parts of rules are evaluated once. What depends on offers alone is computed when a catalogue is bound, what depends on
 customer and context alone is a plain truth, and the rest works on sets of offers held as integers. Comparisons of pair columns with
-constants are done together, in one sweep. The meaning is that of `features/expressions.py`; unknown is not true.
+constants are done together, in one sweep. The meaning is that of `features/expressions/parse.py`; unknown is not true.
 """
 
 from __future__ import annotations

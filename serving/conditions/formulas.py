@@ -1,6 +1,6 @@
 """Numeric formulas, such as the priority of an arbitration, over the chosen offers at once.
 
-The meaning is that of `features/expressions.py`: NaN is unknown, and a formula with an unknown part is unknown where it needs it.
+The meaning is that of `features/expressions/parse.py`: NaN is unknown, and a formula with an unknown part is unknown where it needs it.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class Assigner:
 
     @classmethod
     def of(cls, experiments: Experiments) -> Assigner:
-        """Make ready what `features.experiments.read_experiments` read."""
+        """Make ready what `features.workspace.experiments.read_experiments` read."""
         return cls(experiments)
 
     @property

@@ -1,6 +1,6 @@
 """Freshness of a row as a whole: whether some value that the model uses has outlived its limit and is missing for that alone.
 
-The values themselves are judged where they are laid, one by one (`features/layout.py`, `serving/facts.py`); this is the flag that
+The values themselves are judged where they are laid, one by one (`features/columns/layout.py`, `serving/conditions/inputs.py`); this is the flag that
 answers carry, so that nobody takes a cold ranking for a personal one.
 """
 

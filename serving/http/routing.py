@@ -30,7 +30,7 @@ JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-contro
 
 
 METHODS = ("GET", "POST", "DELETE", "OPTIONS")
-"""Of routes. OPTIONS are the lane's own: see `serving/origins.py`."""
+"""Of routes. OPTIONS are the lane's own: see `serving/http/cors.py`."""
 ADMINISTRATORS: frozenset[Role] = frozenset(("admin",))
 """The roles of what no web page calls."""
 

@@ -1,4 +1,4 @@
-"""The machine code behind `serving.contributions`: loaded by the first explanation, so a worker that never explains holds none of it.
+"""The machine code behind `serving.kernel.shap`: loaded by the first explanation, so a worker that never explains holds none of it.
 
 A tree of S splits has 2 S edges: edge 2 s goes left from split s, edge 2 s + 1 goes right. What `prepare` writes, for each split:
 
@@ -110,7 +110,7 @@ def _prepare(
 
 @nb.njit(nogil=True)
 def _goes_left(x: float, decision: int, threshold: float, category_start: Array, category_words: Array) -> bool:
-    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel_code` is for intervals of values."""
+    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel.kernel_code` is for intervals of values."""
     if decision & CATEGORICAL:
         if not -1.0 < x < CATEGORY_END:  # missing too
             return False
@@ -145,7 +145,7 @@ def _tree_shap(
     weight: Floats,
     out: Floats,
 ) -> None:
-    """Shapley values of one row into `out`, one a column; `serving.contributions` says how.
+    """Shapley values of one row into `out`, one a column; `serving.kernel.shap` says how.
 
     Down the tree `ways[i]` is the product of the factors above split i; up the tree `level` is the mean of the leaves below by
     the factors below. An edge is open while the row itself would take it and all edges above of the same column.

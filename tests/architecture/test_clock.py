@@ -1,4 +1,4 @@
-"""One clock: wall-clock time is read in `features/clock.py` alone, so that a setting moves all of it."""
+"""One clock: wall-clock time is read in `features/common/clock.py` alone, so that a setting moves all of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.architecture.house import PACKAGES, modules, refuse, tree
 
-CLOCK = Path("features/clock.py")
+CLOCK = Path("features/common/clock.py")
 CALLS = frozenset(
     f"{owner}.{name}"
     for owner, names in {
@@ -29,12 +29,12 @@ CLAUSE = re.compile(r"\b(SELECT|AS|WHERE|VALUES|SET|DEFAULT)\b")
 
 # file -> what it reads, and why that is no wall-clock time which a setting ought to move
 EXCEPTIONS: dict[str, tuple[str, str]] = {
-    "features/feast_engine.py": ("time.localtime", "names the zone of the process in a refusal"),
-    "pipelines/forget_task.py": ("st_mtime", "orders files among themselves; nothing compares them with the clock"),
+    "features/feature_store/engine.py": ("time.localtime", "names the zone of the process in a refusal"),
+    "pipelines/erasure/task.py": ("st_mtime", "orders files among themselves; nothing compares them with the clock"),
     "tests/architecture/test_clock.py": ("SQL:now()", "an example of what is refused"),
     "tests/clients/python/ask.py": ("datetime.now", "a client of another environment, which has none of our code"),
-    "tests/features/test_clock.py": ("time.time st_mtime", "holds our clock against the system's"),
-    "tests/pipelines/test_doctor.py": ("time.time", "a server of another machine stamps its answers by that machine's clock"),
+    "tests/features/common/test_clock.py": ("time.time st_mtime", "holds our clock against the system's"),
+    "tests/pipelines/doctor/test_doctor.py": ("time.time", "a server of another machine stamps its answers by that machine's clock"),
 }
 
 
@@ -61,7 +61,7 @@ def _reads(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_only_the_clock_reads_the_clock() -> None:
-    """Whoever needs the moment takes it as an argument or asks `features.clock`, and file stamps are compared through it."""
+    """Whoever needs the moment takes it as an argument or asks `features.common.clock`, and file stamps are compared through it."""
     faults, used = list[str](), set[str]()
     assert len(list(_reads(CLOCK))) >= 3, "expected the clock to read the system's"
     for file in modules(*PACKAGES, "tests"):

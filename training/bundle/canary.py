@@ -1,6 +1,6 @@
 """Load a model file and answer golden requests, in a process of its own: a damaged LightGBM file kills or hangs whoever loads it.
 
-    python -m training.canary MODEL.txt GOLDEN.json SECONDS
+    python -m training.bundle.canary MODEL.txt GOLDEN.json SECONDS
 
 Exit status 0 when every raw score is equal to the bit; 3 with one line when one is not; anything else is a crash.
 

@@ -135,7 +135,7 @@ class _Decisions:
 def examples_of(
     workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
-    """All imported decisions of the lake as examples; those of this service are in `training/recorded.py`.
+    """All imported decisions of the lake as examples; those of this service are in `training/dataset/recorded.py`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.

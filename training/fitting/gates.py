@@ -16,7 +16,7 @@ def failed(gates: Gates, trees: int, auc: tuple[float, float, float], metrics: M
 
     Args:
         trees: those that split anything.
-        auc: low end, AUC and high end on the test slice (`training.metrics.auc_interval`).
+        auc: low end, AUC and high end on the test slice (`training.fitting.metrics.auc_interval`).
         metrics: by `model` and the names of the baselines, on the test slice.
     """
     low, middle, high = auc

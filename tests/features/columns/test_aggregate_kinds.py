@@ -113,7 +113,7 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
 
 
 CHANGES = {
-    # what `features/formats.py` says -> with one word more, and the part of features.yaml that uses it
+    # what `features/config/schema.py` says -> with one word more, and the part of features.yaml that uses it
     '"days_since", "share"]': ('"days_since", "share", "median"]', ("columns", {"aggregate": "median", "of": "amount"})),
     '"max", "days_since"]': ('"max", "days_since", "median"]', ("pairs", {"aggregate": "median", "of": "amount"})),
     'Literal["share", "rank", "ratio"]': (

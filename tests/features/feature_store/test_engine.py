@@ -475,7 +475,7 @@ def test_secrets_come_from_the_environment(folder: Path, monkeypatch: pytest.Mon
     assert workspace.online_feast == {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a pa$$: ${HOME} '\" b"}
     assert definitions.configuration(workspace)["online_store"] == workspace.online_feast
     assert workspace.online_feast_written["name"] == "a ${FEAST_TEST_SECRET} b"
-    assert workspace.online_url.startswith("feast:tests.features.foreign.ForeignOnlineStore#")
+    assert workspace.online_url.startswith("feast:tests.features.fake_feast_store.ForeignOnlineStore#")
     serving_from(folder, {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a", "port": "${FEAST_TEST_SECRET}"})
     with pytest.raises(BadWorkspace, match="valid integer") as caught:
         load(folder)

@@ -114,7 +114,7 @@ def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: 
     assert timeline.recorded(packed) == timeline.Timeline(3 * timeline.WEEK_MICROSECONDS)
     assert (packed.data / ramps.RECORD).read_text() == "a step\n", "where ramps stand goes with them"
     found = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
-    assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/layout.py"} <= found
+    assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/columns/layout.py"} <= found
     assert any(name.startswith("workspace/made/bundles/") and name.endswith("forest.npz") for name in found)
     assert not any("online" in Path(name).parts or name.endswith(".mdb") for name in found)
     assert not any(name.startswith(("pipelines/", "tests/", "workspace/data/")) for name in found)

@@ -1,4 +1,4 @@
-"""Forgetting over HTTP: the path, the role, and the process that does it; what it does is `tests/pipelines/test_forgetting.py`."""
+"""Forgetting over HTTP: the path, the role, and the process that does it; what it does is `tests/pipelines/erasure/test_erase.py`."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_row(body: bytes, status: int, slug: str, pointer: str | None) -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    """Row 15: what lacks a field that its type requires is told which; of a decision nothing is required here, see `serving.asked`."""
+    """Row 15: what lacks a field that its type requires is told which; of a decision nothing is required here, see `serving.hub.request_check`."""
     with pytest.raises(Problem) as raised:
         StrictDecoder(Event)(b'{"event_id":"e1","type":"click"}')
     (error,) = raised.value.errors
