@@ -20,6 +20,7 @@ from features.aggregates import incremental_kernels as kernels
 from features.columns.aggregate_kinds import AGGREGATES
 from features.columns.rows import FamilyRow, Floats, Ids, OnlineRow, Plan, Words
 from features.columns.views import KEYS_MAX, Family, Scalar, View, companion
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
 from features.config.schema import Range, Where
 from features.ledger.recent import RecentEvent
@@ -58,7 +59,7 @@ class Fold:
         self._views = [part.view for part in self._parts.values()]
         self.streams = frozenset(self._parts)
 
-    def __call__(self, row: OnlineRow, events: Sequence[RecentEvent], now: int) -> OnlineRow:
+    def __call__(self, row: OnlineRow, events: Sequence[RecentEvent], now: Micros) -> OnlineRow:
         """The row with the events that it does not hold yet.
 
         Args:
@@ -193,7 +194,7 @@ class _Part:
             found = -1 if len(self._words) >= WORDS_MAX else self._words.id(text)
         return found
 
-    def add(self, row: OnlineRow, events: list[RecentEvent], moment: int, now: int, stranger: bool) -> None:
+    def add(self, row: OnlineRow, events: list[RecentEvent], moment: int, now: Micros, stranger: bool) -> None:
         """Add events to the view's values in a row, in place.
 
         Args:

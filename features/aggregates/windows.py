@@ -23,6 +23,7 @@ from features.aggregates.partitions import bucket_of, map_buckets
 from features.columns.aggregate_kinds import AGGREGATES, whole_second
 from features.columns.streams import BUILT_IN_STREAMS, offer_categories
 from features.columns.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
+from features.common.moments import Micros
 from features.config.schema import Range, Where
 from features.lake import lake
 from features.lake.lake import literal, quoted
@@ -67,7 +68,7 @@ def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whol
     return AGGREGATES[kind].sql(column, f"{window} AND {condition(where)}", f"{window} AND {condition(whole or {})}")
 
 
-def events_query(workspace: Workspace, stream: str, moment: int) -> str:
+def events_query(workspace: Workspace, stream: str, moment: Micros) -> str:
     """SQL of a stream's events as the event log had taken them before a moment; built-in streams get the categories of their offers.
 
     What came in at the moment or later is left out whenever it happened: decisions add it to the row of the moment themselves.
@@ -173,7 +174,7 @@ def _tile(measure: Measure) -> tuple[str, str]:
     return days.day(column, filters), days.window(f"t.{quoted(measure.name)}", window)
 
 
-def moments_of(con: duckdb.DuckDBPyConnection, now: int) -> pa.Table:
+def moments_of(con: duckdb.DuckDBPyConnection, now: Micros) -> pa.Table:
     """When columns are needed: for each customer with a decision its moment, and for every customer now."""
     stamp = f"make_timestamptz({now}::BIGINT)"
     return con.sql(
@@ -193,7 +194,7 @@ def _customers(con: duckdb.DuckDBPyConnection) -> str:
     return " UNION ".join(f"SELECT customer_id FROM {quoted(name)}" for name in tables)
 
 
-def compute(workspace: Workspace, now: int) -> dict[str, int]:
+def compute(workspace: Workspace, now: Micros) -> dict[str, int]:
     """Compute all views at all moments and write the offline tables.
 
     Of events and links, what was received before `now` counts, so that the same moment gives the same rows whenever it is computed.
@@ -237,7 +238,7 @@ def compute(workspace: Workspace, now: int) -> dict[str, int]:
     return written
 
 
-def compute_for(workspace: Workspace, moment: int, customers: Sequence[str]) -> dict[str, pa.Table]:
+def compute_for(workspace: Workspace, moment: Micros, customers: Sequence[str]) -> dict[str, pa.Table]:
     """Compute the customer views of some customers at one moment, from what the lake holds of the time before it.
 
     Args:
@@ -263,7 +264,7 @@ def compute_for(workspace: Workspace, moment: int, customers: Sequence[str]) -> 
     return found
 
 
-def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, now: int) -> str:
+def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, now: Micros) -> str:
     """The query of a customer view for all in `moments`, whose events are laid ready for it."""
     if view.stream is None:
         return attributes_query(view)
@@ -272,12 +273,12 @@ def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, 
     return customer_query(view)
 
 
-def _rows(view: View, query: str, now: int) -> str:
+def _rows(view: View, query: str, now: Micros) -> str:
     casts = ", ".join(_cast(name, dtype) for name, dtype in view.fields)
     return f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM ({query})"
 
 
-def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: int, place: Path) -> int:
+def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: Micros, place: Path) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
     result = con.execute(f"COPY ({_rows(view, query, now)}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
     return int(result[0]) if result else 0

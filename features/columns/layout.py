@@ -17,6 +17,7 @@ from features.columns import pairs
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Column, Contract
 from features.columns.rows import OnlineRow, Plan, Words
+from features.common.moments import BEGINNING, Seconds
 from features.common.types import ContextValue
 
 Floats = NDArray[np.float64]
@@ -175,7 +176,7 @@ class Layout:
             for (everyone, family, match), columns in together.items()
         ]
 
-    def shared_values(self, row: OnlineRow, context: dict[str, ContextValue], now: float) -> Floats:
+    def shared_values(self, row: OnlineRow, context: dict[str, ContextValue], now: Seconds) -> Floats:
         """Customer and context columns, shape (customer + context,). The array is reused by the next call.
 
         Args:
@@ -215,7 +216,7 @@ class Layout:
         block = [[float(d.get(text, np.nan)) for text in new] for d in self._dictionaries] or [[np.nan] * len(new)]
         self._codes = np.concatenate([self._codes, np.array(block)], axis=1)
 
-    def offer_values(self, everyone: OnlineRow, now: float) -> Floats:
+    def offer_values(self, everyone: OnlineRow, now: Seconds) -> Floats:
         """Offer columns, shape (offers, offer columns): once a catalogue load."""
         out = np.empty((len(self.catalogue), len(self.offer)))
         for at, column in enumerate(self.offer):
@@ -229,7 +230,7 @@ class Layout:
                     np.nan_to_num(out[:, at], copy=False)
         return out
 
-    def matched(self, name: str, row: OnlineRow, now: float) -> Floats:
+    def matched(self, name: str, row: OnlineRow, now: Seconds) -> Floats:
         """One matched column for every offer of the catalogue, shape (offers,)."""
         return self._filled(self._alone[name], row, now)
 
@@ -237,7 +238,7 @@ class Layout:
         """Matched columns to be filled together by `matched_together`, in the order of its rows."""
         return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
 
-    def matched_together(self, groups: list[pairs.Group], row: OnlineRow, everyone: OnlineRow, now: float, out: Floats) -> None:
+    def matched_together(self, groups: list[pairs.Group], row: OnlineRow, everyone: OnlineRow, now: Seconds, out: Floats) -> None:
         """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked once."""
         for group in groups:
             self._fill(group, everyone if group.everyone else row, now, out)
@@ -252,22 +253,22 @@ class Layout:
             else:
                 group = self._alone[column.name]
                 raw = replace(group, ages=np.zeros_like(group.ages), limits=np.full_like(group.limits, np.inf))
-                self._fixed_values[at] = self._filled(raw, everyone, 0.0)
+                self._fixed_values[at] = self._filled(raw, everyone, BEGINNING)
         self._fixed_for = everyone
 
-    def _filled(self, group: pairs.Group, row: OnlineRow, now: float) -> Floats:
+    def _filled(self, group: pairs.Group, row: OnlineRow, now: Seconds) -> Floats:
         """The one column of a group, for every offer of the catalogue."""
         out = np.empty((1, len(self.catalogue)))
         self._fill(group, row, now, out)
         found: Floats = out[0]
         return found
 
-    def _fill(self, group: pairs.Group, row: OnlineRow, now: float, out: Floats) -> None:
+    def _fill(self, group: pairs.Group, row: OnlineRow, now: Seconds, out: Floats) -> None:
         """The rows of a group in `out`, for every offer of the catalogue."""
         age = now - float(row.event_times[group.view])
         group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
 
-    def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: float, bases: Floats) -> None:
+    def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: Seconds, bases: Floats) -> None:
         """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""
         pairs.pick(self._fixed_values, self._fixed_places, chosen, self._fixed_rows, bases)
         for row, column in self._aging:
@@ -277,7 +278,7 @@ class Layout:
                 bases[row] = np.nan
 
     def pair_values(
-        self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: float, matched: Matched | None = None
+        self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: Seconds, matched: Matched | None = None
     ) -> Floats:
         """Pair columns of the offers considered, shape (chosen, pair columns).
 
@@ -309,7 +310,9 @@ class Layout:
         """Whether a matched column is computed from the events of everyone."""
         return self._matched[name].everyone
 
-    def column(self, name: str, row: OnlineRow, everyone: OnlineRow, offers: Floats, pairs: Floats, chosen: Integers, now: float) -> Floats:
+    def column(
+        self, name: str, row: OnlineRow, everyone: OnlineRow, offers: Floats, pairs: Floats, chosen: Integers, now: Seconds
+    ) -> Floats:
         """One offer, pair or auxiliary column of the offers considered, shape (chosen,).
 
         Args:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import KeyIndex
 from features.columns.rows import FamilyRow
+from features.common.moments import Seconds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
@@ -157,7 +158,7 @@ class Group:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tightest", float(self.limits.min(initial=np.inf)))
 
-    def fill(self, family: FamilyRow | None, age: float, of_word: Integers, places: Integers, now: float, out: Floats) -> None:
+    def fill(self, family: FamilyRow | None, age: float, of_word: Integers, places: Integers, now: Seconds, out: Floats) -> None:
         """Fill the group's rows of `out`, shape (columns, offers considered).
 
         Args:

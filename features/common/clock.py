@@ -16,6 +16,8 @@ import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 
+from features.common.moments import Micros, Seconds, in_seconds
+
 VARIABLE = "OPPORTUNE_CLOCK"
 EXPECTED = "a span like +90d or -36h, or a moment with its zone like 2028-02-29T12:00:00Z, between the years 2000 and 2100"
 
@@ -63,23 +65,23 @@ OFFSET_US = _set(os.environ)
 """Microseconds by which this process's clock is ahead of the system's; 0 where nothing is set."""
 
 
-def _system_us() -> int:
+def _system_us() -> Micros:
     """Return microseconds since 1970, UTC."""
-    return time.time_ns() // 1_000
+    return Micros(time.time_ns() // 1_000)
 
 
-def _moved_us() -> int:
+def _moved_us() -> Micros:
     """Return microseconds since 1970, UTC, by the clock that OPPORTUNE_CLOCK sets."""
-    return time.time_ns() // 1_000 + OFFSET_US
+    return Micros(time.time_ns() // 1_000 + OFFSET_US)
 
 
 now_us = _moved_us if OFFSET_US else _system_us
 """Return microseconds since 1970, UTC: what the hot path calls, without a question about the setting."""
 
 
-def now_s() -> float:
+def now_s() -> Seconds:
     """Return seconds since 1970, UTC."""
-    return now_us() / _MICROSECONDS
+    return in_seconds(now_us())
 
 
 def now() -> datetime:

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from features.common import clock
+from features.common.moments import Micros
 
 MICROSECONDS = 1_000_000
 DAY_SECONDS = 86_400
@@ -45,7 +46,7 @@ def window_seconds(text: str) -> int | None:
     return None if text == "all" else duration_seconds(text)
 
 
-def parse_moment(text: str) -> int:
+def parse_moment(text: str) -> Micros:
     """A moment of a workspace file in microseconds since 1970; a date is its first moment in UTC.
 
     Raises:
@@ -55,10 +56,10 @@ def parse_moment(text: str) -> int:
     return to_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def to_microseconds(moment: datetime) -> int:
+def to_microseconds(moment: datetime) -> Micros:
     """A datetime with an offset as microseconds since 1970; exact, unlike `timestamp()`."""
     delta = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * DAY_SECONDS + delta.seconds) * MICROSECONDS + delta.microseconds
+    return Micros((delta.days * DAY_SECONDS + delta.seconds) * MICROSECONDS + delta.microseconds)
 
 
 def from_microseconds(moment: int) -> datetime:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from features.common import timestamps
+from features.common.moments import Micros
 from features.common.types import Event
 from features.events import consumers
 from features.events.log import EventLog, dead_letters
@@ -28,7 +29,7 @@ def letters(folder: Path) -> Iterable[DeadLetter]:
         after = found[-1].seq
 
 
-def send_again(folder: Path, happenings: Happenings, now: int | None = None) -> Counter[str]:
+def send_again(folder: Path, happenings: Happenings, now: Micros | None = None) -> Counter[str]:
     """Sends those again that are events by now; the others stay. A worker of the service lets the ledger hear of them.
 
     What was posted since is recognised as a duplicate. What conflicts with another event of its id stays what it is.
@@ -60,7 +61,7 @@ def send_again(folder: Path, happenings: Happenings, now: int | None = None) -> 
     return sent
 
 
-def _item(letter: DeadLetter, happenings: Happenings, now: int) -> Item | None:
+def _item(letter: DeadLetter, happenings: Happenings, now: Micros) -> Item | None:
     """The event of a letter, if it is one by now."""
     if letter.reason == CONFLICT:
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from features.common import timestamps
+from features.common.moments import Micros
 from features.events.rows import Counts, DeadLetter, Item, Logged, Result, append, read_state, short, unit_digest
 from features.events.sqlite_file import DAMAGED, NAME, EventFile, Limits, LogUnavailable, connect
 
@@ -33,7 +34,7 @@ class EventLog:
     All methods raise LogUnavailable when the log cannot take or give anything now.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now, worker: int = 0) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now, worker: int = 0) -> None:
         self.file, self.worker, self._clock = EventFile(folder, limits, clock), worker, clock
 
     def append(self, items: Sequence[Item], heard: int | None = None) -> list[Result]:
@@ -51,14 +52,14 @@ class EventLog:
                     connection.execute(mark + "UPDATE SET heard = ?2 WHERE heard < ?2", (self.worker, heard))
             return append(connection, items, self.worker, self._clock()) if items else []
 
-    def barrier(self) -> int:
+    def barrier(self) -> Micros:
         """A moment, microseconds since 1970: all that is in the log was received before it, and all that comes later is not.
 
         So `received < barrier` divides what is there from what is not, whatever the clock does.
         """
         with self.file.transaction() as connection:
             state = read_state(connection)
-            moment = max(self._clock(), state.received + 1)
+            moment = Micros(max(self._clock(), state.received + 1))
             connection.execute("UPDATE counted SET received = ?", (moment - 1,))
         return moment
 

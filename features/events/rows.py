@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from features.common.moments import Micros
 from features.common.types import Event
 from features.common.yielding import give_way
 
@@ -148,7 +149,7 @@ def read_state(connection: sqlite3.Connection) -> State:
     return State(Counts(*counts), seq, received)
 
 
-def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, now: int) -> list[Result]:
+def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, now: Micros) -> list[Result]:
     """Writes items within a transaction that holds the write lock; what became of each, in their order."""
     counts, last, taken = read_state(connection)
     events = [item for item in items if not item.reason]
@@ -210,7 +211,7 @@ def _became(
     return Result("duplicate", "", seq, received, heard) if digest == item.digest else Result("dead", CONFLICT)
 
 
-def _letter(item: Item, reason: str, now: int) -> _Letter:
+def _letter(item: Item, reason: str, now: Micros) -> _Letter:
     """What is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only, and letters are JSON."""
     if reason == FORGOTTEN:
         return now, FORGOTTEN, None, None

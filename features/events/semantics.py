@@ -11,6 +11,7 @@ from features.columns.catalogue import category_text
 from features.columns.streams import offer_categories
 from features.common.following import followed, moment_of
 from features.common.missing import EXPECTED_ID, NOBODY
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
 from features.config.policies import PoliciesFile
@@ -97,7 +98,7 @@ class Happenings:
         fields: dict[str, float | str] = {"offer_id": offer.offer_id, **{name: text for name, text in texts.items() if text}}
         return _Known(key_of(offer.offer_id), key_of(offer.group) if offer.group else 0, fields)
 
-    def poison(self, event: Event, now: int) -> Poison | None:
+    def poison(self, event: Event, now: Micros) -> Poison | None:
         """Why the event does not fit; None when it does.
 
         Args:
@@ -237,11 +238,13 @@ def _put(fields: dict[str, float | str], **given: float | str | None) -> None:
     fields.update({name: value for name, value in given.items() if value is not None})
 
 
-def decided_at(decision_id: str, received: int, late: int) -> int | None:
+def decided_at(decision_id: str, received: int, late: int) -> Micros | None:
     """The moment of one of our decisions, from its id, microseconds since 1970; None where the id is not one of ours.
 
     Args:
         received: what comes later, or is more than `late` microseconds older, is no decision's moment.
     """
     moment = moment_of(decision_id)
-    return moment if moment is not None and received - late <= moment <= received + AHEAD_SECONDS_MAX * MICROSECONDS else None
+    if moment is None or not received - late <= moment <= received + AHEAD_SECONDS_MAX * MICROSECONDS:
+        return None
+    return Micros(moment)

@@ -22,6 +22,7 @@ from typing import Literal
 from features.common import timestamps
 from features.common.errors import Failure
 from features.common.files import sync_folder
+from features.common.moments import Micros
 
 logger = logging.getLogger("opportune.events")
 
@@ -100,7 +101,7 @@ class Limits:
 class EventFile:
     """One connection that writes; belongs to one thread at a time."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
         self.folder, self.path = folder, folder / NAME
         self.limits, self.clock = limits or Limits(), clock
         self._connection: sqlite3.Connection | None = None

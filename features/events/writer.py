@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from features.common import timestamps
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.yielding import give_way
 from features.events import consumers
 from features.events.log import EventLog
@@ -46,7 +47,7 @@ class EventWriter:
         folder: see `event_log.event_folder`.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], int] = timestamps.now) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
         self.folder, self.limits = folder, limits or Limits()
         self._alive = consumers.begin(folder)
         self.log = EventLog(folder, self.limits, clock, self._alive.worker)

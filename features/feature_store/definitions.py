@@ -29,6 +29,7 @@ from feast.feature_view import DUMMY_ENTITY_NAME
 
 from features.columns.views import View
 from features.common.files import write_whole
+from features.common.moments import Micros
 from features.common.pseudonyms import pseudonym
 from features.common.timestamps import from_microseconds
 from features.feature_store.store_config import KEY_VERSION, feature_view, online_section, prepare
@@ -133,7 +134,7 @@ def apply(workspace: Workspace, generation: str = "") -> FeatureStore:
     return store
 
 
-def materialize(store: FeatureStore, workspace: Workspace, now: int) -> None:
+def materialize(store: FeatureStore, workspace: Workspace, now: Micros) -> None:
     """Bring the rows of the moment `now` (and of the last midnight, for everyone) into the online store."""
     end: datetime = from_microseconds(now)
     views = [view.name for view in workspace.views]
@@ -176,7 +177,7 @@ class Compared:
     different: list[str]
 
 
-def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: int) -> Compared:
+def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size: int) -> Compared:
     """Read a sample of customers back through Feast's SDK and compare it with the offline tables, value by value."""
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
@@ -198,7 +199,7 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: int, size: in
     return Compared(len(ids), different)
 
 
-def _computed(workspace: Workspace, view: View, now: int, chosen: str) -> pa.Table:
+def _computed(workspace: Workspace, view: View, now: Micros, chosen: str) -> pa.Table:
     rows = folder_reader(workspace.offline / view.name)
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from features.common.moments import Seconds
 from features.ledger.history import CHOSEN_MAX
 
 BUDGET_HOLD_SECONDS_MAX = 7_200.0
@@ -53,7 +54,7 @@ class Budget(NamedTuple):
 class Moment(NamedTuple):
     """When budgets are taken. The same moment names the reservations when they are confirmed or given back."""
 
-    now: float
+    now: Seconds
     """Seconds since 1970."""
     day: int
     hold_seconds: float

@@ -30,6 +30,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.common.moments import Seconds
+
 DECISION, IMPRESSION, OUTCOME, GAP = 1, 2, 3, 4
 """Kinds: taken, that is shown in an answer; seen without a known decision; what came of it; where entries are missing."""
 
@@ -285,7 +287,7 @@ class Take(NamedTuple):
 
     customer_id: str
     decision: int
-    now: float
+    now: Seconds
     """Seconds since 1970."""
     contacts: tuple[Contact, ...]
     policy: ContactPolicy

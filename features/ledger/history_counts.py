@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from features.common.moments import Seconds
 from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, ContactPolicy, Limit, Pause, unpacked
 
 COUNT_UNKNOWN = 1 << 31
@@ -57,7 +58,7 @@ class CatalogueIndex:
         return self.of_group.get(key, 0) if key else self.grouped
 
 
-def count(history: bytes, limit: Limit, now: float, hold_seconds: float) -> int:
+def count(history: bytes, limit: Limit, now: Seconds, hold_seconds: float) -> int:
     """How many contacts of a history a limit counts now. A limit of each offer or group needs its key: `replace(limit, key=…)`."""
     found, since = 0, now - limit.window_seconds
     for entry in unpacked(history):
@@ -74,7 +75,7 @@ def count(history: bytes, limit: Limit, now: float, hold_seconds: float) -> int:
     return found
 
 
-def paused(history: bytes, pause: Pause, now: float) -> bool:
+def paused(history: bytes, pause: Pause, now: Seconds) -> bool:
     """Whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have caused one."""
     times = []
     for entry in unpacked(history):
@@ -88,7 +89,7 @@ def paused(history: bytes, pause: Pause, now: float) -> bool:
     return any(last - first <= pause.within_seconds and now < last + pause.pause_seconds for first, last in runs)
 
 
-def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: float) -> dict[int, int]:
+def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
     """For each limit that is exhausted somewhere: the catalogue's positions where it is, whether or not it concerns them.
 
     An answer for choosing candidates; the word that counts is the take's.
@@ -100,7 +101,7 @@ def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: f
     return _positions(flags, policy.limits, words, index)
 
 
-def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: float) -> dict[int, int]:
+def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
     """For each pause that holds somewhere: the catalogue's positions where it does."""
     words = words_of(history)
     flags = np.zeros((len(policy.pauses), len(words) // 6 + 1), np.uint8)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from features.common.moments import Seconds
 from features.ledger.history import (
     BEHIND_SECONDS_MAX,
     DECISION,
@@ -67,7 +68,7 @@ def aged(history: bytes, since: float) -> bytes:
     return history[start:] if start else history
 
 
-def fitted(history: bytes, policy: ContactPolicy, now: float, contacts_more: int = 0) -> bytes:
+def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: int = 0) -> bytes:
     """A history within its bounds, with room for more contacts.
 
     What is beyond the horizon goes first; then what nothing looks back at, the oldest first; then the oldest, and leaves a gap.
@@ -116,7 +117,7 @@ def _identity(entry: Entry) -> tuple[float, ...]:
     return entry.kind, entry.decision, entry.offer, entry.time, entry.channel, entry.what
 
 
-def noted(history: bytes, policy: ContactPolicy, events: Iterable[Event], now: float) -> tuple[bytes, list[bool]]:
+def noted(history: bytes, policy: ContactPolicy, events: Iterable[Event], now: Seconds) -> tuple[bytes, list[bool]]:
     """A history with events added, and for each event whether it was new. An impression of a contact that was taken marks it seen."""
     since, new, before = now - policy.horizon_seconds, [], history
     found = np.empty(3, np.int64)
@@ -142,7 +143,7 @@ def noted(history: bytes, policy: ContactPolicy, events: Iterable[Event], now: f
     return aged(history, since), new
 
 
-def merged(history: bytes, other: bytes, policy: ContactPolicy, now: float) -> bytes:
+def merged(history: bytes, other: bytes, policy: ContactPolicy, now: Seconds) -> bytes:
     """Two histories as one: the entries of both, each once, by time; what one of them has seen is seen."""
     found: dict[tuple[float, ...], Entry] = {}
     for entry in (*unpacked(history), *unpacked(other)):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from features.common.moments import Seconds
 from features.ledger.budgets import Budget, Fell, Moment
 from features.ledger.history import ContactPolicy, Event, Take, Taken
 from features.ledger.recent import Heard, KeptArm, Known
@@ -47,11 +48,11 @@ class Ledger(Protocol):
         """The same, within the deadline. The history as it was read for this decision saves work where it has not changed since."""
         ...
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: float) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
         """Adds impressions and outcomes; for each whether it was new. May be repeated: nothing is counted twice."""
         ...
 
-    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: float) -> None:
+    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: Seconds) -> None:
         """Moves the history of one id to another, for example an anonymous id's to the customer's. May be repeated."""
         ...
 
@@ -71,7 +72,7 @@ class Ledger(Protocol):
         """What `begin_look` asked for; a second round trip where the unit turns out to be linked."""
         ...
 
-    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """Takes in what happened, of any number of units; for each whether it was new. May be repeated: nothing is counted twice.
 
         Entries of a unit that is linked go to its customer. All of one call is one transaction in the embedded ledger: keep calls short.
@@ -113,7 +114,7 @@ class Ledger(Protocol):
         """Makes durable what was taken; from any thread, once a second."""
         ...
 
-    def sweep(self, horizon_seconds: float, now: float) -> int:
+    def sweep(self, horizon_seconds: float, now: Seconds) -> int:
         """Removes some histories that are beyond the horizon; how many. From any thread, now and then."""
         ...
 

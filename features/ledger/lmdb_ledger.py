@@ -28,6 +28,7 @@ import lmdb
 
 from features.columns.rows import StoreUnavailable
 from features.common.files import write_whole
+from features.common.moments import Seconds
 from features.common.types import ANONYMOUS
 from features.ledger.budgets import Budget, BudgetRecord, Fell, Moment, asked
 from features.ledger.history import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
@@ -101,14 +102,14 @@ class LmdbLedger:
     async def take(self, take: Take, history: bytes | None = None) -> Taken:
         return self.take_now(take)
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: float) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
 
         return self._change(customer_id, change)
 
-    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: float) -> None:
+    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: Seconds) -> None:
         if source_id == target_id:
             return
 
@@ -151,7 +152,7 @@ class LmdbLedger:
     async def end_look(self, unit: str, begun: object) -> Known:
         return self.look_now(unit)
 
-    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """One write transaction."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> Hearing:
@@ -243,7 +244,7 @@ class LmdbLedger:
         except (lmdb.Error, OSError) as error:
             raise StoreUnavailable(f"cannot sync the ledger at {self.path}: {error}") from error
 
-    def sweep(self, horizon_seconds: float, now: float) -> int:
+    def sweep(self, horizon_seconds: float, now: Seconds) -> int:
         """Looks at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from features.common.moments import Seconds
 from features.ledger.history import ContactPolicy
 from features.ledger.history_updates import merged, noted
 from features.ledger.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
@@ -36,7 +37,7 @@ class Change(NamedTuple):
     """Events that had no room."""
 
 
-def taken_in(state: State, heard: Iterable[Heard], policy: ContactPolicy, now: float, since: int = 0) -> Change:
+def taken_in(state: State, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0) -> Change:
     """The state of a unit after what was heard of it, links aside.
 
     Args:
@@ -79,7 +80,7 @@ class Hearing:
         new: as `Change.new`, of all that was heard, in its order. dropped: as `Change.dropped`, together.
     """
 
-    def __init__(self, read: Callable[[str], State], policy: ContactPolicy, now: float) -> None:
+    def __init__(self, read: Callable[[str], State], policy: ContactPolicy, now: Seconds) -> None:
         self._read, self._policy, self._now = read, policy, now
         self._before: dict[str, State] = {}
         self._after: dict[str, State] = {}
@@ -123,7 +124,7 @@ class Hearing:
         return found
 
 
-def joined(customer: State, anonymous: State, policy: ContactPolicy, now: float) -> Change:
+def joined(customer: State, anonymous: State, policy: ContactPolicy, now: Seconds) -> Change:
     """The customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether anything did."""
     contacts, recent = customer
     if anonymous.contacts:

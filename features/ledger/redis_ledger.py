@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import hiredis
 
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.common.moments import Seconds
 from features.ledger.budgets import FELL, Budget, Fell, Moment, asked
 from features.ledger.history import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
 from features.ledger.history_updates import merged, noted, taken
@@ -97,14 +98,14 @@ class RedisLedger:
             raise StoreUnavailable("the ledger answered what was not asked")
         return Taken(tuple([max(int(fell), GRANTED) for fell in reply]))
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: float) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
 
         return await self._change(customer_id, policy, change)
 
-    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: float) -> None:
+    async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: Seconds) -> None:
         """The source goes only as it was when it was added to the target; in between, its contacts count for both."""
         if source_id == target_id:
             return
@@ -132,7 +133,7 @@ class RedisLedger:
         # An error may name another node of a cluster, which a look follows.
         return await (self.look(unit) if isinstance(reply, hiredis.ReplyError) else self._followed(unit, stored_of(reply).state))
 
-    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+    async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """Unit by unit; what was heard before a failure stays."""
         by_unit: dict[str, list[int]] = {}
         for at, one in enumerate(heard):
@@ -196,7 +197,7 @@ class RedisLedger:
     def sync(self) -> None:
         """Nothing: how durable it is, the server says."""
 
-    def sweep(self, horizon_seconds: float, now: float) -> int:
+    def sweep(self, horizon_seconds: float, now: Seconds) -> int:
         """Nothing: keys expire."""
         return 0
 
@@ -257,7 +258,7 @@ class RedisLedger:
             state = (await self._stored(unit)).state
         return Known(unit, state.contacts, state.recent)
 
-    async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: float) -> list[bool]:
+    async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """What was heard of one unit; `linked` as it turns out."""
 
         def change(state: State) -> Change | None:
@@ -271,7 +272,7 @@ class RedisLedger:
         since = link.linked_received
         return (await self._surely(link.linked, policy, lambda state: taken_in(state, heard, policy, now, since))).new
 
-    async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: float) -> bool:
+    async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: Seconds) -> bool:
         """First the link, which only one can make; then the move, which anybody may finish."""
 
         def change(state: State) -> Change | None:
@@ -281,7 +282,7 @@ class RedisLedger:
         await self._move(unit, policy, now)
         return isinstance(done, Change)
 
-    async def _move(self, unit: str, policy: ContactPolicy, now: float) -> None:
+    async def _move(self, unit: str, policy: ContactPolicy, now: Seconds) -> None:
         """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was when it was moved."""
         for _ in range(ROUNDS_MAX):
             stored = await self._stored(unit)

@@ -170,8 +170,8 @@ class Session:
         """Nothing that was read counts."""
         self._cache.sessions.pop(self.number, None)
 
-    def ask(self, now: float) -> None:
-        """Sends a PING if none was sent of late."""
-        if now - self._asked > NEAR_CACHE_PROBE_SECONDS:
-            self._asked = now
+    def ask(self, elapsed_seconds: float) -> None:
+        """Send a PING if none was sent of late, by a clock that only counts."""
+        if elapsed_seconds - self._asked > NEAR_CACHE_PROBE_SECONDS:
+            self._asked = elapsed_seconds
             self._probe()

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from features.common.files import write_whole
+from features.common.moments import Micros
 from features.common.timestamps import WEEK_MICROSECONDS, from_microseconds, rfc3339
 from features.common.timestamps import parse_moment as parse_moment
 from features.workspace.workspace import Workspace
@@ -46,7 +47,7 @@ def recorded(workspace: Workspace) -> Timeline | None:
         return None
 
 
-def of(workspace: Workspace, now: int) -> Timeline:
+def of(workspace: Workspace, now: Micros) -> Timeline:
     """The workspace's timeline, decided and recorded when there is none yet.
 
     The source's `demo.now` comes to lie at most one week before the clock, and never after it.

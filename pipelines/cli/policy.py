@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from features.common.moments import Micros
 from features.common.timestamps import now, parse_moment
 from features.validation.load import load
 from pipelines.cli.data import HERE, AsJson, Folder
@@ -56,7 +57,7 @@ def simulate(
         console.err.print(f"wrote {', '.join(map(str, files))}", highlight=False)
 
 
-def _moment(text: str | None) -> int:
+def _moment(text: str | None) -> Micros:
     if text is None:
         return now()
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from features.common.moments import Micros
 from features.common.timestamps import now, rfc3339
 from features.config.faults import BadWorkspace
 from features.validation.load import data_of, load
@@ -105,7 +106,7 @@ def _roll_back_whatever_files_say(folder: Path, key: str, reason: str, bad: BadW
     _print_history([line], json)
 
 
-def _look(workspace: Workspace, experiment: ReadExperiment, moment: int, dry_run: bool) -> Looked:
+def _look(workspace: Workspace, experiment: ReadExperiment, moment: Micros, dry_run: bool) -> Looked:
     from pipelines.ramps import ramp as ramps
     from pipelines.shipping.ship import ship
 

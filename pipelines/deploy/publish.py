@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from features.columns.rows import Plan, Words
-from features.common.timestamps import MICROSECONDS, now
+from features.common.moments import in_seconds
+from features.common.timestamps import now
 from features.lake.offers import catalogue_file, read_catalogue, write_catalogue
 from features.workspace.workspace import Workspace
 from training.bundle import bundle
@@ -64,7 +65,7 @@ def rehearse(workspace: Workspace, place: Path) -> None:
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
     nobody = Plan.of(workspace.views, "everyone").nobody()
-    loaded = Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), now() / MICROSECONDS)
+    loaded = Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), in_seconds(now()))
     if not np.isfinite(loaded.explainer.base):
         raise BadBundle("expected leaves whose mean is a number: the scores could not be explained")
 

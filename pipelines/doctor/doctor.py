@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 from rich.markup import escape
 
+from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.workspace.workspace import Workspace
 from pipelines.doctor.data import customers, events, features, limits, offers, streams
@@ -72,7 +73,7 @@ def name_of(check: Check) -> str:
     return str(getattr(check, "__name__", check))
 
 
-def examine(workspace: Workspace, now: int, url: str | None = None) -> Report:
+def examine(workspace: Workspace, now: Micros, url: str | None = None) -> Report:
     """Look at a workspace, and change nothing.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.timestamps import duration_seconds, rfc3339
 from features.lake import lake
 from features.workspace.experiments import Experiments, ReadExperiment, read_experiments
@@ -74,7 +75,7 @@ def find(experiments: Experiments, key: str) -> ReadExperiment:
     return found
 
 
-def status_at(experiment: ReadExperiment, now: int) -> str:
+def status_at(experiment: ReadExperiment, now: Micros) -> str:
     """What it does at a moment, in the words of assignments: `running`, or why not."""
     if experiment.entry.status != "running":
         return experiment.entry.status
@@ -83,7 +84,7 @@ def status_at(experiment: ReadExperiment, now: int) -> str:
     return "ended" if experiment.end is not None and now >= experiment.end else "running"
 
 
-def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, now: int) -> Question:
+def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, now: Micros) -> Question:
     """What to ask the lake; the window and the outcome are those of the label unless others are asked for."""
     label = workspace.model.label
     window = asked.window or (OFFER_END_WINDOW if label.within == "offer_end" else label.within)
@@ -101,7 +102,7 @@ def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, 
     )
 
 
-def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, settings: Settings, now: int) -> ExperimentReport:
+def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, settings: Settings, now: Micros) -> ExperimentReport:
     """The report of an experiment, as the lake knows it.
 
     Args:
@@ -121,7 +122,7 @@ def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, se
     return report_of(found, question, Subject(status=status_at(experiment, now), shares=shares), settings)
 
 
-def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: int) -> list[Listed]:
+def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[Listed]:
     """All experiments in the order of the file, with what was exposed so far."""
     counts: dict[str, tuple[int, int]] = {}
     con = lake.connect(workspace)

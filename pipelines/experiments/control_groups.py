@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.timestamps import duration_seconds, rfc3339
 from features.config.experiments import CONTROL_GROUPS
 from features.lake import lake
@@ -99,7 +100,7 @@ class Drawn(NamedTuple):
     shares: tuple[float, ...]
 
 
-def groups_on(workspace: Workspace, asked: Asked, settings: Settings, now: int) -> GroupsReport:
+def groups_on(workspace: Workspace, asked: Asked, settings: Settings, now: Micros) -> GroupsReport:
     """The report of a workspace's groups, as the lake knows them.
 
     Args:
@@ -145,7 +146,7 @@ def _drawn(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> Drawn:
     return Drawn(names, tuple(shares[name] for name in names))
 
 
-def _question(workspace: Workspace, asked: Asked, names: tuple[str, ...], now: int) -> Question:
+def _question(workspace: Workspace, asked: Asked, names: tuple[str, ...], now: Micros) -> Question:
     label = workspace.model.label
     return Question(
         experiment=GROUPS,

@@ -18,6 +18,7 @@ import numpy as np
 from msgspec import Struct
 
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.types import ANONYMOUS
 from features.config.experiments import Goals, Unit
 from features.lake.lake import literal, quoted, select, view_name
@@ -83,7 +84,7 @@ class Question(Struct, frozen=True, kw_only=True):
     control: str
     outcome: str
     window_seconds: int
-    now: int
+    now: Micros
     since: int | None = None
     until: int | None = None
     open_windows: bool = False

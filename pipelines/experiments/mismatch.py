@@ -12,6 +12,7 @@ import duckdb
 import msgspec
 
 from features.common.files import write_whole
+from features.common.moments import Micros
 from features.lake import lake
 from features.workspace.experiments import ReadExperiment
 from features.workspace.workspace import Workspace
@@ -25,7 +26,7 @@ from serving.api.split_metrics import FILE, Split, Splits
 logger = logging.getLogger("opportune.splits")
 
 
-def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: int) -> list[Split]:
+def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[Split]:
     """Return the split of each experiment that runs and was exposed to somebody, as the lake knows it now.
 
     Args:
@@ -61,7 +62,7 @@ def _p(counts: Floats, expected: Floats) -> float:
     return float(mismatch_p_sequential(counts[is_open], expected[is_open])) if is_open.sum() > 1 else 1.0
 
 
-def watch(workspace: Workspace, now: int) -> None:
+def watch(workspace: Workspace, now: Micros) -> None:
     """Look, and write down for the servers what was found; for the background worker."""
     try:
         splits = splits_of(workspace, experiments_in(workspace).experiments, now)

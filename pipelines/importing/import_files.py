@@ -16,6 +16,7 @@ import duckdb
 import msgspec
 
 from features.common.files import digest_of, locked, write_whole
+from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.config.schema import Source
 from features.lake import lake
@@ -79,7 +80,7 @@ class Report(msgspec.Struct):
         return self.read == self.stored + self.duplicate + sum(self.refused.values())
 
 
-def import_all(workspace: Workspace, now: int, progress: Tell = lambda _table, _part: None) -> list[Report]:
+def import_all(workspace: Workspace, now: Micros, progress: Tell = lambda _table, _part: None) -> list[Report]:
     """Import every table that the workspace names a source for.
 
     Args:
@@ -119,7 +120,7 @@ def _fit(workspace: Workspace, reports: list[Report]) -> None:
 
 
 def import_table(
-    workspace: Workspace, table: Table, source: Source, moved: Timeline, now: int, progress: Progress = lambda _: None
+    workspace: Workspace, table: Table, source: Source, moved: Timeline, now: Micros, progress: Progress = lambda _: None
 ) -> Report:
     """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
     found = files_of(workspace, table, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
 from features.common.types import CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_TEXT
 from features.lake.lake import literal, quoted
@@ -31,7 +32,7 @@ def judge(
     files: SourceFiles,
     words: tuple[str, ...],
     moved: Timeline,
-    now: int,
+    now: Micros,
     progress: Progress,
 ) -> None:
     """Make the temporary table `judged`: `_row`, canonical types, the moved timeline, and `_reason` to refuse a row, or NULL.
@@ -123,7 +124,7 @@ def _reasons(table: Table, field: Field, made: Column) -> list[tuple[str, str]]:
     return reasons
 
 
-def _reasons_of_table(workspace: Workspace, table: Table, now: int) -> list[tuple[str, str]]:
+def _reasons_of_table(workspace: Workspace, table: Table, now: Micros) -> list[tuple[str, str]]:
     reasons = []
     if table.time is not None and table.name != "customers":  # what will be true of a customer may be known before
         late = now + FUTURE_SECONDS_MAX * MICROSECONDS

@@ -21,6 +21,7 @@ import msgspec
 
 from features.columns.catalogue import Catalogue
 from features.common.errors import Failure
+from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS
 from features.lake import lake
 from features.lake.offers import read_catalogue
@@ -95,7 +96,7 @@ def contacting_of(workspace: Workspace) -> tuple[Contacting, Catalogue]:
     return Contacting.of(workspace, catalogue), catalogue
 
 
-def bring(workspace: Workspace, now: int, tell: Tell = lambda *_: None, place: Path | None = None) -> Brought:
+def bring(workspace: Workspace, now: Micros, tell: Tell = lambda *_: None, place: Path | None = None) -> Brought:
     """Write the history of every customer into the ledger, as far back as the policies look; may be repeated.
 
     Args:
@@ -117,7 +118,7 @@ def bring(workspace: Workspace, now: int, tell: Tell = lambda *_: None, place: P
         opened = (
             partial(ledger_of, workspace, PATIENT_MS) if place is None else partial(open_ledger, None, place, PATIENT_MS, workspace.project)
         )
-        asyncio.run(_write(opened, policy, histories, now / MICROSECONDS, brought, lambda done: tell(STAGE, done / max(customers, 1))))
+        asyncio.run(_write(opened, policy, histories, in_seconds(now), brought, lambda done: tell(STAGE, done / max(customers, 1))))
     finally:
         con.close()
     return brought
@@ -135,7 +136,7 @@ def reach(policy: ContactPolicy) -> tuple[float, float]:
     return impressions, max(policy.remember_seconds, *pauses, 0.0)
 
 
-def _parts(workspace: Workspace, policy: ContactPolicy, now: int) -> str:
+def _parts(workspace: Workspace, policy: ContactPolicy, now: Micros) -> str:
     """The rows. Of each customer one more than a history has room for, so that the ledger marks where rows are missing."""
     impressions, outcomes = (now - int(seconds * MICROSECONDS) for seconds in reach(policy))
     declared = workspace.features.context.get(CHANNEL)
@@ -183,7 +184,7 @@ def _event(row: Row, groups: dict[str, int]) -> Event:
 
 
 async def _write(
-    opened: Callable[[], Ledger], policy: ContactPolicy, histories: Histories, now: float, brought: Brought, tell: Callable[[int], None]
+    opened: Callable[[], Ledger], policy: ContactPolicy, histories: Histories, now: Seconds, brought: Brought, tell: Callable[[int], None]
 ) -> None:
     ledger = opened()
     try:
@@ -194,7 +195,7 @@ async def _write(
 
 
 async def _note(
-    ledger: Ledger, policy: ContactPolicy, histories: Histories, now: float, brought: Brought, tell: Callable[[int], None]
+    ledger: Ledger, policy: ContactPolicy, histories: Histories, now: Seconds, brought: Brought, tell: Callable[[int], None]
 ) -> None:
     while batch := list(islice(histories, CUSTOMERS_AT_ONCE)):
         noted = await asyncio.gather(*(ledger.note(customer, policy, events, now) for customer, events in batch))

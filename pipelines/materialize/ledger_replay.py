@@ -18,6 +18,7 @@ import duckdb
 from msgspec import Struct
 
 from features.columns.catalogue import Catalogue
+from features.common.moments import BEGINNING_US, Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, from_microseconds
 from features.common.types import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
 from features.events.journal import Settled
@@ -65,7 +66,7 @@ class _Shown:
 
     decision_id: str
     unit: str
-    at: int
+    at: Micros
     offers: list[tuple[str, str, str]]
 
 
@@ -90,7 +91,7 @@ async def replay(
     Raises:
         StoreUnavailable: the ledger fails.
     """
-    done, clock, units = Replayed(), [0], set[str]()
+    done, clock, units = Replayed(), [BEGINNING_US], set[str]()
     acceptances = frozenset((workspace.model.label.outcome, *ACCEPTANCES))
     late = duration_seconds(workspace.settings.events.late) * MICROSECONDS
     understanding = Understanding(Happenings(workspace, catalogue.offers), acceptances, late, contacting, catalogue.index)
@@ -102,7 +103,7 @@ async def replay(
         con.execute(f"SET temp_directory = {literal(str(workspace.data / 'spill'))}")
         sources = [*_decisions(workspace, con, since), _settled(workspace, con, since), *_events(workspace, con, moment, since)]
         for count, (received, _, thing) in enumerate(heapq.merge(*sources, key=itemgetter(0, 1))):
-            clock[0] = received
+            clock[0] = Micros(received)
             if isinstance(thing, _Shown):
                 _take(thing, ledger, contacting, catalogue, done, budgets)
             elif isinstance(thing, Settled):
@@ -124,7 +125,7 @@ async def replay(
 def _take(shown: _Shown, ledger: Ledger, contacting: Contacting, catalogue: Catalogue, done: Replayed, budgets: bool) -> None:
     """Reserve and take what the decision did, whatever limits and budgets say by now."""
     done.decisions += 1
-    seconds = shown.at / MICROSECONDS
+    seconds = in_seconds(shown.at)
     positions = [catalogue.index.get(offer) for _, offer, _ in shown.offers]
     reserved = [Budget(budget.offer) for at in positions if at is not None for budget in contacting.budgets(at)]
     if reserved and budgets:

@@ -25,6 +25,7 @@ from msgspec import Struct
 from features.columns.rows import StoreUnavailable
 from features.common.errors import Failure
 from features.common.files import sync_folder, write_whole
+from features.common.moments import Micros
 from features.common.timestamps import now as clock
 from features.common.timestamps import rfc3339
 from features.ledger.ledger import open_ledger
@@ -220,7 +221,7 @@ def boot_id() -> str:
         return ""
 
 
-def rebuild_online(workspace: Workspace, why: str, tell: Tell = lambda *_: None, now: int | None = None) -> Rebuilt:
+def rebuild_online(workspace: Workspace, why: str, tell: Tell = lambda *_: None, now: Micros | None = None) -> Rebuilt:
     """Compute all windows and fill a new generation, then swap it in; servers go on reading the old one until then.
 
     Args:

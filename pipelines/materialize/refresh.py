@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from features.aggregates import windows
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
 from features.feature_store import definitions
 from features.ledger.ledger import Ledger
@@ -25,13 +26,13 @@ READERS_SECONDS = 2.5
 Trimmed sooner, an event would be in neither."""
 
 
-def whole_second(barrier: int) -> int:
+def whole_second(barrier: Micros) -> Micros:
     """The moment of a refresh: the last whole second up to a barrier, since some of Feast's stores keep no more of a row's moment."""
-    return barrier // MICROSECONDS * MICROSECONDS
+    return Micros(barrier // MICROSECONDS * MICROSECONDS)
 
 
 async def refresh(
-    workspace: Workspace, ledger: Ledger, customers: Sequence[str], moment: int, readers_seconds: float = READERS_SECONDS
+    workspace: Workspace, ledger: Ledger, customers: Sequence[str], moment: Micros, readers_seconds: float = READERS_SECONDS
 ) -> int:
     """Compute, push, trim.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from features.common.moments import BEGINNING_US, Micros
 from features.events import log as event_log
 from features.events.log import event_folder
 from features.ledger import ledger
@@ -28,7 +29,7 @@ def refresh_changed(workspace: Workspace) -> int:
     if not event_log.exists(folder) or not steps.state_of(workspace).computed:
         return 0
     with steps.quiet():
-        moment = refresh.whole_second(steps.barrier(workspace, 0))
+        moment = refresh.whole_second(steps.barrier(workspace, BEGINNING_US))
         units: dict[str, None] = {}
         last = done
         for row in event_log.read_all(folder, done, moment):
@@ -40,7 +41,7 @@ def refresh_changed(workspace: Workspace) -> int:
     return customers
 
 
-async def _refreshed(workspace: Workspace, units: Iterable[str], moment: int) -> int:
+async def _refreshed(workspace: Workspace, units: Iterable[str], moment: Micros) -> int:
     told: Ledger = ledger.ledger_of(workspace, PATIENT_MS)
     try:
         # What an anonymous id did is its customer's, once it is known whose it is.

@@ -20,6 +20,7 @@ import msgspec
 from features.columns.views import fingerprint
 from features.common.errors import Failure
 from features.common.files import digest_of, write_whole
+from features.common.moments import BEGINNING_US, Micros
 from features.events import log as event_log
 from features.lake import lake
 from features.lake.offers import write_catalogue
@@ -50,7 +51,7 @@ class State(msgspec.Struct):
 
     imported: str = ""
     computed: str = ""
-    computed_at: int = 0
+    computed_at: Micros = BEGINNING_US
     materialized: str = ""
     contacts: str = ""
     refreshed: int = 0
@@ -121,7 +122,7 @@ def features_digest(workspace: Workspace) -> str:
     return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
 
 
-def import_tables(workspace: Workspace, now: int, tell: Told = lambda _table, _part: None) -> list[Report]:
+def import_tables(workspace: Workspace, now: Micros, tell: Told = lambda _table, _part: None) -> list[Report]:
     """Bring the sources into the lake and write the catalogue."""
     from pipelines.importing.import_files import import_all
 
@@ -131,7 +132,7 @@ def import_tables(workspace: Workspace, now: int, tell: Told = lambda _table, _p
     return reports
 
 
-def compute_features(workspace: Workspace, now: int, generation: str = "") -> dict[str, int]:
+def compute_features(workspace: Workspace, now: Micros, generation: str = "") -> dict[str, int]:
     """Compute all windows at all moments and tell Feast about the views.
 
     Args:
@@ -153,7 +154,7 @@ def compute_features(workspace: Workspace, now: int, generation: str = "") -> di
     return written
 
 
-def barrier(workspace: Workspace, now: int) -> int:
+def barrier(workspace: Workspace, now: Micros) -> Micros:
     """A moment such that the lake holds all that was received before it; `now` where there is no event log.
 
     Raises:
@@ -202,7 +203,7 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
     return compared.customers
 
 
-def bring_contacts(workspace: Workspace, now: int, tell: contact_import.Tell = lambda *_: None) -> Brought | None:
+def bring_contacts(workspace: Workspace, now: Micros, tell: contact_import.Tell = lambda *_: None) -> Brought | None:
     """Write the imported history into the contact ledger; None where no policy looks at it."""
     from pipelines.materialize import contact_import
 

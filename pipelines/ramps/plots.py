@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from features.common.moments import Micros
 from features.common.timestamps import from_microseconds, parse_moment
 from features.workspace.ramps import RampLine, Verdict
 from pipelines.output import figures
@@ -25,7 +26,7 @@ MARKS: dict[Verdict, tuple[str, str]] = {
 }
 
 
-def share_over_time(key: str, lines: Sequence[RampLine], now: int) -> Figure:
+def share_over_time(key: str, lines: Sequence[RampLine], now: Micros) -> Figure:
     """Steps until now, microseconds since 1970; a ramp without a record has an empty picture."""
     figure, axes = titled(f"{key}: share of {lines[-1].arm if lines else 'the arm'}", WIDTH_INCHES)
     moments = np.array([from_microseconds(at).replace(tzinfo=None) for at in (*(parse_moment(one.moment) for one in lines), now)])
@@ -44,6 +45,6 @@ def share_over_time(key: str, lines: Sequence[RampLine], now: int) -> Figure:
     return figure
 
 
-def write_plot(key: str, lines: Sequence[RampLine], now: int, folder: Path) -> Path:
+def write_plot(key: str, lines: Sequence[RampLine], now: Micros, folder: Path) -> Path:
     """Draw it into a folder that is made if need be; returns the file."""
     return figures.write({f"ramp_{key}.png": share_over_time(key, lines, now)}, folder)[0]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import duckdb
 
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds, rfc3339
 from features.config.experiments import Guardrails, Ramp
 from features.config.faults import BadWorkspace
@@ -75,7 +76,7 @@ class NotRamped(Failure):
     """The experiment has no ramp, or one that cannot do what is asked now."""
 
 
-def next_step(plan: Ramp, standing: Standing, evidence: Evidence, now: int) -> Step:
+def next_step(plan: Ramp, standing: Standing, evidence: Evidence, now: Micros) -> Step:
     """What is to become of a ramp, given all that is known.
 
     Args:
@@ -115,7 +116,7 @@ def _harm(evidence: Evidence) -> tuple[Code, str] | None:
     return None
 
 
-def _waits(plan: Ramp, standing: Standing, evidence: Evidence, now: int) -> tuple[Code, str] | None:
+def _waits(plan: Ramp, standing: Standing, evidence: Evidence, now: Micros) -> tuple[Code, str] | None:
     """Why the next step must wait; None when it need not."""
     assert standing.since is not None
     due = standing.since + duration_seconds(plan.hold) * MICROSECONDS
@@ -218,7 +219,7 @@ def _metric(name: str) -> Metric:
     return next(metric for metric in (*GOALS, *GUARDRAILS) if metric.numerator == number)
 
 
-def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: int) -> Evidence:
+def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: Micros) -> Evidence:
     """What is known of an experiment's ramp; that nothing is known where it was not started."""
     plan, standing = _plan(experiment)
     if standing.begun is None or standing.share <= 0:
@@ -248,7 +249,7 @@ def _plan(experiment: ReadExperiment) -> tuple[Ramp, Standing]:
     return experiment.entry.ramp, experiment.standing
 
 
-def look(workspace: Workspace, experiment: ReadExperiment, now: int, who: Who, *, dry_run: bool = False) -> Looked:
+def look(workspace: Workspace, experiment: ReadExperiment, now: Micros, who: Who, *, dry_run: bool = False) -> Looked:
     """Look at a ramp, and take the step that there is. A reason to wait is written down once a step.
 
     Raises:
@@ -264,7 +265,9 @@ def look(workspace: Workspace, experiment: ReadExperiment, now: int, who: Who, *
     return Looked(standing, evidence, step, line)
 
 
-def write(workspace: Workspace, experiment: ReadExperiment, step: Step, now: int, who: Who, evidence: Evidence | None = None) -> RampLine:
+def write(
+    workspace: Workspace, experiment: ReadExperiment, step: Step, now: Micros, who: Who, evidence: Evidence | None = None
+) -> RampLine:
     """Write a step down; from then on it holds.
 
     Raises:
@@ -289,7 +292,7 @@ def write(workspace: Workspace, experiment: ReadExperiment, step: Step, now: int
     return line
 
 
-def start(experiment: ReadExperiment, reason: str, now: int) -> Step:
+def start(experiment: ReadExperiment, reason: str, now: Micros) -> Step:
     """The step that begins a ramp, also after it was rolled back.
 
     Raises:
@@ -304,7 +307,7 @@ def start(experiment: ReadExperiment, reason: str, now: int) -> Step:
     return Step("start", plan.steps[0], "started", reason or "started by hand")
 
 
-def by_hand(experiment: ReadExperiment, share: float, reason: str, now: int) -> Step:
+def by_hand(experiment: ReadExperiment, share: float, reason: str, now: Micros) -> Step:
     """The step to a share that a person wants; 0 rolls back.
 
     Raises:
@@ -319,7 +322,7 @@ def by_hand(experiment: ReadExperiment, share: float, reason: str, now: int) -> 
     return Step("by_hand", share, "by_hand", reason)
 
 
-def _require_running(experiment: ReadExperiment, now: int) -> None:
+def _require_running(experiment: ReadExperiment, now: Micros) -> None:
     status = status_at(experiment, now)
     if status != "running":
         raise NotRamped(
@@ -327,7 +330,7 @@ def _require_running(experiment: ReadExperiment, now: int) -> None:
         )
 
 
-def tend(workspace: Workspace, now: int) -> None:
+def tend(workspace: Workspace, now: Micros) -> None:
     """Look at every ramp that runs, by what the files say now; for the background worker.
 
     Files with faults are what somebody is editing: servers go on by what they said before, and ramps by `workspace`, so that harm is rolled back.

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from features.common.clock import written_s
 from features.common.errors import Failure
 from features.common.files import sync_folder, write_whole
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
 from features.lake.files import EXPIRED, MERGED, Replaces, counting, is_imported, replaced_by, writing
 from features.lake.lake import literal, reader
@@ -49,7 +50,7 @@ class BadMerge(Failure):
     """A merged file has not the rows of those that it should replace; they stay."""
 
 
-def compact(workspace: Workspace, now: int, step: Step = lambda _: None) -> Compacted:
+def compact(workspace: Workspace, now: Micros, step: Step = lambda _: None) -> Compacted:
     """Merge small files, and remove those that were replaced long enough ago.
 
     Args:
@@ -87,7 +88,7 @@ def _small(files: list[Path]) -> list[Path]:
     return sorted(chosen)
 
 
-def _merge(workspace: Workspace, folder: Path, files: list[Path], now: int, step: Step) -> None:
+def _merge(workspace: Workspace, folder: Path, files: list[Path], now: Micros, step: Step) -> None:
     aside = workspace.data / "aside" / "merging"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -113,7 +114,7 @@ def _merge(workspace: Workspace, folder: Path, files: list[Path], now: int, step
     shutil.rmtree(aside)
 
 
-def _remove_replaced(workspace: Workspace, folder: Path, now: int, step: Step) -> int:
+def _remove_replaced(workspace: Workspace, folder: Path, now: Micros, step: Step) -> int:
     names = set(os.listdir(folder))  # noqa: PTH208 (names are wanted)
     old = now - GRACE_SECONDS * MICROSECONDS
     merged = replaced_by(folder, sorted(names))

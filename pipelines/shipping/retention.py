@@ -11,6 +11,7 @@ import msgspec
 
 from features.common.clock import written_s
 from features.common.files import write_whole
+from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.events import log as event_log
 from features.events.log import EventLog
@@ -37,7 +38,7 @@ class Retained(NamedTuple):
     dead_letters: int
 
 
-def retain(workspace: Workspace, now: int) -> Retained:
+def retain(workspace: Workspace, now: Micros) -> Retained:
     """Let go what is beyond `retention` in workspace.yaml, and of the event log what is beyond `events.recognised` and was shipped.
 
     Args:
@@ -99,7 +100,7 @@ def _kept(workspace: Workspace) -> dict[str, int]:
     return {folder: duration_seconds(text) for folder, text in wanted.items() if text is not None}
 
 
-def _retain_days(workspace: Workspace, folder: str, kept_seconds: int, now: int) -> int:
+def _retain_days(workspace: Workspace, folder: str, kept_seconds: int, now: Micros) -> int:
     """Hide days all of whose rows are too old; remove those that were hidden long enough ago for whoever listed them before."""
     gone = 0
     for day in sorted((workspace.lake / folder).glob("day=*")):
@@ -129,7 +130,7 @@ def _remove(workspace: Workspace, day: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _retain_journal(workspace: Workspace, state: Shipped, now: int) -> int:
+def _retain_journal(workspace: Workspace, state: Shipped, now: Micros) -> int:
     """Remove files that nobody writes, that were shipped whole, and that are older than they need be."""
     oldest = now / MICROSECONDS - duration_seconds(workspace.settings.retention.journal)
     removed = 0

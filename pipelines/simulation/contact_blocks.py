@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import floor
 
+from features.common.moments import Seconds
 from serving.hub.contact_policy import Bound, Contacting
 
 
@@ -27,7 +28,7 @@ class KeptAway:
     placements: tuple[str, ...] = ()
 
 
-def kept_away(contacting: Contacting, history: bytes, now: float) -> list[KeptAway]:
+def kept_away(contacting: Contacting, history: bytes, now: Seconds) -> list[KeptAway]:
     """All that is kept away at `now`, seconds since 1970, soonest to end first.
 
     A history only grows old: what has once been let go stays so until something happens. So each moment at which an entry leaves a
@@ -38,7 +39,7 @@ def kept_away(contacting: Contacting, history: bytes, now: float) -> list[KeptAw
     for moment in sorted({floor(end) + 1 for end in contacting.ends(history) if end > now}):
         if not any(held.values()):
             break
-        later = dict(contacting.holding(history, moment))
+        later = dict(contacting.holding(history, Seconds(moment)))
         for bound, offers in held.items():
             free = offers & ~later.get(bound, 0)
             if free:

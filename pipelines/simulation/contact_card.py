@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from features.common.moments import Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, rfc3339
 from features.lake import lake
 from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, Entry, key_of, unpacked, word_of
@@ -24,7 +25,7 @@ OFFERS_SHOWN = 4
 Card = dict[str, Any]
 
 
-def card_of(workspace: Workspace, customer_id: str, now: int) -> Card:
+def card_of(workspace: Workspace, customer_id: str, now: Micros) -> Card:
     """The history of a customer, newest first, and what it keeps away at `now`, microseconds since 1970.
 
     Args:
@@ -45,7 +46,7 @@ def card_of(workspace: Workspace, customer_id: str, now: int) -> Card:
         "customer_id": unit,
         "at": rfc3339(now),
         "entries": [_entry(entry, offers, groups, words) for entry in found],
-        "kept_away": [_kept(one, ids) for one in kept_away(contacting, history, now / MICROSECONDS)],
+        "kept_away": [_kept(one, ids) for one in kept_away(contacting, history, in_seconds(now))],
     }
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from features.columns.rows import OnlineEngine, OnlineRow
-from features.common.timestamps import MICROSECONDS, rfc3339
+from features.common.moments import Micros, in_seconds
+from features.common.timestamps import rfc3339
 from features.common.types import DecisionRequest
 from features.lake.offers import read_catalogue
 from features.ledger.ledger import ledger_of
@@ -40,7 +41,7 @@ class Asked(msgspec.Struct, frozen=True):
     changes: Path
     sample: int
     seed: int
-    at: int
+    at: Micros
     """Microseconds since 1970."""
     placement: str | None = None
 
@@ -98,8 +99,7 @@ def simulate(workspace: Workspace, asked: Asked, tell: Tell = lambda *_: None) -
     try:
         found, everyone = bundle.read(place), engine.everyone()
         sides = [
-            Loaded(one, found, read_catalogue(one), everyone, engine.words, asked.at / MICROSECONDS, models(one))
-            for one in (workspace, other)
+            Loaded(one, found, read_catalogue(one), everyone, engine.words, in_seconds(asked.at), models(one)) for one in (workspace, other)
         ]
         unfit: Counter[str] = Counter()
         unknown: set[str] = set()
@@ -133,7 +133,7 @@ async def _decided(
     engine: OnlineEngine,
     sides: list[Loaded],
     requests: list[DecisionRequest],
-    at: int,
+    at: Micros,
     unfit: Counter[str],
     unknown: set[str],
     tell: Tell,

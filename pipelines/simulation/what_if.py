@@ -15,6 +15,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from features.columns.rows import OnlineRow
+from features.common.moments import Micros
 from features.common.types import DecisionRequest
 from features.ledger.history import Take
 from features.ledger.history_updates import taken
@@ -107,7 +108,7 @@ class Comparison(Struct, frozen=True):
     changes: list[Change] = field(default_factory=list)
 
 
-def tried(request: DecisionRequest, loaded: Loaded, row: OnlineRow, found: Known, now: int) -> Tried:
+def tried(request: DecisionRequest, loaded: Loaded, row: OnlineRow, found: Known, now: Micros) -> Tried:
     """Decide as the server would, taking nothing.
 
     Args:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from features.common.timestamps import MICROSECONDS, now
+from features.common.moments import Micros, in_seconds
+from features.common.timestamps import now
 from features.common.types import Decision, DecisionRequest, Event
 from features.events.semantics import Happenings
 from features.ledger.ledger import open_ledger
@@ -40,7 +41,7 @@ class DeskPort:
     def __init__(self, workspace: Workspace, moment: int, shift: int = 0, real: bool = False, kept: bool = False) -> None:
         self.told: Told | None = None
         self.name = "desk"
-        self._now, self._shift, self._count, self._received = now() if real else moment + shift, shift, 0, 0
+        self._now, self._shift, self._count, self._received = now() if real else Micros(moment + shift), shift, 0, 0
         self._real, self._loop = real, Loop(workspace, lambda: self._now) if kept else None
         self._folder = TemporaryDirectory(prefix="opportune-world-")
         self._runner = asyncio.Runner()
@@ -58,7 +59,7 @@ class DeskPort:
         self._happenings = Happenings(workspace, self._loaded.catalogue.offers)
 
     def turn(self, moment: int) -> int:
-        self._now = now() if self._real else moment + self._shift
+        self._now = now() if self._real else Micros(moment + self._shift)
         return self._now
 
     def decide(self, request: DecisionRequest) -> Decision:
@@ -92,7 +93,7 @@ class DeskPort:
         if self._loop is not None:
             self._loop.log(events)
         policy = self._loaded.hub.contacting.policy
-        self._runner.run(self._desk.ledger.hear(heard, policy, self._now / MICROSECONDS))
+        self._runner.run(self._desk.ledger.hear(heard, policy, in_seconds(self._now)))
 
     def close(self) -> None:
         if self._loop is not None:

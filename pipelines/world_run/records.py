@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from features.common.moments import Micros
 from features.common.types import Event
 from features.events.journal import Line, Lineup
 from features.events.log import EventLog, event_folder
@@ -24,7 +25,7 @@ class Loop:
         clock: microseconds since 1970: when an event is received.
     """
 
-    def __init__(self, workspace: Workspace, clock: Callable[[], int]) -> None:
+    def __init__(self, workspace: Workspace, clock: Callable[[], Micros]) -> None:
         self._journal = Journal.open(workspace.data / "journal")
         self._log = EventLog(event_folder(workspace.data), clock=clock)
         self._waiting: list[Item] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from features.common.moments import Micros
 from features.common.timestamps import now
 from features.config.documents import BadWorkspace, Fault
 from features.validation.load import load
@@ -57,8 +58,8 @@ def prepared(folder: Path, tell: console.Told = lambda *_: None, ago: int = 0) -
     with steps.alone(workspace), steps.quiet_warnings():
         if not steps.is_imported(workspace):
             tell("import", None)
-            steps.import_tables(workspace, now() - ago)
-        moment = NOW + shift(workspace)
+            steps.import_tables(workspace, Micros(now() - ago))
+        moment = Micros(NOW + shift(workspace))
         if not steps.is_computed(workspace):
             tell("windows at every moment that training needs", None)
             steps.compute_features(workspace, moment)
@@ -78,7 +79,7 @@ def shift(workspace: Workspace) -> int:
     return 0 if moved is None else moved.from_source(NOW) - NOW
 
 
-def _train(workspace: Workspace, moment: int, tell: console.Told) -> None:
+def _train(workspace: Workspace, moment: Micros, tell: console.Told) -> None:
     from training.fitting.train import train
 
     trained = train(workspace, moment, tell)

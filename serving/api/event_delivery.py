@@ -16,6 +16,7 @@ import msgspec
 
 from features.columns.rows import StoreUnavailable
 from features.common import timestamps
+from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import Event
 from features.events import consumers
@@ -105,7 +106,7 @@ class Hearing:
         ledger: Callable[[], Ledger],
         writer: EventWriter,
         metrics: Metrics,
-        clock: Callable[[], int] = timestamps.now,
+        clock: Callable[[], Micros] = timestamps.now,
     ) -> None:
         self._understanding, self._ledger, self.writer, self._clock = understanding, ledger, writer, clock
         self.watermark = Watermark()
@@ -136,7 +137,7 @@ class Hearing:
         if not heard:
             return
         ledger = self._ledger()
-        news = await ledger.hear([one for *_, one in heard], contacting.policy, self._clock() / MICROSECONDS)
+        news = await ledger.hear([one for *_, one in heard], contacting.policy, in_seconds(self._clock()))
         for (event, received, one), new in zip(heard, news, strict=True):
             if new and one.contact is not None and now.positions is not None:
                 await self._confirm(ledger, now, contacting, event, received, one.contact)
@@ -156,7 +157,7 @@ class Hearing:
         if not counted or not (seen or await self._is_first(ledger, now, event, contact)):
             return
         moment = decided_at(event.decision_id or "", received, now.late)
-        await ledger.confirm(counted, contacting.moment(contact.time if moment is None else moment / MICROSECONDS))
+        await ledger.confirm(counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment)))
 
     async def _is_first(self, ledger: Ledger, now: Understanding, event: Event, contact: history.Event) -> bool:
         """Whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""

@@ -9,6 +9,7 @@ import msgspec
 
 from features.columns.rows import StoreUnavailable
 from features.common import timestamps
+from features.common.moments import Micros
 from features.common.types import Event
 from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
 from features.events.semantics import POISON, Poison, time_of
@@ -69,7 +70,7 @@ class Events:
         hearing: Hearing,
         writer: EventWriter,
         metrics: Metrics,
-        clock: Callable[[], int] = timestamps.now,
+        clock: Callable[[], Micros] = timestamps.now,
     ) -> None:
         self._understanding, self._hearing, self._writer, self._clock = understanding, hearing, writer, clock
         self._events = metrics.counter("opportune_events_total", "Accepted events.", result=("stored", "duplicate", "dead"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from features.common.timestamps import MICROSECONDS
+from features.common.moments import in_seconds
 from features.common.types import ACCOUNT, ContextValue, Decision, DecisionRequest
 from features.workspace.experiments import ReadExperiment
 from serving.decision.assignment import Assigned, Assignment, Kept, Units
@@ -72,7 +72,7 @@ class Enquiry:
         if withheld is not None:
             row, context = withheld.row(row), without(context, withheld.context)
         if request.unit:
-            found = trials.units(request, person.unit, row, context, now / MICROSECONDS)
+            found = trials.units(request, person.unit, row, context, in_seconds(now))
             units = found._replace(account=units.account or found.account)
         kept = person.kept
         lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (() if kept is not None else (CONTACTS_UNAVAILABLE,))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from features.columns.catalogue import Catalogue, category_text
+from features.common.moments import Seconds
 from features.common.timestamps import DAY_SECONDS
 from features.expressions.evaluate import Lookup, Value
 from features.expressions.nodes import Node, Term
@@ -135,7 +136,7 @@ class Bound:
         self.conditions, self.count, self.full = conditions, count, (1 << count) - 1
         self._evaluate, self._sweep, self._offers = evaluate, sweep, offers
 
-    def evaluate(self, scalars: Sequence[Scalar], pairs: Floats, now: float) -> tuple[int, ...]:
+    def evaluate(self, scalars: Sequence[Scalar], pairs: Floats, now: Seconds) -> tuple[int, ...]:
         """For each condition the set of offers for which it is true: bit i is offer i.
 
         Args:
@@ -148,7 +149,7 @@ class Bound:
             found: tuple[int, ...] = self._evaluate(scalars, pairs, now, self._sweep(pairs), None, self.count, self.full, 0)
         return found
 
-    def lookup(self, offer: int, scalars: Sequence[Scalar], pairs: Floats, now: float) -> Lookup:
+    def lookup(self, offer: int, scalars: Sequence[Scalar], pairs: Floats, now: Seconds) -> Lookup:
         """Values of columns for one offer, for explanations; a moment as its age in days."""
         conditions = self.conditions
         values: dict[str, Value] = dict(zip(conditions.scalars, scalars, strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.common.moments import Seconds
 from features.expressions.parse import Expression
 from serving.conditions.bitsets import FUNCTIONS, Floats, Keys, Mask, OfferColumn
 from serving.conditions.codegen import Writer
@@ -52,7 +53,7 @@ class BoundFormula:
     def __init__(self, evaluate: FunctionType) -> None:
         self._evaluate = evaluate
 
-    def evaluate(self, scalars: Sequence[Scalar], rows: Sequence[Floats], chosen: NDArray[np.int32], now: float) -> Floats:
+    def evaluate(self, scalars: Sequence[Scalar], rows: Sequence[Floats], chosen: NDArray[np.int32], now: Seconds) -> Floats:
         """The result for each chosen offer, shape (chosen,); NaN is unknown.
 
         Args:

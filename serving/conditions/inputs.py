@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Plan, Words
+from features.common.moments import Seconds
 from features.common.types import ContextValue
 from features.config.schema import ContextColumn
 from features.expressions.nodes import Term
@@ -47,7 +48,7 @@ class Facts:
                 self._context.append((at, name, term.dtype, _scalar(default, term.dtype)))
         self._count = len(columns)
 
-    def __call__(self, row: OnlineRow, context: Mapping[str, ContextValue], now: float) -> list[Scalar]:
+    def __call__(self, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> list[Scalar]:
         """Values in the order of the columns; see `Bound.evaluate`."""
         found: list[Scalar] = [None] * self._count
         if self._customer:
@@ -87,7 +88,7 @@ class PairFacts:
         self.more = np.array([names.index(name) for name in more], np.int32)
         """Where the rows of `more` are."""
 
-    def __call__(self, row: OnlineRow, everyone: OnlineRow, now: float) -> NDArray[np.float64]:
+    def __call__(self, row: OnlineRow, everyone: OnlineRow, now: Seconds) -> NDArray[np.float64]:
         """Shape (columns and more, offers); NaN is unknown. The array is used again by the next call."""
         self._layout.matched_together(self._groups, row, everyone, now, self._rows)
         return self._rows

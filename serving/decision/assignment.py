@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
+from features.common.moments import Micros
 from features.config.experiments import CONTROL_GROUPS
 from features.workspace.experiments import Experiments, ReadExperiment, control_groups_of, holdout_of
 
@@ -189,7 +190,7 @@ class Assigner:
                 return self._controls[at]
         return self._rest
 
-    def assign(self, units: Units, targeted: Targeted, now: int, kept: Mapping[str, Kept] = NOBODY, only: str = "") -> Assigned:
+    def assign(self, units: Units, targeted: Targeted, now: Micros, kept: Mapping[str, Kept] = NOBODY, only: str = "") -> Assigned:
         """What every experiment says to a unit.
 
         Args:

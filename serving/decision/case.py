@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.aggregates.partitions import fnv1a
 from features.columns.rows import OnlineRow
-from features.common.timestamps import MICROSECONDS
+from features.common.moments import Micros, Seconds, in_seconds
 from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from features.config.schema import Placement
 from features.events.journal import considered_of
@@ -84,7 +84,7 @@ class Case:
     contacts: bytes | None
     """The contact history; None when it could not be read, or the ledger did not answer."""
     context: dict[str, ContextValue]
-    now: int
+    now: Micros
     channel: str
     places: list[Place]
     """In the order asked."""
@@ -97,6 +97,8 @@ class Case:
     scored: int = 0
     chosen: Positions = field(init=False)
     """The offers of `scored`, ascending."""
+    seconds: Seconds = field(init=False)
+    """`now`, as what computes with it takes it."""
     considered: tuple[int, bytes] = field(init=False)
     """The same as the journal writes them."""
     shared: Floats = field(init=False)
@@ -112,9 +114,8 @@ class Case:
     propensities: Floats | None = None
     """Of the scored; None while only those shown need be calibrated."""
 
-    @property
-    def seconds(self) -> float:
-        return self.now / MICROSECONDS
+    def __post_init__(self) -> None:
+        self.seconds = in_seconds(self.now)
 
     @property
     def used(self) -> OnlineRow:
@@ -153,7 +154,7 @@ def opened(
     loaded: Loaded,
     row: OnlineRow | None,
     contacts: bytes | None,
-    now: int,
+    now: Micros,
     unit: str = "",
     said: Said | None = NOTHING_SAID,
 ) -> Case:
@@ -164,7 +165,7 @@ def opened(
     """
     places = [Place(name, placement) for name, placement in check_request(loaded.workspace, request)]
     known, context = row if row is not None else loaded.layout.plan.nobody(), request.context
-    withheld = loaded.hub.purposes.withheld(known, request.purposes, said, now / MICROSECONDS)
+    withheld = loaded.hub.purposes.withheld(known, request.purposes, said, in_seconds(now))
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
     channel = channel_of(loaded.workspace, context)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from features.aggregates.incremental import Fold
 from features.columns.rows import OnlineRow
+from features.common.moments import Micros
 from features.ledger.recent import Known
 from serving.decision.assignment import NOBODY, Kept
 from serving.hub.consent import Said
@@ -27,7 +28,7 @@ class Person(NamedTuple):
     """Sticky assignments, by experiment; None when the ledger did not say in time."""
 
 
-def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold, now: int) -> Person:
+def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold, now: Micros) -> Person:
     """What the stores said of a unit, with what is new folded onto the row; sticky assignments left out.
 
     Args:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.rows import OnlineRow
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, rfc3339
 from features.common.types import Decision, DecisionRequest, GivenArm, RankedOffer
 from features.events.journal import Line
@@ -84,7 +85,7 @@ def decide(
     request: DecisionRequest,
     loaded: Loaded,
     row: OnlineRow | None,
-    now: int,
+    now: Micros,
     stages: list[int] | None = None,
     decision_id: str | None = None,
     record: Callable[[Line], object] | None = None,
@@ -114,7 +115,7 @@ def deciding(
     request: DecisionRequest,
     loaded: Loaded,
     row: OnlineRow | None,
-    now: int,
+    now: Micros,
     stages: list[int] | None = None,
     decision_id: str | None = None,
     record: Callable[[Line], object] | None = None,
@@ -264,7 +265,7 @@ def unknown_row(loaded: Loaded) -> OnlineRow:
     return loaded.layout.plan.nobody()
 
 
-def eligible(request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: int, contacts: bytes | None = b"") -> NDArray[np.bool_]:
+def eligible(request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: Micros, contacts: bytes | None = b"") -> NDArray[np.bool_]:
     """Which offers may be offered at the request's placements, one truth a catalogue entry."""
     case = opened(request, loaded, row, contacts, now)
     consider(case)
@@ -331,7 +332,7 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
     return [tuple(found) for found in codes]
 
 
-def _expiry(loaded: Loaded, shown: list[int], now: int) -> str:
+def _expiry(loaded: Loaded, shown: list[int], now: Micros) -> str:
     """An answer is good for the time the workspace says, and never beyond an offer that it shows; whole seconds."""
     end = now + loaded.answer_microseconds
     for offer in shown:

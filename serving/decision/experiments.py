@@ -15,6 +15,7 @@ import numpy as np
 
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow
+from features.common.moments import BEGINNING_US, Micros, Seconds, in_seconds
 from features.common.types import ACCOUNT, ANONYMOUS, ContextValue, DecisionRequest
 from features.config.experiments import CONTROL_GROUPS, Changes, ExperimentsFile
 from features.expressions.nodes import Term
@@ -125,7 +126,7 @@ class Trials(Generic[S]):
             for arms in variants.combinations(file):
                 self._arms[arms] = _of_arms(loaded, bases, [changes[key][arm] for key, arm in arms])
 
-    def units(self, request: DecisionRequest, unit: str, row: OnlineRow, context: Mapping[str, ContextValue], now: float) -> Units:
+    def units(self, request: DecisionRequest, unit: str, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> Units:
         """Who asks.
 
         Args:
@@ -143,7 +144,7 @@ class Trials(Generic[S]):
         row: OnlineRow | None,
         context: Mapping[str, ContextValue],
         kept: Mapping[str, Kept] = NOBODY,
-        now: int = 0,
+        now: Micros = BEGINNING_US,
         only: str = "",
     ) -> Assigned:
         """What every experiment says to a unit; see `Assigner.assign`.
@@ -160,7 +161,7 @@ class Trials(Generic[S]):
             nonlocal truths
             if not truths:
                 known = self._nobody() if row is None else row
-                truths = self._bound.evaluate(self._facts(known, context, now / 1e6), np.empty((0, 1)), now / 1e6)
+                truths = self._bound.evaluate(self._facts(known, context, in_seconds(now)), np.empty((0, 1)), in_seconds(now))
             return bool(truths[self._at[key]])
 
         return self.assigner.assign(units, targeted, now, kept, only)
@@ -184,7 +185,7 @@ class Trials(Generic[S]):
                 found.append(ACCOUNT + str(account))
         return found
 
-    def account_keeper(self, row: OnlineRow | None, now: float) -> str:
+    def account_keeper(self, row: OnlineRow | None, now: Seconds) -> str:
         """The unit of the account that a customer's row names; empty where it names none, or none is asked for."""
         if row is None or self._account is None or self.account_of_context is not None or "account" not in self._sticky.values():
             return ""

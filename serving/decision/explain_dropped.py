@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.common.types import Offer
 from features.config.policies import Limit, Pause
@@ -70,7 +71,7 @@ def _by_step(case: Case, place: Place, offer: Offer, step: str) -> tuple[list[st
     return [], ""
 
 
-def _validity(offer: Offer, now: int) -> str:
+def _validity(offer: Offer, now: Micros) -> str:
     if offer.valid_from is not None and offer.valid_from > now:
         return f"begins on {rfc3339(offer.valid_from)[:10]}"
     return "ended" if offer.valid_until is None else f"ended on {rfc3339(offer.valid_until)[:10]}"

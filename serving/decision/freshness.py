@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from features.columns.contract import Contract
 from features.columns.rows import Floats, Plan
+from features.common.moments import Seconds
 
 
 class Freshness:
@@ -35,7 +36,7 @@ class Freshness:
                 tightest[at] = min(tightest.get(at, float("inf")), float(column.freshness_seconds))
         self.limits = tuple(sorted(tightest.items()))
 
-    def stale(self, event_times: Floats, now: float) -> bool:
+    def stale(self, event_times: Floats, now: Seconds) -> bool:
         """Whether a value of the row is older than its limit.
 
         Args:

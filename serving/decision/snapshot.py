@@ -21,6 +21,7 @@ from features.aggregates.partitions import fnv1a
 from features.columns.catalogue import UNBOUNDED, Catalogue, category_text
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Plan, Words
+from features.common.moments import Micros, Seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
 from features.common.types import ModelStamp, Offer
 from features.events.journal import Lineup, Versions, considered_of
@@ -90,7 +91,7 @@ class Loaded:
         offers: list[Offer],
         everyone: OnlineRow,
         words: Words,
-        now: float,
+        now: Seconds,
         bundles: Mapping[str, Bundle] | None = None,
     ) -> None:
         if bundle.contract.fingerprint != workspace.contract.fingerprint:
@@ -170,7 +171,7 @@ class Loaded:
                 return found
         return of_offer.get((ANY, ANY), {})
 
-    def standing(self, placement: str, now: int) -> Standing:
+    def standing(self, placement: str, now: Micros) -> Standing:
         """Validity and placement of all offers, kept until the next offer begins or ends."""
         known = self._standing.get(placement)
         if known is not None and known.since <= now < known.until:

@@ -23,6 +23,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from features.common.clock import now_s
+from features.common.moments import Seconds
 from serving.http.problems import Unauthenticated
 
 Role = Literal["decide", "events", "experiments", "admin"]
@@ -68,7 +69,7 @@ class _Held(Struct, frozen=True):
 class Keys:
     """The keys that are valid now. `configured` is False when there are none: then only loopback is served."""
 
-    def __init__(self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], float] = now_s) -> None:
+    def __init__(self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], Seconds] = now_s) -> None:
         self.configured = bool(entries)
         self._clock = clock
         self._file: Path | None = None
@@ -182,7 +183,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _index(entries: tuple[KeyEntry, ...], where: str, now: float) -> dict[bytes, tuple[_Held, ...]]:
+def _index(entries: tuple[KeyEntry, ...], where: str, now: Seconds) -> dict[bytes, tuple[_Held, ...]]:
     held: dict[bytes, tuple[_Held, ...]] = {}
     valid: dict[str, int] = {}
     for number, entry in enumerate(entries):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Words
+from features.common.moments import Seconds
 from features.common.types import ContextValue, Offer
 from features.config.policies import FORMULA_DEFAULT, Arbitration
 from features.config.schema import ContextColumn
@@ -69,7 +70,7 @@ class Arbiter:
         row: OnlineRow,
         everyone: OnlineRow,
         context: Mapping[str, ContextValue],
-        now: float,
+        now: Seconds,
     ) -> Floats:
         """The priority of each chosen offer, shape (chosen,); `LAST` where the formula is unknown.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.rows import FamilyRow, OnlineRow, Plan
+from features.common.moments import BEGINNING, Seconds
 from features.common.types import ContextValue
 from features.config.schema import Consent as ConsentColumn
 from features.config.schema import FeaturesFile
@@ -93,7 +94,9 @@ class Purposes:
         self._consent = [_consent(plan, purpose, one) for purpose, one in features.consent.items()]
         self._known_sets: dict[frozenset[str], Withheld | None] = {}
 
-    def withheld(self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID, now: float = 0.0) -> Withheld | None:
+    def withheld(
+        self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID, now: Seconds = BEGINNING
+    ) -> Withheld | None:
         """What this customer did not allow; None where nothing is withheld.
 
         Args:

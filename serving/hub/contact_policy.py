@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import inf
 
 from features.columns.catalogue import Catalogue
+from features.common.moments import Seconds
 from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.common.types import Budget as OfferBudget
 from features.config.policies import Limit as LimitRule
@@ -116,7 +117,7 @@ class Contacting:
         """Whether a decision looks at the customer's contact history."""
         return bool(self._limits or self._pauses or self._bound_by_history)
 
-    def fallen(self, history: bytes | None, placement: str, channel: str, now: float) -> list[tuple[str, int]]:
+    def fallen(self, history: bytes | None, placement: str, channel: str, now: Seconds) -> list[tuple[str, int]]:
         """What keeps offers away now, with those offers as sets.
 
         Args:
@@ -131,7 +132,7 @@ class Contacting:
             found += self.after_acceptances(history)
         return found
 
-    def holding(self, history: bytes, now: float) -> Iterator[tuple[Bound, int]]:
+    def holding(self, history: bytes, now: Seconds) -> Iterator[tuple[Bound, int]]:
         """The limits that are exhausted and the pauses that hold, with the offers that they keep away, as sets."""
         if history:
             exhausted = blocked(history, self.policy, self._index, now) if self._limits else {}
@@ -175,7 +176,7 @@ class Contacting:
                 found |= bound.concerned
         return found
 
-    def take(self, customer_id: str, decision_id: str, now: float, contacts: list[Contact]) -> Take:
+    def take(self, customer_id: str, decision_id: str, now: Seconds, contacts: list[Contact]) -> Take:
         """What a decision asks of the store."""
         return Take(customer_id, key_of(decision_id), now, tuple(contacts), self.policy)
 
@@ -183,7 +184,7 @@ class Contacting:
         """What must be reserved before an offer is shown: of its budget of shows, and of its stock."""
         return self._budgets.get(offer, ())
 
-    def moment(self, now: float) -> Moment:
+    def moment(self, now: Seconds) -> Moment:
         """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
         return Moment(now, day_of(now, self._time_zone), min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.bucketing.fnv import fnv1a_bytes
+from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.config.policies import Exploration
 from serving.hub.slate import Answer, Ties, Wanted, together
@@ -170,7 +171,7 @@ class Explorer:
                 stated += [1.0] * len(whole)
         return Slate(slate, np.array(stated), answer)
 
-    def seed(self, unit: str, placement: str, now: int) -> int:
+    def seed(self, unit: str, placement: str, now: Micros) -> int:
         """Of the draws of one unit at one placement in one period. Requests of nobody in particular are drawn one by one."""
         when = now // self.period if unit else now
         return int(fnv1a_bytes(_OFFSET, "\x1f".join((self.salt, unit, placement, str(when))).encode("utf-8", "surrogatepass")))

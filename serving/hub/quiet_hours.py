@@ -10,6 +10,7 @@ from functools import lru_cache
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
 from features.columns.rows import OnlineRow, Words
+from features.common.moments import Seconds
 from features.common.time_zones import zone_of
 from features.common.types import ContextValue
 from features.config.policies import QuietHours
@@ -61,7 +62,7 @@ class Quiet:
         self.hours = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]
 
     def fallen(
-        self, placement: str, channel: str, row: OnlineRow, context: Mapping[str, ContextValue], now: float
+        self, placement: str, channel: str, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds
     ) -> list[tuple[str, int]]:
         """The quiet hours that hold now, with the offers that they keep away, as sets.
 
@@ -102,13 +103,13 @@ def _minutes(clock: str) -> int:
     return 60 * int(hours) + int(minutes)
 
 
-def minute_of_day(now: float, zone: str) -> int:
+def minute_of_day(now: Seconds, zone: str) -> int:
     """Minutes since midnight in a time zone."""
     quarter = int(now // QUARTER_SECONDS)
     return _quarter_begins(quarter, zone)[1] + int(now - quarter * QUARTER_SECONDS) // 60
 
 
-def day_of(now: float, zone: str) -> int:
+def day_of(now: Seconds, zone: str) -> int:
     """The day of the calendar in a time zone, counted from 1970-01-01."""
     return _quarter_begins(int(now // QUARTER_SECONDS), zone)[0]
 

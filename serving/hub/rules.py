@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout, Matched
 from features.columns.rows import OnlineRow, Words
+from features.common.moments import Seconds
 from features.common.types import ContextValue
 from features.config.policies import Stage, Whom
 from features.config.schema import ContextColumn
@@ -105,11 +106,11 @@ class Rules:
         """A rule by its name."""
         return next(rule for rule in self.rules if rule.name == name)
 
-    def lookup(self, offer: int, truths: Truths, now: float) -> Lookup:
+    def lookup(self, offer: int, truths: Truths, now: Seconds) -> Lookup:
         """What conditions looked at, for one offer."""
         return self.bound.lookup(offer, truths.scalars, truths.pairs, now)
 
-    def truths(self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: float) -> Truths | None:
+    def truths(self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> Truths | None:
         """Evaluate every condition once; None where there are none."""
         if not self.conditions.names:
             return None

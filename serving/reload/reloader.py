@@ -20,6 +20,7 @@ import numpy as np
 
 from features.columns.rows import OnlineEngine, OnlineRow, StoreUnavailable
 from features.common.errors import Failure
+from features.common.moments import Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, now
 from features.common.types import DecisionRequest
 from features.events.journal import Settled
@@ -55,7 +56,7 @@ AGING_SECONDS = 600.0
 class Desk:
     """State of one worker. All methods belong to the event loop's thread; `_look` and `_tried` may run in one other."""
 
-    def __init__(self, workspace: Workspace, clock: Callable[[], int] = now, watch_seconds: float = WATCH_SECONDS) -> None:
+    def __init__(self, workspace: Workspace, clock: Callable[[], Micros] = now, watch_seconds: float = WATCH_SECONDS) -> None:
         self.workspace, self.clock, self.watch_seconds = workspace, clock, watch_seconds
         settings = workspace.settings
         self.engine: OnlineEngine = open_engine(
@@ -184,7 +185,7 @@ class Desk:
             return f"it cannot be used: {type(fault).__name__}: {fault}"
 
     def _build(self, workspace: Workspace, place: Path) -> Loaded:
-        known = (read_catalogue(workspace), self._everyone.row, self.engine.words, self.clock() / MICROSECONDS)
+        known = (read_catalogue(workspace), self._everyone.row, self.engine.words, in_seconds(self.clock()))
         made = Loaded(workspace, bundle.read(place), *known, models(workspace))
         for load in (*made.trials.loads, made):
             self.on_build(load)
@@ -222,7 +223,7 @@ class Desk:
             return None
         return self._everyone.met(customer_id, found)
 
-    def known_now(self, unit: str, loaded: Loaded, now: int) -> Person | None:
+    def known_now(self, unit: str, loaded: Loaded, now: Micros) -> Person | None:
         """As `known` says it, where both stores answer at once; None where something must be waited for, or fails, and `known` is to be asked.
 
         Args:
@@ -239,7 +240,7 @@ class Desk:
             return None
         return person_of(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
 
-    async def known(self, unit: str, loaded: Loaded, now: int | None = None, request: DecisionRequest | None = None) -> Person:
+    async def known(self, unit: str, loaded: Loaded, now: Micros | None = None, request: DecisionRequest | None = None) -> Person:
         """What is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
@@ -256,7 +257,7 @@ class Desk:
         looks = asyncio.gather(*(self._glance_at(other) for other in beside))
         row, found = await self._read(unit)
         others = await looks
-        if other := trials.account_keeper(row, now / MICROSECONDS):
+        if other := trials.account_keeper(row, in_seconds(now)):
             beside, others = [*beside, other], [*others, await self._glance_at(other)]
         person = person_of(row, found, unit, loaded.fold, now)
         looked = [one for one in others if one is not None]
@@ -372,7 +373,7 @@ class Desk:
             return
         try:
             self.ledger.sync()
-            self.ledger.sweep(loaded.hub.contacting.policy.horizon_seconds, self.clock() / MICROSECONDS)
+            self.ledger.sweep(loaded.hub.contacting.policy.horizon_seconds, in_seconds(self.clock()))
         except StoreUnavailable as lacks:
             self._taken = True  # what is not durable is tried again
             self._without_ledger(lacks)

@@ -70,9 +70,26 @@ def test_only_the_clock_reads_the_clock() -> None:
             if name in allowed:
                 used.add(file.as_posix())
             else:
-                faults.append(f"{file}:{line}: reads `{name}`: take the moment as an argument, or from features.clock")
+                faults.append(f"{file}:{line}: reads `{name}`: take the moment as an argument, or from features.common.clock")
     faults += [f"{file}: reads no clock any more: take it out of EXCEPTIONS" for file in EXCEPTIONS.keys() - used]
     refuse(faults)
+
+
+def test_moments_say_their_unit() -> None:
+    """A parameter or field called `now` is of a type that names its unit, so that mypy refuses seconds for microseconds."""
+    faults, seen = [], 0
+    for file in modules(*PACKAGES):
+        for node in ast.walk(tree(file)):
+            named = node.arg if isinstance(node, ast.arg) else getattr(getattr(node, "target", None), "id", "")
+            if named == "now" and isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+                seen += 1
+                kinds = {part.id for part in ast.walk(node.annotation) if isinstance(part, ast.Name)}
+                if kinds & {"int", "float"}:
+                    faults.append(
+                        f"{file}:{node.lineno}: `now: {ast.unparse(node.annotation)}`: expected Micros or Seconds of common/moments.py"
+                    )
+    refuse(faults)
+    assert seen > 100, f"expected moments in many signatures, found {seen}"
 
 
 def test_a_read_is_found_however_it_is_written(tmp_path: Path) -> None:

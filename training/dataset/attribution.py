@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.common.following import followed_sql
+from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.lake.lake import literal
 from features.lake.recorded_bundles import RecordedBundle, read_bundle
@@ -59,7 +60,7 @@ class RecordedDecisions:
     labels: Floats
 
 
-def attribute(con: duckdb.DuckDBPyConnection, workspace: Workspace, catalogue: Catalogue, now: int) -> None:
+def attribute(con: duckdb.DuckDBPyConnection, workspace: Workspace, catalogue: Catalogue, now: Micros) -> None:
     """Make the temporary tables `made` (matured decisions) and `shown` (their offers that count) on a connection to the lake.
 
     `made`: decision_id, customer_id, time, closes, bundle, considered. `shown`: decision_id, position (in the catalogue), label.

@@ -22,6 +22,7 @@ from features.columns.contract import Contract
 from features.columns.layout import Layout
 from features.columns.rows import Plan, Words
 from features.common.errors import Failure
+from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
 from features.common.types import OFFERS_CONSIDERED
 from features.feature_store import point_in_time
@@ -133,7 +134,7 @@ class _Decisions:
 
 
 def examples_of(
-    workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
+    workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
     """All imported decisions of the lake as examples; those of this service are in `training/dataset/recorded.py`.
 
@@ -192,7 +193,7 @@ def examples_of(
     )
 
 
-def _decisions(workspace: Workspace, catalogue: Catalogue, now: int) -> _Decisions:
+def _decisions(workspace: Workspace, catalogue: Catalogue, now: Micros) -> _Decisions:
     """Decisions up to now with their labels; offers that the catalogue does not know are passed over."""
     label = workspace.model.label
     context = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
@@ -294,7 +295,7 @@ def strangers_of(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
     return np.array([fnv1a(f"{seed}:{text}") % 10_000 < share * 10_000 for text in ids])
 
 
-def split_of(workspace: Workspace, examples: Examples, now: int, *, fixed: bool = True) -> Split:
+def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bool = True) -> Split:
     """Cut time, after `model.yaml`.
 
     Args:

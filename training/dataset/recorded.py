@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.columns.contract import Column
+from features.common.moments import Micros
 from features.lake import lake
 from features.lake.offers import offers_of
 from features.lake.recorded_bundles import RecordedBundle, is_same
@@ -39,7 +40,7 @@ class Counted:
     successes: int
 
 
-def count(workspace: Workspace, now: int) -> Counted:
+def count(workspace: Workspace, now: Micros) -> Counted:
     """How many recorded decisions there are to learn from, at a moment in microseconds since 1970."""
     con = lake.connect(workspace)
     try:
@@ -53,7 +54,7 @@ def count(workspace: Workspace, now: int) -> Counted:
 
 
 def recorded_of(
-    workspace: Workspace, now: int, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
+    workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
     """All recorded decisions whose attribution window is closed, as examples. For which offers of them, see `attribution`.
 

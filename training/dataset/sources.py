@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from msgspec import Struct
 
+from features.common.moments import Micros
 from features.lake import lake
 from features.workspace.workspace import Workspace
 from training.dataset import recorded
@@ -30,7 +31,7 @@ class Source(Struct, frozen=True):
         return self.used == "imported"
 
 
-def source_of(workspace: Workspace, now: int) -> Source:
+def source_of(workspace: Workspace, now: Micros) -> Source:
     """Which decisions to learn from, at a moment in microseconds since 1970; see `learn_from` in model.yaml."""
     model = workspace.model
     found, imported = recorded.count(workspace, now), _imported(workspace, now)
@@ -46,7 +47,7 @@ def source_of(workspace: Workspace, now: int) -> Source:
     return Source("imported", *counted, f"there are {has}: fewer than {enough}")
 
 
-def _imported(workspace: Workspace, now: int) -> int:
+def _imported(workspace: Workspace, now: Micros) -> int:
     con = lake.connect(workspace)
     try:
         until = f"time <= make_timestamptz({now}::BIGINT)"
@@ -57,7 +58,7 @@ def _imported(workspace: Workspace, now: int) -> int:
 
 
 def learnt_from(
-    workspace: Workspace, now: int, progress: Part = lambda _: None, categories: dict[str, list[str]] | None = None
+    workspace: Workspace, now: Micros, progress: Part = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> tuple[Examples, Source]:
     """The examples to learn from, or to compare on, and where they are from.
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.workspace import timeline
 from features.workspace.timeline import Timeline
@@ -60,7 +61,7 @@ def compare(workspace: Workspace, examples: Examples, split: Split, raw: Floats,
     return Compared(scores, measured)
 
 
-def report_of(workspace: Workspace, examples: Examples, split: Split, compared: Compared, now: int) -> dict[str, Any]:
+def report_of(workspace: Workspace, examples: Examples, split: Split, compared: Compared, now: Micros) -> dict[str, Any]:
     """What `opportune evaluate --json` prints; moments of demo data as the source says them."""
     moved = timeline.recorded(workspace) or Timeline()
 
@@ -108,7 +109,7 @@ def _warnings(successes: int) -> Iterator[str]:
 
 
 def evaluate(
-    workspace: Workspace, version: str, now: int, progress: Callable[[str, float], None] = lambda _stage, _part: None
+    workspace: Workspace, version: str, now: Micros, progress: Callable[[str, float], None] = lambda _stage, _part: None
 ) -> dict[str, Any]:
     """Score a registered version anew on the test slice of the data as it is now.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.common.files import write_whole
+from features.common.moments import Micros
 from features.workspace.workspace import Workspace
 from training.bundle import artifacts, registry
 from training.bundle.bundle import Golden, nullable
@@ -41,7 +42,7 @@ class Trained:
     report: dict[str, Any]
 
 
-def train(workspace: Workspace, now: int, progress: Progress = lambda _stage, _part: None, *, promote: bool = True) -> Trained:
+def train(workspace: Workspace, now: Micros, progress: Progress = lambda _stage, _part: None, *, promote: bool = True) -> Trained:
     """Train, compare, record, and (when the gates are passed) make the version the champion.
 
     Args:

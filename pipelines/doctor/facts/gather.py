@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import duckdb
 import msgspec
 
+from features.common.moments import Micros
 from features.lake import lake
 from features.lmdb_store.verify import Verdict, verify
 from features.workspace.experiments import Experiments, ReadExperiment
@@ -81,7 +82,7 @@ class Facts:
         known: facts by name, in place of what would be gathered.
     """
 
-    def __init__(self, workspace: Workspace, now: int, url: str | None = None, **known: Any) -> None:
+    def __init__(self, workspace: Workspace, now: Micros, url: str | None = None, **known: Any) -> None:
         self.workspace, self.now, self.url = workspace, now, url
         self.__dict__.update(known)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.aggregate_kinds import AGGREGATES
+from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.lake.lake import folder_reader, literal, quoted
 from features.lake.recorded_bundles import read_bundle
@@ -31,7 +32,7 @@ SHARE_MIN = 1e-4
 """What an empty bin counts as, so that its logarithm exists."""
 
 
-def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> Traffic | str:
+def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> Traffic | str:
     """What happened in the last hours; the rows that events and journals brought."""
     since = now - HOURS * 3_600 * MICROSECONDS
     young = f"received > {since}"
@@ -66,7 +67,7 @@ def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | st
     return DataFacts(tuple(shared), table_fit.early(workspace, con, "event_id IS NULL"), table_fit.unknown_zones(workspace, con))
 
 
-def _days_missing(con: duckdb.DuckDBPyConnection, now: int) -> tuple[str, ...]:
+def _days_missing(con: duckdb.DuckDBPyConnection, now: Micros) -> tuple[str, ...]:
     since = now - DAYS_LOOKED_AT * DAY_SECONDS * MICROSECONDS
     day = "make_timestamp(epoch_us(time))::DATE"
     found = con.execute(
@@ -77,7 +78,7 @@ def _days_missing(con: duckdb.DuckDBPyConnection, now: int) -> tuple[str, ...]:
     return tuple(row[0] for row in found)
 
 
-def drift(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> DriftFacts | str:
+def drift(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> DriftFacts | str:
     """The columns that the bundle which serves has recorded lately, beside those that its training saw."""
     place = bundles.current(workspace.bundles)
     if place is None:

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import duckdb
 
+from features.common.moments import Micros, in_seconds
 from features.common.time_zones import zone_of
-from features.common.timestamps import MICROSECONDS, from_microseconds, to_microseconds
+from features.common.timestamps import from_microseconds, to_microseconds
 from features.lake.offers import catalogue_file, read_catalogue
 from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.lmdb_ledger import LEDGER
@@ -21,7 +22,7 @@ CUSTOMERS_MAX = 1_000
 """Customers whose histories are looked at: those of the last decisions."""
 
 
-def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> LimitFacts | str:
+def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> LimitFacts | str:
     """For how many of the customers of the last decisions each limit is exhausted now."""
     if not workspace.policies.limits:
         return "the workspace has no limits"
@@ -40,7 +41,7 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> Li
             for customer in customers:
                 history = ledger.read_now(customer)
                 history = await ledger.read(customer) if history is None else history
-                for name in {bound.name for bound, offers in contacting.holding(history, now / MICROSECONDS) if offers}:
+                for name in {bound.name for bound, offers in contacting.holding(history, in_seconds(now)) if offers}:
                     if name in exhausted:
                         exhausted[name] += 1
         finally:
@@ -51,7 +52,7 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> Li
     return LimitFacts(len(customers), exhausted, size, MAP_BYTES_MAX if embedded else 0)
 
 
-def budgets(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: int) -> tuple[BudgetFacts, ...] | str:
+def budgets(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> tuple[BudgetFacts, ...] | str:
     """How much of each offer's budget of shows was used, as the lake counts impressions of decisions."""
     if not catalogue_file(workspace).exists():
         return "nothing was imported yet"

@@ -11,6 +11,7 @@ import numpy as np
 from features.aggregates import windows
 from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
 from features.columns.views import Scalar, View
+from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS
 from features.lake.lake import folder_reader
 from features.lake.tables import stream_table
@@ -27,7 +28,7 @@ SAMPLED, COMPARED = 500, 20
 TIMEOUT_MS = 5_000.0
 
 
-def store(workspace: Workspace, now: int) -> StoreFacts | str:
+def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
     """The rows of a sample: how many there are, how old, what they say."""
     customers = _customers(workspace, SAMPLED)
     state = steps.state_of(workspace)
@@ -48,7 +49,7 @@ def store(workspace: Workspace, now: int) -> StoreFacts | str:
         return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {})
     plan = Plan.of(workspace.views)
     known = [row for row in rows if row.known]
-    seconds = now / MICROSECONDS
+    seconds = in_seconds(now)
     views = tuple(_view(at, view, plan, known, workspace, seconds) for at, view in enumerate(plan.views))
     columns = tuple(
         _column(scalar.name, np.array([row.numbers[plan.scalars[f"{view.name}.{scalar.name}"]] for row in known]))
@@ -59,7 +60,7 @@ def store(workspace: Workspace, now: int) -> StoreFacts | str:
     return StoreFacts(len(customers), len(known), views, columns, materialized, state.computed_at, _consents(workspace, plan, known))
 
 
-def _view(at: int, view: View, plan: Plan, rows: list[OnlineRow], workspace: Workspace, now: float) -> ViewFacts:
+def _view(at: int, view: View, plan: Plan, rows: list[OnlineRow], workspace: Workspace, now: Seconds) -> ViewFacts:
     freshness = Freshness(workspace.contract, plan)
     limit = dict(freshness.limits).get(at, float("inf"))
     times = np.array([row.event_times[at] for row in rows])
@@ -128,7 +129,7 @@ def skew(workspace: Workspace) -> SkewFacts | str:
     rows, words = _rows(workspace, customers)
     plan = Plan.of(workspace.views)
     let_go = retention.hidden(workspace)
-    moments: dict[int, list[tuple[int, View]]] = {}
+    moments: dict[Micros, list[tuple[int, View]]] = {}
     for at, row in enumerate(rows):
         for view, seconds in zip(plan.views, row.event_times, strict=True):
             if row.known:  # a view without a row has none because nothing was known at the moment of the others
@@ -150,9 +151,9 @@ def skew(workspace: Workspace) -> SkewFacts | str:
     return SkewFacts(sum(row.known for row in rows), tuple(different))
 
 
-def _moment(workspace: Workspace, seconds: float) -> int:
+def _moment(workspace: Workspace, seconds: float) -> Micros:
     """Return the moment of a stored row in microseconds: some stores keep whole seconds of it, and of the last computation we know more."""
-    stored, computed = round(seconds * MICROSECONDS), steps.state_of(workspace).computed_at
+    stored, computed = Micros(round(seconds * MICROSECONDS)), steps.state_of(workspace).computed_at
     return computed if stored == whole_second(computed) else stored
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from features.columns.rows import Plan, Words
+from features.common.moments import in_seconds
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.lake.offers import catalogue_file, read_catalogue
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
@@ -42,7 +43,7 @@ def golden_fails(facts: Facts) -> Seen:
     found = bundle.read(place)
     try:
         nobody = Plan.of(workspace.views, "everyone").nobody()
-        Loaded(workspace, found, read_catalogue(workspace), nobody, Words(), facts.now / MICROSECONDS)
+        Loaded(workspace, found, read_catalogue(workspace), nobody, Words(), in_seconds(facts.now))
     except bundle.BadBundle as bad:
         todo = "Run `opportune publish`; where it refuses too, the installed libraries are others than those that trained: see packages."
         finding = Finding(
