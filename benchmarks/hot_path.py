@@ -17,7 +17,7 @@ from serving.api import decisions
 from serving.api.decisions import Decisions
 from serving.decision import decide
 from serving.http.routing import Call
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
 WARM, TIMED, PROFILED = 300, 3_000, 3_000
@@ -31,7 +31,7 @@ class HotPath:
 
     def __init__(self, workspace: Workspace, bodies: list[str]) -> None:
         self.bodies = [body.encode() for body in bodies]
-        self.desk = Desk(workspace)
+        self.desk = Reloader(workspace)
         self.decisions = Decisions(self.desk, workspace, Metrics())
         self.desk.load()
         self._watched: list[tuple[str, Any, str]] = []

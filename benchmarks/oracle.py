@@ -19,7 +19,7 @@ from features.lake.offers import read_catalogue
 from features.lmdb_store.engine import EmbeddedEngine
 from features.workspace.workspace import Workspace
 from serving.decision.decide import eligible
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from training.bundle import bundle
 
 RELATIVE_TOLERANCE = 1e-12
@@ -46,9 +46,9 @@ class Oracle:
     online: Workspace
     """Where the embedded store is, from which rows are read whatever store the server reads."""
     checked: int = 0
-    _parts: tuple[EmbeddedEngine, Loaded, lgb.Booster] | None = field(default=None, repr=False)
+    _parts: tuple[EmbeddedEngine, Snapshot, lgb.Booster] | None = field(default=None, repr=False)
 
-    def parts(self) -> tuple[EmbeddedEngine, Loaded, lgb.Booster]:
+    def parts(self) -> tuple[EmbeddedEngine, Snapshot, lgb.Booster]:
         """The engine, what a server would load, and LightGBM's own model; made at the first use."""
         if self._parts is None:
             workspace = self.workspace
@@ -56,7 +56,7 @@ class Oracle:
             place = bundle.current(workspace.bundles)
             assert place is not None
             offers = read_catalogue(workspace)
-            loaded = Loaded(workspace, bundle.read(place), offers, engine.everyone(), engine.words, now() / MICROSECONDS)
+            loaded = Snapshot(workspace, bundle.read(place), offers, engine.everyone(), engine.words, now() / MICROSECONDS)
             self._parts = engine, loaded, lgb.Booster(model_file=str(place / "model.txt"))
         return self._parts
 

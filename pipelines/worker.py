@@ -49,7 +49,7 @@ RAMP_SHARE = 0.05
 TURN_SECONDS = 0.5
 
 
-class Task(NamedTuple):
+class BackgroundTask(NamedTuple):
     """Something to be done again and again."""
 
     work: Callable[[Workspace], object]
@@ -139,26 +139,26 @@ def watch_splits(workspace: Workspace) -> None:
     mismatch.watch(_latest(workspace), now())
 
 
-def tasks(workspace: Workspace) -> tuple[tuple[Task, ...], ...]:
+def tasks(workspace: Workspace) -> tuple[tuple[BackgroundTask, ...], ...]:
     """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
     return (
         (
-            Task(ship.ship, SHIP_SECONDS),
-            Task(lambda found: compact.compact(found, now()), COMPACT_SECONDS),
-            Task(lambda found: retention.retain(found, now()), RETAIN_SECONDS),
+            BackgroundTask(ship.ship, SHIP_SECONDS),
+            BackgroundTask(lambda found: compact.compact(found, now()), COMPACT_SECONDS),
+            BackgroundTask(lambda found: retention.retain(found, now()), RETAIN_SECONDS),
         ),
         (
-            Task(resume_forgetting, FORGET_SECONDS),
-            Task(lambda found: rebuild.mend(found, logger.warning), MEND_SECONDS),
-            Task(refresh, REGISTRY_SECONDS),
-            Task(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
-            Task(follow, REGISTRY_SECONDS),
+            BackgroundTask(resume_forgetting, FORGET_SECONDS),
+            BackgroundTask(lambda found: rebuild.mend(found, logger.warning), MEND_SECONDS),
+            BackgroundTask(refresh, REGISTRY_SECONDS),
+            BackgroundTask(refresh_changed, duration_seconds(workspace.settings.events.refresh)),
+            BackgroundTask(follow, REGISTRY_SECONDS),
         ),
-        (Task(ramp, RAMP_SECONDS, RAMP_SHARE), Task(watch_splits, SPLITS_SECONDS, RAMP_SHARE)),
+        (BackgroundTask(ramp, RAMP_SECONDS, RAMP_SHARE), BackgroundTask(watch_splits, SPLITS_SECONDS, RAMP_SHARE)),
     )
 
 
-def work(workspace: Workspace, turns: tuple[Task, ...], stopped: threading.Event) -> None:
+def work(workspace: Workspace, turns: tuple[BackgroundTask, ...], stopped: threading.Event) -> None:
     """Do tasks at their times, until told to stop; one that fails is told of, and tried again at its next turn."""
     due = {task: time.monotonic() + task.seconds for task in turns}
     while not stopped.wait(TURN_SECONDS):
@@ -186,7 +186,7 @@ def main(folder: str) -> None:
     # A fault that nobody expected ends the whole process: `opportune up` starts another one.
     failed: list[BaseException] = []
 
-    def one(turns: tuple[Task, ...]) -> None:
+    def one(turns: tuple[BackgroundTask, ...]) -> None:
         try:
             work(workspace, turns, stopped)
         except BaseException as fault:  # noqa: BLE001 (the edge of a thread)

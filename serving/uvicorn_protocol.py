@@ -13,11 +13,11 @@ from uvicorn import config as uvicorn_config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http import problems
-from serving.http.admission import Limits
+from serving.http.admission import RequestLimits
 from serving.settings import KEEP_ALIVE_SECONDS
 
 HEAD_SECONDS_MAX = 5.0
-_URI_BYTES_MAX = Limits().uri_bytes_max
+_URI_BYTES_MAX = RequestLimits().uri_bytes_max
 _CONTINUE = b"HTTP/1.1 100 "
 _SLACK_BYTES = 4 * 1024  # the request line's other parts, colons and line ends
 
@@ -57,7 +57,7 @@ class _OneWrite:
 class GuardedProtocol(HttpToolsProtocol):
     """Closes a connection whose next request's head is not complete in time, or grows beyond its limit."""
 
-    head_bytes_max = _URI_BYTES_MAX + Limits().header_bytes_max + _SLACK_BYTES
+    head_bytes_max = _URI_BYTES_MAX + RequestLimits().header_bytes_max + _SLACK_BYTES
     head_seconds_max = HEAD_SECONDS_MAX
     keep_alive_seconds = KEEP_ALIVE_SECONDS
     """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets it to 5 s."""

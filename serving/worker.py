@@ -12,19 +12,19 @@ from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
 from serving.api.erasure import Forgetting
-from serving.api.event_delivery import Hearing, Understanding, Understandings
+from serving.api.event_delivery import EventContext, EventDelivery, Understandings
 from serving.api.events import Events
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
 from serving.decision.journal import Journal
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.http.app import Lane
 from serving.http.auth import Keys
 from serving.http.routing import AsgiApp, Receive, Scope, Send
-from serving.openapi.contract import Contract
-from serving.reload.reloader import Desk
+from serving.openapi.contract import ContractDocument
+from serving.reload.reloader import Reloader
 from serving.runtime import memory, parent_watch
 from serving.runtime.metrics import Metrics, memory_directory
 from serving.settings import Settings, origins_for
@@ -50,7 +50,7 @@ class Worker:
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
         self.metrics.beside(lambda: split_lines(self.workspace.data))
-        self.desk = Desk(self.workspace, watch_seconds=settings.watch_seconds)
+        self.desk = Reloader(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
         self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
         enquiry = Enquiry(self.desk)
@@ -58,25 +58,27 @@ class Worker:
         self.flags = Flags(enquiry, self.decisions, settings.ofrep_per_second)
         self.log = EventWriter(event_folder(self.workspace.data))
         self._understandings = Understandings(self.workspace)
-        self.hearing = Hearing(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
+        self.hearing = EventDelivery(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
         self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
         # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not imported.
         self.forgetting = Forgetting([sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"])
         self.desk.on_build = self._built
         self.desk.on_settled = self.journal.append
 
-    def _built(self, made: Loaded) -> None:
+    def _built(self, made: Snapshot) -> None:
         self.journal.keep(made.lineup)
         self._understandings.prepare(made)
 
-    def _understanding(self) -> Understanding:
+    def _understanding(self) -> EventContext:
         return self._understandings.of(self.desk.loaded)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """The front door: before BentoML's own application."""
         keys = Keys.from_environment()
         origins = origins_for(self.settings, keys)
-        contract = Contract(keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None)
+        contract = ContractDocument(
+            keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None
+        )
         lane = Lane(
             (
                 *self.decisions.routes(inner),

@@ -11,7 +11,7 @@ from features.common.timestamps import parse_moment
 from features.lake import lake
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.importing.import_files import Report, import_all
+from pipelines.importing.import_files import ImportReport, import_all
 
 NOW = parse_moment("2026-06-15T12:00:00Z")
 TABLES = ("customers", "offers", "decisions", "outcomes", "streams.moves")
@@ -70,14 +70,14 @@ def write(file: Path, rows: list[dict[str, Any]], delimiter: str = ",") -> str:
     return file.name
 
 
-def one(tmp_path: Path, table: str, rows: list[dict[str, Any]]) -> tuple[Workspace, Report]:
+def one(tmp_path: Path, table: str, rows: list[dict[str, Any]]) -> tuple[Workspace, ImportReport]:
     """The report of importing these rows as a table."""
     name = write(tmp_path / "w" / "rows.csv", rows)
     workspace = bank(tmp_path / "w", {table: name})
     return workspace, only(import_all(workspace, NOW), table)
 
 
-def only(reports: list[Report], table: str) -> Report:
+def only(reports: list[ImportReport], table: str) -> ImportReport:
     (report,) = [report for report in reports if report.table == table]
     assert report.conserved
     return report

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from features.aggregates import incremental_kernels as kernels
 from features.columns.aggregate_kinds import AGGREGATES
-from features.columns.rows import FamilyRow, Floats, Ids, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, Floats, Ids, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import KEYS_MAX, Family, Scalar, View, companion
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
@@ -54,7 +54,7 @@ class Fold:
         streams: the streams whose events change a row. Events of others are passed over.
     """
 
-    def __init__(self, plan: Plan, words: Words) -> None:
+    def __init__(self, plan: RowSchema, words: Dictionary) -> None:
         self._parts = {view.stream: _Part(plan, at, view, words) for at, view in enumerate(plan.views) if view.stream is not None}
         self._views = [part.view for part in self._parts.values()]
         self.streams = frozenset(self._parts)
@@ -103,7 +103,7 @@ def _moment(seconds: float) -> int | None:
 class _Part:
     """What one view of a stream adds up, compiled to the arrays that the kernels read."""
 
-    def __init__(self, plan: Plan, at: int, view: View, words: Words) -> None:
+    def __init__(self, plan: RowSchema, at: int, view: View, words: Dictionary) -> None:
         self.view, self._words = at, words
         self._numbers: dict[str, int] = {}
         self._texts: dict[str, int] = {}
@@ -237,13 +237,13 @@ class _Part:
         fresh: NDArray[np.bool_],
         stranger: bool,
     ) -> None:
-        found = FamilyRow(_NO_KEYS, np.empty((len(family.specs), 0))) if stranger else row.families[family.position]
+        found = KeyedRow(_NO_KEYS, np.empty((len(family.specs), 0))) if stranger else row.families[family.position]
         if found is None:
             return  # not known, and so is what it would be with more
         at = np.empty(len(times), np.int64)
         missing = kernels.place(found.keys, wanted, at)
         renewed = any(fresh[window] for window in family.windows)
-        made = self._widened(found, wanted, at) if missing else FamilyRow(found.keys, np.array(found.values))
+        made = self._widened(found, wanted, at) if missing else KeyedRow(found.keys, np.array(found.values))
         kernels.add_by_key(times, numbers, truths, family.specs, since, fresh, at, made.values)
         if missing or renewed:
             made, at = _present(made, at)
@@ -256,7 +256,7 @@ class _Part:
                 told += stored - len(found.keys)  # keys that the batch has dropped were told apart too
             row.numbers[slot] = told or nothing
 
-    def _widened(self, found: FamilyRow, wanted: Integers, at: Integers) -> FamilyRow:
+    def _widened(self, found: KeyedRow, wanted: Integers, at: Integers) -> KeyedRow:
         """The family with the keys that it lacks, in the order of their texts."""
         texts = self._words.texts
         new = sorted(set(wanted[at == -1].tolist()), key=texts.__getitem__)
@@ -264,25 +264,25 @@ class _Part:
         before = [bisect_left(stored, texts[key], key=texts.__getitem__) for key in new]
         keys, values = np.empty(len(stored) + len(new), np.uint32), np.empty((len(found.values), len(stored) + len(new)))
         kernels.widen(found.keys, found.values, np.array(before, np.int64), np.array(new, np.int64), wanted, at, keys, values)
-        return FamilyRow(keys, values)
+        return KeyedRow(keys, values)
 
 
-def _present(made: FamilyRow, at: Integers) -> tuple[FamilyRow, Integers]:
+def _present(made: KeyedRow, at: Integers) -> tuple[KeyedRow, Integers]:
     """The keys that have a value, be it zero; and where those of events stand now, below 0 nowhere."""
     kept = ~np.isnan(made.values).all(axis=0)
     if kept.all():
         return made, at
     stands = np.append(np.where(kept, np.cumsum(kept) - 1, -2), -2)
-    return FamilyRow(made.keys[kept], np.ascontiguousarray(made.values[:, kept])), stands[np.maximum(at, -1)]
+    return KeyedRow(made.keys[kept], np.ascontiguousarray(made.values[:, kept])), stands[np.maximum(at, -1)]
 
 
-def _bounded(made: FamilyRow, at: Integers) -> FamilyRow:
+def _bounded(made: KeyedRow, at: Integers) -> KeyedRow:
     """Not more keys than the batch keeps: those of the latest events stay, as far as that is known."""
     kept = np.ones(len(made.keys), np.bool_)
     kept[at[at >= 0]] = False
     kept[np.flatnonzero(kept)[KEYS_MAX - len(made.keys) :]] = False
     kept[at[at >= 0]] = True
-    return FamilyRow(made.keys[kept], np.ascontiguousarray(made.values[:, kept]))
+    return KeyedRow(made.keys[kept], np.ascontiguousarray(made.values[:, kept]))
 
 
 def _number_of(known: dict[str, int], name: str) -> int:

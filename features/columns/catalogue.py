@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns.rows import Words
+from features.columns.rows import Dictionary
 from features.common.types import Offer
 
 OFFERS_MAX = 100_000
@@ -29,9 +29,9 @@ class KeyIndex:
         np.cumsum([len(members) for members in offers_of], out=self.starts[1:])
         self.members = np.array([at for members in offers_of for at in members], np.int32)
         self._of_word = np.empty(0, np.int32)
-        self._words: Words | None = None
+        self._words: Dictionary | None = None
 
-    def of_word(self, words: Words) -> NDArray[np.int32]:
+    def of_word(self, words: Dictionary) -> NDArray[np.int32]:
         """Key number of each word id, -1 where no offer has that key. Grows with the words; call it once a decision."""
         if words is not self._words:
             self._words, self._of_word = words, np.empty(0, np.int32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.columns import pairs
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Column, Contract
-from features.columns.rows import OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import BEGINNING, Seconds
 from features.common.types import ContextValue
 
@@ -90,7 +90,13 @@ class Layout:
     """
 
     def __init__(
-        self, contract: Contract, plan: Plan, everyone: Plan, catalogue: Catalogue, categories: dict[str, list[str]], words: Words
+        self,
+        contract: Contract,
+        plan: RowSchema,
+        everyone: RowSchema,
+        catalogue: Catalogue,
+        categories: dict[str, list[str]],
+        words: Dictionary,
     ) -> None:
         self.contract, self.catalogue, self.categories, self.words = contract, catalogue, categories, words
         self.plan, self.everyone_plan = plan, everyone
@@ -155,13 +161,13 @@ class Layout:
     def _is_fixed(self, column: Column) -> bool:
         return column.source.startswith("offer.") or (column.name in self._matched and self._matched[column.name].everyone)
 
-    def _grouped(self, wanted: list[tuple[int, Column]]) -> list[pairs.Group]:
+    def _grouped(self, wanted: list[tuple[int, Column]]) -> list[pairs.MeasureGroup]:
         together: dict[tuple[bool, int, str], list[tuple[int, Column]]] = {}
         for row, column in wanted:
             place = self._matched[column.name]
             together.setdefault((place.everyone, place.family, column.match), []).append((row, column))
         return [
-            pairs.Group(
+            pairs.MeasureGroup(
                 everyone,
                 family,
                 self._matched[columns[0][1].name].view,
@@ -234,11 +240,11 @@ class Layout:
         """One matched column for every offer of the catalogue, shape (offers,)."""
         return self._filled(self._alone[name], row, now)
 
-    def groups_of(self, names: list[str]) -> list[pairs.Group]:
+    def groups_of(self, names: list[str]) -> list[pairs.MeasureGroup]:
         """Matched columns to be filled together by `matched_together`, in the order of its rows."""
         return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
 
-    def matched_together(self, groups: list[pairs.Group], row: OnlineRow, everyone: OnlineRow, now: Seconds, out: Floats) -> None:
+    def matched_together(self, groups: list[pairs.MeasureGroup], row: OnlineRow, everyone: OnlineRow, now: Seconds, out: Floats) -> None:
         """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked once."""
         for group in groups:
             self._fill(group, everyone if group.everyone else row, now, out)
@@ -256,14 +262,14 @@ class Layout:
                 self._fixed_values[at] = self._filled(raw, everyone, BEGINNING)
         self._fixed_for = everyone
 
-    def _filled(self, group: pairs.Group, row: OnlineRow, now: Seconds) -> Floats:
+    def _filled(self, group: pairs.MeasureGroup, row: OnlineRow, now: Seconds) -> Floats:
         """The one column of a group, for every offer of the catalogue."""
         out = np.empty((1, len(self.catalogue)))
         self._fill(group, row, now, out)
         found: Floats = out[0]
         return found
 
-    def _fill(self, group: pairs.Group, row: OnlineRow, now: Seconds, out: Floats) -> None:
+    def _fill(self, group: pairs.MeasureGroup, row: OnlineRow, now: Seconds, out: Floats) -> None:
         """The rows of a group in `out`, for every offer of the catalogue."""
         age = now - float(row.event_times[group.view])
         group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.columns.catalogue import KeyIndex
-from features.columns.rows import FamilyRow
+from features.columns.rows import KeyedRow
 from features.common.moments import Seconds
 
 Floats = NDArray[np.float64]
@@ -136,7 +136,7 @@ def relate(bases, base_of, how, out):  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class MeasureGroup:
     """Columns that one walk over a family's keys fills: their measures, rows of the result, and how they combine.
 
     All arrays have one entry a column; `limits` are freshness limits in seconds, `empty` what an offer without keys has.
@@ -158,7 +158,7 @@ class Group:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tightest", float(self.limits.min(initial=np.inf)))
 
-    def fill(self, family: FamilyRow | None, age: float, of_word: Integers, places: Integers, now: Seconds, out: Floats) -> None:
+    def fill(self, family: KeyedRow | None, age: float, of_word: Integers, places: Integers, now: Seconds, out: Floats) -> None:
         """Fill the group's rows of `out`, shape (columns, offers considered).
 
         Args:

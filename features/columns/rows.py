@@ -26,7 +26,7 @@ EVERYONE_JOIN_KEY = "everyone_id"
 """Feast's join keys of the two entities; part of the key of every stored record."""
 
 
-class Words:
+class Dictionary:
     """Texts as small numbers, given in the order in which they are first seen; one for each process and engine.
 
     Categories and keys travel as word ids, so that a row is plain numbers and a bundle turns an id into its own code by one
@@ -58,7 +58,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RowSchema:
     """Where each stored value of a customer's views goes in a row.
 
     Slots number the scalars of all views in order; families are numbered likewise. Views of the entity `everyone` have a
@@ -72,20 +72,20 @@ class Plan:
     """`view.family` -> position in `OnlineRow.families`."""
 
     @staticmethod
-    def of(views: tuple[View, ...], entity: str = "customer") -> Plan:
+    def of(views: tuple[View, ...], entity: str = "customer") -> RowSchema:
         chosen = tuple(view for view in views if view.entity == entity)
         scalars = [f"{view.name}.{scalar.name}" for view in chosen for scalar in view.scalars]
         families = [f"{view.name}.{family.name}" for view in chosen for family in view.families]
-        return Plan(chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)})
+        return RowSchema(chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)})
 
     def nobody(self) -> OnlineRow:
         """A new row of which nothing is known: an unknown customer's, or one that was not read."""
-        families: list[FamilyRow | None] = [None] * len(self.families)
+        families: list[KeyedRow | None] = [None] * len(self.families)
         return OnlineRow(np.full(len(self.scalars), np.nan), families, np.full(len(self.views), np.nan))
 
 
 @dataclass(slots=True)
-class FamilyRow:
+class KeyedRow:
     """A family of one customer: word ids of its keys (sorted by text), shape (k,), and values, shape (measures, k)."""
 
     keys: Ids
@@ -106,7 +106,7 @@ class OnlineRow:
     """
 
     numbers: Floats
-    families: list[FamilyRow | None] = field(default_factory=list)
+    families: list[KeyedRow | None] = field(default_factory=list)
     event_times: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
@@ -126,8 +126,8 @@ class OnlineEngine(Protocol):
     stored but does not decode is missing, and counted in `damaged`. An engine recovers by itself when its store does.
     """
 
-    words: Words
-    plan: Plan
+    words: Dictionary
+    plan: RowSchema
     damaged: int
 
     def read_now(self, customer_id: str) -> OnlineRow | None:
@@ -139,7 +139,7 @@ class OnlineEngine(Protocol):
         ...
 
     def everyone(self) -> OnlineRow:
-        """The one row of the views of everyone, laid out by `Plan.of(views, "everyone")`; blocking, for catalogue loads."""
+        """The one row of the views of everyone, laid out by `RowSchema.of(views, "everyone")`; blocking, for catalogue loads."""
         ...
 
     def close(self) -> None: ...

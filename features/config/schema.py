@@ -101,7 +101,7 @@ class Serving(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a frontend may keep an answer (`expires_at`)."""
 
 
-class Events(Struct, frozen=True, forbid_unknown_fields=True):
+class EventSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How events that are posted to the service are taken in."""
 
     late: Duration = "30d"
@@ -136,7 +136,7 @@ class WorkspaceFile(Struct, frozen=True, forbid_unknown_fields=True):
     sources: Sources = Sources()
     stores: Stores = Stores()
     serving: Serving = Serving()
-    events: Events = Events()
+    events: EventSettings = EventSettings()
     retention: Retention = Retention()
     demo: Demo | None = None
     buckets: Annotated[int, Meta(ge=1, le=4_096)] = 1
@@ -213,11 +213,11 @@ class WindowColumn(Described, frozen=True, forbid_unknown_fields=True, kw_only=T
     of: Name | None = None
     windows: Annotated[tuple[Window, ...], Meta(min_length=1, max_length=12)] = ("all",)
     where: Where = {}
-    group: Group | None = None
+    group: CategoryGroup | None = None
     model: bool = True
 
 
-class Group(Struct, frozen=True, forbid_unknown_fields=True):
+class CategoryGroup(Struct, frozen=True, forbid_unknown_fields=True):
     """One column for each of these values of a category."""
 
     by: Name
@@ -246,7 +246,7 @@ class PairColumn(Described, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     model: bool = True
 
 
-class Consent(Struct, frozen=True, forbid_unknown_fields=True):
+class ConsentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where it stands whether a customer allows a purpose."""
 
     column: Name
@@ -259,7 +259,7 @@ class FeaturesFile(Struct, frozen=True, forbid_unknown_fields=True):
     """`features.yaml`: what is known, and how it is computed."""
 
     customer: Customer = Customer()
-    consent: dict[Purpose, Consent] = {}
+    consent: dict[Purpose, ConsentSettings] = {}
     """By purpose. A purpose without an entry is allowed to every request that does not name others."""
     streams: Annotated[dict[Name, Stream], Meta(max_length=STREAMS_MAX)] = {}
     offer: dict[Name, OfferAttribute] = {}
@@ -334,7 +334,7 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
     """A duration, or until the offer is no longer valid."""
 
 
-class Split(Struct, frozen=True, forbid_unknown_fields=True):
+class TrainingSplit(Struct, frozen=True, forbid_unknown_fields=True):
     """Where time is cut. Training decisions have their attribution window closed before the cut; test decisions come after."""
 
     cut: Moment | None = None
@@ -358,7 +358,7 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(pattern=MODEL_NAME_PATTERN)]
     label: Label
-    split: Split = Split()
+    split: TrainingSplit = TrainingSplit()
     parameters: dict[str, Any] = {}
     """LightGBM's, by any of its names; see `features/config/model_parameters.py`."""
     rounds_max: Annotated[int, Meta(ge=1, le=10_000)] = 500

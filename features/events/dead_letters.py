@@ -14,7 +14,7 @@ from features.common.types import Event
 from features.events import consumers
 from features.events.log import EventLog, dead_letters
 from features.events.rows import CONFLICT, DeadLetter, Item, event_item
-from features.events.semantics import Happenings, time_of
+from features.events.semantics import EventSchema, time_of
 
 LETTERS_A_STEP = 1_000
 
@@ -29,7 +29,7 @@ def letters(folder: Path) -> Iterable[DeadLetter]:
         after = found[-1].seq
 
 
-def send_again(folder: Path, happenings: Happenings, now: Micros | None = None) -> Counter[str]:
+def send_again(folder: Path, happenings: EventSchema, now: Micros | None = None) -> Counter[str]:
     """Sends those again that are events by now; the others stay. A worker of the service lets the ledger hear of them.
 
     What was posted since is recognised as a duplicate. What conflicts with another event of its id stays what it is.
@@ -61,7 +61,7 @@ def send_again(folder: Path, happenings: Happenings, now: Micros | None = None) 
     return sent
 
 
-def _item(letter: DeadLetter, happenings: Happenings, now: Micros) -> Item | None:
+def _item(letter: DeadLetter, happenings: EventSchema, now: Micros) -> Item | None:
     """The event of a letter, if it is one by now."""
     if letter.reason == CONFLICT:
         return None

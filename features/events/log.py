@@ -15,8 +15,8 @@ from pathlib import Path
 
 from features.common import timestamps
 from features.common.moments import Micros
-from features.events.rows import Counts, DeadLetter, Item, Logged, Result, append, read_state, short, unit_digest
-from features.events.sqlite_file import DAMAGED, NAME, EventFile, Limits, LogUnavailable, connect
+from features.events.rows import DeadLetter, EventCounts, Item, Logged, Result, append, read_state, short, unit_digest
+from features.events.sqlite_file import DAMAGED, NAME, EventFile, LogLimits, LogUnavailable, connect
 
 READ_ROWS_MAX = 10_000
 """Rows of one step of reading or deleting."""
@@ -34,7 +34,9 @@ class EventLog:
     All methods raise LogUnavailable when the log cannot take or give anything now.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now, worker: int = 0) -> None:
+    def __init__(
+        self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now, worker: int = 0
+    ) -> None:
         self.file, self.worker, self._clock = EventFile(folder, limits, clock), worker, clock
 
     def append(self, items: Sequence[Item], heard: int | None = None) -> list[Result]:
@@ -231,13 +233,13 @@ def read_all(folder: Path, after: int, received_before: int | None = None) -> It
         after = found[-1].seq
 
 
-def counts(folder: Path) -> Counts:
+def counts(folder: Path) -> EventCounts:
     """The counters; zeros where there is no log."""
     if not exists(folder):
-        return Counts()
+        return EventCounts()
     with reading(folder) as connection:
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'counted'").fetchone() is None:
-            return Counts()
+            return EventCounts()
         return read_state(connection).counts
 
 

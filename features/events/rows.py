@@ -103,7 +103,7 @@ class DeadLetter(NamedTuple):
     body: bytes
 
 
-class Counts(NamedTuple):
+class EventCounts(NamedTuple):
     """The conservation law: accepted = stored + duplicates + dead. Counted since the log was begun, whatever was pruned since."""
 
     accepted: int = 0
@@ -114,10 +114,10 @@ class Counts(NamedTuple):
     """Of the dead: events of forgotten units."""
 
 
-class State(NamedTuple):
+class LogState(NamedTuple):
     """The one row of counters, and where the log stands."""
 
-    counts: Counts
+    counts: EventCounts
     seq: int
     received: int
 
@@ -143,10 +143,10 @@ def dead_item(reason: str, unit: str, body: bytes, letter: int = 0) -> Item:
     return Item(reason, unit, body[:DEAD_BYTES_MAX], letter=letter)
 
 
-def read_state(connection: sqlite3.Connection) -> State:
+def read_state(connection: sqlite3.Connection) -> LogState:
     """Counters and last places."""
     *counts, seq, received = connection.execute("SELECT accepted, stored, duplicates, dead, dropped, seq, received FROM counted").fetchone()
-    return State(Counts(*counts), seq, received)
+    return LogState(EventCounts(*counts), seq, received)
 
 
 def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, now: Micros) -> list[Result]:
@@ -176,7 +176,7 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
     if again:
         connection.execute(f"DELETE FROM dead WHERE seq IN ({', '.join('?' * len(again))})", again)
     tally = [result.outcome for result in results]
-    after = Counts(
+    after = EventCounts(
         counts.accepted + len(items) - len(again),
         counts.stored + tally.count("stored"),
         counts.duplicates + tally.count("duplicate"),

@@ -40,7 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class Poison(NamedTuple):
+class InvalidEvent(NamedTuple):
     """Why an event does not fit: a code, the field (a JSON pointer within the event) and what was expected there."""
 
     code: str
@@ -74,7 +74,7 @@ def purposes_of(features: FeaturesFile) -> frozenset[str]:
     return frozenset(found)
 
 
-class Happenings:
+class EventSchema:
     """The events that a workspace understands, on a catalogue.
 
     Args:
@@ -98,7 +98,7 @@ class Happenings:
         fields: dict[str, float | str] = {"offer_id": offer.offer_id, **{name: text for name, text in texts.items() if text}}
         return _Known(key_of(offer.offer_id), key_of(offer.group) if offer.group else 0, fields)
 
-    def poison(self, event: Event, now: Micros) -> Poison | None:
+    def poison(self, event: Event, now: Micros) -> InvalidEvent | None:
         """Why the event does not fit; None when it does.
 
         Args:
@@ -108,9 +108,9 @@ class Happenings:
         time = time_of(event)
         if not now - self._late <= time <= now + AHEAD_SECONDS_MAX * MICROSECONDS:
             days = self._late / (86_400 * MICROSECONDS)
-            return Poison("clock-skew", "/occurred_at", f"a time within the last {days:g} days, and at most 5 minutes ahead")
+            return InvalidEvent("clock-skew", "/occurred_at", f"a time within the last {days:g} days, and at most 5 minutes ahead")
         if not event.customer_id and not event.anonymous_id:
-            return Poison("field-missing", "/customer_id", "a customer_id or an anonymous_id")
+            return InvalidEvent("field-missing", "/customer_id", "a customer_id or an anonymous_id")
         if event.customer_id in NOBODY or event.anonymous_id in NOBODY or event.decision_id in NOBODY:
             return _of_nobody(event)
         if kind == IMPRESSION or kind in self._outcomes:
@@ -120,69 +120,71 @@ class Happenings:
         if kind == IDENTIFY:
             if event.customer_id and event.anonymous_id:
                 return self._surplus(event, "")
-            return Poison("field-missing", "/anonymous_id" if event.customer_id else "/customer_id", "both ids, to link them")
+            return InvalidEvent("field-missing", "/anonymous_id" if event.customer_id else "/customer_id", "both ids, to link them")
         if kind == CONSENT:
             return self._surplus(event, "purposes") or self._of_consent(event)
         if kind == EXPOSURE:
             return self._surplus(event, "arm") or self._of_exposure(event)
-        return Poison("type-unknown", "/type", "one of " + ", ".join(self.types))
+        return InvalidEvent("type-unknown", "/type", "one of " + ", ".join(self.types))
 
     @property
     def types(self) -> list[str]:
         """All types that are understood."""
         return [IMPRESSION, *sorted(self._outcomes), *sorted(self._streams), IDENTIFY, CONSENT, EXPOSURE]
 
-    def _of_offer(self, event: Event) -> Poison | None:
+    def _of_offer(self, event: Event) -> InvalidEvent | None:
         if event.offer_id is None:
-            return Poison("field-missing", "/offer_id", "the offer that it is about")
+            return InvalidEvent("field-missing", "/offer_id", "the offer that it is about")
         if self._offers is not None and event.offer_id not in self._offers:
-            return Poison("offer-unknown", "/offer_id", "an offer of the catalogue")
+            return InvalidEvent("offer-unknown", "/offer_id", "an offer of the catalogue")
         if event.value is not None and not -NUMBER_MAX <= event.value <= NUMBER_MAX:
-            return Poison("out-of-range", "/value", f"a number from -{NUMBER_MAX:g} to {NUMBER_MAX:g}")
+            return InvalidEvent("out-of-range", "/value", f"a number from -{NUMBER_MAX:g} to {NUMBER_MAX:g}")
         return self._surplus(event, "" if event.type == IMPRESSION else "value")
 
-    def _surplus(self, event: Event, allowed: str) -> Poison | None:
+    def _surplus(self, event: Event, allowed: str) -> InvalidEvent | None:
         """What such an event does not have is refused: silently it would be lost."""
         if event.fields and allowed != "fields":
-            return Poison("field-unknown", "/fields", "fields with events of a declared stream only")
+            return InvalidEvent("field-unknown", "/fields", "fields with events of a declared stream only")
         if event.purposes and allowed != "purposes":
-            return Poison("field-unknown", "/purposes", "purposes with `consent` only")
+            return InvalidEvent("field-unknown", "/purposes", "purposes with `consent` only")
         if event.value is not None and allowed != "value":
-            return Poison("field-unknown", "/value", "a value with outcomes only")
+            return InvalidEvent("field-unknown", "/value", "a value with outcomes only")
         if (event.experiment is not None or event.arm is not None) and allowed != "arm":
-            return Poison(
+            return InvalidEvent(
                 "field-unknown", "/arm" if event.experiment is None else "/experiment", "an experiment and its arm with `exposure` only"
             )
         return None
 
-    def _of_stream(self, event: Event, numbers: frozenset[str], categories: frozenset[str]) -> Poison | None:
+    def _of_stream(self, event: Event, numbers: frozenset[str], categories: frozenset[str]) -> InvalidEvent | None:
         for name, value in event.fields.items():
             pointer = f"/fields/{name}"
             if name in numbers:
                 if isinstance(value, str):
-                    return Poison("field-type", pointer, "a number")
+                    return InvalidEvent("field-type", pointer, "a number")
                 if value is not None and not -NUMBER_MAX <= value <= NUMBER_MAX:
-                    return Poison("out-of-range", pointer, f"a number from -{NUMBER_MAX:g} to {NUMBER_MAX:g}")
+                    return InvalidEvent("out-of-range", pointer, f"a number from -{NUMBER_MAX:g} to {NUMBER_MAX:g}")
             elif name not in categories:
-                return Poison("field-unknown", "/fields", "one of " + ", ".join(sorted(numbers | categories)))
+                return InvalidEvent("field-unknown", "/fields", "one of " + ", ".join(sorted(numbers | categories)))
             elif value is not None and not isinstance(value, str):
-                return Poison("field-type", pointer, "a text")
+                return InvalidEvent("field-type", pointer, "a text")
         return None
 
-    def _of_consent(self, event: Event) -> Poison | None:
+    def _of_consent(self, event: Event) -> InvalidEvent | None:
         if not event.purposes:
-            return Poison("field-missing", "/purposes", "at least one purpose")
+            return InvalidEvent("field-missing", "/purposes", "at least one purpose")
         if not self._purposes.issuperset(event.purposes):
-            return Poison("field-value", "/purposes", "one of " + ", ".join(sorted(self._purposes)))
+            return InvalidEvent("field-value", "/purposes", "one of " + ", ".join(sorted(self._purposes)))
         return None
 
-    def _of_exposure(self, event: Event) -> Poison | None:
+    def _of_exposure(self, event: Event) -> InvalidEvent | None:
         if event.experiment is None or event.arm is None:
-            return Poison("field-missing", "/experiment" if event.experiment is None else "/arm", "an experiment and the arm that was seen")
+            return InvalidEvent(
+                "field-missing", "/experiment" if event.experiment is None else "/arm", "an experiment and the arm that was seen"
+            )
         arms = self._arms.get(event.experiment)
         if arms is None:
-            return Poison("field-value", "/experiment", "an experiment of this workspace")
-        return None if event.arm in arms else Poison("field-value", "/arm", "one of " + ", ".join(sorted(arms)))
+            return InvalidEvent("field-value", "/experiment", "an experiment of this workspace")
+        return None if event.arm in arms else InvalidEvent("field-value", "/arm", "one of " + ", ".join(sorted(arms)))
 
     def heard(self, event: Event, received: int) -> Heard:
         """What the ledger has to hear of an event that fits.
@@ -207,7 +209,7 @@ class Happenings:
             _put(fields, placement=event.placement, channel=event.channel)
         else:
             _put(fields, type=kind, value=event.value)
-        contact = history.Event(
+        contact = history.ContactEvent(
             history.IMPRESSION if seen else history.OUTCOME,
             time / MICROSECONDS,
             offer.key,
@@ -228,10 +230,10 @@ class Happenings:
         return found or _Known(key_of(offer_id), 0, {"offer_id": offer_id})  # it may have left the catalogue since
 
 
-def _of_nobody(event: Event) -> Poison:
+def _of_nobody(event: Event) -> InvalidEvent:
     """Which of its ids is a word for what is missing."""
     name = next(name for name in ("customer_id", "anonymous_id", "decision_id") if getattr(event, name) in NOBODY)
-    return Poison("field-value", f"/{name}", EXPECTED_ID)
+    return InvalidEvent("field-value", f"/{name}", EXPECTED_ID)
 
 
 def _put(fields: dict[str, float | str], **given: float | str | None) -> None:

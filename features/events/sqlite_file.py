@@ -78,7 +78,7 @@ NEVER = LogUnavailable("closed", "never failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LogLimits:
     """Bounds of the event log."""
 
     free_bytes_min: int = 64 << 20
@@ -101,9 +101,9 @@ class Limits:
 class EventFile:
     """One connection that writes; belongs to one thread at a time."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
+    def __init__(self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
         self.folder, self.path = folder, folder / NAME
-        self.limits, self.clock = limits or Limits(), clock
+        self.limits, self.clock = limits or LogLimits(), clock
         self._connection: sqlite3.Connection | None = None
         self._inode, self._lock = (0, 0), -1
         self._checked, self._suspected, self._closed = False, False, False

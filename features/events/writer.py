@@ -18,7 +18,7 @@ from features.common.yielding import give_way
 from features.events import consumers
 from features.events.log import EventLog
 from features.events.rows import Item, Result
-from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.sqlite_file import LogLimits, LogUnavailable
 
 logger = logging.getLogger("opportune.events")
 
@@ -47,8 +47,8 @@ class EventWriter:
         folder: see `event_log.event_folder`.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
-        self.folder, self.limits = folder, limits or Limits()
+    def __init__(self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
+        self.folder, self.limits = folder, limits or LogLimits()
         self._alive = consumers.begin(folder)
         self.log = EventLog(folder, self.limits, clock, self._alive.worker)
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()

@@ -24,9 +24,9 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Literal
 
 from features.expressions.nodes import Node, Term
-from features.expressions.scope import Problem, Scope, nearest
+from features.expressions.scope import ExpressionProblem, Scope, nearest
 from features.expressions.syntax import syntax_of
-from features.expressions.tokens import Place, surface_problems, tokens_of
+from features.expressions.tokens import TextPosition, surface_problems, tokens_of
 from features.expressions.typecheck import Checker
 
 TREE_DEPTH_MAX = 80
@@ -58,7 +58,7 @@ def nodes_of(root: Node) -> Iterator[Node]:
         waiting += new
 
 
-def parse(text: str, scope: Scope, wants: Literal["boolean", "number"] = "boolean") -> Expression | list[Problem]:
+def parse(text: str, scope: Scope, wants: Literal["boolean", "number"] = "boolean") -> Expression | list[ExpressionProblem]:
     """A text as a checked expression, or everything that is wrong with it.
 
     The list of problems is empty where the only one is a segment that has problems of its own.
@@ -69,9 +69,9 @@ def parse(text: str, scope: Scope, wants: Literal["boolean", "number"] = "boolea
     problems = surface_problems(text)
     if problems:
         return problems
-    place = Place(text)
+    place = TextPosition(text)
     syntax = syntax_of(text, place)
-    if isinstance(syntax, Problem):
+    if isinstance(syntax, ExpressionProblem):
         return [syntax]
     checker = Checker(scope, syntax, place)
     root = checker.condition(syntax.body) if wants == "boolean" else checker.number(syntax.body)
@@ -83,7 +83,7 @@ def parse(text: str, scope: Scope, wants: Literal["boolean", "number"] = "boolea
     return Expression(text, root)
 
 
-def parse_segments(texts: Mapping[str, str], scope: Scope) -> tuple[dict[str, Term], dict[str, list[Problem]]]:
+def parse_segments(texts: Mapping[str, str], scope: Scope) -> tuple[dict[str, Term], dict[str, list[ExpressionProblem]]]:
     """Named conditions, which may use each other but not themselves, as terms `segment.<name>` to be added to the scope.
 
     Segments may use whatever conditions may. One with problems is among the terms too, without a body, so that what uses it is
@@ -92,9 +92,9 @@ def parse_segments(texts: Mapping[str, str], scope: Scope) -> tuple[dict[str, Te
     Returns:
         the terms, and the problems by name.
     """
-    problems: dict[str, list[Problem]] = {}
+    problems: dict[str, list[ExpressionProblem]] = {}
     for name in list(texts)[SEGMENTS_MAX:]:
-        problems[name] = [Problem(1, 1, f"at most {SEGMENTS_MAX} segments", str(len(texts)), "Leave some out.")]
+        problems[name] = [ExpressionProblem(1, 1, f"at most {SEGMENTS_MAX} segments", str(len(texts)), "Leave some out.")]
     uses = {name: _segments_in(texts[name]) & set(texts) - {name} for name in texts if name not in problems}
     for name in uses:
         if name in _segments_in(texts[name]):
@@ -128,9 +128,9 @@ def _segments_in(text: str) -> set[str]:
     return {words[at + 2] for at in range(len(words) - 2) if words[at : at + 2] == ["segment", "."]}
 
 
-def _cycle(text: str, used: str, cycle: list[str]) -> Problem:
+def _cycle(text: str, used: str, cycle: list[str]) -> ExpressionProblem:
     at = max(text.find(f"segment.{used}"), 0)
-    return Place(text).problem(at, "segments that do not use themselves", " -> ".join(cycle), "Take one of these uses away.")
+    return TextPosition(text).problem(at, "segments that do not use themselves", " -> ".join(cycle), "Take one of these uses away.")
 
 
-__all__ = ["Expression", "Problem", "Scope", "Term", "nearest", "nodes_of", "parse", "parse_segments"]
+__all__ = ["Expression", "ExpressionProblem", "Scope", "Term", "nearest", "nodes_of", "parse", "parse_segments"]

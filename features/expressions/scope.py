@@ -18,7 +18,7 @@ TIME_UNITS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3_600, "da
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ExpressionProblem:
     """One thing that is wrong in an expression, at a line and column of its text, both from 1."""
 
     line: int

@@ -7,8 +7,8 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from features.expressions.scope import Problem
-from features.expressions.tokens import Place, tokens_of
+from features.expressions.scope import ExpressionProblem
+from features.expressions.tokens import TextPosition, tokens_of
 
 EXPRESSION_DEPTH_MAX = 40
 
@@ -25,7 +25,7 @@ class Syntax:
         return len(self.text.encode()[: node.col_offset - 1].decode(errors="replace"))
 
 
-def syntax_of(text: str, place: Place) -> Syntax | Problem:
+def syntax_of(text: str, place: TextPosition) -> Syntax | ExpressionProblem:
     """The syntax tree, or why there is none.
 
     Args:
@@ -48,7 +48,7 @@ def syntax_of(text: str, place: Place) -> Syntax | Problem:
     return Syntax(body, text)
 
 
-def _unparsed(text: str, place: Place, at: int) -> Problem:
+def _unparsed(text: str, place: TextPosition, at: int) -> ExpressionProblem:
     token = next((token for token in tokens_of(text) if token.end > at), None)
     if token is None:
         return place.problem(len(text.rstrip()), "a value after the last word or sign", "the end")
@@ -56,6 +56,6 @@ def _unparsed(text: str, place: Place, at: int) -> Problem:
     return place.problem(token.at, "an expression like customer.tenure_days >= 90", f"`{token.text}`, which does not fit here", remedy)
 
 
-def _too_deep(place: Place) -> Problem:
+def _too_deep(place: TextPosition) -> ExpressionProblem:
     remedy = "Give a part of it a name, as a segment."
     return place.problem(0, f"at most {EXPRESSION_DEPTH_MAX} parts within each other", "more", remedy)

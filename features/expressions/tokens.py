@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from features.expressions.scope import Problem
+from features.expressions.scope import ExpressionProblem
 
 EXPRESSION_CHARACTERS_MAX = 4_000
 EXPRESSION_TOKENS_MAX = 1_000
@@ -68,16 +68,16 @@ class Token:
         return self.at + len(self.text)
 
 
-class Place:
+class TextPosition:
     """Turns a position of a text into its line and column, from 1."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def problem(self, at: int, expected: str, got: str, remedy: str = "") -> Problem:
+    def problem(self, at: int, expected: str, got: str, remedy: str = "") -> ExpressionProblem:
         """A problem at a position, in characters from 0."""
         before = self._text[:at]
-        return Problem(before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1, expected, got, remedy)
+        return ExpressionProblem(before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1, expected, got, remedy)
 
 
 def tokens_of(text: str) -> list[Token]:
@@ -86,9 +86,9 @@ def tokens_of(text: str) -> list[Token]:
     return [token for token in found if token.kind != "blank"]
 
 
-def surface_problems(text: str) -> list[Problem]:
+def surface_problems(text: str) -> list[ExpressionProblem]:
     """What is wrong with a text before it is parsed; of one that is too long, that alone."""
-    place = Place(text)
+    place = TextPosition(text)
     if len(text) > EXPRESSION_CHARACTERS_MAX:
         remedy = "Give a part of it a name, as a segment."
         return [place.problem(0, f"at most {EXPRESSION_CHARACTERS_MAX} characters", str(len(text)), remedy)]
@@ -101,7 +101,7 @@ def surface_problems(text: str) -> list[Problem]:
     return [*_alone(tokens, place), *_beside(tokens, place), *_brackets(tokens, place)]
 
 
-def _alone(tokens: list[Token], place: Place) -> Iterator[Problem]:
+def _alone(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProblem]:
     """Tokens that have no meaning here, and numbers and texts beyond their bounds."""
     for token in tokens:
         shown = f"`{token.text}`"
@@ -128,7 +128,7 @@ def _alone(tokens: list[Token], place: Place) -> Iterator[Problem]:
             yield place.problem(token.at, f"a text of at most {TEXT_CHARACTERS_MAX} characters", str(len(token.text) - 2))
 
 
-def _beside(tokens: list[Token], place: Place) -> Iterator[Problem]:
+def _beside(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProblem]:
     """Tokens that must not touch: `90d`, `f"…"`, and two texts of which a comma was forgotten."""
     for token, following in itertools.pairwise(tokens):
         both = f"`{_short(token.text + following.text)}`"
@@ -142,7 +142,7 @@ def _beside(tokens: list[Token], place: Place) -> Iterator[Problem]:
             yield place.problem(following.at, "a comma between two texts", f"`{_short(following.text)}`", "")
 
 
-def _brackets(tokens: list[Token], place: Place) -> Iterator[Problem]:
+def _brackets(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProblem]:
     """Brackets that nothing closes or opens, and too many in each other."""
     opened: list[Token] = []
     for token in tokens:

@@ -10,9 +10,9 @@ from features.expressions import nodes as tree
 from features.expressions.comparisons import Comparisons
 from features.expressions.evaluate import arithmetic
 from features.expressions.nodes import Node, Type
-from features.expressions.scope import TIME_UNITS, Problem, Scope, nearest
+from features.expressions.scope import TIME_UNITS, ExpressionProblem, Scope, nearest
 from features.expressions.syntax import Syntax
-from features.expressions.tokens import Place
+from features.expressions.tokens import TextPosition
 from features.expressions.units import Misfit, fitted, product_unit
 
 ARGUMENTS_MAX = 8
@@ -38,8 +38,8 @@ _IN_WORDS: dict[Type, str] = {"boolean": "a condition", "number": "a number", "c
 class Checker:
     """Checks the parts of one expression; problems gather in `problems`, and what has one is None."""
 
-    def __init__(self, scope: Scope, syntax: Syntax, place: Place) -> None:
-        self.scope, self.problems = scope, list[Problem]()
+    def __init__(self, scope: Scope, syntax: Syntax, place: TextPosition) -> None:
+        self.scope, self.problems = scope, list[ExpressionProblem]()
         self._syntax, self._place = syntax, place
         self._comparisons = Comparisons(self.refuse)
         self._kinds: dict[type[ast.expr], Callable[[ast.expr], Node | None]] = {

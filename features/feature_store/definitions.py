@@ -170,18 +170,18 @@ def push(store: FeatureStore, view: View, table: pa.Table) -> None:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReadBack:
     """What a read-back found: customers compared, and `pseudonym: view.field` of each difference."""
 
     customers: int
     different: list[str]
 
 
-def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size: int) -> Compared:
+def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size: int) -> ReadBack:
     """Read a sample of customers back through Feast's SDK and compare it with the offline tables, value by value."""
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
-        return Compared(0, [])
+        return ReadBack(0, [])
     ids: list[Any] = _computed(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
     chosen = f"customer_id IN ({', '.join(map(literal, ids)) or 'NULL'})"
     tables = {view.name: _computed(workspace, view, now, chosen) for view in views}
@@ -196,7 +196,7 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size:
         for at, customer in enumerate(ids):
             unequal = [name for name in names if not _same(online[name][at], written.get(customer, {}).get(name))]
             different += [f"{pseudonym(workspace.data, customer)}: {view.name}.{name}" for name in unequal]
-    return Compared(len(ids), different)
+    return ReadBack(len(ids), different)
 
 
 def _computed(workspace: Workspace, view: View, now: Micros, chosen: str) -> pa.Table:

@@ -27,10 +27,10 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, Dictionary, OnlineRow, RowSchema, StoreUnavailable
 from features.columns.views import EVERYONE, View
 from features.feature_store.reader_pool import HANG_SECONDS_MAX, Readers
-from features.feature_store.rows import Read, Table, row_of, tables_of
+from features.feature_store.rows import Read, ViewFields, row_of, tables_of
 from features.feature_store.store_config import KEY_VERSION
 from features.workspace.workspace import is_sqlite
 
@@ -46,8 +46,8 @@ MESSAGE_CHARACTERS_MAX = 300
 class _Request(NamedTuple):
     """What is read of one entity."""
 
-    plan: Plan
-    tables: tuple[Table, ...]
+    plan: RowSchema
+    tables: tuple[ViewFields, ...]
     join_key: str
 
 
@@ -77,9 +77,9 @@ class FeastEngine:
         if time.timezone or time.daylight:
             # Feast's SQLite store reads event times in the zone of the process: ages would be hours off.
             raise ValueError(f"expected a process in UTC (TZ=UTC), got one in {time.localtime().tm_zone}")
-        self.words = Words()
-        self.plan = Plan.of(views)
-        self.everyone_plan = Plan.of(views, "everyone")
+        self.words = Dictionary()
+        self.plan = RowSchema.of(views)
+        self.everyone_plan = RowSchema.of(views, "everyone")
         self.damaged = 0
         self._timeout_seconds = timeout_ms / 1_000
         self._hang_seconds = hang_seconds

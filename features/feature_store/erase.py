@@ -27,7 +27,7 @@ LOCKED_SECONDS_MAX = 10.0
 DELETED, NULLED = "deleted", "overwritten by nulls: Feast cannot delete from this kind of store"
 
 
-class Removed(NamedTuple):
+class StoreErasure(NamedTuple):
     """Whether the store had values of the customer, and what became of them."""
 
     found: bool
@@ -52,7 +52,7 @@ def exists(workspace: Workspace, customer_id: str) -> bool:
     return any(value.WhichOneof("val") for _, values in reads for value in (values or {}).values())
 
 
-def delete(workspace: Workspace, customer_id: str) -> Removed:
+def delete(workspace: Workspace, customer_id: str) -> StoreErasure:
     """Removes what the store has of a customer, as far as it can.
 
     Raises:
@@ -60,7 +60,7 @@ def delete(workspace: Workspace, customer_id: str) -> Removed:
     """
     store = open_store(workspace)
     if is_sqlite(workspace.online_feast or {}):
-        return Removed(_in_sqlite(workspace, store, customer_id, delete=True), DELETED)
+        return StoreErasure(_in_sqlite(workspace, store, customer_id, delete=True), DELETED)
     found = exists(workspace, customer_id)
     if found:
         opened, key, at = get_online_store_from_config(store.config.online_store), _key(customer_id), from_microseconds(now())
@@ -70,7 +70,7 @@ def delete(workspace: Workspace, customer_id: str) -> Removed:
                 opened.online_write_batch(store.config, view, [(key, nulls, at, at)], None)
         except Exception as error:  # the same edge
             raise StoreUnavailable(f"the online store failed: {type(error).__name__}") from error
-    return Removed(found, NULLED)
+    return StoreErasure(found, NULLED)
 
 
 def _in_sqlite(workspace: Workspace, store: FeatureStore, customer_id: str, *, delete: bool) -> bool:

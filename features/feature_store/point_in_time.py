@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.aggregates.windows import entity_key
-from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import EVERYONE, Family, View
 from features.common.timestamps import MICROSECONDS
 from features.feature_store.definitions import open_store
@@ -27,11 +27,11 @@ _EVENT_TIME = "event_timestamp"
 
 
 @dataclass(frozen=True)
-class History:
+class OfflineHistory:
     """Joined rows of one entity, in the order of the moments that were asked for."""
 
-    plan: Plan
-    words: Words
+    plan: RowSchema
+    words: Dictionary
     table: pa.Table
     moments: NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class History:
         scalars = np.full((len(self), len(self.plan.scalars)), np.nan)
         times = np.full((len(self), len(self.plan.views)), np.nan)
         slot = 0
-        families: list[list[FamilyRow | None]] = []
+        families: list[list[KeyedRow | None]] = []
         for number, view in enumerate(self.plan.views):
             present = self._present(view)
             times[present, number] = self.moments[present] / MICROSECONDS
@@ -87,19 +87,19 @@ class History:
         out[known] = ids[at[known].astype(np.int64)]
         return out
 
-    def _family(self, view: View, family: Family) -> list[FamilyRow | None]:
+    def _family(self, view: View, family: Family) -> list[KeyedRow | None]:
         keys: Any = self.table.column(_joined(view, family.keys_field)).combine_chunks()
         measures: list[Any] = [self.table.column(_joined(view, family.field(m))).combine_chunks() for m in family.measures]
         ids = self._ids(keys.values).astype(np.uint32)
         starts = np.asarray(keys.offsets)
         flat = [(np.asarray(m.values.to_numpy(zero_copy_only=False), np.float64), np.asarray(m.offsets)) for m in measures]
-        rows: list[FamilyRow | None] = []
+        rows: list[KeyedRow | None] = []
         for row, found in enumerate(np.asarray(keys.is_valid())):
             if not found:
                 rows.append(None)
                 continue
             values = np.stack([part[offsets[row] : offsets[row + 1]] for part, offsets in flat])
-            rows.append(FamilyRow(ids[starts[row] : starts[row + 1]], values))
+            rows.append(KeyedRow(ids[starts[row] : starts[row + 1]], values))
         return rows
 
 
@@ -112,7 +112,9 @@ def _joined(view: View, field: str) -> str:
     return f"{view.name}__{field}"
 
 
-def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64], words: Words, entity: str = "customer") -> History:
+def join(
+    workspace: Workspace, customers: list[str], moments: NDArray[np.int64], words: Dictionary, entity: str = "customer"
+) -> OfflineHistory:
     """What was known of customers at moments.
 
     Args:
@@ -123,9 +125,9 @@ def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64],
     Returns:
         Rows in the same order. A customer who was not known at the moment, or whose row has expired, is a row of missing values.
     """
-    plan = Plan.of(workspace.views, entity)
+    plan = RowSchema.of(workspace.views, entity)
     if not plan.views:
-        return History(plan, words, pa.table({"row": pa.array(np.arange(len(moments)))}), moments)
+        return OfflineHistory(plan, words, pa.table({"row": pa.array(np.arange(len(moments)))}), moments)
     asked = pd.DataFrame({entity_key(plan.views[0]): customers if entity == "customer" else EVERYONE}, index=range(len(moments)))
     asked[_EVENT_TIME] = pd.to_datetime(moments, unit="us", utc=True).astype("datetime64[us, UTC]")
     asked["row"] = np.arange(len(moments))
@@ -137,4 +139,4 @@ def join(workspace: Workspace, customers: list[str], moments: NDArray[np.int64],
     if joined.num_rows != len(moments):
         got = f"got {joined.num_rows}: the offline store is not to be trusted"
         raise RuntimeError(f"expected one joined row for each of {len(moments)} moments, {got}")
-    return History(plan, words, joined.sort_by("row"), moments)
+    return OfflineHistory(plan, words, joined.sort_by("row"), moments)

@@ -9,7 +9,7 @@ import numpy as np
 from feast import Entity, FeatureView, FileSource, ValueType
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.columns.rows import FamilyRow, Floats, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, Floats, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import Family, View
 from features.feature_store.store_config import feature_view
 from features.feature_store.values import ATTRIBUTES, TIME_NONE
@@ -23,7 +23,7 @@ Read = tuple[datetime | None, Values | None]
 NAN = float("nan")
 
 
-class Table(NamedTuple):
+class ViewFields(NamedTuple):
     """One view as Feast knows it, and the fields to ask for."""
 
     view: View
@@ -31,14 +31,14 @@ class Table(NamedTuple):
     fields: list[str]
 
 
-def tables_of(plan: Plan, join_key: str) -> tuple[Table, ...]:
+def tables_of(plan: RowSchema, join_key: str) -> tuple[ViewFields, ...]:
     """Feast's objects of the views of a plan. They are as `definitions` applies them in all that a read looks at."""
     entity = Entity(name=join_key.removesuffix("_id"), join_keys=[join_key], value_type=ValueType.STRING)
     source = FileSource(name="unread", path="unread", timestamp_field="event_timestamp")
-    return tuple(Table(view, feature_view(view, entity, source), [name for name, _ in view.fields]) for view in plan.views)
+    return tuple(ViewFields(view, feature_view(view, entity, source), [name for name, _ in view.fields]) for view in plan.views)
 
 
-def row_of(plan: Plan, reads: list[Read], words: Words) -> tuple[OnlineRow, int]:
+def row_of(plan: RowSchema, reads: list[Read], words: Dictionary) -> tuple[OnlineRow, int]:
     """The row of one entity from one read a view, in the plan's order; and how many values were damaged."""
     row, damaged = plan.nobody(), 0
     for index, (view, (time, values)) in enumerate(zip(plan.views, reads, strict=True)):
@@ -79,7 +79,7 @@ def _set(value: Value | None, kind: Kind) -> bool:
     return True
 
 
-def _scalar(value: Value | None, kind: Kind, words: Words) -> float:
+def _scalar(value: Value | None, kind: Kind, words: Dictionary) -> float:
     if value is None or not _set(value, kind):
         return NAN
     found = getattr(value, ATTRIBUTES[kind])
@@ -88,7 +88,7 @@ def _scalar(value: Value | None, kind: Kind, words: Words) -> float:
     return NAN if kind == "time" and found == TIME_NONE else float(found)
 
 
-def _family(values: Values, family: Family, words: Words) -> tuple[FamilyRow | None, int]:
+def _family(values: Values, family: Family, words: Dictionary) -> tuple[KeyedRow | None, int]:
     """A family, and how many of its lists were damaged."""
     try:
         keys = values.get(family.keys_field)
@@ -106,7 +106,7 @@ def _family(values: Values, family: Family, words: Words) -> tuple[FamilyRow | N
             continue
         if found is not None:
             measures[index] = found
-    return FamilyRow(ids, measures), damaged
+    return KeyedRow(ids, measures), damaged
 
 
 def _numbers(value: Value | None, length: int) -> Floats | None:
@@ -118,7 +118,7 @@ def _numbers(value: Value | None, length: int) -> Floats | None:
     return found
 
 
-def _interned(text: str, words: Words) -> int:
+def _interned(text: str, words: Dictionary) -> int:
     if len(words) >= WORDS_MAX and text not in words.ids:
         raise DamagedValue(f"more than {WORDS_MAX} distinct categories and keys: is one of the fields an identifier?")
     return words.id(text)

@@ -99,7 +99,7 @@ def prepare(section: dict[str, Any]) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
-class Refusal(NamedTuple):
+class SectionRefusal(NamedTuple):
     """What Feast does not take of a section: where, what it expects, what it got, and the way out. Never shows a value."""
 
     path: faults.Path
@@ -108,7 +108,7 @@ class Refusal(NamedTuple):
     remedy: str
 
 
-def refusals(section: dict[str, Any]) -> Iterator[Refusal]:
+def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
     """Ask Feast whether there is such a store, whether its Python package is installed, and whether it takes these settings."""
     kind = section["type"]
     try:
@@ -118,15 +118,15 @@ def refusals(section: dict[str, Any]) -> Iterator[Refusal]:
         if listed is not None:
             for fault in listed(include_url=False, include_input=False, include_context=False):
                 remedy = "See Feast's page of this online store."
-                yield Refusal(fault["loc"], "settings that Feast's store takes", fault["msg"], remedy)
+                yield SectionRefusal(fault["loc"], "settings that Feast's store takes", fault["msg"], remedy)
         else:
             near = difflib.get_close_matches(kind, KNOWN, 1)
             others = f"{', '.join(KNOWN)}, and the path of any class that ends with OnlineStore"
             remedy = f"Did you mean `{near[0]}`?" if near else f"Known are {others}."
-            yield Refusal(("type",), "an online store that Feast knows", f"`{kind}`", remedy)
+            yield SectionRefusal(("type",), "an online store that Feast knows", f"`{kind}`", remedy)
     except (FeastModuleImportError, FeastClassImportError, FeastInvalidBaseClass) as error:
         why = str(error.__cause__ or error).partition("\n")[0]
-        yield Refusal(("type",), "an online store whose Python package is installed", f"`{kind}`: {why}", _installed_by(kind))
+        yield SectionRefusal(("type",), "an online store whose Python package is installed", f"`{kind}`: {why}", _installed_by(kind))
 
 
 def _installed_by(kind: str) -> str:

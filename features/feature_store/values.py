@@ -68,7 +68,7 @@ def schema_of(table: FeatureView) -> Schema:
     return Schema(table.name, tuple(fields))
 
 
-class Taken(NamedTuple):
+class RowValues(NamedTuple):
     """One row as Python values: None is missing. Texts are not interned yet."""
 
     scalars: list[Any]
@@ -86,7 +86,7 @@ class Packer:
         self._categories = [index for index, (_, kind) in enumerate(schema.scalars) if kind == "category"]
         self._integers = [index for index, (_, kind) in enumerate(schema.scalars) if kind in ("integer", "time")]
 
-    def take(self, values: dict[str, Value]) -> Taken:
+    def take(self, values: dict[str, Value]) -> RowValues:
         """Reads the fields that the schema names; a field that is absent or null is None.
 
         Raises:
@@ -118,9 +118,9 @@ class Packer:
             if kind == "texts":
                 self.texts.update(found)
             lists.append(found)
-        return Taken(scalars, lists)
+        return RowValues(scalars, lists)
 
-    def pack(self, taken: Taken, event: int, created: int, ids: dict[str, int]) -> tuple[bytes, bytes]:
+    def pack(self, taken: RowValues, event: int, created: int, ids: dict[str, int]) -> tuple[bytes, bytes]:
         """Fixed and variable part of a section. `event` and `created` in microseconds since 1970."""
         scalars: list[Any] = [MISSING if value is None else value for value in taken.scalars]
         for index in self._categories:

@@ -42,7 +42,7 @@ _ASKED = struct.Struct("<Qdd")
 _MOMENT = struct.Struct("<ddd")
 
 
-class Budget(NamedTuple):
+class BudgetBound(NamedTuple):
     """An offer and how often it may be shown; infinity: no bound."""
 
     offer: int
@@ -75,7 +75,7 @@ class Moment(NamedTuple):
         return _MOMENT.pack(self.now, self.day, self.hold_seconds)
 
 
-def asked(budgets: Sequence[Budget]) -> bytes:
+def asked(budgets: Sequence[BudgetBound]) -> bytes:
     """Budgets as the script reads them.
 
     Raises:
@@ -119,7 +119,7 @@ class BudgetRecord:
             if (minute + 1) * MINUTE_SECONDS + moment.hold_seconds <= moment.now:
                 del self.open[minute, day]
 
-    def fell(self, budget: Budget, day: int) -> Fell:
+    def fell(self, budget: BudgetBound, day: int) -> Fell:
         """Which budget one more show would exceed. Of a day that is no longer counted nothing is known: then it falls."""
         if self.used + sum(self.open.values()) >= budget.lifetime_max:
             return "lifetime"

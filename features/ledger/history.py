@@ -120,7 +120,7 @@ def unpacked(history: bytes) -> list[Entry]:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class ContactLimit:
     """At most `contacts_max` contacts within any `window_seconds`, by now: (now - window, now]. What is in the future counts too.
 
     Attributes:
@@ -144,7 +144,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class ContactPause:
     """Paused while some `times` outcomes of a type lie within `within_seconds`, for `pause_seconds` after the last of them."""
 
     what: int
@@ -191,8 +191,8 @@ class ContactPolicy:
         ValueError: when a limit could not be held: more contacts than a history has room for, or a window out of bounds.
     """
 
-    limits: tuple[Limit, ...] = ()
-    pauses: tuple[Pause, ...] = ()
+    limits: tuple[ContactLimit, ...] = ()
+    pauses: tuple[ContactPause, ...] = ()
     hold_seconds: float = 600.0
     remember_seconds: float = 0.0
     contacts_max: int = CONTACTS_MAX
@@ -254,7 +254,7 @@ class ContactPolicy:
         return math.ceil(max((p.within_seconds + p.pause_seconds for p in self.pauses if p.what == what), default=0.0))
 
 
-class Event(NamedTuple):
+class ContactEvent(NamedTuple):
     """What happened, to be noted: kind IMPRESSION or OUTCOME; `decision` and `group` are 0 where they are not known."""
 
     kind: int
@@ -311,7 +311,7 @@ class Take(NamedTuple):
 GRANTED = -1
 
 
-class Taken(NamedTuple):
+class TakeResult(NamedTuple):
     """The answer to a take: for each contact GRANTED, or the position of the first limit that fell. One that fell: nothing was taken.
 
     A contact that fell is not counted for those after it, so all that are GRANTED fit together.

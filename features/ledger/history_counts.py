@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.common.moments import Seconds
-from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, ContactPolicy, Limit, Pause, unpacked
+from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, ContactLimit, ContactPause, ContactPolicy, unpacked
 
 COUNT_UNKNOWN = 1 << 31
 """The count of a limit whose window reaches behind a gap: more than any limit allows."""
@@ -58,7 +58,7 @@ class CatalogueIndex:
         return self.of_group.get(key, 0) if key else self.grouped
 
 
-def count(history: bytes, limit: Limit, now: Seconds, hold_seconds: float) -> int:
+def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float) -> int:
     """How many contacts of a history a limit counts now. A limit of each offer or group needs its key: `replace(limit, key=…)`."""
     found, since = 0, now - limit.window_seconds
     for entry in unpacked(history):
@@ -75,7 +75,7 @@ def count(history: bytes, limit: Limit, now: Seconds, hold_seconds: float) -> in
     return found
 
 
-def paused(history: bytes, pause: Pause, now: Seconds) -> bool:
+def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
     """Whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have caused one."""
     times = []
     for entry in unpacked(history):
@@ -111,7 +111,7 @@ def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueInde
 
 
 def _positions(
-    flags: NDArray[np.uint8], rules: tuple[Limit, ...] | tuple[Pause, ...], words: NDArray[np.uint64], index: CatalogueIndex
+    flags: NDArray[np.uint8], rules: tuple[ContactLimit, ...] | tuple[ContactPause, ...], words: NDArray[np.uint64], index: CatalogueIndex
 ) -> dict[int, int]:
     """Flags as positions: one a rule and entry, and a last one for all that the rule speaks of."""
     found: dict[int, int] = {}

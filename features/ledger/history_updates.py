@@ -19,11 +19,11 @@ from features.ledger.history import (
     GRANTED,
     IMPRESSION,
     OUTCOME,
+    ContactEvent,
     ContactPolicy,
     Entry,
-    Event,
     Take,
-    Taken,
+    TakeResult,
     unpacked,
 )
 from features.ledger.history_counts import fits, words_of
@@ -35,7 +35,7 @@ _CONTACTS, _OUTCOMES = 0, OUTCOME
 """What a gap is of, in its field `what`."""
 
 
-def taken(history: bytes, take: Take) -> tuple[Taken, bytes]:
+def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
     """The answer to a take, and the history after it: the same object when nothing was added."""
     policy, now = take.policy, take.now
     asked, choices = take.packed()
@@ -44,7 +44,7 @@ def taken(history: bytes, take: Take) -> tuple[Taken, bytes]:
         words_of(history), words_of(asked), np.frombuffer(choices or b"\0\0", np.uint16), policy.limit_words, now, policy.hold_seconds, told
     )
     fell = told.tolist()
-    answer = Taken(tuple([at if at >= 0 else GRANTED for at in fell]))
+    answer = TakeResult(tuple([at if at >= 0 else GRANTED for at in fell]))
     new = fell.count(GRANTED)
     if contacts < 0 or not new:
         return answer, history
@@ -117,7 +117,7 @@ def _identity(entry: Entry) -> tuple[float, ...]:
     return entry.kind, entry.decision, entry.offer, entry.time, entry.channel, entry.what
 
 
-def noted(history: bytes, policy: ContactPolicy, events: Iterable[Event], now: Seconds) -> tuple[bytes, list[bool]]:
+def noted(history: bytes, policy: ContactPolicy, events: Iterable[ContactEvent], now: Seconds) -> tuple[bytes, list[bool]]:
     """A history with events added, and for each event whether it was new. An impression of a contact that was taken marks it seen."""
     since, new, before = now - policy.horizon_seconds, [], history
     found = np.empty(3, np.int64)

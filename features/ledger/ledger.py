@@ -17,8 +17,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from features.common.moments import Seconds
-from features.ledger.budgets import Budget, Fell, Moment
-from features.ledger.history import ContactPolicy, Event, Take, Taken
+from features.ledger.budgets import BudgetBound, Fell, Moment
+from features.ledger.history import ContactEvent, ContactPolicy, Take, TakeResult
 from features.ledger.recent import Heard, KeptArm, Known
 from features.redis_store.address import SCHEMES
 from features.workspace.workspace import Workspace
@@ -40,15 +40,15 @@ class Ledger(Protocol):
         """The same, within the deadline."""
         ...
 
-    def take_now(self, take: Take) -> Taken | None:
+    def take_now(self, take: Take) -> TakeResult | None:
         """Takes all contacts of a decision, or none."""
         ...
 
-    async def take(self, take: Take, history: bytes | None = None) -> Taken:
+    async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
         """The same, within the deadline. The history as it was read for this decision saves work where it has not changed since."""
         ...
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
         """Adds impressions and outcomes; for each whether it was new. May be repeated: nothing is counted twice."""
         ...
 
@@ -94,11 +94,11 @@ class Ledger(Protocol):
         """Deletes the history of a customer, and what is new of them."""
         ...
 
-    def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell] | None:
+    def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell] | None:
         """Reserves one show of each offer, or of none; for each offer which budget fell. A repeated call reserves again."""
         ...
 
-    async def take_budgets(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+    async def take_budgets(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
         """The same, within the deadline."""
         ...
 

@@ -30,8 +30,8 @@ from features.columns.rows import StoreUnavailable
 from features.common.files import write_whole
 from features.common.moments import Seconds
 from features.common.types import ANONYMOUS
-from features.ledger.budgets import Budget, BudgetRecord, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, ContactPolicy, Event, Take, Taken, entries
+from features.ledger.budgets import BudgetBound, BudgetRecord, Fell, Moment, asked
+from features.ledger.history import ENTRY_BYTES, ContactEvent, ContactPolicy, Take, TakeResult, entries
 from features.ledger.history_updates import merged, noted, taken
 from features.ledger.lmdb_records import (
     CUSTOMERS,
@@ -48,7 +48,7 @@ from features.ledger.lmdb_records import (
     state_of,
 )
 from features.ledger.recent import NOTHING, Heard, KeptArm, Known, encode
-from features.ledger.recent_updates import Hearing, settled, trimmed
+from features.ledger.recent_updates import EventApplication, settled, trimmed
 from features.lmdb_store.environment import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 
 T = TypeVar("T")
@@ -95,14 +95,14 @@ class LmdbLedger:
     async def read(self, customer_id: str) -> bytes:
         return self.read_now(customer_id)
 
-    def take_now(self, take: Take) -> Taken:
+    def take_now(self, take: Take) -> TakeResult:
         """One write transaction."""
         return self._change(take.customer_id, lambda history: taken(history, take))
 
-    async def take(self, take: Take, history: bytes | None = None) -> Taken:
+    async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
         return self.take_now(take)
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
@@ -155,8 +155,8 @@ class LmdbLedger:
     async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """One write transaction."""
 
-        def work(transaction: lmdb.Transaction[bytes]) -> Hearing:
-            hearing = Hearing(partial(state_of, transaction), policy, now)
+        def work(transaction: lmdb.Transaction[bytes]) -> EventApplication:
+            hearing = EventApplication(partial(state_of, transaction), policy, now)
             for one in heard:
                 hearing.hear(one)
             for unit, before, after in hearing.changed():
@@ -203,7 +203,7 @@ class LmdbLedger:
 
         self._write(work)
 
-    def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+    def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
         """One write transaction."""
         asked(budgets)
         moment.pack()
@@ -221,7 +221,7 @@ class LmdbLedger:
 
         return self._write(work)
 
-    async def take_budgets(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+    async def take_budgets(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
         return self.take_budgets_now(budgets, moment)
 
     async def give_back(self, offers: Sequence[int], moment: Moment) -> None:

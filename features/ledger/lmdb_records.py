@@ -11,7 +11,7 @@ from features.columns.rows import StoreUnavailable
 from features.ledger.budgets import BudgetRecord
 from features.ledger.history import ENTRY_BYTES
 from features.ledger.recent import NOTHING, Recent, decode, encode
-from features.ledger.recent_updates import State
+from features.ledger.recent_updates import UnitState
 
 CUSTOMERS, RECENT, BUDGETS = b"c", b"t", b"b"
 
@@ -68,13 +68,13 @@ def recent_of(record: bytes | None) -> Recent:
         raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
 
 
-def state_of(transaction: lmdb.Transaction[bytes], unit: str) -> State:
+def state_of(transaction: lmdb.Transaction[bytes], unit: str) -> UnitState:
     """Both of a unit."""
     key = hash_of(unit)
-    return State(history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
+    return UnitState(history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
 
 
-def put_state(transaction: lmdb.Transaction[bytes], unit: str, before: State, after: State) -> None:
+def put_state(transaction: lmdb.Transaction[bytes], unit: str, before: UnitState, after: UnitState) -> None:
     """Writes what changed of a unit."""
     key = hash_of(unit)
     if after.contacts is not before.contacts:

@@ -94,7 +94,7 @@ class Heard(NamedTuple):
     """What one event means for the ledger. Hearing it again changes nothing."""
 
     unit: str
-    contact: history.Event | None = None
+    contact: history.ContactEvent | None = None
     """An impression or an outcome, for the contact history."""
     event: RecentEvent | None = None
     consent: Mapping[str, tuple[int, bool]] = MappingProxyType({})

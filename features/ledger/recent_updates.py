@@ -17,27 +17,27 @@ from features.ledger.history_updates import merged, noted
 from features.ledger.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
 
 
-class State(NamedTuple):
+class UnitState(NamedTuple):
     """What the ledger holds of one unit."""
 
     contacts: bytes
     recent: Recent
 
 
-NOBODY = State(b"", NOTHING)
+NOBODY = UnitState(b"", NOTHING)
 
 
-class Change(NamedTuple):
+class UnitChange(NamedTuple):
     """A state after something was heard; the parts that did not change are the same objects."""
 
-    state: State
+    state: UnitState
     new: list[bool]
     """Of an impression or an outcome: whether the contact history took it as new; of anything else, whether it changed the record."""
     dropped: int
     """Events that had no room."""
 
 
-def taken_in(state: State, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0) -> Change:
+def taken_in(state: UnitState, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0) -> UnitChange:
     """The state of a unit after what was heard of it, links aside.
 
     Args:
@@ -67,23 +67,23 @@ def taken_in(state: State, heard: Iterable[Heard], policy: ContactPolicy, now: S
         recent = replace(recent, events=kept)
     if consent:
         recent = replace(recent, consent=recent.consent | consent)
-    return Change(State(contacts, recent), new, dropped)
+    return UnitChange(UnitState(contacts, recent), new, dropped)
 
 
-class Hearing:
+class EventApplication:
     """What was heard of several units, for a store that has all of them at hand.
 
     Args:
         read: the state of a unit; asked once for each.
 
     Attributes:
-        new: as `Change.new`, of all that was heard, in its order. dropped: as `Change.dropped`, together.
+        new: as `UnitChange.new`, of all that was heard, in its order. dropped: as `UnitChange.dropped`, together.
     """
 
-    def __init__(self, read: Callable[[str], State], policy: ContactPolicy, now: Seconds) -> None:
+    def __init__(self, read: Callable[[str], UnitState], policy: ContactPolicy, now: Seconds) -> None:
         self._read, self._policy, self._now = read, policy, now
-        self._before: dict[str, State] = {}
-        self._after: dict[str, State] = {}
+        self._before: dict[str, UnitState] = {}
+        self._after: dict[str, UnitState] = {}
         self.new: list[bool] = []
         self.dropped = 0
 
@@ -102,14 +102,14 @@ class Hearing:
         self.new += change.new
         self.dropped += change.dropped
 
-    def changed(self) -> Iterator[tuple[str, State, State]]:
+    def changed(self) -> Iterator[tuple[str, UnitState, UnitState]]:
         """Units whose state changed, before and after."""
         for unit, after in self._after.items():
             before = self._before[unit]
             if after.contacts is not before.contacts or after.recent is not before.recent:
                 yield unit, before, after
 
-    def _link(self, one: Heard, state: State) -> None:
+    def _link(self, one: Heard, state: UnitState) -> None:
         self.new.append(not state.recent.linked)
         if not state.recent.linked:
             state = linked(state, one.identify, one.received)
@@ -117,14 +117,14 @@ class Hearing:
             self._after[one.identify], self._after[one.unit] = change.state, emptied(state)
             self.dropped += change.dropped
 
-    def _state(self, unit: str) -> State:
+    def _state(self, unit: str) -> UnitState:
         found = self._after.get(unit)
         if found is None:
             found = self._before[unit] = self._after[unit] = self._read(unit)
         return found
 
 
-def joined(customer: State, anonymous: State, policy: ContactPolicy, now: Seconds) -> Change:
+def joined(customer: UnitState, anonymous: UnitState, policy: ContactPolicy, now: Seconds) -> UnitChange:
     """The customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether anything did."""
     contacts, recent = customer
     if anonymous.contacts:
@@ -133,27 +133,27 @@ def joined(customer: State, anonymous: State, policy: ContactPolicy, now: Second
     heard = [Heard("", event=event) for event in other.events]
     if other.consent:
         heard.append(Heard("", consent=other.consent))
-    change = taken_in(State(contacts, recent), heard, policy, now, since)
+    change = taken_in(UnitState(contacts, recent), heard, policy, now, since)
     moved = change.state._replace(
         recent=settled(change.state.recent, {key: arm for key, arm in other.kept.items() if key not in recent.kept})
     )
-    return Change(moved, [moved != customer], change.dropped)
+    return UnitChange(moved, [moved != customer], change.dropped)
 
 
-def linked(anonymous: State, customer_id: str, received: int) -> State:
+def linked(anonymous: UnitState, customer_id: str, received: int) -> UnitState:
     """An anonymous unit that belongs to a customer from now on; the first link holds."""
     if anonymous.recent.linked:
         return anonymous
-    return State(anonymous.contacts, replace(anonymous.recent, linked=customer_id, linked_received=received))
+    return UnitState(anonymous.contacts, replace(anonymous.recent, linked=customer_id, linked_received=received))
 
 
-def emptied(anonymous: State) -> State:
+def emptied(anonymous: UnitState) -> UnitState:
     """A linked unit whose own has been moved: the link alone."""
     recent = anonymous.recent
-    return State(b"", Recent(linked=recent.linked, linked_received=recent.linked_received))
+    return UnitState(b"", Recent(linked=recent.linked, linked_received=recent.linked_received))
 
 
-def is_moved(anonymous: State) -> bool:
+def is_moved(anonymous: UnitState) -> bool:
     """Whether a linked unit has nothing of its own left."""
     recent = anonymous.recent
     return not (anonymous.contacts or recent.events or recent.consent or recent.kept)

@@ -22,11 +22,11 @@ import hiredis
 
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.common.moments import Seconds
-from features.ledger.budgets import FELL, Budget, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, GRANTED, ContactPolicy, Event, Take, Taken
+from features.ledger.budgets import FELL, BudgetBound, Fell, Moment, asked
+from features.ledger.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
 from features.ledger.history_updates import merged, noted, taken
 from features.ledger.recent import Heard, KeptArm, Known, decode, encode
-from features.ledger.recent_updates import Change, State, emptied, is_moved, joined, linked, settled, taken_in, trimmed
+from features.ledger.recent_updates import UnitChange, UnitState, emptied, is_moved, joined, linked, settled, taken_in, trimmed
 from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.redis_store.address import Address, command
 from features.redis_store.feast_format import entity_key
@@ -78,11 +78,11 @@ class RedisLedger:
         key = self._key(customer_id)
         return key, command("GET", key)
 
-    def take_now(self, take: Take) -> Taken | None:
+    def take_now(self, take: Take) -> TakeResult | None:
         """None: a round trip is needed."""
         return None
 
-    async def take(self, take: Take, history: bytes | None = None) -> Taken:
+    async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
         """With the history that was read, all is computed here, and written if it is still the same: a tenth of the script's work."""
         if history is not None:
             answer, after = taken(history, take)
@@ -96,9 +96,9 @@ class RedisLedger:
             return await self._change(take.customer_id, policy, lambda history: taken(history, take))
         if not isinstance(reply, list) or len(reply) != len(take.contacts):
             raise StoreUnavailable("the ledger answered what was not asked")
-        return Taken(tuple([max(int(fell), GRANTED) for fell in reply]))
+        return TakeResult(tuple([max(int(fell), GRANTED) for fell in reply]))
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[Event], now: Seconds) -> list[bool]:
+    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
@@ -152,8 +152,8 @@ class RedisLedger:
         return new
 
     async def trim(self, unit: str, moment: int) -> None:
-        def change(state: State) -> Change:
-            return Change(State(state.contacts, trimmed(state.recent, moment)), [], 0)
+        def change(state: UnitState) -> UnitChange:
+            return UnitChange(UnitState(state.contacts, trimmed(state.recent, moment)), [], 0)
 
         await self._alter(unit, None, change)
 
@@ -161,16 +161,16 @@ class RedisLedger:
         """Read, and put back where nothing has changed meanwhile; two round trips, for a unit that is new to an experiment."""
         kept: Mapping[str, KeptArm] = {}
 
-        def change(state: State) -> Change | None:
+        def change(state: UnitState) -> UnitChange | None:
             nonlocal kept
             if state.recent.linked:
                 return None
             recent = settled(state.recent, wanted, over)
             kept = recent.kept
-            return Change(State(state.contacts, recent), [], 0)
+            return UnitChange(UnitState(state.contacts, recent), [], 0)
 
         done = await self._alter(unit, None, change)
-        if isinstance(done, State):
+        if isinstance(done, UnitState):
             await self._alter(done.recent.linked, None, change)
         return kept
 
@@ -178,11 +178,11 @@ class RedisLedger:
         key, recent = self._key(customer_id), self._recent_key(customer_id)
         _good(await self._reached().call(key, command("DEL", key, recent)))
 
-    def take_budgets_now(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell] | None:
+    def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell] | None:
         """None: a round trip is needed."""
         return None
 
-    async def take_budgets(self, budgets: Sequence[Budget], moment: Moment) -> list[Fell]:
+    async def take_budgets(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
         reply = await self._run(BUDGETS, self._budgets, b"take", moment.pack(), asked(budgets))
         if not isinstance(reply, list) or len(reply) != len(budgets):
             raise StoreUnavailable("the ledger answered what was not asked")
@@ -231,7 +231,7 @@ class RedisLedger:
         return _good(reply)
 
     async def _settle(self, what: bytes, offers: Sequence[int], moment: Moment) -> None:
-        await self._run(BUDGETS, self._budgets, what, moment.pack(), asked([Budget(offer) for offer in offers]))
+        await self._run(BUDGETS, self._budgets, what, moment.pack(), asked([BudgetBound(offer) for offer in offers]))
 
     async def _change(self, customer_id: str, policy: ContactPolicy, change: Callable[[bytes], tuple[T, bytes]]) -> T:
         for _ in range(ROUNDS_MAX):
@@ -251,7 +251,7 @@ class RedisLedger:
     async def _stored(self, unit: str) -> Stored:
         return stored_of(await self._reached().call(*self._look_request(unit)))
 
-    async def _followed(self, unit: str, state: State) -> Known:
+    async def _followed(self, unit: str, state: UnitState) -> Known:
         """What a look gives; of a linked unit the customer's, with a second round trip."""
         if state.recent.linked:
             unit = state.recent.linked
@@ -261,11 +261,11 @@ class RedisLedger:
     async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """What was heard of one unit; `linked` as it turns out."""
 
-        def change(state: State) -> Change | None:
+        def change(state: UnitState) -> UnitChange | None:
             return None if state.recent.linked else taken_in(state, heard, policy, now)
 
         done = await self._alter(unit, policy, change)
-        if isinstance(done, Change):
+        if isinstance(done, UnitChange):
             return done.new
         link = done.recent
         await self._move(unit, policy, now)
@@ -275,12 +275,12 @@ class RedisLedger:
     async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: Seconds) -> bool:
         """First the link, which only one can make; then the move, which anybody may finish."""
 
-        def change(state: State) -> Change | None:
-            return None if state.recent.linked else Change(linked(state, one.identify, one.received), [True], 0)
+        def change(state: UnitState) -> UnitChange | None:
+            return None if state.recent.linked else UnitChange(linked(state, one.identify, one.received), [True], 0)
 
         done = await self._alter(unit, policy, change)
         await self._move(unit, policy, now)
-        return isinstance(done, Change)
+        return isinstance(done, UnitChange)
 
     async def _move(self, unit: str, policy: ContactPolicy, now: Seconds) -> None:
         """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was when it was moved."""
@@ -294,12 +294,14 @@ class RedisLedger:
                 return
         raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
 
-    async def _surely(self, unit: str, policy: ContactPolicy, change: Callable[[State], Change]) -> Change:
+    async def _surely(self, unit: str, policy: ContactPolicy, change: Callable[[UnitState], UnitChange]) -> UnitChange:
         done = await self._alter(unit, policy, change)
-        assert isinstance(done, Change)
+        assert isinstance(done, UnitChange)
         return done
 
-    async def _alter(self, unit: str, policy: ContactPolicy | None, change: Callable[[State], Change | None]) -> Change | State:
+    async def _alter(
+        self, unit: str, policy: ContactPolicy | None, change: Callable[[UnitState], UnitChange | None]
+    ) -> UnitChange | UnitState:
         """Change both records of a unit by compare and set; the state as it is where the change says None."""
         for _ in range(ROUNDS_MAX):
             stored = await self._stored(unit)
@@ -311,7 +313,7 @@ class RedisLedger:
                 return done
         raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
 
-    async def _replace_both(self, unit: str, before: Stored, after: State, policy: ContactPolicy | None) -> bool:
+    async def _replace_both(self, unit: str, before: Stored, after: UnitState, policy: ContactPolicy | None) -> bool:
         """Without a policy the history stays as it is."""
         recent = after.recent
         record = before.record if recent == before.state.recent else encode(recent)
@@ -342,7 +344,7 @@ def history_of(reply: object) -> bytes:
 class Stored(NamedTuple):
     """What the server holds of a unit: decoded, and what is new of it as the bytes that they are, to be compared."""
 
-    state: State
+    state: UnitState
     record: bytes
 
 
@@ -356,7 +358,7 @@ def stored_of(reply: object) -> Stored:
     if not isinstance(found, list) or len(found) != 2:
         raise StoreUnavailable("the ledger answered what was not asked")
     try:
-        return Stored(State(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
+        return Stored(UnitState(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
     except ValueError as error:
         raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
 

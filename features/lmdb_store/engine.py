@@ -17,7 +17,17 @@ import numpy as np
 from numpy import frombuffer
 from numpy.typing import NDArray
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, FamilyRow, Floats, Ids, OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.rows import (
+    CUSTOMER_JOIN_KEY,
+    EVERYONE_JOIN_KEY,
+    Dictionary,
+    Floats,
+    Ids,
+    KeyedRow,
+    OnlineRow,
+    RowSchema,
+    StoreUnavailable,
+)
 from features.columns.views import EVERYONE, View
 from features.lmdb_store.environment import CURRENT, ROWS, WORDS, Environment, attach, entries_after, failing, schemas_in
 from features.lmdb_store.record import CHECKED, FORMAT, HEADER, KEY_BYTES_MAX, LIST_NONE, DamagedRecord, Schema
@@ -43,9 +53,9 @@ class EmbeddedEngine:
 
     def __init__(self, path: Path | str, views: tuple[View, ...], check_seconds: float = CHECK_SECONDS) -> None:
         self.path = Path(path)
-        self.words = Words()
-        self.plan = Plan.of(views)
-        self.everyone_plan = Plan.of(views, "everyone")
+        self.words = Dictionary()
+        self.plan = RowSchema.of(views)
+        self.everyone_plan = RowSchema.of(views, "everyone")
         self.damaged = 0
         self._check_seconds = check_seconds
         self._check_at = 0.0
@@ -74,7 +84,7 @@ class EmbeddedEngine:
         self._leave("the engine was closed")
         self._check_at = float("inf")
 
-    def _read(self, key: bytes, plan: Plan, shapes: dict[bytes, Shape]) -> OnlineRow:
+    def _read(self, key: bytes, plan: RowSchema, shapes: dict[bytes, Shape]) -> OnlineRow:
         if monotonic() >= self._check_at:
             self._check()
         environment = self._environment
@@ -102,7 +112,7 @@ class EmbeddedEngine:
             raise StoreUnavailable(self._why) from error
         return plan.nobody()
 
-    def _decode(self, record: bytes, plan: Plan, shapes: dict[bytes, Shape], transaction: lmdb.Transaction[bytes]) -> OnlineRow:
+    def _decode(self, record: bytes, plan: RowSchema, shapes: dict[bytes, Shape], transaction: lmdb.Transaction[bytes]) -> OnlineRow:
         if crc32(record) != CHECKED or record[0] != FORMAT:
             raise DamagedRecord("a record's format or checksum does not fit")
         _, sections, _, words = _header(record)
@@ -111,7 +121,7 @@ class EmbeddedEngine:
         ids = record[HEADER.size : HEADER.size + 4 * sections]
         shape = shapes.get(ids) or self._shape(plan, shapes, ids, transaction)
         doubles = frombuffer(record, _F8)
-        families: list[FamilyRow | None] = shape.families.copy()
+        families: list[KeyedRow | None] = shape.families.copy()
         if families:
             units = frombuffer(record, _U4)
             at = shape.variable
@@ -125,7 +135,7 @@ class EmbeddedEngine:
         return row if self._renamed is None else self._rename(row, shape.categories)
 
     def _runs(
-        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[FamilyRow | None]
+        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[KeyedRow | None]
     ) -> bool:
         """The families of a section, all measures of one as a single view of the record; False where their lists differ in length."""
         at = (at + section.lengths.size) >> 3
@@ -136,11 +146,11 @@ class EmbeddedEngine:
             first = at + ((count + 1) >> 1)
             ids = units[2 * at : 2 * at + count]
             at = first + measures * count
-            families[position] = FamilyRow(ids, doubles[first:at].reshape(measures, count))
+            families[position] = KeyedRow(ids, doubles[first:at].reshape(measures, count))
         return True
 
     def _lists(
-        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[FamilyRow | None]
+        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[KeyedRow | None]
     ) -> None:
         """The same where lists are missing, of other lengths or in another order."""
         at += section.lengths.size
@@ -162,7 +172,7 @@ class EmbeddedEngine:
                     values[measure] = doubles[starts[index] >> 3 : (starts[index] >> 3) + count]
                 else:
                     self.damaged += 1
-            families[position] = FamilyRow(units[starts[keys] >> 2 : (starts[keys] >> 2) + count], values)
+            families[position] = KeyedRow(units[starts[keys] >> 2 : (starts[keys] >> 2) + count], values)
 
     def _rename(self, row: OnlineRow, categories: NDArray[np.intp]) -> OnlineRow:
         """Ids of a store that was replaced, as the ids that this process gave its words before."""
@@ -175,7 +185,7 @@ class EmbeddedEngine:
                 family.keys = renamed[family.keys]
         return row
 
-    def _shape(self, plan: Plan, shapes: dict[bytes, Shape], ids: bytes, transaction: lmdb.Transaction[bytes]) -> Shape:
+    def _shape(self, plan: RowSchema, shapes: dict[bytes, Shape], ids: bytes, transaction: lmdb.Transaction[bytes]) -> Shape:
         numbers = struct.unpack(f"<{len(ids) // 4}I", ids)
         with self._loading:
             if any(number not in self._schemas for number in numbers):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.columns.rows import FamilyRow, Floats, Plan
+from features.columns.rows import Floats, KeyedRow, RowSchema
 from features.lmdb_store.record import FIXED_HEAD_BYTES, HEADER, Schema
 
 
@@ -48,7 +48,7 @@ class Gather:
 class Shape:
     """How to read all records made of the same schemas: indices count doubles from the record's start."""
 
-    def __init__(self, plan: Plan, ids: tuple[int, ...], schemas: dict[int, Schema]) -> None:
+    def __init__(self, plan: RowSchema, ids: tuple[int, ...], schemas: dict[int, Schema]) -> None:
         at = HEADER.size // 8 + len(ids)
         views = [view.name for view in plan.views]
         kinds = {f"{view.name}.{name}": kind for view in plan.views for name, kind in view.fields}
@@ -74,10 +74,10 @@ class Shape:
         self.numbers = Gather(slots, len(plan.scalars))
         self.events = Gather(events, len(plan.views))
         self.categories = np.array(sorted(categories), dtype=np.intp)
-        self.families: list[FamilyRow | None] = [None] * len(plan.families)
+        self.families: list[KeyedRow | None] = [None] * len(plan.families)
 
 
-def _section(plan: Plan, schema: Schema) -> SectionPlan:
+def _section(plan: RowSchema, schema: Schema) -> SectionPlan:
     lists = {name: (index, kind) for index, (name, kind) in enumerate(schema.lists)}
     families = []
     for view in plan.views:

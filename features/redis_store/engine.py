@@ -15,7 +15,7 @@ import hiredis
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, FamilyRow, Floats, OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, Dictionary, Floats, KeyedRow, OnlineRow, RowSchema, StoreUnavailable
 from features.columns.views import EVERYONE, View
 from features.redis_store import feast_format
 from features.redis_store.address import Address, command
@@ -43,7 +43,7 @@ class _ViewFields(NamedTuple):
 class _Request:
     """The fields of a plan: what is asked, and how the reply is laid out."""
 
-    def __init__(self, plan: Plan, decoders: dict[str, Callable[[bytes], float]]) -> None:
+    def __init__(self, plan: RowSchema, decoders: dict[str, Callable[[bytes], float]]) -> None:
         self.plan = plan
         names: list[bytes] = []
         views = []
@@ -94,9 +94,9 @@ class RedisEngine:
         near_cache_rows: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.words = Words()
-        self.plan = Plan.of(views)
-        self.everyone_plan = Plan.of(views, "everyone")
+        self.words = Dictionary()
+        self.plan = RowSchema.of(views)
+        self.everyone_plan = RowSchema.of(views, "everyone")
         self.damaged = 0
         self._address = Address.parse(url)
         self._timeout_seconds = timeout_ms / 1_000
@@ -174,7 +174,7 @@ class RedisEngine:
         plan = request.plan
         row = np.full(len(plan.scalars), NAN)
         events = [NAN] * len(plan.views)
-        families: list[FamilyRow | None] = [None] * len(plan.families)
+        families: list[KeyedRow | None] = [None] * len(plan.families)
         for index, view in enumerate(request.views):
             stamp = reply[view.time]
             if stamp is None:
@@ -210,7 +210,7 @@ class RedisEngine:
                 numbers.append(NAN)
         return numbers
 
-    def _family(self, keys: bytes | None, measures: list[bytes | None]) -> FamilyRow | None:
+    def _family(self, keys: bytes | None, measures: list[bytes | None]) -> KeyedRow | None:
         try:
             ids = None if keys is None else feast_format.texts(keys, self.words, self._texts)
         except DamagedValue:
@@ -229,7 +229,7 @@ class RedisEngine:
                 continue
             if found is not None:
                 values[measure] = found
-        return FamilyRow(ids, values)
+        return KeyedRow(ids, values)
 
     def _integer(self, data: bytes) -> float:
         """Small counts are most of all integers: their few encodings are remembered."""

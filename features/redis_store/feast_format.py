@@ -18,7 +18,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from features.columns.rows import Floats, Words
+from features.columns.rows import Dictionary, Floats
 
 _STRING = 2
 """ValueType.STRING."""
@@ -132,14 +132,14 @@ def boolean(data: bytes) -> float:
     return _null(data)
 
 
-def category(data: bytes, words: Words) -> float:
+def category(data: bytes, words: Dictionary) -> float:
     """The id of a text; NaN for null."""
     if not data or data[0] != TAG_TEXT:
         return _null(data)
     return float(_interned(_text(data, 1), words))
 
 
-def texts(data: bytes, words: Words, known: dict[bytes, int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
+def texts(data: bytes, words: Dictionary, known: dict[bytes, int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
     """The ids of a list of texts; None for null. `known` saves the decoding of texts met before."""
     if not data or data[0] != TAG_TEXTS:
         _null(data)
@@ -222,7 +222,7 @@ def _decoded(raw: bytes) -> str:
         raise DamagedValue("a text is not UTF-8") from None
 
 
-def _interned(text: str, words: Words) -> int:
+def _interned(text: str, words: Dictionary) -> int:
     if len(words) >= WORDS_MAX and text not in words.ids:
         raise DamagedValue(f"more than {WORDS_MAX} distinct categories and keys: is one of the fields an identifier?")
     return words.id(text)

@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.rows import KeyedRow, OnlineRow
 
 NEAR_CACHE_SILENCE_SECONDS_MAX = 2.0
 """Bound on how long a change can go unnoticed while the server says nothing."""
@@ -83,7 +83,7 @@ class NearCache:
         if silence > NEAR_CACHE_PROBE_SECONDS:
             session.ask(now)
         self._kept.move_to_end(key)
-        families = [None if keys is None else FamilyRow(keys, values) for keys, values in zip(kept[4::2], kept[5::2], strict=True)]
+        families = [None if keys is None else KeyedRow(keys, values) for keys, values in zip(kept[4::2], kept[5::2], strict=True)]
         return OnlineRow(kept[2], families, kept[3])
 
     def begin(self, key: bytes) -> Reading:

@@ -12,8 +12,8 @@ from features.config.experiments import CONTROL_GROUPS, Arm, ControlGroups, Expe
 from features.config.faults import Path
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse
-from features.expressions.scope import Problem, Scope
-from features.workspace.ramps import NOT_STARTED, Standing, control_of
+from features.expressions.scope import ExpressionProblem, Scope
+from features.workspace.ramps import NOT_STARTED, RampState, control_of
 from features.workspace.rulebook import FORMULA_TERMS, Rulebook
 
 HASH_WORDS: dict[str, tuple[str, ...]] = {
@@ -61,7 +61,7 @@ class ReadExperiment:
     end: int | None
     namespace: Callable[[str], bool] | None
     namespace_share: float
-    standing: Standing | None = None
+    standing: RampState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Experiments:
     experiments: tuple[ReadExperiment, ...]
 
 
-def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, Standing] | None = None) -> Experiments:
+def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, RampState] | None = None) -> Experiments:
     """Read all expressions and cut all splits of a file in which `features/validation/experiments.py` found no fault.
 
     Args:
@@ -84,7 +84,7 @@ def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[s
     return Experiments(file, tuple(read))
 
 
-def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Path, Problem]]:
+def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Path, ExpressionProblem]]:
     """What is wrong in the expressions of a file, each with its place in it."""
     return [problem for key, entry in file.experiments.items() for problem in _expressions(key, entry, book)[2]]
 
@@ -173,7 +173,9 @@ def _groups(salt: str, shares: Sequence[float]) -> Split:
     return splits.by_ends(hashing.growthbook_v2(salt), GROUP_BUCKETS, [[one] for one in splits.side_by_side(shares)])
 
 
-def _read(key: str, entry: Experiment, standing: Standing, targeting: Expression | None, formulas: dict[str, Expression]) -> ReadExperiment:
+def _read(
+    key: str, entry: Experiment, standing: RampState, targeting: Expression | None, formulas: dict[str, Expression]
+) -> ReadExperiment:
     arms, control = tuple(entry.arms), control_of(entry)
     start, end = (None if text is None else parse_moment(text) for text in (entry.start, entry.end))
     within, share = _namespace(entry)
@@ -208,9 +210,9 @@ def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
 
 def _expressions(
     key: str, entry: Experiment, book: Rulebook
-) -> tuple[Expression | None, dict[str, Expression], list[tuple[Path, Problem]]]:
+) -> tuple[Expression | None, dict[str, Expression], list[tuple[Path, ExpressionProblem]]]:
     """The condition, the formulas by arm, and what is wrong with them."""
-    problems: list[tuple[Path, Problem]] = []
+    problems: list[tuple[Path, ExpressionProblem]] = []
     targeting = None if entry.targeting is None else _targeting(entry.targeting, book.scope)
     if isinstance(targeting, list):
         problems += [(("experiments", key, "targeting"), problem) for problem in targeting]
@@ -230,13 +232,13 @@ def _expressions(
     return targeting, formulas, problems
 
 
-def _targeting(text: str, scope: Scope) -> Expression | list[Problem]:
+def _targeting(text: str, scope: Scope) -> Expression | list[ExpressionProblem]:
     found = parse(text, scope)
     if isinstance(found, Expression):
         foreign = [name for name in found.names if name.partition(".")[0] not in TARGETING_KINDS]
         if foreign:
             remedy = "Who takes part is known before any offer is looked at."
-            return [Problem(1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy)]
+            return [ExpressionProblem(1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy)]
     return found
 
 

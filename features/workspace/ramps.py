@@ -67,7 +67,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """What was known when a step was decided; pairs are of the control and the ramped arm.
 
     Attributes:
-        exposed: units since the ramp began (`Standing.begun`).
+        exposed: units since the ramp began (`RampState.begun`).
         fresh: of them those first exposed since the step began, and watched for the ramp's window.
         mismatch_p: of a sound split, at all looks together; None without units.
         lacks: why there is no evidence; empty where there is.
@@ -104,7 +104,7 @@ class RampLine(Struct, frozen=True, kw_only=True):
     evidence: Evidence | None = None
 
 
-class Standing(NamedTuple):
+class RampState(NamedTuple):
     """Where a ramp is; moments are microseconds since 1970.
 
     Attributes:
@@ -125,7 +125,7 @@ class Standing(NamedTuple):
     is_damaged: bool = False
 
 
-NOT_STARTED = Standing()
+NOT_STARTED = RampState()
 
 
 class _Framed(Struct, frozen=True):
@@ -166,7 +166,7 @@ def append(data: Path, line: RampLine, after: int) -> None:
     """Write a step down, durably, before it holds.
 
     Args:
-        after: how many lines of this experiment the step was decided upon (`Standing.lines`).
+        after: how many lines of this experiment the step was decided upon (`RampState.lines`).
 
     Raises:
         BadRecord: another step was taken meanwhile, or the record is full.
@@ -231,7 +231,7 @@ def _count(lines: list[RampLine | None], key: str) -> int:
     return sum(line is not None and line.experiment == key for line in lines)
 
 
-def standings_of(file: ExperimentsFile, data: Path) -> dict[str, Standing]:
+def standings_of(file: ExperimentsFile, data: Path) -> dict[str, RampState]:
     """Where the ramps of a file stand, by experiment.
 
     Raises:
@@ -242,7 +242,7 @@ def standings_of(file: ExperimentsFile, data: Path) -> dict[str, Standing]:
     return {key: standing_of(lines, key, entry) for key, entry in ramped.items()}
 
 
-def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> Standing:
+def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> RampState:
     """Where one ramp stands: at its last readable line, if that compares what the file does. Else it was not started."""
     own = [line for line in lines if line is not None and line.experiment == key]
     steps = [at for at, line in enumerate(lines) if line is not None and line.experiment == key and line.verdict != "hold"]
@@ -258,7 +258,7 @@ def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> St
     elif last.share >= max(entry.ramp.steps):
         state = "finished"
     told = frozenset(line.code for line in own[changed:])
-    return Standing(last.share, state, parse_moment(begun), parse_moment(own[changed].moment), told, len(own), damaged)
+    return RampState(last.share, state, parse_moment(begun), parse_moment(own[changed].moment), told, len(own), damaged)
 
 
 def _moves(line: RampLine) -> bool:

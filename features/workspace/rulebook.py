@@ -10,7 +10,7 @@ from features.config.policies import STAGES, PoliciesFile, Rule, Weight
 from features.config.schema import FeaturesFile
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse, parse_segments
-from features.expressions.scope import Problem, Scope, scope_of
+from features.expressions.scope import ExpressionProblem, Scope, scope_of
 from features.workspace.situations import with_situations
 
 FORMULA_TERMS = ("propensity", "context_weight", "value", "lever")
@@ -49,7 +49,7 @@ class Rulebook:
     rules: list[ReadRule] = field(default_factory=list)
     weights: list[ReadWeight] = field(default_factory=list)
     formula: Expression | None = None
-    problems: list[tuple[Path, Problem]] = field(default_factory=list)
+    problems: list[tuple[Path, ExpressionProblem]] = field(default_factory=list)
 
 
 def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) -> Rulebook:
@@ -66,7 +66,7 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
         if keeps == (rule.unless is not None):
             got = "both" if keeps else "neither"
             remedy = "`when: CONDITION` lets pass where it is true, `unless: CONDITION` where it is not."
-            book.problems.append((place, Problem(1, 1, "one of `when` and `unless`", got, remedy)))
+            book.problems.append((place, ExpressionProblem(1, 1, "one of `when` and `unless`", got, remedy)))
             continue
         path = (*place, "when" if keeps else "unless")
         condition = _read(book, path, str(rule.when if keeps else rule.unless), book.scope, "boolean")

@@ -17,7 +17,7 @@ from features.config.experiments import ExperimentsFile
 from features.config.placeholders import filled
 from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
-from features.workspace.ramps import Standing, standings_of
+from features.workspace.ramps import RampState, standings_of
 
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 
@@ -47,7 +47,7 @@ class Workspace:
         return self.folder / self.settings.data
 
     @cached_property
-    def ramps(self) -> dict[str, Standing]:
+    def ramps(self) -> dict[str, RampState]:
         """Where the ramps of experiments stood when somebody asked first.
 
         Raises:

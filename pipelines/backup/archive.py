@@ -63,7 +63,7 @@ class Member(Struct, frozen=True):
     sha256: str
 
 
-class Manifest(Struct, frozen=True):
+class BackupManifest(Struct, frozen=True):
     """What an archive says of itself.
 
     Attributes:
@@ -83,7 +83,7 @@ class Manifest(Struct, frozen=True):
     members: list[Member]
 
 
-def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[Member]], Manifest], tell: Tell) -> Manifest:
+def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[Member]], BackupManifest], tell: Tell) -> BackupManifest:
     """Write an archive, whole or not at all, readable by its owner alone.
 
     Args:
@@ -108,7 +108,7 @@ def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[
     return made
 
 
-def read(file: Path, place: Path | None = None, tell: Tell = lambda *_: None) -> Manifest:
+def read(file: Path, place: Path | None = None, tell: Tell = lambda *_: None) -> BackupManifest:
     """Read an archive as a whole and compare every digest; with a place, unpack it into that new folder too.
 
     Raises:
@@ -116,7 +116,7 @@ def read(file: Path, place: Path | None = None, tell: Tell = lambda *_: None) ->
         OSError: the file cannot be read, or the disk refuses.
     """
     seen: dict[str, Member] = {}
-    found: Manifest | None = None
+    found: BackupManifest | None = None
     try:
         with _opened(file) as (stream, tar):
             for info in tar:
@@ -153,7 +153,7 @@ def is_safe(name: str) -> bool:
     return top in (WORKSPACE, DATA) and bool(parts) and plain and not hidden and len(name.encode()) <= NAME_BYTES_MAX
 
 
-def _compare(file: Path, manifest: Manifest, seen: dict[str, Member]) -> None:
+def _compare(file: Path, manifest: BackupManifest, seen: dict[str, Member]) -> None:
     said = {member.name: member for member in manifest.members}
     for name in sorted(said.keys() | seen.keys()):
         if said.get(name) != seen.get(name):
@@ -161,9 +161,9 @@ def _compare(file: Path, manifest: Manifest, seen: dict[str, Member]) -> None:
             raise BadBackup(f"{file}: expected the files of its manifest, got {got} at {name!r}: it is damaged, do not use it")
 
 
-def _manifest(file: Path, content: bytes) -> Manifest:
+def _manifest(file: Path, content: bytes) -> BackupManifest:
     try:
-        found = msgspec.json.decode(content, type=Manifest)
+        found = msgspec.json.decode(content, type=BackupManifest)
     except msgspec.MsgspecError as error:
         raise BadBackup(f"{file}: expected the manifest of a backup, got something else: {error}") from error
     if found.format != FORMAT:

@@ -18,7 +18,7 @@ from features.config.schema import Source
 from features.lake.tables import Table, tables_of
 from features.validation.load import FILES
 from features.workspace.workspace import Workspace
-from pipelines.backup.archive import DATA, FORMAT, WORKSPACE, Manifest, is_safe, write
+from pipelines.backup.archive import DATA, FORMAT, WORKSPACE, BackupManifest, is_safe, write
 from pipelines.backup.contents import contents_of
 from pipelines.backup.copy import copy_data
 from pipelines.erasure.task import one_at_a_time
@@ -35,7 +35,7 @@ class CannotBackUp(Failure):
     """The file of a backup cannot be written where it was asked for."""
 
 
-def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> Manifest:
+def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> BackupManifest:
     """Write a backup. All that was acknowledged before it began is in it, once.
 
     Nobody is forgotten meanwhile: that waits, so that no copy keeps what a proof says is gone.
@@ -67,7 +67,7 @@ def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> M
             members = [*own, *((f"{DATA}/{path.relative_to(aside / DATA)}", path) for path in _files(aside / DATA))]
             if bad := next((name for name, _ in members if not is_safe(name)), None):
                 raise CannotBackUp(f"expected names of files without control characters, got {bad!r}: rename it")
-            made = Manifest(FORMAT, workspace.settings.name, at, _versions(), contents, left_out, [])
+            made = BackupManifest(FORMAT, workspace.settings.name, at, _versions(), contents, left_out, [])
             return write(file, members, lambda written: msgspec.structs.replace(made, members=written), tell)
         except sqlite3.Error as error:
             raise CannotBackUp(f"expected to read the databases in {workspace.data}, got: {error}") from error

@@ -19,7 +19,7 @@ from features.common.files import digest_of, sync_folder
 from features.common.timestamps import now, rfc3339
 from features.validation.load import FILES, data_of, load
 from features.workspace.workspace import Workspace
-from pipelines.backup.archive import DATA, WORKSPACE, BadBackup, Manifest, read
+from pipelines.backup.archive import DATA, WORKSPACE, BackupManifest, BadBackup, read
 from pipelines.backup.backup import laid_out
 from pipelines.backup.contents import contents_of
 from pipelines.deploy.supervisor import only_one
@@ -42,7 +42,7 @@ class Restored(Struct):
         sources_kept: sources that were there already, and are left as they are.
     """
 
-    manifest: Manifest
+    manifest: BackupManifest
     folder: str
     kept: str
     sources_kept: list[str]
@@ -79,7 +79,7 @@ def restore(file: Path, folder: Path, *, force: bool = False, tell: Tell = lambd
             folder.rmdir()
 
 
-def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
+def _counted(file: Path, manifest: BackupManifest, aside: Path) -> Workspace:
     """The workspace that was unpacked, whose contents are those that were counted when it was copied."""
     found = load(aside / WORKSPACE, sources=False)
     try:
@@ -94,7 +94,7 @@ def _counted(file: Path, manifest: Manifest, aside: Path) -> Workspace:
     return found
 
 
-def _moved(restored: Workspace, manifest: Manifest, aside: Path, folder: Path, *, force: bool) -> Restored:
+def _moved(restored: Workspace, manifest: BackupManifest, aside: Path, folder: Path, *, force: bool) -> Restored:
     data = folder / restored.settings.data
     _require_below(data, folder, aside)
     others = [name for name in FILES if _differs(aside / WORKSPACE / name, folder / name)]

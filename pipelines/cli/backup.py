@@ -14,7 +14,7 @@ from pipelines.materialize import steps
 from pipelines.output import console
 
 if TYPE_CHECKING:
-    from pipelines.backup.archive import Manifest
+    from pipelines.backup.archive import BackupManifest
 
 File = Annotated[Path, typer.Argument(help="File of the backup; with the ending .zst or .gz it is compressed.", show_default=False)]
 Verify = Annotated[bool, typer.Option("--verify", help="Only read the file as a whole and compare all digests; change nothing.")]
@@ -99,7 +99,7 @@ def _verify(file: Path, json: bool) -> None:
     _tell(manifest, json, f"{file} is whole")
 
 
-def _tell(manifest: Manifest, json: bool, done: str, **more: object) -> None:
+def _tell(manifest: BackupManifest, json: bool, done: str, **more: object) -> None:
     size = sum(member.bytes for member in manifest.members)
     contents = manifest.contents
     if json:

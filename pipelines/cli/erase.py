@@ -14,7 +14,7 @@ from pipelines.materialize import steps
 from pipelines.output import console
 
 if TYPE_CHECKING:
-    from pipelines.erasure.erase import Forgotten
+    from pipelines.erasure.erase import ErasureReport
 
 STDIN = "-"
 ID_CHARACTERS_READ_MAX = 1_024
@@ -67,7 +67,7 @@ def forget_(
     _told([forgotten], json)
 
 
-def _told(done: list[Forgotten], json: bool) -> None:
+def _told(done: list[ErasureReport], json: bool) -> None:
     if json:
         console.as_json(done[0] if len(done) == 1 else done)
     else:
@@ -79,7 +79,7 @@ def _told(done: list[Forgotten], json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print(forgotten: Forgotten) -> None:
+def _print(forgotten: ErasureReport) -> None:
     rows = [[name, counted.found, counted.removed, counted.left, counted.how] for name, counted in forgotten.places.items()]
     title = "Forgotten" if forgotten.done else "NOT wholly forgotten"
     console.table(f"{title}, what happened before {forgotten.at}", ["place", "found", "removed", "left", "how"], rows)

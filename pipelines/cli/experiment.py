@@ -64,13 +64,13 @@ def report(
     json: AsJson = False,
 ) -> None:
     """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still takes."""
-    from pipelines.experiments.analysis import Asked, experiments_in, find, report_on
-    from pipelines.experiments.report import Settings
+    from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
+    from pipelines.experiments.report import ReportSettings
     from pipelines.experiments.tables import print_report
     from pipelines.shipping.ship import ship
 
     chosen = correction_of(correction)
-    asked = Asked(
+    asked = ReportQuery(
         window=window_of(window),
         outcome=outcome,
         since=moment_of(since, "--since"),
@@ -83,7 +83,7 @@ def report(
         tell("ship", None)
         ship(found)
         tell("read", None)
-        settings = Settings(sequential=sequential, cuped=cuped, correction=chosen, detect=detect)
+        settings = ReportSettings(sequential=sequential, cuped=cuped, correction=chosen, detect=detect)
         made = report_on(found, experiment, asked, settings, now())
     if json:
         console.as_json(made)

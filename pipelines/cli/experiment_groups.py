@@ -46,14 +46,14 @@ def groups(
     json: AsJson = False,
 ) -> None:
     """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control group."""
-    from pipelines.experiments.analysis import Asked
+    from pipelines.experiments.analysis import ReportQuery
     from pipelines.experiments.control_group_tables import print_groups
     from pipelines.experiments.control_groups import as_experiment, groups_on
-    from pipelines.experiments.report import Settings
+    from pipelines.experiments.report import ReportSettings
     from pipelines.shipping.ship import ship
 
     chosen = correction_of(correction)
-    asked = Asked(
+    asked = ReportQuery(
         window=window_of(window),
         outcome=outcome,
         since=moment_of(since, "--since"),
@@ -65,7 +65,7 @@ def groups(
         tell("ship", None)
         ship(found)
         tell("read", None)
-        made = groups_on(found, asked, Settings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now())
+        made = groups_on(found, asked, ReportSettings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now())
     if json:
         console.as_json(made)
     else:

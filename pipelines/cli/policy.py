@@ -37,7 +37,7 @@ def simulate(
     """Decide past decisions again under changed files: who gets what, what binds, what it is worth. Changes nothing."""
     from pipelines.simulation.report import markdown as as_markdown
     from pipelines.simulation.report import print_report, write_report
-    from pipelines.simulation.simulate import Asked
+    from pipelines.simulation.simulate import SimulationQuery
     from pipelines.simulation.simulate import simulate as run
 
     if markdown and json:
@@ -45,7 +45,7 @@ def simulate(
     moment = _moment(at)
     found = load(workspace, sources=False)
     with console.progress("simulate") as tell, steps.quiet_warnings():
-        simulated = run(found, Asked(changes, sample, seed, moment, placement), tell)
+        simulated = run(found, SimulationQuery(changes, sample, seed, moment, placement), tell)
         files = write_report(simulated, out) if out is not None else []
     if json:
         console.as_json(simulated)

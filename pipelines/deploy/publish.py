@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.columns.rows import Plan, Words
+from features.columns.rows import Dictionary, RowSchema
 from features.common.moments import in_seconds
 from features.common.timestamps import now
 from features.lake.offers import catalogue_file, read_catalogue, write_catalogue
@@ -60,12 +60,12 @@ def rehearse(workspace: Workspace, place: Path) -> None:
 
     What explanations need is compiled here too, once a machine: a server's event loop would stand still for seconds.
     """
-    from serving.decision.snapshot import Loaded
+    from serving.decision.snapshot import Snapshot
 
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)
-    nobody = Plan.of(workspace.views, "everyone").nobody()
-    loaded = Loaded(workspace, bundle.read(place), read_catalogue(workspace), nobody, Words(), in_seconds(now()))
+    nobody = RowSchema.of(workspace.views, "everyone").nobody()
+    loaded = Snapshot(workspace, bundle.read(place), read_catalogue(workspace), nobody, Dictionary(), in_seconds(now()))
     if not np.isfinite(loaded.explainer.base):
         raise BadBundle("expected leaves whose mean is a number: the scores could not be explained")
 

@@ -51,7 +51,7 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 EVIDENCE_DIGITS = 4
 
 
-class Report(Struct, frozen=True):
+class DoctorReport(Struct, frozen=True):
     """What one examination found."""
 
     workspace: str
@@ -73,7 +73,7 @@ def name_of(check: Check) -> str:
     return str(getattr(check, "__name__", check))
 
 
-def examine(workspace: Workspace, now: Micros, url: str | None = None) -> Report:
+def examine(workspace: Workspace, now: Micros, url: str | None = None) -> DoctorReport:
     """Look at a workspace, and change nothing.
 
     Args:
@@ -87,7 +87,7 @@ def examine(workspace: Workspace, now: Micros, url: str | None = None) -> Report
         facts.close()
 
 
-def report(facts: Facts) -> Report:
+def report(facts: Facts) -> DoctorReport:
     """Return what the checks say of the facts."""
     findings: list[Finding] = []
     fine: dict[str, str] = {}
@@ -110,7 +110,7 @@ def report(facts: Facts) -> Report:
         todo = "Mend what the reason names; where it names nothing of yours, report it with this line."
         findings.append(Finding(CANNOT_LOOK, "error", f"{listed(names)} could not look: {reason}", {"checks": len(names)}, todo))
     findings.sort(key=lambda finding: finding.severity)  # errors first: so says the alphabet
-    return Report(facts.workspace.settings.name, rfc3339(facts.now), findings, fine, not_checked)
+    return DoctorReport(facts.workspace.settings.name, rfc3339(facts.now), findings, fine, not_checked)
 
 
 def _reason(fault: Exception) -> str:
@@ -118,7 +118,7 @@ def _reason(fault: Exception) -> str:
     return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
 
 
-def show_report(found: Report) -> None:
+def show_report(found: DoctorReport) -> None:
     """Print what is wrong, errors first, then what was not looked at, those with one reason in one line."""
     for finding in found.findings:
         colour = _COLOURS[finding.severity]

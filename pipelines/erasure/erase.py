@@ -27,10 +27,10 @@ from pipelines.erasure.identities import units_of
 from pipelines.erasure.journal import Journals
 from pipelines.erasure.lake import ParquetFolder
 from pipelines.erasure.leftovers import LedgerFiles, Leftovers, OnlineFiles
-from pipelines.erasure.places import Place, Step
+from pipelines.erasure.places import ErasurePlace, Step
 from pipelines.erasure.scan import Scan, scan
-from pipelines.erasure.stores import Contacts, Events, OnlineRows
-from pipelines.erasure.task import Counted, Task, keep_task, one_at_a_time, read_task, remove_task, task_file, tasks_of
+from pipelines.erasure.stores import Contacts, EventLogPlace, OnlineRows
+from pipelines.erasure.task import ErasedCounts, ErasureTask, keep_task, one_at_a_time, read_task, remove_task, task_file, tasks_of
 from pipelines.materialize.hold import held
 
 TRIES_MAX = 3
@@ -47,14 +47,14 @@ class BadId(Failure):
     """A text that no customer or anonymous unit can have as its id."""
 
 
-class Forgotten(Struct):
+class ErasureReport(Struct):
     """What became of a forgetting. `left` and `plaintext_hits` are 0 when `done`; it never holds the id."""
 
     done: bool
     at: str
     units: int
     """The customer, the anonymous units that are linked, and the accounts that are theirs alone."""
-    places: dict[str, Counted]
+    places: dict[str, ErasedCounts]
     proof: Scan
     seconds: float
     sources: str = SOURCES
@@ -74,7 +74,7 @@ def unit_named(text: str, *, anonymous: bool = False) -> str:
     return ANONYMOUS + bare if anonymous or text != bare else bare
 
 
-def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: Step = lambda _: None) -> Forgotten:
+def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: Step = lambda _: None) -> ErasureReport:
     """Forget a customer, or an anonymous unit, in every place.
 
     Args:
@@ -88,7 +88,7 @@ def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: 
     with one_at_a_time(workspace):
         task = read_task(task_file(workspace, unit))
         if task is None:
-            task = Task(unit, clock())
+            task = ErasureTask(unit, clock())
         else:  # what was told of the customer since it was begun goes too
             task.at = clock()
         step("begin")
@@ -96,7 +96,7 @@ def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: 
         return _done(workspace, task, tell, step)
 
 
-def resume(workspace: Workspace, tell: Tell = lambda *_: None, step: Step = lambda _: None) -> list[Forgotten]:
+def resume(workspace: Workspace, tell: Tell = lambda *_: None, step: Step = lambda _: None) -> list[ErasureReport]:
     """Go on with all forgettings that a crash, a busy workspace or a store that was away has left; to be called now and then.
 
     Raises:
@@ -112,13 +112,13 @@ def resume(workspace: Workspace, tell: Tell = lambda *_: None, step: Step = lamb
     return done
 
 
-def _done(workspace: Workspace, task: Task, tell: Tell, step: Step) -> Forgotten:
+def _done(workspace: Workspace, task: ErasureTask, tell: Tell, step: Step) -> ErasureReport:
     begun = time.monotonic()
     task.units = list(dict.fromkeys([*task.units, *units_of(workspace, task.unit)]))
     task.units = list(dict.fromkeys([*task.units, *accounts_of(workspace, task.units)]))
     keep_task(workspace, task)  # before the links go, by which they are found
-    at_once: list[Place] = [Events(workspace, task.at), Contacts(workspace), OnlineRows(workspace)]
-    rest: list[Place] = [
+    at_once: list[ErasurePlace] = [EventLogPlace(workspace, task.at), Contacts(workspace), OnlineRows(workspace)]
+    rest: list[ErasurePlace] = [
         Journals(workspace),
         ParquetFolder(workspace, "lake", workspace.lake),
         ParquetFolder(workspace, "offline", workspace.offline),
@@ -146,14 +146,14 @@ def _done(workspace: Workspace, task: Task, tell: Tell, step: Step) -> Forgotten
     step("end")
     remove_task(workspace, task.unit)  # also where something stays: the answer names it, and to try for ever would help nobody
     left = proof.plaintext_hits or sum(counted.left for counted in task.counted.values())
-    return Forgotten(not left, rfc3339(task.at), len(task.units), task.counted, proof, round(time.monotonic() - begun, 3))
+    return ErasureReport(not left, rfc3339(task.at), len(task.units), task.counted, proof, round(time.monotonic() - begun, 3))
 
 
-def _remove(workspace: Workspace, task: Task, place: Place, places: list[Place], tell: Tell, step: Step) -> None:
+def _remove(workspace: Workspace, task: ErasureTask, place: ErasurePlace, places: list[ErasurePlace], tell: Tell, step: Step) -> None:
     """Remove what one place has, and write down how much that was: a crash later on must not forget it."""
     tell(place.name, places.index(place) / (len(places) + 1))
     removed = place.remove(task.units, step)
-    counted = task.counted.setdefault(place.name, Counted())
+    counted = task.counted.setdefault(place.name, ErasedCounts())
     counted.found, counted.removed = counted.found + removed.found, counted.removed + removed.removed
     counted.how = removed.how or counted.how
     keep_task(workspace, task)

@@ -17,7 +17,7 @@ class Removed(NamedTuple):
     how: str = ""
 
 
-class Place(Protocol):
+class ErasurePlace(Protocol):
     """One place. Both calls may be repeated at any time, after a crash too."""
 
     name: str

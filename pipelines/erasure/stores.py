@@ -25,7 +25,7 @@ LEDGER_MS = 5_000.0
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
-class Events:
+class EventLogPlace:
     """The event log with its dead letters. First of all it takes note that nothing of before `at` is let in any more; see `Place`."""
 
     name = "events"

@@ -24,7 +24,7 @@ class BadTask(Failure):
     """A task's file that cannot be read."""
 
 
-class Counted(Struct):
+class ErasedCounts(Struct):
     """What was found in one place and what was removed from it, over all tries; `left` is what the last re-read found."""
 
     found: int = 0
@@ -34,7 +34,7 @@ class Counted(Struct):
     """How it was removed, where that is not by deleting."""
 
 
-class Task(Struct):
+class ErasureTask(Struct):
     """Whom to forget, and how far that is."""
 
     unit: str
@@ -42,7 +42,7 @@ class Task(Struct):
     """Microseconds since 1970: what happened before is forgotten, also what is told of it later."""
     units: list[str] = field(default_factory=list)
     """The unit, those that are linked to it, and the accounts that are theirs alone; found before the links go, and kept, since they cannot be found again."""
-    counted: dict[str, Counted] = field(default_factory=dict)
+    counted: dict[str, ErasedCounts] = field(default_factory=dict)
     tries: int = 0
 
 
@@ -56,14 +56,14 @@ def task_file(workspace: Workspace, unit: str) -> Path:
     return folder_of(workspace) / f"{pseudonym(workspace.data, unit, NAME_BYTES)}.json"
 
 
-def read_task(file: Path) -> Task | None:
+def read_task(file: Path) -> ErasureTask | None:
     """A task; None where there is none, or no longer.
 
     Raises:
         BadTask: it is damaged, and so nobody knows whom to forget.
     """
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Task)
+        return msgspec.json.decode(file.read_bytes(), type=ErasureTask)
     except FileNotFoundError:
         return None
     except msgspec.MsgspecError as error:
@@ -80,7 +80,7 @@ def one_at_a_time(workspace: Workspace) -> AbstractContextManager[None]:
     return locked(folder / "lock")
 
 
-def keep_task(workspace: Workspace, task: Task) -> None:
+def keep_task(workspace: Workspace, task: ErasureTask) -> None:
     """Write a task down, durably."""
     write_whole(task_file(workspace, task.unit), msgspec.json.encode(task))
     task_file(workspace, task.unit).chmod(0o600)

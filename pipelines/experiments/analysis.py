@@ -11,11 +11,11 @@ from features.common.moments import Micros
 from features.common.timestamps import duration_seconds, rfc3339
 from features.lake import lake
 from features.workspace.experiments import Experiments, ReadExperiment, read_experiments
-from features.workspace.ramps import Standing, standings_of
+from features.workspace.ramps import RampState, standings_of
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
 from pipelines.experiments.data import Question, read, show_units, so_far
-from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
 from pipelines.statistics.inference import ALPHA
 
 FILE = "experiments.yaml"
@@ -27,7 +27,7 @@ class UnknownExperiment(Failure):
     """No experiment has this key."""
 
 
-class Listed(Struct, frozen=True):
+class ListedExperiment(Struct, frozen=True):
     """One experiment of the list; `split` are the shares of the arms, in their order, `since` is None where the file names no start.
 
     `ramp` is the share of the ramped arm and what its ramp does, None where there is none.
@@ -46,7 +46,7 @@ class Listed(Struct, frozen=True):
     ramp: str | None = None
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class ReportQuery(Struct, frozen=True, kw_only=True):
     """What the caller wants otherwise than files say; see `Question`."""
 
     window: str | None = None
@@ -84,7 +84,7 @@ def status_at(experiment: ReadExperiment, now: Micros) -> str:
     return "ended" if experiment.end is not None and now >= experiment.end else "running"
 
 
-def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, now: Micros) -> Question:
+def question_of(workspace: Workspace, experiment: ReadExperiment, asked: ReportQuery, now: Micros) -> Question:
     """What to ask the lake; the window and the outcome are those of the label unless others are asked for."""
     label = workspace.model.label
     window = asked.window or (OFFER_END_WINDOW if label.within == "offer_end" else label.within)
@@ -102,7 +102,9 @@ def question_of(workspace: Workspace, experiment: ReadExperiment, asked: Asked, 
     )
 
 
-def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, settings: Settings, now: Micros) -> ExperimentReport:
+def report_on(
+    workspace: Workspace, experiment: ReadExperiment, asked: ReportQuery, settings: ReportSettings, now: Micros
+) -> ExperimentReport:
     """The report of an experiment, as the lake knows it.
 
     Args:
@@ -122,7 +124,7 @@ def report_on(workspace: Workspace, experiment: ReadExperiment, asked: Asked, se
     return report_of(found, question, Subject(status=status_at(experiment, now), shares=shares), settings)
 
 
-def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[Listed]:
+def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[ListedExperiment]:
     """All experiments in the order of the file, with what was exposed so far."""
     counts: dict[str, tuple[int, int]] = {}
     con = lake.connect(workspace)
@@ -134,7 +136,7 @@ def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Mic
     finally:
         con.close()
     return [
-        Listed(
+        ListedExperiment(
             one.key,
             status_at(one, now),
             one.entry.unit,
@@ -150,7 +152,7 @@ def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Mic
     ]
 
 
-def said_of(standing: Standing) -> str:
+def said_of(standing: RampState) -> str:
     """Where a ramp is, in a few words: `25% rising`."""
     state = standing.state.replace("_", " ")
     return state if standing.share <= 0 else f"{100 * standing.share:g}% {state}"

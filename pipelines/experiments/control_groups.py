@@ -24,16 +24,16 @@ from features.lake import lake
 from features.lake.lake import literal
 from features.lake.loop_tables import GROUPS, USUAL
 from features.workspace.workspace import Workspace
-from pipelines.experiments.analysis import OFFER_END_WINDOW, Asked, experiments_in
+from pipelines.experiments.analysis import OFFER_END_WINDOW, ReportQuery, experiments_in
 from pipelines.experiments.data import VIEW, NoExposures, Question, Read, read, show_units
-from pipelines.experiments.outliers import Bound, Outlier
+from pipelines.experiments.outliers import HeldValues, Outlier
 from pipelines.experiments.report import (
     ArmReport,
     CourseReport,
     ExperimentReport,
     GoalReport,
     GuardrailReport,
-    Settings,
+    ReportSettings,
     Subject,
     report_of,
     with_verdicts,
@@ -87,20 +87,20 @@ class GroupsReport(Struct, frozen=True, kw_only=True):
     groups: tuple[ArmReport, ...]
     parts: tuple[PartReport, ...]
     not_recorded: tuple[str, ...]
-    bounds: tuple[Bound, ...]
+    bounds: tuple[HeldValues, ...]
     outliers: tuple[Outlier, ...]
     days: tuple[str, ...]
     cumulative: tuple[tuple[int, ...], ...]
 
 
-class Drawn(NamedTuple):
+class DrawnGroups(NamedTuple):
     """The groups to report on, `usual` first, with the part of the units that today's file draws for each."""
 
     names: tuple[str, ...]
     shares: tuple[float, ...]
 
 
-def groups_on(workspace: Workspace, asked: Asked, settings: Settings, now: Micros) -> GroupsReport:
+def groups_on(workspace: Workspace, asked: ReportQuery, settings: ReportSettings, now: Micros) -> GroupsReport:
     """The report of a workspace's groups, as the lake knows them.
 
     Args:
@@ -129,24 +129,24 @@ def groups_on(workspace: Workspace, asked: Asked, settings: Settings, now: Micro
     return groups_report(found, question, drawn.shares, settings)
 
 
-def _in_period(con: duckdb.DuckDBPyConnection, asked: Asked) -> None:
+def _in_period(con: duckdb.DuckDBPyConnection, asked: ReportQuery) -> None:
     """Let the view of exposures begin with the period: of units that were there before, the first decision in it counts."""
     since = "" if asked.since is None else f" AND time >= make_timestamptz({asked.since}::BIGINT)"
     con.execute(f"CREATE TEMP TABLE of_period AS SELECT * FROM {VIEW} WHERE experiment = {literal(GROUPS)}{since}")
     con.execute(f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM of_period")
 
 
-def _drawn(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> Drawn:
+def _drawn(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> DrawnGroups:
     """The groups of the file, and those that the lake still knows."""
     shares = {group.name or USUAL: group.probability for group in Assigner.of(experiments_in(workspace)).groups}
     seen = {str(name) for (name,) in con.execute(f"SELECT DISTINCT arm FROM {VIEW}").fetchall()}
     names = tuple(name for name, share in shares.items() if name == USUAL or share > 0 or name in seen)
     if len(names) == 1:
         raise NoGroups("expected `holdout` or `control_groups` in experiments.yaml, got neither: with one of them, every part is measured")
-    return Drawn(names, tuple(shares[name] for name in names))
+    return DrawnGroups(names, tuple(shares[name] for name in names))
 
 
-def _question(workspace: Workspace, asked: Asked, names: tuple[str, ...], now: Micros) -> Question:
+def _question(workspace: Workspace, asked: ReportQuery, names: tuple[str, ...], now: Micros) -> Question:
     label = workspace.model.label
     return Question(
         experiment=GROUPS,
@@ -161,7 +161,7 @@ def _question(workspace: Workspace, asked: Asked, names: tuple[str, ...], now: M
     )
 
 
-def groups_report(found: Read, question: Question, shares: Sequence[float], settings: Settings) -> GroupsReport:
+def groups_report(found: Read, question: Question, shares: Sequence[float], settings: ReportSettings) -> GroupsReport:
     """Judge what was read.
 
     Args:

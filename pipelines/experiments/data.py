@@ -24,7 +24,7 @@ from features.config.experiments import Goals, Unit
 from features.lake.lake import literal, quoted, select, view_name
 from features.lake.loop_tables import EXPOSURES, LINKS
 from features.workspace.workspace import Workspace
-from pipelines.experiments.outliers import Bound, Outlier, bound, outliers
+from pipelines.experiments.outliers import HeldValues, Outlier, bound, outliers
 from pipelines.statistics.summaries import Floats, Summary
 
 VIEW = "exposures"
@@ -99,7 +99,7 @@ class Tally(NamedTuple):
     units: tuple[int, ...]
 
 
-class Drawn(NamedTuple):
+class DrawnUnits(NamedTuple):
     """Units of a day by arm, and the probabilities with which most of them were drawn; None where nobody wrote them down."""
 
     day: int
@@ -132,12 +132,12 @@ class Read(NamedTuple):
     others: int
     days: tuple[int, ...]
     daily: tuple[tuple[Summary, ...], ...]
-    drawn: tuple[Drawn, ...]
+    drawn: tuple[DrawnUnits, ...]
     tallies: tuple[Tally, ...]
     recorded: frozenset[str]
     slow_us: float | None
     """Above which a decision counts as slow; None where no durations were recorded."""
-    bounds: tuple[Bound, ...] = ()
+    bounds: tuple[HeldValues, ...] = ()
     outliers: tuple[Outlier, ...] = ()
 
 
@@ -196,7 +196,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     )
 
 
-def drawn_in(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Drawn, ...]:
+def drawn_in(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[DrawnUnits, ...]:
     """Return the units of each day by arm alone, which takes a part of the time of `read`.
 
     Raises:
@@ -314,7 +314,7 @@ def _summaries(
     return days, daily, frozenset(name for name, some in zip(NUMBERS, recorded, strict=True) if some)
 
 
-def _drawn(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Drawn, ...]:
+def _drawn(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[DrawnUnits, ...]:
     rows = con.execute(
         "SELECT day, place, round(probability, 6) AS share, count(*) FROM single GROUP BY ALL ORDER BY 1, 2, 4, 3"
     ).fetchall()
@@ -322,7 +322,7 @@ def _drawn(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Drawn, .
     for day, at, probability, count in rows:
         days.setdefault(int(day), [{} for _ in question.arms])[at][probability] = count
     return tuple(
-        Drawn(
+        DrawnUnits(
             day,
             tuple(sum(kinds.values()) for kinds in arms),
             tuple(max(kinds, key=kinds.__getitem__) if kinds else None for kinds in arms),

@@ -22,7 +22,7 @@ from features.workspace.workspace import Workspace
 from pipelines.shipping.ship import ship
 from serving.api.preview import Enquiry
 from serving.decision.assignment import Units
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from training.bundle.bundle import BadBundle
 
 Format = Literal["parquet", "ndjson"]
@@ -92,7 +92,7 @@ def write_assignments(workspace: Workspace, key: str, form: Format, file: Path, 
 
 
 async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[dict[str, Any]]:
-    desk = Desk(workspace)
+    desk = Reloader(workspace)
     try:
         desk.load()
         if desk.loaded is None:

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from pipelines.experiments.data import NUMBERS
-from pipelines.statistics.inference import Measure
+from pipelines.statistics.inference import MetricColumns
 
 Role = Literal["goal", "guardrail"]
 
@@ -28,12 +28,12 @@ class Metric(Struct, frozen=True):
     before: str | None = None
     events: str = "converted"
 
-    def measure(self, recorded: frozenset[str], use_before: bool = True) -> Measure | None:
+    def measure(self, recorded: frozenset[str], use_before: bool = True) -> MetricColumns | None:
         """Where the metric stands in a summary; None where nothing of it was recorded."""
         if self.numerator not in recorded or (self.per is not None and self.per not in recorded):
             return None
         covariate = NUMBERS.index(self.before) if use_before and self.before in recorded and self.before is not None else None
-        return Measure(NUMBERS.index(self.numerator), None if self.per is None else NUMBERS.index(self.per), covariate)
+        return MetricColumns(NUMBERS.index(self.numerator), None if self.per is None else NUMBERS.index(self.per), covariate)
 
 
 GOALS = (

@@ -16,17 +16,17 @@ from features.common.moments import Micros
 from features.lake import lake
 from features.workspace.experiments import ReadExperiment
 from features.workspace.workspace import Workspace
-from pipelines.experiments.analysis import Asked, experiments_in, question_of, status_at
+from pipelines.experiments.analysis import ReportQuery, experiments_in, question_of, status_at
 from pipelines.experiments.data import NoExposures, drawn_in, show_units
 from pipelines.experiments.split import held_against
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Floats
-from serving.api.split_metrics import FILE, Split, Splits
+from serving.api.split_metrics import FILE, SplitMetric, Splits
 
 logger = logging.getLogger("opportune.splits")
 
 
-def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[Split]:
+def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[SplitMetric]:
     """Return the split of each experiment that runs and was exposed to somebody, as the lake knows it now.
 
     Args:
@@ -41,14 +41,14 @@ def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: 
             show_units(con, workspace, one.entry.unit)
             shares = one.split.shares if any(one.split.shares) else (1 / len(one.arms),) * len(one.arms)
             try:
-                drawn = drawn_in(con, question_of(workspace, one, Asked(open_windows=True), now))
+                drawn = drawn_in(con, question_of(workspace, one, ReportQuery(open_windows=True), now))
             except NoExposures:
                 continue
             if not drawn:
                 continue
             counts, expected = held_against(drawn, shares)
             units = tuple(int(count) for count in counts)
-            found.append(Split(one.key, one.arms, units, tuple(map(float, expected)), p := _p(counts, expected), p < MISMATCH_P))
+            found.append(SplitMetric(one.key, one.arms, units, tuple(map(float, expected)), p := _p(counts, expected), p < MISMATCH_P))
     finally:
         con.close()
     return found

@@ -20,7 +20,7 @@ UNITS_MIN = 25
 """Who have anything of the number; among fewer each has a large part."""
 
 
-class Bound(Struct, frozen=True):
+class HeldValues(Struct, frozen=True):
     """A number of units that was held to bounds.
 
     Attributes:
@@ -44,7 +44,7 @@ class Outlier(Struct, frozen=True):
     largest: float
 
 
-def bound(con: duckdb.DuckDBPyConnection, goals: Goals, arms: int) -> tuple[Bound, ...]:
+def bound(con: duckdb.DuckDBPyConnection, goals: Goals, arms: int) -> tuple[HeldValues, ...]:
     """Hold the numbers of the table `facts` to the bounds of a file; returns what was done."""
     found = []
     for number in goals.__struct_fields__:
@@ -58,7 +58,7 @@ def bound(con: duckdb.DuckDBPyConnection, goals: Goals, arms: int) -> tuple[Boun
             )
             con.execute(f"UPDATE facts SET {sets}")
             by = f"cap: {option.cap:g}" if option.cap is not None else f"winsorize: {option.winsorize:g}"
-            found.append(Bound(number, by, low, high, tuple(int(by_arm.get(at, 0)) for at in range(arms))))
+            found.append(HeldValues(number, by, low, high, tuple(int(by_arm.get(at, 0)) for at in range(arms))))
     return tuple(found)
 
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from pipelines.experiments.data import NUMBERS, Question, Read
 from pipelines.experiments.metrics import GOALS, GUARDRAILS, Metric
-from pipelines.experiments.outliers import Bound, Outlier
+from pipelines.experiments.outliers import HeldValues, Outlier
 from pipelines.experiments.split import SplitReport, split_report
 from pipelines.statistics.inference import (
     ALPHA,
@@ -42,7 +42,7 @@ TRAFFIC_DAYS = 7
 """The latest days with exposures, whose traffic is that of the days to come."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class ReportSettings(Struct, frozen=True, kw_only=True):
     """How a report is read.
 
     Attributes:
@@ -146,7 +146,7 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     goals: tuple[GoalReport, ...]
     guardrails: tuple[GuardrailReport, ...]
     not_recorded: tuple[str, ...]
-    bounds: tuple[Bound, ...]
+    bounds: tuple[HeldValues, ...]
     outliers: tuple[Outlier, ...]
     days: tuple[str, ...]
     cumulative: tuple[tuple[int, ...], ...]
@@ -160,7 +160,7 @@ class Subject(Struct, frozen=True, kw_only=True):
     shares: tuple[float, ...]
 
 
-def report_of(read: Read, question: Question, subject: Subject, settings: Settings) -> ExperimentReport:
+def report_of(read: Read, question: Question, subject: Subject, settings: ReportSettings) -> ExperimentReport:
     """Judge what was read."""
     split = split_report(read, question, subject.shares)
     empty = nothing(len(NUMBERS))
@@ -234,7 +234,7 @@ def _enough(metric: Metric, treated: Summary, control: Summary) -> bool:
     return bool(min(treated.units, control.units) >= ENOUGH_UNITS and (is_still or fewest >= ENOUGH_CONVERSIONS - 1e-6))
 
 
-def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings: Settings, a_day: float) -> GoalReport:
+def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings: ReportSettings, a_day: float) -> GoalReport:
     p = found.p_sequential if settings.sequential else found.p
     error, control, units = float(found.difference_error), float(found.control), float(found.units)
     smallest = detectable(error) / control if is_enough and control > 0 and error > 0 else None
@@ -260,7 +260,7 @@ def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings
     )
 
 
-def with_verdicts(goals: Sequence[GoalReport], settings: Settings) -> tuple[GoalReport, ...]:
+def with_verdicts(goals: Sequence[GoalReport], settings: ReportSettings) -> tuple[GoalReport, ...]:
     """Goals that are told together, with their P corrected over all of them."""
     found = corrected([np.nan if goal.p is None else goal.p for goal in goals], settings.correction)
     return tuple(replace(goal, p_corrected=_number(p), verdict=_verdict(goal, _number(p))) for goal, p in zip(goals, found, strict=True))
@@ -274,7 +274,7 @@ def _verdict(goal: GoalReport, p: float | None) -> str:
     return "no difference shown" if p >= ALPHA else "higher" if goal.difference > 0 else "lower"
 
 
-def _guardrails(read: Read, question: Question, totals: Sequence[Summary], control: int, settings: Settings) -> list[GuardrailReport]:
+def _guardrails(read: Read, question: Question, totals: Sequence[Summary], control: int, settings: ReportSettings) -> list[GuardrailReport]:
     found = []
     for metric in GUARDRAILS:
         measure = metric.measure(read.recorded)

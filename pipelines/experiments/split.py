@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from msgspec import Struct
 
-from pipelines.experiments.data import BOT_EXPOSURES, DIMENSIONS, OVERLAPPING, Drawn, Question, Read, Tally
+from pipelines.experiments.data import BOT_EXPOSURES, DIMENSIONS, OVERLAPPING, DrawnUnits, Question, Read, Tally
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch
 from pipelines.statistics.summaries import Floats
 
@@ -73,20 +73,20 @@ def split_report(read: Read, question: Question, shares: Sequence[float]) -> Spl
     )
 
 
-def held_against(drawn: Sequence[Drawn], shares: Sequence[float]) -> tuple[Floats, Floats]:
+def held_against(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[Floats, Floats]:
     """Return units by arm and what the split gave each arm of them, over the days on which it did not change; see `split_report`."""
     tested, given = _tested(drawn, shares)
     counts = np.array([day.units for day in tested], np.float64).reshape(-1, len(shares))
     return np.asarray(counts.sum(0)), np.asarray((given * counts.sum(1, keepdims=True)).sum(0))
 
 
-def _tested(drawn: Sequence[Drawn], shares: Sequence[float]) -> tuple[list[Drawn], Floats]:
+def _tested(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[list[DrawnUnits], Floats]:
     """The days whose split was one all day, all days where none was, and their splits, shape (days, arms)."""
     tested = [day for day in drawn if not day.is_mixed] or list(drawn)
     return tested, np.array([_shares_of(day, shares) for day in tested]).reshape(-1, len(shares))
 
 
-def _shares_of(day: Drawn, shares: Sequence[float]) -> Floats:
+def _shares_of(day: DrawnUnits, shares: Sequence[float]) -> Floats:
     """The split of a day: what was written down; an arm that nobody wrote of, because nobody came, has what the others leave."""
     known = [probability for probability in day.probabilities if probability is not None]
     if not known:

@@ -39,7 +39,7 @@ Tell = Callable[[str, float | None], None]
 """Told the name of the table that is read, and the part of it that is done, 0 to 1, where that is known."""
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class RowPlace(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a row stands."""
 
     file: str
@@ -51,7 +51,7 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     """As the file calls it; None where the reason is not one of a single column."""
 
 
-class Report(msgspec.Struct):
+class ImportReport(msgspec.Struct):
     """What became of the rows of one table."""
 
     table: str
@@ -64,7 +64,7 @@ class Report(msgspec.Struct):
     last: str | None = None
     ignored: list[str] = msgspec.field(default_factory=list)
     """Columns of the files that the table has no use for."""
-    refused_first: dict[str, Place] = msgspec.field(default_factory=dict)
+    refused_first: dict[str, RowPlace] = msgspec.field(default_factory=dict)
     """By reason, the first row that was refused for it."""
     words: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     """By column, the words that were taken as missing, with how many values were."""
@@ -80,7 +80,7 @@ class Report(msgspec.Struct):
         return self.read == self.stored + self.duplicate + sum(self.refused.values())
 
 
-def import_all(workspace: Workspace, now: Micros, progress: Tell = lambda _table, _part: None) -> list[Report]:
+def import_all(workspace: Workspace, now: Micros, progress: Tell = lambda _table, _part: None) -> list[ImportReport]:
     """Import every table that the workspace names a source for.
 
     Args:
@@ -106,7 +106,7 @@ def import_all(workspace: Workspace, now: Micros, progress: Tell = lambda _table
     return reports
 
 
-def _fit(workspace: Workspace, reports: list[Report]) -> None:
+def _fit(workspace: Workspace, reports: list[ImportReport]) -> None:
     """Tell of each table how it fits the others, as the lake has them now."""
     con = lake.connect(workspace)
     try:
@@ -121,7 +121,7 @@ def _fit(workspace: Workspace, reports: list[Report]) -> None:
 
 def import_table(
     workspace: Workspace, table: Table, source: Source, moved: Timeline, now: Micros, progress: Progress = lambda _: None
-) -> Report:
+) -> ImportReport:
     """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
     found = files_of(workspace, table, source)
     stamp = _stamp(table, source, moved, found)
@@ -131,7 +131,7 @@ def import_table(
     con = lake.connect(workspace)
     try:
         files = SourceFiles(con, workspace, table, source)
-        report = Report(table.name, files.shown, ignored=files.ignored)
+        report = ImportReport(table.name, files.shown, ignored=files.ignored)
         judge(con, workspace, table, files, words_of(source.missing), moved, now, progress)
         _refuse_newly_declared(workspace, con, table)
         _select_added(workspace, con, table)
@@ -152,7 +152,7 @@ class _Last(msgspec.Struct):
 
     stamp: str
     lake: list[str]
-    report: Report
+    report: ImportReport
 
 
 def _last_file(workspace: Workspace, table: Table) -> Path:
@@ -165,7 +165,7 @@ def _stamp(table: Table, source: Source, moved: Timeline, files: list[Path]) -> 
     return hashlib.sha256(told).hexdigest()
 
 
-def _repeated(workspace: Workspace, table: Table, stamp: str) -> Report | None:
+def _repeated(workspace: Workspace, table: Table, stamp: str) -> ImportReport | None:
     """The report of an import that would be the last one again: known without reading a row.
 
     Not so when rows were refused, whose time may have come, or when the lake has lost or gained files since.
@@ -179,7 +179,7 @@ def _repeated(workspace: Workspace, table: Table, stamp: str) -> Report | None:
     return msgspec.structs.replace(last.report, stored=0, duplicate=last.report.read)
 
 
-def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None:
+def _count(con: duckdb.DuckDBPyConnection, table: Table, report: ImportReport) -> None:
     """Everything but `stored`, which is what the lake says that it wrote."""
     report.read = _one(con, "SELECT count(*) FROM judged")
     counted = con.execute("SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
@@ -199,7 +199,7 @@ def _count(con: duckdb.DuckDBPyConnection, table: Table, report: Report) -> None
         report.words.setdefault(name, {})[word] = int(times)
 
 
-def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: Report) -> None:
+def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: ImportReport) -> None:
     """Where the first row of each reason stands."""
     if not report.refused:
         return
@@ -209,7 +209,7 @@ def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: Rep
     for reason in report.refused:
         file, line, row = places[row_of[reason]]
         named = _NAMED.findall(reason)
-        report.refused_first[reason] = Place(file, row, line, files.column(named[0]) if len(named) == 1 else None)
+        report.refused_first[reason] = RowPlace(file, row, line, files.column(named[0]) if len(named) == 1 else None)
 
 
 def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipelines.importing.import_files import Place, Report
+from pipelines.importing.import_files import ImportReport, RowPlace
 from pipelines.importing.table_fit import THINGS, Shared
 from pipelines.output import console
 
 
-def print_reports(reports: list[Report]) -> None:
+def print_reports(reports: list[ImportReport]) -> None:
     """What became of the rows of each table, and how the tables fit together."""
     titles = ["table", "read", "stored", "duplicate", "refused", "of known customers", "from", "to"]
     console.table("Imported", titles, [_row(report) for report in reports])
@@ -26,7 +26,7 @@ def print_reports(reports: list[Report]) -> None:
         )
 
 
-def _row(report: Report) -> list[object]:
+def _row(report: ImportReport) -> list[object]:
     customers = next((one for one in report.ids if one.column == "customer_id"), None)
     known = None
     if customers is not None and customers.unknown_rows is not None and report.table != "customers":
@@ -40,7 +40,7 @@ def _floor(part: int, whole: int) -> int:
     return 100 * part // whole if whole else 0
 
 
-def notes(report: Report) -> Iterator[str]:
+def notes(report: ImportReport) -> Iterator[str]:
     """What is worth a look in one table, a sentence each."""
     name = report.table
     for reason, count in report.refused.items():
@@ -82,7 +82,7 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def _at(place: Place | None, reason: str) -> str:
+def _at(place: RowPlace | None, reason: str) -> str:
     if place is None:
         return ""
     where = f"row {place.row:,}" if place.line is None else f"line {place.line:,}"

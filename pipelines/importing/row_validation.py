@@ -13,7 +13,7 @@ from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
 from pipelines.importing.erased_rows import refuse_forgotten
 from pipelines.importing.source_files import Given, Progress, SourceFiles
-from pipelines.importing.values import EARLIEST, END, INTEGER_MAX, START, Column, column, open_ended
+from pipelines.importing.values import EARLIEST, END, INTEGER_MAX, START, FileColumn, column, open_ended
 
 FUTURE_SECONDS_MAX = 300
 """A clock may run ahead by so much before its rows are refused as coming from the future."""
@@ -76,7 +76,7 @@ def _judged(table: Table, given: Given, of_table: list[tuple[str, str]], words: 
         )"""
 
 
-def _final(at: int, field: Field, made: Column) -> str:
+def _final(at: int, field: Field, made: FileColumn) -> str:
     has = "" if field.dtype == "texts" else f", {made.present} AS {_has(field)}"
     if made.word is None:
         return f"_t{at} AS {quoted(field.name)}{has}"
@@ -91,7 +91,7 @@ def _has(field: Field) -> str:
     return quoted(f"_has_{field.name}")
 
 
-def _reasons(table: Table, field: Field, made: Column) -> list[tuple[str, str]]:
+def _reasons(table: Table, field: Field, made: FileColumn) -> list[tuple[str, str]]:
     """Tests that refuse a row for one of its columns, in the order in which they are told."""
     typed, name, has = quoted(field.name), f"`{field.name}`", _has(field)
     if field.dtype == "texts":

@@ -27,7 +27,7 @@ _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "US
 _TEXTS = ("VARCHAR", "JSON", "UUID", "BLOB")
 
 
-class Column(Struct, frozen=True):
+class FileColumn(Struct, frozen=True):
     """SQL of one column, over `x`, the raw value as `raw` gives it, and `t`, what `typed` makes of it.
 
     Attributes:
@@ -48,7 +48,7 @@ def open_ended(table: Table, field: Field) -> bool:
     return table.name == "offers" and field.name in ("valid_from", "valid_until")
 
 
-def column(table: Table, field: Field, given: str | None, moved: Timeline, words: tuple[str, ...], x: str, t: str) -> Column:
+def column(table: Table, field: Field, given: str | None, moved: Timeline, words: tuple[str, ...], x: str, t: str) -> FileColumn:
     """The SQL of a column.
 
     Args:
@@ -57,7 +57,7 @@ def column(table: Table, field: Field, given: str | None, moved: Timeline, words
         x, t: what the raw and the typed value are called.
     """
     if given is None:
-        return Column(f"NULL::{field.sql_type}", x, "false", None)
+        return FileColumn(f"NULL::{field.sql_type}", x, "false", None)
     text = given in _TEXTS or given.startswith("ENUM")
     raw = quoted(field.name) + ("::VARCHAR" if text and given != "VARCHAR" else "")
     if text:
@@ -73,7 +73,7 @@ def column(table: Table, field: Field, given: str | None, moved: Timeline, words
         beyond = f"{_moment(x, given, field)} >= {END}" if field.name == "valid_until" else f"{_moment(x, given, field)} < {START}"
         present = f"({present} AND NOT coalesce({beyond}, false))"
         typed = f"CASE WHEN {present} THEN {typed} END"
-    return Column(raw, typed, present, _word(field, words, x, t) if text and words else None)
+    return FileColumn(raw, typed, present, _word(field, words, x, t) if text and words else None)
 
 
 def _word(field: Field, words: tuple[str, ...], x: str, t: str) -> str:
@@ -91,13 +91,13 @@ def _pattern(words: list[str]) -> str:
     return rf"(?i)\s*({'|'.join(map(re.escape, words))})\s*"
 
 
-def _texts(raw: str, given: str, words: tuple[str, ...], x: str) -> Column:
+def _texts(raw: str, given: str, words: tuple[str, ...], x: str) -> FileColumn:
     parts = f"{x}::VARCHAR[]" if given.endswith("]") else f"string_split({x}::VARCHAR, '{LIST_SEPARATOR}')"
     trimmed = f"list_transform({parts}, lambda text: trim(text))"
     listed = ", ".join(map(literal, words)) or "''"
     kept = f"list_filter({trimmed}, lambda text: text <> '' AND lower(text) NOT IN ({listed}))"
     found = f"list_filter({trimmed}, lambda text: lower(text) IN ({listed}))[1]"
-    return Column(raw, f"nullif({kept}, [])", f"{x} IS NOT NULL", found if words else None)
+    return FileColumn(raw, f"nullif({kept}, [])", f"{x} IS NOT NULL", found if words else None)
 
 
 def _moment(x: str, given: str, field: Field) -> str:

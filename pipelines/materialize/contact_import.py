@@ -26,7 +26,7 @@ from features.common.timestamps import MICROSECONDS
 from features.lake import lake
 from features.lake.offers import read_catalogue
 from features.lake.tables import tables_of
-from features.ledger.history import IMPRESSION, OUTCOME, ContactPolicy, Event, key_of, word_of
+from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, ContactPolicy, key_of, word_of
 from features.ledger.ledger import Ledger, ledger_of, open_ledger
 from features.workspace.workspace import Workspace
 from serving.hub.request_check import ANY, CHANNEL
@@ -43,7 +43,7 @@ STAGE = "contact history"
 Tell = Callable[[str, float | None], None]
 Row = tuple[str, int, int, str, str, str, str]
 """Customer, kind, microseconds since 1970, offer, decision, channel, type of outcome."""
-Histories = Iterator[tuple[str, list[Event]]]
+Histories = Iterator[tuple[str, list[ContactEvent]]]
 
 
 class NoCatalogue(Failure):
@@ -170,9 +170,9 @@ def _histories(con: duckdb.DuckDBPyConnection, parts: str, groups: dict[str, int
         yield customer, [_event(row, groups) for row in happened]
 
 
-def _event(row: Row, groups: dict[str, int]) -> Event:
+def _event(row: Row, groups: dict[str, int]) -> ContactEvent:
     _, kind, at, offer, decision, channel, what = row
-    return Event(
+    return ContactEvent(
         kind,
         at / MICROSECONDS,
         key_of(offer),

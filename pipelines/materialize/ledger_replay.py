@@ -22,17 +22,17 @@ from features.common.moments import BEGINNING_US, Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, from_microseconds
 from features.common.types import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
 from features.events.journal import Settled
-from features.events.semantics import Happenings
+from features.events.semantics import EventSchema
 from features.events.writer import EventWriter
 from features.lake import lake
 from features.lake.lake import literal, quoted
 from features.lake.loop_tables import CONSENTS, KEPT, LINKS, RECORDED
 from features.lake.tables import Table, stream_table, tables_of
-from features.ledger.budgets import Budget
+from features.ledger.budgets import BudgetBound
 from features.ledger.history import Contact, Take, key_of, word_of
 from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
-from serving.api.event_delivery import Hearing, Understanding
+from serving.api.event_delivery import EventContext, EventDelivery
 from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.hub.request_check import ANY, CHANNEL
 from serving.runtime.metrics import Metrics
@@ -94,9 +94,9 @@ async def replay(
     done, clock, units = Replayed(), [BEGINNING_US], set[str]()
     acceptances = frozenset((workspace.model.label.outcome, *ACCEPTANCES))
     late = duration_seconds(workspace.settings.events.late) * MICROSECONDS
-    understanding = Understanding(Happenings(workspace, catalogue.offers), acceptances, late, contacting, catalogue.index)
+    understanding = EventContext(EventSchema(workspace, catalogue.offers), acceptances, late, contacting, catalogue.index)
     # The writer is that of a worker's marks, which nothing here has any use for.
-    hearing = Hearing(lambda: understanding, lambda: ledger, cast(EventWriter, None), Metrics(), lambda: clock[0])
+    hearing = EventDelivery(lambda: understanding, lambda: ledger, cast(EventWriter, None), Metrics(), lambda: clock[0])
     con = duckdb.connect()
     try:
         con.execute("SET TimeZone = 'UTC'")
@@ -127,7 +127,7 @@ def _take(shown: _Shown, ledger: Ledger, contacting: Contacting, catalogue: Cata
     done.decisions += 1
     seconds = in_seconds(shown.at)
     positions = [catalogue.index.get(offer) for _, offer, _ in shown.offers]
-    reserved = [Budget(budget.offer) for at in positions if at is not None for budget in contacting.budgets(at)]
+    reserved = [BudgetBound(budget.offer) for at in positions if at is not None for budget in contacting.budgets(at)]
     if reserved and budgets:
         ledger.take_budgets_now(list(dict.fromkeys(reserved)), contacting.moment(seconds))
         done.reserved += len(reserved)

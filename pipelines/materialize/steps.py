@@ -28,7 +28,7 @@ from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
 
 if TYPE_CHECKING:  # what a step needs is imported in it: a server alone runs without DuckDB, pyarrow and Feast
-    from pipelines.importing.import_files import Report
+    from pipelines.importing.import_files import ImportReport
     from pipelines.importing.import_files import Tell as Told
     from pipelines.materialize import contact_import
     from pipelines.materialize.contact_import import Brought
@@ -42,11 +42,11 @@ class Busy(Failure):
     """Another process works on the workspace."""
 
 
-class Mismatch(Failure):
+class RowMismatch(Failure):
     """What was read back from the online store is not what was written."""
 
 
-class State(msgspec.Struct):
+class StepRecord(msgspec.Struct):
     """What was done last, and to what: `steps.json` in the data folder."""
 
     imported: str = ""
@@ -62,12 +62,12 @@ def _file(workspace: Workspace) -> Path:
     return workspace.data / "steps.json"
 
 
-def state_of(workspace: Workspace) -> State:
+def state_of(workspace: Workspace) -> StepRecord:
     """The record; an empty one before the first step."""
     try:
-        return msgspec.json.decode(_file(workspace).read_bytes(), type=State)
+        return msgspec.json.decode(_file(workspace).read_bytes(), type=StepRecord)
     except FileNotFoundError:
-        return State()
+        return StepRecord()
 
 
 def _keep(workspace: Workspace, **changes: Any) -> None:
@@ -122,7 +122,7 @@ def features_digest(workspace: Workspace) -> str:
     return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
 
 
-def import_tables(workspace: Workspace, now: Micros, tell: Told = lambda _table, _part: None) -> list[Report]:
+def import_tables(workspace: Workspace, now: Micros, tell: Told = lambda _table, _part: None) -> list[ImportReport]:
     """Bring the sources into the lake and write the catalogue."""
     from pipelines.importing.import_files import import_all
 
@@ -185,7 +185,7 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
         Number of customers that were compared.
 
     Raises:
-        Mismatch: a value that was read is not the one that was written.
+        RowMismatch: a value that was read is not the one that was written.
     """
     from features.feature_store import definitions
 
@@ -196,7 +196,7 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
         compared = definitions.compare_sample(store, workspace, moment, SAMPLED_CUSTOMERS)
     if compared.different:
         first = compared.different[0]
-        raise Mismatch(
+        raise RowMismatch(
             f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again"
         )
     _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")

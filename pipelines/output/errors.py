@@ -40,7 +40,7 @@ UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind
 _ROOT = Path(__file__).parents[2]
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class FaultPlace(msgspec.Struct, frozen=True, omit_defaults=True):
     """One fault of a workspace's files: where it is, what was expected, what came, and the way out."""
 
     file: str
@@ -51,14 +51,14 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
     remedy: str = ""
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+class CommandProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     """What went wrong, as RFC 9457 names it; in place of the HTTP status the exit status."""
 
     type: str
     title: str
     exit_status: int
     detail: str
-    errors: tuple[Place, ...] = ()
+    errors: tuple[FaultPlace, ...] = ()
 
 
 def wants_json(arguments: list[str]) -> bool:
@@ -79,22 +79,22 @@ def end(error: Exception, *, as_json: bool) -> int:
     return problem.exit_status
 
 
-def problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> CommandProblem:
     """Return what is told of an error."""
     kind = type(error).__name__
     if isinstance(error, UsageError):
-        return Problem(f"{TYPE_PREFIX}usage", "The command line is wrong", USAGE, _usage(error))
+        return CommandProblem(f"{TYPE_PREFIX}usage", "The command line is wrong", USAGE, _usage(error))
     if isinstance(error, BadWorkspace):
-        errors = tuple(Place(one.file, one.line, one.path, one.expected, one.got, one.remedy) for one in error.faults[:FAULTS_MAX])
-        return Problem(_type(kind), _title(kind), error.exit_status, str(error), errors)
+        errors = tuple(FaultPlace(one.file, one.line, one.path, one.expected, one.got, one.remedy) for one in error.faults[:FAULTS_MAX])
+        return CommandProblem(_type(kind), _title(kind), error.exit_status, str(error), errors)
     if isinstance(error, Failure | BadKeys):
-        return Problem(_type(kind), _title(kind), getattr(error, "exit_status", REFUSED), str(error))
+        return CommandProblem(_type(kind), _title(kind), getattr(error, "exit_status", REFUSED), str(error))
     if isinstance(error, ModuleNotFoundError) and missing_libraries.is_server_alone():
-        return Problem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing_libraries.told(error))
+        return CommandProblem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing_libraries.told(error))
     if isinstance(error, OSError):
         detail = f"{error.filename}: {error.strerror}" if error.filename else str(error) or kind
-        return Problem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)
-    return Problem(f"{TYPE_PREFIX}unexpected", "A fault of the program", BROKEN, _unexpected(error))
+        return CommandProblem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)
+    return CommandProblem(f"{TYPE_PREFIX}unexpected", "A fault of the program", BROKEN, _unexpected(error))
 
 
 def _usage(error: Any) -> str:

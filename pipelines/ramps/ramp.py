@@ -28,7 +28,7 @@ from features.workspace.ramps import (
     Code,
     Evidence,
     RampLine,
-    Standing,
+    RampState,
     Verdict,
     Watched,
     Who,
@@ -66,7 +66,7 @@ class Step(NamedTuple):
 class Looked(NamedTuple):
     """A look at a ramp; `line` is what was written down, None where nothing was."""
 
-    standing: Standing
+    standing: RampState
     evidence: Evidence
     step: Step
     line: RampLine | None
@@ -76,7 +76,7 @@ class NotRamped(Failure):
     """The experiment has no ramp, or one that cannot do what is asked now."""
 
 
-def next_step(plan: Ramp, standing: Standing, evidence: Evidence, now: Micros) -> Step:
+def next_step(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> Step:
     """What is to become of a ramp, given all that is known.
 
     Args:
@@ -116,7 +116,7 @@ def _harm(evidence: Evidence) -> tuple[Code, str] | None:
     return None
 
 
-def _waits(plan: Ramp, standing: Standing, evidence: Evidence, now: Micros) -> tuple[Code, str] | None:
+def _waits(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> tuple[Code, str] | None:
     """Why the next step must wait; None when it need not."""
     assert standing.since is not None
     due = standing.since + duration_seconds(plan.hold) * MICROSECONDS
@@ -136,7 +136,7 @@ def _waits(plan: Ramp, standing: Standing, evidence: Evidence, now: Micros) -> t
     return None
 
 
-def evidence_of(con: duckdb.DuckDBPyConnection, question: Question, standing: Standing, ramped: str, plan: Ramp) -> Evidence:
+def evidence_of(con: duckdb.DuckDBPyConnection, question: Question, standing: RampState, ramped: str, plan: Ramp) -> Evidence:
     """What the lake knows of a ramp.
 
     Up to a share of one half both arms are equally large and nobody changes arms: all exposures since the ramp began count. Beyond, units of
@@ -241,7 +241,7 @@ def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: Micros) 
         con.close()
 
 
-def _plan(experiment: ReadExperiment) -> tuple[Ramp, Standing]:
+def _plan(experiment: ReadExperiment) -> tuple[Ramp, RampState]:
     if experiment.entry.ramp is None or experiment.standing is None:
         raise NotRamped(
             f"expected an experiment with `ramp` in experiments.yaml, got {experiment.key}, which has none: add `ramp: {{arm: …}}`"

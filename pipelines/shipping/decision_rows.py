@@ -14,7 +14,7 @@ from features.events.journal import Line, Settled
 from features.lake.loop_tables import EXPOSURES, GROUP, GROUPS, KEPT, RECORDED, USUAL
 from features.lake.tables import FIXED
 from features.workspace.workspace import Workspace
-from pipelines.shipping.parts import Parts
+from pipelines.shipping.parts import LakeParts
 from serving.hub.request_check import ANY, channel_of
 
 _FLOAT = np.dtype("<f8")
@@ -39,7 +39,7 @@ class DecisionRows:
             "action_probability",
         ]
 
-    def add(self, line: Line, parts: Parts) -> bool:
+    def add(self, line: Line, parts: LakeParts) -> bool:
         """Add the rows of one line; False for one whose arrays do not fit each other."""
         try:
             columns = line.columns()
@@ -65,7 +65,7 @@ class DecisionRows:
         self._expose(line, parts)
         return True
 
-    def _expose(self, line: Line, parts: Parts) -> None:
+    def _expose(self, line: Line, parts: LakeParts) -> None:
         units = line.units or (line.customer_id,) * len(line.experiments)
         channel = channel_of(self._workspace, line.context)
         how = (None if channel == ANY else channel, line.placement, list(line.degraded), line.took_us, line.decision_id, line.at)
@@ -78,7 +78,7 @@ class DecisionRows:
                 parts.add(EXPOSURES.name, (*who, unit if unit != who[0] else None, *how), line.at)
 
 
-def add_kept(settled: Settled, parts: Parts) -> None:
+def add_kept(settled: Settled, parts: LakeParts) -> None:
     """Add the rows of sticky assignments, one an experiment."""
     for experiment, (arm, version, probability) in settled.arms.items():
         over_arm, over_version, _ = settled.over.get(experiment, (None, None, None))

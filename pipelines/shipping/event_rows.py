@@ -14,7 +14,7 @@ from features.workspace.experiments import ReadExperiment, read_experiments
 from features.workspace.ramps import standings_of
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
-from pipelines.shipping.parts import Parts
+from pipelines.shipping.parts import LakeParts
 
 _decoder = msgspec.msgpack.Decoder(Event)
 
@@ -38,7 +38,7 @@ class EventRows:
         standings = standings_of(workspace.experiments, workspace.data)  # as they are now: a worker's workspace may be older
         self._experiments = {one.key: one for one in read_experiments(workspace.experiments, book, standings).experiments}
 
-    def add(self, received: int, unit: str, body: bytes, parts: Parts) -> str:
+    def add(self, received: int, unit: str, body: bytes, parts: LakeParts) -> str:
         """Add the rows of one event; what is wrong with one that is no row of its own table, else empty: its type, or `unreadable`."""
         try:
             event = _decoder.decode(body)
@@ -67,7 +67,7 @@ class EventRows:
             return event.type
         return ""
 
-    def _add_stream(self, event: Event, unit: str, at: int, stamp: tuple[str, int], parts: Parts) -> None:
+    def _add_stream(self, event: Event, unit: str, at: int, stamp: tuple[str, int], parts: LakeParts) -> None:
         stream, fields = self._streams[event.type], event.fields
         numbers = [_number(fields.get(name)) for name in stream.numbers]
         texts = [_text(fields.get(name)) for name in stream.categories]

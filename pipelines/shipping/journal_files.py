@@ -19,7 +19,7 @@ READ_BYTES_MAX = 64 << 20
 _decoder = msgspec.msgpack.Decoder(Line)
 
 
-class Listed(NamedTuple):
+class JournalFile(NamedTuple):
     """A journal file, as it was listed."""
 
     stem: str
@@ -33,9 +33,9 @@ def journal_folder(workspace_data: Path) -> Path:
     return workspace_data / "journal"
 
 
-def listed(folder: Path) -> list[Listed]:
+def listed(folder: Path) -> list[JournalFile]:
     """All journal files, the oldest first; one that is renamed meanwhile is listed once."""
-    found: dict[str, Listed] = {}
+    found: dict[str, JournalFile] = {}
     try:
         paths = sorted(folder.iterdir())
     except FileNotFoundError:
@@ -43,11 +43,11 @@ def listed(folder: Path) -> list[Listed]:
     for path in paths:
         if path.suffix in (OPEN, SEALED, DAMAGED):
             try:
-                found[path.stem] = Listed(path.stem, path.stat().st_size, path.suffix != OPEN)
+                found[path.stem] = JournalFile(path.stem, path.stat().st_size, path.suffix != OPEN)
             except FileNotFoundError:  # renamed, and then it has the other suffix; or deleted
                 size = _size(folder, path.stem)
                 if size is not None:
-                    found[path.stem] = Listed(path.stem, size, False)
+                    found[path.stem] = JournalFile(path.stem, size, False)
     return list(found.values())
 
 

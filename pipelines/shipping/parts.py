@@ -45,7 +45,7 @@ class Part:
         """By position, what rows have beyond the declared columns."""
 
 
-class Parts:
+class LakeParts:
     """Rows by table and day (UTC)."""
 
     def __init__(self, workspace: Workspace) -> None:

@@ -28,16 +28,16 @@ from features.workspace.workspace import Workspace
 from pipelines.shipping.backlog import waiting
 from pipelines.shipping.decision_rows import DecisionRows, add_kept
 from pipelines.shipping.event_rows import EventRows
-from pipelines.shipping.journal_files import READ_BYTES_MAX, Listed, journal_folder, lines, listed, read_part
-from pipelines.shipping.parts import Parts, Step
-from pipelines.shipping.state import Loop, Shipment, Shipped, intent_file, read_state, shipped_file, state_of, write_intent, write_loop
+from pipelines.shipping.journal_files import READ_BYTES_MAX, JournalFile, journal_folder, lines, listed, read_part
+from pipelines.shipping.parts import LakeParts, Step
+from pipelines.shipping.state import LoopState, Shipment, Shipped, intent_file, read_state, shipped_file, state_of, write_intent, write_loop
 from training.bundle import bundle
 
 logger = logging.getLogger("opportune.shipping")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ShippingLimits:
     """Bounds of one shipment, and so of what is held in memory."""
 
     shown_rows_max: int = 50_000
@@ -45,7 +45,7 @@ class Limits:
     event_rows_max: int = 50_000
 
 
-LIMITS = Limits()
+LIMITS = ShippingLimits()
 
 Progress = Callable[[int, int], None]
 """Told the rows that are shipped and those that waited at first."""
@@ -55,7 +55,7 @@ class _Load:
     """What one shipment holds: rows, and how far they lead."""
 
     def __init__(self, workspace: Workspace, state: Shipped) -> None:
-        self.parts, self.state = Parts(workspace), state
+        self.parts, self.state = LakeParts(workspace), state
         self.journals: dict[str, tuple[int, int]] = {}
         self.sizes: dict[str, int] = {}
         self.events = (state.events, state.events)
@@ -74,7 +74,9 @@ def alone(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def ship(workspace: Workspace, progress: Progress = lambda _done, _all: None, step: Step = lambda _: None, limits: Limits = LIMITS) -> Loop:
+def ship(
+    workspace: Workspace, progress: Progress = lambda _done, _all: None, step: Step = lambda _: None, limits: ShippingLimits = LIMITS
+) -> LoopState:
     """Bring into the lake all that waits in journals and event log.
 
     Args:
@@ -95,17 +97,17 @@ def ship(workspace: Workspace, progress: Progress = lambda _done, _all: None, st
         state = state_of(workspace)
         left = waiting(workspace, state)
         told = (state.rows, state.left_out, state.lost_bytes, state.unreadable_bytes)
-        loop = Loop(clock(), decisions, events, rows, lag, left.rows, *told)
+        loop = LoopState(clock(), decisions, events, rows, lag, left.rows, *told)
         write_loop(workspace, loop)
         return loop
 
 
-def unshipped(workspace: Workspace, limits: Limits = LIMITS) -> Parts:
+def unshipped(workspace: Workspace, limits: ShippingLimits = LIMITS) -> LakeParts:
     """Return what waits to be shipped as rows of the lake, so much as one shipment may hold. Nothing is written or shipped."""
     return _read(workspace, state_of(workspace), limits).parts
 
 
-def _shipments(workspace: Workspace, step: Step, limits: Limits) -> Iterator[_Load]:
+def _shipments(workspace: Workspace, step: Step, limits: ShippingLimits) -> Iterator[_Load]:
     """Ship until nothing waits of what waited at first: before all what was under way when a process died."""
     intent = read_state(intent_file(workspace))
     if intent is not None:
@@ -133,7 +135,7 @@ def _deliver(workspace: Workspace, load: _Load, after: Shipped, step: Step) -> N
     sync_folder(workspace.lake)
 
 
-def _read(workspace: Workspace, state: Shipped, limits: Limits) -> _Load:
+def _read(workspace: Workspace, state: Shipped, limits: ShippingLimits) -> _Load:
     """What comes next, within the bounds of a shipment."""
     load = _Load(workspace, state)
     rows, files = DecisionRows(workspace), listed(journal_folder(workspace.data))
@@ -148,7 +150,7 @@ def _read(workspace: Workspace, state: Shipped, limits: Limits) -> _Load:
     return load
 
 
-def _read_journal(load: _Load, rows: DecisionRows, workspace: Workspace, file: Listed, begin: int, limits: Limits) -> None:
+def _read_journal(load: _Load, rows: DecisionRows, workspace: Workspace, file: JournalFile, begin: int, limits: ShippingLimits) -> None:
     """The next decisions of one file, as many as there is room for."""
     content = read_part(journal_folder(workspace.data), file.stem, begin, min(file.size - begin, READ_BYTES_MAX))
     if content is None:

@@ -58,7 +58,7 @@ class Shipped(Struct):
     last: Shipment | None = None
 
 
-class Loop(Struct, frozen=True):
+class LoopState(Struct, frozen=True):
     """What became of one run of the shipper; `loop.json`."""
 
     at: int
@@ -107,10 +107,10 @@ def state_of(workspace: Workspace) -> Shipped:
     return read_state(shipped_file(workspace)) or Shipped()
 
 
-def loop_of(workspace: Workspace) -> Loop | None:
+def loop_of(workspace: Workspace) -> LoopState | None:
     """The last run; None before the first."""
     try:
-        return msgspec.json.decode(loop_file(workspace).read_bytes(), type=Loop)
+        return msgspec.json.decode(loop_file(workspace).read_bytes(), type=LoopState)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
 
@@ -120,6 +120,6 @@ def write_intent(workspace: Workspace, state: Shipped) -> None:
     write_whole(intent_file(workspace), msgspec.json.encode(state))
 
 
-def write_loop(workspace: Workspace, loop: Loop) -> None:
+def write_loop(workspace: Workspace, loop: LoopState) -> None:
     """Tell of a run."""
     write_whole(loop_file(workspace), msgspec.json.encode(loop))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import floor
 
 from features.common.moments import Seconds
-from serving.hub.contact_policy import Bound, Contacting
+from serving.hub.contact_policy import CompiledLimit, Contacting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def kept_away(contacting: Contacting, history: bytes, now: Seconds) -> list[Kept
     return found + [KeptAway(name, _positions(offers), None) for name, offers in contacting.after_acceptances(history) if offers]
 
 
-def _told(bound: Bound, offers: int, until: int | None) -> KeptAway:
+def _told(bound: CompiledLimit, offers: int, until: int | None) -> KeptAway:
     return KeptAway(bound.name, _positions(offers), until, bound.channel or "any", tuple(sorted(bound.placements)))
 
 

@@ -13,7 +13,7 @@ from features.workspace.workspace import Workspace
 from pipelines.output import console
 from serving.decision.decide import decide as decide_one
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from training.bundle.bundle import BadBundle
 
 NEXT_ROWS = 4
@@ -30,7 +30,7 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
     Raises:
         BadBundle: nothing was published, or it cannot serve.
     """
-    desk = Desk(workspace)
+    desk = Reloader(workspace)
     try:
         desk.load()
         if desk.loaded is None:

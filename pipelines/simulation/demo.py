@@ -35,7 +35,7 @@ class DemoFailed(Failure):
 
 
 @dataclass
-class Counts:
+class DemoCounts:
     """The law of conservation, as the answers to our events tell it."""
 
     sent: int = 0
@@ -59,7 +59,7 @@ class Service:
             raise DemoFailed(f"expected an address like http://127.0.0.1:3000, got {url}")
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=SECONDS_MAX)
         self._headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
-        self.counts = Counts()
+        self.counts = DemoCounts()
 
     def _ask(self, path: str, body: Json, expected: int) -> bytes:
         try:

@@ -11,7 +11,7 @@ import msgspec
 from features.common.files import write_whole
 from pipelines.output import console
 from pipelines.simulation.simulate import Simulation
-from pipelines.simulation.what_if import Change
+from pipelines.simulation.what_if import ChangedDecision
 
 OFFERS_SHOWN = 20
 STEPS_SHOWN = 25
@@ -22,7 +22,7 @@ JSON_FILE, MARKDOWN_FILE, PLOT_FILE = "simulation.json", "simulation.md", "shown
 _SOURCES = {"journal": "answered decisions (journal)", "decisions": "past decisions (imported)", "customers": "customers"}
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """A table; columns from `numbers` on are figures."""
 
     title: str
@@ -107,12 +107,12 @@ def headlines(found: Simulation) -> Iterator[str]:
     yield from found.notes
 
 
-def sections(found: Simulation) -> Iterator[Section]:
+def sections(found: Simulation) -> Iterator[ReportSection]:
     """The tables, those without rows left out."""
     result = found.result
     worth, each = result.worth, max(result.decisions, 1)
     figures = [worth.before, worth.after, worth.difference, worth.low, worth.high]
-    yield Section(
+    yield ReportSection(
         f"Expected worth, propensity x value of what is shown ({found.currency})",
         ["", "before", "after", "difference", "95 % from", "95 % to"],
         [["sample", *map(_money, figures)], ["a decision", *(None if one is None else one / each for one in figures)]],
@@ -120,7 +120,7 @@ def sections(found: Simulation) -> Iterator[Section]:
     )
     offers = [[one.offer_id, one.before, one.after, _signed(one.after - one.before)] for one in result.offers[:OFFERS_SHOWN]]
     if offers:
-        yield Section(
+        yield ReportSection(
             f"How often offers are shown{_more(len(result.offers), OFFERS_SHOWN)}", ["offer", "before", "after", "difference"], offers, 1
         )
     steps = [
@@ -128,14 +128,14 @@ def sections(found: Simulation) -> Iterator[Section]:
     ]
     if steps:
         columns = ["step", "decisions before", "after", "offers left out before", "after"]
-        yield Section(f"What binds: steps that left offers out{_more(len(result.steps), STEPS_SHOWN)}", columns, steps, 1)
+        yield ReportSection(f"What binds: steps that left offers out{_more(len(result.steps), STEPS_SHOWN)}", columns, steps, 1)
     if result.changes:
         rows = [_change(one) for one in result.changes[:CHANGES_SHOWN]]
         more = _more(result.changed, CHANGES_SHOWN)
-        yield Section(f"Who would get something else{more}", ["customer", "placement", "before", "after"], rows, 4)
+        yield ReportSection(f"Who would get something else{more}", ["customer", "placement", "before", "after"], rows, 4)
 
 
-def _change(one: Change) -> list[Any]:
+def _change(one: ChangedDecision) -> list[Any]:
     return [one.customer_id, one.placement, _offers(one.before), _offers(one.after)]
 
 

@@ -22,8 +22,8 @@ from pipelines.materialize.contact_import import PATIENT_MS
 from pipelines.materialize.rebuild import is_embedded
 from pipelines.simulation.changed_files import BadChanges, changed
 from pipelines.simulation.sampling import NothingToSample, sample_of
-from pipelines.simulation.what_if import Comparison, Tried, compare, tried
-from serving.decision.snapshot import Loaded
+from pipelines.simulation.what_if import PolicyComparison, Tried, compare, tried
+from serving.decision.snapshot import Snapshot
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.published import models
 from serving.reload.reloader import NOTHING_PUBLISHED
@@ -35,7 +35,7 @@ TOLD_EVERY = 50
 """Progress is told after so many decisions."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class SimulationQuery(msgspec.Struct, frozen=True):
     """What is to be simulated."""
 
     changes: Path
@@ -66,10 +66,10 @@ class Simulation(msgspec.Struct, frozen=True):
     unfit: dict[str, int]
     """Sampled requests that one of the sides does not take, by why; they are left out of the comparison."""
     notes: list[str]
-    result: Comparison
+    result: PolicyComparison
 
 
-def simulate(workspace: Workspace, asked: Asked, tell: Tell = lambda *_: None) -> Simulation:
+def simulate(workspace: Workspace, asked: SimulationQuery, tell: Tell = lambda *_: None) -> Simulation:
     """Decide a sample twice, and compare.
 
     Raises:
@@ -99,7 +99,8 @@ def simulate(workspace: Workspace, asked: Asked, tell: Tell = lambda *_: None) -
     try:
         found, everyone = bundle.read(place), engine.everyone()
         sides = [
-            Loaded(one, found, read_catalogue(one), everyone, engine.words, in_seconds(asked.at), models(one)) for one in (workspace, other)
+            Snapshot(one, found, read_catalogue(one), everyone, engine.words, in_seconds(asked.at), models(one))
+            for one in (workspace, other)
         ]
         unfit: Counter[str] = Counter()
         unknown: set[str] = set()
@@ -131,7 +132,7 @@ def simulate(workspace: Workspace, asked: Asked, tell: Tell = lambda *_: None) -
 async def _decided(
     workspace: Workspace,
     engine: OnlineEngine,
-    sides: list[Loaded],
+    sides: list[Snapshot],
     requests: list[DecisionRequest],
     at: Micros,
     unfit: Counter[str],
@@ -176,7 +177,7 @@ async def _known(
             ledger.close()
 
 
-def _notes(before: Loaded, after: Loaded) -> list[str]:
+def _notes(before: Snapshot, after: Snapshot) -> list[str]:
     """What the reader should know of the figures."""
     notes = []
     if any(offer.budget is not None for side in (before, after) for offer in side.catalogue.offers):

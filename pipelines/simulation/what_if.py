@@ -23,7 +23,7 @@ from features.ledger.recent import Known
 from serving.decision.case import Case
 from serving.decision.customer import person_of
 from serving.decision.decide import Asked, Given, decide, granted
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 
 CHANGES_LISTED_MAX = 1_000
 """Changed decisions that a report lists one by one; it counts them all."""
@@ -56,7 +56,7 @@ class Share(Struct, frozen=True):
     after: int
 
 
-class Step(Struct, frozen=True):
+class ChangedStep(Struct, frozen=True):
     """How often a rule, limit, pause, quiet hour or other step leaves offers out: in so many decisions, so many offers in all."""
 
     step: str
@@ -66,7 +66,7 @@ class Step(Struct, frozen=True):
     offers_after: int
 
 
-class Worth(Struct, frozen=True):
+class ExpectedWorth(Struct, frozen=True):
     """What all decisions together are expected to be worth. The 95 % interval of the difference is None for a single customer."""
 
     before: float
@@ -76,7 +76,7 @@ class Worth(Struct, frozen=True):
     high: float | None
 
 
-class Change(Struct, frozen=True):
+class ChangedDecision(Struct, frozen=True):
     """A decision that would show something else."""
 
     customer_id: str
@@ -85,7 +85,7 @@ class Change(Struct, frozen=True):
     after: tuple[str, ...]
 
 
-class Comparison(Struct, frozen=True):
+class PolicyComparison(Struct, frozen=True):
     """What differs between the two sides."""
 
     decisions: int
@@ -100,15 +100,15 @@ class Comparison(Struct, frozen=True):
     empty_before: int
     """Decisions that show nothing."""
     empty_after: int
-    worth: Worth
+    worth: ExpectedWorth
     offers: list[Share] = field(default_factory=list)
     """By how much they change, then by how often they are shown."""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ChangedStep] = field(default_factory=list)
     """In the order of what they leave out, the most first."""
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ChangedDecision] = field(default_factory=list)
 
 
-def tried(request: DecisionRequest, loaded: Loaded, row: OnlineRow, found: Known, now: Micros) -> Tried:
+def tried(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, found: Known, now: Micros) -> Tried:
     """Decide as the server would, taking nothing.
 
     Args:
@@ -158,17 +158,17 @@ def _left_out(case: Case) -> dict[str, int]:
     return dict(found)
 
 
-def compare(pairs: Iterable[tuple[str, Tried, Tried]]) -> Comparison:
+def compare(pairs: Iterable[tuple[str, Tried, Tried]]) -> PolicyComparison:
     """What differs, over decisions given as customer, before, after."""
     given = list(pairs)
     changed = [(customer, before, after) for customer, before, after in given if before.slates != after.slates]
     listed = [
-        Change(customer, placement, one, other)
+        ChangedDecision(customer, placement, one, other)
         for customer, before, after in changed
         for (placement, one), (_, other) in zip(before.slates, after.slates, strict=True)
         if one != other
     ]
-    return Comparison(
+    return PolicyComparison(
         decisions=len(given),
         customers=len({customer for customer, *_ in given}),
         changed=len(changed),
@@ -191,18 +191,18 @@ def _shares(given: list[tuple[str, Tried, Tried]]) -> list[Share]:
     return sorted(found, key=lambda one: (-abs(one.after - one.before), -one.before - one.after, one.offer_id))
 
 
-def _steps(given: list[tuple[str, Tried, Tried]]) -> list[Step]:
+def _steps(given: list[tuple[str, Tried, Tried]]) -> list[ChangedStep]:
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for _, *sides in given:
         for side, one in enumerate(sides):
             for step, fallen in one.left_out.items():
                 found[step][side] += 1
                 found[step][2 + side] += fallen
-    steps = [Step(step, *counts) for step, counts in found.items()]
+    steps = [ChangedStep(step, *counts) for step, counts in found.items()]
     return sorted(steps, key=lambda one: (-max(one.offers_before, one.offers_after), one.step))
 
 
-def _worth(given: list[tuple[str, Tried, Tried]]) -> Worth:
+def _worth(given: list[tuple[str, Tried, Tried]]) -> ExpectedWorth:
     """With an interval that holds where decisions of one customer are alike: customers, not decisions, are the sample.
 
     The variance of a total of n decisions of m customers is m / (m - 1) times the sum, over customers, of the squared sum of what
@@ -216,6 +216,6 @@ def _worth(given: list[tuple[str, Tried, Tried]]) -> Worth:
         above[customer] += other.worth - one.worth - mean
     count = len(above)
     if count < 2:
-        return Worth(before, after, difference, None, None)
+        return ExpectedWorth(before, after, difference, None, None)
     margin = NORMAL_95 * sqrt(count / (count - 1) * sum(value * value for value in above.values()))
-    return Worth(before, after, difference, difference - margin, difference + margin)
+    return ExpectedWorth(before, after, difference, difference - margin, difference + margin)

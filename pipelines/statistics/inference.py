@@ -35,7 +35,7 @@ STILL = 1e-9
 """A part of a mean: what varies or differs by less does so by rounding."""
 
 
-class Measure(NamedTuple):
+class MetricColumns(NamedTuple):
     """Which columns of a summary make a metric."""
 
     numerator: int
@@ -97,7 +97,9 @@ class _Arm(NamedTuple):
         return np.asarray(np.maximum(spread, 0.0) / self.units)
 
 
-def compare(treated: Summary, control: Summary, measure: Measure, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS) -> Comparison:
+def compare(
+    treated: Summary, control: Summary, measure: MetricColumns, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS
+) -> Comparison:
     """All that is estimated of one metric; both arms have the same columns.
 
     With the covariate's coefficient t, an arm's metric is mean - t x (its mean covariate - that of both arms). The variance of the lift is
@@ -152,7 +154,7 @@ def _certain(difference: Floats) -> Floats:
     return np.asarray(np.where(np.abs(difference) > 0, 0.0, np.nan))
 
 
-def harm(treated: Summary, control: Summary, measure: Measure, sign: int, tolerated: float = 0.0) -> tuple[Floats, Floats]:
+def harm(treated: Summary, control: Summary, measure: MetricColumns, sign: int, tolerated: float = 0.0) -> tuple[Floats, Floats]:
     """Return how much worse the treated arm is than is tolerated, and the standard error of that; for `harm_p` and `harm_p_sequential`.
 
     Nothing is divided by the control's mean, which may be zero or below it: what is tolerated is a part of its size, whatever its sign.
@@ -170,7 +172,7 @@ def harm(treated: Summary, control: Summary, measure: Measure, sign: int, tolera
         return np.where(np.abs(worse) <= scale, 0.0, worse), np.where(error <= scale, 0.0, error)
 
 
-def _arm(summary: Summary, measure: Measure) -> _Arm:
+def _arm(summary: Summary, measure: MetricColumns) -> _Arm:
     """A ratio is made linear: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody has no mean: NaN."""
     covariances = summary.covariances
     weights = np.zeros_like(summary.means)

@@ -22,7 +22,7 @@ PRIOR_UNITS = 1_000.0
 """How sure the sequential test is beforehand of what a broken split would be: near the sound one, as after so many units."""
 
 
-class Mismatch(NamedTuple):
+class SampleRatioMismatch(NamedTuple):
     """Pearson's chi-square; P is 1 where there is nothing to compare."""
 
     chi_square: Floats
@@ -34,7 +34,7 @@ class Mismatch(NamedTuple):
         return bool(self.p < MISMATCH_P)
 
 
-def mismatch(counts: ArrayLike, expected: ArrayLike) -> Mismatch:
+def mismatch(counts: ArrayLike, expected: ArrayLike) -> SampleRatioMismatch:
     """Of units by arm, shape (…, arms).
 
     Args:
@@ -47,7 +47,7 @@ def mismatch(counts: ArrayLike, expected: ArrayLike) -> Mismatch:
     terms = np.where(is_open, (seen - awaited) ** 2 / np.where(is_open, awaited, 1.0), np.where(seen > 0, np.inf, 0.0))
     chi_square = terms.sum(-1)
     freedom = np.maximum(is_open.sum(-1) - 1, 1)
-    return Mismatch(np.asarray(chi_square), np.asarray(stats.chi2.sf(chi_square, freedom)))
+    return SampleRatioMismatch(np.asarray(chi_square), np.asarray(stats.chi2.sf(chi_square, freedom)))
 
 
 def mismatch_p_sequential(counts: ArrayLike, expected: ArrayLike) -> Floats:

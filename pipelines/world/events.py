@@ -38,7 +38,7 @@ class Happening(NamedTuple):
     channel: str | None = None
 
 
-class Script:
+class FutureEvents:
     """What is still to happen: purchases, complaints and log-ins of the run from the start, outcomes as decisions bring them."""
 
     def __init__(self, world: World, visits: Visits, name: str) -> None:

@@ -13,7 +13,7 @@ from features.common.files import write_whole
 from features.common.timestamps import from_microseconds
 from features.common.types import EXPOSURE, Decision, DecisionRequest, Event
 from features.config.documents import BadWorkspace, Fault
-from pipelines.world.port import Port, Refused, Told
+from pipelines.world.port import DeciderRefused, Port, Told
 from pipelines.world.settings import PLACEMENT, SLATE_OFFERS, WorldSettings
 
 FILE = "experiments.yaml"
@@ -91,7 +91,7 @@ class Clients:
     def decide(self, request: DecisionRequest) -> Decision:
         decision = self._inner.decide(request)
         if decision.experiments is msgspec.UNSET:
-            raise Refused(
+            raise DeciderRefused(
                 f"expected decisions under the experiments of {FILE}, got one without: a service takes the file a few seconds after it was"
                 " written, if it serves the folder of this world; try again"
             )

@@ -18,7 +18,7 @@ PURCHASES_A_WEEK = 1.0
 
 
 @dataclass(frozen=True)
-class History:
+class WorldHistory:
     """Decisions of the random policy.
 
     Attributes:
@@ -32,7 +32,7 @@ class History:
     outcomes: Outcomes
 
 
-def draw_history(world: World) -> History:
+def draw_history(world: World) -> WorldHistory:
     """The imported past. An acceptance that comes after the end of history is not imported, as in life."""
     settings = world.settings
     count = settings.customers * settings.history_decisions_each
@@ -45,7 +45,7 @@ def draw_history(world: World) -> History:
         lots = np.where(valid, random.random(valid.shape), 2.0)
         slates[rows] = np.argsort(lots, axis=1, kind="stable")[:, :SLATE_OFFERS]
         eligible[rows] = valid.sum(1)
-    return History(visits, slates, eligible, follow(world, visits, slates))
+    return WorldHistory(visits, slates, eligible, follow(world, visits, slates))
 
 
 @dataclass(frozen=True)

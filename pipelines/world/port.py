@@ -11,7 +11,7 @@ from features.common.errors import Failure
 from features.common.types import Decision, DecisionRequest, Event
 
 
-class Refused(Failure):
+class DeciderRefused(Failure):
     """Whoever decides does not do what the simulation asks."""
 
 
@@ -48,7 +48,7 @@ class Port(Protocol):
         """One decision, now.
 
         Raises:
-            Refused: it is not answered.
+            DeciderRefused: it is not answered.
         """
         ...
 
@@ -56,7 +56,7 @@ class Port(Protocol):
         """What happened, at most `vocabulary.EVENTS_MAX` events.
 
         Raises:
-            Refused: it is not taken.
+            DeciderRefused: it is not taken.
         """
         ...
 

@@ -16,7 +16,7 @@ from features.columns.catalogue import UNBOUNDED
 from features.common.files import write_whole
 from features.common.timestamps import rfc3339
 from features.config.documents import BadWorkspace, Fault
-from pipelines.world.history import History, Purchases, draw_history, draw_purchases
+from pipelines.world.history import Purchases, WorldHistory, draw_history, draw_purchases
 from pipelines.world.outcomes import AT_ONCE
 from pipelines.world.settings import CATEGORIES, CHANNELS, NOW, PLACEMENT, SEGMENTS, SLATE_OFFERS, WINDOW_DAYS, Integers, WorldSettings
 from pipelines.world.world import World, hour_of, weekend
@@ -202,7 +202,7 @@ def _offers(world: World) -> pa.Table:
     )
 
 
-def _shown(world: World, history: History, rows: Integers, ranks: Integers) -> dict[str, Cells]:
+def _shown(world: World, history: WorldHistory, rows: Integers, ranks: Integers) -> dict[str, Cells]:
     """Whose decisions, and which offers, of some of what was shown."""
     return {
         "decision_id": pa.array([HISTORY_DECISION.format(row) for row in rows]),
@@ -211,7 +211,7 @@ def _shown(world: World, history: History, rows: Integers, ranks: Integers) -> d
     }
 
 
-def _decisions(world: World, history: History) -> pa.Table:
+def _decisions(world: World, history: WorldHistory) -> pa.Table:
     visits = history.visits
     rows, ranks = (part.ravel() for part in np.indices(history.slates.shape))
     at = visits.at[rows]
@@ -228,7 +228,7 @@ def _decisions(world: World, history: History) -> pa.Table:
     )
 
 
-def _impressions(world: World, history: History) -> pa.Table:
+def _impressions(world: World, history: WorldHistory) -> pa.Table:
     rows, ranks = np.nonzero(history.outcomes.seen)
     visits = history.visits
     keep = visits.at[rows] + AT_ONCE < NOW
@@ -243,7 +243,7 @@ def _impressions(world: World, history: History) -> pa.Table:
     )
 
 
-def _outcomes(world: World, history: History) -> pa.Table:
+def _outcomes(world: World, history: WorldHistory) -> pa.Table:
     """What had happened by the end of history; acceptances that are still to come are missing, as in life."""
     found, tables = history.outcomes, []
     for kind, happened, delay in (

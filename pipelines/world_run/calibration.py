@@ -18,7 +18,7 @@ class Bin(Struct, frozen=True):
     true: float
 
 
-class Calibration(Struct, frozen=True):
+class WorldCalibration(Struct, frozen=True):
     """Propensities against truth, over the offers that a group was shown.
 
     Attributes:
@@ -37,7 +37,7 @@ class Calibration(Struct, frozen=True):
     bins: list[Bin]
 
 
-def calibration_of(group: str, predicted: Floats, true: Floats) -> Calibration | None:
+def calibration_of(group: str, predicted: Floats, true: Floats) -> WorldCalibration | None:
     """Of propensities and true probabilities, both of shape (rows,); None where there are no rows."""
     rows = len(predicted)
     if rows == 0:
@@ -45,4 +45,4 @@ def calibration_of(group: str, predicted: Floats, true: Floats) -> Calibration |
     order = np.argsort(predicted, kind="stable")
     bins = [Bin(len(part), float(predicted[part].mean()), float(true[part].mean())) for part in np.array_split(order, min(BINS, rows))]
     ece = sum(abs(one.predicted - one.true) * one.rows for one in bins) / rows
-    return Calibration(group, rows, float(predicted.mean()), float(true.mean()), ece, float(np.abs(predicted - true).mean()), bins)
+    return WorldCalibration(group, rows, float(predicted.mean()), float(true.mean()), ece, float(np.abs(predicted - true).mean()), bins)

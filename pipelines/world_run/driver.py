@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.common.types import EVENTS_MAX, Decision, DecisionRequest, Event
-from pipelines.world.events import Happening, Script
+from pipelines.world.events import FutureEvents, Happening
 from pipelines.world.outcomes import Outcomes, follow
-from pipelines.world.port import Port, Refused, Told
+from pipelines.world.port import DeciderRefused, Port, Told
 from pipelines.world.settings import DAY, LIVE, NOW, PLACEMENT, SLATE_OFFERS, WINDOW_DAYS, Floats, Integers
 from pipelines.world.visits import Visits, draw_visits
 from pipelines.world.world import World
@@ -61,9 +61,9 @@ def drive(
         tell: told the part of the visits that is done, 0 to 1.
 
     Raises:
-        Refused: the decider does not answer, or decides about other offers.
+        DeciderRefused: the decider does not answer, or decides about other offers.
     """
-    script, count = Script(world, visits, run), len(visits)
+    script, count = FutureEvents(world, visits, run), len(visits)
     slates, propensities = np.full((count, SLATE_OFFERS), -1), np.full((count, SLATE_OFFERS), np.nan)
     considered, clock = np.zeros(count, np.int64), np.zeros(count, np.int64)
     degraded: Counter[str] = Counter()
@@ -99,13 +99,17 @@ def _positions(world: World, decision: Decision) -> list[int]:
     try:
         shown = [world.offers_at[offer.offer_id] for offer in decision.offers]
     except KeyError as unknown:
-        raise Refused(f"expected offers of this world, got {unknown}: let the service serve the folder of the same world") from unknown
+        raise DeciderRefused(
+            f"expected offers of this world, got {unknown}: let the service serve the folder of the same world"
+        ) from unknown
     if len(shown) > SLATE_OFFERS:
-        raise Refused(f"expected at most {SLATE_OFFERS} offers, got {len(shown)}: let the service serve the folder of the same world")
+        raise DeciderRefused(
+            f"expected at most {SLATE_OFFERS} offers, got {len(shown)}: let the service serve the folder of the same world"
+        )
     return shown
 
 
-def _tell(port: Port, script: Script, until: int, events: Counter[str]) -> None:
+def _tell(port: Port, script: FutureEvents, until: int, events: Counter[str]) -> None:
     """Tell what happened up to a moment, in calls as large as they may be."""
     batch: list[Event] = []
 
@@ -122,5 +126,5 @@ def _tell(port: Port, script: Script, until: int, events: Counter[str]) -> None:
         send()
 
 
-def _event(port: Port, script: Script, happening: Happening) -> Event:
+def _event(port: Port, script: FutureEvents, happening: Happening) -> Event:
     return script.event(happening, port.turn(happening.at))

@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 from msgspec import Struct
 
-from pipelines.world.history import History
+from pipelines.world.history import WorldHistory
 from pipelines.world.policies import best_slates, gains_of, worth
 from pipelines.world.settings import SLATE_OFFERS, Floats, Integers
 from pipelines.world.world import World
@@ -41,7 +41,7 @@ class Estimate(Struct, frozen=True):
     snips: float | None
 
 
-def estimates_of(world: World, history: History) -> list[Estimate]:
+def estimates_of(world: World, history: WorldHistory) -> list[Estimate]:
     """The uniform policy, one that shows the offers of the most value, and the oracle, each from the logged history."""
     visits, count = history.visits, len(history.visits)
     slates = {name: np.empty((count, SLATE_OFFERS), np.int64) for name in ("most valuable", "oracle")}
@@ -61,7 +61,7 @@ def estimates_of(world: World, history: History) -> list[Estimate]:
     return found
 
 
-def weights_of(wanted: Integers, history: History) -> Floats:
+def weights_of(wanted: Integers, history: WorldHistory) -> Floats:
     """How much each logged offer counts for a policy that shows `wanted`, shape (decisions, ranks)."""
     return np.asarray((wanted == history.slates) * history.eligible[:, None].astype(np.float64))
 

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 from features.common.moments import Micros, in_seconds
 from features.common.timestamps import now
 from features.common.types import Decision, DecisionRequest, Event
-from features.events.semantics import Happenings
+from features.events.semantics import EventSchema
 from features.ledger.ledger import open_ledger
 from features.workspace.workspace import Workspace
-from pipelines.world.port import Refused, Told
-from pipelines.world_run.records import Loop
+from pipelines.world.port import DeciderRefused, Told
+from pipelines.world_run.records import LoopRecords
 from serving.decision.decide import deciding
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 
 WORKER = "world"
 LEDGER_TIMEOUT_MS = 1_000
@@ -35,17 +35,17 @@ class DeskPort:
         kept: leave decisions and events in the workspace's journal and event log, as a server does.
 
     Raises:
-        Refused: nothing that is published can serve.
+        DeciderRefused: nothing that is published can serve.
     """
 
     def __init__(self, workspace: Workspace, moment: int, shift: int = 0, real: bool = False, kept: bool = False) -> None:
         self.told: Told | None = None
         self.name = "desk"
         self._now, self._shift, self._count, self._received = now() if real else Micros(moment + shift), shift, 0, 0
-        self._real, self._loop = real, Loop(workspace, lambda: self._now) if kept else None
+        self._real, self._loop = real, LoopRecords(workspace, lambda: self._now) if kept else None
         self._folder = TemporaryDirectory(prefix="opportune-world-")
         self._runner = asyncio.Runner()
-        self._desk = Desk(workspace, clock=lambda: self._now)
+        self._desk = Reloader(workspace, clock=lambda: self._now)
         self._desk.ledger = open_ledger(None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project)
         if self._loop is not None:
             loop = self._loop
@@ -54,9 +54,9 @@ class DeskPort:
         if self._desk.loaded is None:
             refusal = self._desk.refusal
             self.close()
-            raise Refused(f"expected a published model that can serve, got none: {refusal}")
+            raise DeciderRefused(f"expected a published model that can serve, got none: {refusal}")
         self._loaded = self._desk.loaded
-        self._happenings = Happenings(workspace, self._loaded.catalogue.offers)
+        self._happenings = EventSchema(workspace, self._loaded.catalogue.offers)
 
     def turn(self, moment: int) -> int:
         self._now = now() if self._real else Micros(moment + self._shift)
@@ -66,7 +66,7 @@ class DeskPort:
         try:
             return self._runner.run(self._decided(request))
         except (UnknownPlacement, BadContext, BadRequest) as error:
-            raise Refused(f"expected the workspace that this world wrote, got one that takes no such request: {error}") from error
+            raise DeciderRefused(f"expected the workspace that this world wrote, got one that takes no such request: {error}") from error
 
     async def _decided(self, request: DecisionRequest) -> Decision:
         desk, at, record = self._desk, self._now, None if self._loop is None else self._loop.record
@@ -87,7 +87,9 @@ class DeskPort:
         for event in events:
             poison = self._happenings.poison(event, self._now)
             if poison is not None:
-                raise Refused(f"expected the workspace that this world wrote, got one that takes no such `{event.type}`: {poison.expected}")
+                raise DeciderRefused(
+                    f"expected the workspace that this world wrote, got one that takes no such `{event.type}`: {poison.expected}"
+                )
             self._received = max(self._received + 1, self._now)  # ascending, as an event log gives it
             heard.append(self._happenings.heard(event, self._received))
         if self._loop is not None:

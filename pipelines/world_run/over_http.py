@@ -12,7 +12,7 @@ import msgspec
 
 from features.common.timestamps import now
 from features.common.types import Decision, DecisionRequest, Event
-from pipelines.world.port import Refused, Told
+from pipelines.world.port import DeciderRefused, Told
 
 T = TypeVar("T")
 
@@ -52,13 +52,13 @@ class HttpPort:
         key: of the roles decide and events, where the service wants keys.
 
     Raises:
-        Refused: the address cannot be used.
+        DeciderRefused: the address cannot be used.
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise Refused(f"expected an address like http://127.0.0.1:3000, got {url}")
+            raise DeciderRefused(f"expected an address like http://127.0.0.1:3000, got {url}")
         self.told: Told | None = Told()
         self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -108,13 +108,13 @@ class HttpPort:
                 wait = min(float(after), WAIT_SECONDS_MAX) if after.isdecimal() else wait
             if attempt + 1 < TRIES_MAX:
                 time.sleep(wait)
-        raise Refused(f"POST {self.name}{self._base}{path}: expected {expected}, got {said}")
+        raise DeciderRefused(f"POST {self.name}{self._base}{path}: expected {expected}, got {said}")
 
     def _decoded(self, path: str, content: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.MsgspecError as error:
-            raise Refused(f"POST {self.name}{self._base}{path}: expected an answer of this version, got another: {error}") from error
+            raise DeciderRefused(f"POST {self.name}{self._base}{path}: expected an answer of this version, got another: {error}") from error
 
     def close(self) -> None:
         self._connection.close()

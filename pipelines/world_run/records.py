@@ -11,14 +11,14 @@ from features.events.log import EventLog, event_folder
 from features.events.rows import Item, event_item
 from features.events.semantics import time_of
 from features.workspace.workspace import Workspace
-from pipelines.world.port import Refused
+from pipelines.world.port import DeciderRefused
 from serving.decision.journal import Journal
 
 LOGGED_TOGETHER = 500
 """Events that are made durable in one step."""
 
 
-class Loop:
+class LoopRecords:
     """Journal and event log of a workspace, for one desk in this process.
 
     Args:
@@ -38,16 +38,16 @@ class Loop:
         """Take a decision.
 
         Raises:
-            Refused: the disk does not.
+            DeciderRefused: the disk does not.
         """
         if not self._journal.append(line):
-            raise Refused(f"expected a journal that takes decisions, got: {self._journal.complaint}")
+            raise DeciderRefused(f"expected a journal that takes decisions, got: {self._journal.complaint}")
 
     def log(self, events: Sequence[Event]) -> None:
         """Take events that fit the workspace.
 
         Raises:
-            Refused: the log makes dead letters of them.
+            DeciderRefused: the log makes dead letters of them.
             LogUnavailable: the disk takes nothing.
         """
         self._waiting += [event_item(event, time_of(event)) for event in events]
@@ -57,7 +57,7 @@ class Loop:
     def _write(self) -> None:
         for item, result in zip(self._waiting, self._log.append(self._waiting), strict=True):
             if result.outcome == "dead":
-                raise Refused(f"expected an event log that takes the events of a run, got a dead letter: {item.reason or result}")
+                raise DeciderRefused(f"expected an event log that takes the events of a run, got a dead letter: {item.reason or result}")
         self._waiting.clear()
 
     def close(self) -> None:

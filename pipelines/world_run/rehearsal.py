@@ -12,9 +12,9 @@ from features.config.documents import BadWorkspace, Fault
 from features.lake import lake
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.experiments.analysis import Asked, experiments_in, find, report_on
+from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
 from pipelines.experiments.data import so_far
-from pipelines.experiments.report import ExperimentReport, GoalReport, Settings
+from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSettings
 from pipelines.materialize import steps
 from pipelines.output import console
 from pipelines.shipping.ship import ship
@@ -112,9 +112,9 @@ def rehearse(
         shipped = ship(workspace).rows
     truths = _truths(world, workspace, visits, driven, moved, url is not None, tell)
     tell("report", None)
-    asked = Asked(open_windows=url is not None)
+    asked = ReportQuery(open_windows=url is not None)
     found = experiments_in(workspace)
-    reports = [report_on(workspace, find(found, one), asked, Settings(), now()) for one in KEYS]
+    reports = [report_on(workspace, find(found, one), asked, ReportSettings(), now()) for one in KEYS]
     return Rehearsal(
         world.settings,
         port.name,

@@ -12,7 +12,7 @@ from pipelines.world.policies import Worth, worth_of
 from pipelines.world.port import Told
 from pipelines.world.settings import HOUR, NOW, Truths, WorldSettings
 from pipelines.world.world import EXAMINED, World
-from pipelines.world_run.calibration import Calibration, calibration_of
+from pipelines.world_run.calibration import WorldCalibration, calibration_of
 from pipelines.world_run.driver import Driven
 from pipelines.world_run.estimators import Estimate, estimates_of
 
@@ -105,7 +105,7 @@ class WorldReport(Struct, frozen=True):
     """Decisions that considered another number of offers than were valid: then limits or rules were at work, and regret is too high."""
     conversion: list[Conversion]
     regret: Regret
-    calibration: list[Calibration]
+    calibration: list[WorldCalibration]
     """By group, at the rank where each offer was shown; `any rank`: against the mean over ranks, which is what a model can know."""
     new_offers: list[NewOffer]
     bots: Bots
@@ -172,7 +172,7 @@ def _regret(worth: Worth, people: Truths) -> Regret:
     )
 
 
-def _calibration(world: World, driven: Driven, shown: Truths) -> list[Calibration]:
+def _calibration(world: World, driven: Driven, shown: Truths) -> list[WorldCalibration]:
     people, who, visits = world.customers, driven.visits.who, driven.visits
     bot, stranger = people.bot[who], people.new[who] | visits.anonymous
     groups = {
@@ -206,7 +206,7 @@ def _new_offers(world: World, driven: Driven, worth: Worth, people: Truths) -> l
     return found
 
 
-def _bots(driven: Driven, shown: Truths, people: Truths, calibration: list[Calibration]) -> Bots:
+def _bots(driven: Driven, shown: Truths, people: Truths, calibration: list[WorldCalibration]) -> Bots:
     clicked, accepted = driven.outcomes.clicked, driven.outcomes.accepted
     ece = {one.group: one.ece for one in calibration}
     without = shown & people[:, None]

@@ -14,14 +14,14 @@ from features.workspace.workspace import Workspace
 from serving.api.experiment_metrics import ArmCounts
 from serving.decision.decide import DEGRADED, STAGES, deciding
 from serving.decision.journal import Journal
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.passthrough import ask
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.http.strict_json import StrictDecoder
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
-from serving.reload.reloader import REFUSED, Desk
+from serving.reload.reloader import REFUSED, Reloader
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
 
@@ -44,7 +44,7 @@ class DecisionRequests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Decisions:
     """Handlers of decisions for one worker."""
 
-    def __init__(self, desk: Desk, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
+    def __init__(self, desk: Reloader, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
         self.desk, self.journal = desk, journal
         self._workspace = workspace
         self._decode = _decoder(workspace)
@@ -60,7 +60,7 @@ class Decisions:
         self._metrics, self.arms = metrics, ArmCounts(metrics)
         desk.on_load, desk.on_refusal = self._loaded, refused.add
 
-    def _loaded(self, loaded: Loaded) -> None:
+    def _loaded(self, loaded: Snapshot) -> None:
         self._workspace, self._decode = loaded.workspace, _decoder(loaded.workspace)
         self.arms.prepare(loaded)
         self._metrics.set_info(loaded.stamp.name, loaded.stamp.version, loaded.stamp.bundle, loaded.hub.config)
@@ -152,7 +152,7 @@ class Decisions:
     def _several(self, body: bytes) -> list[tuple[str, DecisionRequest]]:
         return [(f"/requests/{at}", request) for at, request in enumerate(self._decode_many(body).requests)]
 
-    def _serving(self) -> Loaded:
+    def _serving(self) -> Snapshot:
         if self.desk.loaded is None:
             raise problems.NotReady(self.desk.refusal or "the worker is loading")
         return self.desk.loaded

@@ -22,7 +22,7 @@ from features.common.types import Event
 from features.events import consumers
 from features.events.log import read
 from features.events.rows import Logged
-from features.events.semantics import Happenings, decided_at
+from features.events.semantics import EventSchema, decided_at
 from features.events.sqlite_file import LogUnavailable
 from features.events.writer import EventWriter
 from features.ledger import history
@@ -31,7 +31,7 @@ from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard
 from features.workspace.workspace import Workspace
 from serving.api.watermark import Watermark
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
@@ -46,10 +46,10 @@ READ_ROWS_MAX = 500
 
 
 @dataclass(frozen=True)
-class Understanding:
+class EventContext:
     """What events mean in one state of the workspace."""
 
-    happenings: Happenings
+    happenings: EventSchema
     acceptances: frozenset[str]
     """Types of outcomes that mean that an offer was taken up."""
     late: int
@@ -60,39 +60,39 @@ class Understanding:
     """Of offers in the catalogue."""
 
     @staticmethod
-    def of(workspace: Workspace, loaded: Loaded | None = None) -> Understanding:
+    def of(workspace: Workspace, loaded: Snapshot | None = None) -> EventContext:
         """Some microseconds an offer: make it where a state is made, not on the loop."""
         acceptances = frozenset((workspace.model.label.outcome, *ACCEPTANCES))
         late = duration_seconds(workspace.settings.events.late) * MICROSECONDS
         if loaded is None:
-            return Understanding(Happenings(workspace, None), acceptances, late)
+            return EventContext(EventSchema(workspace, None), acceptances, late)
         catalogue = loaded.catalogue
-        return Understanding(Happenings(workspace, catalogue.offers), acceptances, late, loaded.hub.contacting, catalogue.index)
+        return EventContext(EventSchema(workspace, catalogue.offers), acceptances, late, loaded.hub.contacting, catalogue.index)
 
 
 class Understandings:
     """The understanding of each state; one that was prepared aside costs the loop nothing."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._before = Understanding.of(workspace)
-        self._prepared: tuple[Loaded | None, Understanding] = (None, self._before)
-        self._current: tuple[Loaded | None, Understanding] = (None, self._before)
+        self._before = EventContext.of(workspace)
+        self._prepared: tuple[Snapshot | None, EventContext] = (None, self._before)
+        self._current: tuple[Snapshot | None, EventContext] = (None, self._before)
 
-    def prepare(self, loaded: Loaded) -> None:
+    def prepare(self, loaded: Snapshot) -> None:
         """To be called where a state is made, from any thread."""
-        self._prepared = (loaded, Understanding.of(loaded.workspace, loaded))
+        self._prepared = (loaded, EventContext.of(loaded.workspace, loaded))
 
-    def of(self, loaded: Loaded | None) -> Understanding:
+    def of(self, loaded: Snapshot | None) -> EventContext:
         """Of the state that serves; None: nothing serves yet."""
         if loaded is None:
             return self._before
         if self._current[0] is not loaded:
             prepared = self._prepared
-            self._current = prepared if prepared[0] is loaded else (loaded, Understanding.of(loaded.workspace, loaded))
+            self._current = prepared if prepared[0] is loaded else (loaded, EventContext.of(loaded.workspace, loaded))
         return self._current[1]
 
 
-class Hearing:
+class EventDelivery:
     """Tells the ledger, for one worker.
 
     Args:
@@ -102,7 +102,7 @@ class Hearing:
 
     def __init__(
         self,
-        understanding: Callable[[], Understanding],
+        understanding: Callable[[], EventContext],
         ledger: Callable[[], Ledger],
         writer: EventWriter,
         metrics: Metrics,
@@ -131,7 +131,7 @@ class Hearing:
             oldest = min(received for _, received in events)
             self._seconds.observe(max(0, self._clock() - oldest) * 1_000, self._seconds.slot())
 
-    async def _tell(self, now: Understanding, contacting: Contacting, events: Sequence[tuple[Event, int]]) -> None:
+    async def _tell(self, now: EventContext, contacting: Contacting, events: Sequence[tuple[Event, int]]) -> None:
         heard = [(event, received, now.happenings.heard(event, received)) for event, received in events]
         heard = [one for one in heard if one[2] != Heard(one[2].unit)]  # some say nothing that the ledger keeps
         if not heard:
@@ -143,7 +143,7 @@ class Hearing:
                 await self._confirm(ledger, now, contacting, event, received, one.contact)
 
     async def _confirm(
-        self, ledger: Ledger, now: Understanding, contacting: Contacting, event: Event, received: int, contact: history.Event
+        self, ledger: Ledger, now: EventContext, contacting: Contacting, event: Event, received: int, contact: history.ContactEvent
     ) -> None:
         """A show that was seen, or an offer that was taken up, counts for good."""
         position = (now.positions or {}).get(event.offer_id or "")
@@ -159,7 +159,7 @@ class Hearing:
         moment = decided_at(event.decision_id or "", received, now.late)
         await ledger.confirm(counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment)))
 
-    async def _is_first(self, ledger: Ledger, now: Understanding, event: Event, contact: history.Event) -> bool:
+    async def _is_first(self, ledger: Ledger, now: EventContext, event: Event, contact: history.ContactEvent) -> bool:
         """Whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""
         if not contact.decision:
             return True  # nothing tells that another acceptance is of the same piece

@@ -12,10 +12,10 @@ from features.common import timestamps
 from features.common.moments import Micros
 from features.common.types import Event
 from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
-from features.events.semantics import POISON, Poison, time_of
+from features.events.semantics import POISON, InvalidEvent, time_of
 from features.events.sqlite_file import PUBLIC, LogUnavailable
 from features.events.writer import EventWriter, LogBusy
-from serving.api.event_delivery import Hearing, Understanding
+from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.events_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
 from serving.http import problems
 from serving.http.auth import Role
@@ -66,8 +66,8 @@ class Events:
 
     def __init__(
         self,
-        understanding: Callable[[], Understanding],
-        hearing: Hearing,
+        understanding: Callable[[], EventContext],
+        hearing: EventDelivery,
         writer: EventWriter,
         metrics: Metrics,
         clock: Callable[[], Micros] = timestamps.now,
@@ -98,11 +98,11 @@ class Events:
         done = perf_counter_ns()
         return 202, JSON_HEADERS, _encode(answer), (decoded - begin, stored - decoded, done - stored)
 
-    async def _items(self, given: list[Event | Bad]) -> tuple[list[Item], dict[int, Poison]]:
+    async def _items(self, given: list[Event | Bad]) -> tuple[list[Item], dict[int, InvalidEvent]]:
         """Rows for the log, and why some are dead letters, by position."""
         happenings, now = self._understanding().happenings, self._clock()
         items: list[Item] = []
-        poison: dict[int, Poison] = {}
+        poison: dict[int, InvalidEvent] = {}
         for at, one in enumerate(given):
             if at and at % ITEMS_A_TURN == 0:
                 await turn()
@@ -146,14 +146,14 @@ class Events:
         watermark.done(token)
         return ()
 
-    def _answer(self, results: list[Result], poison: dict[int, Poison], degraded: tuple[str, ...]) -> EventsAnswer:
+    def _answer(self, results: list[Result], poison: dict[int, InvalidEvent], degraded: tuple[str, ...]) -> EventsAnswer:
         tally = {"stored": 0, "duplicate": 0, "dead": 0}
         refused = []
         for at, result in enumerate(results):
             tally[result.outcome] += 1
             if result.outcome == "dead":
                 self._dead.add(result.reason)
-                found = poison.get(at) or Poison(result.reason, *_KNOWN_LATE[result.reason])
+                found = poison.get(at) or InvalidEvent(result.reason, *_KNOWN_LATE[result.reason])
                 refused.append(RefusedEvent(at, found.code, f"/{EVENTS}/{at}{found.pointer}", found.expected))
         for outcome, count in tally.items():
             self._events.add(outcome, count=count)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from features.common.types import EVENTS_MAX, ID_CHARACTERS_MAX, Event, unit_of
-from features.events.semantics import Poison
+from features.events.semantics import InvalidEvent
 from serving.http import problems
 from serving.http.strict_json import DEPTH_MAX, StrictDecoder, deeper_than, once_each, refused_texts, unreadable
 from serving.runtime.cooperative import turn
@@ -53,7 +53,7 @@ class _Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class Bad(NamedTuple):
     """An item that is no event."""
 
-    poison: Poison
+    poison: InvalidEvent
     unit: str
     """Whose it seems to be; empty where that cannot be told."""
     body: bytes
@@ -194,16 +194,16 @@ def _item(item: Any, plain: bool) -> Event | Bad:
     return Bad(_why(item, body), _unit(item), body)
 
 
-def _why(item: Any, body: bytes) -> Poison:
+def _why(item: Any, body: bytes) -> InvalidEvent:
     if not _finite(item):
-        return Poison("number-not-finite", "", "numbers that fit into 64 bits (IEEE 754)")
+        return InvalidEvent("number-not-finite", "", "numbers that fit into 64 bits (IEEE 754)")
     try:
         _strictly(body)
     except problems.Problem as problem:
         error = problem.errors[0] if problem.errors else None
         if error is not None and error.code in ITEM_CODES:
-            return Poison(error.code, error.pointer, error.expected)
-    return Poison("field-format", "", "what /openapi.json documents")
+            return InvalidEvent(error.code, error.pointer, error.expected)
+    return InvalidEvent("field-format", "", "what /openapi.json documents")
 
 
 def _finite(value: Any) -> bool:

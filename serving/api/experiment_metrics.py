@@ -8,8 +8,8 @@ from typing import Any
 from features.common.types import Decision
 from features.config.experiments import CONTROL_GROUPS
 from serving.decision.assignment import HOLDOUT
-from serving.decision.experiments import Trials
-from serving.decision.snapshot import Loaded
+from serving.decision.experiments import ExperimentStates
+from serving.decision.snapshot import Snapshot
 from serving.runtime.metrics import Metrics
 
 ARM_ROWS_MAX = 1_000
@@ -34,13 +34,13 @@ class ArmCounts:
         self._slots: dict[tuple[str, str], int] = {}
         """Of all arms that this process ever ran; a decision may still be under one that was just taken away."""
 
-    def prepare(self, loaded: Loaded) -> None:
+    def prepare(self, loaded: Snapshot) -> None:
         """Give every arm that runs its row."""
         for read in loaded.trials.experiments.experiments:
             if read.entry.status == "running":
                 self._slots |= {(read.key, arm): self._table.row(read.key, arm) for arm in read.arms}
 
-    def decided(self, decision: Decision, trials: Trials[Any], asked: Sequence[str]) -> None:
+    def decided(self, decision: Decision, trials: ExperimentStates[Any], asked: Sequence[str]) -> None:
         """Count a decision.
 
         Args:

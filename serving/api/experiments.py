@@ -16,7 +16,7 @@ from features.workspace.ramps import State
 from features.workspace.workspace import Workspace
 from serving.api.preview import Answered, Enquiry
 from serving.decision.assignment import Assignment, Reason, Units
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
@@ -179,7 +179,7 @@ class ExperimentRoutes:
             results.append(self._chosen(loaded, await self._enquiry.ask(loaded, units, request.context, only), request.experiments))
         return 200, JSON_HEADERS, _encode(AssignmentsAnswer(tuple(results))), ()
 
-    def _chosen(self, loaded: Loaded, answered: Answered, keys: list[str] | None) -> AssignmentsView:
+    def _chosen(self, loaded: Snapshot, answered: Answered, keys: list[str] | None) -> AssignmentsView:
         """What was asked for, and why any of it may be less than it could be."""
         wanted = None if keys is None else frozenset(keys)
         chosen = [one for one in answered.assigned.assignments if wanted is None or one.experiment in wanted]
@@ -225,7 +225,7 @@ class ExperimentRoutes:
         )
 
 
-def _listed(loaded: Loaded) -> ExperimentsAnswer:
+def _listed(loaded: Snapshot) -> ExperimentsAnswer:
     file = loaded.workspace.experiments
     views = []
     for read in loaded.trials.experiments.experiments:

@@ -18,12 +18,12 @@ from serving.api.ofrep import (
     FLAGS_PATH,
     OFFERS,
     REFUSAL,
-    Asked,
     Evaluation,
     EvaluationFailure,
     EvaluationRequest,
     Evaluations,
     FlagNotFound,
+    FlagQuery,
     InvalidContext,
     Reason,
     Scalar,
@@ -36,7 +36,7 @@ from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
 from serving.decision.assignment import HOLDOUT, Assignment
 from serving.decision.decide import CONTACTS_UNAVAILABLE
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.http.auth import Caller, Role
 from serving.http.routing import JSON_HEADERS, NOT_MODIFIED, Answer, Call, Route
@@ -82,7 +82,7 @@ class Flags:
             raise FlagNotFound()
         return 200, JSON_HEADERS, _encode(evaluation), ()
 
-    async def _arm(self, flag: str, loaded: Loaded, body: bytes) -> Evaluation:
+    async def _arm(self, flag: str, loaded: Snapshot, body: bytes) -> Evaluation:
         key = flag[len(EXPERIMENT) :]
         if key not in loaded.workspace.experiments.experiments:
             raise FlagNotFound()
@@ -95,7 +95,7 @@ class Flags:
             self._decisions.arms.flagged(key, one.arm)
         return _evaluation(flag, one, answered.assigned.group.name, loaded, lacked)
 
-    async def _offers(self, flag: str, loaded: Loaded, body: bytes) -> Evaluation:
+    async def _offers(self, flag: str, loaded: Snapshot, body: bytes) -> Evaluation:
         placement = flag[len(OFFERS) :]
         if placement not in loaded.workspace.offers.placements:
             raise FlagNotFound()
@@ -122,7 +122,7 @@ class Flags:
                 flags.append(await self._glimpse(OFFERS + placement, asked, placement))
         return _unless_known(_encode(_together(flags)), call)
 
-    async def _glimpse(self, flag: str, asked: Asked, placement: str) -> Evaluation | EvaluationFailure:
+    async def _glimpse(self, flag: str, asked: FlagQuery, placement: str) -> Evaluation | EvaluationFailure:
         """What would be offered. No decision has this answer, so that it has no id either."""
         try:
             return _ranked(flag, await self._enquiry.glimpse(_request(asked, placement)), None)
@@ -135,7 +135,7 @@ class Flags:
         """`GET /ofrep/v1/configuration`, which clients of OFREP 0.1 ask for."""
         return _unless_known(_CONFIGURATION, call)
 
-    def _admitted(self, call: Call) -> Loaded:
+    def _admitted(self, call: Call) -> Snapshot:
         if self._rate is not None:
             self._rate.take("" if call.caller is None else call.caller.name)
         return self._enquiry.serving()
@@ -187,7 +187,7 @@ def _may_decide(caller: Caller | None) -> bool:
     return caller is None or not caller.roles.isdisjoint(_OF_OFFERS)
 
 
-def _request(asked: Asked, placement: str) -> DecisionRequest:
+def _request(asked: FlagQuery, placement: str) -> DecisionRequest:
     units = asked.units
     return DecisionRequest(units.customer, placement, context=asked.context, anonymous_id=units.anonymous)
 
@@ -196,7 +196,7 @@ def _unfit(invalid: problems.Invalid) -> InvalidContext:
     return InvalidContext("; ".join(f"Expected {error.pointer[1:].replace('/', '.')}: {error.expected}" for error in invalid.errors) + ".")
 
 
-def _evaluation(flag: str, one: Assignment, group: str | None, loaded: Loaded, lacked: tuple[str, ...]) -> Evaluation:
+def _evaluation(flag: str, one: Assignment, group: str | None, loaded: Snapshot, lacked: tuple[str, ...]) -> Evaluation:
     metadata: dict[str, Scalar] = {"assignment": one.reason, "covered": one.covered}
     if lacked:
         metadata[DEGRADED] = ",".join(lacked)
@@ -216,7 +216,7 @@ def _group(name: str | None) -> dict[str, Scalar]:
     return {"holdout": True} if name == HOLDOUT else {"controlGroup": name}
 
 
-def _reason(one: Assignment, loaded: Loaded) -> Reason:
+def _reason(one: Assignment, loaded: Snapshot) -> Reason:
     """An arm that everybody gets who may get one is no split."""
     if one.probability is None or one.probability < 1 or one.covered < 1:
         return "SPLIT"

@@ -112,7 +112,7 @@ class Evaluations(Struct, frozen=True, omit_defaults=True):
     """`degraded`, where some flag is."""
 
 
-class Asked(NamedTuple):
+class FlagQuery(NamedTuple):
     """Whom an evaluation is for, and what is known of the moment."""
 
     units: Units
@@ -123,7 +123,7 @@ class Asked(NamedTuple):
 _encode = msgspec.json.Encoder().encode
 
 
-def read_evaluation(body: bytes, columns: Mapping[str, ContextColumn]) -> Asked:
+def read_evaluation(body: bytes, columns: Mapping[str, ContextColumn]) -> FlagQuery:
     """What a body asks.
 
     Args:
@@ -144,7 +144,7 @@ def read_evaluation(body: bytes, columns: Mapping[str, ContextColumn]) -> Asked:
     context = {name: given[name] for name in columns if name in given and name != OFFERS_CONSIDERED} if len(given) > 1 else {}
     if context:
         _check(context, columns)
-    return Asked(units, context)
+    return FlagQuery(units, context)
 
 
 def _units(key: Any, anonymous: Any) -> Units:

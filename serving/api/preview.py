@@ -10,10 +10,10 @@ from features.common.types import ACCOUNT, ContextValue, Decision, DecisionReque
 from features.workspace.experiments import ReadExperiment
 from serving.decision.assignment import Assigned, Assignment, Kept, Units
 from serving.decision.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.hub.consent import without
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 
 CUSTOMER_COLUMN = "customer."
 
@@ -36,11 +36,11 @@ class Answered(NamedTuple):
 class Enquiry:
     """Asks on behalf of the routes of one worker."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Reloader) -> None:
         self.desk = desk
-        self._prepared: tuple[Loaded | None, frozenset[str]] = (None, frozenset())
+        self._prepared: tuple[Snapshot | None, frozenset[str]] = (None, frozenset())
 
-    def serving(self) -> Loaded:
+    def serving(self) -> Snapshot:
         """What serves.
 
         Raises:
@@ -50,7 +50,7 @@ class Enquiry:
             raise problems.NotReady(self.desk.refusal or "the worker is loading")
         return self.desk.loaded
 
-    async def ask(self, loaded: Loaded, units: Units, context: Mapping[str, ContextValue], only: str = "") -> Answered:
+    async def ask(self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = "") -> Answered:
         """What the experiments say to a unit, now. Stores are read only where it matters; one that does not answer knows nothing.
 
         Args:
@@ -78,13 +78,13 @@ class Enquiry:
         lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (() if kept is not None else (CONTACTS_UNAVAILABLE,))
         return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
 
-    def lacked(self, loaded: Loaded, answered: Answered, experiment: str) -> tuple[str, ...]:
+    def lacked(self, loaded: Snapshot, answered: Answered, experiment: str) -> tuple[str, ...]:
         """Of what is lacked, what may matter to one experiment: whom an anonymous id belongs to does to all that run."""
         if not answered.lacks or loaded.workspace.experiments.experiments[experiment].status != "running":
             return ()
         return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()
 
-    async def settle(self, loaded: Loaded, answered: Answered, experiment: str) -> Assignment:
+    async def settle(self, loaded: Snapshot, answered: Answered, experiment: str) -> Assignment:
         """The arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
         found = answered.of(experiment)
         if found.kept is None or answered.kept is None:
@@ -103,7 +103,7 @@ class Enquiry:
         person = await self.desk.known(request.unit, loaded, now, request)
         return decide(request, loaded, person.row, now, contacts=person.contacts, unit=person.unit, said=person.said, kept=person.kept)
 
-    def _needs(self, loaded: Loaded) -> frozenset[str]:
+    def _needs(self, loaded: Snapshot) -> frozenset[str]:
         """Experiments of a state for which the stores are read."""
         if self._prepared[0] is not loaded:
             self._prepared = (loaded, frozenset(read.key for read in loaded.trials.experiments.experiments if _reads(read)))

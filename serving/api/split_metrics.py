@@ -19,7 +19,7 @@ FILE = "splits.json"
 FILE_BYTES_MAX = 4 << 20
 
 
-class Split(Struct, frozen=True):
+class SplitMetric(Struct, frozen=True):
     """The units of an experiment by arm against what its split gives; `p` is of a sound split, at all looks together."""
 
     experiment: str
@@ -34,7 +34,7 @@ class Splits(Struct, frozen=True):
     """What was found at a moment, in microseconds since 1970, of the experiments that ran then."""
 
     at: int
-    experiments: tuple[Split, ...] = ()
+    experiments: tuple[SplitMetric, ...] = ()
 
 
 _TEXTS = {

@@ -41,7 +41,7 @@ def positions_of(bits: int, count: int) -> NDArray[np.int32]:
     return np.flatnonzero(mask_of(bits, count)).astype(np.int32)
 
 
-class Keys:
+class TextSets:
     """Which offers have which text in one attribute: a category has one at most, texts have several.
 
     Args:
@@ -83,14 +83,14 @@ class Keys:
         """Offers of which the attribute is known and that have none of these texts; none if a text is unknown."""
         return self._none if None in keys else self.known ^ self.one_of(keys)
 
-    def shared(self, other: Keys) -> Any:
+    def shared(self, other: TextSets) -> Any:
         """Offers that have a text in common in two attributes."""
         found = self._none
         for key in self.positions.keys() & other.positions.keys():
             found = found | (self.having(key) & other.having(key))
         return found
 
-    def unshared(self, other: Keys) -> Any:
+    def unshared(self, other: TextSets) -> Any:
         """Offers of which both attributes are known and have no text in common."""
         return (self.known & other.known) ^ self.shared(other)
 

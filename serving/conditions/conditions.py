@@ -20,7 +20,7 @@ from features.common.timestamps import DAY_SECONDS
 from features.expressions.evaluate import Lookup, Value
 from features.expressions.nodes import Node, Term
 from features.expressions.parse import Expression, nodes_of
-from serving.conditions.bitsets import FUNCTIONS, NAN, Floats, Keys, OfferColumn, bits_of, mask_of
+from serving.conditions.bitsets import FUNCTIONS, NAN, Floats, OfferColumn, TextSets, bits_of, mask_of
 from serving.conditions.codegen import Writer
 from serving.conditions.sweep import Sweep
 
@@ -86,8 +86,8 @@ class Conditions:
 
     Attributes:
         names: of the conditions, in the order of all results.
-        scalars: columns of customer and context that are needed, in the order in which `Bound.evaluate` takes their values.
-        pairs: pair columns that are needed, in the order of the rows that `Bound.evaluate` takes.
+        scalars: columns of customer and context that are needed, in the order in which `BoundConditions.evaluate` takes their values.
+        pairs: pair columns that are needed, in the order of the rows that `BoundConditions.evaluate` takes.
         offers: offer columns that `bind` needs.
     """
 
@@ -107,7 +107,7 @@ class Conditions:
         self.counts = any(node.op in ARITHMETIC for root in roots for node in nodes_of(root))
         """Whether anything is computed that numpy may warn of."""
 
-    def bind(self, offers: Mapping[str, OfferColumn], count: int) -> Bound:
+    def bind(self, offers: Mapping[str, OfferColumn], count: int) -> BoundConditions:
         """The conditions on a catalogue.
 
         Args:
@@ -121,15 +121,15 @@ class Conditions:
             if name not in offers or len(offers[name]) != count:
                 got = f"{len(offers[name])} values" if name in offers else "none"
                 raise ValueError(f"expected `{name}` with one value for each of {count} offers, got {got}")
-        known: dict[str, Any] = {**FUNCTIONS, "sealed": bits_of, "masked": mask_of, "keys": lambda column: Keys(column, bits_of)}
+        known: dict[str, Any] = {**FUNCTIONS, "sealed": bits_of, "masked": mask_of, "keys": lambda column: TextSets(column, bits_of)}
         full = (1 << count) - 1
         with np.errstate(all="ignore"):
             values = FunctionType(self._load, known)([offers[name] for name in self.offers], count, full, 0)
         evaluate = FunctionType(self._evaluate, known | dict(zip(self._loaded, values, strict=True)))
-        return Bound(self, evaluate, Sweep(self._atoms, count), offers, count)
+        return BoundConditions(self, evaluate, Sweep(self._atoms, count), offers, count)
 
 
-class Bound:
+class BoundConditions:
     """Conditions on a catalogue. Holds scratch memory: for one thread only."""
 
     def __init__(self, conditions: Conditions, evaluate: FunctionType, sweep: Sweep, offers: Mapping[str, OfferColumn], count: int) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.common.moments import Seconds
 from features.expressions.parse import Expression
-from serving.conditions.bitsets import FUNCTIONS, Floats, Keys, Mask, OfferColumn
+from serving.conditions.bitsets import FUNCTIONS, Floats, Mask, OfferColumn, TextSets
 from serving.conditions.codegen import Writer
 from serving.conditions.conditions import Scalar, columns_of
 
@@ -40,7 +40,7 @@ class Formula:
 
     def bind(self, offers: Mapping[str, OfferColumn], count: int) -> BoundFormula:
         """The formula on a catalogue; see `Conditions.bind`."""
-        known: dict[str, Any] = {**FUNCTIONS, "sealed": _same, "masked": _same, "keys": lambda column: Keys(column, _same)}
+        known: dict[str, Any] = {**FUNCTIONS, "sealed": _same, "masked": _same, "keys": lambda column: TextSets(column, _same)}
         with np.errstate(all="ignore"):
             columns = [offers[name] for name in self.offers]
             values = FunctionType(self._load, known)(columns, count, np.ones(count, bool), np.zeros(count, bool))

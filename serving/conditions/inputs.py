@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.layout import Layout
-from features.columns.rows import OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import Seconds
 from features.common.types import ContextValue
 from features.config.schema import ContextColumn
@@ -19,7 +19,7 @@ from serving.conditions.conditions import Scalar
 NAN = float("nan")
 
 
-class Facts:
+class ConditionInputs:
     """Takes the values of some columns out of an online row and a request's context.
 
     A value that is older than its column's freshness limit is unknown, as it is for the model. A context column that the request
@@ -29,7 +29,7 @@ class Facts:
         columns: of customer and context, by full name, in the order in which values are wanted.
     """
 
-    def __init__(self, columns: Mapping[str, Term], plan: Plan, context: Mapping[str, ContextColumn], words: Words) -> None:
+    def __init__(self, columns: Mapping[str, Term], plan: RowSchema, context: Mapping[str, ContextColumn], words: Dictionary) -> None:
         self._words = words
         places = {scalar.name: (f"{view.name}.{scalar.name}", at, scalar) for at, view in enumerate(plan.views) for scalar in view.scalars}
         self._customer: list[tuple[int, int, int, float, str]] = []

@@ -13,7 +13,7 @@ from features.expressions.parse import Expression
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LeafResult:
     """One leaf of a condition: a comparison, a membership, a truth.
 
     Attributes:
@@ -33,14 +33,14 @@ class Finding:
         return f"{self.subject} is {_shown(self.actual)}" + ("" if self.holds else f" (needs {self.needs})")
 
 
-def explain(expression: Expression, lookup: Lookup) -> list[Finding]:
+def explain(expression: Expression, lookup: Lookup) -> list[LeafResult]:
     """Every leaf of a condition once, in the order in which it is written, as asked for: under a `not`, its opposite.
 
     Args:
         lookup: values of columns for this customer and offer, from `Bound.lookup`.
     """
     meaning = Meaning(lookup)
-    found: dict[str, Finding] = {}
+    found: dict[str, LeafResult] = {}
     seen: set[tuple[Node, bool]] = set()
 
     def visit(node: Node, wanted: bool) -> None:
@@ -59,15 +59,15 @@ def explain(expression: Expression, lookup: Lookup) -> list[Finding]:
     return list(found.values())
 
 
-def needed(expression: Expression, lookup: Lookup) -> list[Finding]:
+def needed(expression: Expression, lookup: Lookup) -> list[LeafResult]:
     """The fewest leaves that would have to change to make a condition true, each with what it is and needs; none if it is true.
 
     Each leaf is taken alone: where two of them look at the same column, one value may not serve both.
     """
     meaning = Meaning(lookup)
-    known: dict[tuple[Node, bool], list[Finding]] = {}
+    known: dict[tuple[Node, bool], list[LeafResult]] = {}
 
-    def missing(node: Node, wanted: bool) -> list[Finding]:
+    def missing(node: Node, wanted: bool) -> list[LeafResult]:
         if meaning.of(node) is wanted:
             return []
         found = known.get((node, wanted))
@@ -97,13 +97,13 @@ def _branches(node: Node, wanted: bool) -> list[list[tuple[Node, bool]]] | None:
     return None
 
 
-def _finding(node: Node, wanted: bool, meaning: Meaning) -> Finding:
+def _finding(node: Node, wanted: bool, meaning: Meaning) -> LeafResult:
     leaf = node if wanted or node.op == "column" else negated(node)
     holds = meaning.of(node)
     told = None if holds is None else holds is wanted
     if node.op == "column":
         condition = node.text if wanted else f"not {node.text}"
-        return Finding(condition, node.text, meaning.of(node), str(wanted), told)
+        return LeafResult(condition, node.text, meaning.of(node), str(wanted), told)
     subject = leaf.parts[0]
     if leaf.op in ("known", "unknown"):
         needs = leaf.op
@@ -114,7 +114,7 @@ def _finding(node: Node, wanted: bool, meaning: Meaning) -> Finding:
         needs = f"{'with' if leaf.op == 'in' else 'without'} {_told(leaf.parts[0], meaning)}"
     else:
         needs = f"{leaf.op} [{', '.join(map(shown_value, leaf.values))}]"
-    return Finding(leaf.text, subject.text, meaning.of(subject), needs, told)
+    return LeafResult(leaf.text, subject.text, meaning.of(subject), needs, told)
 
 
 def _told(node: Node, meaning: Meaning) -> str:

@@ -56,7 +56,7 @@ class Kept(NamedTuple):
     """With which the arm was drawn; None where nobody wrote it down."""
 
 
-class Group(NamedTuple):
+class ControlGroup(NamedTuple):
     """The holdout or control group of a unit."""
 
     name: str | None
@@ -85,7 +85,7 @@ class Assignment(NamedTuple):
 class Assigned(NamedTuple):
     """What all experiments say to one unit, in the order of the file."""
 
-    group: Group
+    group: ControlGroup
     assignments: tuple[Assignment, ...]
 
     @property
@@ -161,10 +161,10 @@ class Assigner:
         control = None if file.control_groups is None else control_groups_of(file.control_groups)
         held = 0.0 if holdout is None else holdout.covered
         parts = [0.0] * len(CONTROL_GROUPS) if control is None else [share * control.covered for share in control.shares]
-        self._held = Group(HOLDOUT, held)
-        self._controls = [Group(name, (1 - held) * part) for name, part in zip(CONTROL_GROUPS, parts, strict=True)]
-        self._nobody = Group(None, 1.0)
-        self._rest = Group(None, (1 - held) * (1 - (0.0 if control is None else control.covered)))
+        self._held = ControlGroup(HOLDOUT, held)
+        self._controls = [ControlGroup(name, (1 - held) * part) for name, part in zip(CONTROL_GROUPS, parts, strict=True)]
+        self._nobody = ControlGroup(None, 1.0)
+        self._rest = ControlGroup(None, (1 - held) * (1 - (0.0 if control is None else control.covered)))
         self._holdout, self._control = holdout, control
 
     @classmethod
@@ -173,11 +173,11 @@ class Assigner:
         return cls(experiments)
 
     @property
-    def groups(self) -> tuple[Group, ...]:
+    def groups(self) -> tuple[ControlGroup, ...]:
         """All others, the holdout, and the control groups in their order, each with its probability."""
         return (self._rest, self._held, *self._controls)
 
-    def group(self, units: Units) -> Group:
+    def group(self, units: Units) -> ControlGroup:
         """The holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in none."""
         unit = units.customer or units.anonymous
         if not unit:

@@ -15,13 +15,13 @@ from features.config.schema import Placement
 from features.events.journal import considered_of
 from serving.conditions.bitsets import mask_of
 from serving.decision.assignment import Assigned, Units
-from serving.decision.experiments import Trials
-from serving.decision.snapshot import Loaded
+from serving.decision.experiments import ExperimentStates
+from serving.decision.snapshot import Snapshot
 from serving.hub.consent import NOTHING_SAID, Said, Withheld, without
 from serving.hub.exploration import Explorer
 from serving.hub.request_check import channel_of, check_request
 from serving.hub.rules import Truths
-from serving.hub.slate import Answer, Wanted, fill
+from serving.hub.slate import Answer, PlacementRequest, fill
 from serving.kernel import top_k
 
 Positions = NDArray[np.int32]
@@ -35,7 +35,7 @@ ORDERED_EXTRA = 24
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class PlacementCase:
     """One placement that a request asks for; what follows `placement` is set step by step."""
 
     name: str
@@ -73,12 +73,12 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class Case:
-    """A request held against `Loaded`, then each step's result."""
+    """A request held against `Snapshot`, then each step's result."""
 
     request: DecisionRequest
     unit: str
     """Whose case it is: the request's, or the customer whom its anonymous id was linked to."""
-    loaded: Loaded
+    loaded: Snapshot
     row: OnlineRow
     """Without what is withheld."""
     contacts: bytes | None
@@ -86,7 +86,7 @@ class Case:
     context: dict[str, ContextValue]
     now: Micros
     channel: str
-    places: list[Place]
+    places: list[PlacementCase]
     """In the order asked."""
     withheld: Withheld | None
     notes: dict[str, None]
@@ -104,7 +104,7 @@ class Case:
     shared: Floats = field(init=False)
     pairs: Floats = field(init=False)
     raw: Floats = field(init=False)
-    trials: Trials[Loaded] = field(init=False)
+    trials: ExperimentStates[Snapshot] = field(init=False)
     """Those of the state that serves, whichever decides."""
     units: Units = NOT_ASKED
     assigned: Assigned | None = None
@@ -122,7 +122,7 @@ class Case:
         """The row that scores and priorities look at: in the holdout that of nobody."""
         return self.row if self.loaded.hub.logic.personal else self.loaded.layout.plan.nobody()
 
-    def try_out(self, units: Units, assigned: Assigned, state: Loaded) -> None:
+    def try_out(self, units: Units, assigned: Assigned, state: Snapshot) -> None:
         """Decide as the arms, or the group, of the unit say."""
         self.trials, self.units, self.assigned = self.loaded.trials, units, assigned
         if state is not self.loaded:
@@ -131,7 +131,7 @@ class Case:
                 place.placement = state.workspace.offers.placements[place.name]
 
     def keep(self) -> None:
-        """Copy what lies in the scratch memory of `Loaded`: for a case that waits while others are decided."""
+        """Copy what lies in the scratch memory of `Snapshot`: for a case that waits while others are decided."""
         self.shared = self.shared.copy()
         if self.truths is not None and self.traced:
             self.truths = self.truths._replace(pairs=self.truths.pairs.copy())
@@ -151,7 +151,7 @@ class Case:
 
 def opened(
     request: DecisionRequest,
-    loaded: Loaded,
+    loaded: Snapshot,
     row: OnlineRow | None,
     contacts: bytes | None,
     now: Micros,
@@ -163,7 +163,7 @@ def opened(
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
-    places = [Place(name, placement) for name, placement in check_request(loaded.workspace, request)]
+    places = [PlacementCase(name, placement) for name, placement in check_request(loaded.workspace, request)]
     known, context = row if row is not None else loaded.layout.plan.nobody(), request.context
     withheld = loaded.hub.purposes.withheld(known, request.purposes, said, in_seconds(now))
     if withheld is not None:
@@ -253,10 +253,10 @@ def arrange(case: Case) -> None:
         place.scores = hub.arbiter.scaled(place.propensities) if place.priorities is case.raw else place.priorities[place.best]
 
 
-def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> Answer:
+def _filled(case: Case, place: PlacementCase, limit: int, seed: int, answer: Answer) -> Answer:
     """Fill one slate where offers bind each other; returns what is shown so far, with it."""
     assert place.priorities is not None
-    wanted = Wanted(limit, place.placement.per_category, place.placement.per_group, place.fallback)
+    wanted = PlacementRequest(limit, place.placement.per_category, place.placement.per_group, place.fallback)
     many = limit + ORDERED_EXTRA
     while True:
         best = top_k.best(place.priorities, case.loaded.draws, case.chosen, seed, many)
@@ -270,10 +270,10 @@ def _filled(case: Case, place: Place, limit: int, seed: int, answer: Answer) -> 
     return trial
 
 
-def _drawn(case: Case, place: Place, limit: int, explorer: Explorer, answer: Answer) -> Answer:
+def _drawn(case: Case, place: PlacementCase, limit: int, explorer: Explorer, answer: Answer) -> Answer:
     """Draw one slate; returns what is shown so far, with it."""
     assert place.priorities is not None
-    wanted = Wanted(limit, place.placement.per_category, place.placement.per_group, place.fallback)
+    wanted = PlacementRequest(limit, place.placement.per_category, place.placement.per_group, place.fallback)
     live = mask_of(place.allowed, len(case.loaded.catalogue))[case.chosen]
     seed = explorer.seed(case.unit, place.name, case.now)
     drawn = explorer.draw(place.priorities, case.chosen, live, wanted, place.allowed, case.loaded.hub.ties, answer, seed)
@@ -282,7 +282,7 @@ def _drawn(case: Case, place: Place, limit: int, explorer: Explorer, answer: Ans
     return drawn.answer
 
 
-def _priorities(case: Case, place: Place) -> Floats:
+def _priorities(case: Case, place: PlacementCase) -> Floats:
     """What orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
     loaded, place.weights = case.loaded, None
     hub = loaded.hub

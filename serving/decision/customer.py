@@ -13,7 +13,7 @@ from serving.decision.assignment import NOBODY, Kept
 from serving.hub.consent import Said
 
 
-class Person(NamedTuple):
+class CustomerState(NamedTuple):
     """What is known of whom a request is about."""
 
     row: OnlineRow | None
@@ -28,7 +28,7 @@ class Person(NamedTuple):
     """Sticky assignments, by experiment; None when the ledger did not say in time."""
 
 
-def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold, now: Micros) -> Person:
+def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold, now: Micros) -> CustomerState:
     """What the stores said of a unit, with what is new folded onto the row; sticky assignments left out.
 
     Args:
@@ -36,8 +36,8 @@ def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold,
         now: microseconds since 1970.
     """
     if found is None:
-        return Person(row, None, unit, None, None)
+        return CustomerState(row, None, unit, None, None)
     recent = found.recent
     if row is not None and recent.events:
         row = fold(row, recent.events, now)
-    return Person(row, found.contacts, found.unit, recent.consent)
+    return CustomerState(row, found.contacts, found.unit, recent.consent)

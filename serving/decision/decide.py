@@ -1,7 +1,7 @@
 """One decision: which offers, in which order. A function of plain values; the clock and the customer's row are arguments.
 
 Replay, simulation, the command line, tests and the server call this same code. Chance comes from a hash of the request, never from
-the process: the same request, row, contact history and `Loaded` give the same answer.
+the process: the same request, row, contact history and `Snapshot` give the same answer.
 
 Where limits are in play, contacts and budgets of a slate must be taken in the ledger before it is shown, which may need a round trip:
 `deciding` is a generator that asks and goes on with what was granted. `decide` runs it where nothing need be waited for.
@@ -25,16 +25,16 @@ from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, rfc3339
 from features.common.types import Decision, DecisionRequest, GivenArm, RankedOffer
 from features.events.journal import Line
-from features.ledger.budgets import Budget, Fell, Moment
-from features.ledger.history import CHOSEN_MAX, GRANTED, Take, Taken
+from features.ledger.budgets import BudgetBound, Fell, Moment
+from features.ledger.history import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.ledger.recent import KeptArm
 from serving.conditions.bitsets import mask_of
 from serving.decision.assignment import NOBODY, Assigned, Kept
 from serving.decision.case import Case, arrange, consider, opened, score
-from serving.decision.experiments import Wanted
+from serving.decision.experiments import PendingAssignments
 from serving.decision.explain import why
 from serving.decision.record import written
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.consent import NOTHING_SAID, Said
 from serving.hub.request_check import locale_of
 
@@ -58,7 +58,7 @@ _count = itertools.count(1)
 class Reserve(NamedTuple):
     """Asks for one show of each offer out of its budget: all, or none and which budgets fell."""
 
-    budgets: list[Budget]
+    budgets: list[BudgetBound]
     moment: Moment
 
 
@@ -72,18 +72,18 @@ class GiveBack(NamedTuple):
 class Settle(NamedTuple):
     """Asks for sticky assignments to be written down; what holds is given, by experiment."""
 
-    wanted: Sequence[Wanted]
+    wanted: Sequence[PendingAssignments]
 
 
 Asked = Reserve | GiveBack | Take | Settle
-Given = list[Fell] | Taken | Mapping[str, KeptArm] | None
+Given = list[Fell] | TakeResult | Mapping[str, KeptArm] | None
 """None: the ledger did not say in time, and nothing that is limited may be shown."""
 Taking = Generator[Asked, Given, None]
 
 
 def decide(
     request: DecisionRequest,
-    loaded: Loaded,
+    loaded: Snapshot,
     row: OnlineRow | None,
     now: Micros,
     stages: list[int] | None = None,
@@ -113,7 +113,7 @@ def decide(
 
 def deciding(
     request: DecisionRequest,
-    loaded: Loaded,
+    loaded: Snapshot,
     row: OnlineRow | None,
     now: Micros,
     stages: list[int] | None = None,
@@ -186,7 +186,7 @@ def _assign(case: Case, kept: Mapping[str, Kept] | None) -> Taking:
 def granted(asked: Asked) -> Given:
     """The answer of a ledger that bounds nothing."""
     if isinstance(asked, Take):
-        return Taken((GRANTED,) * len(asked.contacts))
+        return TakeResult((GRANTED,) * len(asked.contacts))
     if isinstance(asked, Settle):
         return {}
     return [""] * len(asked.budgets) if isinstance(asked, Reserve) else None
@@ -216,11 +216,11 @@ def _take(case: Case, decision_id: str) -> Taking:
         if not limited:
             return
         taken = yield contacting.take(case.unit, decision_id, case.seconds, [contact for *_, contact in limited])
-        if isinstance(taken, Taken) and taken.granted:
+        if isinstance(taken, TakeResult) and taken.granted:
             return
         if budgets:
             yield GiveBack([budget.offer for budget in budgets], reserve.moment)
-        if not isinstance(taken, Taken):
+        if not isinstance(taken, TakeResult):
             break
         fits = sum(1 << offer for (_, offer, _), limit in zip(limited, taken.fell, strict=True) if limit == GRANTED)
         for (_, offer, _), limit in zip(limited, taken.fell, strict=True):
@@ -260,12 +260,12 @@ def _without_limited(case: Case, why: str) -> None:
     arrange(case)
 
 
-def unknown_row(loaded: Loaded) -> OnlineRow:
+def unknown_row(loaded: Snapshot) -> OnlineRow:
     """The row of a customer of whom nothing is known."""
     return loaded.layout.plan.nobody()
 
 
-def eligible(request: DecisionRequest, loaded: Loaded, row: OnlineRow, now: Micros, contacts: bytes | None = b"") -> NDArray[np.bool_]:
+def eligible(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Micros, contacts: bytes | None = b"") -> NDArray[np.bool_]:
     """Which offers may be offered at the request's placements, one truth a catalogue entry."""
     case = opened(request, loaded, row, contacts, now)
     consider(case)
@@ -332,7 +332,7 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
     return [tuple(found) for found in codes]
 
 
-def _expiry(loaded: Loaded, shown: list[int], now: Micros) -> str:
+def _expiry(loaded: Snapshot, shown: list[int], now: Micros) -> str:
     """An answer is good for the time the workspace says, and never beyond an offer that it shows; whole seconds."""
     end = now + loaded.answer_microseconds
     for offer in shown:

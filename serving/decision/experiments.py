@@ -24,8 +24,8 @@ from features.workspace import variants
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
-from serving.conditions.conditions import Bound, Conditions
-from serving.conditions.inputs import Facts
+from serving.conditions.conditions import BoundConditions, Conditions
+from serving.conditions.inputs import ConditionInputs
 from serving.decision.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
 from serving.hub.exploration import Explorer
 from serving.hub.hub import USUAL, Logic
@@ -47,7 +47,7 @@ LOGICS: dict[str, Logic] = {
 assert set(LOGICS) == {HOLDOUT, *CONTROL_GROUPS}
 
 
-class State(Protocol):
+class DecidingState(Protocol):
     """What experiments need of a state that decides."""
 
     workspace: Workspace
@@ -67,10 +67,10 @@ class State(Protocol):
         ...
 
 
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=DecidingState)
 
 
-class Wanted(NamedTuple):
+class PendingAssignments(NamedTuple):
     """Sticky assignments of one unit that are to be written down."""
 
     unit: str
@@ -79,7 +79,7 @@ class Wanted(NamedTuple):
     """What was read, and is to be replaced."""
 
 
-class Trials(Generic[S]):
+class ExperimentStates(Generic[S]):
     """The experiments of one state. Holds scratch memory: for one thread only.
 
     Args:
@@ -108,15 +108,15 @@ class Trials(Generic[S]):
         self._concerned = {read.key: _concerned([arm.changes for arm in read.entry.arms.values()]) for read in running}
         self._base = weakref.ref(loaded)
         named = _account(file.account)
-        self._account = Facts(named, loaded.layout.plan, workspace.features.context, loaded.layout.words) if named else None
+        self._account = ConditionInputs(named, loaded.layout.plan, workspace.features.context, loaded.layout.words) if named else None
         self.account_of_context = (
             None if file.account is None or not file.account.startswith("context.") else file.account.partition(".")[2]
         )
         """The column of the context that holds the account; None where none does."""
         self._conditions = Conditions({read.key: read.targeting for read in running if read.targeting is not None})
         self._at = {key: at for at, key in enumerate(self._conditions.names)}
-        self._bound: Bound = self._conditions.bind({}, 1)
-        self._facts = Facts(self._conditions.scalars, loaded.layout.plan, workspace.features.context, loaded.layout.words)
+        self._bound: BoundConditions = self._conditions.bind({}, 1)
+        self._facts = ConditionInputs(self._conditions.scalars, loaded.layout.plan, workspace.features.context, loaded.layout.words)
         self.loads = [] if not self.active else list((bases := _bases(loaded, bundles)).values())
         self._changing = {(key, arm) for key, arms in variants.changing(file).items() for arm in arms}
         self._arms: dict[variants.Arms, S | None] = {}
@@ -211,14 +211,14 @@ class Trials(Generic[S]):
                 kept[key] = Kept(*arms[key])
         return kept
 
-    def wanted(self, units: Units, assigned: Assigned, kept: Mapping[str, Kept]) -> list[Wanted]:
+    def wanted(self, units: Units, assigned: Assigned, kept: Mapping[str, Kept]) -> list[PendingAssignments]:
         """What is to be written down, by unit; nothing where all of it is."""
-        found: dict[str, Wanted] = {}
+        found: dict[str, PendingAssignments] = {}
         for one in assigned.assignments:
             if one.kept is None:
                 continue
             unit = self.unit(one.experiment, units)
-            wanted = found.setdefault(unit, Wanted(unit, {}, {}))
+            wanted = found.setdefault(unit, PendingAssignments(unit, {}, {}))
             wanted.arms[one.experiment] = _packed(one.kept)
             if one.experiment in kept:
                 wanted.over[one.experiment] = _packed(kept[one.experiment])
@@ -281,7 +281,7 @@ def _held(file: ExperimentsFile) -> list[str]:
 
 
 def _account(account: str | None) -> dict[str, Term]:
-    """The column of the account, as `Facts` takes it."""
+    """The column of the account, as `ConditionInputs` takes it."""
     if account is None:
         return {}
     kind, _, _ = account.partition(".")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.decision.case import Case, Place
+from serving.decision.case import Case, PlacementCase
 from serving.decision.explain_dropped import stopped
 from serving.kernel.shap import grouped
 
@@ -33,7 +33,7 @@ def why(case: Case) -> dict[str, Any]:
     }
 
 
-def _placement(case: Case, place: Place) -> dict[str, Any]:
+def _placement(case: Case, place: PlacementCase) -> dict[str, Any]:
     slate, left = place.slate, place.allowed
     ranks = np.argsort(-_ordering(place), kind="stable")
     ranked = [int(case.chosen[at]) for at in ranks if left >> int(case.chosen[at]) & 1]
@@ -46,7 +46,7 @@ def _placement(case: Case, place: Place) -> dict[str, Any]:
     }
 
 
-def _scored(case: Case, place: Place, offer: int) -> dict[str, Any]:
+def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
     """One offer with the terms of its priority, and what each column contributes to its score."""
     loaded, at = case.loaded, int(case.among([offer])[0])
     arbiter, layout, weights = loaded.hub.arbiter, loaded.layout, place.weights
@@ -72,7 +72,7 @@ def _scored(case: Case, place: Place, offer: int) -> dict[str, Any]:
     }
 
 
-def _not_shown(case: Case, place: Place, ranked: list[int]) -> list[dict[str, Any]]:
+def _not_shown(case: Case, place: PlacementCase, ranked: list[int]) -> list[dict[str, Any]]:
     """What stopped each offer that is not shown, and the smallest change that would have let it come first, or pass."""
     shown, found = set(case.shown()), list[dict[str, Any]]()
     priorities = [_priority(case, place, offer) for offer in place.slate if place.allowed >> offer & 1]
@@ -93,7 +93,7 @@ def _not_shown(case: Case, place: Place, ranked: list[int]) -> list[dict[str, An
     return found
 
 
-def _outranked(case: Case, place: Place, offer: int, rank: int, first: float, least: float) -> dict[str, Any]:
+def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: float, least: float) -> dict[str, Any]:
     """An offer that might have been shown, but for others: by how much lever or value would have to grow.
 
     Args:
@@ -114,7 +114,7 @@ def _outranked(case: Case, place: Place, offer: int, rank: int, first: float, le
     return told
 
 
-def _unfit(case: Case, place: Place, offer: int) -> str:
+def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
     """Why an offer of good rank does not fit beside those that are shown."""
     ties, shown = case.loaded.hub.ties, set(case.shown())
     if ties.excludes.get(offer, frozenset()) & shown:
@@ -127,7 +127,7 @@ def _unfit(case: Case, place: Place, offer: int) -> str:
     return "it does not fit beside the others"
 
 
-def _priority(case: Case, place: Place, offer: int) -> float:
+def _priority(case: Case, place: PlacementCase, offer: int) -> float:
     """On the scale that answers show: where the raw score orders alike, that of the propensity, in its plain terms."""
     at = int(case.among([offer])[0])
     if place.priorities is not case.raw:
@@ -135,7 +135,7 @@ def _priority(case: Case, place: Place, offer: int) -> float:
     return float(case.loaded.hub.arbiter.scaled(np.array([_propensity(case, at)]))[0])
 
 
-def _ordering(place: Place) -> NDArray[np.float64]:
+def _ordering(place: PlacementCase) -> NDArray[np.float64]:
     assert place.priorities is not None
     return place.priorities
 

@@ -12,14 +12,14 @@ from features.common.timestamps import rfc3339
 from features.common.types import Offer
 from features.config.policies import Limit, Pause
 from serving.conditions.reasons import explain, needed
-from serving.decision.case import Case, Place
+from serving.decision.case import Case, PlacementCase
 
 RULE, LIMIT, PAUSE, QUIET, BUDGET = "rule ", "limit ", "pause ", "quiet_hours ", "budget "
 CONTACTS = {"impressions": "impression", "decisions": "decision"}
 PER = {"offer": "of the same offer", "group": "of offers of its group", "any": "of any offers"}
 
 
-def stopped(case: Case, place: Place, offer: int, step: str) -> dict[str, Any]:
+def stopped(case: Case, place: PlacementCase, offer: int, step: str) -> dict[str, Any]:
     """One offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it would pass."""
     entry = case.loaded.catalogue.offers[offer]
     told: dict[str, Any] = {"offer_id": entry.offer_id, "name": entry.name, "stopped_by": step}
@@ -41,7 +41,7 @@ def _by_rule(case: Case, offer: int, name: str) -> dict[str, Any]:
     return told | {"because": [str(finding) for finding in findings]}
 
 
-def _by_step(case: Case, place: Place, offer: Offer, step: str) -> tuple[list[str], str]:
+def _by_step(case: Case, place: PlacementCase, offer: Offer, step: str) -> tuple[list[str], str]:
     """Why, and what would let the offer pass."""
     policies, kind = case.loaded.workspace.policies, step.partition(" ")[0] + " "
     name = step.removeprefix(kind)
@@ -77,7 +77,7 @@ def _validity(offer: Offer, now: Micros) -> str:
     return "ended" if offer.valid_until is None else f"ended on {rfc3339(offer.valid_until)[:10]}"
 
 
-def _elsewhere(offer: Offer, place: Place) -> str:
+def _elsewhere(offer: Offer, place: PlacementCase) -> str:
     if offer.placements and place.name not in offer.placements:
         return f"only for {', '.join(offer.placements)}"
     return f"{place.name} takes no offers of {offer.group or 'no group'}"

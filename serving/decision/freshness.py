@@ -7,7 +7,7 @@ answers carry, so that nobody takes a cold ranking for a personal one.
 from __future__ import annotations
 
 from features.columns.contract import Contract
-from features.columns.rows import Floats, Plan
+from features.columns.rows import Floats, RowSchema
 from features.common.moments import Seconds
 
 
@@ -27,7 +27,7 @@ class Freshness:
 
     __slots__ = ("limits",)
 
-    def __init__(self, contract: Contract, plan: Plan) -> None:
+    def __init__(self, contract: Contract, plan: RowSchema) -> None:
         places = {view.name: at for at, view in enumerate(plan.views)}
         tightest: dict[int, float] = {}
         for column in contract.columns:

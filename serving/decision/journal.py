@@ -46,7 +46,7 @@ LINEUP_GRACE_SECONDS = 3_600.0  # a lineup is kept this much longer than the old
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JournalLimits:
     """Bounds of one journal folder."""
 
     file_bytes_max: int = 32 << 20
@@ -66,7 +66,7 @@ class Limits:
 class _File:
     """A file that this process writes."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: JournalLimits) -> None:
         while True:
             self.path = folder / f"{_stamp(now_s())}-{secrets.token_hex(4)}{OPEN}"
             self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -90,7 +90,7 @@ class Journal:
         complaint: what the disk refused, for people; empty once lines are recorded again.
     """
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: JournalLimits) -> None:
         self.folder, self.limits = folder, limits
         self.appended = self.failed = self.bytes = self.rotated = self.deleted = self.set_aside = 0
         self.complaint = ""
@@ -107,9 +107,9 @@ class Journal:
         self._keeper = threading.Thread(target=self._keep, name="journal-keeper", daemon=True)
 
     @classmethod
-    def open(cls, folder: Path, limits: Limits | None = None) -> Journal:
+    def open(cls, folder: Path, limits: JournalLimits | None = None) -> Journal:
         """Open a folder, blocking: takes in what dead processes left, reading it. A disk that refuses is a complaint, not an error."""
-        journal = cls(folder, limits or Limits())
+        journal = cls(folder, limits or JournalLimits())
         for step in (journal._inherit, journal._retain, journal._prepare):
             journal._try(step)
         journal._file, journal._next = journal._next, None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from features.common.types import Decision, DecisionRequest
 from features.events.journal import GivenTo, Line, line_of
 from serving.decision.assignment import Assigned
-from serving.decision.case import Case, Place
+from serving.decision.case import Case, PlacementCase
 
 
 def written(case: Case, decision: Decision, took_us: int) -> Line:
@@ -43,7 +43,7 @@ def written(case: Case, decision: Decision, took_us: int) -> Line:
     )
 
 
-def _stated(place: Place) -> NDArray[np.float64]:
+def _stated(place: PlacementCase) -> NDArray[np.float64]:
     assert place.probabilities is not None, "all places of a request are drawn, or none"
     return place.probabilities
 

@@ -1,6 +1,6 @@
 """Everything a decision needs, in memory and made once: bundle, catalogue, layout, kernel, treatments.
 
-A `Loaded` never changes. A new bundle or catalogue is a new one, rehearsed and then put in place by one assignment: a request
+A `Snapshot` never changes. A new bundle or catalogue is a new one, rehearsed and then put in place by one assignment: a request
 sees the old or the new, never both.
 """
 
@@ -20,14 +20,14 @@ from features.aggregates.incremental import Fold
 from features.aggregates.partitions import fnv1a
 from features.columns.catalogue import UNBOUNDED, Catalogue, category_text
 from features.columns.layout import Layout
-from features.columns.rows import OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import Micros, Seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
 from features.common.types import ModelStamp, Offer
 from features.events.journal import Lineup, Versions, considered_of
 from features.workspace.workspace import Workspace
 from serving.conditions.bitsets import bits_of
-from serving.decision.experiments import Trials
+from serving.decision.experiments import ExperimentStates
 from serving.decision.freshness import Freshness
 from serving.hub.hub import USUAL, Hub, Logic
 from serving.hub.request_check import ANY
@@ -39,7 +39,7 @@ _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ValidOffers:
     """What holds for every customer at one placement until `until` (microseconds since 1970, exclusive).
 
     Attributes:
@@ -71,7 +71,7 @@ class Calibrator:
         return self._given.probabilities(raw)
 
 
-class Loaded:
+class Snapshot:
     """A bundle on a catalogue. Holds scratch memory of layout and kernel: for one thread only.
 
     Args:
@@ -90,7 +90,7 @@ class Loaded:
         bundle: Bundle,
         offers: list[Offer],
         everyone: OnlineRow,
-        words: Words,
+        words: Dictionary,
         now: Seconds,
         bundles: Mapping[str, Bundle] | None = None,
     ) -> None:
@@ -101,8 +101,8 @@ class Loaded:
         self.workspace, self.bundle, self.everyone = workspace, bundle, everyone
         self._bundles, self._now = bundles or {}, now
         self.catalogue = Catalogue(offers)
-        everyone_plan = Plan.of(workspace.views, "everyone")
-        self.layout = Layout(bundle.contract, Plan.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
+        everyone_plan = RowSchema.of(workspace.views, "everyone")
+        self.layout = Layout(bundle.contract, RowSchema.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
         shared, offer, pair = len(self.layout.shared), len(self.layout.offer), len(self.layout.pair)
         first, second = shared, shared + offer
         defaults = [0.0 if column.empty == "zero" and column.relative != "rank" else np.nan for column in self.layout.pair]
@@ -119,7 +119,7 @@ class Loaded:
         """Adds what is new of a customer to the row."""
         self.hub = Hub(workspace, self.catalogue, self.layout, words)
         self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
-        self._standing: dict[str, Standing] = {}
+        self._standing: dict[str, ValidOffers] = {}
         self._treatments = [_treatments(offer, workspace) for offer in offers]
         self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
         """One number an offer, of its id alone: with the customer's it orders equal scores."""
@@ -132,28 +132,28 @@ class Loaded:
         return Explainer(self.bundle.forest)
 
     @cached_property
-    def trials(self) -> Trials[Loaded]:
+    def trials(self) -> ExperimentStates[Snapshot]:
         """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
 
         Raises:
             BadBundle: an arm names a model that was not published, or that cannot serve.
         """
-        return Trials(self, self._bundles)
+        return ExperimentStates(self, self._bundles)
 
-    def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Loaded:
+    def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Snapshot:
         """The state of an arm or a control group, which shares all but what policies and placements say."""
         made = copy(self)
         made.workspace, made.hub, made._standing = workspace, self.hub.changed(workspace, logic), {}
         made.__dict__.pop("trials", None)
         return made
 
-    def on(self, bundle: Bundle) -> Loaded:
+    def on(self, bundle: Bundle) -> Snapshot:
         """The same files and offers on another model.
 
         Raises:
-            BadBundle: see `Loaded`.
+            BadBundle: see `Snapshot`.
         """
-        return Loaded(self.workspace, bundle, self.catalogue.offers, self.everyone, self.layout.words, self._now)
+        return Snapshot(self.workspace, bundle, self.catalogue.offers, self.everyone, self.layout.words, self._now)
 
     def rehearse(self) -> None:
         """Answer the golden requests; also makes every code path warm before the first customer."""
@@ -171,7 +171,7 @@ class Loaded:
                 return found
         return of_offer.get((ANY, ANY), {})
 
-    def standing(self, placement: str, now: Micros) -> Standing:
+    def standing(self, placement: str, now: Micros) -> ValidOffers:
         """Validity and placement of all offers, kept until the next offer begins or ends."""
         known = self._standing.get(placement)
         if known is not None and known.since <= now < known.until:
@@ -183,7 +183,9 @@ class Loaded:
         valid = (begins <= now) & (now < ends)
         mask = valid & self.hub.placements[placement]
         positions = np.flatnonzero(mask).astype(np.int32)
-        made = self._standing[placement] = Standing(since, until, bits_of(valid), bits_of(mask), positions, considered_of(mask, positions))
+        made = self._standing[placement] = ValidOffers(
+            since, until, bits_of(valid), bits_of(mask), positions, considered_of(mask, positions)
+        )
         return made
 
     def _replay(self, number: int, case: Golden) -> None:

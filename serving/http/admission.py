@@ -26,7 +26,7 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class RequestLimits:
     """What one request, and one worker, may take."""
 
     uri_bytes_max: int = 8 * 1024
@@ -37,10 +37,10 @@ class Limits:
     receiving_max: int = 1024
 
 
-class Gate:
+class Admission:
     """Refuses by the head alone, in a fixed order; the answers to parsed header values are remembered."""
 
-    def __init__(self, keys: Keys, limits: Limits) -> None:
+    def __init__(self, keys: Keys, limits: RequestLimits) -> None:
         self._keys, self._limits = keys, limits
         self._content_types: dict[bytes, bool] = {}
         self._beacons: dict[bytes, bool] = {}

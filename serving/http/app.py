@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 
 from serving.http import problems
-from serving.http.admission import Gate, Limits, body_bytes_max
+from serving.http.admission import Admission, RequestLimits, body_bytes_max
 from serving.http.auth import BadKeys, Keys
 from serving.http.body import BodyReader, Disconnected, linger
 from serving.http.cors import Origins
@@ -95,7 +95,7 @@ class Lane:
         self,
         routes: Sequence[Route],
         keys: Keys,
-        limits: Limits | None = None,
+        limits: RequestLimits | None = None,
         metrics: Metrics | None = None,
         *,
         ready: Callable[[], str | None] = lambda: None,
@@ -105,12 +105,12 @@ class Lane:
         document: Callable[[Sequence[Route]], Awaitable[bytes]] | None = None,
     ) -> None:
         self.origins = origins
-        self.keys, self.limits, self.metrics, self.inner = keys, limits or Limits(), metrics or Metrics(), inner
+        self.keys, self.limits, self.metrics, self.inner = keys, limits or RequestLimits(), metrics or Metrics(), inner
         self.draining, self._drain_seconds = False, drain_seconds
         self.in_flight = 0
         self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining, document))
         check_table(self.routes)
-        self._gate, self._bodies = Gate(keys, self.limits), BodyReader(self.limits.body_seconds_max)
+        self._gate, self._bodies = Admission(keys, self.limits), BodyReader(self.limits.body_seconds_max)
         self._id_prefix, self._id_count = secrets.token_hex(5).encode(), itertools.count(1)
         self._beat: asyncio.TimerHandle | None = None
         self._keys_complaint = ""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.columns.rows import OnlineRow, Words
+from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.types import ContextValue, Offer
 from features.config.policies import FORMULA_DEFAULT, Arbitration
@@ -17,7 +17,7 @@ from features.config.schema import ContextColumn
 from features.workspace.rulebook import Rulebook
 from serving.conditions.conditions import offer_columns
 from serving.conditions.formulas import Formula
-from serving.conditions.inputs import Facts, PairFacts
+from serving.conditions.inputs import ConditionInputs, PairFacts
 
 Floats = NDArray[np.float64]
 LAST = float(np.finfo(np.float64).min)
@@ -37,7 +37,9 @@ def lever_of(offer: Offer, arbitration: Arbitration) -> float:
 class Arbiter:
     """Priorities of offers on a catalogue. Holds scratch memory: for one thread only."""
 
-    def __init__(self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Words) -> None:
+    def __init__(
+        self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Dictionary
+    ) -> None:
         arbitration = book.policies.arbitration
         self.values = np.array([value_of(offer, arbitration.worth) for offer in catalogue.offers], np.float64)
         self.levers = np.array([lever_of(offer, arbitration) for offer in catalogue.offers], np.float64)
@@ -53,7 +55,7 @@ class Arbiter:
         formula = Formula(book.formula)
         self._bound = formula.bind(offer_columns(catalogue, formula.offers), len(catalogue))
         self._rows = list(formula.rows)
-        self._facts = Facts(formula.scalars, layout.plan, context, words)
+        self._facts = ConditionInputs(formula.scalars, layout.plan, context, words)
         pairs = {name: term for name, term in formula.rows.items() if term.kind == "pair"}
         self._pairs = PairFacts(pairs, layout, catalogue)
         self._pair_at = {name: at for at, name in enumerate(pairs)}

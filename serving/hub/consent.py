@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns.rows import FamilyRow, OnlineRow, Plan
+from features.columns.rows import KeyedRow, OnlineRow, RowSchema
 from features.common.moments import BEGINNING, Seconds
 from features.common.types import ContextValue
-from features.config.schema import Consent as ConsentColumn
+from features.config.schema import ConsentSettings as ConsentColumn
 from features.config.schema import FeaturesFile
 
 REMEMBERED_MAX = 256
@@ -58,7 +58,7 @@ class Withheld:
         """The same row without what is withheld; the given one stays as it was."""
         numbers = row.numbers.copy()
         numbers[self.slots] = np.nan
-        families: list[FamilyRow | None] = list(row.families)
+        families: list[KeyedRow | None] = list(row.families)
         for position, measures in self.families:
             found = families[position]
             if found is not None:
@@ -67,14 +67,14 @@ class Withheld:
                 else:
                     values = found.values.copy()
                     values[list(measures)] = np.nan
-                    families[position] = FamilyRow(found.keys, values, measures)
+                    families[position] = KeyedRow(found.keys, values, measures)
         return OnlineRow(numbers, families, row.event_times)
 
 
-class Purposes:
+class ConsentPolicy:
     """Purposes of all columns of a workspace."""
 
-    def __init__(self, features: FeaturesFile, plan: Plan) -> None:
+    def __init__(self, features: FeaturesFile, plan: RowSchema) -> None:
         self._scalars = [
             (scalar.beside or scalar.name, frozenset(scalar.purposes), plan.scalars[f"{view.name}.{scalar.name}"])
             for view in plan.views
@@ -147,7 +147,7 @@ class Purposes:
         )
 
 
-def _consent(plan: Plan, purpose: str, said: ConsentColumn) -> Consent:
+def _consent(plan: RowSchema, purpose: str, said: ConsentColumn) -> Consent:
     for at, view in enumerate(plan.views):
         for scalar in view.scalars:
             if scalar.name == said.column and not scalar.beside:

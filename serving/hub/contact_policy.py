@@ -17,8 +17,8 @@ from features.common.types import Budget as OfferBudget
 from features.config.policies import Limit as LimitRule
 from features.config.policies import Pause as PauseRule
 from features.config.policies import PoliciesFile
-from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, Fell, Moment
-from features.ledger.history import OUTCOME, Contact, ContactPolicy, Limit, Pause, Take, entries, key_of, word_of
+from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, Fell, Moment
+from features.ledger.history import OUTCOME, Contact, ContactLimit, ContactPause, ContactPolicy, Take, entries, key_of, word_of
 from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
 from features.validation.policies import channels_of
 from features.workspace.workspace import Workspace
@@ -40,7 +40,7 @@ ACCEPTANCES_SECONDS = 2 * 366.0 * DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class CompiledLimit:
     """A limit or pause of policies.yaml as one of the compiled ones; a limit of each channel is one for each of them."""
 
     name: str
@@ -65,23 +65,23 @@ class Contacting:
         self, policies: PoliciesFile, catalogue: Catalogue, channels: tuple[str, ...], acceptances: tuple[str, ...], time_zone: str
     ) -> None:
         self._time_zone = time_zone
-        self._limits: list[Bound] = []
-        self._pauses: list[Bound] = []
+        self._limits: list[CompiledLimit] = []
+        self._pauses: list[CompiledLimit] = []
         self._offers = [key_of(offer.offer_id) for offer in catalogue.offers]
         self._groups = [key_of(offer.group) if offer.group else 0 for offer in catalogue.offers]
         self._index = CatalogueIndex(self._offers, self._groups)
         self._members: dict[int, int] = {}
         for at, group in enumerate(self._groups):
             self._members[group] = self._members.get(group, 0) | 1 << at
-        limits: list[Limit] = []
-        pauses: list[Pause] = []
+        limits: list[ContactLimit] = []
+        pauses: list[ContactPause] = []
         for name, rule in policies.limits.items():
             for channel in channels_counted(rule.channel, channels):
                 limits.append(_limit(rule, channel))
-                self._limits.append(Bound(f"limit {name}", self._held(rule, catalogue), frozenset(rule.placements), channel))
+                self._limits.append(CompiledLimit(f"limit {name}", self._held(rule, catalogue), frozenset(rule.placements), channel))
         for name, pause in policies.pauses.items():
             pauses.append(_pause(pause))
-            self._pauses.append(Bound(f"pause {name}", self._held(pause, catalogue), frozenset(pause.placements), None))
+            self._pauses.append(CompiledLimit(f"pause {name}", self._held(pause, catalogue), frozenset(pause.placements), None))
         bound = any(offer.requires or offer.excludes for offer in catalogue.offers)
         remembered = ACCEPTANCES_SECONDS if bound else 0.0
         self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)), remembered)
@@ -132,7 +132,7 @@ class Contacting:
             found += self.after_acceptances(history)
         return found
 
-    def holding(self, history: bytes, now: Seconds) -> Iterator[tuple[Bound, int]]:
+    def holding(self, history: bytes, now: Seconds) -> Iterator[tuple[CompiledLimit, int]]:
         """The limits that are exhausted and the pauses that hold, with the offers that they keep away, as sets."""
         if history:
             exhausted = blocked(history, self.policy, self._index, now) if self._limits else {}
@@ -180,7 +180,7 @@ class Contacting:
         """What a decision asks of the store."""
         return Take(customer_id, key_of(decision_id), now, tuple(contacts), self.policy)
 
-    def budgets(self, offer: int) -> tuple[Budget, ...]:
+    def budgets(self, offer: int) -> tuple[BudgetBound, ...]:
         """What must be reserved before an offer is shown: of its budget of shows, and of its stock."""
         return self._budgets.get(offer, ())
 
@@ -202,7 +202,7 @@ class Contacting:
         """The name of a limit that fell, as in policies.yaml."""
         return self._limits[limit].name
 
-    def name_of_budget(self, budget: Budget, which: Fell) -> str:
+    def name_of_budget(self, budget: BudgetBound, which: Fell) -> str:
         """What a budget that fell is called in explanations."""
         return f"budget {'stock' if budget.offer in self._stocks else which}"
 
@@ -217,14 +217,14 @@ def channels_counted(channel: str, channels: tuple[str, ...]) -> tuple[str | Non
     return (None if channel == ANY_CHANNEL else channel,)
 
 
-def _budgets(offer_id: str, budget: OfferBudget) -> tuple[Budget, ...]:
+def _budgets(offer_id: str, budget: OfferBudget) -> tuple[BudgetBound, ...]:
     daily, lifetime, stock = (inf if most is None else float(most) for most in (budget.daily, budget.lifetime, budget.stock))
-    shows = () if daily == lifetime == inf else (Budget(key_of(offer_id), daily, lifetime),)
-    return shows if stock == inf else (*shows, Budget(key_of(STOCK + offer_id), inf, stock))
+    shows = () if daily == lifetime == inf else (BudgetBound(key_of(offer_id), daily, lifetime),)
+    return shows if stock == inf else (*shows, BudgetBound(key_of(STOCK + offer_id), inf, stock))
 
 
-def _limit(rule: LimitRule, channel: str | None) -> Limit:
-    return Limit(
+def _limit(rule: LimitRule, channel: str | None) -> ContactLimit:
+    return ContactLimit(
         rule.max,
         float(duration_seconds(rule.window)),
         rule.per,
@@ -234,5 +234,7 @@ def _limit(rule: LimitRule, channel: str | None) -> Limit:
     )
 
 
-def _pause(rule: PauseRule) -> Pause:
-    return Pause(word_of(rule.outcome), rule.times, float(duration_seconds(rule.within)), float(duration_seconds(rule.pause)), rule.per)
+def _pause(rule: PauseRule) -> ContactPause:
+    return ContactPause(
+        word_of(rule.outcome), rule.times, float(duration_seconds(rule.within)), float(duration_seconds(rule.pause)), rule.per
+    )

@@ -20,7 +20,7 @@ from features.bucketing.fnv import fnv1a_bytes
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.config.policies import Exploration
-from serving.hub.slate import Answer, Ties, Wanted, together
+from serving.hub.slate import Answer, PlacementRequest, Ties, together
 from serving.kernel.top_k import mix
 
 Floats = NDArray[np.float64]
@@ -129,7 +129,7 @@ class Explorer:
         scores: Floats,
         chosen: NDArray[np.int32],
         live: NDArray[np.bool_],
-        wanted: Wanted,
+        wanted: PlacementRequest,
         offers: int,
         ties: Ties,
         answer: Answer,
@@ -178,7 +178,7 @@ class Explorer:
 
 
 def _feasible(
-    chosen: NDArray[np.int32], live: NDArray[np.bool_], slate: list[int], wanted: Wanted, offers: int, ties: Ties, answer: Answer
+    chosen: NDArray[np.int32], live: NDArray[np.bool_], slate: list[int], wanted: PlacementRequest, offers: int, ties: Ties, answer: Answer
 ) -> NDArray[np.bool_]:
     """Which of the live candidates may be shown next, after a slate."""
     fits = [bool(may) and ties.fits(slate, int(at), wanted, offers, answer) for at, may in zip(chosen.tolist(), live.tolist(), strict=True)]

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.columns.rows import Words
+from features.columns.rows import Dictionary
 from features.config.experiments import ExperimentsFile
 from features.config.policies import STAGES, Stage
 from features.config.schema import Placement
 from features.workspace.rulebook import Rulebook, read_rules
 from features.workspace.workspace import Workspace
 from serving.hub.arbitration import Arbiter
-from serving.hub.consent import Purposes
+from serving.hub.consent import ConsentPolicy
 from serving.hub.contact_policy import Contacting
 from serving.hub.exploration import Explorer
 from serving.hub.quiet_hours import Quiet
@@ -63,13 +63,13 @@ class Hub:
         explorer: draws slates; None where nothing is drawn.
     """
 
-    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, words: Words) -> None:
+    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, words: Dictionary) -> None:
         self.config = digest_of(workspace)
         self.logic = USUAL
         self._workspace, self._catalogue, self._layout, self._words = workspace, catalogue, layout, words
         self.quiet = Quiet(workspace, catalogue, layout, workspace.features.context, words)
         self.ties = Ties(catalogue, workspace.offers.bundles.values())
-        self.purposes = Purposes(workspace.features, layout.plan)
+        self.purposes = ConsentPolicy(workspace.features, layout.plan)
         self.contacting = Contacting.of(workspace, catalogue)
         book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
         self._rule(book)

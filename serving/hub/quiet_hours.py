@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.columns.rows import OnlineRow, Words
+from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.time_zones import zone_of
 from features.common.types import ContextValue
@@ -17,7 +17,7 @@ from features.config.policies import QuietHours
 from features.config.schema import ContextColumn
 from features.expressions.scope import scope_of
 from features.workspace.workspace import Workspace
-from serving.conditions.inputs import Facts
+from serving.conditions.inputs import ConditionInputs
 from serving.hub.rules import concerned
 
 ZONES_MAX = 1_024
@@ -49,14 +49,14 @@ class _Bound:
 class Quiet:
     """All quiet hours of a workspace on a catalogue."""
 
-    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, columns: Mapping[str, ContextColumn], words: Words):
+    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, columns: Mapping[str, ContextColumn], words: Dictionary):
         hours = workspace.policies.quiet_hours
         zones = [
             one.time_zone for one in hours.values() if one.time_zone is not None and one.time_zone.startswith(("customer.", "context."))
         ]
         scope = scope_of(workspace.features)
         terms = {name: scope[name] for name in sorted(set(zones))}
-        self._facts = Facts(terms, layout.plan, columns, words)
+        self._facts = ConditionInputs(terms, layout.plan, columns, words)
         self._needs_facts = bool(terms)
         zone_of("UTC+0")  # reads the names of all zones, which takes milliseconds, before the first request does
         self.hours = [_bound(name, one, list(terms), workspace, catalogue) for name, one in hours.items()]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout, Matched
-from features.columns.rows import OnlineRow, Words
+from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.types import ContextValue
 from features.config.policies import Stage, Whom
@@ -20,7 +20,7 @@ from features.expressions.evaluate import Lookup
 from features.workspace.rulebook import ReadRule, Rulebook
 from serving.conditions.bitsets import bits_of, mask_of
 from serving.conditions.conditions import Conditions, Scalar, offer_columns
-from serving.conditions.inputs import Facts, PairFacts
+from serving.conditions.inputs import ConditionInputs, PairFacts
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +75,9 @@ class Truths(NamedTuple):
 class Rules:
     """All conditions of a workspace on a catalogue. Holds scratch memory: for one thread only."""
 
-    def __init__(self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Words) -> None:
+    def __init__(
+        self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Dictionary
+    ) -> None:
         self.count = len(catalogue)
         self.rules = [
             BoundRule(
@@ -98,7 +100,7 @@ class Rules:
         self.conditions = Conditions(named)
         self.bound = self.conditions.bind(offer_columns(catalogue, self.conditions.offers), len(catalogue))
         self._asked: dict[str, list[tuple[int, int, int, BoundRule]]] = {}
-        self._facts = Facts(self.conditions.scalars, layout.plan, context, words)
+        self._facts = ConditionInputs(self.conditions.scalars, layout.plan, context, words)
         # Where conditions match keys, what the model matches is matched with them: a family's keys are walked once a decision.
         self._pairs = PairFacts(self.conditions.pairs, layout, catalogue, layout.personal if self.conditions.pairs else ())
 

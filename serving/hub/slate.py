@@ -9,7 +9,7 @@ from features.columns.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PlacementRequest:
     """What one placement wants.
 
     Attributes:
@@ -47,7 +47,7 @@ class Ties:
         """Whether offers are free of each other."""
         return not self.excludes and not self.bundle
 
-    def fits(self, slate: list[int], offer: int, wanted: Wanted, offers: int, answer: Answer) -> bool:
+    def fits(self, slate: list[int], offer: int, wanted: PlacementRequest, offers: int, answer: Answer) -> bool:
         """Whether an offer, with all of its bundle, may be shown next; see `fill`."""
         whole = together(offer, self)
         if len(whole) > 1 and not all(one >= 0 and (offers >> one & 1 or one in wanted.fallback) for one in whole):
@@ -76,7 +76,7 @@ def together(offer: int, ties: Ties) -> list[int]:
     return [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
 
 
-def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
+def fill(wanted: PlacementRequest, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
     """The offers of one placement, in the order in which they are shown; they are added to `answer`.
 
     An offer of a bundle is shown with all of its bundle, right after each other from the best on, or not at all.
@@ -98,7 +98,7 @@ def fill(wanted: Wanted, order: Sequence[int], offers: int, ties: Ties, answer: 
     return slate
 
 
-def _fits(slate: list[int], whole: list[int], wanted: Wanted, ties: Ties, answer: Answer) -> bool:
+def _fits(slate: list[int], whole: list[int], wanted: PlacementRequest, ties: Ties, answer: Answer) -> bool:
     if len(slate) + len(whole) > wanted.limit:
         return False
     for at, offer in enumerate(whole):

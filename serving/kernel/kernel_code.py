@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
 
-class Code(NamedTuple):
+class KernelCode(NamedTuple):
     """The three compiled functions, for one width of mask."""
 
     fill: Callable[..., None]
@@ -33,7 +33,7 @@ class Code(NamedTuple):
 
 
 @cache
-def compiled(mask: str) -> Code:
+def compiled(mask: str) -> KernelCode:
     """Compile for masks of 32 or 64 bits, or load from the cache; afterwards no call compiles anything."""
     u1, i4, i8, u8, f8 = nb.uint8, nb.int32, nb.int64, nb.uint64, nb.float64
     m = nb.uint32 if mask == "uint32" else nb.uint64
@@ -51,7 +51,7 @@ def compiled(mask: str) -> Code:
     def build(result: Any, arguments: list[Any], function: Any) -> Any:
         return nb.njit(result(*arguments), nogil=True, cache=True)(function.py_func)
 
-    return Code(build(nb.void, fill, _fill), build(m[:, ::1], prepare, _prepare), build(i8, score, _score))
+    return KernelCode(build(nb.void, fill, _fill), build(m[:, ::1], prepare, _prepare), build(i8, score, _score))
 
 
 @nb.njit(nogil=True)

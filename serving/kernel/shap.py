@@ -55,7 +55,7 @@ class Contributions:
     values: Floats
 
 
-class Group(msgspec.Struct, frozen=True):
+class ColumnGroup(msgspec.Struct, frozen=True):
     """A column with its relative columns (share, rank, ratio), as one line for people."""
 
     name: str
@@ -107,7 +107,7 @@ class Explainer:
         return Contributions(self.method, self.base, found)
 
 
-def grouped(contributions: Floats, columns: Sequence[Column]) -> list[Group]:
+def grouped(contributions: Floats, columns: Sequence[Column]) -> list[ColumnGroup]:
     """Contributions of columns, f8[columns], added up so that a column and what is relative to it are one; the weightiest first.
 
     Raises:
@@ -122,7 +122,7 @@ def grouped(contributions: Floats, columns: Sequence[Column]) -> list[Group]:
     for name, places in members.items():
         head = next((columns[at] for at in places if columns[at].name == name), columns[places[0]])  # the model may leave it out
         total = math.fsum(contributions[places].tolist())
-        groups.append(Group(name, head.kind, head.source, total, tuple(columns[at].name for at in places)))
+        groups.append(ColumnGroup(name, head.kind, head.source, total, tuple(columns[at].name for at in places)))
     return sorted(groups, key=lambda group: (-abs(group.contribution), group.name))
 
 

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 SPLITS_MAX: Final = LEAVES_MAX - 1
 
 
-class Code(NamedTuple):
+class ShapCode(NamedTuple):
     """The three compiled functions."""
 
     prepare: Callable[..., bool]
@@ -33,7 +33,7 @@ class Code(NamedTuple):
 
 
 @cache
-def compiled() -> Code:
+def compiled() -> ShapCode:
     """Compile, or load from the cache; afterwards no call compiles anything."""
     u1, i4, i8, f8 = nb.uint8, nb.int32, nb.int64, nb.float64
 
@@ -45,7 +45,7 @@ def compiled() -> Code:
 
     shape = [given(i4), given(i8), given(i8), given(i4), given(i4), given(i4)]
     rules = [given(f8), given(u1), given(i8), given(nb.uint32), given(f8)]
-    return Code(
+    return ShapCode(
         build(nb.boolean, [*shape, given(f8), given(i8), f8[:, ::1], i4[::1], f8[::1], i4[::1]], _prepare),
         build(nb.void, [*shape, *rules, f8[::1], given(f8, 2), given(i4), given(i4), given(f8), given(f8), f8[::1]], _tree_shap),
         build(nb.void, [*shape, *rules, f8[::1], given(f8), f8[::1]], _path),

@@ -11,7 +11,7 @@ from serving.http.routing import Route
 from serving.openapi import document as openapi_document
 
 
-class Contract:
+class ContractDocument:
     """The document, kept as long as it is true.
 
     Args:

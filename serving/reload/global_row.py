@@ -6,7 +6,7 @@ import logging
 import math
 import time
 
-from features.columns.rows import OnlineEngine, OnlineRow, Plan, StoreUnavailable
+from features.columns.rows import OnlineEngine, OnlineRow, RowSchema, StoreUnavailable
 from features.workspace.workspace import Workspace
 from serving.reload.store_probe import Witnesses
 
@@ -20,7 +20,7 @@ DOUBT_SECONDS = 0.5
 """The same while it is missing, or a read has failed: what failed may come back without its rows."""
 
 
-class Everyone:
+class GlobalRow:
     """Kept by one desk. `look` may run in another thread than the event loop's.
 
     Attributes:
@@ -30,7 +30,7 @@ class Everyone:
 
     def __init__(self, workspace: Workspace, engine: OnlineEngine) -> None:
         self._engine = engine
-        self._plan = Plan.of(workspace.views, "everyone")
+        self._plan = RowSchema.of(workspace.views, "everyone")
         self.row: OnlineRow = self._plan.nobody()
         self.empty = False
         self._read_at, self._away, self._strangers = -EVERYONE_SECONDS, "", 0

@@ -30,12 +30,12 @@ from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.recent import KeptArm, Known
 from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
-from serving.decision.customer import Person, person_of
+from serving.decision.customer import CustomerState, person_of
 from serving.decision.decide import Asked, Given, Reserve, Settle
-from serving.decision.experiments import Wanted
-from serving.decision.snapshot import Loaded
+from serving.decision.experiments import PendingAssignments
+from serving.decision.snapshot import Snapshot
 from serving.reload.config_files import Stamp, ramps_again, read_again, stamp_of
-from serving.reload.global_row import Everyone
+from serving.reload.global_row import GlobalRow
 from serving.reload.published import Published, glance, models, published
 from training.bundle import bundle
 
@@ -53,7 +53,7 @@ AGING_SECONDS = 600.0
 """Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
 
 
-class Desk:
+class Reloader:
     """State of one worker. All methods belong to the event loop's thread; `_look` and `_tried` may run in one other."""
 
     def __init__(self, workspace: Workspace, clock: Callable[[], Micros] = now, watch_seconds: float = WATCH_SECONDS) -> None:
@@ -69,12 +69,12 @@ class Desk:
             settings.stores.online.near_cache_rows,
         )
         self.deadline_seconds = settings.serving.deadline_ms / 1_000
-        self.loaded: Loaded | None = None
+        self.loaded: Snapshot | None = None
         self.refusal: str | None = NOTHING_PUBLISHED
-        self.on_load: Callable[[Loaded], None] = lambda _: None
+        self.on_load: Callable[[Snapshot], None] = lambda _: None
         self.on_refusal: Callable[[str], None] = lambda _: None
         """Told what was refused: BUNDLE or CONFIG."""
-        self.on_build: Callable[[Loaded], object] = lambda _: None
+        self.on_build: Callable[[Snapshot], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self.on_settled: Callable[[Settled], object] = lambda _: None
         """Told what the ledger holds of sticky assignments that were to be written down, before anybody decides by them."""
@@ -84,7 +84,7 @@ class Desk:
         """Of the files that were last read, or refused; and as they were at the last glance."""
         self._wanted = workspace
         """What the files said last that was not refused; it serves as soon as it is loaded."""
-        self._everyone = Everyone(workspace, self.engine)
+        self._everyone = GlobalRow(workspace, self.engine)
         self._taken = False
         """Whether something was taken since the ledger was last made durable."""
         self._ledger_lacks, self._lacked = "", False
@@ -175,7 +175,7 @@ class Desk:
         self._wanted = tried
         return ""
 
-    def _tried(self, stamp: Published, workspace: Workspace) -> Loaded | str:
+    def _tried(self, stamp: Published, workspace: Workspace) -> Snapshot | str:
         """A new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(workspace, self.workspace.bundles / stamp.bundle)
@@ -184,16 +184,16 @@ class Desk:
         except Exception as fault:  # noqa: BLE001 (what lies on disk may be foreign: whatever it breaks is why it is refused)
             return f"it cannot be used: {type(fault).__name__}: {fault}"
 
-    def _build(self, workspace: Workspace, place: Path) -> Loaded:
+    def _build(self, workspace: Workspace, place: Path) -> Snapshot:
         known = (read_catalogue(workspace), self._everyone.row, self.engine.words, in_seconds(self.clock()))
-        made = Loaded(workspace, bundle.read(place), *known, models(workspace))
+        made = Snapshot(workspace, bundle.read(place), *known, models(workspace))
         for load in (*made.trials.loads, made):
             self.on_build(load)
         with contextlib.suppress(StoreUnavailable):
             self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
         return made
 
-    def _put(self, stamp: Published, tried: Loaded | str) -> None:
+    def _put(self, stamp: Published, tried: Snapshot | str) -> None:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
@@ -223,7 +223,7 @@ class Desk:
             return None
         return self._everyone.met(customer_id, found)
 
-    def known_now(self, unit: str, loaded: Loaded, now: Micros) -> Person | None:
+    def known_now(self, unit: str, loaded: Snapshot, now: Micros) -> CustomerState | None:
         """As `known` says it, where both stores answer at once; None where something must be waited for, or fails, and `known` is to be asked.
 
         Args:
@@ -240,7 +240,7 @@ class Desk:
             return None
         return person_of(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
 
-    async def known(self, unit: str, loaded: Loaded, now: Micros | None = None, request: DecisionRequest | None = None) -> Person:
+    async def known(self, unit: str, loaded: Snapshot, now: Micros | None = None, request: DecisionRequest | None = None) -> CustomerState:
         """What is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
@@ -347,7 +347,7 @@ class Desk:
         found = [await settling[0]] if len(settling) == 1 else await asyncio.gather(*settling)
         return {key: arm for arms in found for key, arm in arms.items()}
 
-    async def _settled_for(self, wanted: Wanted) -> dict[str, KeptArm]:
+    async def _settled_for(self, wanted: PendingAssignments) -> dict[str, KeptArm]:
         """The same of one unit."""
         kept = await self.ledger.settle(*wanted)
         arms = {key: kept[key] for key in wanted.arms if key in kept}

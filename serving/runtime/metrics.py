@@ -1,6 +1,6 @@
 """Counters, gauges and histograms of fixed buckets: an observation is one or two additions to 8-byte slots.
 
-Labels are closed sets, but for the rows of a `Table`.
+Labels are closed sets, but for the rows of a `LabelTable`.
 
 Each process owns one file of slots, mapped into memory. Whoever is asked for the metrics adds up the files of all
 processes, so that every worker gives the same answer. A file outlives its process and is taken over by the next one, which counts on:
@@ -90,7 +90,7 @@ class Histogram(_Family):
         slots[slot + self.width - 1] += nanoseconds
 
 
-class Table(_Family):
+class LabelTable(_Family):
     """Counters by labels that become known while a process runs: so many rows, each with its labels' values and a slot a column.
 
     A row is never given up, for counters do not fall: what finds none shares the first one, whose labels are all `OTHER`. Rows live
@@ -158,9 +158,9 @@ class Metrics:
     def histogram(self, name: str, text: str, bounds: tuple[float, ...] = LATENCY_SECONDS, **labels: Iterable[str]) -> Histogram:
         return self._declare(Histogram(name, text, {key: tuple(values) for key, values in labels.items()}, bounds))
 
-    def table(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> Table:
+    def table(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> LabelTable:
         """Counters `<name>_<column>` with labels that are not known yet; `columns` are their texts."""
-        return self._declare(Table(name, labels, columns, rows))
+        return self._declare(LabelTable(name, labels, columns, rows))
 
     def info(self, name: str, text: str, *labels: str) -> None:
         """One series of value 1 whose labels say what this process serves; `set_info` gives the values."""
@@ -202,7 +202,7 @@ class Metrics:
         self._directory, self._map = directory, mmap.mmap(file, size)  # the file stays open, and so locked, as long as we live
         slots, names = memoryview(self._map)[HEADER_BYTES:names_at].cast("Q"), memoryview(self._map)[names_at:]
         for family in self._families:
-            if isinstance(family, Table):
+            if isinstance(family, LabelTable):
                 mine, names = names[: len(family.names)], names[len(family.names) :]
                 family.take_over(slots, mine)
                 continue
@@ -218,7 +218,7 @@ class Metrics:
         totals, infos, rows = self._totals()
         lines: list[str] = []
         for family in self._families:
-            if isinstance(family, Table):
+            if isinstance(family, LabelTable):
                 lines += family.lines(rows[family.name])
                 continue
             lines += [f"# HELP {family.name} {family.text}", f"# TYPE {family.name} {family.kind}"]
@@ -249,12 +249,12 @@ class Metrics:
     def _slots_count(self) -> int:
         return self._families[-1].end if self._families else 0
 
-    def _tables(self) -> list[Table]:
-        return [family for family in self._families if isinstance(family, Table)]
+    def _tables(self) -> list[LabelTable]:
+        return [family for family in self._families if isinstance(family, LabelTable)]
 
     def _layout(self) -> bytes:
         parts = [
-            (f.kind, f.name, f.text if isinstance(f, Table) else "", f.width, sorted(f.labels), f.series, getattr(f, "bounds", ()))
+            (f.kind, f.name, f.text if isinstance(f, LabelTable) else "", f.width, sorted(f.labels), f.series, getattr(f, "bounds", ()))
             for f in self._families
         ]
         return _MAGIC + hashlib.sha256(repr(parts).encode()).digest()
@@ -282,7 +282,7 @@ class Metrics:
                 alive = _is_held(file)
             slots, names = memoryview(content)[HEADER_BYTES:names_at].cast("Q"), memoryview(content)[names_at:]
             for family in self._families:
-                if isinstance(family, Table):
+                if isinstance(family, LabelTable):
                     _add_rows(rows[family.name], family, slots, names)
                     names = names[len(family.names) :]
                 elif alive or not isinstance(family, Gauge):
@@ -326,7 +326,7 @@ def _row_names(names: memoryview) -> Iterator[tuple[int, tuple[str, ...]]]:
         yield at // ROW_NAME_BYTES, msgspec.json.decode(names[at + 2 : at + 2 + length], type=tuple[str, ...])
 
 
-def _are_readable(names: memoryview, tables: list[Table]) -> bool:
+def _are_readable(names: memoryview, tables: list[LabelTable]) -> bool:
     """Whether the rows of a file can be read, of all its tables: where the file is on a disk, a power cut may keep a length without its text."""
     try:
         for table in tables:
@@ -337,7 +337,7 @@ def _are_readable(names: memoryview, tables: list[Table]) -> bool:
     return True
 
 
-def _add_rows(rows: Rows, table: Table, slots: memoryview, names: memoryview) -> None:
+def _add_rows(rows: Rows, table: LabelTable, slots: memoryview, names: memoryview) -> None:
     width = len(table.columns)
     for number, values in _row_names(names[: len(table.names)]):
         at = table.first + number * width

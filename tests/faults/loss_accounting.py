@@ -25,7 +25,7 @@ from features.ledger.history import IMPRESSION, OUTCOME, entries
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.journal import LINEUP, REASON
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.faults.traffic import CUSTOMERS, REGULARS, VISITORS, Told
 
 TABLES = {"impression": "impressions", "calls": "streams.calls", "identify": "links", "consent": "consents"}
@@ -135,7 +135,7 @@ UNITS = (*CUSTOMERS, *REGULARS, *(ANONYMOUS + visitor for visitor in VISITORS))
 
 def seen(workspace: Workspace) -> dict[str, Tally]:
     """What the next decision about each unit would know: row, recent events and history, read as a worker reads them."""
-    desk = Desk(workspace)
+    desk = Reloader(workspace)
     try:
         desk.load()
         assert desk.loaded is not None, desk.refusal
@@ -145,7 +145,7 @@ def seen(workspace: Workspace) -> dict[str, Tally]:
         desk.close()
 
 
-async def _seen(desk: Desk, slots: list[int]) -> dict[str, Tally]:
+async def _seen(desk: Reloader, slots: list[int]) -> dict[str, Tally]:
     found, loaded = {}, desk.loaded
     assert loaded is not None
     for unit in UNITS:

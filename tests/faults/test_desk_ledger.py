@@ -22,7 +22,7 @@ from features.ledger.redis_ledger import RedisLedger
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from serving.decision.decide import CONTACTS_UNAVAILABLE, deciding
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy, wait_for
 from tests.stores import Server, find_server
 
@@ -43,14 +43,14 @@ def folder(trained_workspace: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def desk(folder: Path) -> Iterator[Desk]:
-    made = Desk(load(folder, sources=False))
+def desk(folder: Path) -> Iterator[Reloader]:
+    made = Reloader(load(folder, sources=False))
     made.load()
     yield made
     made.close()
 
 
-async def answered(desk: Desk, customer: str = "436600000", limit: int = 50) -> Decision:
+async def answered(desk: Reloader, customer: str = "436600000", limit: int = 50) -> Decision:
     """One decision, as a server makes it."""
     loaded = desk.loaded
     assert loaded is not None, desk.refusal
@@ -66,7 +66,7 @@ async def answered(desk: Desk, customer: str = "436600000", limit: int = 50) -> 
         return decision
 
 
-def run(desk: Desk, store: Server, told: Coroutine[Any, Any, None]) -> None:
+def run(desk: Reloader, store: Server, told: Coroutine[Any, Any, None]) -> None:
     """What a test tells of a desk on a Redis, whose connections end on the loop that they belong to."""
 
     async def whole() -> None:
@@ -86,13 +86,13 @@ def run(desk: Desk, store: Server, told: Coroutine[Any, Any, None]) -> None:
         store.stop()
 
 
-def groups(desk: Desk, decision: Decision) -> set[str]:
+def groups(desk: Reloader, decision: Decision) -> set[str]:
     assert desk.loaded is not None
     catalogue = desk.loaded.catalogue
     return {catalogue.offers[catalogue.index[offer.offer_id]].group for offer in decision.offers}
 
 
-def whole(desk: Desk, decision: Decision) -> bool:
+def whole(desk: Reloader, decision: Decision) -> bool:
     """Whether nothing is missing; else it must be all that is limited, and said so."""
     shown = [offer.offer_id for offer in decision.offers]
     if CONTACTS_UNAVAILABLE in decision.degraded:
@@ -102,7 +102,7 @@ def whole(desk: Desk, decision: Decision) -> bool:
     return True
 
 
-def test_a_ledger_that_is_lost_is_not_begun_anew(desk: Desk, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_ledger_that_is_lost_is_not_begun_anew(desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """When the folder goes while a server runs, limits hold by showing nothing that has one, even before the first take; it comes back."""
     place = load(folder, sources=False).data / "ledger"
     assert (place / "data.mdb").exists(), "opened when the limits were loaded"
@@ -127,7 +127,7 @@ def test_a_ledger_that_is_lost_is_not_begun_anew(desk: Desk, folder: Path, caplo
         assert caplog.text.count("does what it is asked again") == 1
 
 
-def test_a_full_ledger(desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_ledger(desk: Reloader, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A ledger that takes no more is no reason to show what is limited, and is said once."""
     desk.ledger.close()
     desk.ledger = LmdbLedger(tmp_path / "small", map_bytes=1 << 17, map_bytes_max=1 << 17)
@@ -142,7 +142,7 @@ def test_a_full_ledger(desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert caplog.text.count(LAST) == 1 and "map_bytes_max" in caplog.text
 
 
-def test_what_is_not_durable_is_synced_again(desk: Desk) -> None:
+def test_what_is_not_durable_is_synced_again(desk: Reloader) -> None:
     """A sync that fails is tried again at the next turn, though nothing was taken in between."""
     tries: list[bool] = []
     ledger = desk.ledger
@@ -169,7 +169,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
     """A desk that starts without its Redis shows what has no limit, and all else as soon as the server is there; what it took counts."""
     store = Server(tmp_path / "valkey")
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
-    desk = Desk(load(folder, sources=False))
+    desk = Reloader(load(folder, sources=False))
     desk.deadline_seconds = 5.0
 
     async def told() -> None:
@@ -193,7 +193,7 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
     """A history is on its way before the row is waited for; an error is asked again, and a caller who goes or a store that hangs hurts nobody."""
     store = Server(tmp_path / "valkey").start()
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
-    desk = Desk(load(folder, sources=False))
+    desk = Reloader(load(folder, sources=False))
     desk.load()
     ledger, loaded = desk.ledger, desk.loaded
     assert isinstance(ledger, RedisLedger) and loaded is not None

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from features.events.log import EventLog, counts, read_all
-from features.events.sqlite_file import Limits, LogUnavailable, connect
+from features.events.sqlite_file import LogLimits, LogUnavailable, connect
 from tests.features import event_child
 from tests.features.event_child import ACK, fill, flood, happened, item
 
@@ -26,7 +26,7 @@ KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
 KILLED_AFTER_SECONDS = (0.02, 0.12)
 CUTS = 160
 CHILD_SECONDS_MAX = 180.0
-ROOMY = Limits(free_bytes_min=0, retry_seconds=0.0)
+ROOMY = LogLimits(free_bytes_min=0, retry_seconds=0.0)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_reserve_is_kept(tmp_path: Path) -> None:
     """With less room than the reserve nothing is taken, and the reason says so; reading goes on."""
     log = EventLog(tmp_path, ROOMY)
     log.append([item(happened("e1"))])
-    short = EventLog(tmp_path, Limits(free_bytes_min=1 << 62))
+    short = EventLog(tmp_path, LogLimits(free_bytes_min=1 << 62))
     with pytest.raises(LogUnavailable, match="make room") as refused:
         short.append([item(happened("e2"))])
     assert (refused.value.reason, refused.value.public) == ("reserve", "the disk of the event log has less room than is kept in reserve")
@@ -168,7 +168,7 @@ def test_reserve_is_kept(tmp_path: Path) -> None:
 
 def test_stuck_neighbour_is_not_waited_for(tmp_path: Path) -> None:
     """While another keeps the write lock, batches are refused after a while, and taken when it lets go; nothing is half written."""
-    log = EventLog(tmp_path, Limits(free_bytes_min=0, locked_seconds_max=0.05, retry_seconds=0.0))
+    log = EventLog(tmp_path, LogLimits(free_bytes_min=0, locked_seconds_max=0.05, retry_seconds=0.0))
     log.append([item(happened("e1"))])
     with contextlib.closing(connect(tmp_path / "events.db")) as stuck:
         stuck.execute("BEGIN IMMEDIATE")

@@ -15,7 +15,7 @@ from pipelines.erasure.erase import forget, resume
 from pipelines.erasure.journal import Journals
 from pipelines.erasure.lake import BadParquet
 from pipelines.erasure.scan import scan
-from pipelines.erasure.stores import Contacts, Events, OnlineRows
+from pipelines.erasure.stores import Contacts, EventLogPlace, OnlineRows
 from pipelines.erasure.task import tasks_of
 from pipelines.materialize import hold, steps
 from tests.pipelines.erasure_cases import PLACES, UNITS, VICTIM, build, content
@@ -89,7 +89,7 @@ def test_who_holds_the_workspace_is_waited_for(base: Path, tmp_path: Path, monke
     monkeypatch.setattr(hold, "ALONE_SECONDS_MAX", 0.2)
     with steps.alone(workspace), pytest.raises(steps.Busy):
         forget(workspace, VICTIM)
-    at_once = [place.left(UNITS) for place in (Events(workspace, 0), Contacts(workspace), OnlineRows(workspace))]
+    at_once = [place.left(UNITS) for place in (EventLogPlace(workspace, 0), Contacts(workspace), OnlineRows(workspace))]
     assert at_once == [0, 0, 0]
     assert Journals(workspace).left(UNITS) > 0
     assert (event_folder(workspace.data) / "events.db").exists()

@@ -18,11 +18,11 @@ import pytest
 
 from features.events.journal import damage, frames, write_frame
 from features.events.log import EventLog, counts, read_all
-from features.events.sqlite_file import Limits, connect
+from features.events.sqlite_file import LogLimits, connect
 from pipelines.shipping import ship
 from pipelines.shipping.state import state_of
 from serving.decision.journal import OPEN, Journal
-from serving.decision.journal import Limits as JournalLimits
+from serving.decision.journal import JournalLimits as JournalLimits
 from tests.faults.loss_accounting import seed_told
 from tests.features.event_child import happened, item
 from tests.pipelines.loops import expected, in_lake, line, workspace_in
@@ -34,7 +34,7 @@ STRIDE_BYTES = 61
 WRITTEN_TO = 40
 """Cuts after which more is written, by the log itself."""
 SHIPPED = 30
-ROOMY = Limits(free_bytes_min=0, retry_seconds=0.0)
+ROOMY = LogLimits(free_bytes_min=0, retry_seconds=0.0)
 QUICK = JournalLimits(free_bytes_min=0)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from features.events.journal import HEAD_BYTES, damage, frames, read_lines
-from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, Limits
+from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
 from tests.serving.decision.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
@@ -27,7 +27,7 @@ KILLED_AFTER_SECONDS = (0.020, 0.060)
 TAIL_BYTES = 64 * 1024
 CUTS_REOPENED = 100
 CHILD_SECONDS_MAX = 180.0
-QUICK = Limits(file_bytes_max=100_000, keep_seconds=0.002, sync_seconds=0.01, free_bytes_min=0)
+QUICK = JournalLimits(file_bytes_max=100_000, keep_seconds=0.002, sync_seconds=0.01, free_bytes_min=0)
 
 _ACK = struct.Struct("<I")
 
@@ -196,7 +196,7 @@ def append_on_a_small_disk(writing: Any, folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 
     allow(60_000)
-    journal = Journal.open(folder, Limits(keep_seconds=0.002, free_bytes_min=0))
+    journal = Journal.open(folder, JournalLimits(keep_seconds=0.002, free_bytes_min=0))
     recorded, phases = [], []
     for number in range(3_000):
         if number == 1_000:
@@ -259,12 +259,12 @@ def test_a_write_that_fails_moves_to_another_file(tmp_path: Path) -> None:
 
 def test_too_little_room_records_nothing(tmp_path: Path) -> None:
     """Below the space that others need, lines fail with a complaint that says what is expected, and no file is made."""
-    journal = Journal.open(tmp_path / "journal", Limits(free_bytes_min=1 << 60, keep_seconds=0.002))
+    journal = Journal.open(tmp_path / "journal", JournalLimits(free_bytes_min=1 << 60, keep_seconds=0.002))
     assert not journal.append(a_line())
     assert "bytes free on the disk" in journal.complaint
     journal.limits = QUICK
     assert until(lambda: journal.append(a_line()), 2.0)
-    journal.limits = Limits(free_bytes_min=1 << 60, keep_seconds=0.002, sync_seconds=0.0)
+    journal.limits = JournalLimits(free_bytes_min=1 << 60, keep_seconds=0.002, sync_seconds=0.0)
     assert until(lambda: not journal.append(a_line()), 2.0)
     journal.limits = QUICK
     assert until(lambda: journal.append(a_line()), 2.0)

@@ -20,7 +20,7 @@ import pytest
 
 from features.columns.rows import StoreUnavailable
 from features.common import clock
-from features.ledger.history import ContactPolicy, Limit, Take, entries
+from features.ledger.history import ContactLimit, ContactPolicy, Take, entries
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
@@ -371,7 +371,7 @@ def test_a_lost_reply(server: Server) -> None:
     async def lost() -> None:
         losing = Losing(routes(Address.parse(server.url), 2.0))
         ledger = RedisLedger(server.url, 2_000, "shop", shared=lambda: losing)
-        policy = ContactPolicy((Limit(1, 100, counts="impressions"),), hold_seconds=30)
+        policy = ContactPolicy((ContactLimit(1, 100, counts="impressions"),), hold_seconds=30)
         contact = policy.contact(OFFERS[0], GROUP, WEB, [0])
         for customer, informed in (("1", False), ("2", True)):
             asked = Take(customer, 1, 1_000.0, (contact,), policy)

@@ -16,7 +16,7 @@ from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.http.routing import Call
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 from tests.serving.trial_server import EXPERIMENTS, RUNNING, trial_workspace
 from tests.stores import Server, find_server
@@ -33,7 +33,7 @@ TRIES_MAX = 500
 class Asking:
     """Flags of a workspace on a store, asked without HTTP."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Reloader) -> None:
         self.desk = desk
         self.flags = Flags(Enquiry(desk), Decisions(desk, desk.workspace, Metrics()))
         self.experiments = ExperimentRoutes(Enquiry(desk))
@@ -82,7 +82,7 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
     """With the store killed flags and assignments are answered, say so where it may matter, and no longer when it is back."""
     store = Server(tmp_path / "valkey").start()
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
-    desk = Desk(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
+    desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
     desk.load()
     assert desk.loaded is not None, desk.refusal
     desk.deadline_seconds = 5.0
@@ -128,7 +128,7 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
 
 def test_what_could_not_be_written_down_is_said(trained_workspace: Path, tmp_path: Path) -> None:
     """A sticky arm that the ledger does not take is answered as the split has it, and said to be unsure; the next one is whole."""
-    desk = Desk(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
+    desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
     desk.load()
     asking, take = Asking(desk), desk.take
 

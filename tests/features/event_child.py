@@ -19,7 +19,7 @@ from features.common.types import Event
 from features.events.log import EventLog
 from features.events.rows import Item, dead_item, event_item
 from features.events.semantics import time_of
-from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.sqlite_file import LogLimits, LogUnavailable
 from features.events.writer import EventWriter
 
 ACK = struct.Struct("<II")
@@ -64,7 +64,7 @@ def flood(acks: Any, folder: Path, seed: int) -> None:
             os.write(acks.fileno(), b"".join(ACK.pack(lane, name) for name in names))
 
     async def all_of_them() -> None:
-        writer = EventWriter(folder, Limits(free_bytes_min=0, wal_bytes=100_000, wal_bytes_max=400_000))
+        writer = EventWriter(folder, LogLimits(free_bytes_min=0, wal_bytes=100_000, wal_bytes_max=400_000))
         await asyncio.gather(*(one(writer, lane) for lane in range(LANES)))
 
     asyncio.run(all_of_them())
@@ -72,7 +72,7 @@ def flood(acks: Any, folder: Path, seed: int) -> None:
 
 def fill(told: Any, folder: Path, bytes_more: int) -> None:
     """Appends until files may not grow, then until they may again; tells a line for each batch."""
-    log = EventLog(folder, Limits(free_bytes_min=0, retry_seconds=0.05))
+    log = EventLog(folder, LogLimits(free_bytes_min=0, retry_seconds=0.05))
     log.append([item(happened("first"))])
     largest = max(path.stat().st_size for path in folder.iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + bytes_more, resource.RLIM_INFINITY))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import View
 from features.common.timestamps import MICROSECONDS
 from features.lake.tables import tables_of
@@ -43,7 +43,7 @@ def event_of(number: int, stream: str, time: int, received: int, **fields: float
     return RecentEvent(key_of(f"e{number}"), stream, time, received, {name: value for name, value in fields.items() if value is not None})
 
 
-def rows_of(plan: Plan, words: Words, tables: dict[str, pa.Table]) -> dict[str, OnlineRow]:
+def rows_of(plan: RowSchema, words: Dictionary, tables: dict[str, pa.Table]) -> dict[str, OnlineRow]:
     """By customer the row that an online store filled with these tables would give."""
     found: dict[str, OnlineRow] = {}
     for at, view in enumerate(plan.views):
@@ -54,16 +54,16 @@ def rows_of(plan: Plan, words: Words, tables: dict[str, pa.Table]) -> dict[str, 
     return found
 
 
-def _fill(plan: Plan, view: View, row: OnlineRow, stated: dict[str, Any], words: Words) -> None:
+def _fill(plan: RowSchema, view: View, row: OnlineRow, stated: dict[str, Any], words: Dictionary) -> None:
     for scalar in view.scalars:
         row.numbers[plan.scalars[f"{view.name}.{scalar.name}"]] = _number(stated[scalar.name], words)
     for family in view.families:
         keys = np.array([words.id(text) for text in stated[family.keys_field]], np.uint32)
         values = [[np.nan if v is None else v for v in stated[family.field(m)]] for m in family.measures]
-        row.families[plan.families[f"{view.name}.{family.name}"]] = FamilyRow(keys, np.array(values, np.float64).reshape(len(values), -1))
+        row.families[plan.families[f"{view.name}.{family.name}"]] = KeyedRow(keys, np.array(values, np.float64).reshape(len(values), -1))
 
 
-def _number(value: Any, words: Words) -> float:
+def _number(value: Any, words: Dictionary) -> float:
     if isinstance(value, str):
         return float(words.id(value))
     if isinstance(value, datetime):
@@ -71,7 +71,7 @@ def _number(value: Any, words: Words) -> float:
     return np.nan if value is None else float(value)
 
 
-def shown(plan: Plan, words: Words, row: OnlineRow) -> dict[str, Any]:
+def shown(plan: RowSchema, words: Dictionary, row: OnlineRow) -> dict[str, Any]:
     """A row as values by name; families as a list of keys and, for each measure, the keys that have a value."""
     found: dict[str, Any] = {}
     for view in plan.views:

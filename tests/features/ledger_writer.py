@@ -18,7 +18,7 @@ from typing import Any
 
 from features.columns.rows import StoreUnavailable
 from features.common import clock
-from features.ledger.history import ContactPolicy, Limit, Take, key_of, word_of
+from features.ledger.history import ContactLimit, ContactPolicy, Take, key_of, word_of
 from features.ledger.ledger import open_ledger
 
 OFFERS = [key_of(f"offer {i}") for i in range(4)]
@@ -29,10 +29,12 @@ ASKED = struct.Struct("<ddQQB")
 """When it began and ended by the machine's monotonic clock, customer, decision, and whether it was granted."""
 
 # Windows of some takes: the limits fall and are free again thousands of times in a test.
-BUSY = ContactPolicy((Limit(6, 0.005), Limit(20, 0.04), Limit(2, 0.01, "offer"), Limit(12, 0.02, "group")), hold_seconds=0.001)
+BUSY = ContactPolicy(
+    (ContactLimit(6, 0.005), ContactLimit(20, 0.04), ContactLimit(2, 0.01, "offer"), ContactLimit(12, 0.02, "group")), hold_seconds=0.001
+)
 PER_CUSTOMER = 10
 """How many contacts a customer may have in the life of a server."""
-SCARCE = ContactPolicy((Limit(PER_CUSTOMER, 10_000.0),), hold_seconds=1.0)
+SCARCE = ContactPolicy((ContactLimit(PER_CUSTOMER, 10_000.0),), hold_seconds=1.0)
 
 
 def started(target: Callable[..., None], *arguments: Any) -> BaseProcess:

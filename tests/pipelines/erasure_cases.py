@@ -86,7 +86,9 @@ def happen(workspace: Workspace, batch: str) -> None:
             at = to_microseconds(moment)
             if kind == "impression":
                 heard.append(
-                    Heard(event.unit, history.Event(history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)))
+                    Heard(
+                        event.unit, history.ContactEvent(history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id))
+                    )
                 )
             else:
                 heard.append(Heard(event.unit, event=RecentEvent(key_of(event.event_id), kind, at, at, {"minutes": 4.0})))

@@ -14,16 +14,16 @@ from features.common.timestamps import now as clock
 from features.common.types import Decision, DecisionRequest, Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
-from features.events.semantics import Happenings, time_of
+from features.events.semantics import EventSchema, time_of
 from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
-from serving.api.event_delivery import Hearing, Understanding
+from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.decision.journal import Journal
 from serving.http.routing import Call
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
 
@@ -38,7 +38,7 @@ class Counter:
     def __init__(self, folder: Path, experiments: dict[str, Any], now: Callable[[], int] = clock) -> None:
         (folder / "experiments.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False))
         self.workspace, self.now = load(folder, sources=False), now
-        self.desk = Desk(self.workspace, clock=now)
+        self.desk = Reloader(self.workspace, clock=now)
         self.desk.load()
         assert self.desk.loaded is not None, self.desk.refusal
         self.loaded = self.desk.loaded
@@ -49,8 +49,8 @@ class Counter:
         self.flags = Flags(Enquiry(self.desk), self.decisions)
         self.log = EventLog(event_folder(self.workspace.data), clock=now)
         contacting, offers = self.loaded.hub.contacting, self.loaded.catalogue
-        sense = Understanding(Happenings(self.workspace, offers.offers), frozenset(("accepted",)), 1 << 60, contacting, offers.index)
-        self.hearing = Hearing(lambda: sense, lambda: self.desk.ledger, cast(EventWriter, None), Metrics(), now)
+        sense = EventContext(EventSchema(self.workspace, offers.offers), frozenset(("accepted",)), 1 << 60, contacting, offers.index)
+        self.hearing = EventDelivery(lambda: sense, lambda: self.desk.ledger, cast(EventWriter, None), Metrics(), now)
 
     async def decide(self, **who: Any) -> Decision:
         """A decision for the placement `home`."""

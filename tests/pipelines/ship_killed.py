@@ -10,13 +10,13 @@ time.tzset()
 
 from features.validation.load import load  # noqa: E402
 from pipelines.shipping.compact import compact  # noqa: E402
-from pipelines.shipping.ship import Limits, ship  # noqa: E402
+from pipelines.shipping.ship import ShippingLimits, ship  # noqa: E402
 from tests.pipelines.loops import KillAt  # noqa: E402
 
 if __name__ == "__main__":
     folder, number, what, now = sys.argv[1:]
     step = KillAt(int(number), really=True)
     if what == "ship":
-        ship(load(Path(folder)), step=step, limits=Limits(20, 20))
+        ship(load(Path(folder)), step=step, limits=ShippingLimits(20, 20))
     else:
         compact(load(Path(folder)), int(now), step)

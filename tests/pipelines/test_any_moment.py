@@ -26,7 +26,7 @@ from pipelines.materialize import refresh_changed, steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
 from serving.decision.journal import Journal
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.environment import MACHINE_ZONE, without_settings
 from tests.serving.live import ROOT
 from tests.waiting import LIMIT_S, until
@@ -73,7 +73,7 @@ def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
 
 def _ask(folder: Path) -> None:
     """Decisions for some customers, who see what is shown and take some of it, or did so yesterday, as their devices tell now."""
-    desk = Desk(load(folder, sources=False))
+    desk = Reloader(load(folder, sources=False))
     desk.load()
     loaded = desk.loaded
     assert loaded is not None, desk.refusal

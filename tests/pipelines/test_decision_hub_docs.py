@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import yaml
 
-from features.columns.rows import OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.timestamps import MICROSECONDS, duration_seconds, parse_moment
 from features.common.types import Decision, DecisionRequest
 from features.config.policies import PoliciesFile
 from features.lake.offers import catalogue_file, read_catalogue
-from features.ledger.history import IMPRESSION, OUTCOME, Event, key_of, word_of
+from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, key_of, word_of
 from features.validation.load import load
 from features.workspace.situations import SITUATIONS
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.forests import written
 from training.bundle.bundle import Bundle, Golden, Manifest
 from training.bundle.calibration_map import Calibration
@@ -76,7 +76,7 @@ def rows() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Words]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, Dictionary]:
     """The page's workspace, with a model that gives everybody the same propensity."""
     folder = tmp_path_factory.mktemp("telephone")
     files = dict(FIXED)
@@ -84,7 +84,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Words]:
         files[block["file"]] = files.get(block["file"], "") + block["body"]
     for name, body in files.items():
         (folder / name).write_text(body)
-    workspace, words = load(folder), Words()
+    workspace, words = load(folder), Dictionary()
     workspace.data.mkdir()
     catalogue_file(workspace).write_text("[]")
     columns = workspace.contract.columns
@@ -95,9 +95,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Loaded, Words]:
     shared, offers, pairs = (len(workspace.contract.of_kind(kind)) for kind in ("customer", "offer", "pair"))
     raw[0] = forest_value(made, shared, offers, pairs)
     golden = Golden([None] * shared, [[None] * offers], [[None] * pairs], raw.tolist(), calibration.probabilities(raw).tolist())
-    everyone = Plan.of(workspace.views, "everyone").nobody()
+    everyone = RowSchema.of(workspace.views, "everyone").nobody()
     bundle = msgspec.structs.replace(made, golden=[golden])
-    return Loaded(workspace, bundle, read_catalogue(workspace), everyone, words, NOW / MICROSECONDS), words
+    return Snapshot(workspace, bundle, read_catalogue(workspace), everyone, words, NOW / MICROSECONDS), words
 
 
 def forest_value(bundle: Bundle, *columns: int) -> float:
@@ -112,7 +112,7 @@ def forest_value(bundle: Bundle, *columns: int) -> float:
     return float(raw[0])
 
 
-def row_of(loaded: Loaded, words: Words, known: dict[str, Any]) -> OnlineRow:
+def row_of(loaded: Snapshot, words: Dictionary, known: dict[str, Any]) -> OnlineRow:
     """A customer of whom this is known."""
     row = loaded.layout.plan.nobody()
     row.event_times[:] = NOW / MICROSECONDS
@@ -121,7 +121,7 @@ def row_of(loaded: Loaded, words: Words, known: dict[str, Any]) -> OnlineRow:
     return row
 
 
-def history_of(loaded: Loaded, entries: list[str]) -> bytes:
+def history_of(loaded: Snapshot, entries: list[str]) -> bytes:
     """A contact history of `offer what age`."""
     history = b""
     for entry in entries:
@@ -129,12 +129,12 @@ def history_of(loaded: Loaded, entries: list[str]) -> bytes:
         time = NOW / MICROSECONDS - duration_seconds(age)
         group = loaded.catalogue.offers[loaded.catalogue.index[offer]].group
         kind = IMPRESSION if what == "impression" else OUTCOME
-        event = Event(kind, time, key_of(offer), 0, key_of(group), word_of("app"), 0 if kind == IMPRESSION else word_of(what))
+        event = ContactEvent(kind, time, key_of(offer), 0, key_of(group), word_of("app"), 0 if kind == IMPRESSION else word_of(what))
         history += event.entry(loaded.hub.contacting.policy).pack()
     return history
 
 
-def answered(loaded: Loaded, words: Words, row: Row) -> Decision:
+def answered(loaded: Snapshot, words: Dictionary, row: Row) -> Decision:
     asked = dict(row.request)
     now = parse_moment(asked.pop("at")) if "at" in asked else NOW
     request = msgspec.convert({"customer_id": "c1", **asked}, DecisionRequest)
@@ -143,7 +143,7 @@ def answered(loaded: Loaded, words: Words, row: Row) -> Decision:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.customer} {row.request}")
-def test_the_tables_are_true(loaded: tuple[Loaded, Words], row: Row) -> None:
+def test_the_tables_are_true(loaded: tuple[Snapshot, Dictionary], row: Row) -> None:
     """A row's request is answered with the offers, in their order, and with the codes that the row tells."""
     decision = answered(*loaded, row)
     assert [offer.offer_id for offer in decision.offers] == row.shown
@@ -160,7 +160,7 @@ def test_the_page_has_what_it_should() -> None:
     assert sum(row.history is None for row in found) == 1 and sum(not row.shown for row in found) >= 3
 
 
-def test_treatments_are_the_nearest(loaded: tuple[Loaded, Words]) -> None:
+def test_treatments_are_the_nearest(loaded: tuple[Snapshot, Dictionary]) -> None:
     """The treatment of the channel and of the locale come before the one for all, as the page says."""
     found = {}
     for context in ({"locale": "de"}, {}):
@@ -172,7 +172,7 @@ def test_treatments_are_the_nearest(loaded: tuple[Loaded, Words]) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if "placement" in row.request], ids=lambda row: f"{row.customer} {row.request}")
-def test_explanations_say_why(loaded: tuple[Loaded, Words], row: Row) -> None:
+def test_explanations_say_why(loaded: tuple[Snapshot, Dictionary], row: Row) -> None:
     """Every offer that is not shown is told with what stopped it and why, or with its rank and what would have let it come first."""
     decision = answered(*loaded, row._replace(request=row.request | {"explain": True}))
     explanation = decision.explanation
@@ -188,7 +188,7 @@ def test_explanations_say_why(loaded: tuple[Loaded, Words], row: Row) -> None:
             assert "would_be_first" in offer or offer["priority"] in (0, told["shown"][0]["priority"])
 
 
-def test_reasons_are_told_in_words(loaded: tuple[Loaded, Words]) -> None:
+def test_reasons_are_told_in_words(loaded: tuple[Snapshot, Dictionary]) -> None:
     """Rules are told with description and values, limits, pauses, quiet hours and placements in the words of the file."""
     seen: dict[str, str] = {}
     for row in rows():

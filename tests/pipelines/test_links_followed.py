@@ -14,9 +14,9 @@ from features.common.types import Decision, DecisionRequest, Event
 from features.lake.offers import read_catalogue
 from pipelines.simulation.changed_files import changed
 from pipelines.simulation.contact_card import card_of
-from pipelines.simulation.simulate import Asked, simulate
+from pipelines.simulation.simulate import SimulationQuery, simulate
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.pipelines.in_process_server import Counter
 from tests.trained import copy_of
 from tests.workspaces import POLICIES
@@ -53,14 +53,16 @@ def test_a_simulation_decides_as_the_service_would(counter: Counter, tmp_path: P
         yaml.safe_dump(POLICIES | LIMITS | {"arbitration": {"offers": {"offer-07": 50.0, "offer-03": 40.0}}})
     )
     at = now() // MICROSECONDS * MICROSECONDS
-    found = simulate(counter.workspace, Asked(other, 2, 1, at))
+    found = simulate(counter.workspace, SimulationQuery(other, 2, 1, at))
     assert (found.source, found.result.customers, found.unknown_customers) == ("journal", 1, 0)
     again = Counter(counter.workspace.folder, {}, lambda: at)
     changes, _ = changed(again.workspace, other)
-    after = Loaded(changes, again.loaded.bundle, read_catalogue(changes), again.loaded.everyone, again.desk.engine.words, at / MICROSECONDS)
+    after = Snapshot(
+        changes, again.loaded.bundle, read_catalogue(changes), again.loaded.everyone, again.desk.engine.words, at / MICROSECONDS
+    )
     request = msgspec.convert({"placement": "home", "anonymous_id": VISITOR}, DecisionRequest)
 
-    def shown(loaded: Loaded) -> Decision:
+    def shown(loaded: Snapshot) -> Decision:
         person = asyncio.run(again.desk.known(request.unit, loaded, at, request))
         assert person.unit == CUSTOMER and person.said and person.contacts
         return decide(request, loaded, person.row, at, contacts=person.contacts, unit=person.unit, said=person.said)

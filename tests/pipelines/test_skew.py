@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.columns.rows import OnlineEngine, Plan, Words
+from features.columns.rows import Dictionary, OnlineEngine, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS
 from features.feature_store import point_in_time
 from features.lake.offers import offers_of, read_catalogue
@@ -50,18 +50,20 @@ def engine_of(workspace: Workspace) -> OnlineEngine:
     return open_engine(workspace.online_url, workspace.online, workspace.views, 1000.0, workspace.project)
 
 
-def layout_of(workspace: Workspace, catalogue: Catalogue, words: Words) -> Layout:
+def layout_of(workspace: Workspace, catalogue: Catalogue, words: Dictionary) -> Layout:
     place = bundle.current(workspace.bundles)
     assert place is not None
     categories = bundle.read(place).categories
-    return Layout(workspace.contract, Plan.of(workspace.views), Plan.of(workspace.views, "everyone"), catalogue, categories, words)
+    return Layout(
+        workspace.contract, RowSchema.of(workspace.views), RowSchema.of(workspace.views, "everyone"), catalogue, categories, words
+    )
 
 
 def test_training_row_and_online_row_are_equal_to_the_bit(workspace: Workspace) -> None:
     """For 500 customers and all offers, the columns from Feast's join and from the online store are the same bytes."""
     now = state_of(workspace).computed_at
     moment, midnight = now / MICROSECONDS, now // (DAY_SECONDS * MICROSECONDS) * DAY_SECONDS * MICROSECONDS
-    customers, words = customers_of(workspace), Words()
+    customers, words = customers_of(workspace), Dictionary()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         joined = point_in_time.join(workspace, customers, np.full(len(customers), now), words)
@@ -130,14 +132,14 @@ def test_the_rows_that_were_trained_on_are_those_of_the_join(workspace: Workspac
     assert len(con_rows) == len(examples)
     chosen = [number for number in range(0, len(examples.ids), 40) if not examples.strangers[number]]
     customers = [examples.ids[number].split("-")[1] for number in chosen]
-    words = Words()
+    words = Dictionary()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         joined = point_in_time.join(workspace, customers, examples.times[chosen], words)
     layout = Layout(
         workspace.contract,
-        Plan.of(workspace.views),
-        Plan.of(workspace.views, "everyone"),
+        RowSchema.of(workspace.views),
+        RowSchema.of(workspace.views, "everyone"),
         Catalogue(offers_of(workspace)),
         examples.categories,
         words,

@@ -13,25 +13,25 @@ import msgspec
 import numpy as np
 import yaml
 
-from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.rows import KeyedRow, OnlineRow
 from features.common.timestamps import MICROSECONDS, from_microseconds
 from features.common.timestamps import now as clock
 from features.common.types import Decision, DecisionRequest, Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
-from features.events.semantics import Happenings, time_of
+from features.events.semantics import EventSchema, time_of
 from features.events.writer import EventWriter
 from features.ledger.ledger import Ledger, ledger_of
 from features.lmdb_store.engine import EmbeddedEngine
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from serving.api.event_delivery import Hearing, Understanding
+from serving.api.event_delivery import EventContext, EventDelivery
 from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
 from serving.decision.journal import Journal
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import Contacting
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
 POLICIES: dict[str, Any] = {
@@ -71,24 +71,24 @@ class Life:
         self.workspace, self.random = workspace, random.Random(seed)
         self.days, self.now = days, clock() - int(days * 86_400 * MICROSECONDS)
         self.count = itertools.count()
-        desk = Desk(workspace)
+        desk = Reloader(workspace)
         desk.load()
         assert desk.loaded is not None, desk.refusal
-        self.loaded: Loaded = desk.loaded
+        self.loaded: Snapshot = desk.loaded
         desk.close()
         self.contacting: Contacting = self.loaded.hub.contacting
         self.ledger: Ledger = ledger_of(workspace)
         self.journal = Journal.open(workspace.data / "journal")
         self.log = EventLog(event_folder(workspace.data), clock=lambda: self.now)
         index = self.loaded.catalogue.index
-        sense = Understanding(
-            Happenings(workspace, self.loaded.catalogue.offers),
+        sense = EventContext(
+            EventSchema(workspace, self.loaded.catalogue.offers),
             frozenset(("accepted", "acceptance", "conversion")),
             30 * 86_400 * MICROSECONDS,
             self.contacting,
             index,
         )
-        self.hearing = Hearing(lambda: sense, lambda: self.ledger, cast(EventWriter, None), Metrics(), lambda: self.now)
+        self.hearing = EventDelivery(lambda: sense, lambda: self.ledger, cast(EventWriter, None), Metrics(), lambda: self.now)
         self.engine = EmbeddedEngine(workspace.online, workspace.views)
         self.shown: list[tuple[str, str, str]] = []
         self.runner = asyncio.Runner()
@@ -143,9 +143,7 @@ class Life:
                 if scalar.dtype == "category" and numbers[slot] == numbers[slot]:
                     numbers[slot] = words.id(self.engine.words.texts[int(numbers[slot])])
         families = [
-            None
-            if one is None
-            else FamilyRow(np.array([words.id(self.engine.words.texts[key]) for key in one.keys], np.uint32), one.values)
+            None if one is None else KeyedRow(np.array([words.id(self.engine.words.texts[key]) for key in one.keys], np.uint32), one.values)
             for one in row.families
         ]
         return OnlineRow(numbers, families, row.event_times)

@@ -17,13 +17,13 @@ import uvicorn
 
 from features.common.types import Decision, DecisionRequest, ModelStamp
 from serving import uvicorn_protocol
-from serving.http.admission import Limits
+from serving.http.admission import RequestLimits
 from serving.http.app import Lane
 from serving.http.auth import KeyEntry, Keys
 from serving.http.problems import TYPE_PREFIX, ProblemDocument
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
 from serving.http.strict_json import StrictDecoder
-from serving.openapi.contract import Contract
+from serving.openapi.contract import ContractDocument
 from serving.runtime.metrics import Metrics
 from tests.waiting import LIMIT_S
 
@@ -120,8 +120,8 @@ def all_keys() -> Keys:
     return Keys((*entries, old))
 
 
-def lane(keys: Keys | None = None, limits: Limits | None = None, **named: Any) -> Lane:
-    contract = Contract(keys or Keys(), lambda: None, origins=named.get("origins") is not None)
+def lane(keys: Keys | None = None, limits: RequestLimits | None = None, **named: Any) -> Lane:
+    contract = ContractDocument(keys or Keys(), lambda: None, origins=named.get("origins") is not None)
     return Lane(routes(), keys or Keys(), limits, Metrics(), inner=inner, document=contract.render, **named)
 
 

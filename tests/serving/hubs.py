@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.rows import KeyedRow, OnlineRow
 from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.common.types import Decision, DecisionRequest, Offer
 from features.config.experiments import ExperimentsFile
@@ -18,8 +18,8 @@ from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile, OffersFile
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.snapshot import Loaded
-from serving.reload.reloader import Desk
+from serving.decision.snapshot import Snapshot
+from serving.reload.reloader import Reloader
 from training.bundle.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0
@@ -30,10 +30,10 @@ TOPICS = ("data", "voice", "roaming", "device")
 class Hubs:
     """Makes states of one trained bundle under any policies, offers and features that leave its columns as they are."""
 
-    desk: Desk
+    desk: Reloader
 
     @property
-    def trained(self) -> Loaded:
+    def trained(self) -> Snapshot:
         assert self.desk.loaded is not None, self.desk.refusal
         return self.desk.loaded
 
@@ -51,7 +51,7 @@ class Hubs:
         experiments: Mapping[str, Any] | None = None,
         models: Mapping[str, Bundle] | None = None,
         **settings: Any,
-    ) -> Loaded:
+    ) -> Snapshot:
         """A state; what is not given is as it was trained, but for policies, of which there are none.
 
         Args:
@@ -70,7 +70,7 @@ class Hubs:
         )
         bundle = msgspec.structs.replace(before.bundle, contract=workspace.contract)
         given = before.catalogue.offers if offers is None else offers
-        return Loaded(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
+        return Snapshot(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
 
     def row(
         self, families: Mapping[str, Mapping[str, list[float]]] | None = None, age: float = HOUR_SECONDS, now: float = 0.0, **scalars: Any
@@ -90,7 +90,7 @@ class Hubs:
             keys = np.array([words.id(key) for key in sorted(values)], np.uint32)
             measures = next(len(f.measures) for view in plan.views for f in view.families if f"{view.name}.{f.name}" == name)
             columns = np.array([values[key] for key in sorted(values)], np.float64).reshape(len(keys), measures).T.copy()
-            row.families[plan.families[name]] = FamilyRow(keys, columns)
+            row.families[plan.families[name]] = KeyedRow(keys, columns)
         row.event_times[:] = (now or NOON) - age
         return row
 
@@ -101,7 +101,7 @@ NOON = 1_794_916_800.0
 
 def opened(trained_workspace: Path) -> Iterator[Hubs]:
     """For a fixture of a test module."""
-    desk = Desk(load(trained_workspace, sources=False))
+    desk = Reloader(load(trained_workspace, sources=False))
     desk.load()
     assert desk.loaded is not None, desk.refusal
     yield Hubs(desk)

@@ -24,7 +24,7 @@ from features.common.types import Decision, DecisionRequest
 from features.validation.load import load
 from serving.decision.decide import STAGES, decide
 from serving.http.auth import entry_yaml, new_key
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.settings import DRAIN_VARIABLE
 from tests.serving.live import ROOT, Answer, Live, another_bundle, ask, decision, load_on, serving_copy, wait_for
 from tests.stores import free_port
@@ -44,16 +44,16 @@ def live(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def desk(live: Live) -> Iterator[Desk]:
+def desk(live: Live) -> Iterator[Reloader]:
     """The same state in this process: the oracle."""
-    made = Desk(load(live.workspace, sources=False))
+    made = Reloader(load(live.workspace, sources=False))
     made.load()
     assert made.loaded is not None, made.refusal
     yield made
     made.close()
 
 
-def expected(desk: Desk, answer: dict[str, Any], **fields: Any) -> Decision:
+def expected(desk: Reloader, answer: dict[str, Any], **fields: Any) -> Decision:
     """What this process decides at the moment that the answer's id tells."""
     request = msgspec.convert(decision(answer["customer_id"], **fields), DecisionRequest)
     assert desk.loaded is not None
@@ -71,7 +71,7 @@ def problem(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.json["type"].removeprefix("urn:opportune:problem:")
 
 
-def test_a_decision(live: Live, desk: Desk) -> None:
+def test_a_decision(live: Live, desk: Reloader) -> None:
     """The README's request is answered in the documented shape, with what this process decides, and the stages' times."""
     answer = live.ask("POST", "/v1/decisions", decision(limit=3))
     assert answer.status == 200
@@ -251,7 +251,7 @@ def test_bentoml_client_gets_the_same(live: Live) -> None:
         assert explained["explanation"]["placements"]["home"]["funnel"]["placement"] == explained["considered"]
 
 
-def test_customers_do_not_mix(live: Live, desk: Desk) -> None:
+def test_customers_do_not_mix(live: Live, desk: Reloader) -> None:
     """20,000 requests over 64 connections, each with its own marker: every answer is the caller's, and what this process decides for them."""
 
     async def caller(queue: asyncio.Queue[str], answers: list[tuple[str, dict[str, Any]]]) -> None:
@@ -393,11 +393,11 @@ def test_another_bundle_under_load(changing: Live) -> None:
     assert len(info) == 1 and 'version="2"' in info[0]
 
 
-def test_each_answer_is_of_one_bundle(changing: Live, desk: Desk) -> None:
+def test_each_answer_is_of_one_bundle(changing: Live, desk: Reloader) -> None:
     """Propensities are those of the bundle that the answer names, not of the other."""
     folder = load(changing.workspace, sources=False).bundles
     place = another_bundle(changing.workspace, "3", shift=-0.7)
-    state = Desk(load(changing.workspace, sources=False))
+    state = Reloader(load(changing.workspace, sources=False))
     states = {}
     for name in {place, *(folder / name for name in folder.joinpath("history.log").read_text().split())}:
         bundle_read = bundle.read(name)

@@ -23,7 +23,7 @@ DIGEST_TAG = "opportune.parts_sha256"
 
 
 @dataclass(frozen=True)
-class Parts:
+class Artifacts:
     """Files of one version on disk, as they were recorded at training, and what MLflow says of its run."""
 
     model: Path
@@ -40,7 +40,7 @@ def digest(contents: dict[str, bytes]) -> str:
     return hashlib.sha256("".join(hashlib.sha256(contents[name]).hexdigest() for name in NAMES).encode()).hexdigest()
 
 
-def fetch(workspace: Workspace, version: str, place: Path) -> Parts:
+def fetch(workspace: Workspace, version: str, place: Path) -> Artifacts:
     """Download a version into a folder and verify it against what was recorded at training. The model itself is not loaded.
 
     Raises:
@@ -65,7 +65,7 @@ def fetch(workspace: Workspace, version: str, place: Path) -> Parts:
         calibration = msgspec.json.decode(contents["calibration.json"], type=Calibration)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadBundle(f"expected {', '.join(NAMES)} beside the model of version {version}, got: {error}") from error
-    return Parts(model, folder, contract, categories, calibration, record)
+    return Artifacts(model, folder, contract, categories, calibration, record)
 
 
 def refuse_other_columns(workspace: Workspace, contract: Contract) -> None:

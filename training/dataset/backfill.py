@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Column
 from features.columns.layout import Layout
-from features.columns.rows import Plan, Words
+from features.columns.rows import Dictionary, RowSchema
 from features.common.timestamps import MICROSECONDS
 from features.common.types import OFFERS_CONSIDERED
 from features.feature_store import point_in_time
@@ -38,14 +38,14 @@ def fill(
     chosen = np.flatnonzero(np.array([bool(wanted[bundle]) for bundle in decisions.bundle]))
     if not len(chosen):
         return
-    words, times = Words(), decisions.times[chosen]
+    words, times = Dictionary(), decisions.times[chosen]
     joined = point_in_time.join(workspace, [decisions.customers[at] for at in chosen], times, words)
     days, day_of = np.unique(times // DAY * DAY, return_inverse=True)
     everyone = list(point_in_time.join(workspace, [], days, words, "everyone").rows())
     context = _context(workspace, con, decisions, chosen)
     for column in texts.columns:
         _meet(column, joined, context, catalogue, texts)
-    layout = Layout(workspace.contract, joined.plan, Plan.of(workspace.views, "everyone"), catalogue, texts.of, words)
+    layout = Layout(workspace.contract, joined.plan, RowSchema.of(workspace.views, "everyone"), catalogue, texts.of, words)
     of_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
     first_offer = len(layout.shared)
     first_pair = first_offer + len(layout.offer)
@@ -76,7 +76,7 @@ def _context(workspace: Workspace, con: duckdb.DuckDBPyConnection, decisions: Re
     return [said.get(decisions.ids[at], {}) | {OFFERS_CONSIDERED: int(decisions.considered[at])} for at in chosen]
 
 
-def _meet(column: Column, joined: point_in_time.History, context: list[dict[str, Any]], catalogue: Catalogue, texts: Texts) -> None:
+def _meet(column: Column, joined: point_in_time.OfflineHistory, context: list[dict[str, Any]], catalogue: Catalogue, texts: Texts) -> None:
     """Number the texts that a category column may have."""
     stated: list[Any]
     if column.kind == "customer":

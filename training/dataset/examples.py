@@ -20,7 +20,7 @@ from features.aggregates.partitions import fnv1a
 from features.columns.catalogue import Catalogue, category_text
 from features.columns.contract import Contract
 from features.columns.layout import Layout
-from features.columns.rows import Plan, Words
+from features.columns.rows import Dictionary, RowSchema
 from features.common.errors import Failure
 from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, duration_seconds
@@ -105,7 +105,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Split:
+class DatasetSplit:
     """Where time was cut, in microseconds, and the decisions on each side, as masks."""
 
     cut: int
@@ -146,7 +146,7 @@ def examples_of(
     Raises:
         NoExamples: the lake has no decisions, or no outcome of the label's type.
     """
-    catalogue, words = Catalogue(offers_of(workspace)), Words()
+    catalogue, words = Catalogue(offers_of(workspace)), Dictionary()
     decisions = _decisions(workspace, catalogue, now)
     joined = point_in_time.join(workspace, decisions.customers, decisions.times, words)
     days, day_of = np.unique(decisions.times // DAY * DAY, return_inverse=True)
@@ -154,7 +154,7 @@ def examples_of(
     contract = workspace.contract
     if categories is None:
         categories = _categories(contract, joined, decisions, catalogue)
-    layout = Layout(contract, joined.plan, Plan.of(workspace.views, "everyone"), catalogue, categories, words)
+    layout = Layout(contract, joined.plan, RowSchema.of(workspace.views, "everyone"), catalogue, categories, words)
     offers_by_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
     strangers = strangers_of(workspace, decisions.ids)
     rows_of = np.array([len(offers) for offers in decisions.offers]) * np.where(strangers, 2, 1)
@@ -266,7 +266,9 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: Micros) -> _Deci
     )
 
 
-def _categories(contract: Contract, joined: point_in_time.History, decisions: _Decisions, catalogue: Catalogue) -> dict[str, list[str]]:
+def _categories(
+    contract: Contract, joined: point_in_time.OfflineHistory, decisions: _Decisions, catalogue: Catalogue
+) -> dict[str, list[str]]:
     """Texts of each category column; a text's position is its code. The commonest are kept.
 
     They stand in the order in which decisions met them, so that what comes later adds codes and moves none.
@@ -295,7 +297,7 @@ def strangers_of(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
     return np.array([fnv1a(f"{seed}:{text}") % 10_000 < share * 10_000 for text in ids])
 
 
-def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bool = True) -> Split:
+def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bool = True) -> DatasetSplit:
     """Cut time, after `model.yaml`.
 
     Args:
@@ -329,4 +331,4 @@ def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bo
             raise NoExamples(
                 f"expected a success among the {side.sum()} decisions for {name}, got none. Move `split.cut` in model.yaml, or bring more history."
             )
-    return Split(cut, stopping_cut, fit, stopping, test)
+    return DatasetSplit(cut, stopping_cut, fit, stopping, test)

@@ -33,14 +33,14 @@ ROWS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
-class Counted:
+class RecordedCounts:
     """Recorded decisions that can be learnt from, and those of them with a success."""
 
     decisions: int
     successes: int
 
 
-def count(workspace: Workspace, now: Micros) -> Counted:
+def count(workspace: Workspace, now: Micros) -> RecordedCounts:
     """How many recorded decisions there are to learn from, at a moment in microseconds since 1970."""
     con = lake.connect(workspace)
     try:
@@ -48,7 +48,7 @@ def count(workspace: Workspace, now: Micros) -> Counted:
         taken = "SELECT DISTINCT decision_id FROM shown WHERE label"
         found = con.execute(f"SELECT count(*), count(s.decision_id) FROM made LEFT JOIN ({taken}) s USING (decision_id)").fetchone()
         assert found is not None
-        return Counted(int(found[0]), int(found[1]))
+        return RecordedCounts(int(found[0]), int(found[1]))
     finally:
         con.close()
 

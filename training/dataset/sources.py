@@ -16,7 +16,7 @@ from training.dataset.examples import CATEGORIES_MAX, Examples, examples_of
 Part = Callable[[float], None]
 
 
-class Source(Struct, frozen=True):
+class TrainingSource(Struct, frozen=True):
     """What was learnt from; decisions are those with a closed attribution window where they were recorded here."""
 
     used: str
@@ -31,20 +31,20 @@ class Source(Struct, frozen=True):
         return self.used == "imported"
 
 
-def source_of(workspace: Workspace, now: Micros) -> Source:
+def source_of(workspace: Workspace, now: Micros) -> TrainingSource:
     """Which decisions to learn from, at a moment in microseconds since 1970; see `learn_from` in model.yaml."""
     model = workspace.model
     found, imported = recorded.count(workspace, now), _imported(workspace, now)
     counted = (found.decisions, found.successes, imported)
     if model.learn_from != "auto":
-        return Source(model.learn_from, *counted, f"learn_from is `{model.learn_from}`")
+        return TrainingSource(model.learn_from, *counted, f"learn_from is `{model.learn_from}`")
     has = f"{found.decisions:,} recorded decisions with a closed window, {found.successes:,} of them with a success"
     enough = f"{model.recorded_decisions_min:,} and {model.recorded_successes_min:,}"
     if found.decisions >= model.recorded_decisions_min and found.successes >= model.recorded_successes_min:
-        return Source("recorded", *counted, f"there are {has}: at least {enough}")
+        return TrainingSource("recorded", *counted, f"there are {has}: at least {enough}")
     if not imported and found.successes:
-        return Source("recorded", *counted, f"no decisions were imported; there are {has}")
-    return Source("imported", *counted, f"there are {has}: fewer than {enough}")
+        return TrainingSource("recorded", *counted, f"no decisions were imported; there are {has}")
+    return TrainingSource("imported", *counted, f"there are {has}: fewer than {enough}")
 
 
 def _imported(workspace: Workspace, now: Micros) -> int:
@@ -59,7 +59,7 @@ def _imported(workspace: Workspace, now: Micros) -> int:
 
 def learnt_from(
     workspace: Workspace, now: Micros, progress: Part = lambda _: None, categories: dict[str, list[str]] | None = None
-) -> tuple[Examples, Source]:
+) -> tuple[Examples, TrainingSource]:
     """The examples to learn from, or to compare on, and where they are from.
 
     Args:

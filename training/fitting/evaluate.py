@@ -19,7 +19,7 @@ from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
 from training.bundle import artifacts, canary
 from training.bundle.bundle import BadBundle
-from training.dataset.examples import Examples, Split, split_of
+from training.dataset.examples import DatasetSplit, Examples, split_of
 from training.dataset.sources import learnt_from
 from training.fitting import baselines, metrics
 from training.fitting.fit import load, threads
@@ -33,14 +33,14 @@ DECISIONS_WITH_SUCCESS_MIN = 30
 
 
 @dataclass(frozen=True)
-class Compared:
+class ModelComparison:
     """Scores of the test rows and their metrics, by model; the model itself is called `model`."""
 
     scores: dict[str, Floats]
     metrics: dict[str, dict[str, float]]
 
 
-def compare(workspace: Workspace, examples: Examples, split: Split, raw: Floats, probabilities: Floats) -> Compared:
+def compare(workspace: Workspace, examples: Examples, split: DatasetSplit, raw: Floats, probabilities: Floats) -> ModelComparison:
     """Hold a model against chance, popularity and logistic regression, all on the same rows.
 
     Args:
@@ -58,10 +58,10 @@ def compare(workspace: Workspace, examples: Examples, split: Split, raw: Floats,
     measured = {name: metrics.all_metrics(test, scores[name]) for name in ("random", "popularity")}
     measured["logistic_regression"] = metrics.all_metrics(test, logistic, logistic)
     measured[MODEL] = metrics.all_metrics(test, raw, probabilities)
-    return Compared(scores, measured)
+    return ModelComparison(scores, measured)
 
 
-def report_of(workspace: Workspace, examples: Examples, split: Split, compared: Compared, now: Micros) -> dict[str, Any]:
+def report_of(workspace: Workspace, examples: Examples, split: DatasetSplit, compared: ModelComparison, now: Micros) -> dict[str, Any]:
     """What `opportune evaluate --json` prints; moments of demo data as the source says them."""
     moved = timeline.recorded(workspace) or Timeline()
 

@@ -18,10 +18,10 @@ from features.lake.offers import catalogue_file
 from features.workspace.timeline import Timeline, timeline_file
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import BrokenFiles
-from pipelines.erasure.task import Task, tasks_of
+from pipelines.erasure.task import ErasureTask, tasks_of
 from pipelines.materialize import steps
 from pipelines.materialize.rebuild import Noted
-from pipelines.shipping.state import Loop, Shipped, intent_file, loop_file, shipped_file
+from pipelines.shipping.state import LoopState, Shipped, intent_file, loop_file, shipped_file
 
 AGAIN = "Move it away; it is made again by the next `opportune up`."
 SHIPPER = (
@@ -69,9 +69,9 @@ def small_files(workspace: Workspace) -> list[tuple[Path, Callable[[bytes], Any]
 
     data = workspace.data
     named: list[tuple[Path, Callable[[bytes], Any], str]] = [
-        (data / "steps.json", json(steps.State), AGAIN),
+        (data / "steps.json", json(steps.StepRecord), AGAIN),
         (data / "stores.json", json(Noted), AGAIN),
-        (loop_file(workspace), json(Loop), AGAIN),
+        (loop_file(workspace), json(LoopState), AGAIN),
         (data / "evaluation.json", json(dict[str, Any]), "Move it away; the next `opportune train` writes it again."),
         (data / "imports.json", json(dict[str, Any]), "Move it away; the next `opportune import` writes it again."),
         (catalogue_file(workspace), json(list[Offer]), "Move it away, then run `opportune import`."),
@@ -80,7 +80,7 @@ def small_files(workspace: Workspace) -> list[tuple[Path, Callable[[bytes], Any]
         (intent_file(workspace), json(Shipped), SHIPPER),
         (workspace.bundles / "current", _name, "Run `opportune publish`."),
     ]
-    named += [(file, json(Task), "Remove it, and forget the customer again.") for file in tasks_of(workspace)]
+    named += [(file, json(ErasureTask), "Remove it, and forget the customer again.") for file in tasks_of(workspace)]
     merged = "Take it from a backup: without it rows that were merged are counted twice, or not at all."
     named += [(file, json(Replaces), merged) for file in sorted(workspace.lake.rglob(f"{MERGED}*.json"))]
     return [one for one in named if one[0].exists()]

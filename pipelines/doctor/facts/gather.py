@@ -45,7 +45,7 @@ from pipelines.doctor.facts.files import broken_files
 from pipelines.experiments.analysis import experiments_in, status_at
 from pipelines.materialize import steps
 from pipelines.materialize.rebuild import is_embedded, was_there
-from pipelines.shipping.parts import Parts
+from pipelines.shipping.parts import LakeParts
 from pipelines.shipping.ship import unshipped
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Facts:
         return lake.connect(self.workspace)
 
     @fact
-    def steps(self) -> steps.State:
+    def steps(self) -> steps.StepRecord:
         """The record of steps."""
         try:
             return steps.state_of(self.workspace)
@@ -200,7 +200,7 @@ class Facts:
         return server_facts.server(self.url)
 
     @fact
-    def unshipped(self) -> Parts:
+    def unshipped(self) -> LakeParts:
         """What servers recorded and were told, and nobody brought into the lake yet."""
         try:
             return unshipped(self.workspace)

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 
 from features.aggregates import windows
-from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema, StoreUnavailable
 from features.columns.views import Scalar, View
 from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS
@@ -37,7 +37,7 @@ def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
         verdict = verify(workspace.online, "online")
         if verdict.why:
             return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {}, verdict.why)
-    if not Plan.of(workspace.views).views:
+    if not RowSchema.of(workspace.views).views:
         return "the workspace declares nothing of customers"
     if not customers:
         return StoreFacts(0, 0, (), (), materialized, state.computed_at, {})
@@ -47,7 +47,7 @@ def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
         if materialized:
             return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {}, str(lacks))
         return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {})
-    plan = Plan.of(workspace.views)
+    plan = RowSchema.of(workspace.views)
     known = [row for row in rows if row.known]
     seconds = in_seconds(now)
     views = tuple(_view(at, view, plan, known, workspace, seconds) for at, view in enumerate(plan.views))
@@ -60,7 +60,7 @@ def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
     return StoreFacts(len(customers), len(known), views, columns, materialized, state.computed_at, _consents(workspace, plan, known))
 
 
-def _view(at: int, view: View, plan: Plan, rows: list[OnlineRow], workspace: Workspace, now: Seconds) -> ViewFacts:
+def _view(at: int, view: View, plan: RowSchema, rows: list[OnlineRow], workspace: Workspace, now: Seconds) -> ViewFacts:
     freshness = Freshness(workspace.contract, plan)
     limit = dict(freshness.limits).get(at, float("inf"))
     times = np.array([row.event_times[at] for row in rows])
@@ -75,7 +75,7 @@ def _column(name: str, values: Any) -> ColumnFacts:
     return ColumnFacts(name, len(values), len(values) - len(there), len(np.unique(there)))
 
 
-def _consents(workspace: Workspace, plan: Plan, rows: list[OnlineRow]) -> dict[str, tuple[int, int]]:
+def _consents(workspace: Workspace, plan: RowSchema, rows: list[OnlineRow]) -> dict[str, tuple[int, int]]:
     found = {}
     slots = {name.partition(".")[2]: slot for name, slot in plan.scalars.items()}
     for purpose, consent in workspace.features.consent.items():
@@ -100,10 +100,10 @@ def _customers(workspace: Workspace, count: int) -> list[str]:
         con.close()
 
 
-def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], Words]:
+def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], Dictionary]:
     """The rows as serving reads them."""
 
-    async def read() -> tuple[list[OnlineRow], Words]:
+    async def read() -> tuple[list[OnlineRow], Dictionary]:
         engine = open_engine(workspace.online_url, workspace.online, workspace.views, TIMEOUT_MS, workspace.project, workspace.online_feast)
         try:
             found = []
@@ -127,7 +127,7 @@ def skew(workspace: Workspace) -> SkewFacts | str:
     if not customers:
         return "no features were computed yet"
     rows, words = _rows(workspace, customers)
-    plan = Plan.of(workspace.views)
+    plan = RowSchema.of(workspace.views)
     let_go = retention.hidden(workspace)
     moments: dict[Micros, list[tuple[int, View]]] = {}
     for at, row in enumerate(rows):
@@ -161,7 +161,7 @@ def _begins_after(scalar: Scalar, moment: int, before: int) -> bool:
     return scalar.window_seconds is not None and moment - scalar.window_seconds * MICROSECONDS >= before
 
 
-def _same(online: float, computed: Any, dtype: str, words: Words) -> bool:
+def _same(online: float, computed: Any, dtype: str, words: Dictionary) -> bool:
     if computed is None or computed != computed:
         return online != online
     if dtype == "category":

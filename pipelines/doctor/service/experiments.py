@@ -15,7 +15,7 @@ from features.lake.loop_tables import EXPOSURES
 from features.workspace.experiments import ReadExperiment
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, Severity, listed
 from pipelines.doctor.facts.gather import Facts
-from pipelines.experiments.analysis import Asked, question_of, status_at
+from pipelines.experiments.analysis import ReportQuery, question_of, status_at
 from pipelines.experiments.data import VIEW, NoExposures, read, show_units
 from pipelines.experiments.split import split_report
 from pipelines.ramps.ramp import LAKE
@@ -44,7 +44,7 @@ def split_mismatch(facts: Facts) -> Seen:
         try:
             _show_exposures(facts, experiment)
             # Units that were exposed before the start are of an earlier run under the same key.
-            question = question_of(facts.workspace, experiment, Asked(since=experiment.start), facts.now)
+            question = question_of(facts.workspace, experiment, ReportQuery(since=experiment.start), facts.now)
             exposed = read(facts.con, question)
         except NoExposures:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.columns.rows import Plan, Words
+from features.columns.rows import Dictionary, RowSchema
 from features.common.moments import in_seconds
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, rfc3339
 from features.lake.offers import catalogue_file, read_catalogue
@@ -32,7 +32,7 @@ def bundle_refused(facts: Facts) -> Seen:
 
 def golden_fails(facts: Facts) -> Seen:
     """The kernel does not give the answers that were recorded with the bundle."""
-    from serving.decision.snapshot import Loaded
+    from serving.decision.snapshot import Snapshot
 
     workspace = facts.workspace
     place = bundle.current(workspace.bundles)
@@ -42,8 +42,8 @@ def golden_fails(facts: Facts) -> Seen:
         raise CannotSay("nothing was imported yet")
     found = bundle.read(place)
     try:
-        nobody = Plan.of(workspace.views, "everyone").nobody()
-        Loaded(workspace, found, read_catalogue(workspace), nobody, Words(), in_seconds(facts.now))
+        nobody = RowSchema.of(workspace.views, "everyone").nobody()
+        Snapshot(workspace, found, read_catalogue(workspace), nobody, Dictionary(), in_seconds(facts.now))
     except bundle.BadBundle as bad:
         todo = "Run `opportune publish`; where it refuses too, the installed libraries are others than those that trained: see packages."
         finding = Finding(

@@ -13,7 +13,7 @@ from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.machine import place_of
 from pipelines.doctor.service.worker import processes_of
-from serving.http.admission import Limits
+from serving.http.admission import RequestLimits
 
 FREE_FILES_MIN = 20_000
 FILES_BESIDE = 256
@@ -101,7 +101,7 @@ def data_folder(facts: Facts) -> Seen:
 def open_files(facts: Facts) -> Seen:
     """The limit of open files is below what a worker may need for its connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = Limits()
+    limits = RequestLimits()
     wanted = limits.receiving_max + limits.in_flight_max + FILES_BESIDE
     if soft == resource.RLIM_INFINITY or soft >= limits.receiving_max:
         return Seen(f"a limit of {'any number of' if soft == resource.RLIM_INFINITY else f'{soft:,}'} open files")

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from features.events import log as event_log
-from features.events.sqlite_file import NAME, Limits, LogUnavailable
+from features.events.sqlite_file import NAME, LogLimits, LogUnavailable
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.files import set_aside, small_files
 from pipelines.doctor.facts.gather import Facts
@@ -55,9 +55,9 @@ def event_log_damaged(facts: Facts) -> Seen:
     if not event_log.exists(folder):
         raise CannotSay("there is no event log yet")
     file = folder / NAME
-    if file.stat().st_size > Limits().checked_bytes_max:
+    if file.stat().st_size > LogLimits().checked_bytes_max:
         raise CannotSay(
-            f"the event log has more than {Limits().checked_bytes_max >> 20} MiB, which takes long to read: "
+            f"the event log has more than {LogLimits().checked_bytes_max >> 20} MiB, which takes long to read: "
             f"`sqlite3 {file.name} 'PRAGMA quick_check'` does"
         )
     try:

@@ -20,13 +20,13 @@ from features.aggregates import incremental_kernels as kernels
 from features.aggregates import windows
 from features.aggregates.incremental import Fold
 from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
-from features.columns.rows import FamilyRow, Plan, Words
+from features.columns.rows import Dictionary, KeyedRow, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
 from features.config.schema import FeaturesFile
 from features.ledger.recent import RecentEvent
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.hub.consent import Purposes
+from serving.hub.consent import ConsentPolicy
 from tests.features.folding import event_of, rows_of, seconds, shown, write_lake
 
 START = to_microseconds(datetime(2026, 3, 1, tzinfo=UTC))
@@ -146,7 +146,7 @@ def test_the_fold_is_what_the_batch_computes(
     events = events_of(drawn)
     there = replace(workspace, features=msgspec.convert(said, FeaturesFile, strict=False))
     write_lake(there, "streams.moves", ["1"] * len(events), events)
-    plan, words = Plan.of(there.views), Words()
+    plan, words = RowSchema.of(there.views), Dictionary()
     (expected,) = rows_of(plan, words, windows.compute_for(there, now, ["1"])).values()
     (before,) = rows_of(plan, words, windows.compute_for(there, base, ["1"])).values()
     heard = [event for event in events if event.received < now]
@@ -212,11 +212,11 @@ def test_what_is_hidden_is_no_column(lasting: Workspace) -> None:
 
 def test_what_is_hidden_is_withheld_with_its_column(lasting: Workspace) -> None:
     """Without its purpose a column is missing with all that is kept beside it, and is named once."""
-    plan = Plan.of(lasting.views)
+    plan = RowSchema.of(lasting.views)
     row = plan.nobody()
     row.numbers[:] = 1.0
-    row.families = [FamilyRow(np.array([1], np.uint32), np.ones((1, 1))) for _ in plan.families]
-    found = Purposes(lasting.features, plan).withheld(row, ["personalization"])
+    row.families = [KeyedRow(np.array([1], np.uint32), np.ones((1, 1))) for _ in plan.families]
+    found = ConsentPolicy(lasting.features, plan).withheld(row, ["personalization"])
     assert found is not None
     assert found.names == ("kinds_all", "typical_all")
     left = found.row(row)
@@ -227,7 +227,7 @@ def test_what_is_hidden_is_withheld_with_its_column(lasting: Workspace) -> None:
 
 def test_what_does_not_fit_is_passed_over(lasting: Workspace) -> None:
     """Events of other streams, of now and later, and values of another type than is declared change nothing; nothing fails."""
-    plan, words = Plan.of(lasting.views), Words()
+    plan, words = RowSchema.of(lasting.views), Dictionary()
     fold, row = Fold(plan, words), plan.nobody()
     row.event_times[:] = seconds(START)
     row.numbers[:] = 0.0
@@ -246,7 +246,7 @@ def test_what_a_row_lacks_stays_missing(workspace: Workspace) -> None:
         "streams": {"moves": {"categories": ["kind"]}, "calls": {}},
         "columns": {name: {"stream": name, "aggregate": "count"} for name in ("moves", "calls")},
     }
-    plan, words = Plan.of(replace(workspace, features=msgspec.convert(said, FeaturesFile)).views), Words()
+    plan, words = RowSchema.of(replace(workspace, features=msgspec.convert(said, FeaturesFile)).views), Dictionary()
     row = plan.nobody()
     row.event_times[1], row.numbers[1] = seconds(START), 2.0
     events = [event_of(1, "moves", START, START), event_of(2, "calls", START, START)]
@@ -259,11 +259,11 @@ def test_what_a_row_lacks_stays_missing(workspace: Workspace) -> None:
 
 def test_a_family_stays_within_its_bound(lasting: Workspace) -> None:
     """With more keys than the batch keeps, those of what is new stay, in the order of their texts; texts that are told apart are counted all."""
-    plan, words = Plan.of(lasting.views), Words()
+    plan, words = RowSchema.of(lasting.views), Dictionary()
     row = plan.nobody()
     row.event_times[:], row.numbers[:] = seconds(START), 0.0
     keys = [words.id(f"k{number:05d}") for number in range(windows.KEYS_MAX)]
-    row.families = [FamilyRow(np.array(keys, np.uint32), np.ones((1, len(keys)))) for _ in plan.families]
+    row.families = [KeyedRow(np.array(keys, np.uint32), np.ones((1, len(keys)))) for _ in plan.families]
     row.numbers[plan.scalars["moves.kinds_all"]] = windows.KEYS_MAX + 10
     events = [event_of(at, "moves", START, START, kind=text, shop=text) for at, text in enumerate(["a", "k00007", "z"])]
     got = shown(plan, words, Fold(plan, words)(row, events, START + HOUR))
@@ -281,12 +281,12 @@ def test_sums_are_exact(lasting: Workspace, stored: float, more: list[float]) ->
     """From a stored sum below 2**33, sums are those of whole millionths, whatever the amounts' binary forms are."""
     whole = int(kernels.millionths(stored))
     hypothesis.assume(all(abs(whole + sum(int(kernels.millionths(a)) for a in more[:n])) < 2**33 * 10**6 for n in range(len(more) + 1)))
-    plan = Plan.of(lasting.views)
+    plan = RowSchema.of(lasting.views)
     row = plan.nobody()
     row.event_times[:] = seconds(START)
     row.numbers[plan.scalars["moves._sum_typical_all"]] = whole / 1e6
     events = [event_of(at, "moves", START, START, amount=amount) for at, amount in enumerate(more)]
-    folded = Fold(plan, Words())(row, events, START + HOUR)
+    folded = Fold(plan, Dictionary())(row, events, START + HOUR)
     expected = (whole + sum(int(kernels.millionths(amount)) for amount in more)) / 10**6
     assert folded.numbers[plan.scalars["moves._sum_typical_all"]] == expected
 

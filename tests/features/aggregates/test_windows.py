@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from features.aggregates import windows
-from features.columns.rows import Words
+from features.columns.rows import Dictionary
 from features.common import clock
 from features.common.timestamps import to_microseconds, window_seconds
 from features.feature_store import definitions, point_in_time
@@ -295,7 +295,7 @@ def _rows_up_to(workspace: Workspace, now: int, cut: datetime) -> dict[str, pa.T
         found[view.name] = table.filter(pa.compute.field("event_timestamp") <= pa.scalar(cut))
     asked = found["calls"]
     moments = asked.column("event_timestamp").cast(pa.int64()).to_numpy()
-    joined = point_in_time.join(workspace, asked.column("customer_id").to_pylist(), moments, Words()).table
+    joined = point_in_time.join(workspace, asked.column("customer_id").to_pylist(), moments, Dictionary()).table
     return found | {"joined": joined.select(sorted(set(joined.column_names) - {"event_timestamp"}))}
 
 
@@ -314,5 +314,5 @@ def test_a_workspace_without_customer_columns_is_computed(tmp_path: Path) -> Non
     import_all(workspace, now)
     assert windows.compute(workspace, now) == {}
     definitions.apply(workspace)
-    rows = list(point_in_time.join(workspace, ["a", "b"], pa.array([now, now]).to_numpy(), Words()).rows())
+    rows = list(point_in_time.join(workspace, ["a", "b"], pa.array([now, now]).to_numpy(), Dictionary()).rows())
     assert [row.known for row in rows] == [False, False]

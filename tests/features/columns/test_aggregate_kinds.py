@@ -18,7 +18,7 @@ from features.aggregates import incremental_kernels, windows
 from features.aggregates.incremental import Fold
 from features.columns import pairs
 from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
-from features.columns.rows import Plan, Words
+from features.columns.rows import Dictionary, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS
 from features.config import schema
 from features.lake import tables
@@ -91,7 +91,7 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
         for at, (day, amount, kind, shop) in enumerate(drawn)
     ]
     write_lake(workspace, "streams.moves", ["1"] * len(events), events)
-    plan, words = Plan.of(workspace.views), Words()
+    plan, words = RowSchema.of(workspace.views), Dictionary()
     base, now = START + 5 * DAY, START + 5 * DAY + 3_600 * MICROSECONDS
     (stored,) = rows_of(plan, words, windows.compute_for(workspace, base, ["1"])).values()
     (expected,) = rows_of(plan, words, windows.compute_for(workspace, now, ["1"])).values()

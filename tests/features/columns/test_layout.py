@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from features.columns.catalogue import OFFERS_MAX, Catalogue, category_text
 from features.columns.contract import Column, contract_of
 from features.columns.layout import Layout, Matched
-from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import views_of
 from features.common.types import Offer
 from features.config.schema import FeaturesFile
@@ -73,7 +73,7 @@ FEATURES = msgspec.convert(
 )
 VIEWS = views_of(FEATURES)
 CONTRACT = contract_of(FEATURES, leave_out=("hidden_all",))
-OWN, EVERYONE = Plan.of(VIEWS), Plan.of(VIEWS, "everyone")
+OWN, EVERYONE = RowSchema.of(VIEWS), RowSchema.of(VIEWS, "everyone")
 SHOPS, KINDS, CITIES = ["s1", "s2", "s3", "s4"], ["k1", "k2", "k3"], ["Wien", "Graz", "Linz"]
 CATEGORIES = {"city": ["Graz", "Wien"], "kind_all": ["k1", "k3"], "channel": ["app", "web", "3"], "offer_kind": ["k2", "k3"]}
 NUMBERS = [math.nan, 0.0, 1.0, 1.0, 2.5, -3.0, 0.1, 7e5]
@@ -87,18 +87,18 @@ class Known:
     families: dict[str, dict[str, list[float]] | None] = field(default_factory=dict)
     ages: dict[str, float] = field(default_factory=dict)
 
-    def row(self, plan: Plan, words: Words) -> OnlineRow:
+    def row(self, plan: RowSchema, words: Dictionary) -> OnlineRow:
         """The same as an engine gives it."""
         numbers = np.full(len(plan.scalars), np.nan)
         for name, value in self.scalars.items():
             if value is not None:
                 numbers[plan.scalars[name]] = words.id(value) if isinstance(value, str) else value
-        families: list[FamilyRow | None] = [None] * len(plan.families)
+        families: list[KeyedRow | None] = [None] * len(plan.families)
         for name, found in self.families.items():
             if found is not None:
                 keys = sorted(found)
                 values = np.ascontiguousarray(np.array([found[key] for key in keys]).T) if keys else np.empty((_measures(name), 0))
-                families[plan.families[name]] = FamilyRow(np.array([words.id(key) for key in keys], np.uint32), values)
+                families[plan.families[name]] = KeyedRow(np.array([words.id(key) for key in keys], np.uint32), values)
         times = np.array([NOW - self.ages[view.name] if view.name in self.ages else np.nan for view in plan.views])
         return OnlineRow(numbers, families, times)
 
@@ -184,7 +184,7 @@ def families(name: str, keys: list[str]) -> st.SearchStrategy[dict[str, list[flo
 
 
 @st.composite
-def knowns(draw: st.DrawFn, plan: Plan) -> Known:
+def knowns(draw: st.DrawFn, plan: RowSchema) -> Known:
     known = Known()
     kinds = {f"{view.name}.{scalar.name}": scalar.dtype for view in VIEWS for scalar in view.scalars}
     texts = {"customer.city": CITIES, "moves.kind_all": KINDS}
@@ -240,7 +240,7 @@ def test_every_column_is_what_the_reference_says(
 ) -> None:
     """Any row, catalogue, context and choice of offers: each value is bit for bit that of the loop."""
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(offers) - 1)))), np.int32)
-    words = Words(data.draw(st.permutations([*SHOPS[:2], *CITIES[:1]])))
+    words = Dictionary(data.draw(st.permutations([*SHOPS[:2], *CITIES[:1]])))
     catalogue = Catalogue(offers)
     layout = Layout(CONTRACT, OWN, EVERYONE, catalogue, CATEGORIES, words)
     stranger = Known().row(OWN, words)
@@ -264,7 +264,7 @@ def test_pair_columns_are_the_same_of_what_was_matched_before(
 ) -> None:
     """What conditions have matched for all offers gives, for those considered, bit for bit what the layout matches itself."""
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(offers) - 1)))), np.int32)
-    words = Words([*SHOPS, *KINDS, *CITIES])
+    words = Dictionary([*SHOPS, *KINDS, *CITIES])
     layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue(offers), CATEGORIES, words)
     row, sums = own.row(OWN, words), everyone.row(EVERYONE, words)
     names = data.draw(st.permutations(sorted({*layout.personal, *layout._alone})))
@@ -307,7 +307,7 @@ def test_the_longest_window_gives_the_reason() -> None:
 @pytest.mark.parametrize(("age", "known"), [(2 * DAY, True), (2 * DAY + 1, False)])
 def test_a_value_lives_as_long_as_its_freshness_limit(age: float, known: bool) -> None:
     """At its limit a value still counts; a second later it is missing."""
-    words = Words()
+    words = Dictionary()
     layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue([Offer("o")]), CATEGORIES, words)
     row = Known({"customer.age": 40.0}, {}, {"customer": age}).row(OWN, words)
     assert bool(layout.shared_values(row, {}, NOW)[CONTRACT.names.index("age")] == 40.0) is known
@@ -318,7 +318,7 @@ def test_one_catalogue_serves_two_engines() -> None:
     catalogue = Catalogue([Offer("o1", attributes={"shops": ["s1"]}), Offer("o2", attributes={"shops": ["s2"]})])
     at = [column.name for column in CONTRACT.of_kind("pair")].index("bought_all")
     for order in (["s1", "s2"], ["s2", "s1"]):
-        words = Words(order)
+        words = Dictionary(order)
         layout = Layout(CONTRACT, OWN, EVERYONE, catalogue, CATEGORIES, words)
         count = _measures("moves.by_shop")
         row = Known({}, {"moves.by_shop": {"s1": [5.0] * count, "s2": [7.0] * count}}, {"moves": 0.0}).row(OWN, words)
@@ -342,6 +342,6 @@ def test_a_catalogue_has_each_offer_once_and_not_too_many() -> None:
 
 def test_a_laid_value_is_shown_as_its_text() -> None:
     """People read a category's text, a number, or nothing."""
-    layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue([Offer("o")]), CATEGORIES, Words())
+    layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue([Offer("o")]), CATEGORIES, Dictionary())
     city, age = CONTRACT.columns[0], CONTRACT.columns[1]
     assert [layout.shown(city, 1.0), layout.shown(city, math.nan), layout.shown(age, 41.0)] == ["Wien", None, 41.0]

@@ -22,16 +22,16 @@ from hypothesis import strategies as st
 from features.events import consumers
 from features.events.dead_letters import letters, send_again
 from features.events.log import EventLog, counts, dead_letters, exists, read, read_all, reading
-from features.events.rows import CONFLICT, FORGOTTEN, Counts, Result, dead_item, event_item
-from features.events.semantics import Happenings, time_of
-from features.events.sqlite_file import Limits, LogUnavailable
+from features.events.rows import CONFLICT, FORGOTTEN, EventCounts, Result, dead_item, event_item
+from features.events.semantics import EventSchema, time_of
+from features.events.sqlite_file import LogLimits, LogUnavailable
 from features.events.writer import EventWriter, LogBusy
 from features.validation.load import load
 from tests.features.event_child import happened, item
 from tests.waiting import LIMIT_S
 from tests.workspaces import make_workspace
 
-ROOMY = Limits(free_bytes_min=0)
+ROOMY = LogLimits(free_bytes_min=0)
 
 
 def outcomes(results: list[Result]) -> list[str]:
@@ -61,7 +61,7 @@ def test_same_id_same_body_is_a_duplicate_however_it_was_sent(tmp_path: Path) ->
     assert results[1][2:4] == results[0][2:4]
     results = log.append([item(other), item(again), item(happened("e2"))])
     assert outcomes(results) == [CONFLICT, "duplicate", "stored"]
-    assert counts(tmp_path) == Counts(6, 2, 2, 2, 0)
+    assert counts(tmp_path) == EventCounts(6, 2, 2, 2, 0)
     assert [row.event for row in read_all(tmp_path, 0)] == [first, happened("e2")]
     log.close()
 
@@ -99,7 +99,7 @@ def test_any_sequence_is_as_the_model(batches: list[tuple[int, list[Any], bool]]
             logs[who].close()
             logs[who] = EventLog(folder, ROOMY)
     dead = tally["field-type"] + tally[CONFLICT]
-    assert counts(folder) == Counts(tally.total(), tally["stored"], tally["duplicate"], dead, 0)
+    assert counts(folder) == EventCounts(tally.total(), tally["stored"], tally["duplicate"], dead, 0)
     rows = list(read_all(folder, 0)) if exists(folder) else []
     assert len(rows) == len(model)
     assert all(row.intact and row.received < after.received and row.seq < after.seq for row, after in itertools.pairwise(rows))
@@ -190,7 +190,7 @@ def test_forgotten_for_good(tmp_path: Path) -> None:
     results = log.append([item(happened("e1", unit=canary)), item(happened("new", unit=canary, minutes=6))])
     assert outcomes(results) == [FORGOTTEN, "stored"]
     found = counts(folder)
-    assert found == Counts(56, 52, 0, 4, 1)
+    assert found == EventCounts(56, 52, 0, 4, 1)
     assert found.accepted == found.stored + found.duplicates + found.dead
     assert [(one.reason, one.unit, one.body) for one in dead_letters(folder)][-1] == (FORGOTTEN, "", b"")
     assert len(dead_letters(folder)) == 2
@@ -213,13 +213,13 @@ def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
     log.append([], heard=results[9].seq)
     assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 2, "dead_letters": 0}
     assert [row.seq for row in read(tmp_path, 0)] == [results[8].seq, results[9].seq]
-    assert counts(tmp_path) == Counts(11, 10, 0, 1, 0)
+    assert counts(tmp_path) == EventCounts(11, 10, 0, 1, 0)
     log.close()
 
 
 def test_letters_are_sent_again(tmp_path: Path) -> None:
     """What the workspace understands by now is stored or recognised, the rest stays; accepted does not change, and conserves."""
-    happenings = Happenings(load(make_workspace(tmp_path / "w"), sources=False), None)
+    happenings = EventSchema(load(make_workspace(tmp_path / "w"), sources=False), None)
     folder, log = tmp_path / "events", EventLog(tmp_path / "events", ROOMY)
     body = b'{"event_id":"%s","type":"click","occurred_at":"2026-11-22T09:00:00Z","customer_id":"c1","offer_id":"new"}'
     log.append([dead_item("offer-unknown", "c1", body % b"e1"), dead_item("offer-unknown", "c1", body % b"e1"), dead_item("x", "", b"{")])
@@ -228,7 +228,7 @@ def test_letters_are_sent_again(tmp_path: Path) -> None:
     sent = send_again(folder, happenings, time_of(happened("x", minutes=9)))
     assert sent == {"stored": 1, "duplicate": 1, "left": 2}
     assert sorted(letter.reason for letter in letters(folder)) == [CONFLICT, "x"]
-    assert counts(folder) == Counts(5, 2, 1, 2, 0)
+    assert counts(folder) == EventCounts(5, 2, 1, 2, 0)
     [worker] = list(consumers.dead(folder))  # the ledger has still to hear of it
     assert [row.event.event_id for row in read(folder, consumers.mark_of(folder, worker.worker) or 0, worker=worker.worker)] == ["e1"]
     worker.release()
@@ -274,7 +274,7 @@ def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
     """Batches that wait are written together, each gets its own results, and beyond the bound they are refused at once."""
 
     async def scenario() -> None:
-        writer = EventWriter(tmp_path, Limits(free_bytes_min=0, waiting_rows_max=300))
+        writer = EventWriter(tmp_path, LogLimits(free_bytes_min=0, waiting_rows_max=300))
         batches = [[item(happened(f"{at}-{row}")) for row in range(3)] for at in range(100)]
         answers = await asyncio.gather(*(writer.append(batch) for batch in batches))
         assert {outcome for answer in answers for outcome in outcomes(answer)} == {"stored"}
@@ -288,7 +288,7 @@ def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
             await writer.append([item(happened("y"))])
 
     asyncio.run(scenario())
-    assert counts(tmp_path) == Counts(300, 300, 0, 0, 0)
+    assert counts(tmp_path) == EventCounts(300, 300, 0, 0, 0)
 
 
 def test_heard_is_known_of_duplicates(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_too_large_is_a_letter() -> None:
 
 def test_reading_needs_a_log(tmp_path: Path) -> None:
     """Where there is no log, counters are zeros, and reading says that there is none; nothing is made by asking."""
-    assert counts(tmp_path / "none") == Counts()
+    assert counts(tmp_path / "none") == EventCounts()
     assert dead_letters(tmp_path / "none") == []
     with pytest.raises(LogUnavailable), reading(tmp_path / "none"):
         pass
@@ -352,7 +352,7 @@ def test_readers_that_keep_deleted_bytes_are_told(tmp_path: Path, monkeypatch: p
 
 def test_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     """Who removes the folder of a running log loses what was in it, and nothing that comes later."""
-    log = EventLog(tmp_path / "events", Limits(free_bytes_min=0, retry_seconds=0.0))
+    log = EventLog(tmp_path / "events", LogLimits(free_bytes_min=0, retry_seconds=0.0))
     log.append([item(happened("e1"))])
     shutil.rmtree(tmp_path / "events")
     with pytest.raises(LogUnavailable):

@@ -15,7 +15,7 @@ from features.common.timestamps import to_microseconds
 from features.common.types import Event, Offer
 from features.config.experiments import Arm, Experiment, ExperimentsFile
 from features.config.faults import BadWorkspace
-from features.events.semantics import POISON, Happenings, Poison, decided_at, outcome_types, time_of
+from features.events.semantics import POISON, EventSchema, InvalidEvent, decided_at, outcome_types, time_of
 from features.ledger import history
 from features.ledger.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent
@@ -35,8 +35,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def happenings(workspace: Workspace) -> Happenings:
-    return Happenings(workspace, [OFFER])
+def happenings(workspace: Workspace) -> EventSchema:
+    return EventSchema(workspace, [OFFER])
 
 
 def event(kind: str = "click", **fields: Any) -> Event:
@@ -96,16 +96,16 @@ DO_NOT: list[tuple[Event, str, str]] = [
 
 
 @pytest.mark.parametrize("fitting", FITS, ids=lambda one: one.type)
-def test_fits(happenings: Happenings, fitting: Event) -> None:
+def test_fits(happenings: EventSchema, fitting: Event) -> None:
     """Events of every kind fit, at both ends of what is allowed."""
     assert happenings.poison(fitting, NOW_US) is None
 
 
 @pytest.mark.parametrize(("poison", "code", "pointer"), DO_NOT, ids=[f"{one.type} {code} {pointer}" for one, code, pointer in DO_NOT])
-def test_does_not_fit(happenings: Happenings, poison: Event, code: str, pointer: str) -> None:
+def test_does_not_fit(happenings: EventSchema, poison: Event, code: str, pointer: str) -> None:
     """What does not fit has a code from a closed set, a place, and what was expected there; it never repeats what came."""
     found = happenings.poison(poison, NOW_US)
-    assert isinstance(found, Poison)
+    assert isinstance(found, InvalidEvent)
     assert found[:2] == (code, pointer)
     assert code in POISON
     assert found.expected
@@ -114,30 +114,32 @@ def test_does_not_fit(happenings: Happenings, poison: Event, code: str, pointer:
 
 def test_offers_that_are_not_known_yet_are_taken(workspace: Workspace) -> None:
     """Without a catalogue every offer fits, and its categories are missing."""
-    early = Happenings(workspace, None)
+    early = EventSchema(workspace, None)
     assert early.poison(event(offer_id="o9"), NOW_US) is None
     assert early.heard(event("accepted", offer_id="o9"), 7).event == RecentEvent(
         key_of("e1"), "outcomes", NOW_US, 7, {"offer_id": "o9", "type": "accepted"}
     )
 
 
-def test_outcome_is_heard(happenings: Happenings) -> None:
+def test_outcome_is_heard(happenings: EventSchema) -> None:
     """An outcome is an entry of the contact history and an event of the stream, with the categories of its offer."""
     heard = happenings.heard(event("accepted", offer_id="o1", decision_id="d1", channel="app", value=2, placement="home"), 5)
-    contact = history.Event(history.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted"))
+    contact = history.ContactEvent(
+        history.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted")
+    )
     fields: dict[str, float | str] = {"offer_id": "o1", "offer_topic": "roaming", "type": "accepted", "value": 2.0}
     assert heard == Heard("c1", contact, RecentEvent(key_of("e1"), "outcomes", NOW_US, 5, fields))
 
 
-def test_impression_is_heard(workspace: Workspace, happenings: Happenings) -> None:
+def test_impression_is_heard(workspace: Workspace, happenings: EventSchema) -> None:
     """An impression is an entry of the history, and an event where some window looks at impressions."""
     seen = event("impression", offer_id="o1", placement="home", channel="app")
-    contact = history.Event(history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
+    contact = history.ContactEvent(history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
     assert happenings.heard(seen, 5) == Heard("c1", contact)
     pair = {"stream": "impressions", "aggregate": "count", "key": "offer_id", "match": "offer_id"}
     pairs = {**FEATURES["pairs"], "seen": pair}
     features = msgspec.convert({**FEATURES, "pairs": pairs}, type(workspace.features))
-    looked_at = Happenings(with_features(workspace, features), [OFFER])
+    looked_at = EventSchema(with_features(workspace, features), [OFFER])
     fields: dict[str, float | str] = {"offer_id": "o1", "offer_topic": "roaming", "placement": "home", "channel": "app"}
     assert looked_at.heard(seen, 5) == Heard("c1", contact, RecentEvent(key_of("e1"), "impressions", NOW_US, 5, fields))
 
@@ -146,12 +148,12 @@ def with_features(workspace: Workspace, features: Any) -> Workspace:
     return replace(workspace, features=features)
 
 
-def test_an_exposure_is_no_matter_of_decisions(happenings: Happenings) -> None:
+def test_an_exposure_is_no_matter_of_decisions(happenings: EventSchema) -> None:
     """The ledger hears nothing of an exposure: it is there to be counted."""
     assert happenings.heard(event("exposure", experiment="colour", arm="red"), 5) == Heard("c1")
 
 
-def test_stream_identity_and_consent_are_heard(happenings: Happenings) -> None:
+def test_stream_identity_and_consent_are_heard(happenings: EventSchema) -> None:
     """A row of a stream without what is missing, a link from the anonymous unit, and purposes with their time."""
     row = event("calls", customer_id="", anonymous_id="a1", fields={"minutes": 3, "topic": "roaming", "country": None})
     assert happenings.heard(row, 5) == Heard(
@@ -200,7 +202,7 @@ def test_outcomes_are_not_other_types(tmp_path: Path, workspace: Workspace) -> N
     assert {"accepted", "click", "dismissal"} <= outcome_types(workspace.policies, workspace.model)
 
 
-def test_an_event_follows_the_decision_that_it_names(happenings: Happenings) -> None:
+def test_an_event_follows_the_decision_that_it_names(happenings: EventSchema) -> None:
     """A clock of whole seconds, or one that is a little behind, counts at the decision's moment for limits and windows; an hour is too much."""
     decided = NOW_US + 412_000
     name = f"{decided:x}-170eb82a-1"

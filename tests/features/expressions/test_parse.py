@@ -19,7 +19,7 @@ from features.config.yaml import Tree
 from features.expressions.evaluate import Meaning
 from features.expressions.nodes import Term
 from features.expressions.parse import TREE_DEPTH_MAX, Expression, parse, parse_segments
-from features.expressions.scope import Problem, scope_of
+from features.expressions.scope import ExpressionProblem, scope_of
 from features.expressions.syntax import EXPRESSION_DEPTH_MAX
 from features.expressions.tokens import BRACKETS_DEPTH_MAX, EXPRESSION_CHARACTERS_MAX, EXPRESSION_TOKENS_MAX
 
@@ -56,7 +56,7 @@ def parsed(text: str, wants: Any = "boolean", scope: Any = None) -> Expression:
     return found
 
 
-def problems(text: str, wants: Any = "boolean") -> list[Problem]:
+def problems(text: str, wants: Any = "boolean") -> list[ExpressionProblem]:
     found = parse(text, SCOPE, wants)
     assert isinstance(found, list), f"expected problems, got {found.root.text}"
     assert found

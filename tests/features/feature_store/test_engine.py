@@ -32,7 +32,7 @@ from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from pipelines.materialize import steps
 from serving.decision.decide import decide
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.features.fake_feast_store import ACTS, USERS, Read
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.store_cases import PATIENT_MS, Arena, moment, same_as_sdk, write
@@ -382,7 +382,7 @@ def serving_from(folder: Path, feast: Any, url: str | None = None) -> None:
 def decisions(folder: Path, customers: list[str], at: int) -> list[Any]:
     """What a worker decides for each customer at a moment, but for what is drawn anew each time."""
     workspace = load(folder)
-    desk = Desk(workspace, lambda: at)
+    desk = Reloader(workspace, lambda: at)
     made = []
 
     async def all_of_them() -> None:

@@ -16,7 +16,7 @@ import yaml
 from feast.infra.online_stores.redis import RedisOnlineStore
 
 from features.aggregates import windows
-from features.columns.rows import Words
+from features.columns.rows import Dictionary
 from features.columns.views import View
 from features.common.timestamps import to_microseconds
 from features.feature_store import definitions, point_in_time
@@ -109,7 +109,7 @@ def test_rows_come_in_the_order_of_the_moments(workspace: Workspace) -> None:
         f"SELECT customer_id, epoch_us(event_timestamp), calls_all, last_country_all, epoch(since_call_all) FROM '{file}'"
     ).fetchall()
     chosen = [found[at] for at in np.random.default_rng(2).integers(0, len(found), 200)]
-    words = Words()
+    words = Dictionary()
     joined = point_in_time.join(workspace, [row[0] for row in chosen], np.array([row[1] for row in chosen]), words)
     rows = list(joined.rows())
     assert len(joined) == len(rows) == 200
@@ -125,7 +125,7 @@ def test_rows_come_in_the_order_of_the_moments(workspace: Workspace) -> None:
 
 def test_families_come_with_their_keys(workspace: Workspace) -> None:
     """Keys are sorted by text, and each measure has as many values; a customer without events has empty families."""
-    words = Words()
+    words = Dictionary()
     file = str(workspace.offline / "calls" / "*.parquet")
     now = to_microseconds(END)
     found = duckdb.sql(
@@ -150,7 +150,7 @@ def test_who_was_not_known_is_missing(workspace: Workspace) -> None:
     now = to_microseconds(END)
     customer = "436600000"
     moments = np.array([now, now - 300 * 86_400_000_000, now + 500 * 86_400_000_000, now])
-    joined = point_in_time.join(workspace, ["stranger", customer, customer, customer], moments, Words())
+    joined = point_in_time.join(workspace, ["stranger", customer, customer, customer], moments, Dictionary())
     assert [row.known for row in joined.rows()] == [False, False, False, True]
     assert all(family is None for row in list(joined.rows())[:3] for family in row.families)
 
@@ -158,7 +158,7 @@ def test_who_was_not_known_is_missing(workspace: Workspace) -> None:
 def test_everyone_is_joined_by_time_alone(workspace: Workspace) -> None:
     """Popularity at a moment is that of the midnight before it."""
     midnight = to_microseconds(END - timedelta(days=5))
-    words = Words()
+    words = Dictionary()
     joined = point_in_time.join(workspace, [], np.array([midnight, midnight + 3_600_000_000, midnight + 1]), words, "everyone")
     first, second, third = joined.rows()
     at = joined.plan.families["everyone_outcomes.by_offer_id"]

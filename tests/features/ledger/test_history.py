@@ -19,11 +19,11 @@ from features.ledger.history import (
     GAP,
     IMPRESSION,
     OUTCOME,
+    ContactEvent,
+    ContactLimit,
+    ContactPause,
     ContactPolicy,
     Entry,
-    Event,
-    Limit,
-    Pause,
     Take,
     entries,
     key_of,
@@ -45,7 +45,7 @@ INDEX = CatalogueIndex(OFFERS, GROUPS)
 seconds = st.integers(-20, 110).map(lambda ago: NOW - ago)
 offers = st.integers(0, len(OFFERS) - 1)
 limits = st.builds(
-    lambda most, window, scope, named, channel, counts: Limit(
+    lambda most, window, scope, named, channel, counts: ContactLimit(
         most, window, scope, {"any": 0, "offer": OFFERS[1], "group": GROUPS[0]}[scope] if named else 0, channel, counts
     ),
     st.integers(0, 4),
@@ -56,7 +56,7 @@ limits = st.builds(
     st.sampled_from(["decisions", "impressions"]),
 )
 pauses = st.builds(
-    Pause,
+    ContactPause,
     st.sampled_from([DISMISSED, CLICKED]),
     st.integers(1, 3),
     st.integers(1, 50),
@@ -102,7 +102,7 @@ def drawn_takes(draw: Any) -> tuple[bytes, Take]:
     return packed(found), Take(f"drawn {draw(st.integers(0, 1 << 30))}", OURS, NOW, tuple(contacts), policy)
 
 
-def reference(found: list[Entry], limit: Limit, hold: float) -> int:
+def reference(found: list[Entry], limit: ContactLimit, hold: float) -> int:
     """What a limit counts, in other words than the program's."""
     contacts = [e for e in found if e.kind in (DECISION, IMPRESSION) and e.time > NOW - limit.window_seconds]
     if limit.channel:
@@ -236,7 +236,7 @@ def test_a_bounded_history_forgets_no_limit(data: st.DataObject, policy: Contact
 
 def test_a_gap_is_an_exhausted_limit() -> None:
     """A limit whose window reaches behind a gap counts as exhausted, one that does not is counted, and time closes the gap."""
-    policy = ContactPolicy((Limit(3, 100), Limit(3, 10)), contacts_max=3)
+    policy = ContactPolicy((ContactLimit(3, 100), ContactLimit(3, 10)), contacts_max=3)
     early = [Entry(NOW - 50 + i, OFFERS[i], i + 1, 0, WEB, 0, 100, DECISION, 0) for i in range(5)]
     history = fitted(packed(early), policy, NOW)
     assert [(entry.kind, entry.time - NOW) for entry in unpacked(history)] == [
@@ -255,7 +255,7 @@ def test_a_gap_is_an_exhausted_limit() -> None:
 
 def test_what_nothing_looks_back_at_goes_first() -> None:
     """A full history drops an old contact that no limit counts before an older one that a limit does, and has no gap then."""
-    policy = ContactPolicy((Limit(1, 1_000, "offer", OFFERS[0]),), remember_seconds=10_000, contacts_max=3)
+    policy = ContactPolicy((ContactLimit(1, 1_000, "offer", OFFERS[0]),), remember_seconds=10_000, contacts_max=3)
     history = b""
     for step, at in enumerate([0, 1, 2, 3, 1, 2]):
         contact = policy.contact(OFFERS[at], 0, WEB, [0] if at == 0 else [])
@@ -268,12 +268,12 @@ def test_what_nothing_looks_back_at_goes_first() -> None:
 
 def test_noting() -> None:
     """An impression marks its contact as seen, once; without one it is an entry of its own; outcomes are kept by their time."""
-    policy = ContactPolicy((Limit(2, 1_000),), (Pause(DISMISSED, 2, 100, 100),))
+    policy = ContactPolicy((ContactLimit(2, 1_000),), (ContactPause(DISMISSED, 2, 100, 100),))
     _, history = taken(b"", Take("1", 7, NOW, (policy.contact(OFFERS[0], GROUPS[0], WEB, [0]),), policy))
-    seen = Event(IMPRESSION, NOW + 1, OFFERS[0], 7, GROUPS[0], WEB)
-    stray = Event(IMPRESSION, NOW + 1, OFFERS[1], 8, GROUPS[1], WEB)
-    click = Event(OUTCOME, NOW + 2, OFFERS[0], 7, GROUPS[0], WEB, CLICKED)
-    old = Event(OUTCOME, NOW - 2_000, OFFERS[0], 7, GROUPS[0], WEB, CLICKED)
+    seen = ContactEvent(IMPRESSION, NOW + 1, OFFERS[0], 7, GROUPS[0], WEB)
+    stray = ContactEvent(IMPRESSION, NOW + 1, OFFERS[1], 8, GROUPS[1], WEB)
+    click = ContactEvent(OUTCOME, NOW + 2, OFFERS[0], 7, GROUPS[0], WEB, CLICKED)
+    old = ContactEvent(OUTCOME, NOW - 2_000, OFFERS[0], 7, GROUPS[0], WEB, CLICKED)
     history, new = noted(history, policy, [seen, stray, click, old, seen], NOW + 3)
     assert new == [True, True, True, False, False]
     assert [(e.kind, e.seen) for e in unpacked(history)] == [(DECISION, 1), (IMPRESSION, 1), (OUTCOME, 0)]
@@ -291,7 +291,7 @@ def test_noting() -> None:
 @given(st.data())
 def test_merging(data: st.DataObject) -> None:
     """Two histories become one with the entries of both, each once, in the order of time; doing it again changes nothing."""
-    policy = ContactPolicy((Limit(3, 200),), (Pause(DISMISSED, 1, 100, 100),))
+    policy = ContactPolicy((ContactLimit(3, 200),), (ContactPause(DISMISSED, 1, 100, 100),))
     one, two = data.draw(drawn_entries(policy)), data.draw(drawn_entries(policy))
     both = merged(packed(one), packed(two + one[:2]), policy, NOW)
     assert merged(both, packed(two), policy, NOW) == both
@@ -304,16 +304,16 @@ def test_merging(data: st.DataObject) -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (lambda: ContactPolicy((Limit(CONTACTS_MAX + 1, 10),)), "limit 0: contacts_max: expected a whole number from 0 to 384, got 385"),
-    (lambda: ContactPolicy((Limit(1, 0),)), "window_seconds: expected more than 0"),
-    (lambda: ContactPolicy((Limit(1, float("nan")),)), "window_seconds"),
-    (lambda: ContactPolicy((Limit(1, 1e10),)), "window_seconds"),
-    (lambda: ContactPolicy((Limit(1, 1, "any", 5),)), "no key with the scope `any`"),
-    (lambda: ContactPolicy((), (Pause(1, 0, 1, 1),)), "pause 0: times"),
-    (lambda: ContactPolicy((), (Pause(1, 1, 1, -1),)), "pause_seconds"),
+    (lambda: ContactPolicy((ContactLimit(CONTACTS_MAX + 1, 10),)), "limit 0: contacts_max: expected a whole number from 0 to 384, got 385"),
+    (lambda: ContactPolicy((ContactLimit(1, 0),)), "window_seconds: expected more than 0"),
+    (lambda: ContactPolicy((ContactLimit(1, float("nan")),)), "window_seconds"),
+    (lambda: ContactPolicy((ContactLimit(1, 1e10),)), "window_seconds"),
+    (lambda: ContactPolicy((ContactLimit(1, 1, "any", 5),)), "no key with the scope `any`"),
+    (lambda: ContactPolicy((), (ContactPause(1, 0, 1, 1),)), "pause 0: times"),
+    (lambda: ContactPolicy((), (ContactPause(1, 1, 1, -1),)), "pause_seconds"),
     (lambda: ContactPolicy(hold_seconds=0), "hold_seconds"),
     (lambda: ContactPolicy(contacts_max=100_000), "room for 1 to 384 contacts"),
-    (lambda: ContactPolicy((Limit(1, 1),) * 1_001), "at most 1000 limits"),
+    (lambda: ContactPolicy((ContactLimit(1, 1),) * 1_001), "at most 1000 limits"),
     (lambda: ContactPolicy().contact(1, 0, 0, [0]), "position of a limit"),
     (lambda: Take("1", 0, NOW, (), ContactPolicy()).packed(), "expected a decision"),
     (lambda: Take("1", 1, float("inf"), (), ContactPolicy()).packed(), "finite time"),
@@ -333,6 +333,6 @@ def test_extremes() -> None:
     policy = ContactPolicy()
     assert blocked(b"", policy, INDEX, NOW) == paused_positions(b"", policy, INDEX, NOW) == {}
     assert taken(b"", Take("1", 1, NOW, (), policy)) == (((),), b"")
-    never = ContactPolicy((Limit(0, 1), Limit(0, 1, "group")))
+    never = ContactPolicy((ContactLimit(0, 1), ContactLimit(0, 1, "group")))
     assert blocked(b"", never, INDEX, NOW) == {0: INDEX.everything, 1: 0b01111}
     assert blocked(b"", never, CatalogueIndex([], []), NOW) == {}

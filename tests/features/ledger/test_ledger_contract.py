@@ -16,19 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, Budget, BudgetRecord, Moment
+from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
 from features.ledger.history import (
     DECISION,
     GAP,
     IMPRESSION,
     OUTCOME,
+    ContactEvent,
+    ContactLimit,
+    ContactPause,
     ContactPolicy,
     Entry,
-    Event,
-    Limit,
-    Pause,
     Take,
-    Taken,
+    TakeResult,
     entries,
     key_of,
     unpacked,
@@ -91,7 +91,7 @@ class Shop:
         channel: int = WEB,
         customer: str = "1",
         informed: bool = False,
-    ) -> Taken:
+    ) -> TakeResult:
         """A take in which all limits concern all offers."""
         contacts = tuple(policy.contact(OFFERS[at], GROUPS[at], channel, list(range(len(policy.limits)))) for at in offers)
         take = Take(customer, decision, now, contacts, policy)
@@ -99,7 +99,7 @@ class Shop:
         found = None if informed else self.ledger.take_now(take)
         return self.run(self.ledger.take(take, history)) if found is None else found
 
-    def budgets(self, budgets: list[Budget], moment: Moment) -> list[str]:
+    def budgets(self, budgets: list[BudgetBound], moment: Moment) -> list[str]:
         found = self.ledger.take_budgets_now(budgets, moment)
         return self.run(self.ledger.take_budgets(budgets, moment)) if found is None else found
 
@@ -144,7 +144,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, urls: dict[str, str]) -
     ran[request.param] += 1
 
 
-WEEK = ContactPolicy((Limit(2, 7 * DAY, "offer"), Limit(3, DAY)))
+WEEK = ContactPolicy((ContactLimit(2, 7 * DAY, "offer"), ContactLimit(3, DAY)))
 
 
 def test_a_stranger(shop: Shop) -> None:
@@ -160,7 +160,7 @@ def test_a_stranger(shop: Shop) -> None:
 
 def test_all_or_nothing(shop: Shop) -> None:
     """One contact that falls keeps all from being taken, says which limit fell, and does not count for those after it."""
-    policy = ContactPolicy((Limit(1, DAY, "offer"), Limit(2, DAY, "group"), Limit(4, DAY)))
+    policy = ContactPolicy((ContactLimit(1, DAY, "offer"), ContactLimit(2, DAY, "group"), ContactLimit(4, DAY)))
     assert shop.take(policy, 1, NOW, [0]).granted
     before = shop.read()
     assert shop.take(policy, 2, NOW, [0, 1, 2]).fell == (0, -1, -1)
@@ -172,7 +172,7 @@ def test_all_or_nothing(shop: Shop) -> None:
 
 def test_one_slate_counts_itself(shop: Shop) -> None:
     """Two offers of one group in one slate count two, and one offer named twice is one contact."""
-    policy = ContactPolicy((Limit(1, DAY, "group"),))
+    policy = ContactPolicy((ContactLimit(1, DAY, "group"),))
     assert shop.take(policy, 1, NOW, [0, 1]).fell == (-1, 0)
     assert shop.take(policy, 1, NOW, [0, 2, 4, 5, 0]).granted
     assert len(shop.read()) == 4
@@ -180,7 +180,7 @@ def test_one_slate_counts_itself(shop: Shop) -> None:
 
 def test_a_repeated_take(shop: Shop) -> None:
     """The same decision may take again, alone, with others, and when its limit is used up by itself: nothing is added twice."""
-    policy = ContactPolicy((Limit(1, DAY, "offer"),))
+    policy = ContactPolicy((ContactLimit(1, DAY, "offer"),))
     for informed in (False, True, False):
         assert shop.take(policy, 7, NOW, [0, 1], informed=informed).granted
     assert len(shop.read()) == 2
@@ -191,7 +191,7 @@ def test_a_repeated_take(shop: Shop) -> None:
 
 def test_a_history_that_is_out_of_date(shop: Shop) -> None:
     """A take with the history as it was before another take counts that one too."""
-    policy = ContactPolicy((Limit(2, DAY),))
+    policy = ContactPolicy((ContactLimit(2, DAY),))
     contacts = [policy.contact(OFFERS[at], GROUPS[at], WEB, [0]) for at in range(3)]
     takes = [Take("1", at + 1, NOW, (contact,), policy) for at, contact in enumerate(contacts)]
     assert [shop.run(shop.ledger.take(take, b"")).granted for take in takes] == [True, True, False]
@@ -200,7 +200,7 @@ def test_a_history_that_is_out_of_date(shop: Shop) -> None:
 
 def test_windows_end(shop: Shop) -> None:
     """A contact counts until its window has passed, exactly, and one of the future counts too."""
-    policy = ContactPolicy((Limit(1, 100),))
+    policy = ContactPolicy((ContactLimit(1, 100),))
     assert shop.take(policy, 1, NOW, [0]).granted
     assert not shop.take(policy, 2, math.nextafter(NOW + 100, 0), [1]).granted
     assert not shop.take(policy, 2, NOW - 1_000, [1]).granted
@@ -209,7 +209,7 @@ def test_windows_end(shop: Shop) -> None:
 
 def test_channels_and_keys(shop: Shop) -> None:
     """A channel's quota counts that channel; a limit of a named group counts that group; a limit that does not concern an offer lets it pass."""
-    policy = ContactPolicy((Limit(1, DAY, channel=MAIL), Limit(1, DAY, "group", key=GROUPS[2])))
+    policy = ContactPolicy((ContactLimit(1, DAY, channel=MAIL), ContactLimit(1, DAY, "group", key=GROUPS[2])))
     mail, cards = [policy.contact(OFFERS[at], GROUPS[at], MAIL, [0]) for at in (0, 4)], policy.contact(OFFERS[3], GROUPS[3], WEB, [1])
     for decision, contact, granted in ((1, mail[0], True), (2, mail[1], False), (3, cards, True), (4, cards, False)):
         assert shop.run(shop.ledger.take(Take("1", decision, NOW, (contact,), policy))).granted == granted
@@ -220,24 +220,24 @@ def test_channels_and_keys(shop: Shop) -> None:
 
 def test_impressions_and_hold(shop: Shop) -> None:
     """A contact holds its place until the hold ends, for ever when it was seen, and a stray impression counts."""
-    policy = ContactPolicy((Limit(1, DAY, counts="impressions"),), hold_seconds=60)
+    policy = ContactPolicy((ContactLimit(1, DAY, counts="impressions"),), hold_seconds=60)
     assert shop.take(policy, 1, NOW, [0]).granted
     assert not shop.take(policy, 2, NOW + 59, [1]).granted
     assert shop.take(policy, 2, NOW + 60, [1]).granted
-    seen = Event(IMPRESSION, NOW + 61, OFFERS[1], 2, GROUPS[1], WEB)
+    seen = ContactEvent(IMPRESSION, NOW + 61, OFFERS[1], 2, GROUPS[1], WEB)
     assert shop.run(shop.ledger.note("1", policy, [seen, seen], NOW + 61)) == [True, False]
     assert shop.run(shop.ledger.note("1", policy, [seen], NOW + 62)) == [False]
     assert [e.seen for e in shop.read()] == [0, 1]
     assert not shop.take(policy, 3, NOW + 1_000, [2]).granted
-    stray = Event(IMPRESSION, NOW, OFFERS[1], 0, GROUPS[1], WEB)
+    stray = ContactEvent(IMPRESSION, NOW, OFFERS[1], 0, GROUPS[1], WEB)
     assert shop.run(shop.ledger.note("2", policy, [stray, stray, stray._replace(time=NOW + 1)], NOW)) == [True, False, True]
     assert not shop.take(policy, 3, NOW + 1_000, [2], customer="2").granted
 
 
 def test_outcomes(shop: Shop) -> None:
     """Outcomes are noted once each, and do not count as contacts."""
-    policy = ContactPolicy((Limit(1, DAY),), (Pause(DISMISSED, 2, DAY, 60 * DAY),))
-    no = Event(OUTCOME, NOW, OFFERS[0], 5, GROUPS[0], WEB, DISMISSED)
+    policy = ContactPolicy((ContactLimit(1, DAY),), (ContactPause(DISMISSED, 2, DAY, 60 * DAY),))
+    no = ContactEvent(OUTCOME, NOW, OFFERS[0], 5, GROUPS[0], WEB, DISMISSED)
     assert shop.run(shop.ledger.note("1", policy, [no], NOW)) == [True]
     assert shop.run(shop.ledger.note("1", policy, [no, no._replace(time=NOW + 1)], NOW)) == [False, True]
     assert [(e.kind, e.what, e.keep) for e in shop.read()] == [(OUTCOME, DISMISSED, 61 * DAY)] * 2
@@ -246,7 +246,7 @@ def test_outcomes(shop: Shop) -> None:
 
 def test_link_and_forget(shop: Shop) -> None:
     """A history moves to another id, once, however often it is linked; a forgotten one is gone."""
-    policy = ContactPolicy((Limit(3, DAY),))
+    policy = ContactPolicy((ContactLimit(3, DAY),))
     assert shop.take(policy, 1, NOW, [0, 1], customer="anonymous").granted
     assert shop.take(policy, 2, NOW - 5, [2], customer="1").granted
     for _ in range(3):
@@ -264,7 +264,7 @@ def test_link_and_forget(shop: Shop) -> None:
 
 def test_a_full_history(shop: Shop) -> None:
     """A history stays within its bounds; when it has dropped what a limit looks back at, the limit refuses until time has passed."""
-    policy = ContactPolicy((Limit(2, 100, "offer"), Limit(4, 1)), contacts_max=4, remember_seconds=1_000)
+    policy = ContactPolicy((ContactLimit(2, 100, "offer"), ContactLimit(4, 1)), contacts_max=4, remember_seconds=1_000)
     granted = Counter(shop.take(policy, i + 1, NOW + i, [i % 6]).granted for i in range(12))
     assert granted[True] >= 5
     found = shop.read()
@@ -276,7 +276,7 @@ def test_a_full_history(shop: Shop) -> None:
 
 def test_what_has_aged_goes(shop: Shop) -> None:
     """What is beyond the horizon leaves a history with the next take."""
-    policy = ContactPolicy((Limit(2, 100),), hold_seconds=10)
+    policy = ContactPolicy((ContactLimit(2, 100),), hold_seconds=10)
     for i in range(6):
         assert shop.take(policy, i + 1, NOW + 60 * i, [0]).granted
     assert [e.time - NOW for e in shop.read()] == [240, 300]
@@ -294,7 +294,12 @@ steps = st.lists(
 def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bool, most: int) -> None:
     """Random takes, repeats, impressions and outcomes over time: what a plain model grants is granted; with small bounds, never more."""
     policy = ContactPolicy(
-        (Limit(most, 60, "offer"), Limit(most + 1, 50, "group", counts="impressions"), Limit(4, 40), Limit(2, 80, channel=MAIL)),
+        (
+            ContactLimit(most, 60, "offer"),
+            ContactLimit(most + 1, 50, "group", counts="impressions"),
+            ContactLimit(4, 40),
+            ContactLimit(2, 80, channel=MAIL),
+        ),
         hold_seconds=20,
         remember_seconds=10_000,  # what is dropped as too old is another case
         **({"contacts_max": 4, "outcomes_max": 2} if small else {}),
@@ -316,15 +321,15 @@ def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bo
             assert said == expected or (small and expected)
             model = trial if said else model
         elif what == "see" and own and own[-1]["decision"]:
-            event = Event(IMPRESSION, now, OFFERS[at], own[-1]["decision"], GROUPS[at], own[-1]["channel"])
+            event = ContactEvent(IMPRESSION, now, OFFERS[at], own[-1]["decision"], GROUPS[at], own[-1]["channel"])
             shop.run(shop.ledger.note(customer, policy, [event], now))
             own[-1]["seen"] = True
         elif what == "stray":
-            shop.run(shop.ledger.note(customer, policy, [Event(IMPRESSION, now, OFFERS[at], 0, GROUPS[at], WEB)], now))
+            shop.run(shop.ledger.note(customer, policy, [ContactEvent(IMPRESSION, now, OFFERS[at], 0, GROUPS[at], WEB)], now))
             if not any(e["decision"] == 0 and e["time"] == now for e in own):
                 model.append({"offer": at, "decision": 0, "time": now, "channel": WEB, "seen": True, "decided": False})
         elif what == "dismiss":
-            shop.run(shop.ledger.note(customer, policy, [Event(OUTCOME, now, OFFERS[at], 0, GROUPS[at], WEB, DISMISSED)], now))
+            shop.run(shop.ledger.note(customer, policy, [ContactEvent(OUTCOME, now, OFFERS[at], 0, GROUPS[at], WEB, DISMISSED)], now))
     found = shop.read(customer)
     assert sum(e.kind in (DECISION, IMPRESSION) for e in found) <= policy.contacts_max
 
@@ -352,13 +357,13 @@ def fits(model: list[dict[str, Any]], policy: ContactPolicy, offer: int, channel
 
 def test_both_write_the_same_bytes(tmp_path: Path, urls: dict[str, str]) -> None:
     """After the same takes and notes the histories of all stores are the same bytes."""
-    histories, policy = {}, replace(WEEK, limits=(*WEEK.limits, Limit(2, DAY, "group", counts="impressions")))
+    histories, policy = {}, replace(WEEK, limits=(*WEEK.limits, ContactLimit(2, DAY, "group", counts="impressions")))
     for kind, url in urls.items():
         shop = Shop(kind, tmp_path / kind, url)
         for step in range(60):
             shop.take(policy, step + 1, NOW + step * 0.4 * DAY, [step % 6, step % 5], informed=step % 3 == 0)
             if step % 4 == 0:
-                event = Event(IMPRESSION, NOW + step * 0.4 * DAY + 1, OFFERS[step % 6], step + 1, GROUPS[step % 6], WEB)
+                event = ContactEvent(IMPRESSION, NOW + step * 0.4 * DAY + 1, OFFERS[step % 6], step + 1, GROUPS[step % 6], WEB)
                 shop.run(shop.ledger.note("1", policy, [event], NOW + step * 0.4 * DAY + 1))
         histories[kind] = shop.run(shop.ledger.read("1"))
         shop.close()
@@ -374,7 +379,7 @@ def test_the_script_says_what_the_kernel_says(urls: dict[str, str], drawn: tuple
         pytest.skip(find_server()[1])
     history, take = drawn
 
-    async def both() -> tuple[Taken, bytes]:
+    async def both() -> tuple[TakeResult, bytes]:
         ledger = RedisLedger(urls["redis"], PATIENT_MS, "drawn")
         key, payload = ledger.read_request(take.customer_id)
         link = routes(Address.parse(urls["redis"]), PATIENT_MS / 1_000)
@@ -391,7 +396,7 @@ def test_the_script_says_what_the_kernel_says(urls: dict[str, str], drawn: tuple
 
 def test_budgets(shop: Shop) -> None:
     """Budgets are reserved for all offers or for none, released by time, given back, and used up by what is confirmed."""
-    first, daily, free = Budget(OFFERS[0], lifetime_max=3), Budget(OFFERS[1], daily_max=2), Budget(OFFERS[2])
+    first, daily, free = BudgetBound(OFFERS[0], lifetime_max=3), BudgetBound(OFFERS[1], daily_max=2), BudgetBound(OFFERS[2])
     moment = Moment(NOW, 20_000, 120)
     assert shop.budgets([first, daily, free], moment) == ["", "", ""]
     assert shop.budgets([first, daily], moment) == ["", ""]
@@ -413,7 +418,7 @@ def test_budgets(shop: Shop) -> None:
 
 def test_days_of_budgets(shop: Shop) -> None:
     """A worker whose day is behind or far ahead neither frees a budget nor uses up another day's."""
-    daily = Budget(OFFERS[0], daily_max=1)
+    daily = BudgetBound(OFFERS[0], daily_max=1)
     for day in (20_000, 29_999, 20_001, 20_002):
         moment = Moment(NOW + (day - 20_000) * DAY, day, 60)
         assert shop.budgets([daily], moment) == [""]
@@ -442,7 +447,7 @@ def test_a_budget_stays_small() -> None:
 def test_budgets_against_a_model(shop: Shop, walk: list[tuple[str, int]]) -> None:
     """Random shows over two days are granted as a plain model grants them."""
     offer, now, held, shown = key_of(f"drawn {next(_numbers)}"), 1_000 * DAY - 600, [], []
-    budget = Budget(offer, daily_max=4, lifetime_max=7)
+    budget = BudgetBound(offer, daily_max=4, lifetime_max=7)
     for what, passed in walk:
         now += passed
         moment = Moment(now, math.floor(now / DAY), 180)
@@ -462,7 +467,7 @@ def test_budgets_against_a_model(shop: Shop, walk: list[tuple[str, int]]) -> Non
 
 def test_what_makes_no_sense(shop: Shop) -> None:
     """A take or a budget that makes no sense is refused before a store is asked."""
-    offers = [Budget(OFFERS[0]), Budget(OFFERS[0])]
+    offers = [BudgetBound(OFFERS[0]), BudgetBound(OFFERS[0])]
     with pytest.raises(ValueError, match="different offers"):
         shop.budgets(offers, Moment(NOW, 1, 60))
     with pytest.raises(ValueError, match="a hold of at most"):

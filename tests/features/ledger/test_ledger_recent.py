@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.columns.rows import StoreUnavailable
 from features.ledger import recent_updates
-from features.ledger.history import DECISION, IMPRESSION, OUTCOME, ContactPolicy, Event, Limit, unpacked
+from features.ledger.history import DECISION, IMPRESSION, OUTCOME, ContactEvent, ContactLimit, ContactPolicy, unpacked
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode
 from features.ledger.redis_ledger import RECENT_SECONDS, RedisLedger
@@ -26,7 +26,7 @@ from tests.stores import find_server
 __all__ = ["urls"]
 
 T = int(NOW) * 1_000_000
-POLICY = ContactPolicy((Limit(50, DAY),), remember_seconds=30 * DAY)
+POLICY = ContactPolicy((ContactLimit(50, DAY),), remember_seconds=30 * DAY)
 ran: Counter[str] = Counter()
 _numbers = itertools.count()
 
@@ -75,7 +75,7 @@ def test_a_stranger(shop: Shop) -> None:
 
 def test_what_is_heard_again(shop: Shop) -> None:
     """Events, contacts and consent count once however often and in whatever order they are heard; of consent the latest holds."""
-    contact = Event(OUTCOME, NOW, OFFERS[0], 5, GROUPS[0], WEB, DISMISSED)
+    contact = ContactEvent(OUTCOME, NOW, OFFERS[0], 5, GROUPS[0], WEB, DISMISSED)
     said = [
         Heard("1", event=happened(9)),
         Heard("1", contact=contact, event=happened(3)),
@@ -94,7 +94,7 @@ def test_what_is_heard_again(shop: Shop) -> None:
 def test_an_impression_counts_as_new_once(shop: Shop) -> None:
     """Of an impression the contact history says whether it is new, also when its event was trimmed in between."""
     assert shop.take(WEEK, 7, NOW, [0]).granted
-    seen = Heard("1", Event(IMPRESSION, NOW + 1, OFFERS[0], 7, GROUPS[0], WEB), happened(1))
+    seen = Heard("1", ContactEvent(IMPRESSION, NOW + 1, OFFERS[0], 7, GROUPS[0], WEB), happened(1))
     assert hear(shop, seen, seen, policy=WEEK) == [True, False]
     shop.run(shop.ledger.trim("1", T + 10))
     assert hear(shop, seen, policy=WEEK) == [False]
@@ -112,7 +112,7 @@ def test_trim_and_forget(shop: Shop) -> None:
         shop.run(shop.ledger.trim("1", T + 10**9))
         assert look(shop, "1").recent == Recent(consent={"ads": (T, True)})
     shop.run(shop.ledger.trim("stranger", T))
-    hear(shop, Heard("1", Event(OUTCOME, NOW, OFFERS[0])))
+    hear(shop, Heard("1", ContactEvent(OUTCOME, NOW, OFFERS[0])))
     for _ in range(2):
         shop.run(shop.ledger.forget("1"))
         assert look(shop, "1") == Known("1", b"", NOTHING)
@@ -120,8 +120,8 @@ def test_trim_and_forget(shop: Shop) -> None:
 
 def test_a_link(shop: Shop) -> None:
     """All of an anonymous id comes to its customer, once; rows from before the link do not hold its events; the first link holds."""
-    hear(shop, Heard("~a", Event(OUTCOME, NOW, OFFERS[0]), happened(1)), Heard("~a", consent={"ads": (T, False)}))
-    hear(shop, Heard("c", Event(OUTCOME, NOW + 1, OFFERS[1]), happened(2)), Heard("c", consent={"ads": (T - 1, True)}))
+    hear(shop, Heard("~a", ContactEvent(OUTCOME, NOW, OFFERS[0]), happened(1)), Heard("~a", consent={"ads": (T, False)}))
+    hear(shop, Heard("c", ContactEvent(OUTCOME, NOW + 1, OFFERS[1]), happened(2)), Heard("c", consent={"ads": (T - 1, True)}))
     assert hear(shop, Heard("~a", identify="c", received=T + 100)) == [True]
     expected = Recent("", {"ads": (T, False)}, (happened(1, T, T + 100), happened(2)))
     assert look(shop, "~a") == look(shop, "c")
@@ -166,7 +166,7 @@ def test_against_a_model(shop: Shop, walk: list[tuple[str, str, int]], together:
         if what == "event":
             said.append(Heard(unit, event=happened(number + 1)))
         elif what == "contact":
-            said.append(Heard(unit, Event(OUTCOME, NOW + number, OFFERS[number % 6])))
+            said.append(Heard(unit, ContactEvent(OUTCOME, NOW + number, OFFERS[number % 6])))
         elif what == "consent":
             said.append(Heard(unit, consent={f"p{number % 2}": (T + number // 2, number % 3 == 0)}))
         elif what == "identify" and name.startswith("~"):
@@ -205,7 +205,7 @@ def test_a_link_that_was_left_half_way(urls: dict[str, str], tmp_path: Path) -> 
         pytest.skip(find_server()[1])
     shop = Shop("redis", tmp_path, urls["redis"])
     ledger: Any = shop.ledger
-    hear(shop, Heard("~a", Event(OUTCOME, NOW, OFFERS[0]), happened(1)))
+    hear(shop, Heard("~a", ContactEvent(OUTCOME, NOW, OFFERS[0]), happened(1)))
     stored = shop.run(ledger._stored("~a"))
     half = recent_updates.linked(stored.state, "c", T + 1)
     assert shop.run(ledger._replace_both("~a", stored, half, POLICY))

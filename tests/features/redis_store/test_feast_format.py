@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.columns.rows import Words
+from features.columns.rows import Dictionary
 from features.redis_store import feast_format
 from features.redis_store.feast_format import DamagedValue
 from tests.features.store_cases import proto
@@ -52,7 +52,7 @@ def test_integers(value: int) -> None:
 @given(st.lists(text), st.lists(st.floats()))
 def test_lists(names: list[str], values: list[float]) -> None:
     """Texts and numbers of any count; a second reading of the same texts gives the same ids."""
-    words, known = Words(), dict[bytes, int]()
+    words, known = Dictionary(), dict[bytes, int]()
     for _ in range(2):
         ids = feast_format.texts(proto("texts", names).SerializeToString(), words, known)
         assert ids is not None
@@ -63,7 +63,7 @@ def test_lists(names: list[str], values: list[float]) -> None:
 @given(text)
 def test_categories(value: str) -> None:
     """Texts of any length."""
-    words = Words()
+    words = Dictionary()
     assert words.texts[int(feast_format.category(proto("category", value).SerializeToString(), words))] == value
 
 
@@ -80,8 +80,8 @@ READERS: dict[str, Any] = {
     "integer": feast_format.integer,
     "boolean": feast_format.boolean,
     "time": feast_format.time,
-    "category": lambda data: feast_format.category(data, Words()),
-    "texts": lambda data: feast_format.texts(data, Words(), {}),
+    "category": lambda data: feast_format.category(data, Dictionary()),
+    "texts": lambda data: feast_format.texts(data, Dictionary(), {}),
     "numbers": feast_format.numbers,
 }
 EXAMPLES: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.rows import KeyedRow, OnlineRow
 from features.redis_store.engine import RedisEngine
 from features.redis_store.tracking_cache import (
     NEAR_CACHE_AGE_SECONDS_MAX,
@@ -209,7 +209,7 @@ def test_refused(refused: bytes, answer: bytes | None, caplog: pytest.LogCapture
 
 
 def a_row(number: float) -> OnlineRow:
-    family = FamilyRow(np.array([1, 2], np.uint32), np.array([[number, 0.0]]))
+    family = KeyedRow(np.array([1, 2], np.uint32), np.array([[number, 0.0]]))
     return OnlineRow(np.array([number]), [None, family], np.array([1.0]))
 
 

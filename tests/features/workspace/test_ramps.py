@@ -21,7 +21,7 @@ from features.workspace.ramps import (
     RECORD_BYTES_MAX,
     BadRecord,
     RampLine,
-    Standing,
+    RampState,
     append,
     compared_of,
     plan_digest,
@@ -96,7 +96,7 @@ def written(data: Path) -> Path:
     return data / RECORD
 
 
-def stands(data: Path, experiment: Experiment | None = None) -> Standing:
+def stands(data: Path, experiment: Experiment | None = None) -> RampState:
     """Where the ramp is."""
     return standing_of(read_record(data), KEY, experiment or entry())
 

@@ -17,7 +17,7 @@ from features.validation.policies import expressions, names
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import REASON, SITUATIONS
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
@@ -39,7 +39,7 @@ def features_of(made: Hubs, **context: Any) -> FeaturesFile:
     return msgspec.convert(said, FeaturesFile)
 
 
-def answered(loaded: Loaded, row: Any, **context: Any) -> Decision:
+def answered(loaded: Snapshot, row: Any, **context: Any) -> Decision:
     return decide(asked(context=context), loaded, row, NOW)
 
 

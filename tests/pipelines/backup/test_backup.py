@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from features.events.log import EventLog, event_folder
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.backup.archive import MANIFEST, BadBackup, Manifest, is_safe, read, write
+from pipelines.backup.archive import MANIFEST, BackupManifest, BadBackup, is_safe, read, write
 from pipelines.backup.backup import CannotBackUp, back_up
 from pipelines.backup.contents import Contents, contents_of
 from pipelines.backup.restore import CannotRestore, restore
@@ -216,7 +216,7 @@ def small(folder: Path, name: str = "small.tar") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "a").write_bytes(b"0123456789" * 30)
     members = [("data/a", folder / "a"), ("data/b/c", folder / "a")]
-    write(folder / name, members, lambda made: Manifest(1, "small", 0, {}, EMPTY, {}, made), lambda *_: None)
+    write(folder / name, members, lambda made: BackupManifest(1, "small", 0, {}, EMPTY, {}, made), lambda *_: None)
     return folder / name
 
 
@@ -247,7 +247,7 @@ def hostile(folder: Path, *heads: tarfile.TarInfo, more: bytes = b"") -> Path:
         for head in heads:
             head.size = len(more) if head.type == tarfile.REGTYPE else 0
             tar.addfile(head, io.BytesIO(more))
-        manifest = Manifest(1, "hostile", 0, {}, EMPTY, {}, [])
+        manifest = BackupManifest(1, "hostile", 0, {}, EMPTY, {}, [])
         body = msgspec.json.encode(manifest)
         head = tarfile.TarInfo(MANIFEST)
         head.size = len(body)
@@ -296,7 +296,7 @@ def test_a_hostile_workspace_does_not_choose_its_place(base: Path, tmp_path: Pat
     with (tmp_path / "workspace.yaml").open("a") as settings_:
         settings_.write(f"data: {data}\n")
     members = [(f"workspace/{file.name}", file) for file in sorted(tmp_path.glob("*.yaml"))]
-    write(tmp_path / "x.tar", members, lambda made: Manifest(1, "x", 0, {}, EMPTY, {}, made), lambda *_: None)
+    write(tmp_path / "x.tar", members, lambda made: BackupManifest(1, "x", 0, {}, EMPTY, {}, made), lambda *_: None)
     for force in (False, True):
         with pytest.raises(CannotRestore, match="expected a data folder below"):
             restore(tmp_path / "x.tar", tmp_path / "deep" / "new", force=force)
@@ -326,7 +326,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
             read(tmp_path / "x")
     file = small(tmp_path)
     members = [("data/a", tmp_path / "a")]
-    write(file, members, lambda made: Manifest(2, "later", 0, {}, EMPTY, {}, made), lambda *_: None)
+    write(file, members, lambda made: BackupManifest(2, "later", 0, {}, EMPTY, {}, made), lambda *_: None)
     with pytest.raises(BadBackup, match="expected a backup of format 1, got 2"):
         read(file)
 
@@ -336,7 +336,7 @@ def test_counts_that_differ_are_refused(base: Path, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     members = [("data/a", tmp_path / "a"), *((f"workspace/{file.name}", file) for file in sorted(base.glob("*.yaml")))]
     lies = msgspec.structs.replace(EMPTY, events=7)
-    write(tmp_path / "x.tar", members, lambda made: Manifest(1, "x", 0, {}, lies, {}, made), lambda *_: None)
+    write(tmp_path / "x.tar", members, lambda made: BackupManifest(1, "x", 0, {}, lies, {}, made), lambda *_: None)
     with pytest.raises(BadBackup, match="expected 7 as its events, got 0"):
         restore(tmp_path / "x.tar", tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -20,7 +20,7 @@ from features.config.faults import BadWorkspace
 from features.validation.load import load
 from pipelines.cli.model import print_report
 from pipelines.deploy.supervisor import PortTaken, address_of
-from pipelines.importing.import_files import Report
+from pipelines.importing.import_files import ImportReport
 from pipelines.importing.report import print_reports
 from pipelines.main import app
 from pipelines.materialize import steps
@@ -174,13 +174,15 @@ def test_new_key() -> None:
 
 def test_an_import_says_what_it_left_out_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     """Columns that nothing uses and refused rows are named, whatever is in the names; where all went well nothing is added."""
-    done = Report("offers", [], read=3, stored=1, refused={"`value` is not a number": 1, "`time` is not a time": 1}, ignored=["[red]", "b"])
+    done = ImportReport(
+        "offers", [], read=3, stored=1, refused={"`value` is not a number": 1, "`time` is not a time": 1}, ignored=["[red]", "b"]
+    )
     print_reports([done])
     text = capsys.readouterr().out
     assert "refused in offers: 1 row: `value` is not a number\n" in text
     assert "passed over in offers: [red], b\n" in text
     assert "Mend the files and import again; docs/bring-your-own-data.md" in text
-    print_reports([Report("offers", [], read=1, stored=1)])
+    print_reports([ImportReport("offers", [], read=1, stored=1)])
     assert capsys.readouterr().out.splitlines()[3:] == ["1 rows read, 1 of them new, 0 refused; nothing to look at."]
 
 

@@ -18,7 +18,7 @@ from features.validation.load import load
 from features.workspace import ramps, timeline
 from serving.decision.decide import decide
 from serving.kernel import compile_cache
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.settings import KEEP_ALIVE_VARIABLE
 from tests import environments
 from tests.serving.live import ROOT, Live, decision, idle_seconds, serving_copy
@@ -82,7 +82,7 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
     ).start()
     try:
         assert idle_seconds(live.port) > 1.4, "the bento honours the setting for idle connections"
-        desk = Desk(load(folder, sources=False))
+        desk = Reloader(load(folder, sources=False))
         desk.load()
         assert desk.loaded is not None
         for customer in ("436600000", "436600001", "who-is-this"):

@@ -18,7 +18,7 @@ from pipelines import worker
 from pipelines.deploy import publish as publishing
 from pipelines.main import app
 from serving.reload.published import models
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.serving.live import another_bundle
 from tests.trained import copy_of
 from training.bundle import bundle, registry
@@ -39,7 +39,7 @@ def test_the_worker_follows_the_aliases_that_arms_name(workspace: Workspace) -> 
         warnings.simplefilter("ignore")
         worker.follow(workspace)
         assert bundle.aliased(workspace.bundles, "challenger") is None and models(workspace) == {}
-        desk = Desk(workspace)
+        desk = Reloader(workspace)
         desk.load()
         assert desk.loaded is None and "run `opportune publish --alias challenger`" in str(desk.refusal)
         registry.set_alias(workspace, "challenger", "1")

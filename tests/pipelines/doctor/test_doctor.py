@@ -33,7 +33,7 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli import maintenance
 from pipelines.doctor import doctor
-from pipelines.doctor.doctor import Report, examine
+from pipelines.doctor.doctor import DoctorReport, examine
 from pipelines.doctor.facts import facts as doctor_facts
 from pipelines.doctor.facts.check import Finding
 from pipelines.doctor.facts.gather import Facts
@@ -111,7 +111,7 @@ def lived(shop: Path, tmp_path: Path) -> Iterator[Life]:
     life.close()
 
 
-def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> Report:
+def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> DoctorReport:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = examine(workspace, clock() + later, url)
@@ -122,7 +122,7 @@ def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> Repo
     return report
 
 
-def found(report: Report, check: str) -> Finding:
+def found(report: DoctorReport, check: str) -> Finding:
     """The finding of a check, which must be there."""
     here = [finding for finding in report.findings if finding.check == check]
     assert here, (check, report.findings, report.not_checked.get(check))

@@ -44,7 +44,7 @@ from pipelines.importing.erased_rows import FORGOTTEN
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from pipelines.shipping.state import state_of
-from serving.decision.journal import OPEN, SEALED, Journal, Limits
+from serving.decision.journal import OPEN, SEALED, Journal, JournalLimits
 from tests.pipelines.erasure_cases import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
 from tests.serving.decision.test_journal import until
@@ -201,7 +201,7 @@ def test_a_live_journal_turns(tmp_path: Path, base: Workspace) -> None:
     """A worker that goes on writing seals what it has, so that its lines of before can be blanked, and loses none of the others."""
     workspace = dataclasses.replace(base, folder=tmp_path)
     folder = workspace.data / "journal"
-    journal, places = Journal.open(folder, Limits(keep_seconds=0.005, free_bytes_min=0)), Journals(workspace)
+    journal, places = Journal.open(folder, JournalLimits(keep_seconds=0.005, free_bytes_min=0)), Journals(workspace)
     stopped = threading.Event()
     written: list[Line] = []
 
@@ -234,7 +234,7 @@ def test_a_live_journal_turns(tmp_path: Path, base: Workspace) -> None:
 def test_a_stuck_worker_is_told_of(tmp_path: Path, base: Workspace) -> None:
     """A process that has a journal open and does not turn is waited for no longer than is said."""
     workspace = dataclasses.replace(base, folder=tmp_path)
-    journal = Journal.open(workspace.data / "journal", Limits(keep_seconds=60.0, free_bytes_min=0))
+    journal = Journal.open(workspace.data / "journal", JournalLimits(keep_seconds=60.0, free_bytes_min=0))
     assert journal.append(line(1, customer_id=VICTIM))
     places = Journals(workspace, turn_seconds_max=0.1)
     try:

@@ -20,10 +20,10 @@ from features.validation.load import load
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
 from pipelines.cli import experiment
-from pipelines.experiments.analysis import Asked, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
+from pipelines.experiments.analysis import ReportQuery, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
 from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
 from pipelines.experiments.plots import write_plots
-from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
 from pipelines.experiments.tables import headlines, print_report
 from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, Rows, exposure, lake_of, made, question
 from tests.workspaces import make_workspace
@@ -35,7 +35,7 @@ SUBJECT = Subject(status="running", shares=(0.5, 0.5))
 def report(rows: Rows, asked: Question | None = None, subject: Subject = SUBJECT, **settings: Any) -> ExperimentReport:
     """Of rows in a made-up lake."""
     asked = asked or question()
-    return report_of(read(lake_of(rows), asked), asked, subject, Settings(**settings))
+    return report_of(read(lake_of(rows), asked), asked, subject, ReportSettings(**settings))
 
 
 def by_hand(rows: Rows, asked: Question) -> dict[str, dict[str, float]]:
@@ -322,12 +322,12 @@ def test_experiments_of_a_workspace(tmp_path: Path) -> None:
     assert (running.status, running.split, running.exposures, running.since) == ("running", (0.5, 0.5), 0, "2026-10-01T00:00:00Z")
     assert draft.status == "draft"
     assert [status_at(known.experiments[0], at) for at in (START - 1, START + 70 * DAY)] == ["not started", "ended"]
-    asked = question_of(workspace, find(known, KEY), Asked(), NOW)
+    asked = question_of(workspace, find(known, KEY), ReportQuery(), NOW)
     assert (asked.outcome, asked.window_seconds, asked.control) == ("accepted", 7 * 86_400, "as_it_is")
     with pytest.raises(UnknownExperiment, match="there are: louder, later"):
         find(known, "quieter")
     with pytest.raises(NoExposures):
-        report_on(workspace, find(known, KEY), Asked(), Settings(), NOW)
+        report_on(workspace, find(known, KEY), ReportQuery(), ReportSettings(), NOW)
 
 
 def test_verbs_refuse_what_they_do_not_understand(tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from features.events.semantics import time_of
 from features.lake.loop_tables import GROUPS, USUAL
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.experiments.analysis import Asked, experiments_in
+from pipelines.experiments.analysis import ReportQuery, experiments_in
 from pipelines.experiments.control_group_tables import print_groups, sections
 from pipelines.experiments.control_groups import WORTH, GroupsReport, NoGroups, as_experiment, groups_on, groups_report
 from pipelines.experiments.data import read
-from pipelines.experiments.report import GoalReport, GuardrailReport, Settings, Subject, report_of
+from pipelines.experiments.report import GoalReport, GuardrailReport, ReportSettings, Subject, report_of
 from pipelines.main import app
 from pipelines.shipping.ship import ship
 from pipelines.statistics.inference import rate_lift
@@ -42,7 +42,7 @@ RATES = dict(zip(NAMES, (0.5, 0.25, 0.3, 0.4, 0.45, 0.5, 0.3), strict=True))
 SHARES = (0.34, 0.15, *(0.102,) * 5)
 FILE = {"holdout": {"share": 0.15, "salt": "report"}, "control_groups": {"salt": "parts"} | dict.fromkeys(list(WORTH)[1:], 0.12)}
 UNITS, VISITORS = 1_300, 60
-PLAIN = Settings(cuped=False, correction="none")
+PLAIN = ReportSettings(cuped=False, correction="none")
 
 
 def made_up(seed: int, units: int = 5_000) -> Rows:
@@ -171,7 +171,7 @@ def by_hand(lived: Lived, since: int) -> dict[str, tuple[int, int]]:
 def test_a_desk_that_decides_is_reported_as_it_was(lived: Lived, days: int | None) -> None:
     """Units, conversions and split are those of a loop, over all time and over a period; who logged in is of two units, each of its group."""
     since = None if days is None else lived.begun + days * DAY
-    found = groups_on(lived.workspace, Asked(window="7d", since=since), PLAIN, now())
+    found = groups_on(lived.workspace, ReportQuery(window="7d", since=since), PLAIN, now())
     expected = by_hand(lived, since or 0)
     assert {one.arm: (one.units, one.conversions) for one in found.groups} == expected
     assert sum(count for count, _ in expected.values()) == len([1 for times in lived.decisions.values() if times[-1] >= (since or 0)])
@@ -224,9 +224,9 @@ def test_without_groups_there_is_no_report(tmp_path: Path) -> None:
     """No group in file and lake, groups that nobody was decided for, and words that are none, are told with the way out."""
     folder = make_workspace(tmp_path / "w", customers=4, decisions=1)
     with pytest.raises(NoGroups, match="`holdout` or `control_groups` in experiments.yaml, got neither"):
-        groups_on(load(folder), Asked(), PLAIN, now())
+        groups_on(load(folder), ReportQuery(), PLAIN, now())
     (folder / "experiments.yaml").write_text(yaml.safe_dump(FILE))
     with pytest.raises(NoGroups, match=r"got none between --since and --until: they are recorded from the first decision"):
-        groups_on(load(folder), Asked(since=now() - MICROSECONDS), PLAIN, now())
+        groups_on(load(folder), ReportQuery(since=now() - MICROSECONDS), PLAIN, now())
     for words in (["--window", "1y"], ["--since", "yesterday"], ["--correction", "magic"]):
         assert CliRunner().invoke(app, ["experiment", "groups", "-w", str(folder), *words]).exit_code == 2

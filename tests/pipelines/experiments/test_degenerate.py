@@ -13,9 +13,9 @@ from pipelines.experiments.analysis import metrics_of
 from pipelines.experiments.control_group_tables import print_groups
 from pipelines.experiments.control_groups import groups_report
 from pipelines.experiments.data import read
-from pipelines.experiments.report import ExperimentReport, GoalReport, Settings
+from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSettings
 from pipelines.experiments.tables import notes, print_report
-from pipelines.statistics.inference import Measure, compare
+from pipelines.statistics.inference import MetricColumns, compare
 from pipelines.statistics.summaries import summary_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, START, Rows, exposure, lake_of, question
 from tests.pipelines.experiments.test_analysis import report
@@ -178,7 +178,7 @@ def test_quantiles_are_scipys(positive: bool, share: float) -> None:
     assert sorted(np.concatenate([*counted.values()])[pooled != 0]) == pytest.approx(sorted(some))
     assert list(bound.units) == [int((counted[arm] != np.array(values[arm])).sum()) for arm in ARMS]
     arms = [summary_of(np.column_stack([counted[arm], np.clip(before[arm], bound.low, bound.high)])) for arm in reversed(ARMS)]
-    wanted = compare(*arms, Measure(0, covariate=1))
+    wanted = compare(*arms, MetricColumns(0, covariate=1))
     got = goal(report(lived(values, before), asked))
     ends = (*wanted.difference_fixed, *wanted.difference_sequential)
     assert [got.difference, *got.difference_fixed, *got.difference_sequential] == pytest.approx(
@@ -210,16 +210,16 @@ def test_groups_have_the_same_bounds_and_the_same_words(capsys: pytest.CaptureFi
     for row in rows["exposures"]:
         row["arm"] = names[ARMS.index(row["arm"])]
     asked = question(arms=names, control="usual")
-    found = groups_report(read(lake_of(rows), asked), asked, (0.5, 0.5), Settings())
+    found = groups_report(read(lake_of(rows), asked), asked, (0.5, 0.5), ReportSettings())
     assert [one.number for one in found.outliers] == ["value"] and found.bounds == ()
     asked = question(arms=names, control="usual", goals=Goals(value=Bounded(cap=40)))
-    found = groups_report(read(lake_of(rows), asked), asked, (0.5, 0.5), Settings())
+    found = groups_report(read(lake_of(rows), asked), asked, (0.5, 0.5), ReportSettings())
     assert found.outliers == () and found.bounds[0].units[0] == 1
     losses = lived({ARMS[0]: normal(1, -10), ARMS[1]: normal(2, -5)})
     for row in losses["exposures"]:
         row["arm"] = names[ARMS.index(row["arm"])]
     asked = question(arms=names, control="usual")
-    found = groups_report(read(lake_of(losses), asked), asked, (0.5, 0.5), Settings())
+    found = groups_report(read(lake_of(losses), asked), asked, (0.5, 0.5), ReportSettings())
     print_groups(found)
     assert "no lift" in capsys.readouterr().out
     assert {one.lift for part in found.parts for one in part.goals if one.metric == VALUE} == {None}

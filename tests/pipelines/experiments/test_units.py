@@ -17,10 +17,10 @@ from features.lake import lake
 from features.lake.files import counting
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.experiments.analysis import Asked, experiments_in, find, listed, report_on
+from pipelines.experiments.analysis import ReportQuery, experiments_in, find, listed, report_on
 from pipelines.experiments.data import so_far
 from pipelines.experiments.export import write_exposures
-from pipelines.experiments.report import ExperimentReport, Settings
+from pipelines.experiments.report import ExperimentReport, ReportSettings
 from pipelines.ramps import ramp
 from pipelines.ramps.ramp import Step
 from pipelines.shipping.ship import ship
@@ -83,7 +83,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def report(workspace: Workspace, key: str) -> ExperimentReport:
     experiment = find(experiments_in(workspace), key)
-    return report_on(workspace, experiment, Asked(window="1d"), Settings(), BEGIN + 100 * HOUR)
+    return report_on(workspace, experiment, ReportQuery(window="1d"), ReportSettings(), BEGIN + 100 * HOUR)
 
 
 def counted(found: ExperimentReport) -> list[tuple[int, int, int, float]]:
@@ -159,7 +159,7 @@ def test_what_clients_tell_after_a_roll_back(tmp_path: Path) -> None:
     units = [("a", number) for number in range(30)] + [("b", number) for number in range(30, 62)]
     log_events(made, [told(number, "exposure", 1, customer_id=f"c{number}", experiment="web", arm=arm) for arm, number in units])
     ship(made)
-    found = report_on(made, find(experiments_in(made), "web"), Asked(open_windows=True), Settings(), BEGIN + 2 * HOUR)
+    found = report_on(made, find(experiments_in(made), "web"), ReportQuery(open_windows=True), ReportSettings(), BEGIN + 2 * HOUR)
     assert (found.split.units, found.split.expected, found.split.alarm) == ((30, 32), (31.0, 31.0), False) and found.split.p > 0.5
 
 

@@ -23,15 +23,15 @@ from features.config.schema import (
     PairAggregate,
     PairColumn,
     Relative,
-    Split,
     Stream,
+    TrainingSplit,
     WindowColumn,
 )
 from features.feature_store import definitions
 from features.lake.tables import FIXED
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.importing.import_files import Report, import_all
+from pipelines.importing.import_files import ImportReport, import_all
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "bring-your-own-data.md").read_text()
 NOW = parse_moment("2026-04-20T12:00:00Z")
@@ -39,7 +39,7 @@ BLOCK = re.compile(r"^```(?:csv|yaml) (?P<file>\S+)\n(?P<body>.*?)^```$", re.MUL
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[Report]]:
+def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[ImportReport]]:
     folder = tmp_path_factory.mktemp("library")
     files = {block["file"]: block["body"] for block in BLOCK.finditer(TEXT)}
     assert len(files) == 9
@@ -50,7 +50,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[
     return workspace, import_all(workspace, NOW)
 
 
-def test_the_example_imports_as_the_page_says(imported: tuple[Workspace, list[Report]]) -> None:
+def test_the_example_imports_as_the_page_says(imported: tuple[Workspace, list[ImportReport]]) -> None:
     """The table of rows read, stored, duplicate and refused is the report of its files."""
     _, reports = imported
     told = re.findall(r"^\| (\S+) \| (\d+) \| (\d+) \| (\d+) \|(.*)\|$", TEXT, re.MULTILINE)
@@ -61,7 +61,7 @@ def test_the_example_imports_as_the_page_says(imported: tuple[Workspace, list[Re
     assert [(*row[:4], row[4].strip()) for row in told] == got
 
 
-def test_the_example_computes(imported: tuple[Workspace, list[Report]]) -> None:
+def test_the_example_computes(imported: tuple[Workspace, list[ImportReport]]) -> None:
     """Its columns are computed for its four customers and their decisions, and applied."""
     workspace, _ = imported
     written = windows.compute(workspace, NOW)
@@ -81,7 +81,7 @@ def _keys(kind: Any) -> list[str]:
     "words",
     [
         *(_keys(kind) for kind in (Attribute, WindowColumn, PairColumn, ContextColumn, Stream, FeaturesFile)),
-        *(_keys(kind) for kind in (ModelFile, Label, Split, Gates)),
+        *(_keys(kind) for kind in (ModelFile, Label, TrainingSplit, Gates)),
         *(list(get_args(kind)) for kind in (Aggregate, PairAggregate, Relative, DataType)),
         *([field.name for field in fields] for fields in FIXED.values()),
     ],

@@ -28,7 +28,7 @@ from pipelines.doctor.data import data as data_checks
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.lake import data
 from pipelines.importing import table_fit
-from pipelines.importing.import_files import Place, import_all
+from pipelines.importing.import_files import RowPlace, import_all
 from pipelines.importing.report import notes
 from tests.tiny_workspaces import CUSTOMER, DECISION, MOVE, NOW, OUTCOME, bank, one, only, stored, write
 
@@ -51,7 +51,7 @@ def test_rows_are_judged_by_the_types_of_their_own_file(tmp_path: Path) -> None:
     parquet(folder / "3.parquet", customer_id=pa.array([902, 903], pa.uint64()), kind=pa.array([Decimal("3.00"), Decimal("2.50")]))
     report = only(import_all(workspace, NOW), "streams.moves")
     assert (report.stored, report.duplicate, sum(report.refused.values())) == (4, 1, 1)
-    assert report.refused_first == {next(iter(report.refused)): Place("moves/1.parquet", 2, None, "customer_id")}
+    assert report.refused_first == {next(iter(report.refused)): RowPlace("moves/1.parquet", 2, None, "customer_id")}
     kept = {(row[0], row[3]) for row in stored(workspace, "streams.moves")}
     assert kept == {("900", "3"), ("901", "3"), ("900.5", "3.0"), ("902", "3"), ("903", "2.5")}
     assert only(import_all(workspace, NOW), "streams.moves").stored == 0

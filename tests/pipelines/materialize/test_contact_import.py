@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
-from features.ledger.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, Event, key_of, unpacked, word_of
+from features.ledger.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, ContactEvent, Entry, key_of, unpacked, word_of
 from features.ledger.history_counts import count, paused
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
@@ -205,7 +205,7 @@ def test_card_of_a_customer(tmp_path: Path) -> None:
     async def note() -> None:
         ledger = ledger_of(workspace, 5_000)
         policy, at = contact_import.contacting_of(workspace)[0].policy, now() / MICROSECONDS
-        await ledger.note(customer, policy, [Event(IMPRESSION, at, key_of("long-gone"), channel=word_of("kiosk"))], at)
+        await ledger.note(customer, policy, [ContactEvent(IMPRESSION, at, key_of("long-gone"), channel=word_of("kiosk"))], at)
         ledger.close()
 
     asyncio.run(note())

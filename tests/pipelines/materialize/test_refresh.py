@@ -22,7 +22,7 @@ from features.aggregates import windows
 from features.aggregates.incremental import Fold
 from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
-from features.columns.rows import OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.feature_store import definitions
 from features.lake.offers import offers_of
@@ -154,7 +154,7 @@ def test_a_hundred_thousand_events_in_five_orders(tmp_path: Path) -> None:
     workspace = made(tmp_path / "bank")
     now = START + 250 * HOUR
     everybody = [f"c{at}" for at in range(CUSTOMERS)]
-    plan = Plan.of(workspace.views)
+    plan = RowSchema.of(workspace.views)
     expected: dict[str, dict[str, Any]] = {}
     for order in range(ORDERS):
         with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def test_a_hundred_thousand_events_in_five_orders(tmp_path: Path) -> None:
         assert last < now
         write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
         if not expected:
-            words = Words()
+            words = Dictionary()
             batch = rows_of(plan, words, windows.compute_for(workspace, now, everybody))
             expected = {customer: shown(plan, words, row) for customer, row in batch.items()}
         at_once, without = known(workspace, ledger, plan, everybody, now)
@@ -193,7 +193,7 @@ def fill_anew(workspace: Workspace) -> None:
 
 
 def known(
-    workspace: Workspace, ledger: LmdbLedger, plan: Plan, customers: list[str], now: int
+    workspace: Workspace, ledger: LmdbLedger, plan: RowSchema, customers: list[str], now: int
 ) -> tuple[dict[str, dict[str, Any]], set[str]]:
     """What a decision knows of customers, from the row and what is new; and who has no row."""
     words, rows = stored(workspace, customers)
@@ -202,10 +202,10 @@ def known(
     return found, {customer for customer, row in rows.items() if not row.known}
 
 
-def stored(workspace: Workspace, customers: list[str]) -> tuple[Words, dict[str, OnlineRow]]:
+def stored(workspace: Workspace, customers: list[str]) -> tuple[Dictionary, dict[str, OnlineRow]]:
     """What the online store holds of customers, and the words of these rows."""
 
-    async def reading() -> tuple[Words, dict[str, OnlineRow]]:
+    async def reading() -> tuple[Dictionary, dict[str, OnlineRow]]:
         engine = open_engine(workspace.online_url, workspace.online, workspace.views, 1_000.0, workspace.project)
         found = {customer: engine.read_now(customer) or await engine.read(customer) for customer in customers}
         engine.close()
@@ -235,11 +235,11 @@ def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
     chance = random.Random(3)
     stamped = [(customer, replace_received(event, event.time + 1 + at)) for at, (customer, event) in enumerate(drawn(chance, 400, 20))]
     write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
-    ledger, plan, now = LmdbLedger(tmp_path / "ledger"), Plan.of(workspace.views), START + 250 * HOUR
+    ledger, plan, now = LmdbLedger(tmp_path / "ledger"), RowSchema.of(workspace.views), START + 250 * HOUR
     everybody = [f"c{at}" for at in range(20)]
     asyncio.run(ledger.hear([Heard(customer, event=event) for customer, event in stamped], POLICY, now / MICROSECONDS))
     first, second, third = (START + days * 24 * HOUR for days in (3, 6, 8))
-    words = Words()
+    words = Dictionary()
     expected = {
         customer: shown(plan, words, row) for customer, row in rows_of(plan, words, windows.compute_for(workspace, now, everybody)).items()
     }
@@ -290,7 +290,7 @@ def test_a_push_that_states_nothing_is_written(tmp_path: Path) -> None:
         definitions.push(store, workspace.views[1], windows.compute_for(workspace, moment, ["c1"])["moves"])
         words, rows = stored(workspace, ["c1"])
         assert rows["c1"].event_times[1] == moment / MICROSECONDS
-        assert shown(Plan.of(workspace.views), words, rows["c1"])["moves.most_1d"] == value
+        assert shown(RowSchema.of(workspace.views), words, rows["c1"])["moves.most_1d"] == value
 
 
 def bits(values: NDArray[np.float64]) -> bytes:
@@ -306,12 +306,12 @@ def test_decisions_see_the_same_columns(tmp_path: Path) -> None:
         (customer, replace_received(event, START + 130 * HOUR + at)) for at, (customer, event) in enumerate(drawn(chance, 3_000, 150))
     ]
     write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
-    base, now, words = START + 130 * HOUR + 1_500, START + 250 * HOUR, Words()
-    everybody, plan = [f"c{at}" for at in range(150)], Plan.of(workspace.views)
+    base, now, words = START + 130 * HOUR + 1_500, START + 250 * HOUR, Dictionary()
+    everybody, plan = [f"c{at}" for at in range(150)], RowSchema.of(workspace.views)
     before, after = (rows_of(plan, words, windows.compute_for(workspace, moment, everybody)) for moment in (base, now))
     categories = {column.name: ["card", "cash", "wire"] for column in workspace.contract.columns if column.dtype == "category"}
-    layout = Layout(workspace.contract, plan, Plan.of(workspace.views, "everyone"), Catalogue(offers_of(workspace)), categories, words)
-    everyone, every, moment = Plan.of(workspace.views, "everyone").nobody(), np.arange(5, dtype=np.int32), now / MICROSECONDS
+    layout = Layout(workspace.contract, plan, RowSchema.of(workspace.views, "everyone"), Catalogue(offers_of(workspace)), categories, words)
+    everyone, every, moment = RowSchema.of(workspace.views, "everyone").nobody(), np.arange(5, dtype=np.int32), now / MICROSECONDS
     offers = layout.offer_values(everyone, moment)
     names = [column.name for column in (*layout.customer, *layout.pair)]
     lasting = [at for at, name in enumerate(names) if not name.endswith(("_7d", "_1d"))]

@@ -23,14 +23,14 @@ from features.lake.loop_tables import EXPOSURES
 from features.lake.tables import tables_of
 from features.validation.load import load
 from features.workspace.experiments import ReadExperiment
-from features.workspace.ramps import Evidence, Standing, Watched, read_record
+from features.workspace.ramps import Evidence, RampState, Watched, read_record
 from features.workspace.workspace import Workspace
 from pipelines import worker
 from pipelines.experiments.analysis import experiments_in, find, listed
 from pipelines.main import app
 from pipelines.ramps import plots, ramp
 from pipelines.ramps.ramp import Step, evidence_of, next_step
-from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, Measure, compare, harm_p_sequential
+from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, MetricColumns, compare, harm_p_sequential
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Summary
 from tests.pipelines.experiment_lakes import ARMS, DAY, EMPTY, KEY, NOW, START, Rows, exposure, lake_of, made, question
@@ -54,7 +54,7 @@ evidences = st.builds(
     lacks=st.sampled_from(["", "", "nothing there"]),
 )
 standings = st.builds(
-    lambda share, damaged: Standing(share, "rising" if share < 1 else "finished", START, START, frozenset(), 1, damaged),
+    lambda share, damaged: RampState(share, "rising" if share < 1 else "finished", START, START, frozenset(), 1, damaged),
     st.sampled_from((*STEPS, 0.3, 0.75)),
     st.booleans(),
 )
@@ -65,7 +65,7 @@ GOOD = Evidence(
     mismatch_p=1.0,
     guardrails=(Watched(guardrail="slow", tolerated=0, p=0.9, verdict="no harm shown"),),
 )
-RISING = Standing(0.05, "rising", START, START, frozenset(), 1)
+RISING = RampState(0.05, "rising", START, START, frozenset(), 1)
 
 
 def is_broken(evidence: Evidence) -> bool:
@@ -75,7 +75,7 @@ def is_broken(evidence: Evidence) -> bool:
 
 
 @given(standing=standings, evidence=evidences, now=moments)
-def test_a_ramp_rises_only_on_good_evidence(standing: Standing, evidence: Evidence, now: int) -> None:
+def test_a_ramp_rises_only_on_good_evidence(standing: RampState, evidence: Evidence, now: int) -> None:
     """An arm rises by one step and never skips one, after its time, with its units, with a guardrail that has data and none that has harm."""
     step = next_step(PLAN, standing, evidence, now)
     assert step.reason and step.share in (0.0, standing.share, *STEPS)
@@ -93,7 +93,7 @@ def test_a_ramp_rises_only_on_good_evidence(standing: Standing, evidence: Eviden
 
 
 @given(standing=standings, evidence=evidences, now=moments, data=st.data())
-def test_worse_evidence_never_raises_more(standing: Standing, evidence: Evidence, now: int, data: st.DataObject) -> None:
+def test_worse_evidence_never_raises_more(standing: RampState, evidence: Evidence, now: int, data: st.DataObject) -> None:
     """Fewer units, a smaller p of the split, or one more harm never gives a larger share; with the usual patience, nor does less time."""
     worse = [
         msgspec.structs.replace(evidence, fresh=(max(evidence.fresh[0] - 100, 0), evidence.fresh[1])),
@@ -111,7 +111,7 @@ def test_worse_evidence_never_raises_more(standing: Standing, evidence: Evidence
 @given(evidence=evidences, now=moments, state=st.sampled_from(["not_started", "rolled_back"]))
 def test_a_ramp_that_does_not_run_stays_so(evidence: Evidence, now: int, state: Any) -> None:
     """Neither good evidence nor time begins a ramp, or begins it again: a person does."""
-    step = next_step(PLAN, Standing(0.0, state, START, START, frozenset(), 3), evidence, now)
+    step = next_step(PLAN, RampState(0.0, state, START, START, frozenset(), 3), evidence, now)
     assert (step.verdict, step.share, step.code) == ("hold", 0.0, state) and "--start" in step.reason
 
 
@@ -140,7 +140,7 @@ def test_each_reason_is_told(days: float, changes: dict[str, Any], standing: dic
 # The evidence -----------------------------------------------------------------------------------------------------------------
 
 
-def known(rows: Rows, standing: Standing | None = None, plan: Ramp = PLAN) -> Evidence:
+def known(rows: Rows, standing: RampState | None = None, plan: Ramp = PLAN) -> Evidence:
     """What a made-up lake says of a ramp that began at `START`, and is at 10 % since its tenth day."""
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
@@ -152,8 +152,8 @@ def known(rows: Rows, standing: Standing | None = None, plan: Ramp = PLAN) -> Ev
     return evidence_of(con, question(window_seconds=2 * 86_400), standing or at(0.1), "louder", plan)
 
 
-def at(share: float, since: int = START + 10 * DAY) -> Standing:
-    return Standing(share, "rising", START if share <= 0.5 else since, since, frozenset(), 3)
+def at(share: float, since: int = START + 10 * DAY) -> RampState:
+    return RampState(share, "rising", START if share <= 0.5 else since, since, frozenset(), 3)
 
 
 def step(rows: Rows, plan: Ramp = PLAN) -> Step:
@@ -229,7 +229,7 @@ def test_only_what_the_ramp_caused_counts() -> None:
     """After a restart earlier exposures count no more; beyond one half, where units moved, only those of the step; at 100 % there is no control."""
     rows = made(8, units=3_000, rates=(0.2, 0.05), days=10)
     assert step(rows).verdict == "roll_back"
-    again = Standing(0.1, "rising", START + 10 * DAY, START + 10 * DAY, frozenset(), 9)
+    again = RampState(0.1, "rising", START + 10 * DAY, START + 10 * DAY, frozenset(), 9)
     assert known(rows, again).lacks
     before = made(9, units=3_000, days=10)
     later = [
@@ -253,7 +253,7 @@ def test_arms_that_do_no_harm_are_rarely_rolled_back() -> None:
         for _ in ARMS:
             mean = rng.binomial(100, rate, (cases, looks)).cumsum(1) / units
             arms.append(Summary(units, mean[..., None], (units * mean * (1 - mean))[..., None, None]))
-        seen = compare(arms[0], arms[1], Measure(0))
+        seen = compare(arms[0], arms[1], MetricColumns(0))
         p = harm_p_sequential(seen.difference, seen.difference_error, seen.units)
         is_enough = sum(one.means[..., 0] * units for one in arms) >= ENOUGH_CONVERSIONS
         harmed |= (is_enough & (p < ALPHA / 5)).any(1)
@@ -428,6 +428,6 @@ def test_the_verb_refuses_with_the_way_out(workspace: Workspace) -> None:
 @given(seconds=st.floats(0, 100), share=st.floats(0.01, 1), took=st.floats(0, 1_000))
 def test_a_long_look_makes_the_next_one_later(seconds: float, share: float, took: float) -> None:
     """A task of the worker has its turn at its time, and never takes more than its share of the time."""
-    due = worker.Task(worker.ramp, seconds, share).due(0.0, took)
+    due = worker.BackgroundTask(worker.ramp, seconds, share).due(0.0, took)
     assert due >= seconds and took <= due * share * (1 + 1e-9)
     assert took > seconds * share or due == seconds

@@ -28,14 +28,14 @@ from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.backlog import waiting
 from pipelines.shipping.journal_files import listed
-from pipelines.shipping.ship import Limits, ship
+from pipelines.shipping.ship import ShippingLimits, ship
 from pipelines.shipping.state import loop_of, shipped_file, state_of
 from tests.architecture.house import ROOT
 from tests.pipelines.loops import EVENTS, KillAt, Killed, copy_of, events, expected, in_lake, line, log_events, workspace_in, write_lines
 from tests.serving.decision.test_journal import until
 from tests.waiting import LIMIT_S
 
-SMALL = Limits(20, 20)
+SMALL = ShippingLimits(20, 20)
 TORN = b"\xf7oj\n\0\0"
 
 
@@ -149,10 +149,10 @@ def test_any_order_of_writing_renaming_and_shipping(tmp_path_factory: pytest.Tem
             log_events(workspace, fresh_events)
             happened += fresh_events
         elif act == "ship":
-            ship(workspace, limits=Limits(3, 2))
+            ship(workspace, limits=ShippingLimits(3, 2))
         elif act == "kill":
             try:
-                ship(workspace, step=KillAt(data.draw(st.integers(0, 12))), limits=Limits(3, 2))
+                ship(workspace, step=KillAt(data.draw(st.integers(0, 12))), limits=ShippingLimits(3, 2))
             except Killed:
                 pass
     ship(workspace)
@@ -269,7 +269,7 @@ def test_damage_within_a_file_is_passed_over_and_counted(tmp_path: Path) -> None
     lines = [line(number) for number in range(6)]
     write_lines(workspace, "a", lines[:3], ".damaged", b"\0" * 777)
     write_lines(workspace, "a", lines[3:], ".damaged", b"\1" * 55)
-    assert ship(workspace, limits=Limits(4, 4)).unreadable_bytes == 777 + 55
+    assert ship(workspace, limits=ShippingLimits(4, 4)).unreadable_bytes == 777 + 55
     assert in_lake(workspace) == expected(lines, [])
     assert ship(workspace).unreadable_bytes == 777 + 55
 

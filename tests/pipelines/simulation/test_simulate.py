@@ -26,7 +26,7 @@ from features.config.policies import Arbitration, PoliciesFile
 from features.config.schema import Placement
 from features.events.journal import Line
 from features.lake.offers import read_catalogue
-from features.ledger.history import IMPRESSION, Event, key_of, word_of
+from features.ledger.history import IMPRESSION, ContactEvent, key_of, word_of
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace
@@ -37,8 +37,8 @@ from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import Tried, compare
 from serving.decision.decide import decide
 from serving.decision.journal import Journal
-from serving.decision.snapshot import Loaded
-from serving.reload.reloader import Desk
+from serving.decision.snapshot import Snapshot
+from serving.reload.reloader import Reloader
 from tests.pipelines.verbs import opportune
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace
@@ -84,12 +84,12 @@ def shop(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def one_by_one(folder: Path, at: int, changed: Callable[[Workspace], Workspace]) -> Pairs:
     """The sample decided by hand: plain decisions of two states that are built without any file."""
-    desk = Desk(load(folder, sources=False), clock=lambda: at)
+    desk = Reloader(load(folder, sources=False), clock=lambda: at)
     desk.load()
     assert desk.loaded is not None
     before = desk.loaded
     other = changed(desk.workspace)
-    after = Loaded(other, before.bundle, read_catalogue(other), before.everyone, desk.engine.words, at / MICROSECONDS)
+    after = Snapshot(other, before.bundle, read_catalogue(other), before.everyone, desk.engine.words, at / MICROSECONDS)
     found: Pairs = []
     for request in sample_of(desk.workspace, SAMPLE, SEED, "home").requests:
         row = asyncio.run(desk.row(request.customer_id))
@@ -192,7 +192,7 @@ def test_limit_binds_within_a_slate_and_by_the_ledger(shop: Path, tmp_path: Path
 
     async def histories(note: bool) -> list[bytes]:
         ledger, policy, at = ledger_of(workspace), contacting_of(limited)[0].policy, now() / MICROSECONDS
-        seen = [Event(IMPRESSION, at - 60, key_of("offer-01"), 0, 0, word_of("shop"))]
+        seen = [ContactEvent(IMPRESSION, at - 60, key_of("offer-01"), 0, 0, word_of("shop"))]
         for customer in met if note else ():
             await ledger.note(customer, policy, seen, at)
         found = [await ledger.read(customer) for customer in sorted(set(asked))]
@@ -288,7 +288,7 @@ def test_samples_come_from_the_journal_the_lake_or_the_customers(shop: Path, tmp
 
 def write_journal(workspace: Workspace) -> list[DecisionRequest]:
     """Answered decisions in the journal, for one placement and for two; what was asked."""
-    desk = Desk(workspace)
+    desk = Reloader(workspace)
     desk.load()
     assert desk.loaded is not None
     lines: list[Line] = []

@@ -18,7 +18,7 @@ from pipelines.statistics.inference import (
     ENOUGH_UNITS,
     Comparison,
     Interval,
-    Measure,
+    MetricColumns,
     compare,
     detectable,
     harm,
@@ -39,12 +39,12 @@ UNITS = 2_000
 """Of each arm."""
 CHANCE = 1e-4
 """How seldom a promise that is just kept would look broken; seeds are fixed."""
-MEAN, RATIO, CUPED = Measure(0), Measure(0, 1), Measure(0, covariate=1)
+MEAN, RATIO, CUPED = MetricColumns(0), MetricColumns(0, 1), MetricColumns(0, covariate=1)
 
 Draw = Callable[[np.random.Generator, tuple[int, int], bool], Floats]
 
 
-def simulated(draw: Draw, measure: Measure, seed: int) -> Comparison:
+def simulated(draw: Draw, measure: MetricColumns, seed: int) -> Comparison:
     """`RUNS` experiments at once; `draw` gives units of shape (runs, units, columns), of the treated arm or of the control."""
     rng, parts = np.random.default_rng(seed), []
     for _ in range(RUNS // RUNS_AT_ONCE):
@@ -117,7 +117,7 @@ def spending(correlation: float, effect: float, mean: float = 2.0) -> Draw:
     [(conversion(0.1, 0.1), MEAN), (value(1, 1), MEAN), (clicks(0), RATIO), (spending(0.7, 0), CUPED)],
     ids=["conversion", "value", "ratio", "cuped"],
 )
-def test_a_a_tests_alarm_as_seldom_as_promised(draw: Draw, measure: Measure) -> None:
+def test_a_a_tests_alarm_as_seldom_as_promised(draw: Draw, measure: MetricColumns) -> None:
     """Of 2,000 tests of equal arms, at most the promised part alarms at one look, by difference, lift or P."""
     found = simulated(draw, measure, 1)
     bound = most(RUNS, 0.05)
@@ -141,7 +141,7 @@ def test_a_a_tests_alarm_as_seldom_as_promised(draw: Draw, measure: Measure) -> 
     ],
     ids=["conversion", "half", "value", "ratio", "cuped", "cuped large", "cuped useless"],
 )
-def test_known_effects_are_covered_as_promised(draw: Draw, measure: Measure, difference: float | None, lift: float) -> None:
+def test_known_effects_are_covered_as_promised(draw: Draw, measure: MetricColumns, difference: float | None, lift: float) -> None:
     """Of 2,000 tests of a known effect, at least the promised part of intervals holds it, both kinds."""
     found = simulated(draw, measure, 2)
     bound = most(RUNS, 0.05)
@@ -360,7 +360,7 @@ def test_tolerance_is_a_part_of_the_controls_size(control: float, treated: float
 @pytest.mark.parametrize("case", GOLDEN["tea_tasting"], ids=lambda case: case["name"])
 def test_estimates_are_those_of_tea_tasting(case: dict[str, Any]) -> None:
     """Means, ratios and CUPED, their intervals and P agree with the package tea-tasting."""
-    measure = Measure(**case["measure"])
+    measure = MetricColumns(**case["measure"])
     found = compare(summary_of(case["treated"]), summary_of(case["control"]), measure)
     got = [found.control, found.treated, found.difference, *found.difference_fixed, found.lift, found.p]
     assert [float(one) for one in got] == pytest.approx(case["expected"], rel=1e-9)

@@ -21,7 +21,7 @@ from features.workspace.workspace import Workspace
 from pipelines.cli import experiment
 from pipelines.cli import world as world_verbs
 from pipelines.experiments.data import Question, read
-from pipelines.experiments.report import ExperimentReport, Settings, Subject, report_of
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
 from pipelines.world.experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments
 from pipelines.world.outcomes import AT_ONCE, DELAY_DAYS, follow, late_by
 from pipelines.world.settings import DAY, WINDOW_DAYS, WorldSettings
@@ -158,7 +158,7 @@ def test_intervals_hold_the_truth_over_many_splits(world: World, arms: dict[str,
     for salt in range(SPLITS):
         given = {unit: names[growthbook_v2(str(salt))(unit) % 2] for unit in who}
         report = report_of(
-            read(lake_of(rows_of(given, begins, worth)), asked), asked, Subject(status="running", shares=(0.5, 0.5)), Settings()
+            read(lake_of(rows_of(given, begins, worth)), asked), asked, Subject(status="running", shares=(0.5, 0.5)), ReportSettings()
         )
         for one in judged(report, *truth):
             inside[one.metric] += bool(one.inside_one_look)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from features.common.timestamps import now, to_microseconds
 from features.common.types import Decision, DecisionRequest, Event, ModelStamp, RankedOffer
 from pipelines.cli import world as world_verbs
-from pipelines.world.port import Port, Refused, Told
+from pipelines.world.port import DeciderRefused, Port, Told
 from pipelines.world.settings import DAY, NOW, PLACEMENT, WINDOW_DAYS
 from pipelines.world_run.driver import Driven, drive, live_visits
 from pipelines.world_run.in_process import DeskPort
@@ -176,7 +176,7 @@ def test_what_cannot_be_simulated_is_refused(made: Result, folder: Path, tmp_pat
     other = command(folder, "--seed", 8)
     assert other.exit_code != 0 and "expected 8, got 7" in str(other.exception)
     for url in ("ftp://there", "there", "http://there?x=1"):
-        with pytest.raises(Refused, match="expected an address like"):
+        with pytest.raises(DeciderRefused, match="expected an address like"):
             HttpPort(url)
     help_text = command("--help").output
     assert "--url" in help_text and "Examples" in help_text
@@ -290,4 +290,4 @@ def test_service_of_something_else_is_refused(made: Result, folder: Path, servic
     assert "expected offers of this world" in str(foreign.exception) and "summer-data" in str(foreign.exception)
     service.shutdown()
     service.server_close()
-    assert isinstance(command(folder, "--decisions", 100, "--url", url).exception, Refused)
+    assert isinstance(command(folder, "--decisions", 100, "--url", url).exception, DeciderRefused)

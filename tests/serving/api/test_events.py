@@ -22,10 +22,10 @@ from features.config.policies import PoliciesFile
 from features.events import consumers
 from features.events.log import EventLog, counts, dead_letters, read_all
 from features.events.rows import event_item
-from features.events.semantics import Happenings, time_of
-from features.events.sqlite_file import Limits
+from features.events.semantics import EventSchema, time_of
+from features.events.sqlite_file import LogLimits
 from features.events.writer import EventWriter
-from features.ledger.budgets import Budget
+from features.ledger.budgets import BudgetBound
 from features.ledger.history import ContactPolicy, key_of
 from features.ledger.ledger import Ledger
 from features.ledger.lmdb_ledger import LmdbLedger
@@ -33,7 +33,7 @@ from features.ledger.recent import Heard
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.api import events_body
-from serving.api.event_delivery import Hearing, Understanding, Understandings
+from serving.api.event_delivery import EventContext, EventDelivery, Understandings
 from serving.api.events import REASONS, Events
 from serving.api.events_body import Bad
 from serving.api.watermark import Watermark
@@ -79,17 +79,17 @@ class Deaf:
 class Shop:
     """A worker's part that takes events, on a folder; another on the same folder is another worker."""
 
-    def __init__(self, folder: Path, workspace: Workspace, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, workspace: Workspace, limits: LogLimits | None = None) -> None:
         contacting = Contacting(PoliciesFile(), Catalogue(OFFERS), (), ("accepted", "acceptance", "conversion"), "UTC")
         positions = {offer.offer_id: at for at, offer in enumerate(OFFERS)}
-        happenings = Happenings(workspace, OFFERS)
+        happenings = EventSchema(workspace, OFFERS)
         late = 30 * 86_400 * 10**6
-        self.understanding = Understanding(happenings, frozenset(("accepted", "acceptance", "conversion")), late, contacting, positions)
+        self.understanding = EventContext(happenings, frozenset(("accepted", "acceptance", "conversion")), late, contacting, positions)
         self.ledger, self.metrics = Deaf(LmdbLedger(folder / "ledger")), Metrics()
         self.folder = folder / "events"
-        self.writer = EventWriter(self.folder, limits or Limits(free_bytes_min=0), clock=lambda: NOW)
+        self.writer = EventWriter(self.folder, limits or LogLimits(free_bytes_min=0), clock=lambda: NOW)
         ledger: Any = self.ledger
-        self.hearing = Hearing(lambda: self.understanding, lambda: ledger, self.writer, self.metrics, clock=lambda: NOW)
+        self.hearing = EventDelivery(lambda: self.understanding, lambda: ledger, self.writer, self.metrics, clock=lambda: NOW)
         self.events = Events(lambda: self.understanding, self.hearing, self.writer, self.metrics, clock=lambda: NOW)
 
     async def post(self, *items: Any) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def test_unheard_events_are_heard_later(shop: Shop) -> None:
 def test_duplicate_of_an_unheard_event_is_heard(tmp_path: Path, workspace: Workspace) -> None:
     """A worker that died before the ledger heard leaves nothing unheard: who sends again is heard, and another worker hears the rest."""
     alive = consumers.begin(tmp_path / "events")
-    dying = EventLog(tmp_path / "events", Limits(free_bytes_min=0), clock=lambda: NOW, worker=alive.worker)
+    dying = EventLog(tmp_path / "events", LogLimits(free_bytes_min=0), clock=lambda: NOW, worker=alive.worker)
     events = [Event(name, "calls", from_microseconds(NOW - 5_000_000), "c1") for name in ("e1", "e2")]
     dying.append([event_item(event, time_of(event)) for event in events])
     dying.close()
@@ -332,7 +332,7 @@ def test_nothing_is_heard_before_anything_serves(shop: Shop) -> None:
     """Before the first bundle, events are kept and answered as degraded, and heard once there is a state."""
 
     async def scenario() -> None:
-        serving, shop.understanding = shop.understanding, Understanding.of(load_again)
+        serving, shop.understanding = shop.understanding, EventContext.of(load_again)
         assert (await shop.post(row("e1", "click", offer_id="unknown-yet")))["degraded"]
         await shop.hearing.look()
         assert shop.recent() == set()
@@ -351,12 +351,12 @@ def shop_workspace(shop: Shop) -> Path:
 
 def confirmed(ledger: Any) -> tuple[int, int]:
     """Shows and pieces of stock of o2 that are counted for good."""
-    budgets = [Budget(key_of("o2"), lifetime_max=99), Budget(key_of(STOCK + "o2"), lifetime_max=99)]
+    budgets = [BudgetBound(key_of("o2"), lifetime_max=99), BudgetBound(key_of(STOCK + "o2"), lifetime_max=99)]
     used = []
     for budget in budgets:
         free = 0
         while True:
-            asked = Budget(budget.offer, lifetime_max=free)
+            asked = BudgetBound(budget.offer, lifetime_max=free)
             moment = Contacting(PoliciesFile(), Catalogue([]), (), (), "UTC").moment(SECONDS)
             if not any(ledger.take_budgets_now([asked], moment)):
                 break
@@ -383,7 +383,7 @@ def test_budgets_are_confirmed_once(shop: Shop) -> None:
 
 def test_disk_without_room_is_503_and_recovers(tmp_path: Path, workspace: Workspace) -> None:
     """Where the log cannot take events nothing is acknowledged, the reason is safe for anybody, and it goes on by itself."""
-    limits = Limits(free_bytes_min=1 << 62, retry_seconds=0.0)
+    limits = LogLimits(free_bytes_min=1 << 62, retry_seconds=0.0)
     shop = Shop(tmp_path, workspace, limits)
 
     async def scenario() -> None:
@@ -391,7 +391,7 @@ def test_disk_without_room_is_503_and_recovers(tmp_path: Path, workspace: Worksp
             await shop.post(row("e1"))
         assert (b"retry-after", b"1") in refused.value.headers
         assert refused.value.detail.startswith("The disk of the event log has less room than is kept in reserve. Nothing of this")
-        shop.writer.log.file.limits = Limits(free_bytes_min=0)
+        shop.writer.log.file.limits = LogLimits(free_bytes_min=0)
         assert (await shop.post(row("e1")))["stored"] == 1
 
     run(scenario)

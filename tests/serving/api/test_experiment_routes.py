@@ -23,7 +23,7 @@ from serving.decision.journal import Journal
 from serving.http.app import Lane
 from serving.http.auth import KeyEntry, Keys
 from serving.hub.request_check import UnknownPlacement
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import ROLE_KEYS
@@ -35,7 +35,7 @@ DECLARED: dict[str, Any] = EXPERIMENTS["experiments"]  # type: ignore[assignment
 
 
 class Served(NamedTuple):
-    desk: Desk
+    desk: Reloader
     journal: Journal
     client: httpx.Client
     port: int
@@ -63,7 +63,7 @@ class Served(NamedTuple):
 def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Decisions, experiments and flags behind the lane, with keys, over real sockets; the desk in this process."""
     workspace = load(trial_workspace(trained_workspace, tmp_path_factory.mktemp("routes") / "shop"), sources=False)
-    desk, metrics, journal = Desk(workspace), Metrics(), Journal.open(workspace.data / "journal")
+    desk, metrics, journal = Reloader(workspace), Metrics(), Journal.open(workspace.data / "journal")
     decisions = Decisions(desk, workspace, metrics, journal)
     desk.on_build = lambda made: journal.keep(made.lineup)
     enquiry = Enquiry(desk)

@@ -14,7 +14,7 @@ import yaml
 from features.events.journal import Settled, read_lines
 from features.validation.load import load
 from pipelines.shipping.journal_files import lines as frames_of
-from serving.api.split_metrics import FILE, Split, Splits
+from serving.api.split_metrics import FILE, SplitMetric, Splits
 from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, another_bundle, load_on, serving_copy, wait_for
 from training.bundle import bundle
@@ -80,7 +80,7 @@ def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
     assert [by_unit[f"new-{unit}"] for unit in range(UNITS)] == seen
     assert _settled(live) == {f"new-{unit}": found for unit, found in enumerate(seen)}, "the journal says what was written down"
     # Whichever worker is asked, the background worker's last look at the split is told.
-    told = Splits(NOW, (Split("short", ("as_it_is", "short"), (461, 211), (336.0, 336.0), 1e-20, True),))
+    told = Splits(NOW, (SplitMetric("short", ("as_it_is", "short"), (461, 211), (336.0, 336.0), 1e-20, True),))
     (live.workspace / ".opportune" / FILE).write_bytes(msgspec.json.encode(told))
     for _ in range(8):
         seen_by_one = live.metrics()

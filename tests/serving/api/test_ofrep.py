@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from features.config.schema import ContextColumn
 from serving.api.flags import Flags
-from serving.api.ofrep import REFUSAL, Asked, EvaluationFailure, FlagNotFound, InvalidContext, TargetingKeyMissing, read_evaluation
+from serving.api.ofrep import REFUSAL, EvaluationFailure, FlagNotFound, FlagQuery, InvalidContext, TargetingKeyMissing, read_evaluation
 from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
 from serving.decision.assignment import Units
@@ -35,15 +35,15 @@ COLUMNS = {
 }
 FLAG = b"/ofrep/v1/evaluate/flags/experiment.x"
 
-FITS: list[tuple[dict[str, Any], Asked]] = [
-    ({"targetingKey": "7"}, Asked(Units("7", "7"), {})),
-    ({"targetingKey": "7", "anonymous_id": "a"}, Asked(Units("7", "a"), {})),
-    ({"targetingKey": "~a"}, Asked(Units("", "a"), {})),
+FITS: list[tuple[dict[str, Any], FlagQuery]] = [
+    ({"targetingKey": "7"}, FlagQuery(Units("7", "7"), {})),
+    ({"targetingKey": "7", "anonymous_id": "a"}, FlagQuery(Units("7", "a"), {})),
+    ({"targetingKey": "~a"}, FlagQuery(Units("", "a"), {})),
     (
         {"targetingKey": "7", "channel": "app", "hour": 18, "member": None},
-        Asked(Units("7", "7"), {"channel": "app", "hour": 18, "member": None}),
+        FlagQuery(Units("7", "7"), {"channel": "app", "hour": 18, "member": None}),
     ),
-    ({"targetingKey": "7", "user agent": "a\nb", "deep": {"er": [1, {}]}, "offers_considered": "x"}, Asked(Units("7", "7"), {})),
+    ({"targetingKey": "7", "user agent": "a\nb", "deep": {"er": [1, {}]}, "offers_considered": "x"}, FlagQuery(Units("7", "7"), {})),
 ]
 DO_NOT: list[tuple[bytes, type[Problem], str]] = [
     (b"", problems.BodyEmpty, "PARSE_ERROR"),
@@ -74,7 +74,7 @@ DO_NOT: list[tuple[bytes, type[Problem], str]] = [
 
 
 @pytest.mark.parametrize(("context", "asked"), FITS, ids=[str(row[0]) for row in FITS])
-def test_context_is_read(context: dict[str, Any], asked: Asked) -> None:
+def test_context_is_read(context: dict[str, Any], asked: FlagQuery) -> None:
     """Known columns are taken, others ignored, and the targeting key is whom it is about."""
     assert read_evaluation(json.dumps({"context": context, "flags": 3}).encode(), COLUMNS) == asked
 

@@ -23,10 +23,10 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.request_check import BadContext, UnknownPlacement, check_context
 from serving.kernel import top_k
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 
@@ -45,9 +45,9 @@ def second(moment: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def desk(trained_workspace: Path) -> Iterator[Desk]:
+def desk(trained_workspace: Path) -> Iterator[Reloader]:
     """What a worker holds, without a server."""
-    made = Desk(load(trained_workspace, sources=False))
+    made = Reloader(load(trained_workspace, sources=False))
     made.load()
     assert made.loaded is not None, made.refusal
     yield made
@@ -55,13 +55,13 @@ def desk(trained_workspace: Path) -> Iterator[Desk]:
 
 
 @pytest.fixture(scope="module")
-def loaded(desk: Desk) -> Loaded:
+def loaded(desk: Reloader) -> Snapshot:
     assert desk.loaded is not None
     return desk.loaded
 
 
 @pytest.fixture(scope="module")
-def customers(desk: Desk) -> dict[str, OnlineRow]:
+def customers(desk: Reloader) -> dict[str, OnlineRow]:
     """Some rows of the store, and the ids that they belong to."""
     found: dict[str, OnlineRow] = {}
     for number in range(60):
@@ -78,7 +78,7 @@ def request(customer: str = "436600000", **fields: Any) -> DecisionRequest:
     return msgspec.convert(given | fields, DecisionRequest)
 
 
-def again(desk: Desk, *, offers: list[Offer] | None = None, policies: PoliciesFile | None = None, **settings: Any) -> Loaded:
+def again(desk: Reloader, *, offers: list[Offer] | None = None, policies: PoliciesFile | None = None, **settings: Any) -> Snapshot:
     """The same bundle on other offers, other rules or other settings."""
     assert desk.loaded is not None
     before, workspace = desk.loaded, desk.workspace
@@ -88,10 +88,10 @@ def again(desk: Desk, *, offers: list[Offer] | None = None, policies: PoliciesFi
         serving = msgspec.structs.replace(workspace.settings.serving, **settings)
         workspace = dataclasses.replace(workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving))
     given = before.catalogue.offers if offers is None else offers
-    return Loaded(workspace, before.bundle, given, before.everyone, desk.engine.words, now() / MICROSECONDS)
+    return Snapshot(workspace, before.bundle, given, before.everyone, desk.engine.words, now() / MICROSECONDS)
 
 
-def changed(loaded: Loaded, **fields: Any) -> list[Offer]:
+def changed(loaded: Snapshot, **fields: Any) -> list[Offer]:
     """The catalogue's offers, all of them with these fields."""
     return [msgspec.structs.replace(offer, **fields) for offer in loaded.catalogue.offers]
 
@@ -100,7 +100,7 @@ def ids(decision: Decision) -> list[str]:
     return [offer.offer_id for offer in decision.offers]
 
 
-def matrix(loaded: Loaded, row: OnlineRow, context: dict[str, Any], chosen: np.ndarray[Any, Any], at: int) -> np.ndarray[Any, Any]:
+def matrix(loaded: Snapshot, row: OnlineRow, context: dict[str, Any], chosen: np.ndarray[Any, Any], at: int) -> np.ndarray[Any, Any]:
     """The rows that training would lay for these offers, in the order of the contract."""
     seconds = at / MICROSECONDS
     shared = loaded.layout.shared_values(row, context, seconds)
@@ -108,7 +108,7 @@ def matrix(loaded: Loaded, row: OnlineRow, context: dict[str, Any], chosen: np.n
     return np.hstack([np.tile(shared, (len(chosen), 1)), loaded.offer_values[chosen], pairs])
 
 
-def test_ranking_is_that_of_lightgbm_calibrated(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_ranking_is_that_of_lightgbm_calibrated(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """Propensities are LightGBM's on the laid matrix, calibrated; offers come by what they are worth, or by raw score where that alone counts."""
     place = bundle.current(desk.workspace.bundles)
     assert place is not None
@@ -138,13 +138,13 @@ def test_ranking_is_that_of_lightgbm_calibrated(desk: Desk, loaded: Loaded, cust
     assert compared > 400
 
 
-def test_customers_get_different_offers(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_customers_get_different_offers(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """The best offer depends on the customer."""
     assert len({ids(decide(request(customer, limit=1), loaded, row, now()))[0] for customer, row in customers.items()}) > 1
 
 
 @pytest.mark.parametrize(("before", "inside"), [(-1, False), (0, True), (HOUR - 1, True), (HOUR, False)])
-def test_validity_begins_with_its_moment_and_ends_before_its_end(desk: Desk, loaded: Loaded, before: int, inside: bool) -> None:
+def test_validity_begins_with_its_moment_and_ends_before_its_end(desk: Reloader, loaded: Snapshot, before: int, inside: bool) -> None:
     """An offer is valid from its first moment, and no longer at its end, to the microsecond."""
     start = now()
     narrow = again(desk, offers=changed(loaded, valid_from=start, valid_until=start + HOUR))
@@ -153,7 +153,7 @@ def test_validity_begins_with_its_moment_and_ends_before_its_end(desk: Desk, loa
     assert (answer.considered == 0) != inside
 
 
-def test_nothing_eligible_is_an_empty_answer(desk: Desk, loaded: Loaded) -> None:
+def test_nothing_eligible_is_an_empty_answer(desk: Reloader, loaded: Snapshot) -> None:
     """With no offer left, and with no offer at all, the answer is empty, and good for the usual time."""
     for offers in (changed(loaded, valid_until=now() - HOUR, valid_from=None), []):
         none = again(desk, offers=offers)
@@ -163,7 +163,7 @@ def test_nothing_eligible_is_an_empty_answer(desk: Desk, loaded: Loaded) -> None
         assert answer.expires_at == second(moment + 300 * MICROSECONDS)
 
 
-def test_placements(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_placements(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """An offer is shown where it names the placement or names none, and nowhere else."""
     customer, row = next(iter(customers.items()))
     for placement in ("home", "bill"):
@@ -183,7 +183,7 @@ def test_placements(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
         decide(request(placement="nowhere"), loaded, row, now())
 
 
-def test_limit_of_placement_and_request(loaded: Loaded) -> None:
+def test_limit_of_placement_and_request(loaded: Snapshot) -> None:
     """Without a limit the placement's own holds; a limit cuts the same ranking."""
     row = unknown_row(loaded)
     moment = now()
@@ -194,7 +194,7 @@ def test_limit_of_placement_and_request(loaded: Loaded) -> None:
         assert ids(decide(request(limit=limit), loaded, row, moment)) == whole[:limit]
 
 
-def test_excluded_offers_are_left_out(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_excluded_offers_are_left_out(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """What the request excludes is not shown, the rest stands as it was, and an unknown id does no harm."""
     customer, row = next(iter(customers.items()))
     moment = now()
@@ -204,7 +204,7 @@ def test_excluded_offers_are_left_out(loaded: Loaded, customers: dict[str, Onlin
     assert answer.considered == decide(request(customer), loaded, row, moment).considered - 1
 
 
-def test_rules_hold_known_and_unknown_values(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_rules_hold_known_and_unknown_values(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """A rule keeps offers whose pair column is high enough, and treats the unknown as it says."""
     column, checked = "topic_calls_all", 0
     for unknown, rule in (("eligible", Rule(unless=f"pair.{column} < 3")), ("not_eligible", Rule(when=f"pair.{column} >= 3"))):
@@ -223,7 +223,7 @@ def test_rules_hold_known_and_unknown_values(desk: Desk, loaded: Loaded, custome
     assert checked > 100
 
 
-def test_rules_on_columns_of_everyone(desk: Desk, loaded: Loaded) -> None:
+def test_rules_on_columns_of_everyone(desk: Reloader, loaded: Snapshot) -> None:
     """A rule may speak of everyone's column, which a stranger has too."""
     rules = PoliciesFile(rules={"taken": Rule(when="pair.popular_all >= 1")})
     strict, moment = again(desk, policies=rules), now()
@@ -232,7 +232,7 @@ def test_rules_on_columns_of_everyone(desk: Desk, loaded: Loaded) -> None:
     assert found.any() and not found[~(values >= 1)].any()
 
 
-def test_equal_scores_are_ordered_by_a_hash(loaded: Loaded) -> None:
+def test_equal_scores_are_ordered_by_a_hash(loaded: Snapshot) -> None:
     """Ties fall differently for different customers, the same each time, whatever else is considered, and never by position alone."""
     draws = np.arange(40, dtype=np.uint64) << np.uint64(32)
     orders = {customer: top(np.zeros(40), draws, customer, 40) for customer in ("a", "b", "c", "d")}
@@ -262,7 +262,7 @@ def test_top_equals_sorting_everything() -> None:
     assert len({int(top_k.mix(number)) for number in np.arange(10_000, dtype=np.uint64)}) == 10_000
 
 
-def test_same_question_same_answer(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_same_question_same_answer(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """The same request, row, moment and state give the same answer, to the byte."""
     moment = now()
     for customer, row in list(customers.items())[:10]:
@@ -273,7 +273,7 @@ def test_same_question_same_answer(loaded: Loaded, customers: dict[str, OnlineRo
     assert decide(request(), loaded, None, moment).decision_id != decide(request(), loaded, None, moment).decision_id
 
 
-def test_unknown_customer_is_not_degraded(desk: Desk, loaded: Loaded) -> None:
+def test_unknown_customer_is_not_degraded(desk: Reloader, loaded: Snapshot) -> None:
     """A stranger gets a ranking by what is known of everyone, in the usual shape."""
     row = asyncio.run(desk.row("nobody-knows-me"))
     assert row is not None and not row.known
@@ -281,7 +281,7 @@ def test_unknown_customer_is_not_degraded(desk: Desk, loaded: Loaded) -> None:
     assert answer.degraded == () and len(answer.offers) == 3
 
 
-def test_missing_row_is_degraded(loaded: Loaded) -> None:
+def test_missing_row_is_degraded(loaded: Snapshot) -> None:
     """Without a row the answer says so, and ranks as for a stranger."""
     moment = now()
     answer = decide(request(), loaded, None, moment, decision_id="d")
@@ -289,11 +289,11 @@ def test_missing_row_is_degraded(loaded: Loaded) -> None:
     assert msgspec.structs.replace(answer, degraded=()) == decide(request(), loaded, unknown_row(loaded), moment, decision_id="d")
 
 
-def test_treatments_follow_the_channel(desk: Desk, loaded: Loaded) -> None:
+def test_treatments_follow_the_channel(desk: Reloader, loaded: Snapshot) -> None:
     """The request's channel chooses the treatment, then the declared default, then `any`; what an offer lacks the workspace has."""
     moment = now()
 
-    def treatments(context: dict[str, Any], state: Loaded = loaded) -> dict[str, dict[str, Any]]:
+    def treatments(context: dict[str, Any], state: Snapshot = loaded) -> dict[str, dict[str, Any]]:
         answer = decide(request(limit=50, context=context), state, unknown_row(state), moment)
         return {offer.offer_id: offer.treatment for offer in answer.offers}
 
@@ -305,7 +305,7 @@ def test_treatments_follow_the_channel(desk: Desk, loaded: Loaded) -> None:
     assert set(map(str, treatments({"channel": "shop"}, again(desk, offers=quiet)).values())) == {"{'own': True}"}
 
 
-def test_placeholders_are_filled_once(desk: Desk, loaded: Loaded) -> None:
+def test_placeholders_are_filled_once(desk: Reloader, loaded: Snapshot) -> None:
     """Facts are written as people write them, at any depth, a missing one as nothing; what they say is not filled again."""
     payload = {
         "text": "{name}|{price}|{months}|{countries}|{online_only}|{launched}|{topic}|{valid_until}|{offer_id}|{value}|{unknown}",
@@ -326,7 +326,7 @@ def test_placeholders_are_filled_once(desk: Desk, loaded: Loaded) -> None:
     assert treatment["list"] == ["1234567.25", 3, None, {"deep": ""}]
 
 
-def test_reasons_are_columns_above_zero(loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_reasons_are_columns_above_zero(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """An offer carries a reason exactly where its column is above zero."""
     moment, found = now(), 0
     columns = [name for name, code in loaded.reasons if code == "uses_this"]
@@ -349,7 +349,7 @@ def test_reasons_are_columns_above_zero(loaded: Loaded, customers: dict[str, Onl
     assert all(offer.reasons == () for offer in decide(request(limit=50), loaded, None, moment).offers)
 
 
-def test_answer_expires_with_the_first_offer_shown(desk: Desk, loaded: Loaded) -> None:
+def test_answer_expires_with_the_first_offer_shown(desk: Reloader, loaded: Snapshot) -> None:
     """An answer is good for as long as the workspace says, but not beyond the end of an offer that it shows."""
     moment = now()
     assert decide(request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment).expires_at == second(
@@ -362,7 +362,7 @@ def test_answer_expires_with_the_first_offer_shown(desk: Desk, loaded: Loaded) -
         assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == second(moment + end * MICROSECONDS)
 
 
-def test_explanation_adds_up(desk: Desk, loaded: Loaded, customers: dict[str, OnlineRow]) -> None:
+def test_explanation_adds_up(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """Each step of the funnel leaves no more than the one before, the last is what was considered, and the shown offers come first."""
     rules = PoliciesFile(rules={"one": Rule(when="pair.topic_calls_all >= 1"), "two": Rule(unless="pair.popular_all < 1")})
     state = again(desk, policies=rules)
@@ -404,7 +404,7 @@ def test_explanation_adds_up(desk: Desk, loaded: Loaded, customers: dict[str, On
         ("roaming_now", 1, "field-type", "boolean"),
     ],
 )
-def test_context_errors(loaded: Loaded, name: str, value: Any, code: str, expected: str) -> None:
+def test_context_errors(loaded: Snapshot, name: str, value: Any, code: str, expected: str) -> None:
     """A context value that its column does not allow is refused, with what was expected."""
     with pytest.raises(BadContext) as refused:
         decide(request(context={name: value}), loaded, None, now())
@@ -425,7 +425,7 @@ def test_context_of_integers_and_of_nothing() -> None:
         check_context({}, {"x": 1})
 
 
-def test_golden_requests_are_replayed_before_serving(desk: Desk, loaded: Loaded) -> None:
+def test_golden_requests_are_replayed_before_serving(desk: Reloader, loaded: Snapshot) -> None:
     """A bundle whose recorded answers are not given, or that has none, or is for other columns, is refused."""
     good = loaded.bundle
     case = good.golden[0]
@@ -440,10 +440,10 @@ def test_golden_requests_are_replayed_before_serving(desk: Desk, loaded: Loaded)
     }
     for message, damaged in bad.items():
         with pytest.raises(BadBundle, match=message):
-            Loaded(desk.workspace, damaged, loaded.catalogue.offers, loaded.everyone, desk.engine.words, now() / MICROSECONDS)
+            Snapshot(desk.workspace, damaged, loaded.catalogue.offers, loaded.everyone, desk.engine.words, now() / MICROSECONDS)
 
 
-def test_workspace_of_the_fixture_is_as_expected(desk: Desk) -> None:
+def test_workspace_of_the_fixture_is_as_expected(desk: Reloader) -> None:
     """The workspace that these tests speak of has what they speak of."""
     workspace: Workspace = desk.workspace
     assert set(workspace.offers.placements) == {"home", "bill"}

@@ -16,7 +16,7 @@ from features.ledger.recent import KeptArm
 from serving.decision.assignment import Assigner, Kept, Units
 from serving.decision.decide import Asked, Given, Settle, decide, granted
 from serving.decision.experiments import LOGICS
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
 from training.bundle.bundle import BadBundle, Bundle
 
@@ -46,7 +46,7 @@ def one_arm(changes: dict[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-def answer(loaded: Loaded, customer: str = "c1", row: Any = None, lines: list[Line] | None = None, **fields: Any) -> Decision:
+def answer(loaded: Snapshot, customer: str = "c1", row: Any = None, lines: list[Line] | None = None, **fields: Any) -> Decision:
     record = None if lines is None else lines.append
     return decide(asked(customer_id=customer, **fields), loaded, row, NOW, decision_id="d", record=record)
 
@@ -55,11 +55,11 @@ def told(decision: Decision) -> list[tuple[str, float]]:
     return [(one.offer_id, one.score) for one in decision.offers]
 
 
-def made(hubs: Hubs, experiments: Any = None, policies: Any = None, **more: Any) -> Loaded:
+def made(hubs: Hubs, experiments: Any = None, policies: Any = None, **more: Any) -> Snapshot:
     return hubs.make(POLICIES if policies is None else policies, OFFERS, experiments=experiments, **more)
 
 
-def group_of(name: str, loaded: Loaded) -> str:
+def group_of(name: str, loaded: Snapshot) -> str:
     """Somebody of a group."""
     found = (f"c{number}" for number in range(20_000))
     return next(customer for customer in found if loaded.trials.assigner.group(Units(customer)).name == name)
@@ -283,7 +283,7 @@ def test_every_combination_has_its_state(hubs: Hubs) -> None:
     entry = {"status": "running", "arms": {"plain": {}, "loud": {"changes": {"arbitration": {"groups": {"odd": 9.0}}}}}}
     short = {"status": "running", "arms": {"plain": {}, "short": {"changes": {"placements": {"home": {"limit": 3}}}}}}
     loaded, seen = made(hubs, {"experiments": {"one": entry, "two": short}}), set[tuple[str | None, ...]]()
-    states: dict[tuple[str | None, ...], Loaded] = {}
+    states: dict[tuple[str | None, ...], Snapshot] = {}
     for number in range(60):
         assigned = loaded.trials.assigned(Units(f"c{number}"), None, {}, now=NOW)
         arms = tuple(one.arm for one in assigned.assignments)

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from features.columns.catalogue import Catalogue
 from features.columns.contract import Contract, contract_of
 from features.columns.layout import Layout
-from features.columns.rows import FamilyRow, OnlineRow, Plan, Words
+from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import views_of
 from features.common.types import Offer
 from features.config.schema import FeaturesFile
 from features.expressions.nodes import Term
 from features.lmdb_store import environment
 from features.validation.load import load
-from serving.conditions.inputs import Facts, PairFacts
+from serving.conditions.inputs import ConditionInputs, PairFacts
 from serving.decision.freshness import Freshness
-from serving.hub.consent import Purposes
+from serving.hub.consent import ConsentPolicy
 from serving.reload import global_row
 from serving.reload import reloader as desks
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy, wait_for
 
 NOW = 1_790_000_000.0
@@ -52,26 +52,26 @@ FEATURES = msgspec.convert(
     FeaturesFile,
 )
 VIEWS = views_of(FEATURES)
-OWN, EVERYONE = Plan.of(VIEWS), Plan.of(VIEWS, "everyone")
+OWN, EVERYONE = RowSchema.of(VIEWS), RowSchema.of(VIEWS, "everyone")
 CONTRACT = contract_of(FEATURES)
 STEPS = [(-1.0, True), (0.0, True), (1.0, False)]
 """Seconds from a limit, and whether a value of that age counts."""
 
 
-def row_of(plan: Plan, words: Words, age: float) -> OnlineRow:
+def row_of(plan: RowSchema, words: Dictionary, age: float) -> OnlineRow:
     """A row with a value in every place, all of one age."""
     row = plan.nobody()
     row.numbers[:] = 1.0
     for name, at in plan.families.items():
         measures = next(len(f.measures) for v in plan.views for f in v.families if f"{v.name}.{f.name}" == name)
-        row.families[at] = FamilyRow(np.array([words.id("s1")], np.uint32), np.full((measures, 1), 5.0))
+        row.families[at] = KeyedRow(np.array([words.id("s1")], np.uint32), np.full((measures, 1), 5.0))
     row.event_times[:] = NOW - age
     return row
 
 
 def laid(age: float) -> dict[str, float]:
     """Every column of the model for one offer, by name."""
-    words = Words()
+    words = Dictionary()
     layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue([Offer("o", attributes={"shop": "s1"})]), {"offer_shop": ["s1"]}, words)
     own, everyone = row_of(OWN, words, age), row_of(EVERYONE, words, age)
     offers = layout.offer_values(everyone, NOW)
@@ -96,11 +96,11 @@ def test_every_column_of_the_model_lives_as_long_as_its_limit() -> None:
 @pytest.mark.parametrize(("beyond", "known"), STEPS)
 def test_rules_see_a_value_as_long_as_its_limit(beyond: float, known: bool) -> None:
     """Conditions look at customer columns of every dtype and at pair columns by the same limits as the model."""
-    words = Words()
+    words = Dictionary()
     terms = {name: Term(name, dtype) for name, dtype in (("customer.age", "number"), ("customer.vip", "boolean"))}
     limits = {"customer.age": 2 * DAY, "customer.vip": DAY, "customer.rules_only_all": 3_600.0}
     terms["customer.rules_only_all"] = Term("customer.rules_only_all", "number")
-    facts = Facts(terms, OWN, {}, words)
+    facts = ConditionInputs(terms, OWN, {}, words)
     for at, name in enumerate(terms):
         value = facts(row_of(OWN, words, limits[name] + beyond), {}, NOW)[at]
         assert value == 1.0 if known else math.isnan(float(value or math.nan)), (name, value)
@@ -114,9 +114,9 @@ def test_rules_see_a_value_as_long_as_its_limit(beyond: float, known: bool) -> N
 
 def test_consent_lives_as_long_as_its_limit() -> None:
     """Stored consent that is older than its limit is unknown, and unknown is denied where the workspace says so."""
-    purposes = Purposes(FEATURES, OWN)
-    assert purposes.withheld(row_of(OWN, Words(), DAY + 1), None, now=NOW) is not None
-    assert purposes.withheld(row_of(OWN, Words(), DAY), None, now=NOW) is None
+    purposes = ConsentPolicy(FEATURES, OWN)
+    assert purposes.withheld(row_of(OWN, Dictionary(), DAY + 1), None, now=NOW) is not None
+    assert purposes.withheld(row_of(OWN, Dictionary(), DAY), None, now=NOW) is None
 
 
 ages = st.none() | st.sampled_from(
@@ -154,7 +154,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
     """Where an empty generation takes the place of a full one, customers become strangers without an error, which the desk finds out."""
     assert global_row.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
     folder = serving_copy(trained_workspace, tmp_path / "shop")
-    desk = Desk(load(folder, sources=False))
+    desk = Reloader(load(folder, sources=False))
     desk.load()
     try:
         assert asyncio.run(desk.row("436600000")) is not None

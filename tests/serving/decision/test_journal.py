@@ -33,11 +33,11 @@ from features.events.journal import (
     read_lines,
     write_frame,
 )
-from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, Limits
+from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, JournalLimits
 from tests.waiting import LIMIT_S
 
 VERSIONS = Versions("b1", "c1", "d1")
-QUICK = Limits(file_bytes_max=20_000, keep_seconds=0.002, sync_seconds=0.004, free_bytes_min=0)
+QUICK = JournalLimits(file_bytes_max=20_000, keep_seconds=0.002, sync_seconds=0.004, free_bytes_min=0)
 
 
 def a_line(number: int = 7, raw_bytes: int = 16, at: int = 1_764_000_000_000_000) -> Line:
@@ -271,7 +271,7 @@ def test_rotates_and_syncs_while_appending(tmp_path: Path) -> None:
 
 def test_a_stuck_keeper_costs_lines_and_no_more(tmp_path: Path) -> None:
     """With no next file in sight, a file takes twice its size and then no more; decisions go on."""
-    journal = Journal.open(tmp_path, Limits(file_bytes_max=10_000, keep_seconds=60, free_bytes_min=0))
+    journal = Journal.open(tmp_path, JournalLimits(file_bytes_max=10_000, keep_seconds=60, free_bytes_min=0))
     taken = [journal.append(a_line(number, 400)) for number in range(100)]
     assert taken == sorted(taken, reverse=True)
     assert 2 * 10_000 <= journal.bytes < 2 * 10_000 + 2_000
@@ -287,7 +287,7 @@ def test_folder_is_bounded(tmp_path: Path) -> None:
     (tmp_path / f"20200101T000000.000000Z-00000001{DAMAGED}").write_bytes(b"x" * 8_000)
     old.write_bytes(b"")
     os.utime(old, (1_000_000_000, 1_000_000_000))
-    journal = Journal.open(tmp_path, Limits(folder_bytes_max=50_000, free_bytes_min=0))
+    journal = Journal.open(tmp_path, JournalLimits(folder_bytes_max=50_000, free_bytes_min=0))
     digest = journal.keep(Lineup(["o"], b""))
     assert [line.decision_id for line in lines_in(tmp_path)] == [f"d-{number}" for number in range(6, 12)]
     assert journal.deleted == 7
@@ -298,7 +298,7 @@ def test_folder_is_bounded(tmp_path: Path) -> None:
     lineups = [journal.keep(Lineup([], bytes(1_000 + number))) for number in range(5)]
     for number, digest in enumerate(lineups):
         os.utime(tmp_path / f"{digest}{LINEUP}", (2_000_000_000 + number,) * 2)
-    few = Journal.open(tmp_path, Limits(files_max=2, lineups_bytes_max=2_500, free_bytes_min=0))
+    few = Journal.open(tmp_path, JournalLimits(files_max=2, lineups_bytes_max=2_500, free_bytes_min=0))
     assert len(list(tmp_path.glob(f"*{SEALED}"))) == 2
     assert {path.stem for path in tmp_path.glob(f"*{LINEUP}")} == set(lineups[3:])
     few.close()
@@ -316,7 +316,7 @@ def test_a_line_beyond_the_bound_is_refused(tmp_path: Path) -> None:
 
 def test_what_an_append_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Appends of 3 KB are timed and printed, beside the same lines written nowhere; only that all are recorded is held."""
-    journal = Journal.open(tmp_path, Limits(free_bytes_min=0))
+    journal = Journal.open(tmp_path, JournalLimits(free_bytes_min=0))
     lines, buffer, took = [a_line(random.Random(n).randrange(100), 3_000) for n in range(64)], bytearray(), ([], [])  # type: ignore[var-annotated]
     for number in range(5_000):
         begin = time.perf_counter_ns()

@@ -22,7 +22,7 @@ import uvicorn.config
 
 from serving import uvicorn_protocol
 from serving.http import content_types
-from serving.http.admission import Gate, Limits
+from serving.http.admission import Admission, RequestLimits
 from serving.http.app import Lane
 from serving.http.auth import Keys
 from serving.http.problems import HostNotLocal
@@ -46,7 +46,7 @@ def port(app: Lane) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def hurried() -> Iterator[int]:
     """A server whose time limits are tenths of a second."""
-    with edge.served(edge.lane(limits=Limits(body_seconds_max=0.3)), head_seconds_max=0.3) as port:
+    with edge.served(edge.lane(limits=RequestLimits(body_seconds_max=0.3)), head_seconds_max=0.3) as port:
         yield port
 
 
@@ -473,7 +473,7 @@ def test_sigterm_drains_first() -> None:
 @pytest.mark.parametrize(("server", "fit"), [(("127.0.0.1", 1), True), (("::1", 1), True), (("10.0.0.5", 1), False), (None, True)])
 def test_without_keys_only_loopback_is_served(server: tuple[str, int] | None, fit: bool) -> None:
     """Even when something bound all addresses, a connection that came in from outside gets nothing while there are no keys."""
-    gate, route = Gate(Keys(), Limits()), edge.routes()[0]
+    gate, route = Admission(Keys(), RequestLimits()), edge.routes()[0]
     scope = {"server": server}
     if fit:
         assert gate.admit(route, scope, {b"host": b"localhost"}) is None
@@ -491,7 +491,7 @@ def test_overload_is_shed() -> None:
         return 200, JSON_HEADERS, b"{}", ()
 
     route = Route(method="POST", path="/slow", name="slow", summary="Waits.", roles=frozenset({"decide"}), handler=wait)
-    app = Lane([route], Keys(), Limits(in_flight_max=2))
+    app = Lane([route], Keys(), RequestLimits(in_flight_max=2))
 
     async def ask(method: str, path: str) -> tuple[int, dict[bytes, bytes]]:
         sent: list[Message] = []

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.columns.rows import FamilyRow, OnlineRow
+from features.columns.rows import KeyedRow, OnlineRow
 from features.columns.views import Family
 from features.common.types import Decision, DecisionRequest
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
@@ -70,10 +70,10 @@ def features_of(made: Hubs, consent: dict[str, Any]) -> FeaturesFile:
     return msgspec.convert(said, FeaturesFile)
 
 
-STATES: dict[str, Loaded] = {}
+STATES: dict[str, Snapshot] = {}
 
 
-def state(made: Hubs, unknown: str | None) -> Loaded:
+def state(made: Hubs, unknown: str | None) -> Snapshot:
     """With consent for personalization, and what holds where it is unknown; without any for None."""
     if str(unknown) not in STATES:
         consent = {} if unknown is None else {"personalization": {"column": CONSENT, "unknown": unknown}}
@@ -81,7 +81,7 @@ def state(made: Hubs, unknown: str | None) -> Loaded:
     return STATES[str(unknown)]
 
 
-def everything(loaded: Loaded) -> dict[str, set[str]]:
+def everything(loaded: Snapshot) -> dict[str, set[str]]:
     """All columns of customer and context with their purposes, as the files say them."""
     views = loaded.layout.plan.views
     found = {scalar.name: set(scalar.purposes) for view in views for scalar in view.scalars if not scalar.beside}
@@ -124,7 +124,7 @@ def keys_of(family: Family) -> list[str]:
     return KEYS.get(family.name, ["a", "b", "c", "d"])
 
 
-def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
+def row_of(made: Hubs, loaded: Snapshot, customer: dict[str, Any]) -> OnlineRow:
     """A customer's row."""
     row, plan, words = made.row(), loaded.layout.plan, made.desk.engine.words
     scalars = [scalar for view in plan.views for scalar in view.scalars]
@@ -145,12 +145,12 @@ def row_of(made: Hubs, loaded: Loaded, customer: dict[str, Any]) -> OnlineRow:
                     .reshape(len(keys), len(family.measures))
                     .T.copy()
                 )
-                row.families[at] = FamilyRow(np.array([words.id(keys_of(family)[key]) for key in keys], np.uint32), table)
+                row.families[at] = KeyedRow(np.array([words.id(keys_of(family)[key]) for key in keys], np.uint32), table)
             at += 1
     return row
 
 
-def spoiled(loaded: Loaded, customer: dict[str, Any], other: dict[str, Any], withheld: set[str]) -> dict[str, Any]:
+def spoiled(loaded: Snapshot, customer: dict[str, Any], other: dict[str, Any], withheld: set[str]) -> dict[str, Any]:
     """A customer in whom every value that is withheld is another's; keys of families too where only withheld values stand there."""
     found = copy.deepcopy(customer)
     scalars = [scalar.beside or scalar.name for view in loaded.layout.plan.views for scalar in view.scalars]
@@ -168,7 +168,7 @@ def spoiled(loaded: Loaded, customer: dict[str, Any], other: dict[str, Any], wit
     return found
 
 
-def decided(made: Hubs, loaded: Loaded, request: DecisionRequest, customer: dict[str, Any]) -> tuple[Decision, bytes, bytes]:
+def decided(made: Hubs, loaded: Snapshot, request: DecisionRequest, customer: dict[str, Any]) -> tuple[Decision, bytes, bytes]:
     """The answer, encoded as well, and its line of the journal, but for how long it took."""
     lines: list[Line] = []
     context = {name: customer[name] for name in ("hour", "roaming_now")}

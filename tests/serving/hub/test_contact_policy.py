@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from features.common.types import Budget, Offer
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
-from features.ledger.history import CHOSEN_MAX, DECISION, GRANTED, IMPRESSION, OUTCOME, Entry, Take, Taken, key_of, word_of
+from features.ledger.history import CHOSEN_MAX, DECISION, GRANTED, IMPRESSION, OUTCOME, Entry, Take, TakeResult, key_of, word_of
 from features.ledger.ledger import open_ledger
 from serving.decision.decide import CONTACTS_UNAVAILABLE, TAKES_MAX, Asked, GiveBack, Given, Reserve, decide, deciding, eligible, granted
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import STOCK
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
@@ -49,7 +49,7 @@ def history(*found: Entry) -> bytes:
     return b"".join(one.pack() for one in sorted(found, key=lambda one: one.time))
 
 
-def open_offers(loaded: Loaded, contacts: bytes | None, placement: str = "home", **context: Any) -> set[str]:
+def open_offers(loaded: Snapshot, contacts: bytes | None, placement: str = "home", **context: Any) -> set[str]:
     """What may be shown, where the ledger bounds nothing."""
     return set(shown(decide(asked(placement, context=context), loaded, loaded.layout.plan.nobody(), NOW, contacts=contacts)))
 
@@ -68,7 +68,7 @@ class FakeLedger:
         if self.away is not None and isinstance(asked, self.away):
             return None
         if isinstance(asked, Take):
-            return Taken(tuple(0 if self.falls(contact.offer) else GRANTED for contact in asked.contacts))
+            return TakeResult(tuple(0 if self.falls(contact.offer) else GRANTED for contact in asked.contacts))
         if isinstance(asked, Reserve):
             return [self.spent.get(budget.offer, "") for budget in asked.budgets]  # type: ignore[misc]
         return None
@@ -261,7 +261,7 @@ def test_what_is_counted_together_falls_together(made: Hubs) -> None:
 
     def two(asked: Asked) -> Given:
         assert isinstance(asked, Take)
-        return Taken(tuple([GRANTED if at < 2 else 0 for at in range(len(asked.contacts))]))
+        return TakeResult(tuple([GRANTED if at < 2 else 0 for at in range(len(asked.contacts))]))
 
     ledger = Counted(two)
     assert shown(decide(asked(), loaded, made.row(), NOW, take=ledger)) == ["o0", "o1", "o31", "o32"]

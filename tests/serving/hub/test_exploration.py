@@ -15,7 +15,7 @@ from features.columns.catalogue import Catalogue
 from features.common.types import Offer
 from features.config.policies import Exploration
 from serving.hub.exploration import Explorer, Slate
-from serving.hub.slate import Answer, Ties, Wanted
+from serving.hub.slate import Answer, PlacementRequest, Ties
 
 UNITS = 200_000
 ALARM = 1e-6
@@ -23,7 +23,9 @@ ALARM = 1e-6
 DAY = 86_400_000_000
 
 
-def drawn(explorer: Explorer, scores: list[float], unit: str, wanted: Wanted, offers: list[Offer] | None = None, **ties: Any) -> Slate:
+def drawn(
+    explorer: Explorer, scores: list[float], unit: str, wanted: PlacementRequest, offers: list[Offer] | None = None, **ties: Any
+) -> Slate:
     """One slate of offers that may all be shown."""
     count = len(scores)
     catalogue = Catalogue(offers or [Offer(f"o{at}") for at in range(count)])
@@ -73,7 +75,7 @@ def test_slates_come_out_as_often_as_is_stated(explorer: Explorer, scores: list[
     ties, given = Ties(catalogue, ()), np.array(scores)
     chosen, live, everything = np.arange(len(scores), dtype=np.int32), np.ones(len(scores), bool), (1 << len(scores)) - 1
     for unit in range(UNITS):
-        slate = explorer.draw(given, chosen, live, Wanted(2), everything, ties, Answer(), explorer.seed(f"c{unit}", "home", 0))
+        slate = explorer.draw(given, chosen, live, PlacementRequest(2), everything, ties, Answer(), explorer.seed(f"c{unit}", "home", 0))
         seen[tuple(slate.offers)] += 1
         stated[tuple(slate.offers)] = float(np.prod(slate.probabilities))
     assert sum(stated.values()) == pytest.approx(1, abs=1e-9), "some slate never came out, or what is stated is no distribution"
@@ -87,7 +89,7 @@ def test_diversity_and_exclusions_are_within_the_probabilities() -> None:
     seen: Counter[tuple[int, ...]] = Counter()
     stated: dict[tuple[int, ...], float] = {}
     for unit in range(rounds):
-        slate = drawn(explorer, scores, f"c{unit}", Wanted(2, per_category=1), offers)
+        slate = drawn(explorer, scores, f"c{unit}", PlacementRequest(2, per_category=1), offers)
         assert not {0, 1} <= set(slate.offers) and not {2, 3} <= set(slate.offers)
         seen[tuple(slate.offers)] += 1
         stated[tuple(slate.offers)] = float(np.prod(slate.probabilities))
@@ -99,7 +101,9 @@ def test_a_bundle_is_drawn_whole_and_what_is_left_is_filled() -> None:
     """Who follows in a bundle, and what fills the rest, is certain given what stands before it."""
     offers = [Offer("a"), Offer("b"), Offer("c", category="x"), Offer("d", category="x")]
     for unit in range(200):
-        slate = drawn(Explorer("gap", 1.0), [1.0, 1.0, 1.0, 1.0], f"c{unit}", Wanted(4, per_category=1), offers, bundles=[("a", "b")])
+        slate = drawn(
+            Explorer("gap", 1.0), [1.0, 1.0, 1.0, 1.0], f"c{unit}", PlacementRequest(4, per_category=1), offers, bundles=[("a", "b")]
+        )
         assert len(slate.offers) == 3
         first = min(slate.offers.index(0), slate.offers.index(1))
         assert set(slate.offers[first : first + 2]) == {0, 1} and slate.probabilities[first + 1] == 1 > slate.probabilities[0]
@@ -107,7 +111,7 @@ def test_a_bundle_is_drawn_whole_and_what_is_left_is_filled() -> None:
         Explorer("gap", 1.0),
         [1.0, 1.0, 1.0],
         "c1",
-        Wanted(3, per_category=1, fallback=(2,)),
+        PlacementRequest(3, per_category=1, fallback=(2,)),
         [Offer("a", category="x"), Offer("b", category="x"), Offer("c")],
     )
     assert len(filled.offers) == 2 and 2 in filled.offers

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from features.common.time_zones import zone_of
 from features.config.schema import FeaturesFile
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from serving.hub.quiet_hours import day_of, minute_of_day
 from tests.serving import hubs
 from tests.serving.hubs import Hubs, asked, microseconds, shown
@@ -78,14 +78,14 @@ def test_what_is_no_zone(text: str) -> None:
     assert zone_of(text) is None
 
 
-def state(made: Hubs, hours: dict[str, Any], **changes: Any) -> Loaded:
+def state(made: Hubs, hours: dict[str, Any], **changes: Any) -> Snapshot:
     """The offers under some quiet hours; a context column `zone` is declared."""
     said = msgspec.to_builtins(made.desk.workspace.features)
     said["context"]["zone"] = {"dtype": "category", "model": False}
     return made.make({"quiet_hours": hours}, OFFERS, features=msgspec.convert(said | changes, FeaturesFile))
 
 
-def open_at(loaded: Loaded, made: Hubs, moment: datetime, **customer: Any) -> bool:
+def open_at(loaded: Snapshot, made: Hubs, moment: datetime, **customer: Any) -> bool:
     """Whether something is offered at a moment."""
     context = {name: customer.pop(name) for name in ("zone", "channel") if name in customer}
     return bool(decide(asked(context=context), loaded, made.row(now=moment.timestamp(), **customer), microseconds(moment)).offers)

@@ -16,7 +16,7 @@ from features.expressions.evaluate import Meaning
 from features.workspace.rulebook import read_rules
 from serving.decision.case import consider, opened
 from serving.decision.decide import decide
-from serving.decision.snapshot import Loaded
+from serving.decision.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
@@ -114,7 +114,7 @@ def policies_of(rules: list[dict[str, Any]]) -> dict[str, Any]:
     return {"segments": {"heavy": "pair.topic_calls_all >= 3 or customer.lines > 3"}, "rules": said}
 
 
-def passed(loaded: Loaded, rules: list[dict[str, Any]], placement: str, lookups: dict[str, Any]) -> tuple[list[str], list[str]]:
+def passed(loaded: Snapshot, rules: list[dict[str, Any]], placement: str, lookups: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The reference: which offers pass all rules, and the reason codes of the rules that kept some away."""
     book = read_rules(loaded.workspace.policies, loaded.workspace.features, "EUR")
     roots = {read.name: read.condition.root for read in book.rules}

@@ -18,7 +18,7 @@ from features.common.types import Offer
 from serving.decision.case import ORDERED_EXTRA
 from serving.decision.decide import decide
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
-from serving.hub.slate import Answer, Ties, Wanted, fill
+from serving.hub.slate import Answer, PlacementRequest, Ties, fill
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
@@ -53,7 +53,7 @@ def catalogues(draw: st.DrawFn) -> tuple[list[Offer], list[list[str]]]:
 
 
 WANTED = st.builds(
-    Wanted,
+    PlacementRequest,
     limit=st.integers(1, 5),
     per_category=st.none() | st.integers(1, 2),
     per_group=st.none() | st.integers(1, 3),
@@ -63,7 +63,7 @@ SETS = st.sets(st.integers(0, COUNT - 1), max_size=2)
 
 
 def best_of_all(
-    wanted: Wanted, order: list[int], allowed: set[int], offers: list[Offer], bundles: list[list[str]], gone: set[int]
+    wanted: PlacementRequest, order: list[int], allowed: set[int], offers: list[Offer], bundles: list[list[str]], gone: set[int]
 ) -> list[int]:
     """The reference: of all slates that may be, the one that has the first offer if it can, then the second, and so on."""
     index = {offer.offer_id: at for at, offer in enumerate(offers)}
@@ -104,7 +104,7 @@ def excluded_by(shown: set[int], offers: list[Offer]) -> set[int]:
 @settings(max_examples=600, deadline=None)
 @given(catalogue=catalogues(), wanted=WANTED, order=st.permutations(range(COUNT)), size=st.integers(0, COUNT), more=SETS, before=SETS)
 def test_filling_is_the_best_of_all_slates(
-    catalogue: tuple[list[Offer], list[list[str]]], wanted: Wanted, order: list[int], size: int, more: set[int], before: set[int]
+    catalogue: tuple[list[Offer], list[list[str]]], wanted: PlacementRequest, order: list[int], size: int, more: set[int], before: set[int]
 ) -> None:
     """Filling gives what trying all slates gives: whole bundles side by side, diversity, exclusions both ways, fallbacks last, no offer twice."""
     offers, bundles = catalogue
@@ -122,16 +122,16 @@ def test_filling_is_the_best_of_all_slates(
 @given(catalogue=catalogues(), first=WANTED, second=WANTED, groups=st.lists(st.sampled_from(["a", "b"]), max_size=1), exclude=SETS)
 @example(
     catalogue=([Offer(name, value=float(9 - at)) for at, name in enumerate(NAMES)], [["o0", "o1"], ["o2", "o3"]]),
-    first=Wanted(3),
-    second=Wanted(3, fallback=(0, 7)),
+    first=PlacementRequest(3),
+    second=PlacementRequest(3, fallback=(0, 7)),
     groups=[],
     exclude=set(),
 )
 def test_several_placements_choose_one_after_the_other(
     made: Hubs,
     catalogue: tuple[list[Offer], list[list[str]]],
-    first: Wanted,
-    second: Wanted,
+    first: PlacementRequest,
+    second: PlacementRequest,
     groups: list[str],
     exclude: set[int],
 ) -> None:
@@ -151,7 +151,9 @@ def test_several_placements_choose_one_after_the_other(
     before: set[int] = set()
     for name, wanted in (("first", first), ("second", second)):
         allowed = {at for at in range(COUNT) if (name == "first" or not groups or offers[at].group in groups) and at not in exclude}
-        spare = Wanted(wanted.limit, wanted.per_category, wanted.per_group, tuple(at for at in wanted.fallback if at not in exclude))
+        spare = PlacementRequest(
+            wanted.limit, wanted.per_category, wanted.per_group, tuple(at for at in wanted.fallback if at not in exclude)
+        )
         gone = before | excluded_by(before, offers)
         expected = best_of_all(spare, [at for at in order if at in allowed], allowed, offers, bundles, gone)
         assert shown(answer, name) == [NAMES[at] for at in expected]

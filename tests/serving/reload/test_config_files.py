@@ -19,7 +19,7 @@ from features.validation.load import FILES, load
 from features.workspace.workspace import Workspace
 from serving.hub.hub import digest_of
 from serving.reload.config_files import read_again, stamp_of
-from serving.reload.reloader import CONFIG, Desk
+from serving.reload.reloader import CONFIG, Reloader
 from tests.serving.live import serving_copy
 
 
@@ -128,26 +128,26 @@ def test_no_file_breaks_the_reading(trained_workspace: Path, tmp_path: Path, dat
 
 
 @pytest.fixture
-def desk(folder: Path) -> Iterator[Desk]:
-    made = Desk(load(folder, sources=False))
+def desk(folder: Path) -> Iterator[Reloader]:
+    made = Reloader(load(folder, sources=False))
     made.load()
     yield made
     made.close()
 
 
-def digest(desk: Desk) -> str:
+def digest(desk: Reloader) -> str:
     assert desk.loaded is not None
     return desk.loaded.hub.config
 
 
-def looks(desk: Desk, times: int = 2) -> str:
+def looks(desk: Reloader, times: int = 2) -> str:
     """What serves after some looks."""
     for _ in range(times):
         asyncio.run(desk.look())
     return digest(desk)
 
 
-def test_a_file_is_read_when_it_was_left_alone(desk: Desk, folder: Path) -> None:
+def test_a_file_is_read_when_it_was_left_alone(desk: Reloader, folder: Path) -> None:
     """A file that is written piece by piece, each valid by itself, is not read in between, but at the second look after the last."""
     before = looks(desk)
     with (folder / "policies.yaml").open("w") as file:
@@ -160,7 +160,7 @@ def test_a_file_is_read_when_it_was_left_alone(desk: Desk, folder: Path) -> None
     assert desk.loaded is not None and set(desk.loaded.workspace.policies.rules) == {"one", "two"}
 
 
-def test_a_broken_file_is_refused_once_and_mended(desk: Desk, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_file_is_refused_once_and_mended(desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that cannot be used is refused once, with its reason; the same content as before is no news; a better one is taken."""
     refused: list[str] = []
     desk.on_refusal, good, content = refused.append, digest(desk), (folder / "policies.yaml").read_text()
@@ -175,7 +175,7 @@ def test_a_broken_file_is_refused_once_and_mended(desk: Desk, folder: Path, capl
     assert looks(desk) != good and refused == [CONFIG]
 
 
-def test_what_changes_while_it_is_read_is_read_again(desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_while_it_is_read_is_read_again(desk: Reloader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change between the reading of two files is not taken for one set: the next look reads both again."""
     before = digest(desk)
 
@@ -191,7 +191,7 @@ def test_what_changes_while_it_is_read_is_read_again(desk: Desk, folder: Path, m
     assert looks(desk, 2) == digest_of(load(folder, sources=False))
 
 
-def test_files_that_fit_no_bundle_are_refused(desk: Desk, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_that_fit_no_bundle_are_refused(desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Files that are right by themselves but want another bundle are refused; the next that fit are taken."""
     refused: list[str] = []
     desk.on_refusal, good, content = refused.append, digest(desk), (folder / "features.yaml").read_text()

@@ -18,7 +18,7 @@ from features.ledger.recent import Heard
 from features.validation.load import load
 from serving.decision.assignment import NOBODY
 from serving.decision.decide import deciding
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy
 
 CUSTOMER = "436600000"
@@ -39,12 +39,12 @@ def folder(trained_workspace: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def desks(folder: Path) -> Iterator[list[Desk]]:
+def desks(folder: Path) -> Iterator[list[Reloader]]:
     """One before and one after the split has turned round; they share the ledger."""
     made = []
     for arms in (ARMS, TURNED):
         (folder / "experiments.yaml").write_text(yaml.safe_dump(file(arms), sort_keys=False))
-        desk = Desk(load(folder, sources=False))
+        desk = Reloader(load(folder, sources=False))
         desk.load()
         assert desk.loaded is not None, desk.refusal
         made.append(desk)
@@ -53,7 +53,7 @@ def desks(folder: Path) -> Iterator[list[Desk]]:
         desk.close()
 
 
-def decided(desk: Desk, **who: str) -> Decision:
+def decided(desk: Reloader, **who: str) -> Decision:
     """As the server does it."""
     request = msgspec.convert({"placement": "home", **who}, DecisionRequest)
 
@@ -78,7 +78,7 @@ def arms(decision: Decision) -> dict[str, tuple[str, str]]:
     return {one.key: (one.arm, one.reason) for one in decision.experiments}
 
 
-def test_each_unit_keeps_its_own(desks: list[Desk]) -> None:
+def test_each_unit_keeps_its_own(desks: list[Reloader]) -> None:
     """Customer, anonymous id and account each keep their arm, whichever request names them, and others are drawn anew."""
     before, after = desks
     both = {"customer_id": CUSTOMER, "anonymous_id": "web-1"}
@@ -90,7 +90,7 @@ def test_each_unit_keeps_its_own(desks: list[Desk]) -> None:
     assert arms(decided(after, customer_id="somebody", anonymous_id="web-2")) == {"customer": ("b", "split"), "anonymous": ("b", "split")}
 
 
-def test_a_link_brings_the_arms_of_the_anonymous_id(desks: list[Desk]) -> None:
+def test_a_link_brings_the_arms_of_the_anonymous_id(desks: list[Reloader]) -> None:
     """After `identify` the anonymous id keeps its arm, as the customer's, and the customer's own are what they were."""
     before, after = desks
     assert arms(decided(before, anonymous_id="web-3")) == {"anonymous": ("a", "split")}
@@ -103,7 +103,7 @@ def test_a_link_brings_the_arms_of_the_anonymous_id(desks: list[Desk]) -> None:
         assert found["anonymous"] == ("a", "sticky") and found["customer"][0] == "b"
 
 
-def test_without_its_ledger_a_desk_goes_by_the_hash(desks: list[Desk]) -> None:
+def test_without_its_ledger_a_desk_goes_by_the_hash(desks: list[Reloader]) -> None:
     """The ledger away: the arm of the hash, degraded, nothing written; back again, what was kept before holds."""
     before, after = desks
     decided(before, customer_id=CUSTOMER)
@@ -121,7 +121,7 @@ def test_without_its_ledger_a_desk_goes_by_the_hash(desks: list[Desk]) -> None:
     assert arms(again)["customer"] == ("a", "sticky") and again.degraded == ()
 
 
-def test_who_is_not_asked_keeps_nothing(desks: list[Desk]) -> None:
+def test_who_is_not_asked_keeps_nothing(desks: list[Reloader]) -> None:
     """Without a request, or without sticky experiments, nothing more is read."""
     desk = desks[0]
     assert desk.loaded is not None

@@ -9,10 +9,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from features.columns.rows import OnlineRow, Plan, StoreUnavailable, Words
+from features.columns.rows import Dictionary, OnlineRow, RowSchema, StoreUnavailable
 from features.columns.views import views_of
 from features.config.schema import FeaturesFile
-from serving.reload.global_row import Everyone
+from serving.reload.global_row import GlobalRow
 from tests.serving.live import wait_for
 
 PAIR = {"stream": "moves", "key": "shop", "match": "shop", "aggregate": "count"}
@@ -29,15 +29,15 @@ SECONDS_MAX = 180
 class Store:
     """An engine whose rows are kept, lost or away as a test says."""
 
-    words, damaged = Words(), 0
+    words, damaged = Dictionary(), 0
 
     def __init__(self, scope: str) -> None:
         views = views_of(SCOPES[scope])
-        self.plan, self.of_all = Plan.of(views), Plan.of(views, "everyone")
+        self.plan, self.of_all = RowSchema.of(views), RowSchema.of(views, "everyone")
         self.away = self.emptied = False
-        self.known = Everyone(cast(Any, SimpleNamespace(views=views)), self)
+        self.known = GlobalRow(cast(Any, SimpleNamespace(views=views)), self)
 
-    def _row(self, plan: Plan, known: bool) -> OnlineRow:
+    def _row(self, plan: RowSchema, known: bool) -> OnlineRow:
         if self.away:
             raise StoreUnavailable("away")
         row = plan.nobody()

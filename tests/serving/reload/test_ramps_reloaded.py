@@ -25,7 +25,7 @@ from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
 from serving.api.preview import Enquiry
 from serving.decision.assignment import Assignment, Units
 from serving.reload.config_files import read_again
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy
 
 KEY = "short"
@@ -49,10 +49,10 @@ def workspace(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture
-def desk(workspace: Workspace) -> Iterator[Desk]:
+def desk(workspace: Workspace) -> Iterator[Reloader]:
     """Of a ramp that was not started."""
     (workspace.data / RECORD).unlink(missing_ok=True)
-    made = Desk(load(workspace.folder, sources=False))
+    made = Reloader(load(workspace.folder, sources=False))
     made.load()
     assert made.loaded is not None, made.refusal
     yield made
@@ -71,7 +71,7 @@ def move(workspace: Workspace, share: float) -> None:
     ramp.write(workspace, read, step, now(), "command")
 
 
-def looks(desk: Desk) -> str:
+def looks(desk: Reloader) -> str:
     """The digest of what serves after two looks: a file is read when it was left alone for one."""
     for _ in range(2):
         asyncio.run(desk.look())
@@ -79,18 +79,18 @@ def looks(desk: Desk) -> str:
     return desk.loaded.hub.config
 
 
-def said(desk: Desk) -> dict[str, Assignment]:
+def said(desk: Reloader) -> dict[str, Assignment]:
     """What the experiment says to each unit."""
     assert desk.loaded is not None
     trials, moment = desk.loaded.trials, desk.clock()
     return {unit: trials.assigned(Units(unit), None, {}, {}, moment).assignments[0] for unit in UNITS}
 
 
-def in_arm(desk: Desk) -> set[str]:
+def in_arm(desk: Reloader) -> set[str]:
     return {unit for unit, one in said(desk).items() if one.arm == "short"}
 
 
-def test_a_share_rises_without_a_restart(desk: Desk, workspace: Workspace) -> None:
+def test_a_share_rises_without_a_restart(desk: Reloader, workspace: Workspace) -> None:
     """Each step is taken by a desk that runs, as another digest; up to one half nobody changes arms; the arm decides for those in it."""
     digests, before = [looks(desk)], dict[str, str]()
     assert {one.reason for one in said(desk).values()} == {"not_started"}
@@ -109,7 +109,7 @@ def test_a_share_rises_without_a_restart(desk: Desk, workspace: Workspace) -> No
     assert len(set(digests)) == 6
 
 
-def test_the_state_of_the_arm_decides(desk: Desk, workspace: Workspace) -> None:
+def test_the_state_of_the_arm_decides(desk: Reloader, workspace: Workspace) -> None:
     """Units in the arm are decided by what it changes, the others, covered or not, by what the workspace says."""
     move(workspace, 0.25)
     looks(desk)
@@ -121,7 +121,7 @@ def test_the_state_of_the_arm_decides(desk: Desk, workspace: Workspace) -> None:
         assert (limit == 1) == (assigned.assignments[0].arm == "short")
 
 
-def test_the_list_tells_the_ramp(desk: Desk, workspace: Workspace) -> None:
+def test_the_list_tells_the_ramp(desk: Reloader, workspace: Workspace) -> None:
     """`GET /v1/experiments` says share, state and steps."""
     move(workspace, 0.05)
     looks(desk)
@@ -150,7 +150,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Desk, workspace: Workspace) -> None:
+def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Reloader, workspace: Workspace) -> None:
     """A step that was written by a process that was killed right after it holds: the next look takes it."""
     move(workspace, 0.05)
     looks(desk)
@@ -162,7 +162,7 @@ def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Desk, worksp
     assert few < in_arm(desk) and len(in_arm(desk)) > 3 * len(few)
 
 
-def test_a_roll_back_holds_while_files_have_faults(desk: Desk, workspace: Workspace) -> None:
+def test_a_roll_back_holds_while_files_have_faults(desk: Reloader, workspace: Workspace) -> None:
     """Files that are refused keep no step from a desk: the arm is taken from everybody, under what the files said before."""
     move(workspace, 0.25)
     looks(desk)
@@ -180,7 +180,7 @@ def test_a_roll_back_holds_while_files_have_faults(desk: Desk, workspace: Worksp
         file.write_bytes(content)
 
 
-def test_a_torn_or_damaged_record_fails_safe(desk: Desk, workspace: Workspace) -> None:
+def test_a_torn_or_damaged_record_fails_safe(desk: Reloader, workspace: Workspace) -> None:
     """Half a line and a damaged one change nobody's arm, and what is refused is told; without a record nobody is in the arm."""
     move(workspace, 0.05)
     move(workspace, 0.25)

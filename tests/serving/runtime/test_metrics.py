@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.runtime.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, Metrics, Table, memory_directory
+from serving.runtime.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, LabelTable, Metrics, memory_directory
 from tests.waiting import LIMIT_S
 
 ROUNDS = 2_000
@@ -173,7 +173,7 @@ def test_memory_directory(tmp_path: Path) -> None:
                 made.rmdir()
 
 
-def tabled(directory: Path | None, rows: int = 4) -> tuple[Metrics, Table]:
+def tabled(directory: Path | None, rows: int = 4) -> tuple[Metrics, LabelTable]:
     """Metrics with a table between two counters, as one process has them."""
     metrics = Metrics()
     metrics.counter("test_before_total", "Before.").add(count=7)

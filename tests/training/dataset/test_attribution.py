@@ -110,7 +110,7 @@ def test_the_window_decides(shop: Shop) -> None:
     found = rows(shop.examples())
     assert {key[0] for key in found} == {"at", "last", "end", "skew", "before", "closed"}
     assert {key[0] for key, label in found.items() if label} == {"at", "last", "skew"}
-    assert recorded.count(shop.workspace, NOW) == recorded.Counted(6, 3)
+    assert recorded.count(shop.workspace, NOW) == recorded.RecordedCounts(6, 3)
     assert {key[0] for key in rows(recorded_of(shop.workspace, NOW + 1_000_000))} == {
         "at",
         "last",

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.common.timestamps import to_microseconds
-from features.config.schema import Split
+from features.config.schema import TrainingSplit
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
@@ -277,7 +277,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def with_split(workspace: Workspace, **split: Any) -> Workspace:
-    return replace(workspace, model=msgspec.structs.replace(workspace.model, split=Split(**split)))
+    return replace(workspace, model=msgspec.structs.replace(workspace.model, split=TrainingSplit(**split)))
 
 
 def timed(times: list[int], windows: list[int], labels: list[float], strangers: list[bool]) -> Examples:

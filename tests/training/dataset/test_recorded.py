@@ -24,7 +24,7 @@ from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
 from serving.decision.journal import Journal
-from serving.reload.reloader import Desk
+from serving.reload.reloader import Reloader
 from tests.pipelines.loops import log_events
 from tests.trained import copy_of, end_of_data
 from training.dataset import sources
@@ -51,7 +51,7 @@ class Served:
 def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Decisions of the last weeks, served in this process into a journal; impressions and acceptances went into the log; all was shipped."""
     workspace = load(copy_of(trained_workspace, tmp_path_factory.mktemp("served") / "w"))
-    desk, journal = Desk(workspace), Journal.open(workspace.data / "journal")
+    desk, journal = Reloader(workspace), Journal.open(workspace.data / "journal")
     desk.load()
     loaded = desk.loaded
     assert loaded is not None, desk.refusal

@@ -19,7 +19,7 @@ from tests.trained import copy_of
 from training.bundle import registry
 from training.bundle.bundle import BadBundle
 from training.dataset.examples import Examples, examples_of, split_of
-from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, Compared, evaluate, report_of
+from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, ModelComparison, evaluate, report_of
 from training.fitting.train import Trained, digest, golden, train
 
 METRICS = {"mrr", "ndcg@3", "ndcg@10", "hit_rate@3", "hit_rate@10", "auc", "log_loss", "brier", "ece", "decision_auc"}
@@ -184,7 +184,7 @@ def test_few_successes_in_the_test_slice_are_warned_of(workspace: Workspace, exa
     split = split_of(workspace, examples, moment)
     hits = split.test & np.isin(np.arange(len(examples.ids)), examples.decision[examples.labels > 0])
     few = split.test & (np.cumsum(hits) <= successes)
-    found = report_of(workspace, examples, replace(split, test=few), Compared({}, {MODEL: {}}), moment)
+    found = report_of(workspace, examples, replace(split, test=few), ModelComparison({}, {MODEL: {}}), moment)
     assert found["split"]["test"]["decisions_with_success"] == successes
     assert len(found["warnings"]) == warned
     if warned:
