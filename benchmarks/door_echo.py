@@ -1,4 +1,4 @@
-"""Rival (b): what our front door costs. The same fixed answer through the lane, in BentoML, with limits, metrics and one write."""
+"""Rival (b): what our front door costs. The same fixed answer through the front door, in BentoML, with limits, metrics and one write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from _bentoml_sdk.service.factory import Service
 
 from features.common.types import DecisionRequest
 from serving import uvicorn_protocol
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import JSON_HEADERS, Answer, Call, Route
 from serving.runtime.metrics import Metrics, memory_directory
@@ -27,7 +27,7 @@ async def _echo(body: bytes, call: Call) -> Answer:
 
 
 class FrontDoor(Service):  # type: ignore[misc]
-    """BentoML's service behind a lane that has one route."""
+    """BentoML's service behind a front door that has one route."""
 
     def to_asgi(self, *arguments: Any, **named: Any) -> Any:
         metrics = Metrics()
@@ -40,7 +40,7 @@ class FrontDoor(Service):  # type: ignore[misc]
             request=DecisionRequest,
             roles=frozenset(["decide"]),
         )
-        lane = Lane([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
+        lane = FrontDoor([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
         metrics.attach(memory_directory(ANSWER.parent))
         return lane
 

@@ -72,7 +72,7 @@ class HotPath:
         return {name: statistics.median(times) / 1e3 for name, times in found.items() if times}
 
     def ask(self, at: int) -> None:
-        """One decision, as the lane asks for it."""
+        """One decision, as the front door asks for it."""
         task = self.decisions.post(self.bodies[at % len(self.bodies)], Call(b"bench", None, {}, {}))
         try:
             task.send(None)

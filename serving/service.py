@@ -3,7 +3,7 @@
     bentoml serve serving.service:Opportune        # with OPPORTUNE_WORKSPACE naming the workspace
 
 `service_class` lets a subclass of BentoML's service put an ASGI application before BentoML's own stack. What the routes lose by
-that (limits, deadlines, metrics, authentication) the lane gives back; what the lane does not name cannot be reached.
+that (limits, deadlines, metrics, authentication) the front door gives back; what the front door does not name cannot be reached.
 BentoML's supervisor imports this module too, and only to read the service's definition: what answers requests is imported late.
 """
 
@@ -48,7 +48,7 @@ def worker() -> Worker:
 
 
 class FrontDoor(Service):
-    """BentoML's service with our lane in front."""
+    """BentoML's service with our front door in front."""
 
     def to_asgi(self, *arguments: Any, **named: Any) -> Any:
         """BentoML's application behind the front door."""

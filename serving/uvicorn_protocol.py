@@ -97,7 +97,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
-        # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the lane to refuse by 414.
+        # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the front door to refuse by 414.
         self.url = self.url[: _URI_BYTES_MAX + 2]
         super().on_headers_complete()
 

@@ -20,7 +20,7 @@ from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
 from serving.decision.journal import Journal
 from serving.decision.snapshot import Snapshot
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import AsgiApp, Receive, Scope, Send
 from serving.openapi.contract import ContractDocument
@@ -79,7 +79,7 @@ class Worker:
         contract = ContractDocument(
             keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None
         )
-        lane = Lane(
+        lane = FrontDoor(
             (
                 *self.decisions.routes(inner),
                 *self.events.routes(),

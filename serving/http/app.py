@@ -78,10 +78,10 @@ class _Bound:
         self.timing = b", ".join(b"%s;dur=%%.3f" % stage.encode() for stage in route.stages)
 
 
-class Lane:
+class FrontDoor:
     """Serves `routes` and the standard ones (/livez, /readyz, /metrics, /openapi.json).
 
-    Declare all metrics before `metrics.attach`, and make the lane before it too: it declares its own.
+    Declare all metrics before `metrics.attach`, and make the front door before it too: it declares its own.
 
     Args:
         ready: returns None when this worker may be asked, else a public text that says why not.

@@ -1,4 +1,4 @@
-"""What a request's Content-Type and Accept say, read the slow and exact way; the lane remembers the answers."""
+"""What a request's Content-Type and Accept say, read the slow and exact way; the front door remembers the answers."""
 
 from __future__ import annotations
 

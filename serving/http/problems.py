@@ -40,7 +40,7 @@ class ProblemDocument(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Problem(Exception):
-    """A refusal. Raise it anywhere behind the lane; the lane answers it and counts it by its slug."""
+    """A refusal. Raise it anywhere behind the front door; the front door answers it and counts it by its slug."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = ""

@@ -30,7 +30,7 @@ JSON_HEADERS: Headers = [(b"content-type", b"application/json"), (b"cache-contro
 
 
 METHODS = ("GET", "POST", "DELETE", "OPTIONS")
-"""Of routes. OPTIONS are the lane's own: see `serving/http/cors.py`."""
+"""Of routes. OPTIONS are the front door's own: see `serving/http/cors.py`."""
 ADMINISTRATORS: frozenset[Role] = frozenset(("admin",))
 """The roles of what no web page calls."""
 
@@ -102,7 +102,7 @@ class Route:
     statuses: Mapping[int, str] | None = None
     """Successful statuses and what they say; 200 by default."""
     problems: tuple[type[Problem], ...] = ()
-    """What the handler itself may raise, beyond what the lane and the decoder raise anywhere."""
+    """What the handler itself may raise, beyond what the front door and the decoder raise anywhere."""
     refusal: Refusal | None = None
     """None: problems are answered as RFC 9457 says."""
 

@@ -18,7 +18,7 @@ import uvicorn
 from features.common.types import Decision, DecisionRequest, ModelStamp
 from serving import uvicorn_protocol
 from serving.http.admission import RequestLimits
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import KeyEntry, Keys
 from serving.http.problems import TYPE_PREFIX, ProblemDocument
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Receive, Route, Scope, Send
@@ -38,7 +38,7 @@ _STAMP = ModelStamp("m", "1", "sha256:0")
 
 
 class InnerBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What the inner application's method takes, as the lane checks it first."""
+    """What the inner application's method takes, as the front door checks it first."""
 
     request: dict[str, str | int] = {}
     fail: str = ""
@@ -120,13 +120,13 @@ def all_keys() -> Keys:
     return Keys((*entries, old))
 
 
-def lane(keys: Keys | None = None, limits: RequestLimits | None = None, **named: Any) -> Lane:
+def lane(keys: Keys | None = None, limits: RequestLimits | None = None, **named: Any) -> FrontDoor:
     contract = ContractDocument(keys or Keys(), lambda: None, origins=named.get("origins") is not None)
-    return Lane(routes(), keys or Keys(), limits, Metrics(), inner=inner, document=contract.render, **named)
+    return FrontDoor(routes(), keys or Keys(), limits, Metrics(), inner=inner, document=contract.render, **named)
 
 
 @contextlib.contextmanager
-def served(app: Lane, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None) -> Iterator[int]:
+def served(app: FrontDoor, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None) -> Iterator[int]:
     """Serves as BentoML's worker does (`_bentoml_impl/worker/service.py`); yields the port."""
     uvicorn_protocol.install()
     listener = socket.socket()

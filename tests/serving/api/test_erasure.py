@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serving.api.erasure import Forgetting
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import JSON_HEADERS, Answer, Call, Patterns, Route
 from tests.serving import edge_server as edge
@@ -38,11 +38,11 @@ async def echo(_: bytes, call: Call) -> Answer:
     return 200, JSON_HEADERS, json.dumps(dict(call.parameters)).encode(), ()
 
 
-def lane(folder: Path, keys: Keys | None = None, seconds: float = 30.0) -> Lane:
+def lane(folder: Path, keys: Keys | None = None, seconds: float = 30.0) -> FrontDoor:
     forgetting = Forgetting([sys.executable, "-c", FORGET, str(folder)], answer_seconds_max=seconds)
     other = Route(method="GET", path="/v1/customers/all", name="all", summary="A path that could be a parameter's.", handler=echo)
     two = Route(method="GET", path="/v1/{one}/of/{two}", name="two", summary="Two parameters.", handler=echo)
-    return Lane([forgetting.route(), other, two], keys or Keys())
+    return FrontDoor([forgetting.route(), other, two], keys or Keys())
 
 
 @pytest.fixture

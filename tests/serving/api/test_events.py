@@ -38,7 +38,7 @@ from serving.api.events import REASONS, Events
 from serving.api.events_body import Bad
 from serving.api.watermark import Watermark
 from serving.http import problems
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.problems import Problem
 from serving.http.routing import Call
@@ -448,7 +448,7 @@ def batch(event_id: str, **top: Any) -> bytes:
 
 def test_beacons_and_keys(shop: Shop) -> None:
     """With keys, text/plain is taken here alone, with the key in its body or its head; the key is neither stored nor answered."""
-    lane = Lane([*shop.events.routes(), edge.routes()[0]], edge.all_keys(), metrics=shop.metrics)
+    lane = FrontDoor([*shop.events.routes(), edge.routes()[0]], edge.all_keys(), metrics=shop.metrics)
     with edge.served(lane) as port:
         good, wrong = ROLE_KEYS["events"], ROLE_KEYS["decide"]
         status, fields, body = split(sent(port, batch("b1", key=good), TEXT, "Origin: https://shop.example"))
@@ -479,7 +479,7 @@ def test_beacons_and_keys(shop: Shop) -> None:
 
 def test_beacons_without_keys_come_from_this_machine(shop: Shop) -> None:
     """Without keys, a page of another site cannot send a beacon to this machine; one of this machine, or no page at all, can."""
-    with edge.served(Lane(shop.events.routes(), Keys(), metrics=shop.metrics)) as port:
+    with edge.served(FrontDoor(shop.events.routes(), Keys(), metrics=shop.metrics)) as port:
         for fields in ((), ("Origin: http://localhost:8080",), ("Origin: http://[::1]",), ("Sec-Fetch-Site: same-origin",)):
             assert split(sent(port, batch(f"ok{len(fields)}-{len(''.join(fields))}"), TEXT, *fields))[0] == 202
         evil = ("Origin: https://evil.example", "Origin: null", "Origin: http://localhost.evil.example", "Origin: http://[")

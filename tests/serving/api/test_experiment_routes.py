@@ -20,7 +20,7 @@ from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.decision.journal import Journal
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import KeyEntry, Keys
 from serving.hub.request_check import UnknownPlacement
 from serving.reload.reloader import Reloader
@@ -61,7 +61,7 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Decisions, experiments and flags behind the lane, with keys, over real sockets; the desk in this process."""
+    """Decisions, experiments and flags behind the front door, with keys, over real sockets; the desk in this process."""
     workspace = load(trial_workspace(trained_workspace, tmp_path_factory.mktemp("routes") / "shop"), sources=False)
     desk, metrics, journal = Reloader(workspace), Metrics(), Journal.open(workspace.data / "journal")
     decisions = Decisions(desk, workspace, metrics, journal)
@@ -69,7 +69,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     enquiry = Enquiry(desk)
     routes = (*decisions.routes(edge.inner), *ExperimentRoutes(enquiry).routes(), *Flags(enquiry, decisions).routes())
     entries = [KeyEntry(f"{role}-key", hashlib.sha256(key.encode()).hexdigest(), role) for role, key in ROLE_KEYS.items()]  # type: ignore[arg-type]
-    lane = Lane(routes, Keys(tuple(entries)), metrics=metrics, inner=edge.inner)
+    lane = FrontDoor(routes, Keys(tuple(entries)), metrics=metrics, inner=edge.inner)
     desk.load()
     assert desk.loaded is not None, desk.refusal
     with edge.served(lane) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:

@@ -20,7 +20,7 @@ from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
 from serving.decision.assignment import Units
 from serving.http import problems
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.problems import Problem, RateLimited
 from serving.openapi import document as openapi_document
@@ -180,7 +180,7 @@ def test_unready_and_limited_over_http() -> None:
     """Nothing serves: 503 in OFREP's form; the second request of the second: 429 with Retry-After; a bad type and a large body likewise."""
     desk: Any = SimpleNamespace(loaded=None, refusal="nothing was published")
     decisions: Any = None
-    made = Lane(Flags(Enquiry(desk), decisions, 1).routes(), Keys())
+    made = FrontDoor(Flags(Enquiry(desk), decisions, 1).routes(), Keys())
     with edge.served(made) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         unready = client.post("/ofrep/v1/evaluate/flags/experiment.x", json={"context": {"targetingKey": "7"}})
         assert (unready.status_code, unready.json()) == (503, {"errorDetails": "nothing was published"})

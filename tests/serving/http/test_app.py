@@ -23,7 +23,7 @@ import uvicorn.config
 from serving import uvicorn_protocol
 from serving.http import content_types
 from serving.http.admission import Admission, RequestLimits
-from serving.http.app import Lane
+from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.problems import HostNotLocal
 from serving.http.routing import BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Message, Route
@@ -33,12 +33,12 @@ from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
-def app() -> Lane:
+def app() -> FrontDoor:
     return edge.lane()
 
 
 @pytest.fixture(scope="module")
-def port(app: Lane) -> Iterator[int]:
+def port(app: FrontDoor) -> Iterator[int]:
     with edge.served(app) as port:
         yield port
 
@@ -278,7 +278,7 @@ def test_slow_clients(hurried: int) -> None:
     assert time.monotonic() - begun < LIMIT_S, "one of the connections was not closed by the server"
 
 
-def test_a_client_that_goes_away(app: Lane, port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_goes_away(app: FrontDoor, port: int, caplog: pytest.LogCaptureFixture) -> None:
     """Row 46: nobody is answered, it is counted, and it is no error."""
     caplog.set_level(logging.INFO)
     lines = app.metrics.exposition().decode().splitlines()
@@ -491,7 +491,7 @@ def test_overload_is_shed() -> None:
         return 200, JSON_HEADERS, b"{}", ()
 
     route = Route(method="POST", path="/slow", name="slow", summary="Waits.", roles=frozenset({"decide"}), handler=wait)
-    app = Lane([route], Keys(), RequestLimits(in_flight_max=2))
+    app = FrontDoor([route], Keys(), RequestLimits(in_flight_max=2))
 
     async def ask(method: str, path: str) -> tuple[int, dict[bytes, bytes]]:
         sent: list[Message] = []
@@ -538,9 +538,9 @@ def test_table_is_checked() -> None:
         Route(method="PUT", path="/v1", name="a", summary="")
     route = edge.routes()[0]
     with pytest.raises(ValueError, match="twice"):
-        Lane([route, route], Keys())
+        FrontDoor([route, route], Keys())
     with pytest.raises(ValueError, match="came neither"):
-        Lane([Route(method="POST", path="/x", name="x", summary="")], Keys())
+        FrontDoor([Route(method="POST", path="/x", name="x", summary="")], Keys())
 
 
 @pytest.mark.parametrize(

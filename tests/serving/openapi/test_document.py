@@ -1,4 +1,4 @@
-"""The contract that /openapi.json shows is the route table, and what the running lane answers is in it."""
+"""The contract that /openapi.json shows is the route table, and what the running front door answers is in it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ REQUESTS = {
 
 
 def test_answers_conform(contract: dict[str, Any]) -> None:
-    """What the running lane answers has a documented status, type, header fields and shape."""
+    """What the running front door answers has a documented status, type, header fields and shape."""
     operation = contract["paths"]["/v1/decisions"]["post"]
     seen = set()
     with edge.served(edge.lane()) as port:
