@@ -26,7 +26,7 @@ async def _echo(body: bytes, call: Call) -> Answer:
     return 200, JSON_HEADERS, BODY, ()
 
 
-class FrontDoor(Service):  # type: ignore[misc]
+class EchoService(Service):  # type: ignore[misc]
     """BentoML's service behind a front door that has one route."""
 
     def to_asgi(self, *arguments: Any, **named: Any) -> Any:
@@ -40,14 +40,14 @@ class FrontDoor(Service):  # type: ignore[misc]
             request=DecisionRequest,
             roles=frozenset(["decide"]),
         )
-        lane = FrontDoor([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
+        door = FrontDoor([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
         metrics.attach(memory_directory(ANSWER.parent))
-        return lane
+        return door
 
 
 @bentoml.service(
     name="door-echo",
-    service_class=FrontDoor,
+    service_class=EchoService,
     workers=int(os.environ.get("BENCH_WORKERS", "1")),
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -79,7 +79,7 @@ class Worker:
         contract = ContractDocument(
             keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None
         )
-        lane = FrontDoor(
+        front_door = FrontDoor(
             (
                 *self.decisions.routes(inner),
                 *self.events.routes(),
@@ -101,13 +101,13 @@ class Worker:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "lifespan":
-                await lane(scope, receive, send)
+                await front_door(scope, receive, send)
                 return
             beside = [asyncio.create_task(work) for work in (self.desk.watch(), self.hearing.run())]
             for task in beside:
                 task.add_done_callback(_tell_failure)
             try:
-                await lane(scope, receive, send)
+                await front_door(scope, receive, send)
             finally:
                 for task in beside:
                     task.cancel()

@@ -25,7 +25,7 @@ class StoredWords:
         Raises:
             ValueError: when there would be more than `words_max`: one of the fields is not a category but an identifier.
         """
-        # Id 0 is the empty text, here as in `Words`.
+        # Id 0 is the empty text, here as in `Dictionary`.
         new = [text for text in ["", *sorted(texts)] if text not in self.ids]
         new = list(dict.fromkeys(new))
         if len(self.texts) + len(new) > words_max:

@@ -120,7 +120,7 @@ def all_keys() -> Keys:
     return Keys((*entries, old))
 
 
-def lane(keys: Keys | None = None, limits: RequestLimits | None = None, **named: Any) -> FrontDoor:
+def front_door(keys: Keys | None = None, limits: RequestLimits | None = None, **named: Any) -> FrontDoor:
     contract = ContractDocument(keys or Keys(), lambda: None, origins=named.get("origins") is not None)
     return FrontDoor(routes(), keys or Keys(), limits, Metrics(), inner=inner, document=contract.render, **named)
 

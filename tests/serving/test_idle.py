@@ -28,7 +28,7 @@ def test_the_default_outlives_balancers() -> None:
 
 def test_idle_connections_are_closed_after_the_setting() -> None:
     """Over a socket: not before, and every request begins the time anew."""
-    with edge.served(edge.lane(), keep_alive_seconds=0.6) as port:
+    with edge.served(edge.front_door(), keep_alive_seconds=0.6) as port:
         assert 0.55 < idle_seconds(port) < 5
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             begun = time.monotonic()

@@ -38,7 +38,7 @@ async def echo(_: bytes, call: Call) -> Answer:
     return 200, JSON_HEADERS, json.dumps(dict(call.parameters)).encode(), ()
 
 
-def lane(folder: Path, keys: Keys | None = None, seconds: float = 30.0) -> FrontDoor:
+def front_door(folder: Path, keys: Keys | None = None, seconds: float = 30.0) -> FrontDoor:
     forgetting = Forgetting([sys.executable, "-c", FORGET, str(folder)], answer_seconds_max=seconds)
     other = Route(method="GET", path="/v1/customers/all", name="all", summary="A path that could be a parameter's.", handler=echo)
     two = Route(method="GET", path="/v1/{one}/of/{two}", name="two", summary="Two parameters.", handler=echo)

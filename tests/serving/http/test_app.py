@@ -34,7 +34,7 @@ from tests.waiting import LIMIT_S
 
 @pytest.fixture(scope="module")
 def app() -> FrontDoor:
-    return edge.lane()
+    return edge.front_door()
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def port(app: FrontDoor) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def hurried() -> Iterator[int]:
     """A server whose time limits are tenths of a second."""
-    with edge.served(edge.lane(limits=RequestLimits(body_seconds_max=0.3)), head_seconds_max=0.3) as port:
+    with edge.served(edge.front_door(limits=RequestLimits(body_seconds_max=0.3)), head_seconds_max=0.3) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[int]:
     """A server with keys."""
-    with edge.served(edge.lane(edge.all_keys())) as port:
+    with edge.served(edge.front_door(edge.all_keys())) as port:
         yield port
 
 
@@ -308,7 +308,7 @@ CREDENTIALS = {
 
 def test_keys_on_every_route(locked: int) -> None:
     """T1: every route of the table refuses every bad credential with 401, every wrong role with 403, and takes the right ones."""
-    table = edge.lane(edge.all_keys()).routes
+    table = edge.front_door(edge.all_keys()).routes
     cells = 0
     for route in table:
 
@@ -393,7 +393,7 @@ def test_nothing_is_echoed(port: int, locked: int, caplog: pytest.LogCaptureFixt
 
 def test_metrics_count_what_happened() -> None:
     """Requests, problems and latencies are counted under labels of closed sets, by routes and slugs and never by paths."""
-    app = edge.lane()
+    app = edge.front_door()
     with edge.served(app) as port:
         for _ in range(3):
             raw(port, post(GOOD))
@@ -416,7 +416,7 @@ def test_metrics_count_what_happened() -> None:
 def test_probes_and_draining() -> None:
     """/readyz says why not, and while draining it is 503 and every answer ends its connection; /livez stays 200."""
     reason: list[str | None] = ["No bundle yet."]
-    app = edge.lane(ready=lambda: reason[0])
+    app = edge.front_door(ready=lambda: reason[0])
     with edge.served(app) as port:
         answer = raw(port, get("/readyz"))
         assert problem(answer) == (503, "not-ready")
@@ -437,7 +437,7 @@ import sys, uvicorn
 from serving import wire
 from tests.serving import edge_server as edge
 wire.install()
-uvicorn.run(edge.lane(drain_seconds=1.0), port=int(sys.argv[1]), log_config=None)
+uvicorn.run(edge.front_door(drain_seconds=1.0), port=int(sys.argv[1]), log_config=None)
 """
 
 
@@ -525,7 +525,7 @@ def test_overload_is_shed() -> None:
 def test_bentoml_would_use_the_guarded_protocol() -> None:
     """The name that BentoML's worker leaves to uvicorn (`http="auto"`) means our protocol once it is installed."""
     uvicorn_protocol.install()
-    config = uvicorn.config.Config(app=edge.lane(), log_config=None)
+    config = uvicorn.config.Config(app=edge.front_door(), log_config=None)
     config.load()
     assert config.http_protocol_class is uvicorn_protocol.GuardedProtocol
 

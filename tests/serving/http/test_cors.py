@@ -34,14 +34,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """With keys, for two origins."""
-    with edge.served(edge.lane(edge.all_keys(), origins=Origins([SHOP, APP]))) as port:
+    with edge.served(edge.front_door(edge.all_keys(), origins=Origins([SHOP, APP]))) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[int]:
     """With keys, for nobody's pages."""
-    with edge.served(edge.lane(edge.all_keys())) as port:
+    with edge.served(edge.front_door(edge.all_keys())) as port:
         yield port
 
 
@@ -139,7 +139,7 @@ def test_off(closed: int) -> None:
 
 def test_any_origin() -> None:
     """With `*` everybody's pages may call, none with credentials; answers do not depend on who asked."""
-    with edge.served(edge.lane(edge.all_keys(), origins=Origins([ANY]))) as port:
+    with edge.served(edge.front_door(edge.all_keys(), origins=Origins([ANY]))) as port:
         assert permits(raw(port, options("/v1/decisions", THIEF)), THIEF, "POST", "content-type,x-api-key")
         for origin in (SHOP, THIEF):
             told = of_cors(raw(port, post(GOOD, TYPE, KEY, f"Origin: {origin}")))
@@ -149,7 +149,7 @@ def test_any_origin() -> None:
 
 def test_without_keys_the_host_must_be_local() -> None:
     """A preflight passes the same gate as what follows it."""
-    with edge.served(edge.lane(origins=Origins([SHOP]))) as port:
+    with edge.served(edge.front_door(origins=Origins([SHOP]))) as port:
         assert permits(raw(port, options("/v1/decisions", SHOP)), SHOP, "POST", "content-type")
         rebound = options("/v1/decisions", SHOP).replace(b"Host: localhost", b"Host: shop.example")
         assert edge.problem(raw(port, rebound)) == (421, "host-not-local")
@@ -161,7 +161,7 @@ def test_without_keys_the_host_must_be_local() -> None:
 
 def test_preflights_are_counted() -> None:
     """As a route of their own."""
-    app = edge.lane(origins=Origins([SHOP]))
+    app = edge.front_door(origins=Origins([SHOP]))
     with edge.served(app) as port:
         raw(port, options("/v1/decisions", SHOP))
     assert b'opportune_requests_total{route="preflight",status="204"} 1\n' in app.metrics.exposition()
@@ -269,7 +269,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
     with site() as (at, pages, told):
         address = f"http://localhost:{at}"
         for number, (origin, expected) in enumerate(((address, READ), (SHOP, [["TypeError"]] * len(READ)))):
-            with edge.served(edge.lane(edge.all_keys(), origins=Origins([origin]))) as port:
+            with edge.served(edge.front_door(edge.all_keys(), origins=Origins([origin]))) as port:
                 pages.append(PAGE % {"port": port, "key": ROLE_KEYS["decide"]})
                 with (tmp_path / "said").open("wb") as said:
                     browser = subprocess.Popen([*command, f"--user-data-dir={tmp_path / str(number)}", address], stdout=said, stderr=said)

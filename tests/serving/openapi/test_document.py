@@ -21,7 +21,7 @@ TYPE = "Content-Type: application/json"
 
 @pytest.fixture(scope="module")
 def contract() -> dict[str, Any]:
-    with edge.served(edge.lane()) as port:
+    with edge.served(edge.front_door()) as port:
         status, fields, body = split(raw(port, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     assert (status, fields["content-type"]) == (200, "application/json")
     document: dict[str, Any] = json.loads(body)
@@ -30,7 +30,7 @@ def contract() -> dict[str, Any]:
 
 def test_documented_paths_are_the_route_table(contract: dict[str, Any]) -> None:
     """Each route is documented once, with its roles and its body limit, and nothing else is."""
-    table = {(route.path, route.method.lower()): route for route in edge.lane().routes}
+    table = {(route.path, route.method.lower()): route for route in edge.front_door().routes}
     documented = {(path, method) for path, item in contract["paths"].items() for method in item}
     assert documented == set(table)
     for (path, method), route in table.items():
@@ -57,7 +57,7 @@ def test_catalogue_is_documented() -> None:
     kinds = list(problems.catalogue().values())
     assert len({kind.slug for kind in kinds}) == len(kinds) > 30
     assert all(400 <= kind.status < 600 and kind.title and kind.text for kind in kinds)
-    route = next(route for route in edge.lane().routes if route.name == "decisions")
+    route = next(route for route in edge.front_door().routes if route.name == "decisions")
     assert {kind.status for kind in openapi_document.route_problems(route)} >= {
         400,
         401,
@@ -95,7 +95,7 @@ def test_answers_conform(contract: dict[str, Any]) -> None:
     """What the running front door answers has a documented status, type, header fields and shape."""
     operation = contract["paths"]["/v1/decisions"]["post"]
     seen = set()
-    with edge.served(edge.lane()) as port:
+    with edge.served(edge.front_door()) as port:
         for request in REQUESTS.values():
             status, fields, body = split(raw(port, request))
             documented = operation["responses"][str(status)]
@@ -113,9 +113,9 @@ def test_answers_conform(contract: dict[str, Any]) -> None:
 
 def test_answers_with_keys_conform(contract: dict[str, Any]) -> None:
     """401 and 403 are documented on every route that asks for a role, and only there; with keys, so is that one is asked for."""
-    keyed = openapi_document.document(edge.lane(edge.all_keys()).routes)
-    with edge.served(edge.lane(edge.all_keys())) as port:
-        for route in edge.lane().routes:
+    keyed = openapi_document.document(edge.front_door(edge.all_keys()).routes)
+    with edge.served(edge.front_door(edge.all_keys())) as port:
+        for route in edge.front_door().routes:
             documented = contract["paths"][route.path][route.method.lower()]["responses"]
             assert bool(keyed["paths"][route.path][route.method.lower()]["security"]) == bool(route.roles)
             assert ("401" in documented) == ("403" in documented) == bool(route.roles)
