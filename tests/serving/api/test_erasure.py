@@ -47,7 +47,7 @@ def front_door(folder: Path, keys: Keys | None = None, seconds: float = 30.0) ->
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    with edge.served(lane(tmp_path)) as found:
+    with edge.served(front_door(tmp_path)) as found:
         yield found
 
 
@@ -120,7 +120,7 @@ def test_patterns() -> None:
 
 def test_only_administrators(tmp_path: Path) -> None:
     """With keys, the role admin alone may forget."""
-    with edge.served(lane(tmp_path, edge.all_keys())) as port:
+    with edge.served(front_door(tmp_path, edge.all_keys())) as port:
         for role, key in ROLE_KEYS.items():
             assert delete(port, "/v1/customers/c-1", key)[0] == (200 if role == "admin" else 403)
         assert delete(port, "/v1/customers/c-1")[0] == 401
@@ -129,7 +129,7 @@ def test_only_administrators(tmp_path: Path) -> None:
 
 def test_what_takes_long_goes_on(tmp_path: Path) -> None:
     """After the time of an answer it is 202; another customer has to wait; who asks again gets the answer of the same process."""
-    with edge.served(lane(tmp_path, seconds=0.3)) as port:
+    with edge.served(front_door(tmp_path, seconds=0.3)) as port:
         assert delete(port, "/v1/customers/slow") == (202, {"done": False})
         status, said = delete(port, "/v1/customers/other")
         assert (status, said["type"]) == (409, "urn:opportune:problem:forgetting-busy")
