@@ -21,8 +21,8 @@ SECOND = 1_000_000
 HERE = parse_moment("2026-11-30T10:00:00Z")
 TOLD = """
 import json, os, subprocess, sys
-from features import clock, moments
-said = [moments.now(), clock.now_us(), clock.system_s(), clock.written_s(os.stat(__file__ if "__file__" in globals() else ".")), clock.notice()]
+from features.common import clock, timestamps
+said = [timestamps.now(), clock.now_us(), clock.system_s(), clock.written_s(os.stat(__file__ if "__file__" in globals() else ".")), clock.notice()]
 if len(sys.argv) > 1:
     said.append(json.loads(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=True).stdout))
 print(json.dumps(said))
@@ -92,7 +92,7 @@ def test_a_process_and_what_it_starts_have_one_clock() -> None:
 
 def test_reading_the_clock_costs_what_the_system_asks(tmp_path: Path) -> None:
     """Without a setting the function that decisions call is the plain one: it looks at no variable and at no offset."""
-    script = "from features import clock, moments; print(clock.now_us is clock._system_us, moments.now is clock.now_us)"
+    script = "from features.common import clock, timestamps; print(clock.now_us is clock._system_us, timestamps.now is clock.now_us)"
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]

@@ -188,8 +188,8 @@ def test_map_grows(arena: Arena) -> None:
     write(store, SHOP, [("0", row(0), 1.0)])
     code = (
         "import sys, msgspec\n"
-        "from features.embedded import EmbeddedEngine\n"
-        "from features.views import View\n"
+        "from features.lmdb_store.engine import EmbeddedEngine\n"
+        "from features.columns.views import View\n"
         "engine = EmbeddedEngine(sys.argv[1], (msgspec.json.decode(sys.argv[2], type=View),))\n"
         "assert engine.read_now('0').known\nprint('open', flush=True)\nsys.stdin.readline()\n"
         "print(sum(engine.read_now(str(i)).known for i in range(3000)), engine.damaged)\n"

@@ -210,7 +210,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import msgspec
-from features.ramps import RampLine, append
+from features.workspace.ramps import RampLine, append
 for number in range(100_000):
     append(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=RampLine), number)
     print(number, flush=True)

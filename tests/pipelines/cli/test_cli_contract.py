@@ -188,10 +188,11 @@ def test_init_and_keys_tell_programs(opportune: Callable[..., Said], tmp_path: P
 
 BROKEN = """
 import sys
-from pipelines import commands_data, main
+from pipelines import main
+from pipelines.cli import data
 def fail(*_, **__):
     raise KeyError("a part\\nof two lines")
-commands_data.load = fail
+data.load = fail
 sys.argv = ["opportune", "check", "-w", sys.argv[1], *sys.argv[2:]]
 main.main()
 """
@@ -208,7 +209,7 @@ def test_a_fault_of_the_program_is_one_line(opportune: Callable[..., Said], tmp_
 
     plain = broken()
     assert plain.status == errors.BROKEN and plain.out == ""
-    assert re.fullmatch(r"opportune: unexpected KeyError: .* at pipelines/commands_data\.py:\d+\. .*OPPORTUNE_TRACEBACK=1 .*\n", plain.err)
+    assert re.fullmatch(r"opportune: unexpected KeyError: .* at pipelines/cli/data\.py:\d+\. .*OPPORTUNE_TRACEBACK=1 .*\n", plain.err)
     assert broken("--json").problem["type"] == "urn:opportune:error:unexpected"
     assert "Traceback (most recent call last)" in broken(OPPORTUNE_TRACEBACK="1").err
 
@@ -216,7 +217,7 @@ def test_a_fault_of_the_program_is_one_line(opportune: Callable[..., Said], tmp_
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     """`opportune … | head` ends in silence when head has seen enough."""
     code = (
-        "import sys; from pipelines import main, show; show.as_json = lambda value: [print('x' * 1000) for _ in range(1000)]; main.main()"
+        "import sys; from pipelines import main; from pipelines.output import console; console.as_json = lambda value: [print('x' * 1000) for _ in range(1000)]; main.main()"
     )
     command = f'{sys.executable} -c "{code}" key new shop --role decide --json | head -c 10'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -94,7 +94,7 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
             assert told == json.loads(msgspec.json.encode(expected))
         desk.close()
         assert live.ask("GET", "/").status == 404
-        assert list((place / "serving" / "__pycache__").glob("*.nbi")), "the bento's own code was compiled, or brought along, and run"
+        assert list((place / "serving/kernel/__pycache__").glob("*.nbi")), "the bento's own code was compiled, or brought along, and run"
         assert not list(empty.iterdir())
     finally:
         live.stop()
@@ -116,7 +116,9 @@ def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: 
     found = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
     assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/columns/layout.py"} <= found
     assert any(name.startswith("workspace/made/bundles/") and name.endswith("forest.npz") for name in found)
-    assert not any("online" in Path(name).parts or name.endswith(".mdb") for name in found)
+    assert not any(name.startswith("workspace/made/online/") or name.endswith(".mdb") for name in found)
+    rooms = {str(Path(name).parent) for name in found if name.startswith("compiled/")}
+    assert {"compiled/serving/kernel", "compiled/features/columns"} <= rooms, "the machine code of every room is brought along"
     assert not any(name.startswith(("pipelines/", "tests/", "workspace/data/")) for name in found)
 
 
@@ -135,12 +137,13 @@ def test_nothing_to_build(trained_workspace: Path, tmp_path: Path) -> None:
 
 def test_compiled_code_is_packed_and_unpacked(tmp_path: Path) -> None:
     """What numba has compiled travels in a folder of its own, and what is there already is not replaced."""
-    cache = tmp_path / "from" / "serving" / "__pycache__"
+    cache = tmp_path / "from" / "serving/kernel/__pycache__"
     cache.mkdir(parents=True)
+    (cache.parent / "kernel.py").touch()
     for name in ("kernel.f-1.py311.nbi", "kernel.f-1.py311.1.nbc", "kernel.cpython-311.pyc"):
         (cache / name).write_text(name)
     assert compile_cache.pack(tmp_path / "to", tmp_path / "from") == 2
-    made = tmp_path / "to" / "serving" / "__pycache__"
+    made = tmp_path / "to" / "serving/kernel/__pycache__"
     made.mkdir(parents=True)
     (made / "kernel.f-1.py311.nbi").write_text("newer")
     compile_cache.unpack(tmp_path / "to")

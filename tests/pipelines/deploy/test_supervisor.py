@@ -12,16 +12,16 @@ from tests.serving.live import ROOT
 
 INTERRUPTED = """
 import os, signal, sys, threading, duckdb
-from pipelines import processes
+from pipelines.deploy import supervisor
 
-processes.heed_signals()
+supervisor.heed_signals()
 threading.Timer(0.5, os.kill, (os.getpid(), {number})).start()
 try:
-    with processes.stoppable():
+    with supervisor.stoppable():
         duckdb.connect().execute(
             "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range) % 7 = b.range % 7"
         )
-except processes.Stopped as stopped:
+except supervisor.Stopped as stopped:
     print(stopped.number, type(stopped.__cause__).__name__)
 """
 

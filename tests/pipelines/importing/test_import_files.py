@@ -189,8 +189,8 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from features.loading import load
-from pipelines.importing import import_all
+from features.validation.load import load
+from pipelines.importing.import_files import import_all
 print("ready", flush=True)
 sys.stdin.readline()
 import_all(load(Path(sys.argv[1])), int(sys.argv[2]))

@@ -205,12 +205,12 @@ FULL = """
 import resource, signal, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
-from features.loading import load
-from pipelines import rebuilding
+from features.validation.load import load
+from pipelines.materialize import rebuild
 workspace = load(Path(sys.argv[1]), sources=False)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-store = {"online": rebuilding.rebuild_online, "ledger": rebuilding.rebuild_ledger}[sys.argv[2]]
+store = {"online": rebuild.rebuild_online, "ledger": rebuild.rebuild_ledger}[sys.argv[2]]
 store(workspace, "a test")
 """
 

@@ -256,8 +256,8 @@ def test_probabilities_are_exact() -> None:
 
 PROGRAM = """
 import json, sys
-from tests.serving.test_assignment import NOW, assigner, everybody
-from serving.assignment import Units
+from tests.serving.decision.test_assignment import NOW, assigner, everybody
+from serving.decision.assignment import Units
 asked = assigner(json.loads(sys.argv[1]), holdout={"share": 0.1}, control_groups={"no_levers": 0.1})
 print([repr(asked.assign(Units(f"{at}-\\u00fc"), everybody, NOW)) for at in range(300)])
 """

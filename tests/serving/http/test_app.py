@@ -434,9 +434,9 @@ def test_probes_and_draining() -> None:
 
 STOPPING = """
 import sys, uvicorn
-from serving import wire
+from serving import uvicorn_protocol
 from tests.serving import edge_server as edge
-wire.install()
+uvicorn_protocol.install()
 uvicorn.run(edge.front_door(drain_seconds=1.0), port=int(sys.argv[1]), log_config=None)
 """
 

@@ -139,13 +139,13 @@ def test_the_list_tells_the_ramp(desk: Reloader, workspace: Workspace) -> None:
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from features.moments import now
-from features.loading import load
-from pipelines import ramping
-from pipelines.experiment_reading import experiments_in, find
+from features.common.timestamps import now
+from features.validation.load import load
+from pipelines.ramps import ramp
+from pipelines.experiments.analysis import experiments_in, find
 workspace = load(Path(sys.argv[1]), sources=False)
 read = find(experiments_in(workspace), sys.argv[2])
-ramping.write(workspace, read, ramping.by_hand(read, 0.25, "before the end", now()), now(), "worker")
+ramp.write(workspace, read, ramp.by_hand(read, 0.25, "before the end", now()), now(), "worker")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

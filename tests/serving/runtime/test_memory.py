@@ -53,7 +53,7 @@ import numpy, numba, re
 def doubled(x): return 2 * x
 assert doubled(21) == 42
 def resident(): return int(re.search(r"Rss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read())[1]) * 1024
-from serving import memory
+from serving.runtime import memory
 before = resident()
 given = memory.give_back()
 after = resident()
@@ -67,7 +67,7 @@ def test_unused_modules_are_hidden_and_come_back() -> None:
     """Within, what numba need not find is not found; afterwards it can be imported as ever, and what was loaded stayed."""
     program = """
 import sys
-from serving import memory
+from serving.runtime import memory
 with memory.without_unused():
     try:
         import scipy

@@ -283,7 +283,7 @@ def test_folders_that_others_own_or_may_write(workspace: Workspace) -> None:
 def test_few_open_files_and_a_folder_in_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A process that may open 100 files is told so by a real limit; a folder on tmpfs by the mounts of a made-up machine."""
     program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); from pipelines.doctor_checks_resources import "
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); from pipelines.doctor.service.resources import "
         "open_files; print(open_files(None).findings[0].evidence['limit'])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
