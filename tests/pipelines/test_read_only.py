@@ -79,7 +79,7 @@ def test_it_checks_trains_and_serves(tree: Path, trained_workspace: Path, tmp_pa
     finally:
         live.stop()
     (place,) = (shop / ".opportune" / "cache").iterdir()
-    assert any(place.glob("numba/serving_*/*.nbi")) and not place.stat().st_mode & 0o077
+    assert any(place.glob("numba/kernel_*/*.nbi")) and not place.stat().st_mode & 0o077
     assert sorted(tree.rglob("*")) == before and not Path("/nonexistent").exists()
 
 

@@ -125,14 +125,14 @@ CHANGES = {
 
 @pytest.mark.parametrize("said", CHANGES)
 def test_a_kind_that_only_the_forms_know(said: str, tmp_path: Path) -> None:
-    """Where `formats.py` learns a word that nothing computes, `check` and `features` refuse it in one line."""
+    """Where `schema.py` learns a word that nothing computes, `check` and `features` refuse it in one line."""
     code = tmp_path / "code"
     for package in ("features", "training", "serving", "pipelines"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     more, (part, entry) = CHANGES[said]
-    text = (code / "features" / "formats.py").read_text()
+    text = (code / "features/config/schema.py").read_text()
     assert text.count(said) == 1
-    (code / "features" / "formats.py").write_text(text.replace(said, more))
+    (code / "features/config/schema.py").write_text(text.replace(said, more))
     given = everything() | {part: {"new": {"stream": "moves", "windows": ["3d"]} | entry}}
     if part == "pairs":
         given[part]["new"] |= {"key": "shop", "match": "shop"}
