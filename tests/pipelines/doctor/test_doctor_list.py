@@ -27,10 +27,11 @@ def test_every_check_is_explained() -> None:
 
 
 def test_every_module_of_checks_is_asked() -> None:
-    """What a module `doctor_checks_*` names in its `CHECKS` is asked, and each says what it is for."""
+    """What a module of checks names in its `CHECKS` is asked, and each says what it is for."""
     found = []
-    for file in sorted((ROOT / "pipelines").glob("doctor_checks_*.py")):
-        found += importlib.import_module(f"pipelines.{file.stem}").CHECKS
+    for file in sorted((*(ROOT / "pipelines/doctor/data").glob("*.py"), *(ROOT / "pipelines/doctor/service").glob("*.py"))):
+        if file.name != "__init__.py":
+            found += importlib.import_module(f"pipelines.doctor.{file.parent.name}.{file.stem}").CHECKS
     assert sorted(map(name_of, found)) == sorted(map(name_of, CHECKS))
     assert all(check.__doc__ for check in CHECKS)
 

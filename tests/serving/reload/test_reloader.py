@@ -15,7 +15,7 @@ from serving.hub.hub import digest_of
 from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 
-CHANGES = 200
+CHANGES = 100
 REFUSED = 'opportune_refused_total{what="config"}'
 VALUE_EXTRA = 1e12
 
@@ -142,8 +142,8 @@ def check(answer: Answer, files: Files) -> str:
 
 
 @pytest.mark.slow
-def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
-    """200 changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
+def test_a_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
+    """A hundred changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
     server, files = live
     tried = [0] * len(BROKEN)
     with load_on(server.port, connections=4, pause=0.005) as seen:
