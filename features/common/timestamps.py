@@ -12,7 +12,7 @@ MICROSECONDS = 1_000_000
 DAY_SECONDS = 86_400
 WEEK_MICROSECONDS = 7 * DAY_SECONDS * MICROSECONDS
 
-# At most 9999 of a unit: in weeks that is 191 years, which any engine's arithmetic holds. `(?!\n)` as in `vocabulary.py`.
+# At most 9999 of a unit: in weeks that is 191 years, which any engine's arithmetic holds. `(?!\n)` as in `types.py`.
 _NUMBER, _UNIT = "[1-9][0-9]{0,3}", "[mhdw]"
 _LENGTH = _NUMBER + _UNIT
 _DURATION = re.compile(f"({_NUMBER})({_UNIT})")

@@ -29,7 +29,7 @@ class EventLog:
 
     Args:
         folder: of the file, see `event_folder`; made for its owner alone.
-        worker: who writes, see `hearers`; 0 where the events need not be heard.
+        worker: who writes, see `consumers`; 0 where the events need not be heard.
 
     All methods raise LogUnavailable when the log cannot take or give anything now.
     """

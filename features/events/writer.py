@@ -44,7 +44,7 @@ class EventWriter:
     """Appends from one event loop; owns a worker's place among the hearers.
 
     Args:
-        folder: see `event_log.event_folder`.
+        folder: see `log.event_folder`.
     """
 
     def __init__(self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:

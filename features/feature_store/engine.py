@@ -62,7 +62,7 @@ class FeastEngine:
         hang_seconds: how long a read may block its thread before another thread takes its place.
 
     Raises:
-        ValueError: when the process is not in UTC. A section that Feast refuses (`feast_store.refusals`) throws what Feast throws.
+        ValueError: when the process is not in UTC. A section that Feast refuses (`store_config.refusals`) throws what Feast throws.
     """
 
     def __init__(

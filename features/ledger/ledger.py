@@ -86,7 +86,7 @@ class Ledger(Protocol):
     async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
         """Keeps sticky assignments of a unit, or of the customer that it is linked to; what holds for those wanted, of all it keeps.
 
-        The first write holds, atomically; see `recent_changes.settled`. May be repeated.
+        The first write holds, atomically; see `recent_updates.settled`. May be repeated.
         """
         ...
 

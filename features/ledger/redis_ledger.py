@@ -45,7 +45,7 @@ class RedisLedger:
     """See `Ledger`. Belongs to one event loop at a time.
 
     Args:
-        url: see `redis_address`.
+        url: see `redis_store/address.py`.
         timeout_ms: how long one round trip may take.
         project: part of every key.
         shared: gives the routes of whoever reads from the same server, so that both share its connection, and two calls in the same

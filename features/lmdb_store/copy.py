@@ -2,7 +2,7 @@
 
     python -m features.lmdb_store.copy FOLDER TARGET
 
-A copy walks the whole tree. One that a power cut has torn may kill whoever walks it (see `lmdb_verify`): that is then an answer.
+A copy walks the whole tree. One that a power cut has torn may kill whoever walks it (see `verify`): that is then an answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The embedded engine: rows straight from LMDB's memory map, some microseconds each, without a server.
 
 The decode of a record is planned once for each combination of schemas that records are made of; a plan is then a few array
-look-ups. Nothing here writes, and nothing here imports Feast: `feast_lmdb` is the other side.
+look-ups. Nothing here writes, and nothing here imports Feast: `feature_store/lmdb_online_store.py` is the other side.
 """
 
 from __future__ import annotations

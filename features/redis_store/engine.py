@@ -1,7 +1,7 @@
 """The Redis engine: rows from the hashes that Feast's own Redis store writes, in one round trip, without Feast.
 
-One HMGET asks for all fields of all views of a customer. `feast_wire` reads the values, `redis_routes` finds the node,
-`redis_link` keeps the connection and the deadline.
+One HMGET asks for all fields of all views of a customer. `feast_format` reads the values, `routing` finds the node,
+`connection` keeps the connection and the deadline.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class RedisEngine:
     """Reads what Feast's Redis store has written; see `OnlineEngine`.
 
     Args:
-        url: see `redis_address`.
+        url: see `address`.
         timeout_ms: how long one read may take; there are no retries.
         project: Feast's project: part of every key.
-        near_cache_rows: how many rows to keep in this process, see `near_cache`; 0 is none.
+        near_cache_rows: how many rows to keep in this process, see `tracking_cache`; 0 is none.
         clock: seconds, as `time.monotonic`; what the ages of kept rows are told by.
 
     Attributes:

@@ -7,7 +7,7 @@ the other way round, an event could be marked as heard by a ledger that lacks it
 
     event log, registry, other SQLite files   SQLite's online backup: a snapshot of one moment
     journals                                  what a live process is writing is copied up to what it had written, like after a kill
-    ledger, online rows                       a compacted snapshot, made by a process of its own (`lmdb_copy`)
+    ledger, online rows                       a compacted snapshot, made by a process of its own (`lmdb_store/copy.py`)
     lake, offline tables, bundles, artifacts  never changed in place, only replaced: linked, which takes no room and hardly any time
 """
 

@@ -1,6 +1,6 @@
 """`opportune doctor`: what is missing or suspicious in a workspace, with figures, since when, and what to do.
 
-A check is one function of `Facts` (`doctor_gather`), named in the `CHECKS` of its module; its name is its id. It gives what it looked at
+A check is one function of `Facts` (`facts/gather.py`), named in the `CHECKS` of its module; its name is its id. It gives what it looked at
 and what it found there (`Seen`), or says why it cannot say (`CannotSay`): silence means that somebody looked. What else it raises, because
 a file is damaged or a store away, becomes a finding of its own, and keeps no other check from looking.
 """

@@ -1,6 +1,6 @@
 """Forgetting a customer everywhere: late events first of all, then what serves, then what is on disk; proved by a re-read of all of it.
 
-    task       written down, with the units that are linked to the customer (`forget_task`), and the accounts that are theirs alone
+    task       written down, with the units that are linked to the customer (`task`), and the accounts that are theirs alone
     at once    event log and dead letters, ledger, online store: no worker knows the customer any more from here on
     the rest   behind the locks of whoever else changes the workspace: journals, lake, offline tables, what stores leave in their files
     proof      every place is read again, and the bytes of all files are looked through

@@ -78,7 +78,7 @@ def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Li
     Frames of other kinds, blanked ones among them, have neither and are passed over.
 
     Args:
-        gaps: takes (from, to) of the bytes that are in no frame; see `journal_lines.frames`.
+        gaps: takes (from, to) of the bytes that are in no frame; see `journal.frames`.
     """
     framed = missed = counted = 0
     for kind, version, body in frames(content, gaps):

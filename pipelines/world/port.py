@@ -53,7 +53,7 @@ class Port(Protocol):
         ...
 
     def tell(self, events: Sequence[Event]) -> None:
-        """What happened, at most `vocabulary.EVENTS_MAX` events.
+        """What happened, at most `types.EVENTS_MAX` events.
 
         Raises:
             DeciderRefused: it is not taken.

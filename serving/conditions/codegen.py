@@ -57,7 +57,7 @@ def name(text: str) -> ast.expr:
 
 
 def call(function: str, *arguments: ast.expr) -> ast.expr:
-    """A call of one of the functions of `condition_values.py`."""
+    """A call of one of the functions of `bitsets.py`."""
     return ast.Call(name(function), list(arguments), [])
 
 

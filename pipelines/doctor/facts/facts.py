@@ -1,4 +1,4 @@
-"""Figures that several checks of `opportune doctor` share, gathered once by `doctor_gather.Facts`.
+"""Figures that several checks of `opportune doctor` share, gathered once by `gather.Facts`.
 
 Nothing here names a customer but one whose share of the events is absurd.
 """

@@ -216,9 +216,7 @@ def test_a_fault_of_the_program_is_one_line(opportune: Callable[..., Said], tmp_
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     """`opportune … | head` ends in silence when head has seen enough."""
-    code = (
-        "import sys; from pipelines import main; from pipelines.output import console; console.as_json = lambda value: [print('x' * 1000) for _ in range(1000)]; main.main()"
-    )
+    code = "import sys; from pipelines import main; from pipelines.output import console; console.as_json = lambda value: [print('x' * 1000) for _ in range(1000)]; main.main()"
     command = f'{sys.executable} -c "{code}" key new shop --role decide --json | head -c 10'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "x" * 10 and done.stderr == ""
