@@ -62,7 +62,7 @@ class RowSchema:
     """Where each stored value of a customer's views goes in a row.
 
     Slots number the scalars of all views in order; families are numbered likewise. Views of the entity `everyone` have a
-    plan of their own.
+    schema of their own.
     """
 
     views: tuple[View, ...]

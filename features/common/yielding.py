@@ -1,4 +1,4 @@
-"""Manners of threads that share few cores with those who answer."""
+"""Yield the core to the threads that answer requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has still to tell the ledger of events that are in the log.
+"""Registry of the workers whose logged events are not yet applied to the ledger.
 
 An event is acknowledged once it is in the log, and then heard by the ledger, by the worker that took it. A worker may die in between.
 So each has a number, which its rows in the log carry; a mark in the log says up to which place its events were heard; and a file that

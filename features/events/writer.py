@@ -65,7 +65,7 @@ class EventWriter:
         return self._alive.worker
 
     async def append(self, items: Sequence[Item]) -> list[Result]:
-        """Writes items, durably; what became of each, in their order.
+        """Write items durably. Return one result an item, in their order.
 
         Raises:
             LogBusy: too much waits; nothing of it was written.

@@ -273,6 +273,6 @@ class _Wire(asyncio.Protocol):
 
 
 def _passed(future: asyncio.Future[Reply]) -> None:
-    """Takes note of an error that is nobody's: whoever waits on the same connection is told."""
+    """Consume the error of a reply that nobody waits for; those who wait on the connection get theirs."""
     if not future.cancelled():
         future.exception()

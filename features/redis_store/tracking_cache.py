@@ -161,7 +161,7 @@ class Session:
             self.forget()
 
     def forget(self) -> None:
-        """Nothing that was read before counts, nor what is on its way; the connection goes on."""
+        """Drop all cached and in-flight reads; keep the connection."""
         if self._cache.sessions.pop(self.number, None) is not None:
             self.number = next(self._cache.numbers)
             self._cache.sessions[self.number] = self

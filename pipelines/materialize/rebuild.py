@@ -303,7 +303,7 @@ def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
 
 
 def _catch_up(workspace: Workspace, since: int) -> None:
-    """What came in while the ledger was away: heard by no one, and in the log. To hear it twice changes nothing."""
+    """Apply the logged events that the ledger missed while it was away. Idempotent."""
     from pipelines.materialize import contact_import
     from pipelines.materialize.ledger_replay import replay
 

@@ -18,9 +18,9 @@ PATIENT_MS = 10_000.0
 
 
 def refresh_changed(workspace: Workspace) -> int:
-    """Bring the rows of all customers up to date of whom the event log took something since the last time.
+    """Refresh the rows of all customers with new events since the last run.
 
-    Killed at any step it may be repeated: where it went on is noted last.
+    It may be killed at any step and repeated: the place in the log is noted last.
 
     Returns:
         Customers refreshed.

@@ -90,7 +90,7 @@ def intent_file(workspace: Workspace) -> Path:
 
 
 def loop_file(workspace: Workspace) -> Path:
-    """Where the last run is told of."""
+    """Return the path of the last run's report."""
     return workspace.data / "loop.json"
 
 

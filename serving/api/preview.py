@@ -79,7 +79,7 @@ class Enquiry:
         return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
 
     def lacked(self, loaded: Snapshot, answered: Answered, experiment: str) -> tuple[str, ...]:
-        """Of what is lacked, what may matter to one experiment: whom an anonymous id belongs to does to all that run."""
+        """Return the missing inputs that may affect one experiment; a missing identity link affects all that run."""
         if not answered.lacks or loaded.workspace.experiments.experiments[experiment].status != "running":
             return ()
         return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()

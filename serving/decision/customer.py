@@ -14,7 +14,7 @@ from serving.hub.consent import Said
 
 
 class CustomerState(NamedTuple):
-    """What is known of whom a request is about."""
+    """What the stores know about the customer of a request."""
 
     row: OnlineRow | None
     """With what happened since it was computed; None when the store did not say in time."""

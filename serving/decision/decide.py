@@ -254,7 +254,7 @@ def _bound_take(case: Case) -> None:
 
 
 def _without_limited(case: Case, why: str) -> None:
-    """What no limit and no budget concerns may be shown whatever a ledger says."""
+    """Drop every offer that has a limit or a budget."""
     for place in case.places:
         place.drop(case.loaded.hub.contacting.concerned(place.name, case.channel), why)
     arrange(case)

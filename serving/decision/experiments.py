@@ -175,7 +175,7 @@ class ExperimentStates(Generic[S]):
         return (self._arms[arms] if arms else None) or self._serving()
 
     def keepers(self, request: DecisionRequest) -> list[str]:
-        """Units beside the request's own whose sticky assignments count, as far as the request names them."""
+        """Return the other units named by the request whose sticky assignments apply."""
         kinds, found = set(self._sticky.values()), []
         if "anonymous" in kinds and request.customer_id and request.anonymous_id:
             found.append(ANONYMOUS + request.anonymous_id)

@@ -318,5 +318,5 @@ def _stamp(seconds: float) -> str:
 
 
 def _rest(path: Path, size: int) -> None:
-    """Give a file that nobody writes any more its last name."""
+    """Seal a finished file by renaming it; remove it if it is empty."""
     path.rename(path.with_suffix(SEALED)) if size else path.unlink()

@@ -141,7 +141,7 @@ class Snapshot:
         return ExperimentStates(self, self._bundles)
 
     def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Snapshot:
-        """The state of an arm or a control group, which shares all but what policies and placements say."""
+        """Return the copy for an arm or a control group; only policies and placements differ."""
         made = copy(self)
         made.workspace, made.hub, made._standing = workspace, self.hub.changed(workspace, logic), {}
         made.__dict__.pop("trials", None)

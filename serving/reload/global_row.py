@@ -1,4 +1,4 @@
-"""The row of everyone, and what it tells of the store: where even that is gone, a customer without a row is not a stranger."""
+"""The global row. If it is missing, the online store was emptied: then a customer without a row is "unavailable", not "unknown"."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GlobalRow:
         self._witnesses = None if self._plan.views else Witnesses(STRANGERS_SECONDS, DOUBT_SECONDS)
 
     def met(self, customer_id: str, row: OnlineRow) -> OnlineRow | None:
-        """A customer's row as it counts: None for one without, where the store is empty, or may be."""
+        """Return the row, or None if the customer has none and the store may have been emptied."""
         if not row.known:
             self._strangers += 1
             return None if self.empty or self._in_doubt else row
@@ -47,7 +47,7 @@ class GlobalRow:
         return row
 
     def doubt(self) -> None:
-        """A customer's read failed: until the store was looked at again, nobody without a row is a stranger for sure."""
+        """Mark the store as suspect: until it is checked again, a missing row does not mean an unknown customer."""
         self._doubted_at = time.monotonic()
 
     @property

@@ -1,4 +1,4 @@
-"""Turns of work that is longer than a decision may wait: batches of events, of decisions, of flags."""
+"""Yield to the event loop during long batches: of events, of decisions, of flags."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = 
 
 
 def _apart(examples: Examples) -> list[list[int]]:
-    """Positions of the columns that set the level, and of those that set the order."""
+    """Split column positions into level columns and ranking columns."""
     level = [column.kind in ("customer", "context") for column in examples.contract.columns]
     groups = [[at for at, is_level in enumerate(level) if is_level == wanted] for wanted in (True, False)]
     return [group for group in groups if group]
