@@ -99,7 +99,7 @@ def follow(workspace: Workspace) -> None:
 
 
 def _latest(workspace: Workspace) -> Workspace:
-    """What the files say by now; what they said at the start where they have faults, which the servers tell of."""
+    """Return what the files say by now; what they said at the start where they have faults, which the servers tell of."""
     try:
         return load(workspace.folder, sources=False)
     except BadWorkspace:
@@ -140,7 +140,7 @@ def watch_splits(workspace: Workspace) -> None:
 
 
 def tasks(workspace: Workspace) -> tuple[tuple[BackgroundTask, ...], ...]:
-    """What goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
+    """Return what goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
     return (
         (
             BackgroundTask(ship.ship, SHIP_SECONDS),

@@ -133,7 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _begun(self) -> bool:
-        """Whether the client has begun a request, so that an answer has something to answer."""
+        """Return whether the client has begun a request, so that an answer has something to answer."""
         return bool(getattr(self, "url", b""))
 
 

@@ -73,7 +73,7 @@ class Worker:
         return self._understandings.of(self.desk.loaded)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
-        """The front door: before BentoML's own application."""
+        """Return the front door: before BentoML's own application."""
         keys = Keys.from_environment()
         origins = origins_for(self.settings, keys)
         contract = ContractDocument(

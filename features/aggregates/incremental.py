@@ -60,7 +60,7 @@ class Fold:
         self.streams = frozenset(self._parts)
 
     def __call__(self, row: OnlineRow, events: Sequence[RecentEvent], now: Micros) -> OnlineRow:
-        """The row with the events that it does not hold yet.
+        """Return the row with the events that it does not hold yet.
 
         Args:
             row: as it was read; it stays as it is. Of a customer without views of streams all are made, as of now.
@@ -96,7 +96,7 @@ class Fold:
 
 
 def _moment(seconds: float) -> int | None:
-    """The moment of a view in microseconds; None where the row lacks the view, and what it held is not known."""
+    """Return the moment of a view in microseconds; None where the row lacks the view, and what it held is not known."""
     return None if seconds != seconds else round(seconds * MICROSECONDS)
 
 
@@ -257,7 +257,7 @@ class _Part:
             row.numbers[slot] = told or nothing
 
     def _widened(self, found: KeyedRow, wanted: Integers, at: Integers) -> KeyedRow:
-        """The family with the keys that it lacks, in the order of their texts."""
+        """Return the family with the keys that it lacks, in the order of their texts."""
         texts = self._words.texts
         new = sorted(set(wanted[at == -1].tolist()), key=texts.__getitem__)
         stored = found.keys.tolist()
@@ -268,7 +268,7 @@ class _Part:
 
 
 def _present(made: KeyedRow, at: Integers) -> tuple[KeyedRow, Integers]:
-    """The keys that have a value, be it zero; and where those of events stand now, below 0 nowhere."""
+    """Return the keys that have a value, be it zero; and where those of events stand now, below 0 nowhere."""
     kept = ~np.isnan(made.values).all(axis=0)
     if kept.all():
         return made, at
@@ -294,7 +294,7 @@ def _table(rows: list[list[int]], width: int) -> Integers:
 
 
 def _numbers(fields: Iterable[dict[str, float | str]], name: str) -> list[float]:
-    """A number of each event; NaN where it is absent, or is none."""
+    """Return a number of each event; NaN where it is absent, or is none."""
     return [value if type(value := one.get(name)) is float else _number(value) for one in fields]
 
 
@@ -303,5 +303,5 @@ def _number(value: object) -> float:
 
 
 def _texts(fields: Iterable[dict[str, float | str]], name: str, of: Callable[[str], int]) -> list[int]:
-    """The word id of a text of each event; -1 where it is absent, or is none, or none of those that are looked for."""
+    """Return the word id of a text of each event; -1 where it is absent, or is none, or none of those that are looked for."""
     return [of(value) if type(value := one.get(name)) is str else -1 for one in fields]

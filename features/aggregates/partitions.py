@@ -23,7 +23,7 @@ def fnv1a(text: str) -> int:
 
 
 def bucket_of(customer_id: str, buckets: int) -> int:
-    """The bucket of a customer, 0 to buckets - 1."""
+    """Return the bucket of a customer, 0 to buckets - 1."""
     return fnv1a(customer_id) % buckets
 
 

@@ -37,7 +37,7 @@ def entity_key(view: View) -> str:
 
 
 def offline_file(workspace: Workspace, view: View, bucket: int) -> Path:
-    """Where the rows of a view lie that belong to the customers of a bucket."""
+    """Return where the rows of a view lie that belong to the customers of a bucket."""
     return workspace.offline / view.name / f"bucket-{bucket:04d}.parquet"
 
 
@@ -83,7 +83,7 @@ def events_query(workspace: Workspace, stream: str, moment: Micros) -> str:
 
 
 def attributes_query(view: View) -> str:
-    """The customer's attributes as they were at each moment: those of a moment are valid at it."""
+    """Return the customer's attributes as they were at each moment: those of a moment are valid at it."""
     columns = ", ".join(f"{_or_zero(f'c.{quoted(scalar.name)}', scalar)} AS {quoted(scalar.name)}" for scalar in view.scalars)
     return (
         f"SELECT m.customer_id, m.moment AS event_timestamp, {columns} "
@@ -113,7 +113,7 @@ def customer_query(view: View) -> str:
 
 
 def _lists(family: Family, alias: str) -> list[str]:
-    """The list columns of a family; a customer without any key has empty lists, which are known to be empty."""
+    """Return the list columns of a family; a customer without any key has empty lists, which are known to be empty."""
     columns = [f"coalesce({alias}.keys, []::VARCHAR[]) AS {quoted(family.keys_field)}"]
     columns += [f"coalesce({alias}.{quoted(m.name)}, []::DOUBLE[]) AS {quoted(family.field(m))}" for m in family.measures]
     return columns
@@ -265,7 +265,7 @@ def compute_for(workspace: Workspace, moment: Micros, customers: Sequence[str]) 
 
 
 def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, now: Micros) -> str:
-    """The query of a customer view for all in `moments`, whose events are laid ready for it."""
+    """Return the query of a customer view for all in `moments`, whose events are laid ready for it."""
     if view.stream is None:
         return attributes_query(view)
     only = "WHERE customer_id IN (SELECT customer_id FROM moments)"

@@ -22,7 +22,7 @@ def fnv1a_bytes(state: int, text: bytes) -> int:
 
 @numba.njit(numba.uint32(numba.uint32, _BYTES), cache=True)
 def fnv1a_units(state: int, text: bytes) -> int:
-    """The same over the 16-bit code units of UTF-16 in little-endian bytes, as a loop over `charCodeAt` does it."""
+    """Return the same over the 16-bit code units of UTF-16 in little-endian bytes, as a loop over `charCodeAt` does it."""
     for at in range(0, len(text), 2):
         unit = numba.uint32(text[at]) | (numba.uint32(text[at + 1]) << _EIGHT)
         state = numba.uint32((state ^ unit) * _FNV_PRIME)

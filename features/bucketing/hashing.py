@@ -99,17 +99,17 @@ def optimizely(parent: str) -> Hash:
 
 
 def statsig(salt: str, rule: str) -> Hash:
-    """A Statsig gate's or rule's bucket: the first 8 bytes of `sha256("<salt>.<rule>.<unit>")`, modulo 10,000."""
+    """Return a Statsig gate's or rule's bucket: the first 8 bytes of `sha256("<salt>.<rule>.<unit>")`, modulo 10,000."""
     return _statsig(f"{salt}.{rule}.", STATSIG_BUCKETS)
 
 
 def statsig_experiment(salt: str) -> Hash:
-    """A Statsig experiment's or layer's bucket: the first 8 bytes of `sha256("<salt>.<unit>")`, modulo 1,000."""
+    """Return a Statsig experiment's or layer's bucket: the first 8 bytes of `sha256("<salt>.<unit>")`, modulo 1,000."""
     return _statsig(f"{salt}.", STATSIG_EXPERIMENT_BUCKETS)
 
 
 def launchdarkly(flag: str, salt: str, seed: int | None = None) -> Hash:
-    """The first 15 hexadecimal digits of `sha1("<flag>.<salt>.<unit>")`, or of `sha1("<seed>.<unit>")`.
+    """Return the first 15 hexadecimal digits of `sha1("<flag>.<salt>.<unit>")`, or of `sha1("<seed>.<unit>")`.
 
     LaunchDarkly's bucket is this number over `LAUNCHDARKLY_SCALE`, in doubles, 0 to 1.
     """

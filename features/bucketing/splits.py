@@ -56,7 +56,7 @@ class Split:
         self.covered = total if gate is None else total * gate[1] / gate[2]
 
     def __call__(self, unit: str) -> tuple[int, int]:
-        """The arm of a unit, -1 where it is not covered, and its bucket."""
+        """Return the arm of a unit, -1 where it is not covered, and its bucket."""
         bucket = self.hash(unit)
         if self._gate is not None and self._gate[0](unit) >= self._gate[1]:
             return -1, bucket
@@ -93,7 +93,7 @@ def ramp_ranges(share: float) -> tuple[Sequence[Range], Sequence[Range]]:
 
 
 def by_ranges(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None) -> Split:
-    """A split by the ranges of each arm; where ranges overlap, the first arm that has the bucket.
+    """Return a split by the ranges of each arm; where ranges overlap, the first arm that has the bucket.
 
     A bucket `b` of `n` is in a range where `from <= b / n < to`, in doubles, as GrowthBook compares.
     """
@@ -106,7 +106,7 @@ def by_ranges(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate
 
 
 def by_ends(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None) -> Split:
-    """The same by whole buckets: both ends of a range are rounded to the nearest one."""
+    """Return the same by whole buckets: both ends of a range are rounded to the nearest one."""
     table = [-1] * buckets
     for arm in range(len(ranges) - 1, -1, -1):
         for start, end in ranges[arm]:
@@ -121,7 +121,7 @@ def _by_table(hash_: Hash, table: list[int], arms: int, gate: tuple[Hash, int, i
 
 
 def by_places(hash_: Hash, scale: float, ranges: Sequence[Sequence[Range]]) -> Split:
-    """The same for a hash with too many buckets for a table: an arm has those whose part of `scale` is in one of its ranges."""
+    """Return the same for a hash with too many buckets for a table: an arm has those whose part of `scale` is in one of its ranges."""
     flat = [(start, end, arm) for arm, given in enumerate(ranges) for start, end in given]
 
     def arm_of(bucket: int) -> int:

@@ -67,11 +67,11 @@ class Catalogue:
         return found
 
     def numbers(self, attribute: str) -> NDArray[np.float64]:
-        """A numeric attribute, one value an offer; missing is NaN."""
+        """Return a numeric attribute, one value an offer; missing is NaN."""
         return np.array([_number(offer.attributes.get(attribute)) for offer in self.offers], np.float64)
 
     def codes(self, attribute: str, categories: list[str]) -> NDArray[np.float64]:
-        """A category attribute as codes of a dictionary; unknown and missing are NaN."""
+        """Return a category attribute as codes of a dictionary; unknown and missing are NaN."""
         code = {text: float(number) for number, text in enumerate(categories)}
         return np.array([code.get(category_text(offer.attributes.get(attribute)), np.nan) for offer in self.offers], np.float64)
 
@@ -86,7 +86,7 @@ def _texts(offer: Offer, attribute: str) -> list[str]:
 
 
 def category_text(value: object) -> str:
-    """A value as the text of a category, the same as on import: `true`, `3`, `2.5`; nothing is the empty text, which none has."""
+    """Return a value as the text of a category, the same as on import: `true`, `3`, `2.5`; nothing is the empty text, which none has."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

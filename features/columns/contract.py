@@ -73,7 +73,7 @@ KINDS: tuple[ColumnKind, ...] = ("customer", "context", "offer", "pair")
 
 
 def contract_of(features: FeaturesFile, leave_out: tuple[str, ...] = ()) -> Contract:
-    """All columns that a workspace declares, in a fixed order, and its auxiliary ones."""
+    """Return all columns that a workspace declares, in a fixed order, and its auxiliary ones."""
     candidates: list[tuple[Column, bool]] = []
     candidates += _customer_columns(features)
     for name, context in features.context.items():

@@ -263,7 +263,7 @@ class Layout:
         self._fixed_for = everyone
 
     def _filled(self, group: pairs.MeasureGroup, row: OnlineRow, now: Seconds) -> Floats:
-        """The one column of a group, for every offer of the catalogue."""
+        """Return the one column of a group, for every offer of the catalogue."""
         out = np.empty((1, len(self.catalogue)))
         self._fill(group, row, now, out)
         found: Floats = out[0]
@@ -313,7 +313,7 @@ class Layout:
         return out
 
     def is_everyone(self, name: str) -> bool:
-        """Whether a matched column is computed from the events of everyone."""
+        """Return whether a matched column is computed from the events of everyone."""
         return self._matched[name].everyone
 
     def column(
@@ -332,7 +332,7 @@ class Layout:
         return self.matched(name, everyone if self.is_everyone(name) else row, now)[chosen]
 
     def shown(self, column: Column, value: float) -> float | str | None:
-        """A laid value for people: the text of a category, None for a missing one."""
+        """Return a laid value for people: the text of a category, None for a missing one."""
         if np.isnan(value):
             return None
         return self.categories[column.name][int(value)] if column.dtype == "category" else float(value)

@@ -42,7 +42,7 @@ class Dictionary:
             self.id(text)
 
     def id(self, text: str) -> int:
-        """The id of a text, new if need be."""
+        """Return the id of a text, new if need be."""
         found = self.ids.get(text)
         if found is None:
             with self._adding:
@@ -79,7 +79,7 @@ class RowSchema:
         return RowSchema(chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)})
 
     def nobody(self) -> OnlineRow:
-        """A new row of which nothing is known: an unknown customer's, or one that was not read."""
+        """Return a new row of which nothing is known: an unknown customer's, or one that was not read."""
         families: list[KeyedRow | None] = [None] * len(self.families)
         return OnlineRow(np.full(len(self.scalars), np.nan), families, np.full(len(self.views), np.nan))
 
@@ -131,15 +131,15 @@ class OnlineEngine(Protocol):
     damaged: int
 
     def read_now(self, customer_id: str) -> OnlineRow | None:
-        """The row without waiting, or None where a read needs a round trip: then `await read`."""
+        """Return the row without waiting, or None where a read needs a round trip: then `await read`."""
         ...
 
     async def read(self, customer_id: str) -> OnlineRow:
-        """The row of one customer, within the engine's deadline."""
+        """Return the row of one customer, within the engine's deadline."""
         ...
 
     def everyone(self) -> OnlineRow:
-        """The one row of the views of everyone, laid out by `RowSchema.of(views, "everyone")`; blocking, for catalogue loads."""
+        """Return the one row of the views of everyone, laid out by `RowSchema.of(views, "everyone")`; blocking, for catalogue loads."""
         ...
 
     def close(self) -> None: ...

@@ -19,7 +19,7 @@ def offer_categories(features: FeaturesFile) -> dict[str, str]:
 
 
 def streams_of(features: FeaturesFile) -> dict[str, Stream]:
-    """All streams by name, with their numbers and categories; decisions also have the columns of their context."""
+    """Return all streams by name, with their numbers and categories; decisions also have the columns of their context."""
     texts = tuple(offer_categories(features))
     of_context = {kind: tuple(n for n, c in features.context.items() if c.dtype in kinds) for kind, kinds in _CONTEXT_KINDS.items()}
     built_in = {}

@@ -118,7 +118,7 @@ def window_name(name: str, window: str, value: str | None = None) -> str:
 
 
 def views_of(features: FeaturesFile) -> tuple[View, ...]:
-    """All views that a workspace declares, in a fixed order: the customer's attributes, then streams by name."""
+    """Return all views that a workspace declares, in a fixed order: the customer's attributes, then streams by name."""
     views = []
     customer = features.customer
     if customer.attributes:
@@ -198,7 +198,7 @@ def companion(scalar: Scalar, what: str) -> str:
 
 
 def _companions(scalar: Scalar) -> list[Scalar]:
-    """What must be stored beside a value so that events can be added to it, exactly and in any order.
+    """Return what must be stored beside a value so that events can be added to it, exactly and in any order.
 
     Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as they stand.
     """

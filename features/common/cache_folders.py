@@ -69,7 +69,7 @@ def _home() -> Path | None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the nearest one above it that exists: it can be made there."""
+    """Return whether files can be made in a folder, or in the nearest one above it that exists: it can be made there."""
     place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
@@ -97,7 +97,7 @@ def _made(data: Path | None, name: str) -> Path:
 
 
 def _below(data: Path | None) -> Path | None:
-    """A folder of the data folder whose name is known only on this machine; None where the system has no such secret."""
+    """Return a folder of the data folder whose name is known only on this machine; None where the system has no such secret."""
     if data is None:
         return None
     try:

@@ -37,7 +37,7 @@ def followed(time: int, decided: int | None) -> int:
 
 
 def followed_sql(time: str, decided: str) -> str:
-    """The same in SQL, of two TIMESTAMPTZ in a session in UTC; `decided` may be NULL."""
+    """Return the same in SQL, of two TIMESTAMPTZ in a session in UTC; `decided` may be NULL."""
     coarse = f"{time} IN (date_trunc('hour', {decided}), date_trunc('day', {decided}))"
     near = f"{time} >= {decided} - to_seconds({BEHIND_SECONDS_MAX})"
     return f"CASE WHEN NOT coalesce({time} < {decided}, false) THEN {time} WHEN {near} THEN {decided} WHEN {coarse} THEN {decided} ELSE {time} END"

@@ -21,7 +21,7 @@ PSEUDONYM_BYTES = 6
 
 
 def pseudonym(data: Path, customer_id: str, size_bytes: int = PSEUDONYM_BYTES) -> str:
-    """The pseudonym of a customer or an anonymous unit: 12 hex digits, unless another size is asked for.
+    """Return the pseudonym of a customer or an anonymous unit: 12 hex digits, unless another size is asked for.
 
     Args:
         data: the workspace's data folder.
@@ -30,7 +30,7 @@ def pseudonym(data: Path, customer_id: str, size_bytes: int = PSEUDONYM_BYTES) -
 
 
 def secret(data: Path) -> bytes:
-    """The key of this data folder; of several processes that make it at once, one wins and all have its key.
+    """Return the key of this data folder; of several processes that make it at once, one wins and all have its key.
 
     Raises:
         OSError: it can be neither read nor made.

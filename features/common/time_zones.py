@@ -23,7 +23,7 @@ def _names() -> dict[str, str]:
 
 @lru_cache(maxsize=ZONES_MAX)
 def zone_of(text: str) -> tzinfo | None:
-    """The time zone that a text, which may be anything, means; None where it means none.
+    """Return the time zone that a text, which may be anything, means; None where it means none.
 
     `Etc/GMT+2` is two hours west, as IANA has it; `GMT+2` and `UTC+2` are two hours east, as people write it.
     """

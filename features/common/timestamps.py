@@ -42,12 +42,12 @@ def duration_seconds(text: str) -> int:
 
 
 def window_seconds(text: str) -> int | None:
-    """A window in seconds; None for `all`."""
+    """Return a window in seconds; None for `all`."""
     return None if text == "all" else duration_seconds(text)
 
 
 def parse_moment(text: str) -> Micros:
-    """A moment of a workspace file in microseconds since 1970; a date is its first moment in UTC.
+    """Return a moment of a workspace file in microseconds since 1970; a date is its first moment in UTC.
 
     Raises:
         ValueError: for a text that is no date or time.
@@ -57,13 +57,13 @@ def parse_moment(text: str) -> Micros:
 
 
 def to_microseconds(moment: datetime) -> Micros:
-    """A datetime with an offset as microseconds since 1970; exact, unlike `timestamp()`."""
+    """Return a datetime with an offset as microseconds since 1970; exact, unlike `timestamp()`."""
     delta = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return Micros((delta.days * DAY_SECONDS + delta.seconds) * MICROSECONDS + delta.microseconds)
 
 
 def from_microseconds(moment: int) -> datetime:
-    """The inverse of `to_microseconds`, in UTC."""
+    """Return the inverse of `to_microseconds`, in UTC."""
     seconds, rest = divmod(moment, MICROSECONDS)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
 

@@ -73,18 +73,18 @@ class Document:
         return self.lines.get(path)
 
     def fault(self, path: Path, expected: str, got: str, remedy: str = "") -> Fault:
-        """A fault at a part of this file."""
+        """Return a fault at a part of this file."""
         return Fault(self.shown, shown(path), expected, got, self.line(path), remedy)
 
     def unknown(self, path: Path, expected: str, name: str, known: Iterable[str]) -> Fault:
-        """The fault of a name that nothing has, with the nearest one that exists, or all of them."""
+        """Return the fault of a name that nothing has, with the nearest one that exists, or all of them."""
         names = sorted(known)
         near = difflib.get_close_matches(name, names, 1)
         remedy = f"Did you mean `{near[0]}`?" if near else f"Declared: {', '.join(names) or 'none'}."
         return self.fault(path, expected, f"`{name}`", remedy)
 
     def convert(self, kind: type[T]) -> T:
-        """The file as a struct.
+        """Return the file as a struct.
 
         msgspec stops at the first error: what is wrong is left out and the rest is tried again, so that all are told at once.
 
@@ -112,7 +112,7 @@ class Document:
         raise BadWorkspace(faults)
 
     def _explained(self, message: str, kind: Any, value: Any) -> tuple[Path, Fault]:
-        """The part that is wrong, or missing, and what to say of it."""
+        """Return the part that is wrong, or missing, and what to say of it."""
         parts = _PATH.match(message)
         assert parts is not None
         path = self._resolved(parts["path"] or "$", message, kind, value)
@@ -172,14 +172,14 @@ def _at(value: Any, path: Iterable[str | int]) -> Any:
 
 
 def _with_only(value: Any, path: Sequence[str | int], key: Any) -> Any:
-    """A copy of a tree in which the mapping at `path` has this one key."""
+    """Return a copy of a tree in which the mapping at `path` has this one key."""
     if not path:
         return {key: value[key]}
     return _replaced(value, path[0], _with_only(value[path[0]], path[1:], key))
 
 
 def _without(value: Any, path: Path) -> Any:
-    """A copy of a tree without the key at `path`."""
+    """Return a copy of a tree without the key at `path`."""
     if len(path) == 1:
         return {key: part for key, part in value.items() if str(key) != path[0]}
     return _replaced(value, path[0], _without(value[path[0]], path[1:]))
@@ -192,7 +192,7 @@ def _replaced(value: Any, step: Any, part: Any) -> Any:
 
 
 def _removable(value: Any, path: Path) -> Path:
-    """The part itself if it is under a key; an item of a list only goes with its list, so that positions stay what they are."""
+    """Return the part itself if it is under a key; an item of a list only goes with its list, so that positions stay what they are."""
     while path and not isinstance(_at(value, path[:-1]), dict):
         path = path[:-1]
     return path
@@ -227,7 +227,7 @@ def _type_at(kind: Any, path: Path) -> Any:
 
 
 def _container(node: Any) -> Any:
-    """The container inside a union: workspace files have at most one that holds structs."""
+    """Return the container inside a union: workspace files have at most one that holds structs."""
     if not isinstance(node, inspect.UnionType):
         return node
     containers = (inspect.StructType, inspect.DictType, inspect.ListType, inspect.VarTupleType)
@@ -241,7 +241,7 @@ def _field_names(kind: Any, path: Path) -> list[str]:
 
 
 def _choices(kind: Any, path: Path) -> list[str]:
-    """The values of a closed set, if `path` is one."""
+    """Return the values of a closed set, if `path` is one."""
     node = _type_at(kind, path)
     kinds = node.types if isinstance(node, inspect.UnionType) else (node,)
     return next(([str(value) for value in found.values] for found in kinds if isinstance(found, inspect.LiteralType)), [])

@@ -28,7 +28,7 @@ class Number(NamedTuple):
     is_whole: bool = False
 
     def takes(self, value: object) -> bool:
-        """Whether the value is of this kind and within the bounds; true and false are no numbers here."""
+        """Return whether the value is of this kind and within the bounds; true and false are no numbers here."""
         if isinstance(value, bool) or not isinstance(value, int if self.is_whole else (int, float)) or not math.isfinite(value):
             return False
         above = self.low is None or (value > self.low if self.is_open else value >= self.low)
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
     values: tuple[str | bool, ...]
 
     def takes(self, value: object) -> bool:
-        """Whether it is one of them; 1 is not true."""
+        """Return whether it is one of them; 1 is not true."""
         return any(value is one or (isinstance(one, str) and value == one) for one in self.values)
 
     def __str__(self) -> str:
@@ -264,7 +264,7 @@ def _shown(value: Any) -> str:
 
 
 def _unquoted(value: Any) -> str:
-    """The way out for a number or a truth in quotes; empty for any other value."""
+    """Return the way out for a number or a truth in quotes; empty for any other value."""
     if not isinstance(value, str):
         return ""
     try:

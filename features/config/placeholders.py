@@ -25,7 +25,7 @@ def unset(value: Any, environment: Mapping[str, str], path: Path = ()) -> Iterat
 
 
 def filled(value: Any, environment: Mapping[str, str]) -> Any:
-    """A copy with each placeholder replaced; what comes from the environment is always a text, and is not looked at again.
+    """Return a copy with each placeholder replaced; what comes from the environment is always a text, and is not looked at again.
 
     Raises:
         Failure: when a variable is not set.

@@ -42,7 +42,7 @@ class Alive:
 
 
 def begin(folder: Path) -> Alive:
-    """A new worker of this log."""
+    """Return a new worker of this log."""
     make_folder(folder)
     while True:
         path = folder / f"{secrets.randbits(47) + 1:012x}{ALIVE}"
@@ -80,7 +80,7 @@ def anybody(folder: Path) -> bool:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether the open file still has its name."""
+    """Return whether the open file still has its name."""
     try:
         return path.stat().st_ino == os.fstat(handle).st_ino
     except FileNotFoundError:

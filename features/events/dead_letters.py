@@ -62,7 +62,7 @@ def send_again(folder: Path, happenings: EventSchema, now: Micros | None = None)
 
 
 def _item(letter: DeadLetter, happenings: EventSchema, now: Micros) -> Item | None:
-    """The event of a letter, if it is one by now."""
+    """Return the event of a letter, if it is one by now."""
     if letter.reason == CONFLICT:
         return None
     try:

@@ -16,7 +16,7 @@ class Marks(NamedTuple):
     at: dict[bytes, int]
 
     def forgotten_at(self, unit: str) -> int | None:
-        """What happened to a unit before this moment is not to be known any more; None where it was never forgotten."""
+        """Return the moment before which nothing of a unit may be known; None where it was never forgotten."""
         return self.at.get(unit_digest(unit, self.salt)) if self.at else None
 
 
@@ -24,7 +24,7 @@ NOBODY = Marks(b"", {})
 
 
 def marks_of(folder: Path) -> Marks:
-    """The marks of an event log's folder.
+    """Return the marks of an event log's folder.
 
     Raises:
         LogUnavailable: there is a log, and it cannot be read.

@@ -125,7 +125,7 @@ class Line(Struct, frozen=True, array_like=True):
         return np.flatnonzero(bits).astype(np.int32)
 
     def columns(self) -> Floats:
-        """What the model saw of each offer shown, in model order: shape (shown, shared + offer + pair columns)."""
+        """Return what the model saw of each offer shown, in model order: shape (shown, shared + offer + pair columns)."""
         shown = np.frombuffer(self.shown, _INTEGER)
         if not len(shown):
             return np.empty((0, 0))
@@ -170,7 +170,7 @@ _CERTAIN = struct.pack("<d", 1.0)
 
 
 def considered_of(mask: NDArray[np.bool_], chosen: Integers) -> tuple[int, bytes]:
-    """The offers considered as a line holds them, `lineup_offers` and `considered`: bits, or positions where those are shorter.
+    """Return the offers considered as a line holds them, `lineup_offers` and `considered`: bits, or positions where those are shorter.
 
     Args:
         mask: one truth an offer of the lineup.
@@ -199,7 +199,7 @@ def line_of(
     units: tuple[str, ...] = (),
     took_us: int | None = None,
 ) -> Line:
-    """The line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
+    """Return the line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
 
     Args:
         considered: what `considered_of` gave; `raw` and the rows of `pairs` are in the order of the offers considered.
@@ -257,7 +257,7 @@ def write_frame(line: Line | Settled, buffer: bytearray) -> None:
 
 
 def blank_frame(body_bytes: int) -> bytes:
-    """A whole frame that says nothing."""
+    """Return a whole frame that says nothing."""
     frame = bytearray(HEAD_BYTES + body_bytes)
     _HEAD.pack_into(frame, 0, MAGIC, 0, body_bytes, BLANK, FORMAT)
     frame[4:8] = zlib.crc32(frame[_CHECKED_FROM:]).to_bytes(4, "little")

@@ -56,7 +56,7 @@ def blanked(content: bytes, units: Collection[str]) -> Blanked:
 
 
 def _is_theirs(kind: int, version: int, body: memoryview, units: Collection[str]) -> bool:
-    """Whether a frame that holds one of the ids, perhaps within another, is theirs; one that nobody can read is."""
+    """Return whether a frame that holds one of the ids, perhaps within another, is theirs; one that nobody can read is."""
     if kind not in (DECISION, SETTLED) or version != FORMAT:
         return False
     try:

@@ -55,7 +55,7 @@ class EventLog:
             return append(connection, items, self.worker, self._clock()) if items else []
 
     def barrier(self) -> Micros:
-        """A moment, microseconds since 1970: all that is in the log was received before it, and all that comes later is not.
+        """Return a moment, microseconds since 1970: all that is in the log was received before it, and all that comes later is not.
 
         So `received < barrier` divides what is there from what is not, whatever the clock does.
         """
@@ -183,7 +183,7 @@ class EventLog:
 
 
 def event_folder(data: Path) -> Path:
-    """Where the event log of a workspace lies, in its data folder."""
+    """Return where the event log of a workspace lies, in its data folder."""
     return data / "events"
 
 
@@ -202,7 +202,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def exists(folder: Path) -> bool:
-    """Whether there is a log."""
+    """Return whether there is a log."""
     return (folder / NAME).exists()
 
 
@@ -234,7 +234,7 @@ def read_all(folder: Path, after: int, received_before: int | None = None) -> It
 
 
 def counts(folder: Path) -> EventCounts:
-    """The counters; zeros where there is no log."""
+    """Return the counters; zeros where there is no log."""
     if not exists(folder):
         return EventCounts()
     with reading(folder) as connection:

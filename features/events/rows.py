@@ -139,7 +139,7 @@ def event_item(event: Event, time: int, letter: int = 0) -> Item:
 
 
 def dead_item(reason: str, unit: str, body: bytes, letter: int = 0) -> Item:
-    """A dead letter as it is written."""
+    """Return a dead letter as it is written."""
     return Item(reason, unit, body[:DEAD_BYTES_MAX], letter=letter)
 
 
@@ -260,7 +260,7 @@ def _forgotten(connection: sqlite3.Connection, events: Sequence[Item]) -> set[by
 
 
 def unit_digest(unit: str, salt: bytes) -> bytes:
-    """A keyed hash that stands for a unit that was forgotten."""
+    """Return a keyed hash that stands for a unit that was forgotten."""
     return blake2b(unit.encode(), digest_size=ID_BYTES, key=salt).digest()
 
 

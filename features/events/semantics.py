@@ -187,7 +187,7 @@ class EventSchema:
         return None if event.arm in arms else InvalidEvent("field-value", "/arm", "one of " + ", ".join(sorted(arms)))
 
     def heard(self, event: Event, received: int) -> Heard:
-        """What the ledger has to hear of an event that fits.
+        """Return what the ledger has to hear of an event that fits.
 
         Args:
             received: when the log took it, microseconds since 1970.
@@ -231,7 +231,7 @@ class EventSchema:
 
 
 def _of_nobody(event: Event) -> InvalidEvent:
-    """Which of its ids is a word for what is missing."""
+    """Return which of its ids is a word for what is missing."""
     name = next(name for name in ("customer_id", "anonymous_id", "decision_id") if getattr(event, name) in NOBODY)
     return InvalidEvent("field-value", f"/{name}", EXPECTED_ID)
 
@@ -241,7 +241,7 @@ def _put(fields: dict[str, float | str], **given: float | str | None) -> None:
 
 
 def decided_at(decision_id: str, received: int, late: int) -> Micros | None:
-    """The moment of one of our decisions, from its id, microseconds since 1970; None where the id is not one of ours.
+    """Return the moment of one of our decisions, from its id, microseconds since 1970; None where the id is not one of ours.
 
     Args:
         received: what comes later, or is more than `late` microseconds older, is no decision's moment.

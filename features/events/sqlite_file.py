@@ -167,7 +167,7 @@ class EventFile:
         _flock(self._lock, fcntl.LOCK_SH, deadline)
 
     def _open(self, deadline: float) -> sqlite3.Connection:
-        """A connection to a file that holds the tables; one that is damaged beyond recovery is set aside, and another begun."""
+        """Return a connection to a file that holds the tables; one that is damaged beyond recovery is set aside, and another begun."""
         try:
             return self._connect(deadline)
         except sqlite3.DatabaseError as error:
@@ -254,7 +254,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def damage(path: Path) -> str:
-    """What SQLite finds wrong with a file after its recovery; empty where nothing is."""
+    """Return what SQLite finds wrong with a file after its recovery; empty where nothing is."""
     if not path.exists():
         return ""
     try:

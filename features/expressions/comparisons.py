@@ -23,7 +23,7 @@ class Comparisons:
         self._refuse = refuse
 
     def of(self, op: str, left_at: ast.expr, right_at: ast.expr, left: Node, right: Node) -> Node | None:
-        """A comparison of two values."""
+        """Return a comparison of two values."""
         if "texts" in (left.dtype, right.dtype):
             self._refuse(right_at, "in to look into a list of texts", f"`{op}`", 'For example "wine" in offer.tags.')
         elif left.dtype != right.dtype:
@@ -91,7 +91,7 @@ class Comparisons:
         return tree.compared(op, left, right)
 
     def listed(self, left_at: ast.expr, right_at: ast.expr, left: Node, values: Sequence[Node]) -> Node | None:
-        """Whether a value is one of a list of constants."""
+        """Return whether a value is one of a list of constants."""
         if left.is_constant or not values:
             got = "an empty list" if not values else f"the constant `{left.text}`"
             self._refuse(right_at if not values else left_at, _SENSE, got, "Write a column before in, and constants in the list.")
@@ -115,7 +115,7 @@ class Comparisons:
         return self._equal(left, texts)
 
     def _item(self, at: ast.expr, left: Node, item: Node) -> float | str | bool | None:
-        """A constant of a list as it is compared with the column; None where it does not fit."""
+        """Return a constant of a list as it is compared with the column; None where it does not fit."""
         if not item.is_constant or item.dtype != left.dtype:
             self._refuse(at, f"a constant of type {left.dtype}", _shown(item), _quote_remedy(left, item))
             return None
@@ -125,7 +125,7 @@ class Comparisons:
         return None if equal is None else equal.parts[1].value
 
     def held(self, left_at: ast.expr, right_at: ast.expr, element: Node, texts: Node) -> Node | None:
-        """Whether a text is one of the texts of a column."""
+        """Return whether a text is one of the texts of a column."""
         if texts.dtype != "texts":
             self._refuse(right_at, "a list like [1, 2], or a column of texts, after in", _shown(texts), "One value is compared with ==.")
         elif element.dtype != "category" or element.op == "default":
@@ -137,7 +137,7 @@ class Comparisons:
         return None
 
     def declared(self, at: ast.expr, column: Node, value: Node) -> bool:
-        """Whether a text is among the declared values of a category, if it declares any."""
+        """Return whether a text is among the declared values of a category, if it declares any."""
         source = column.parts[0] if column.op == "default" else column
         if source.term is None or source.term.values is None or value.value in source.term.values:
             return True
@@ -146,7 +146,7 @@ class Comparisons:
         return False
 
     def _equal(self, left: Node, texts: tuple[str, ...]) -> Node:
-        """A category among texts; one with a default in terms of known and unknown."""
+        """Return a category among texts; one with a default in terms of known and unknown."""
         if left.op != "default":
             return tree.among(left, texts)
         column, instead = left.parts
@@ -162,7 +162,7 @@ class Comparisons:
 
 
 def _always(op: str, column: Node, bound: float) -> bool | None:
-    """What a comparison with a constant always is, given the declared bounds of the column; None where it can be both."""
+    """Return what a comparison with a constant always is, given the declared bounds of the column; None where it can be both."""
     term = column.term
     if term is None:
         return None

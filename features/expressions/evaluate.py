@@ -23,7 +23,7 @@ def logarithm(value: float) -> float:
 
 
 def arithmetic(op: str, numbers: Sequence[float]) -> float | None:
-    """The result of an operation or function of numbers; None where it is unknown."""
+    """Return the result of an operation or function of numbers; None where it is unknown."""
     result = _arithmetic(op, numbers)
     return None if result is None or math.isnan(result) else result
 
@@ -53,7 +53,7 @@ class Meaning:
         self._known: dict[Node, Value] = {}
 
     def of(self, node: Node) -> Value:
-        """The value of a part: a truth, a number, a text or texts; None where unknown."""
+        """Return the value of a part: a truth, a number, a text or texts; None where unknown."""
         if node not in self._known:
             self._known[node] = self._computed(node)
         return self._known[node]

@@ -80,7 +80,7 @@ class Node:
 
 
 def column(name: str, term: Term) -> Node:
-    """A column, or a term that the caller brings."""
+    """Return a column, or a term that the caller brings."""
     if term.dtype == "time":
         return Node(name, "column", "number", value=name, unit="days", term=term)
     dtype: Type = "number" if term.dtype == "integer" else term.dtype
@@ -88,19 +88,19 @@ def column(name: str, term: Term) -> Node:
 
 
 def segment(name: str, body: Node) -> Node:
-    """A named condition."""
+    """Return a named condition."""
     return Node(name, "segment", "boolean", (body,), value=name, depth=body.depth + 1)
 
 
 def constant(value: Constant, unit: str | None = None) -> Node:
-    """A number, a text, or a truth."""
+    """Return a number, a text, or a truth."""
     dtype: Type = "boolean" if isinstance(value, bool) else "number" if isinstance(value, float) else "category"
     shown = shown_value(value)
     return Node(f"{unit}({shown})" if unit else shown, "constant", dtype, value=value, unit=unit)
 
 
 def shown_value(value: Constant) -> str:
-    """A constant as the language writes it."""
+    """Return a constant as the language writes it."""
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
@@ -109,7 +109,7 @@ def shown_value(value: Constant) -> str:
 
 
 def made(op: str, dtype: Type, parts: tuple[Node, ...], unit: str | None = None) -> Node:
-    """A function, a conditional or an operation whose parts are already right."""
+    """Return a function, a conditional or an operation whose parts are already right."""
     return Node(_text(op, parts), op, dtype, parts, unit=unit, depth=1 + max(part.depth for part in parts))
 
 
@@ -122,7 +122,7 @@ def joined(op: Literal["and", "or"], parts: list[Node]) -> Node:
 
 
 def negated(node: Node) -> Node:
-    """The opposite of a condition; unknown stays unknown."""
+    """Return the opposite of a condition; unknown stays unknown."""
     if node.op == "not":
         return node.parts[0]
     if node.op in FLIPPED:
@@ -133,7 +133,7 @@ def negated(node: Node) -> Node:
 
 
 def compared(op: str, left: Node, right: Node) -> Node:
-    """A comparison: a column before anything else, anything before a constant, two of a kind in the order of their texts."""
+    """Return a comparison: a column before anything else, anything before a constant, two of a kind in the order of their texts."""
     rank = {"column": 0, "constant": 2}
     if (rank.get(left.op, 1), left.text) > (rank.get(right.op, 1), right.text):
         op, left, right = _TURNED[op], right, left
@@ -141,7 +141,7 @@ def compared(op: str, left: Node, right: Node) -> Node:
 
 
 def among(left: Node, values: tuple[float, ...] | tuple[str, ...]) -> Node:
-    """Whether a value is one of these constants."""
+    """Return whether a value is one of these constants."""
     unique: tuple[Any, ...] = tuple(sorted(set(values)))
     if len(unique) == 1:
         return compared("==", left, constant(unique[0], left.unit if left.is_constant else None))
@@ -149,7 +149,7 @@ def among(left: Node, values: tuple[float, ...] | tuple[str, ...]) -> Node:
 
 
 def contained(element: Node, texts: Node) -> Node:
-    """Whether a text is one of an offer's texts."""
+    """Return whether a text is one of an offer's texts."""
     return _member("in", (element, texts), ())
 
 

@@ -59,7 +59,7 @@ def nodes_of(root: Node) -> Iterator[Node]:
 
 
 def parse(text: str, scope: Scope, wants: Literal["boolean", "number"] = "boolean") -> Expression | list[ExpressionProblem]:
-    """A text as a checked expression, or everything that is wrong with it.
+    """Return a text as a checked expression, or everything that is wrong with it.
 
     The list of problems is empty where the only one is a segment that has problems of its own.
 

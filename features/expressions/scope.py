@@ -37,7 +37,7 @@ Scope = Mapping[str, Term]
 
 
 def scope_of(features: FeaturesFile, currency: str | None = None) -> dict[str, Term]:
-    """Every column of a workspace that an expression may use, whether or not the model sees it.
+    """Return every column of a workspace that an expression may use, whether or not the model sees it.
 
     Left out is what depends on which other offers are eligible: relative columns and the number of offers considered.
 
@@ -62,7 +62,7 @@ def scope_of(features: FeaturesFile, currency: str | None = None) -> dict[str, T
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The remedy for a name that nothing has: the nearest one that exists, or what there is."""
+    """Return the remedy for a name that nothing has: the nearest one that exists, or what there is."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1, 0.5)
     if near:

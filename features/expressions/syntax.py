@@ -21,12 +21,12 @@ class Syntax:
     text: str
 
     def at(self, node: ast.expr) -> int:
-        """Where a node begins, in characters from 0; Python counts bytes, of the text within the brackets put around it."""
+        """Return where a node begins, in characters from 0; Python counts bytes, of the text within the brackets put around it."""
         return len(self.text.encode()[: node.col_offset - 1].decode(errors="replace"))
 
 
 def syntax_of(text: str, place: TextPosition) -> Syntax | ExpressionProblem:
-    """The syntax tree, or why there is none.
+    """Return the syntax tree, or why there is none.
 
     Args:
         text: one that `surface_problems` finds nothing wrong with: its brackets are in balance.

@@ -75,19 +75,19 @@ class TextPosition:
         self._text = text
 
     def problem(self, at: int, expected: str, got: str, remedy: str = "") -> ExpressionProblem:
-        """A problem at a position, in characters from 0."""
+        """Return a problem at a position, in characters from 0."""
         before = self._text[:at]
         return ExpressionProblem(before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1, expected, got, remedy)
 
 
 def tokens_of(text: str) -> list[Token]:
-    """All tokens but blanks; what no token begins with is one of kind `other`, a text without its end one of kind `open`."""
+    """Return all tokens but blanks; what no token begins with is one of kind `other`, a text without its end one of kind `open`."""
     found = (Token(str(match.lastgroup), match[0], match.start()) for match in _TOKEN.finditer(text))
     return [token for token in found if token.kind != "blank"]
 
 
 def surface_problems(text: str) -> list[ExpressionProblem]:
-    """What is wrong with a text before it is parsed; of one that is too long, that alone."""
+    """Return what is wrong with a text before it is parsed; of one that is too long, that alone."""
     place = TextPosition(text)
     if len(text) > EXPRESSION_CHARACTERS_MAX:
         remedy = "Give a part of it a name, as a segment."

@@ -59,7 +59,7 @@ class Checker:
         self.problems.append(self._place.problem(self._syntax.at(node), expected, got, remedy))
 
     def condition(self, node: ast.expr) -> Node | None:
-        """A part that must be a condition, and one that can be true and false."""
+        """Return a part that must be a condition, and one that can be true and false."""
         found = self._typed(node, "boolean")
         if found is not None and found.is_constant:
             self.refuse(node, "a condition that depends on something", f"`{found.text}`", "Leave it out, or write the condition itself.")
@@ -67,7 +67,7 @@ class Checker:
         return found
 
     def number(self, node: ast.expr) -> Node | None:
-        """A part that must be a number."""
+        """Return a part that must be a number."""
         return self._typed(node, "number")
 
     def _typed(self, node: ast.expr, dtype: Type) -> Node | None:
@@ -158,7 +158,7 @@ class Checker:
         return self._folded(node, op, (left, right), unit)
 
     def _folded(self, node: ast.expr, op: str, parts: tuple[Node, ...], unit: str | None) -> Node | None:
-        """The operation, or its result where all parts are constants."""
+        """Return the operation, or its result where all parts are constants."""
         numbers = [part.value for part in parts if isinstance(part.value, float)]
         if len(numbers) < len(parts):
             return tree.made(op, "number", parts, unit)
@@ -259,7 +259,7 @@ class Checker:
         return tree.made("default", found.dtype, (found, pair[1]), found.unit)
 
     def _comparison(self, node: ast.expr) -> Node | None:
-        """A comparison or a chain of them: `a < b < c` is `a < b and b < c`."""
+        """Return a comparison or a chain of them: `a < b < c` is `a < b and b < c`."""
         assert isinstance(node, ast.Compare)
         found: list[Node | None] = []
         sides: Sequence[ast.expr] = (node.left, *node.comparators)

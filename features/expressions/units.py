@@ -41,7 +41,7 @@ def fitted(left: Node, right: Node) -> tuple[Node, Node]:
 
 
 def converted(node: Node, unit: str) -> Node:
-    """A time in another unit: exact where the result is a float64."""
+    """Return a time in another unit: exact where the result is a float64."""
     own, wanted = TIME_UNITS[str(node.unit)], TIME_UNITS[unit]
     if isinstance(node.value, float):
         return constant(node.value * own / wanted, unit)
@@ -49,7 +49,7 @@ def converted(node: Node, unit: str) -> Node:
 
 
 def product_unit(op: str, left: Node, right: Node) -> str | None:
-    """The unit of a product or a quotient; None where it is not tracked. Units of time are already the same."""
+    """Return the unit of a product or a quotient; None where it is not tracked. Units of time are already the same."""
     if op == "*":
         return None if left.unit is not None and right.unit is not None else left.unit or right.unit
     return left.unit if right.unit is None else None

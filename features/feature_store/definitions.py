@@ -41,7 +41,7 @@ ONLINE_BATCH_ROWS = 10_000
 
 
 def configuration(workspace: Workspace, generation: str = "") -> dict[str, Any]:
-    """What Feast is configured with, secrets included.
+    """Return what Feast is configured with, secrets included.
 
     Args:
         generation: of the embedded online store, to be filled instead of the one in use.
@@ -70,7 +70,7 @@ def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
 
 
 def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int | None) -> FeatureView:
-    """A customer's view takes rows that are pushed beside those of its files, from which it is joined and materialized."""
+    """Return the source of a customer's view: its files, and what is pushed beside them."""
     files = "bucket-*.parquet" if bucket is None or view.entity == "everyone" else f"bucket-{bucket:04d}.parquet"
     source = FileSource(
         name=f"{view.name}_source",

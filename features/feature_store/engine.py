@@ -101,7 +101,7 @@ class FeastEngine:
         return None
 
     async def read(self, customer_id: str) -> OnlineRow:
-        """The row of one customer, within the timeout."""
+        """Return the row of one customer, within the timeout."""
         loop = asyncio.get_running_loop()
         if self.open:
             self._try(loop)
@@ -139,7 +139,7 @@ class FeastEngine:
             self._loop.call_soon_threadsafe(self._trying.cancel)
 
     def _submit(self, request: _Request, entity: str) -> Future[OnlineRow] | None:
-        """The row to come; None where nothing can be stored under such an id, or nothing is wanted."""
+        """Return the row to come; None where nothing can be stored under such an id, or nothing is wanted."""
         try:
             key = _key(request, entity)
         except ValueError:  # half a surrogate pair, which no protobuf holds
@@ -209,7 +209,7 @@ class _Store:
 
     @classmethod
     def tried(cls, config: RepoConfig, request: _Request) -> _Store:
-        """A store that has read once, or tried to: no customer waits for its connections."""
+        """Return a store that has read once, or tried to: no customer waits for its connections."""
         made = cls(config)
         with suppress(StoreUnavailable):
             made.read(request, _key(request, ""))

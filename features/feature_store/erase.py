@@ -35,7 +35,7 @@ class StoreErasure(NamedTuple):
 
 
 def exists(workspace: Workspace, customer_id: str) -> bool:
-    """Whether any value of a customer is stored, in any view.
+    """Return whether any value of a customer is stored, in any view.
 
     Raises:
         StoreUnavailable: with whatever the store has thrown.

@@ -117,7 +117,7 @@ class LmdbOnlineStore(OnlineStore):
             self._forget(environment, config, table.name)
 
     def _open(self, config: RepoConfig, create: bool) -> Environment:
-        """The environment in use now: a rebuild may have swapped in another since the last call."""
+        """Return the environment in use now: a rebuild may have swapped in another since the last call."""
         settings = config.online_store
         path = Path(settings.path)
         if not path.is_absolute() and config.repo_path:
@@ -212,7 +212,7 @@ class LmdbOnlineStore(OnlineStore):
                 transaction.put(key, pack(others, words))
 
     def _others(self, record: bytes, section: Section) -> list[Section] | None:
-        """The other views' sections; None when the stored section is newer than this one."""
+        """Return the other views' sections; None when the stored section is newer than this one."""
         view = self._schema_of[section.schema].view
         try:
             stored = unpack(record, self._schema_of)

@@ -56,13 +56,13 @@ class OfflineHistory:
             yield OnlineRow(scalars[row], [family[row] for family in families], times[row])
 
     def texts(self, source: str) -> list[str | None]:
-        """All texts of a category column, `view.scalar`, one a row."""
+        """Return all texts of a category column, `view.scalar`, one a row."""
         view, _, scalar = source.partition(".")
         found: list[str | None] = self.table.column(f"{view}__{scalar}").to_pylist()
         return found
 
     def _present(self, view: View) -> NDArray[np.bool_]:
-        """Whether the join found a row. One with nothing but missing values counts as none: no column can tell the difference."""
+        """Return whether the join found a row. One with nothing but missing values counts as none: no column can tell the difference."""
         found = np.zeros(len(self), bool)
         for name in _shown(view):
             found |= np.asarray(self.table.column(_joined(view, name)).is_valid())
@@ -115,7 +115,7 @@ def _joined(view: View, field: str) -> str:
 def join(
     workspace: Workspace, customers: list[str], moments: NDArray[np.int64], words: Dictionary, entity: str = "customer"
 ) -> OfflineHistory:
-    """What was known of customers at moments.
+    """Return what was known of customers at moments.
 
     Args:
         customers: ids, one a moment; ignored for the entity `everyone`.

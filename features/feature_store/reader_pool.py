@@ -57,7 +57,7 @@ class Readers(Generic[Tool]):
         self._readers = [self._started() for _ in range(threads)]
 
     def submit(self, work: Callable[[Tool], Given]) -> Future[Given]:
-        """The result to come, or StoreUnavailable, which is all that `work` may raise.
+        """Return the result to come, or StoreUnavailable, which is all that `work` may raise.
 
         Raises:
             StoreUnavailable: when too many reads wait already, or the readers were closed.

@@ -39,7 +39,7 @@ def tables_of(plan: RowSchema, join_key: str) -> tuple[ViewFields, ...]:
 
 
 def row_of(plan: RowSchema, reads: list[Read], words: Dictionary) -> tuple[OnlineRow, int]:
-    """The row of one entity from one read a view, in the plan's order; and how many values were damaged."""
+    """Return the row of one entity from one read a view, in the plan's order; and how many values were damaged."""
     row, damaged = plan.nobody(), 0
     for index, (view, (time, values)) in enumerate(zip(plan.views, reads, strict=True)):
         if values is None:
@@ -66,7 +66,7 @@ def _seconds(time: datetime) -> float:
 
 
 def _set(value: Value | None, kind: Kind) -> bool:
-    """Whether a value of this kind is there; a null is not.
+    """Return whether a value of this kind is there; a null is not.
 
     Raises:
         DamagedValue: when it is of another kind.
@@ -89,7 +89,7 @@ def _scalar(value: Value | None, kind: Kind, words: Dictionary) -> float:
 
 
 def _family(values: Values, family: Family, words: Dictionary) -> tuple[KeyedRow | None, int]:
-    """A family, and how many of its lists were damaged."""
+    """Return a family, and how many of its lists were damaged."""
     try:
         keys = values.get(family.keys_field)
         if keys is None or not _set(keys, "texts"):

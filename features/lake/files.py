@@ -34,7 +34,7 @@ class Replaces(Struct, frozen=True):
 
 
 def is_imported(file: Path) -> bool:
-    """Whether an import brought the file, rather than a shipment."""
+    """Return whether an import brought the file, rather than a shipment."""
     return not file.name.startswith((SHIPPED, MERGED))
 
 
@@ -55,7 +55,7 @@ def replaced_by(folder: Path, names: list[str]) -> dict[str, Replaces]:
 
 
 def counting(folder: Path) -> list[Path]:
-    """The files of a table, by day and name; none where there is no folder."""
+    """Return the files of a table, by day and name; none where there is no folder."""
     return sorted(_counting(folder))
 
 

@@ -99,22 +99,22 @@ def _all_offers(workspace: Workspace) -> str:
 
 
 def view_name(table: Table) -> str:
-    """What SQL calls a table: `streams_calls`."""
+    """Return what SQL calls a table: `streams_calls`."""
     return table.name.replace(".", "_")
 
 
 def quoted(name: str) -> str:
-    """An SQL identifier."""
+    """Return an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """An SQL text."""
+    """Return an SQL text."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def files(workspace: Workspace, table: Table) -> list[Path]:
-    """The files of a table that count now, sorted; none before its first import or shipment."""
+    """Return the files of a table that count now, sorted; none before its first import or shipment."""
     return counting(workspace.lake / table.folder)
 
 

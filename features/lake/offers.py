@@ -22,7 +22,7 @@ class TooManyOffers(Failure):
 
 
 def offers_of(workspace: Workspace) -> list[Offer]:
-    """All offers by id; one in `offers.yaml` replaces the table's of the same id.
+    """Return all offers by id; one in `offers.yaml` replaces the table's of the same id.
 
     Raises:
         TooManyOffers: above `OFFERS_MAX`.
@@ -71,7 +71,7 @@ def _from_row(workspace: Workspace, attributes: list[str], row: tuple[Any, ...])
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as a number, a text or a list of texts; moments as seconds since 1970."""
+    """Return an attribute as a number, a text or a list of texts; moments as seconds since 1970."""
     if hasattr(value, "timestamp"):
         return value.timestamp()
     return float(value) if isinstance(value, (bool, int)) else value
@@ -102,7 +102,7 @@ def _from_entry(workspace: Workspace, entry: OfferEntry, moved: Timeline) -> Off
 
 
 def catalogue_file(workspace: Workspace) -> Path:
-    """Where serving finds the offers."""
+    """Return where serving finds the offers."""
     return workspace.data / "catalogue.json"
 
 
@@ -121,7 +121,7 @@ def write_catalogue(workspace: Workspace) -> int:
 
 
 def read_catalogue(workspace: Workspace) -> list[Offer]:
-    """The offers that serving knows: those of the written catalogue, and of `offers.yaml` as it is now; needs no database.
+    """Return the offers that serving knows: those of the written catalogue, and of `offers.yaml` as it is now; needs no database.
 
     Raises:
         FileNotFoundError, msgspec.MsgspecError: no catalogue was written, or it is damaged.

@@ -28,7 +28,7 @@ class RecordedBundle(Struct, frozen=True):
 
 
 def bundle_file(workspace: Workspace, bundle: str) -> Path:
-    """Where the columns of a bundle (`sha256:…`) are kept."""
+    """Return where the columns of a bundle (`sha256:…`) are kept."""
     return workspace.lake / RECORDED.folder / "bundles" / f"{bundle.removeprefix('sha256:')}.json"
 
 
@@ -42,7 +42,7 @@ def keep_bundle(workspace: Workspace, bundle: str, contract: Contract, categorie
 
 
 def read_bundle(workspace: Workspace, bundle: str) -> RecordedBundle | None:
-    """What the numbers of a bundle mean; None where nobody kept it."""
+    """Return what the numbers of a bundle mean; None where nobody kept it."""
     try:
         return msgspec.json.decode(bundle_file(workspace, bundle).read_bytes(), type=RecordedBundle)
     except FileNotFoundError:
@@ -50,5 +50,5 @@ def read_bundle(workspace: Workspace, bundle: str) -> RecordedBundle | None:
 
 
 def is_same(column: Column, other: Column) -> bool:
-    """Whether two columns of one name hold the same; units, purposes, limits and defaults were applied before they were recorded."""
+    """Return whether two columns of one name hold the same; units, purposes, limits and defaults were applied before they were recorded."""
     return all(getattr(column, name) == getattr(other, name) for name in _SAME)

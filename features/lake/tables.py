@@ -103,7 +103,7 @@ def reserved(table: str) -> set[str]:
 
 
 def tables_of(workspace: Workspace) -> dict[str, Table]:
-    """All canonical tables by name; streams as `streams.<name>`."""
+    """Return all canonical tables by name; streams as `streams.<name>`."""
     features = workspace.features
     attributes, of_offer, context = (
         tuple(Field(name, column.dtype) for name, column in declared.items() if name != OFFERS_CONSIDERED)
@@ -123,5 +123,5 @@ def tables_of(workspace: Workspace) -> dict[str, Table]:
 
 
 def stream_table(name: str) -> str:
-    """The canonical table that holds a stream."""
+    """Return the canonical table that holds a stream."""
     return name if name in BUILT_IN_STREAMS else f"streams.{name}"

@@ -120,7 +120,7 @@ class BudgetRecord:
                 del self.open[minute, day]
 
     def fell(self, budget: BudgetBound, day: int) -> Fell:
-        """Which budget one more show would exceed. Of a day that is no longer counted nothing is known: then it falls."""
+        """Return which budget one more show would exceed. Of a day that is no longer counted nothing is known: then it falls."""
         if self.used + sum(self.open.values()) >= budget.lifetime_max:
             return "lifetime"
         forgotten = len(self.days) >= DAYS_MAX and day < min(self.days)

@@ -77,17 +77,17 @@ _PAUSE = struct.Struct("<dddQIBBH")
 
 
 def key_of(text: str) -> int:
-    """A stable hash of an id: BLAKE2b of its UTF-8 with 8 bytes, little-endian; never 0."""
+    """Return a stable hash of an id: BLAKE2b of its UTF-8 with 8 bytes, little-endian; never 0."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
 
 
 def word_of(text: str) -> int:
-    """The same in 32 bits, for channels and types of outcomes, of which there are few; never 0."""
+    """Return the same in 32 bits, for channels and types of outcomes, of which there are few; never 0."""
     return key_of(text) & 0xFFFF_FFFF or 1
 
 
 def entries(history: bytes) -> NDArray[np.void]:
-    """A history as a read-only array of `ENTRY_DTYPE`, shape (entries,)."""
+    """Return a history as a read-only array of `ENTRY_DTYPE`, shape (entries,)."""
     return np.frombuffer(history, ENTRY_DTYPE) if history else np.empty(0, ENTRY_DTYPE)
 
 
@@ -110,12 +110,12 @@ class Entry(NamedTuple):
 
     @staticmethod
     def unpack_time(history: bytes, start: int) -> float:
-        """The time of the entry at a byte, without the rest."""
+        """Return the time of the entry at a byte, without the rest."""
         return float(_DOUBLE.unpack_from(history, start)[0])
 
 
 def unpacked(history: bytes) -> list[Entry]:
-    """The entries of a history."""
+    """Return the entries of a history."""
     return [Entry(*values) for values in ENTRY.iter_unpack(history)]
 
 
@@ -174,7 +174,7 @@ class Contact:
     """u2 count, u2 positions in the policy's limits."""
 
     def pack(self, time: float, decision: int) -> bytes:
-        """The entry of this contact, taken."""
+        """Return the entry of this contact, taken."""
         return ENTRY.pack(time, self.offer, decision, self.group, self.channel, 0, self.keep, DECISION, 0, 0)
 
 
@@ -232,7 +232,7 @@ class ContactPolicy:
         return np.frombuffer(b"".join(pause.pack() for pause in self.pauses) or bytes(40), np.uint64)[: 5 * len(self.pauses)]
 
     def contact(self, offer: int, group: int, channel: int, positions: list[int]) -> Contact:
-        """An offer in a channel and the positions of the limits that concern it, in the order in which they are told when they fall.
+        """Return an offer in a channel and the positions of the limits that concern it, in the order in which they are told when they fall.
 
         Raises:
             ValueError: when a position is not one of a limit.
@@ -244,13 +244,13 @@ class ContactPolicy:
         return Contact(offer, group, channel, self.contact_keep(offer, group), struct.pack(f"<H{len(held)}H", len(held), *held))
 
     def contact_keep(self, offer: int, group: int) -> int:
-        """How long some limit looks back at a contact, whether or not that limit concerns it; seconds."""
+        """Return how long some limit looks back at a contact, whether or not that limit concerns it; seconds."""
         own = {"any": 0, "offer": offer, "group": group}
         windows = [limit.window_seconds for limit in self.limits if limit.key in (0, own[limit.scope])]
         return math.ceil(max(windows, default=0.0))
 
     def outcome_keep(self, what: int) -> int:
-        """How long some pause looks back at an outcome; seconds."""
+        """Return how long some pause looks back at an outcome; seconds."""
         return math.ceil(max((p.within_seconds + p.pause_seconds for p in self.pauses if p.what == what), default=0.0))
 
 

@@ -30,7 +30,7 @@ _CONTACTS, _OUTCOMES = 0, OUTCOME
 
 
 def words_of(history: bytes) -> NDArray[np.uint64]:
-    """A history as the kernels read it: 6 words an entry."""
+    """Return a history as the kernels read it: 6 words an entry."""
     return np.frombuffer(history, np.uint64) if history else NOTHING
 
 
@@ -50,7 +50,7 @@ class CatalogueIndex:
         self.everything = (1 << size) - 1
 
     def positions(self, scope: str, key: int) -> int:
-        """The positions of a key; of key 0, all that the scope speaks of."""
+        """Return the positions of a key; of key 0, all that the scope speaks of."""
         if scope == "any":
             return self.everything
         if scope == "offer":
@@ -59,7 +59,7 @@ class CatalogueIndex:
 
 
 def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float) -> int:
-    """How many contacts of a history a limit counts now. A limit of each offer or group needs its key: `replace(limit, key=…)`."""
+    """Return how many contacts of a history a limit counts now. A limit of each offer or group needs its key: `replace(limit, key=…)`."""
     found, since = 0, now - limit.window_seconds
     for entry in unpacked(history):
         if entry.kind == GAP and entry.what == _CONTACTS and entry.time > since:
@@ -76,7 +76,7 @@ def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float
 
 
 def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
-    """Whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have caused one."""
+    """Return whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have caused one."""
     times = []
     for entry in unpacked(history):
         if entry.kind == GAP and entry.what == _OUTCOMES and entry.time + pause.within_seconds + pause.pause_seconds > now:

@@ -36,7 +36,7 @@ _CONTACTS, _OUTCOMES = 0, OUTCOME
 
 
 def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
-    """The answer to a take, and the history after it: the same object when nothing was added."""
+    """Return the answer to a take, and the history after it: the same object when nothing was added."""
     policy, now = take.policy, take.now
     asked, choices = take.packed()
     told = np.empty(len(take.contacts), np.int64)
@@ -61,7 +61,7 @@ def packed(found: Iterable[Entry]) -> bytes:
 
 
 def aged(history: bytes, since: float) -> bytes:
-    """A history without the oldest entries that are not after `since`; those out of order stay until `fitted`."""
+    """Return a history without the oldest entries that are not after `since`; those out of order stay until `fitted`."""
     start = 0
     while start < len(history) and Entry.unpack_time(history, start) <= since:
         start += ENTRY_BYTES
@@ -69,7 +69,7 @@ def aged(history: bytes, since: float) -> bytes:
 
 
 def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: int = 0) -> bytes:
-    """A history within its bounds, with room for more contacts.
+    """Return a history within its bounds, with room for more contacts.
 
     What is beyond the horizon goes first; then what nothing looks back at, the oldest first; then the oldest, and leaves a gap.
     Contacts and outcomes have room of their own.
@@ -111,7 +111,7 @@ def _time(entry: Entry) -> float:
 
 
 def _identity(entry: Entry) -> tuple[float, ...]:
-    """What makes two entries one: of a decision's contact the decision and the offer, whenever it was seen; else all there is."""
+    """Return what makes two entries one: of a decision's contact the decision and the offer, whenever it was seen; else all there is."""
     if entry.kind in (DECISION, IMPRESSION) and entry.decision:
         return DECISION, entry.decision, entry.offer
     return entry.kind, entry.decision, entry.offer, entry.time, entry.channel, entry.what

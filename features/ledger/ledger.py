@@ -33,11 +33,11 @@ class Ledger(Protocol):
     """
 
     def read_now(self, customer_id: str) -> bytes | None:
-        """The history of a customer, see `contacts`; empty for a stranger."""
+        """Return the history of a customer, see `contacts`; empty for a stranger."""
         ...
 
     async def read(self, customer_id: str) -> bytes:
-        """The same, within the deadline."""
+        """Return the same, within the deadline."""
         ...
 
     def take_now(self, take: Take) -> TakeResult | None:
@@ -45,7 +45,7 @@ class Ledger(Protocol):
         ...
 
     async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
-        """The same, within the deadline. The history as it was read for this decision saves work where it has not changed since."""
+        """Return the same, within the deadline. The history as it was read for this decision saves work where it has not changed since."""
         ...
 
     async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
@@ -61,15 +61,15 @@ class Ledger(Protocol):
         ...
 
     async def look(self, unit: str) -> Known:
-        """The same, within the deadline."""
+        """Return the same, within the deadline."""
         ...
 
     def begin_look(self, unit: str) -> Future[object] | None:
-        """A look that is on its way when this returns, for `end_look`; None where it cannot be: then `look`."""
+        """Return a look that is on its way when this returns, for `end_look`; None where it cannot be: then `look`."""
         ...
 
     async def end_look(self, unit: str, begun: Future[object]) -> Known:
-        """What `begin_look` asked for; a second round trip where the unit turns out to be linked."""
+        """Return what `begin_look` asked for; a second round trip where the unit turns out to be linked."""
         ...
 
     async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
@@ -99,7 +99,7 @@ class Ledger(Protocol):
         ...
 
     async def take_budgets(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
-        """The same, within the deadline."""
+        """Return the same, within the deadline."""
         ...
 
     async def give_back(self, offers: Sequence[int], moment: Moment) -> None:
@@ -122,7 +122,7 @@ class Ledger(Protocol):
 
 
 def ledger_of(workspace: Workspace, timeout_ms: float | None = None) -> Ledger:
-    """The ledger of a workspace: in its Redis, or embedded in its data folder.
+    """Return the ledger of a workspace: in its Redis, or embedded in its data folder.
 
     Args:
         timeout_ms: instead of the workspace's own: work on all customers may wait longer than a request.
@@ -134,7 +134,7 @@ def ledger_of(workspace: Workspace, timeout_ms: float | None = None) -> Ledger:
 
 
 def open_ledger(url: str | None, path: Path, timeout_ms: float, project: str) -> Ledger:
-    """The ledger at `url`, or the embedded one in the folder `path` when there is none.
+    """Return the ledger at `url`, or the embedded one in the folder `path` when there is none.
 
     Args:
         url: as `stores.online.url`; None, empty or `embedded`: the embedded ledger.

@@ -89,7 +89,7 @@ class LmdbLedger:
         self._using = threading.RLock()
 
     def read_now(self, customer_id: str) -> bytes:
-        """The history of a customer, at once."""
+        """Return the history of a customer, at once."""
         return self._read(lambda transaction: history_of(transaction.get(customer_key(customer_id))))
 
     async def read(self, customer_id: str) -> bytes:

@@ -32,12 +32,12 @@ def offer_key(offer: int) -> bytes:
 
 
 def checked(data: bytes) -> bytes:
-    """A record with its checksum."""
+    """Return a record with its checksum."""
     return data + crc32(data).to_bytes(4, "little")
 
 
 def unchecked(record: bytes | None) -> bytes:
-    """A record without its checksum; empty where there is none.
+    """Return a record without its checksum; empty where there is none.
 
     Raises:
         StoreUnavailable: when they do not fit. So do those below.
@@ -51,7 +51,7 @@ def unchecked(record: bytes | None) -> bytes:
 
 
 def history_of(record: bytes | None) -> bytes:
-    """A contact history from its record."""
+    """Return a contact history from its record."""
     history = unchecked(record)
     if len(history) % ENTRY_BYTES:
         raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
@@ -59,7 +59,7 @@ def history_of(record: bytes | None) -> bytes:
 
 
 def recent_of(record: bytes | None) -> Recent:
-    """What is new of a unit, from its record."""
+    """Return what is new of a unit, from its record."""
     if record is None:
         return NOTHING
     try:
@@ -92,7 +92,7 @@ def put_record(transaction: lmdb.Transaction[bytes], key: bytes, data: bytes) ->
 
 
 def budget_of(transaction: lmdb.Transaction[bytes], offer: int) -> BudgetRecord:
-    """The budgets of an offer."""
+    """Return the budgets of an offer."""
     try:
         return BudgetRecord.unpack(unchecked(transaction.get(offer_key(offer))))
     except ValueError as error:

@@ -34,7 +34,7 @@ class RecentEvent(Struct, frozen=True, array_like=True, gc=False):
     """Numbers and categories of the stream, those of the offer (`offer_<attribute>`) among them; what is missing is absent."""
 
     def contained(self, moment: int) -> bool:
-        """Whether windows that were computed at a moment contain it: all that the log had taken by then was in the lake."""
+        """Return whether windows that were computed at a moment contain it: all that the log had taken by then was in the lake."""
         return self.received < moment and self.time < moment
 
 
@@ -67,12 +67,12 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(recent: Recent) -> bytes:
-    """A record as it is stored; empty where there is nothing to store."""
+    """Return a record as it is stored; empty where there is nothing to store."""
     return b"" if recent == NOTHING else _encoder.encode(recent)
 
 
 def decode(record: bytes) -> Recent:
-    """The inverse.
+    """Return the inverse.
 
     Raises:
         ValueError: when it is not one of ours.

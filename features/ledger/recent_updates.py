@@ -38,7 +38,7 @@ class UnitChange(NamedTuple):
 
 
 def taken_in(state: UnitState, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0) -> UnitChange:
-    """The state of a unit after what was heard of it, links aside.
+    """Return the state of a unit after what was heard of it, links aside.
 
     Args:
         since: where it was heard of an anonymous unit: when its link was received. Rows from before it do not hold these events, whenever
@@ -125,7 +125,7 @@ class EventApplication:
 
 
 def joined(customer: UnitState, anonymous: UnitState, policy: ContactPolicy, now: Seconds) -> UnitChange:
-    """The customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether anything did."""
+    """Return the customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether anything did."""
     contacts, recent = customer
     if anonymous.contacts:
         contacts = merged(contacts, anonymous.contacts, policy, now)
@@ -141,26 +141,26 @@ def joined(customer: UnitState, anonymous: UnitState, policy: ContactPolicy, now
 
 
 def linked(anonymous: UnitState, customer_id: str, received: int) -> UnitState:
-    """An anonymous unit that belongs to a customer from now on; the first link holds."""
+    """Return an anonymous unit that belongs to a customer from now on; the first link holds."""
     if anonymous.recent.linked:
         return anonymous
     return UnitState(anonymous.contacts, replace(anonymous.recent, linked=customer_id, linked_received=received))
 
 
 def emptied(anonymous: UnitState) -> UnitState:
-    """A linked unit whose own has been moved: the link alone."""
+    """Return a linked unit whose own has been moved: the link alone."""
     recent = anonymous.recent
     return UnitState(b"", Recent(linked=recent.linked, linked_received=recent.linked_received))
 
 
 def is_moved(anonymous: UnitState) -> bool:
-    """Whether a linked unit has nothing of its own left."""
+    """Return whether a linked unit has nothing of its own left."""
     recent = anonymous.recent
     return not (anonymous.contacts or recent.events or recent.consent or recent.kept)
 
 
 def settled(recent: Recent, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm] = NOTHING.kept) -> Recent:
-    """A record with sticky assignments that are wanted, where none is kept that holds; the same object where all do.
+    """Return a record with sticky assignments that are wanted, where none is kept that holds; the same object where all do.
 
     What is kept holds, but where the wanted one was drawn under a higher bucket version, or in place of exactly the one that is kept.
 
@@ -179,13 +179,13 @@ def settled(recent: Recent, wanted: Mapping[str, KeptArm], over: Mapping[str, Ke
 
 
 def trimmed(recent: Recent, moment: int) -> Recent:
-    """A record without the events that windows computed at a moment contain; the same object where there are none."""
+    """Return a record without the events that windows computed at a moment contain; the same object where there are none."""
     events = tuple([event for event in recent.events if not event.contained(moment)])
     return recent if len(events) == len(recent.events) else replace(recent, events=events)
 
 
 def allowed(consent: Mapping[str, tuple[int, bool]], purpose: str) -> bool | None:
-    """What a customer said of a purpose; None where nothing was said."""
+    """Return what a customer said of a purpose; None where nothing was said."""
     said = consent.get(purpose)
     return None if said is None else said[1]
 
@@ -195,7 +195,7 @@ def _since(event: RecentEvent, since: int) -> RecentEvent:
 
 
 def _later(said: tuple[int, bool], before: tuple[int, bool]) -> bool:
-    """Whether an answer replaces another; of two at the same moment, no."""
+    """Return whether an answer replaces another; of two at the same moment, no."""
     return said[0] > before[0] or (said[0] == before[0] and before[1] and not said[1])
 
 

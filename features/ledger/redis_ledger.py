@@ -223,7 +223,7 @@ class RedisLedger:
         return await self._run_on(script, (key,), *arguments)
 
     async def _run_on(self, script: Script, keys: tuple[bytes, ...], *arguments: bytes) -> object:
-        """A script by its digest; with its text where a server does not know it yet."""
+        """Return a script by its digest; with its text where a server does not know it yet."""
         found = self._reached()
         reply = await found.call(keys[0], command("EVALSHA", script.digest, len(keys), *keys, *arguments))
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
@@ -252,14 +252,14 @@ class RedisLedger:
         return stored_of(await self._reached().call(*self._look_request(unit)))
 
     async def _followed(self, unit: str, state: UnitState) -> Known:
-        """What a look gives; of a linked unit the customer's, with a second round trip."""
+        """Return what a look gives; of a linked unit the customer's, with a second round trip."""
         if state.recent.linked:
             unit = state.recent.linked
             state = (await self._stored(unit)).state
         return Known(unit, state.contacts, state.recent)
 
     async def _hear(self, unit: str, heard: list[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
-        """What was heard of one unit; `linked` as it turns out."""
+        """Return what was heard of one unit; `linked` as it turns out."""
 
         def change(state: UnitState) -> UnitChange | None:
             return None if state.recent.linked else taken_in(state, heard, policy, now)
@@ -328,7 +328,7 @@ class RedisLedger:
 
 
 def history_of(reply: object) -> bytes:
-    """The history that a server answered to a `read_request`.
+    """Return the history that a server answered to a `read_request`.
 
     Raises:
         StoreUnavailable: when it is an error, or no history.

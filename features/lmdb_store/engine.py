@@ -71,7 +71,7 @@ class EmbeddedEngine:
         self._loading = threading.RLock()
 
     def read_now(self, customer_id: str) -> OnlineRow:
-        """The row of one customer, at once: an embedded read never needs to wait."""
+        """Return the row of one customer, at once: an embedded read never needs to wait."""
         return self._read(_CUSTOMER + customer_id.encode("utf-8", "surrogatepass"), self.plan, self._shapes)
 
     async def read(self, customer_id: str) -> OnlineRow:

@@ -93,7 +93,7 @@ class Environment:
             raise lmdb.CorruptedError(f"{self.folder / DATA} is shorter than what was written")
 
     def whole(self) -> bool:
-        """Whether the file still reaches as far as it did when last measured; costs 0.2 us."""
+        """Return whether the file still reaches as far as it did when last measured; costs 0.2 us."""
         return os.lseek(self.file, 0, os.SEEK_END) >= self.bytes_needed
 
     @property
@@ -106,7 +106,7 @@ class Environment:
         return (found.st_dev, found.st_ino) == self.identity
 
     def begin(self) -> lmdb.Transaction[bytes]:
-        """A read transaction; adopts the map's new size when another process has grown it."""
+        """Return a read transaction; adopts the map's new size when another process has grown it."""
         try:
             return self.env.begin()
         except lmdb.MapResizedError:
@@ -149,7 +149,7 @@ class Environment:
 
 
 def attach(root: Path, *, create: bool = False, generation: str = "", map_bytes: int = MAP_BYTES) -> Environment:
-    """The environment that CURRENT (or `generation`) names, shared within the process; `release` it when done.
+    """Return the environment that CURRENT (or `generation`) names, shared within the process; `release` it when done.
 
     Raises:
         StoreUnavailable: when there is none, or when it is damaged.
@@ -168,7 +168,7 @@ def attach(root: Path, *, create: bool = False, generation: str = "", map_bytes:
 
 
 def attach_folder(folder: Path, map_bytes: int, sync: bool = True) -> Environment:
-    """The environment in a folder, made if need be, shared within the process; `release` it when done.
+    """Return the environment in a folder, made if need be, shared within the process; `release` it when done.
 
     Raises:
         lmdb.Error, OSError: when it does not open.
@@ -190,7 +190,7 @@ def attach_folder(folder: Path, map_bytes: int, sync: bool = True) -> Environmen
 
 
 def current(root: Path) -> str:
-    """The name of the generation in use; empty when there is none."""
+    """Return the name of the generation in use; empty when there is none."""
     try:
         name = (root / CURRENT).read_text(encoding="utf-8").strip()
     except OSError:
@@ -255,7 +255,7 @@ def _sync(folder: Path) -> None:
 
 
 def id_key(kind: bytes, number: int) -> bytes:
-    """The key of a word or a schema; keys have the order of their numbers."""
+    """Return the key of a word or a schema; keys have the order of their numbers."""
     return kind + number.to_bytes(4, "big")
 
 

@@ -21,7 +21,7 @@ COPY_RECORDS = 20_000
 
 
 def exists(root: Path, customer_id: str) -> bool:
-    """Whether the store has a record of a customer; a store that was never made has none.
+    """Return whether the store has a record of a customer; a store that was never made has none.
 
     Raises:
         StoreUnavailable: the store is damaged.

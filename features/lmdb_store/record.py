@@ -114,13 +114,13 @@ class Section(NamedTuple):
 
 
 def entity_key(join_key: str, value: str) -> bytes | None:
-    """The key of an entity's record; None when it is longer than a key can be."""
+    """Return the key of an entity's record; None when it is longer than a key can be."""
     key = f"r{join_key}\0{value}".encode("utf-8", "surrogatepass")
     return key if len(key) <= KEY_BYTES_MAX else None
 
 
 def pack(sections: list[Section], words: int) -> bytes:
-    """A record of these sections; `words` is the number of words interned so far."""
+    """Return a record of these sections; `words` is the number of words interned so far."""
     n = len(sections)
     body = b"".join(
         (
@@ -135,7 +135,7 @@ def pack(sections: list[Section], words: int) -> bytes:
 
 
 def unpack(record: bytes, schemas: dict[int, Schema]) -> list[Section]:
-    """The inverse of `pack`.
+    """Return the inverse of `pack`.
 
     Raises:
         DamagedRecord: when the checksum, a length or a schema id does not fit.
@@ -170,7 +170,7 @@ def directory(record: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def pack_lists(schema: Schema, lists: list[tuple[int, bytes]], exact: list[tuple[int, int]]) -> bytes:
-    """The variable part: (length, bytes) a list in the schema's order, and integers beyond a double by scalar's index."""
+    """Return the variable part: (length, bytes) a list in the schema's order, and integers beyond a double by scalar's index."""
     parts = [schema.lengths.pack(*(length for length, _ in lists))]
     for _, data in lists:
         parts.append(data)
@@ -181,7 +181,7 @@ def pack_lists(schema: Schema, lists: list[tuple[int, bytes]], exact: list[tuple
 
 
 def list_ranges(schema: Schema, variable: bytes) -> tuple[list[tuple[int, int, int]], dict[int, int]]:
-    """Where each list lies in a variable part as (start, end, length), length -1 where it is null; and the exact integers."""
+    """Return where each list lies in a variable part as (start, end, length), length -1 where it is null; and the exact integers."""
     at = schema.lengths.size
     ranges = []
     for (_, kind), length in zip(schema.lists, schema.lengths.unpack_from(variable), strict=True):

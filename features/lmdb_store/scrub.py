@@ -127,7 +127,7 @@ def _page(file: Path, number: int, size: int) -> bytes:
 
 
 def _first_key(page: bytes) -> bytes:
-    """The key of the first node of a leaf; empty where the page is none, or was never one."""
+    """Return the key of the first node of a leaf; empty where the page is none, or was never one."""
     if len(page) < _HEAD.size + 2:
         return b""
     _, _, flags, lower, _ = _HEAD.unpack_from(page)

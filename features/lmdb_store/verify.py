@@ -37,7 +37,7 @@ class Verdict(Struct, frozen=True):
 
 
 def folder_of(place: Path, what: str) -> Path:
-    """The folder of the environment in use: of the online store the generation that CURRENT names."""
+    """Return the folder of the environment in use: of the online store the generation that CURRENT names."""
     return place / current(place) if what == "online" else place
 
 
@@ -101,12 +101,12 @@ def _read(transaction: lmdb.Transaction[bytes], what: str) -> Verdict:
 
 
 def _is_torn(value: bytes) -> bool:
-    """Whether a record of the ledger does not end with its own checksum."""
+    """Return whether a record of the ledger does not end with its own checksum."""
     return len(value) < CHECK_BYTES or crc32(value[:-CHECK_BYTES]) != int.from_bytes(value[-CHECK_BYTES:], "little")
 
 
 def _is_damaged(key: bytes, value: bytes, schemas: dict[int, Schema], words: int) -> bool:
-    """Whether an entry of the online store does not decode: rows carry a checksum, words are numbered without gaps."""
+    """Return whether an entry of the online store does not decode: rows carry a checksum, words are numbered without gaps."""
     try:
         if key.startswith(ROWS):
             unpack(value, schemas)

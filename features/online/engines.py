@@ -20,7 +20,7 @@ def open_engine(
     feast: dict[str, Any] | None = None,
     near_cache_rows: int = 0,
 ) -> OnlineEngine:
-    """The engine over Feast's section `feast`, or else at `url`, or the embedded one at `path` where there is neither.
+    """Return the engine over Feast's section `feast`, or else at `url`, or the embedded one at `path` where there is neither.
 
     Args:
         url: `stores.online.url`; None, empty or `embedded`: the embedded store.

@@ -10,7 +10,7 @@ STORE_SECONDS_MAX = 5.0
 
 
 def exists(workspace: Workspace, customer_id: str) -> bool:
-    """Whether the online store knows anything of a customer.
+    """Return whether the online store knows anything of a customer.
 
     Raises:
         StoreUnavailable: it does not answer, or is damaged.

@@ -61,7 +61,7 @@ class Address:
         )
 
     def greeting(self) -> list[bytes]:
-        """What a new connection sends first; each must be answered without an error."""
+        """Return what a new connection sends first; each must be answered without an error."""
         commands = []
         if self.password:
             credentials = (self.username, self.password) if self.username else (self.password,)
@@ -73,7 +73,7 @@ class Address:
 
     @staticmethod
     def tracking() -> list[bytes]:
-        """What a connection sends after its greeting to be told of changes; a server may refuse it."""
+        """Return what a connection sends after its greeting to be told of changes; a server may refuse it."""
         return [command("HELLO", 3), command("CLIENT", "TRACKING", "ON")]
 
     def ask(self, payload: bytes, timeout_seconds: float) -> object:
@@ -119,7 +119,7 @@ _NOT_YET = object()
 
 
 def command(*arguments: str | int | bytes) -> bytes:
-    """A command in Redis' protocol."""
+    """Return a command in Redis' protocol."""
     packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub knows one argument only
     return packed
 

@@ -52,7 +52,7 @@ class Link:
         self._track = near is not None
 
     async def call(self, payload: bytes, reading: Reading | None = None) -> Reply:
-        """The reply to a command; a server's error is returned as `hiredis.ReplyError`.
+        """Return the reply to a command; a server's error is returned as `hiredis.ReplyError`.
 
         Raises:
             StoreUnavailable: when it does not come within the timeout, or the breaker is open.
@@ -63,11 +63,11 @@ class Link:
         return await wire.send(payload, reading)
 
     def begin(self, payload: bytes) -> asyncio.Future[Reply] | None:
-        """The same on its way at once, with no task of its own; None where there is no connection: then `call`."""
+        """Return the same on its way at once, with no task of its own; None where there is no connection: then `call`."""
         return None if self._wire is None else self._wire.send(payload)
 
     async def call_asking(self, payload: bytes) -> Reply:
-        """The same from a node that is taking over the key's slot. ASKING holds for the next command: nothing may come between."""
+        """Return the same from a node that is taking over the key's slot. ASKING holds for the next command: nothing may come between."""
         wire = self._wire or await self._connected()
         wire.send(_ASKING).add_done_callback(_passed)
         return await wire.send(payload)
@@ -143,7 +143,7 @@ class Link:
             wire.drop("the engine was closed")
 
     async def _opened(self) -> _Wire:
-        """A new connection that has answered its greeting."""
+        """Return a new connection that has answered its greeting."""
         host, port = self.node
         loop = asyncio.get_running_loop()
         _, wire = await loop.create_connection(lambda: _Wire(self), host, port, ssl=self.address.tls)

@@ -118,7 +118,7 @@ class RedisEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def read_now(self, customer_id: str) -> OnlineRow | None:
-        """The row that the near cache keeps; None when it has none, or is off: a round trip is needed."""
+        """Return the row that the near cache keeps; None when it has none, or is off: a round trip is needed."""
         near = self._near
         if near is None:
             return None
@@ -130,7 +130,7 @@ class RedisEngine:
         return row
 
     async def read(self, customer_id: str) -> OnlineRow:
-        """The row of one customer, within the timeout; from the store, whatever the near cache has."""
+        """Return the row of one customer, within the timeout; from the store, whatever the near cache has."""
         if not self._customer.names:
             return self._row(self._customer, [])
         loop = asyncio.get_running_loop()

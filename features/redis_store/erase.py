@@ -8,7 +8,7 @@ from features.redis_store.feast_format import entity_key
 
 
 def exists(url: str, project: str, customer_id: str, seconds_max: float) -> bool:
-    """Whether the store has a hash of a customer; blocking.
+    """Return whether the store has a hash of a customer; blocking.
 
     Raises:
         StoreUnavailable: it does not answer in time, or refuses.

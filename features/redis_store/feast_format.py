@@ -47,7 +47,7 @@ class DamagedValue(ValueError):
 
 
 def _list_message() -> Any:
-    """The one part of `feast.types.Value` that is quicker read by protobuf's own parser than byte by byte; texts as bytes."""
+    """Return the one part of `feast.types.Value` that is quicker read by protobuf's own parser than byte by byte; texts as bytes."""
     file = descriptor_pb2.FileDescriptorProto(name="opportune_texts.proto", package="opportune", syntax="proto3")
     optional, repeated = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
     texts, value = file.message_type.add(name="StringList"), file.message_type.add(name="Value")
@@ -63,23 +63,23 @@ _Value = _list_message()
 
 
 def entity_key(join_key: str, value: str, project: str) -> bytes:
-    """The hash that holds an entity with one join key of type string."""
+    """Return the hash that holds an entity with one join key of type string."""
     name, text = join_key.encode(), value.encode("utf-8", "surrogatepass")
     return b"".join((struct.pack("<III", 1, _STRING, len(name)), name, struct.pack("<II", _STRING, len(text)), text, project.encode()))
 
 
 def field_name(view: str, feature: str) -> bytes:
-    """The hash field of one feature."""
+    """Return the hash field of one feature."""
     return int(mmh3.hash(f"{view}:{feature}", signed=False)).to_bytes(4, "little")
 
 
 def timestamp_name(view: str) -> bytes:
-    """The hash field of a view's event time."""
+    """Return the hash field of a view's event time."""
     return f"_ts:{view}".encode()
 
 
 def timestamp(data: bytes) -> float:
-    """A protobuf Timestamp as seconds since 1970.
+    """Return a protobuf Timestamp as seconds since 1970.
 
     Raises:
         DamagedValue: when it is not one.
@@ -98,7 +98,7 @@ def timestamp(data: bytes) -> float:
 
 
 def number(data: bytes) -> float:
-    """A double; NaN for null."""
+    """Return a double; NaN for null."""
     if len(data) == 9 and data[0] == TAG_DOUBLE:
         return float(_DOUBLE.unpack_from(data, 1)[0])
     return _null(data)
@@ -114,7 +114,7 @@ def all_numbers(data: list[bytes | None]) -> Floats | None:
 
 
 def integer(data: bytes) -> float:
-    """A 64-bit integer, rounded to a double where it is beyond 2**53; NaN for null."""
+    """Return a 64-bit integer, rounded to a double where it is beyond 2**53; NaN for null."""
     found = _integer(data, TAG_INTEGER)
     return NAN if found is None else float(found)
 
@@ -133,14 +133,14 @@ def boolean(data: bytes) -> float:
 
 
 def category(data: bytes, words: Dictionary) -> float:
-    """The id of a text; NaN for null."""
+    """Return the id of a text; NaN for null."""
     if not data or data[0] != TAG_TEXT:
         return _null(data)
     return float(_interned(_text(data, 1), words))
 
 
 def texts(data: bytes, words: Dictionary, known: dict[bytes, int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
-    """The ids of a list of texts; None for null. `known` saves the decoding of texts met before."""
+    """Return the ids of a list of texts; None for null. `known` saves the decoding of texts met before."""
     if not data or data[0] != TAG_TEXTS:
         _null(data)
         return None
@@ -159,7 +159,7 @@ def texts(data: bytes, words: Dictionary, known: dict[bytes, int]) -> np.ndarray
 
 
 def numbers(data: bytes) -> Floats | None:
-    """A list of doubles; None for null."""
+    """Return a list of doubles; None for null."""
     if not data or data[0] != TAG_DOUBLES:
         _null(data)
         return None
@@ -193,7 +193,7 @@ def _integer(data: bytes, tag: int) -> int | None:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A signed 64-bit number of variable length, and where it ends."""
+    """Return a signed 64-bit number of variable length, and where it ends."""
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:

@@ -68,7 +68,7 @@ class NearCache:
         return len(self._kept)
 
     def get(self, key: bytes) -> OnlineRow | None:
-        """The kept row, its arrays read-only; None where the store must be asked."""
+        """Return the kept row, its arrays read-only; None where the store must be asked."""
         kept = self._kept.get(key)
         if kept is None:
             return None
@@ -87,7 +87,7 @@ class NearCache:
         return OnlineRow(kept[2], families, kept[3])
 
     def begin(self, key: bytes) -> Reading:
-        """A read that may be kept; of several of one key at once the first. `end` must follow."""
+        """Return a read that may be kept; of several of one key at once the first. `end` must follow."""
         reading = Reading(key)
         self._readings.setdefault(key, reading)
         return reading

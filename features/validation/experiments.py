@@ -33,7 +33,7 @@ Check = Callable[[Workspace, Document, ExperimentsFile], Iterable[Fault]]
 
 
 def faults_of_experiments(workspace: Workspace, document: Document, file: ExperimentsFile) -> list[Fault]:
-    """All faults of a well-formed experiments.yaml, beside the other files of its workspace."""
+    """Return all faults of a well-formed experiments.yaml, beside the other files of its workspace."""
     return [fault for check in EXPERIMENT_CHECKS for fault in check(workspace, document, file)]
 
 

@@ -60,7 +60,7 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
 
 
 def data_of(folder: Path) -> Path:
-    """The data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
+    """Return the data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
     name = "workspace.yaml"
     try:
         settings = Document(folder / name, name).convert(WorkspaceFile)

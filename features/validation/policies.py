@@ -138,7 +138,7 @@ def placements(workspace: Workspace) -> Iterable[Fault]:
 
 
 def channels_of(workspace: Workspace) -> tuple[str, ...] | None:
-    """The declared channels; None where any text may be one."""
+    """Return the declared channels; None where any text may be one."""
     column = workspace.features.context.get("channel")
     return None if column is None else column.values
 

@@ -29,7 +29,7 @@ _OFFER_WORDS = ("name", "offer_id", "valid_until", "value")
 
 
 def faults_of(workspace: Workspace, *, sources: bool = True) -> list[Fault]:
-    """All faults of a workspace whose files are each well-formed; with `sources`, those of the files that it imports too."""
+    """Return all faults of a workspace whose files are each well-formed; with `sources`, those of the files that it imports too."""
     if unknown := list(faults_of_kinds(workspace)):
         return unknown
     return [fault for check in CHECKS if sources or check is not _sources for fault in check(workspace)]

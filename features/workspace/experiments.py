@@ -85,12 +85,12 @@ def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[s
 
 
 def expression_problems(file: ExperimentsFile, book: Rulebook) -> list[tuple[Path, ExpressionProblem]]:
-    """What is wrong in the expressions of a file, each with its place in it."""
+    """Return what is wrong in the expressions of a file, each with its place in it."""
     return [problem for key, entry in file.experiments.items() for problem in _expressions(key, entry, book)[2]]
 
 
 def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
-    """The split of an experiment, as its tool would cut it.
+    """Return the split of an experiment, as its tool would cut it.
 
     Args:
         share: of the ramped arm, where the experiment has a ramp.
@@ -147,7 +147,7 @@ def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
 
 
 def weights_of(arms: Sequence[Arm]) -> list[float]:
-    """The weights of arms; equal ones where none is given."""
+    """Return the weights of arms; equal ones where none is given."""
     if all(arm.weight is None for arm in arms):
         return [1 / len(arms)] * len(arms)
     return [arm.weight or 0.0 for arm in arms]
@@ -164,7 +164,7 @@ def holdout_of(holdout: Holdout) -> Split:
 
 
 def control_groups_of(groups: ControlGroups) -> Split:
-    """The arms are those of `CONTROL_GROUPS`."""
+    """Return the arms of the control groups: those of `CONTROL_GROUPS`."""
     assert len(groups.shares) == len(CONTROL_GROUPS)
     return _groups(groups.salt, groups.shares)
 
@@ -202,7 +202,7 @@ def _side_by_side(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]
 
 
 def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
-    """What arms say themselves, or else what was cut by weights."""
+    """Return what arms say themselves, or else what was cut by weights."""
     if any(arm.ranges is not None for arm in arms):
         return [arm.ranges or () for arm in arms]
     return [[one] for one in cut]
@@ -211,7 +211,7 @@ def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
 def _expressions(
     key: str, entry: Experiment, book: Rulebook
 ) -> tuple[Expression | None, dict[str, Expression], list[tuple[Path, ExpressionProblem]]]:
-    """The condition, the formulas by arm, and what is wrong with them."""
+    """Return the condition, the formulas by arm, and what is wrong with them."""
     problems: list[tuple[Path, ExpressionProblem]] = []
     targeting = None if entry.targeting is None else _targeting(entry.targeting, book.scope)
     if isinstance(targeting, list):

@@ -138,7 +138,7 @@ _line = msgspec.json.Decoder(RampLine)
 
 
 def read_record(data: Path) -> list[RampLine | None]:
-    """All whole lines of a workspace's record, oldest first; None for one that cannot be read. Empty where there is none.
+    """Return all whole lines of a workspace's record, oldest first; None for one that cannot be read. Empty where there is none.
 
     Args:
         data: the workspace's data folder.
@@ -232,7 +232,7 @@ def _count(lines: list[RampLine | None], key: str) -> int:
 
 
 def standings_of(file: ExperimentsFile, data: Path) -> dict[str, RampState]:
-    """Where the ramps of a file stand, by experiment.
+    """Return where the ramps of a file stand, by experiment.
 
     Raises:
         OSError: see `read_record`.
@@ -243,7 +243,7 @@ def standings_of(file: ExperimentsFile, data: Path) -> dict[str, RampState]:
 
 
 def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> RampState:
-    """Where one ramp stands: at its last readable line, if that compares what the file does. Else it was not started."""
+    """Return where one ramp stands: at its last readable line, if that compares what the file does. Else it was not started."""
     own = [line for line in lines if line is not None and line.experiment == key]
     steps = [at for at, line in enumerate(lines) if line is not None and line.experiment == key and line.verdict != "hold"]
     damaged = None in lines[steps[-1] + 1 if steps else 0 :]
@@ -266,7 +266,7 @@ def _moves(line: RampLine) -> bool:
 
 
 def control_of(entry: Experiment) -> str:
-    """The arm that says so, or the first."""
+    """Return the arm that says so, or the first."""
     return next((name for name, arm in entry.arms.items() if arm.control), next(iter(entry.arms), ""))
 
 

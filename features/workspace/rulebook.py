@@ -83,7 +83,7 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
 
 
 def _place(own: bool, *path: str) -> Path:
-    """Where a reader finds it: what the pack brings stands where the pack was taken in."""
+    """Return where a reader finds it: what the pack brings stands where the pack was taken in."""
     return path if own else ("situation_first",)
 
 

@@ -48,6 +48,6 @@ def with_situations(policies: PoliciesFile, scope: Scope) -> tuple[dict[str, Rul
 
 
 def source(name: str, scope: Scope) -> str | None:
-    """Where a workspace says whether a customer is in a situation; None where it does not."""
+    """Return where a workspace says whether a customer is in a situation; None where it does not."""
     places = (f"{kind}.{name}" for kind in ("segment", "context", "customer"))
     return next((place for place in places if place in scope and scope[place].dtype == "boolean"), None)

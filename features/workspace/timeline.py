@@ -22,11 +22,11 @@ class Timeline(msgspec.Struct, frozen=True):
     offset: int = 0
 
     def from_source(self, moment: int) -> int:
-        """A moment of the source on our timeline."""
+        """Return a moment of the source on our timeline."""
         return moment + self.offset
 
     def to_source(self, moment: int) -> int:
-        """A moment of ours as the source would say it."""
+        """Return a moment of ours as the source would say it."""
         return moment - self.offset
 
     @property
@@ -35,12 +35,12 @@ class Timeline(msgspec.Struct, frozen=True):
 
 
 def timeline_file(workspace: Workspace) -> Path:
-    """Where the offset is recorded; moments of `offers.yaml` are moved by it wherever the workspace is loaded."""
+    """Return where the offset is recorded; moments of `offers.yaml` are moved by it wherever the workspace is loaded."""
     return workspace.data / "timeline.json"
 
 
 def recorded(workspace: Workspace) -> Timeline | None:
-    """The timeline of earlier imports; None before the first."""
+    """Return the timeline of earlier imports; None before the first."""
     try:
         return msgspec.json.decode(timeline_file(workspace).read_bytes(), type=Timeline)
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def recorded(workspace: Workspace) -> Timeline | None:
 
 
 def of(workspace: Workspace, now: Micros) -> Timeline:
-    """The workspace's timeline, decided and recorded when there is none yet.
+    """Return the workspace's timeline, decided and recorded when there is none yet.
 
     The source's `demo.now` comes to lie at most one week before the clock, and never after it.
     """
@@ -62,6 +62,6 @@ def of(workspace: Workspace, now: Micros) -> Timeline:
 
 
 def shown(timeline: Timeline, moment: int) -> str:
-    """A moment for people: as the source says it, with ours beside it when they differ."""
+    """Return a moment for people: as the source says it, with ours beside it when they differ."""
     source = rfc3339(timeline.to_source(moment))
     return source if not timeline.offset else f"{source} (moved to {from_microseconds(moment):%Y-%m-%d})"

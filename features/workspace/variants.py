@@ -27,7 +27,7 @@ UNCHANGED = Changes()
 
 
 def with_changes(workspace: Workspace, changes: Iterable[Changes]) -> Workspace:
-    """A workspace with what arms change, one after the other: of two that change the same the later one holds."""
+    """Return a workspace with what arms change, one after the other: of two that change the same the later one holds."""
     policies, placements = workspace.policies, dict(workspace.offers.placements)
     for change in changes:
         policies = _policies(policies, change)
@@ -62,13 +62,13 @@ def _arbitration(arbitration: Arbitration, change: Changes) -> Arbitration:
 
 
 def without_levers(workspace: Workspace) -> Workspace:
-    """The same with all levers of offers and groups at 1."""
+    """Return the same with all levers of offers and groups at 1."""
     arbitration = changed(workspace.policies.arbitration, offers={}, groups={})
     return replace(workspace, policies=changed(workspace.policies, arbitration=arbitration))
 
 
 def by_propensity(workspace: Workspace) -> Workspace:
-    """The same with the propensity alone as priority."""
+    """Return the same with the propensity alone as priority."""
     arbitration = changed(workspace.policies.arbitration, formula="propensity")
     return replace(workspace, policies=changed(workspace.policies, arbitration=arbitration))
 
@@ -83,12 +83,12 @@ def changing(file: ExperimentsFile) -> dict[str, dict[str, Changes]]:
 
 
 def aliases(file: ExperimentsFile) -> tuple[str, ...]:
-    """The models, by alias or version, that arms of running experiments name; sorted."""
+    """Return the models, by alias or version, that arms of running experiments name; sorted."""
     return tuple(sorted({change.model for arms in changing(file).values() for change in arms.values() if change.model is not None}))
 
 
 def count(file: ExperimentsFile) -> int:
-    """How many combinations of arms there are."""
+    """Return how many combinations of arms there are."""
     return prod(len(choice) for choice in _choices(file))
 
 

@@ -23,7 +23,7 @@ ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 
 
 def is_sqlite(section: dict[str, Any]) -> bool:
-    """Whether Feast's section of an online store means its SQLite store, which is a file."""
+    """Return whether Feast's section of an online store means its SQLite store, which is a file."""
     return str(section.get("type")).endswith(("sqlite", "SqliteOnlineStore"))
 
 
@@ -121,7 +121,7 @@ class Workspace:
         return contract_of(self.features, self.model.leave_out)
 
     def source(self, table: str) -> Source | None:
-        """Where a canonical table or, as `streams.<name>`, an event stream comes from."""
+        """Return where a canonical table or, as `streams.<name>`, an event stream comes from."""
         sources = self.settings.sources
         found = sources.streams.get(table.removeprefix("streams.")) if table.startswith("streams.") else getattr(sources, table)
         return Source(found) if isinstance(found, str) else found

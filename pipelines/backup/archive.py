@@ -146,7 +146,7 @@ def read(file: Path, place: Path | None = None, tell: Tell = lambda *_: None) ->
 
 
 def is_safe(name: str) -> bool:
-    """Whether a member may have this name: below one of the two folders, and nothing hidden among the workspace's own files."""
+    """Return whether a member may have this name: below one of the two folders, and nothing hidden among the workspace's own files."""
     top, *parts = name.split("/")
     plain = all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
     hidden = top == WORKSPACE and any(part.startswith(".") for part in parts)
@@ -172,7 +172,7 @@ def _manifest(file: Path, content: bytes) -> BackupManifest:
 
 
 def _unpacked(file: Path, info: tarfile.TarInfo, content: Any, place: Path | None) -> Member:
-    """The digest of a member's content, which is written to the place on the way."""
+    """Return the digest of a member's content, which is written to the place on the way."""
     digest, left = hashlib.sha256(), info.size
     handle = -1
     if place is not None:
@@ -247,7 +247,7 @@ class _Forward:
         return chunk
 
     def bounded(self, content: Any, size: int) -> bytes:
-        """All of a member's content, if it is no more than may be read at once."""
+        """Return all of a member's content, if it is no more than may be read at once."""
         if size > READ_BYTES_MAX:
             raise BadBackup(f"expected a manifest of at most {READ_BYTES_MAX} bytes, got {size}")
         found: bytes = content.read(size)

@@ -85,7 +85,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _own_files(workspace: Workspace) -> tuple[list[tuple[str, Path]], int]:
-    """The workspace's files and the sources that lie in its folder, by their names in the archive; and how many sources do not."""
+    """Return the workspace's files and the sources that lie in its folder, by their names in the archive; and how many sources do not."""
     found = {f"{WORKSPACE}/{name}": workspace.folder / name for name in FILES if (workspace.folder / name).exists()}
     outside = 0
     for table in tables_of(workspace).values():
@@ -106,7 +106,7 @@ def _sources(workspace: Workspace, table: Table, source: Source) -> list[Path]:
 
 
 def _elsewhere(workspace: Workspace) -> dict[str, str]:
-    """What the workspace keeps in other places, which have backups of their own."""
+    """Return what the workspace keeps in other places, which have backups of their own."""
     stores, found = workspace.settings.stores, {}
     if workspace.online_url != "embedded":
         found["online"] = f"rows{'' if workspace.online_url.startswith('feast:') else ' and contact ledger'} are in a store of their own"

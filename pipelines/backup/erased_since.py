@@ -58,7 +58,7 @@ def _marks(folder: Path) -> tuple[bytes, Marks]:
 
 
 def _units(workspace: Workspace) -> set[str]:
-    """All units that lake and event log name."""
+    """Return all units that lake and event log name."""
     found: set[str] = set()
     with closing(lake.connect(workspace)) as con:
         for table in (*tables_of(workspace).values(), *LOOP_TABLES):

@@ -80,7 +80,7 @@ def restore(file: Path, folder: Path, *, force: bool = False, tell: Tell = lambd
 
 
 def _counted(file: Path, manifest: BackupManifest, aside: Path) -> Workspace:
-    """The workspace that was unpacked, whose contents are those that were counted when it was copied."""
+    """Return the workspace that was unpacked, whose contents are those that were counted when it was copied."""
     found = load(aside / WORKSPACE, sources=False)
     try:
         contents = contents_of(laid_out(found, aside))
@@ -131,7 +131,7 @@ def _require_below(data: Path, folder: Path, aside: Path) -> None:
 
 
 def _is_taken(data: Path) -> bool:
-    """Whether there is something in a data folder; a file system that is mounted there has a folder of its own."""
+    """Return whether there is something in a data folder; a file system that is mounted there has a folder of its own."""
     return data.is_dir() and any(entry.name != "lost+found" for entry in data.iterdir())
 
 
@@ -141,7 +141,7 @@ def _require_room(data: Path) -> None:
 
 
 def _differs(source: Path, target: Path) -> bool:
-    """Whether a file is there that is another than the backup's, or that the backup does not have."""
+    """Return whether a file is there that is another than the backup's, or that the backup does not have."""
     return target.exists() and (not source.exists() or digest_of(source) != digest_of(target))
 
 

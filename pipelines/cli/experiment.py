@@ -153,7 +153,7 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
 
 
 def correction_of(text: str) -> Correction:
-    """A way to correct p-values; BadParameter for any other word."""
+    """Return a way to correct p-values; BadParameter for any other word."""
     from pipelines.statistics.multiple_testing import CORRECTIONS
 
     chosen = next((one for one in CORRECTIONS if one == text), None)
@@ -163,7 +163,7 @@ def correction_of(text: str) -> Correction:
 
 
 def window_of(text: str | None) -> str | None:
-    """The text of `--window`, checked.
+    """Return the text of `--window`, checked.
 
     Raises:
         BadParameter: it is no duration.

@@ -51,7 +51,7 @@ def publish_beside(workspace: Workspace, alias: str, version: str, *, name: bool
 
 
 def version_beside(workspace: Workspace, alias: str) -> str | None:
-    """The version that an alias has in serving; None when nothing usable was published for it."""
+    """Return the version that an alias has in serving; None when nothing usable was published for it."""
     return _version_at(workspace, bundle.aliased(workspace.bundles, alias))
 
 
@@ -83,7 +83,7 @@ def require_published(workspace: Workspace) -> None:
 
 
 def serving_version(workspace: Workspace) -> str | None:
-    """The version that serves; None when nothing usable does."""
+    """Return the version that serves; None when nothing usable does."""
     return _version_at(workspace, bundle.current(workspace.bundles))
 
 

@@ -97,7 +97,7 @@ class PortTaken(Failure):
 
 
 def address_of(host: str) -> str:
-    """The IP address of a host name: BentoML takes no names.
+    """Return the IP address of a host name: BentoML takes no names.
 
     Raises:
         PortTaken: the name is none of this machine.
@@ -257,7 +257,7 @@ class Running:
             connection.close()
 
     def tail(self, name: str) -> str:
-        """The last lines that a child has said."""
+        """Return the last lines that a child has said."""
         try:
             if self.output is not None:
                 return "(above)"
@@ -330,7 +330,7 @@ def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None
 
 
 def _environment(workspace: Workspace) -> dict[str, str]:
-    """What a child may see: ours, one thread for numerics, BentoML's own files inside the data folder, and no telemetry."""
+    """Return what a child may see: ours, one thread for numerics, BentoML's own files inside the data folder, and no telemetry."""
     home = workspace.data / "bentoml"
     home.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) | {

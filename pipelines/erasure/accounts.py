@@ -70,7 +70,7 @@ def _has(table: Table, name: str) -> bool:
 
 
 def _in_journals(workspace: Workspace) -> Seen:
-    """The same of decisions that are not in the lake yet."""
+    """Return the same of decisions that are not in the lake yet."""
     named = workspace.experiments.account
     if named is None:
         return set()

@@ -21,7 +21,7 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 def units_of(workspace: Workspace, unit: str) -> list[str]:
-    """A unit, and where it is a customer, every anonymous unit that is linked to it, sorted.
+    """Return a unit, and where it is a customer, every anonymous unit that is linked to it, sorted.
 
     Raises:
         StoreUnavailable, LogUnavailable: ledger or event log do not answer.

@@ -83,7 +83,7 @@ class Journals:
             time.sleep(LOOK_SECONDS)
 
     def _blank_dead(self, file: Path, units: Sequence[str], step: Step) -> int:
-        """A file that a dead process left: the next server takes it in. What is written now was begun after the turn."""
+        """Return a file that a dead process left: the next server takes it in. What is written now was begun after the turn."""
         with _owned(file) as is_owned:
             return self._blank(file, units, step) if is_owned else 0
 
@@ -108,7 +108,7 @@ def _size(file: Path) -> int:
 
 
 def _is_written(file: Path) -> bool:
-    """Whether a live process has a file open."""
+    """Return whether a live process has a file open."""
     with _owned(file) as is_owned:
         return not is_owned and file.exists()
 

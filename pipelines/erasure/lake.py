@@ -110,7 +110,7 @@ class ParquetFolder:
 
 
 def _name(file: Path) -> str:
-    """A file for DuckDB, which takes brackets for a pattern."""
+    """Return a file for DuckDB, which takes brackets for a pattern."""
     return literal(glob.escape(str(file)))
 
 

@@ -31,10 +31,10 @@ class ErasurePlace(Protocol):
         ...
 
     def left(self, units: Sequence[str]) -> int:
-        """What a re-read of the place finds of these units; 0 when they are forgotten."""
+        """Return what a re-read of the place finds of these units; 0 when they are forgotten."""
         ...
 
 
 def plain(unit: str) -> str:
-    """The id as clients send it: that of an anonymous unit without its mark."""
+    """Return the id as clients send it: that of an anonymous unit without its mark."""
     return unit.removeprefix("~")

@@ -61,18 +61,18 @@ def scan(data: Path, units: Sequence[str]) -> Scan:
 
 
 def holds(folder: Path, units: Sequence[str]) -> bool:
-    """Whether any file of a folder holds one of the ids."""
+    """Return whether any file of a folder holds one of the ids."""
     names = _told(units)
     return any(_look(file, names)[1] for file in _files(folder))
 
 
 def untold(units: Sequence[str]) -> int:
-    """How many ids are too short to be told from chance."""
+    """Return how many ids are too short to be told from chance."""
     return len(units) - len(_told(units))
 
 
 def _told(units: Sequence[str]) -> list[bytes]:
-    """The ids that bytes can be told to hold."""
+    """Return the ids that bytes can be told to hold."""
     names = [plain(unit).encode() for unit in units]
     return [name for name in names if len(name) >= TOLD_BYTES_MIN]
 
@@ -105,7 +105,7 @@ def _look(file: Path, names: Sequence[bytes]) -> tuple[int, bool]:
 
 
 def offsets(file: Path, units: Sequence[str]) -> list[int]:
-    """Where a file holds one of the ids, in bytes from its beginning."""
+    """Return where a file holds one of the ids, in bytes from its beginning."""
     return [at for _, found in _pieces(file, _told(units)) for at in found]
 
 

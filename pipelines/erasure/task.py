@@ -47,17 +47,17 @@ class ErasureTask(Struct):
 
 
 def folder_of(workspace: Workspace) -> Path:
-    """Where the tasks are."""
+    """Return where the tasks are."""
     return workspace.data / FOLDER
 
 
 def task_file(workspace: Workspace, unit: str) -> Path:
-    """Where the task of a unit is; its name does not tell the unit."""
+    """Return where the task of a unit is; its name does not tell the unit."""
     return folder_of(workspace) / f"{pseudonym(workspace.data, unit, NAME_BYTES)}.json"
 
 
 def read_task(file: Path) -> ErasureTask | None:
-    """A task; None where there is none, or no longer.
+    """Return a task; None where there is none, or no longer.
 
     Raises:
         BadTask: it is damaged, and so nobody knows whom to forget.
@@ -96,7 +96,7 @@ def remove_task(workspace: Workspace, unit: str) -> None:
 
 
 def tasks_of(workspace: Workspace) -> list[Path]:
-    """The files of all tasks that are not done, the oldest first."""
+    """Return the files of all tasks that are not done, the oldest first."""
     found = []
     for file in folder_of(workspace).glob("*.json"):
         try:

@@ -57,13 +57,13 @@ class ReportQuery(Struct, frozen=True, kw_only=True):
 
 
 def experiments_in(workspace: Workspace) -> Experiments:
-    """What `experiments.yaml` declared when the workspace was loaded, with its ramps as they are now."""
+    """Return what `experiments.yaml` declared when the workspace was loaded, with its ramps as they are now."""
     book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
     return read_experiments(workspace.experiments, book, standings_of(workspace.experiments, workspace.data))
 
 
 def find(experiments: Experiments, key: str) -> ReadExperiment:
-    """The experiment of this key.
+    """Return the experiment of this key.
 
     Raises:
         UnknownExperiment: there is none.
@@ -76,7 +76,7 @@ def find(experiments: Experiments, key: str) -> ReadExperiment:
 
 
 def status_at(experiment: ReadExperiment, now: Micros) -> str:
-    """What it does at a moment, in the words of assignments: `running`, or why not."""
+    """Return what it does at a moment, in the words of assignments: `running`, or why not."""
     if experiment.entry.status != "running":
         return experiment.entry.status
     if experiment.start is not None and now < experiment.start:
@@ -85,7 +85,7 @@ def status_at(experiment: ReadExperiment, now: Micros) -> str:
 
 
 def question_of(workspace: Workspace, experiment: ReadExperiment, asked: ReportQuery, now: Micros) -> Question:
-    """What to ask the lake; the window and the outcome are those of the label unless others are asked for."""
+    """Return what to ask the lake; the window and the outcome are those of the label unless others are asked for."""
     label = workspace.model.label
     window = asked.window or (OFFER_END_WINDOW if label.within == "offer_end" else label.within)
     return Question(
@@ -105,7 +105,7 @@ def question_of(workspace: Workspace, experiment: ReadExperiment, asked: ReportQ
 def report_on(
     workspace: Workspace, experiment: ReadExperiment, asked: ReportQuery, settings: ReportSettings, now: Micros
 ) -> ExperimentReport:
-    """The report of an experiment, as the lake knows it.
+    """Return the report of an experiment, as the lake knows it.
 
     Args:
         now: microseconds since 1970.
@@ -125,7 +125,7 @@ def report_on(
 
 
 def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Micros) -> list[ListedExperiment]:
-    """All experiments in the order of the file, with what was exposed so far."""
+    """Return all experiments in the order of the file, with what was exposed so far."""
     counts: dict[str, tuple[int, int]] = {}
     con = lake.connect(workspace)
     try:
@@ -153,13 +153,13 @@ def listed(workspace: Workspace, experiments: Sequence[ReadExperiment], now: Mic
 
 
 def said_of(standing: RampState) -> str:
-    """Where a ramp is, in a few words: `25% rising`."""
+    """Return where a ramp is, in a few words: `25% rising`."""
     state = standing.state.replace("_", " ")
     return state if standing.share <= 0 else f"{100 * standing.share:g}% {state}"
 
 
 def metrics_of(found: ExperimentReport) -> dict[str, float]:
-    """What MLflow keeps as numbers: P of the split, lifts and their P."""
+    """Return what MLflow keeps as numbers: P of the split, lifts and their P."""
     numbers: dict[str, float | None] = {"split_p": found.split.p, "split_alarm": float(found.split.alarm), "alpha": ALPHA}
     for arm in found.arms:
         numbers[f"units/{arm.arm}"] = float(arm.units)

@@ -101,7 +101,7 @@ class DrawnGroups(NamedTuple):
 
 
 def groups_on(workspace: Workspace, asked: ReportQuery, settings: ReportSettings, now: Micros) -> GroupsReport:
-    """The report of a workspace's groups, as the lake knows them.
+    """Return the report of a workspace's groups, as the lake knows them.
 
     Args:
         now: microseconds since 1970.
@@ -137,7 +137,7 @@ def _in_period(con: duckdb.DuckDBPyConnection, asked: ReportQuery) -> None:
 
 
 def _drawn(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> DrawnGroups:
-    """The groups of the file, and those that the lake still knows."""
+    """Return the groups of the file, and those that the lake still knows."""
     shares = {group.name or USUAL: group.probability for group in Assigner.of(experiments_in(workspace)).groups}
     seen = {str(name) for (name,) in con.execute(f"SELECT DISTINCT arm FROM {VIEW}").fetchall()}
     names = tuple(name for name, share in shares.items() if name == USUAL or share > 0 or name in seen)
@@ -222,7 +222,7 @@ def _pair(found: Read, question: Question, at: int) -> tuple[Read, Question]:
 
 
 def as_experiment(found: GroupsReport) -> ExperimentReport:
-    """The same in the form of an experiment's report, for what draws and keeps those: in goals and courses, the arm is the group."""
+    """Return the same in the form of an experiment's report, for what draws and keeps those: in goals and courses, the arm is the group."""
 
     def named(part: PartReport) -> Iterator[GoalReport]:
         return (replace(goal, arm=part.group) for goal in part.goals)

@@ -294,7 +294,7 @@ def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
 def _summaries(
     con: duckdb.DuckDBPyConnection, question: Question
 ) -> tuple[tuple[int, ...], tuple[tuple[Summary, ...], ...], frozenset[str]]:
-    """The days, the summary of each day by arm, and which numbers are not all zero."""
+    """Return the days, the summary of each day by arm, and which numbers are not all zero."""
     pairs = [(one, other) for at, one in enumerate(NUMBERS) for other in NUMBERS[at:]]
     means = ", ".join(f"avg({name})" for name in NUMBERS)
     spreads = ", ".join(f"covar_pop({one}, {other})" for one, other in pairs)

@@ -29,7 +29,7 @@ class Metric(Struct, frozen=True):
     events: str = "converted"
 
     def measure(self, recorded: frozenset[str], use_before: bool = True) -> MetricColumns | None:
-        """Where the metric stands in a summary; None where nothing of it was recorded."""
+        """Return where the metric stands in a summary; None where nothing of it was recorded."""
         if self.numerator not in recorded or (self.per is not None and self.per not in recorded):
             return None
         covariate = NUMBERS.index(self.before) if use_before and self.before in recorded and self.before is not None else None

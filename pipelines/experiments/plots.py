@@ -41,7 +41,7 @@ def write_plots(found: ExperimentReport, folder: Path, truths: Mapping[str, floa
 
 
 def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport], truth: float | None = None) -> Figure:
-    """What was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
+    """Return what was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
     mark = "; SAMPLE-RATIO MISMATCH" if found.split.alarm else ""
     figure, axes = titled(f"{found.experiment}: lift of {metric} over {found.control}{mark}", WIDTH_INCHES)
     days = _days(found)

@@ -224,7 +224,7 @@ def _arm(read: Read, question: Question, subject: Subject, total: Summary, at: i
 
 
 def _enough(metric: Metric, treated: Summary, control: Summary) -> bool:
-    """Whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of them has all.
+    """Return whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of them has all.
 
     Where no unit of either arm had an event, and there are units enough, they are alike: nothing has to begin.
     """

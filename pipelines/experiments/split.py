@@ -81,13 +81,13 @@ def held_against(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[
 
 
 def _tested(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[list[DrawnUnits], Floats]:
-    """The days whose split was one all day, all days where none was, and their splits, shape (days, arms)."""
+    """Return the days whose split was one all day, all days where none was, and their splits, shape (days, arms)."""
     tested = [day for day in drawn if not day.is_mixed] or list(drawn)
     return tested, np.array([_shares_of(day, shares) for day in tested]).reshape(-1, len(shares))
 
 
 def _shares_of(day: DrawnUnits, shares: Sequence[float]) -> Floats:
-    """The split of a day: what was written down; an arm that nobody wrote of, because nobody came, has what the others leave."""
+    """Return the split of a day: what was written down; an arm that nobody wrote of, because nobody came, has what the others leave."""
     known = [probability for probability in day.probabilities if probability is not None]
     if not known:
         return np.asarray(shares, np.float64) / sum(shares)

@@ -98,12 +98,12 @@ def sections(found: ExperimentReport) -> Iterator[tuple[str, list[str], list[lis
 
 
 def means(one: GoalReport | GuardrailReport) -> list[Any]:
-    """The cells of what both arms have; an arm without units has no mean."""
+    """Return the cells of what both arms have; an arm without units has no mean."""
     return ["none" if value is None else value for value in (one.control, one.treated)]
 
 
 def lift(goal: GoalReport) -> list[str | None]:
-    """The cells of a lift and its intervals for one look and for any number; where there is no lift, those of the difference."""
+    """Return the cells of a lift and its intervals for one look and for any number; where there is no lift, those of the difference."""
     if goal.no_lift is not None:
         return ["no lift", _amounts(goal.difference_fixed), _amounts(goal.difference_sequential)]
     return ["none" if goal.lift is None else _part(goal.lift), _range(goal.fixed), _range(goal.sequential)]

@@ -51,7 +51,7 @@ class CsvFile:
 
 
 def is_csv(file: Path) -> bool:
-    """Whether its name says that it is one, compressed or not."""
+    """Return whether its name says that it is one, compressed or not."""
     return _inner(file) in ENDINGS
 
 
@@ -61,12 +61,12 @@ def _inner(file: Path) -> str:
 
 
 def opened(path: Path) -> Any:
-    """The bytes of a file, decompressed as its name says, in any case: Arrow's stream, which Python reads as well."""
+    """Return the bytes of a file, decompressed as its name says, in any case: Arrow's stream, which Python reads as well."""
     return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))  # type: ignore[arg-type]
 
 
 def read_header(path: Path) -> CsvFile | None:
-    """The columns of a file and how it is written; None for a file without a single byte.
+    """Return the columns of a file and how it is written; None for a file without a single byte.
 
     Raises:
         BadFile: there is no header that names each column once.
@@ -101,7 +101,7 @@ def _first_record(text: str, delimiter: str) -> list[str]:
 
 
 def is_plain(file: CsvFile) -> bool:
-    """Whether quotes stand only where cells begin and end, or double within them: then all readers agree on what the file says.
+    """Return whether quotes stand only where cells begin and end, or double within them: then all readers agree on what the file says.
 
     Raises:
         BadFile: it is not in its encoding.
@@ -131,7 +131,7 @@ def is_plain(file: CsvFile) -> bool:
 
 
 def _quotes_fit(part: bytes, beside: NDArray[np.bool_], odd: bool) -> tuple[bool, bool]:
-    """Whether all quotes but the first and last byte stand beside a separator or each other, and whether one is open after them.
+    """Return whether all quotes but the first and last byte stand beside a separator or each other, and whether one is open after them.
 
     Args:
         odd: whether one is open before.
@@ -190,7 +190,7 @@ def _no_record(file: CsvFile, line: int, until: int, error: csv.Error) -> BadFil
 
 
 def _last_column(file: CsvFile, line: int) -> str | None:
-    """The column in which the text of a line ends."""
+    """Return the column in which the text of a line ends."""
     with opened(file.path) as stream:
         text = io.TextIOWrapper(stream, encoding=file.encoding, errors="replace", newline="")
         for number, content in enumerate(text, 1):
@@ -201,7 +201,7 @@ def _last_column(file: CsvFile, line: int) -> str | None:
 
 
 def _not_utf8(file: CsvFile) -> BadFile:
-    """Which line of a file is the first that is not in its encoding, and in which column."""
+    """Return which line of a file is the first that is not in its encoding, and in which column."""
     with opened(file.path) as stream:
         text = io.TextIOWrapper(stream, encoding=file.encoding, errors="surrogateescape", newline="")
         if file.encoding == "utf-16":

@@ -166,7 +166,7 @@ def _stamp(table: Table, source: Source, moved: Timeline, files: list[Path]) -> 
 
 
 def _repeated(workspace: Workspace, table: Table, stamp: str) -> ImportReport | None:
-    """The report of an import that would be the last one again: known without reading a row.
+    """Return the report of an import that would be the last one again: known without reading a row.
 
     Not so when rows were refused, whose time may have come, or when the lake has lost or gained files since.
     """

@@ -88,7 +88,7 @@ def rows(part: ParquetPart, files: dict[int, Path], columns: str, shift: int) ->
 
 
 def first_bad(con: duckdb.DuckDBPyConnection, part: ParquetPart, files: dict[int, Path], error: Exception) -> BadFile:
-    """What is to be said where the rows of a part could not be read."""
+    """Return what is to be said where the rows of a part could not be read."""
     return _first_bad(
         con, {at: files[at] for at in part.files}, "SELECT count(*) FROM (SELECT hash(t) AS h FROM read_parquet({}) t) WHERE h = 0", error
     )

@@ -81,7 +81,7 @@ class SourceFiles:
             self._csv[at] = header
 
     def _name(self, field: Field) -> str:
-        """What the source calls a column."""
+        """Return what the source calls a column."""
         return self._source.columns.get(field.name, field.name)
 
     def _bad(self, at: int, error: Exception) -> BadTable:
@@ -165,7 +165,7 @@ class SourceFiles:
             done += sizes[at]
 
     def places(self, rows: list[int]) -> dict[int, tuple[str, int | None, int]]:
-        """Where rows stand: their file, its line where it is CSV, and the row in the file, from 1."""
+        """Return where rows stand: their file, its line where it is CSV, and the row in the file, from 1."""
         wanted: dict[int, set[int]] = {}
         for row in rows:
             wanted.setdefault(row >> ROW_BITS, set()).add((row & ((1 << ROW_BITS) - 1)) + 1)
@@ -177,17 +177,17 @@ class SourceFiles:
         return found
 
     def column(self, name: str) -> str:
-        """What the source calls a canonical column."""
+        """Return what the source calls a canonical column."""
         return self._source.columns.get(name, name)
 
 
 def shown(workspace: Workspace, file: Path) -> str:
-    """A file as people know it: by its path within the workspace."""
+    """Return a file as people know it: by its path within the workspace."""
     return str(file.relative_to(workspace.folder)) if file.is_relative_to(workspace.folder) else str(file)
 
 
 def files_of(workspace: Workspace, table: Table, source: Source) -> list[Path]:
-    """The source's files, sorted. In a folder, names that begin with `.` or `_` are other programs' marks, and are passed over.
+    """Return the source's files, sorted. In a folder, names that begin with `.` or `_` are other programs' marks, and are passed over.
 
     Raises:
         BadTable: there are none, or of a kind that cannot be read.

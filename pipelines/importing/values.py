@@ -44,12 +44,12 @@ class FileColumn(Struct, frozen=True):
 
 
 def open_ended(table: Table, field: Field) -> bool:
-    """Whether a time is a bound that may be missing: 9999-12-31 means that an offer has no end."""
+    """Return whether a time is a bound that may be missing: 9999-12-31 means that an offer has no end."""
     return table.name == "offers" and field.name in ("valid_from", "valid_until")
 
 
 def column(table: Table, field: Field, given: str | None, moved: Timeline, words: tuple[str, ...], x: str, t: str) -> FileColumn:
-    """The SQL of a column.
+    """Return the SQL of a column.
 
     Args:
         given: DuckDB's type of the values; None where the files do not have the column.
@@ -101,7 +101,7 @@ def _texts(raw: str, given: str, words: tuple[str, ...], x: str) -> FileColumn:
 
 
 def _moment(x: str, given: str, field: Field) -> str:
-    """A time as the source states it; without an offset it is UTC. A number is no time."""
+    """Return a time as the source states it; without an offset it is UTC. A number is no time."""
     del field
     if given == "TIMESTAMP WITH TIME ZONE":
         return x
@@ -112,7 +112,7 @@ def _moment(x: str, given: str, field: Field) -> str:
 
 
 def _category(x: str, given: str, field: Field) -> str:
-    """A text as it is written; a number without the tail that its type gives it: 1042.0 is 1042, 2.50 is 2.5."""
+    """Return a text as it is written; a number without the tail that its type gives it: 1042.0 is 1042, 2.50 is 2.5."""
     if given.startswith("DECIMAL"):
         digits = given.rstrip(")").partition(",")[2]
         if digits.strip() == "0":
@@ -129,7 +129,7 @@ def _category(x: str, given: str, field: Field) -> str:
 
 
 def _number_text(x: str) -> str:
-    """A text that may be a number: DuckDB reads 1_000 as 1000, which no other program means as a number in data."""
+    """Return a text that may be a number: DuckDB reads 1_000 as 1000, which no other program means as a number in data."""
     return f"CASE WHEN NOT contains({x}, '_') THEN {x} END"
 
 
@@ -158,5 +158,5 @@ def _boolean(x: str, given: str, field: Field) -> str:
 
 
 def words_of(missing: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The words of a source that mean that a value is missing, in lower case."""
+    """Return the words of a source that mean that a value is missing, in lower case."""
     return WORDS if missing is None else tuple(word.strip().lower() for word in missing)

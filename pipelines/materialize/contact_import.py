@@ -63,7 +63,7 @@ class Brought(msgspec.Struct):
 
 
 def needs_history(workspace: Workspace) -> bool:
-    """Whether anything in the workspace's files looks at contact histories; a glance, since offers of tables bind no others."""
+    """Return whether anything in the workspace's files looks at contact histories; a glance, since offers of tables bind no others."""
     policies = workspace.policies
     return bool(policies.limits or policies.pauses or any(offer.requires or offer.excludes for offer in workspace.offers.offers))
 
@@ -82,7 +82,7 @@ def digest_of(workspace: Workspace) -> str:
 
 
 def contacting_of(workspace: Workspace) -> tuple[Contacting, Catalogue]:
-    """The contact policies as they are now, on the catalogue as it was imported.
+    """Return the contact policies as they are now, on the catalogue as it was imported.
 
     Raises:
         NoCatalogue: nothing was imported yet.
@@ -137,7 +137,7 @@ def reach(policy: ContactPolicy) -> tuple[float, float]:
 
 
 def _parts(workspace: Workspace, policy: ContactPolicy, now: Micros) -> str:
-    """The rows. Of each customer one more than a history has room for, so that the ledger marks where rows are missing."""
+    """Return the rows. Of each customer one more than a history has room for, so that the ledger marks where rows are missing."""
     impressions, outcomes = (now - int(seconds * MICROSECONDS) for seconds in reach(policy))
     declared = workspace.features.context.get(CHANNEL)
     default = lake.literal(str(ANY if declared is None or declared.default is None else declared.default))

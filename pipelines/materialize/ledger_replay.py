@@ -143,7 +143,7 @@ def _take(shown: _Shown, ledger: Ledger, contacting: Contacting, catalogue: Cata
 
 
 def _contact(contacting: Contacting, at: int | None, placement: str, offer: str, channel: str) -> Contact | None:
-    """What the decision took of one offer, with no limit to ask; None where none concerned it."""
+    """Return what the decision took of one offer, with no limit to ask; None where none concerned it."""
     if at is None:  # it has left the catalogue; limits on everything still count it
         return contacting.policy.contact(key_of(offer), 0, word_of(channel), []) if contacting.policy.limits else None
     limited = contacting.limited(at, placement, channel)

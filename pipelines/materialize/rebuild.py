@@ -75,7 +75,7 @@ class Rebuilt(Struct):
 
 
 def servers_run(workspace: Workspace) -> bool:
-    """Whether some server process has the workspace open: each keeps its journal file locked as long as it lives."""
+    """Return whether some server process has the workspace open: each keeps its journal file locked as long as it lives."""
     for path in journal_folder(workspace.data).glob(f"*{OPEN}"):
         try:
             with path.open("rb") as file:
@@ -88,13 +88,13 @@ def servers_run(workspace: Workspace) -> bool:
 
 
 def is_embedded(workspace: Workspace, store: str) -> bool:
-    """Whether a store is a file of ours: the ledger is one beside every online store but a Redis."""
+    """Return whether a store is a file of ours: the ledger is one beside every online store but a Redis."""
     url = workspace.online_url
     return url == "embedded" or (store == "ledger" and url.startswith("feast:"))
 
 
 def look(workspace: Workspace) -> dict[str, Verdict]:
-    """What a full look at the embedded stores finds; those that never were are left out."""
+    """Return what a full look at the embedded stores finds; those that never were are left out."""
     noted = _noted(workspace)
     found = {}
     for store in STORES:
@@ -133,7 +133,7 @@ def rebuild(workspace: Workspace, stores: Sequence[str] = STORES, *, force: bool
 
 
 def told(one: Rebuilt) -> str:
-    """What was rebuilt, in a line."""
+    """Return what was rebuilt, in a line."""
     made = f"{one.replayed}" if one.replayed else f"{one.customers} customers read back, all equal"
     kept = f"; what was there is in {one.aside}" if one.aside else ""
     return f"rebuilt the {'online store' if one.store == 'online' else 'contact ledger'} ({one.why}): {made}{kept}"
@@ -214,7 +214,7 @@ def _opens(workspace: Workspace, store: str) -> str:
 
 
 def boot_id() -> str:
-    """Which start of the machine this is; empty where the kernel does not say, which is then always the same."""
+    """Return which start of the machine this is; empty where the kernel does not say, which is then always the same."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -285,7 +285,7 @@ def rebuild_ledger(workspace: Workspace, why: str, tell: Tell = lambda *_: None)
 
 
 def _filled(workspace: Workspace, place: Path, tell: Tell) -> Replayed:
-    """A ledger in a folder aside, made of imported history and of what was decided and heard since."""
+    """Return a ledger in a folder aside, made of imported history and of what was decided and heard since."""
     from pipelines.materialize import contact_import
     from pipelines.materialize.ledger_replay import replay
 

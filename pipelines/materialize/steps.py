@@ -63,7 +63,7 @@ def _file(workspace: Workspace) -> Path:
 
 
 def state_of(workspace: Workspace) -> StepRecord:
-    """The record; an empty one before the first step."""
+    """Return the record; an empty one before the first step."""
     try:
         return msgspec.json.decode(_file(workspace).read_bytes(), type=StepRecord)
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def compute_features(workspace: Workspace, now: Micros, generation: str = "") ->
 
 
 def barrier(workspace: Workspace, now: Micros) -> Micros:
-    """A moment such that the lake holds all that was received before it; `now` where there is no event log.
+    """Return a moment such that the lake holds all that was received before it; `now` where there is no event log.
 
     Raises:
         LogUnavailable: the event log cannot be written.
@@ -219,7 +219,7 @@ def note_refreshed(workspace: Workspace, place: int) -> None:
 
 
 def are_contacts_brought(workspace: Workspace) -> bool:
-    """Whether the ledger has the imported history, as far back as the policies look now."""
+    """Return whether the ledger has the imported history, as far back as the policies look now."""
     from pipelines.materialize import contact_import
 
     return state_of(workspace).contacts == contact_import.digest_of(workspace)
@@ -231,17 +231,17 @@ def is_begun(workspace: Workspace) -> bool:
 
 
 def is_imported(workspace: Workspace) -> bool:
-    """Whether the lake holds what the sources say now."""
+    """Return whether the lake holds what the sources say now."""
     return state_of(workspace).imported == sources_digest(workspace)
 
 
 def is_computed(workspace: Workspace) -> bool:
-    """Whether the offline tables are those of the lake and of the files as they are now."""
+    """Return whether the offline tables are those of the lake and of the files as they are now."""
     return state_of(workspace).computed == features_digest(workspace)
 
 
 def is_materialized(workspace: Workspace) -> bool:
-    """Whether the online store was filled from the offline tables as they are now."""
+    """Return whether the online store was filled from the offline tables as they are now."""
     state = state_of(workspace)
     return state.materialized == f"{state.computed} {state.computed_at} {workspace.online_url}" and bool(state.computed)
 

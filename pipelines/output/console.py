@@ -72,7 +72,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]], numbers: int = 
 
 
 def cell(value: Any) -> str:
-    """A value as people read it."""
+    """Return a value as people read it."""
     if value is None:
         return "·"
     if isinstance(value, float):

@@ -62,7 +62,7 @@ class CommandProblem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def wants_json(arguments: list[str]) -> bool:
-    """Whether the command line asks for JSON; asked of its words, for it may be one that cannot be parsed."""
+    """Return whether the command line asks for JSON; asked of its words, for it may be one that cannot be parsed."""
     return JSON_OPTION in arguments[: arguments.index("--") if "--" in arguments else None]
 
 
@@ -104,7 +104,7 @@ def _usage(error: Any) -> str:
 
 
 def _unexpected(error: Exception) -> str:
-    """The kind of the error, its first line, and our innermost line that led to it."""
+    """Return the kind of the error, its first line, and our innermost line that led to it."""
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_ROOT)]
     ours = [frame for frame in ours if "site-packages" not in Path(frame.filename).relative_to(_ROOT).parts]
     where = f" at {Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}" if ours else ""

@@ -14,7 +14,7 @@ HEIGHT_INCHES = 4.4
 
 
 def titled(title: str, width_inches: float) -> tuple[Figure, Axes]:
-    """An empty figure with its title and without the frame's upper and right edge."""
+    """Return an empty figure with its title and without the frame's upper and right edge."""
     figure = Figure(figsize=(width_inches, HEIGHT_INCHES), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", color=INK, fontsize=11)

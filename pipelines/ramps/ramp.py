@@ -77,7 +77,7 @@ class NotRamped(Failure):
 
 
 def next_step(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> Step:
-    """What is to become of a ramp, given all that is known.
+    """Return what is to become of a ramp, given all that is known.
 
     Args:
         now: microseconds since 1970.
@@ -137,7 +137,7 @@ def _waits(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> 
 
 
 def evidence_of(con: duckdb.DuckDBPyConnection, question: Question, standing: RampState, ramped: str, plan: Ramp) -> Evidence:
-    """What the lake knows of a ramp.
+    """Return what the lake knows of a ramp.
 
     Up to a share of one half both arms are equally large and nobody changes arms: all exposures since the ramp began count. Beyond, units of
     the control come to the arm with every step, and only what was exposed since then is compared.
@@ -185,7 +185,7 @@ def _guardrails(plan: Ramp, found: Read, control: Summary, treated: Summary) -> 
 
 
 def watched_of(guardrails: Guardrails) -> dict[str, float]:
-    """The guardrails that are watched, with the harm that is tolerated."""
+    """Return the guardrails that are watched, with the harm that is tolerated."""
     return {name: most for name in guardrails.__struct_fields__ if (most := getattr(guardrails, name)) is not None}
 
 
@@ -220,7 +220,7 @@ def _metric(name: str) -> Metric:
 
 
 def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: Micros) -> Evidence:
-    """What is known of an experiment's ramp; that nothing is known where it was not started."""
+    """Return what is known of an experiment's ramp; that nothing is known where it was not started."""
     plan, standing = _plan(experiment)
     if standing.begun is None or standing.share <= 0:
         return Evidence(lacks="the ramp is not running")
@@ -293,7 +293,7 @@ def write(
 
 
 def start(experiment: ReadExperiment, reason: str, now: Micros) -> Step:
-    """The step that begins a ramp, also after it was rolled back.
+    """Return the step that begins a ramp, also after it was rolled back.
 
     Raises:
         NotRamped: it has begun already, or is not running.
@@ -308,7 +308,7 @@ def start(experiment: ReadExperiment, reason: str, now: Micros) -> Step:
 
 
 def by_hand(experiment: ReadExperiment, share: float, reason: str, now: Micros) -> Step:
-    """The step to a share that a person wants; 0 rolls back.
+    """Return the step to a share that a person wants; 0 rolls back.
 
     Raises:
         NotRamped: the ramp does not run, so that there is nothing to move.

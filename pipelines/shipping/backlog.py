@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 
 
 def waiting(workspace: Workspace, state: Shipped) -> Waiting:
-    """What waits beyond a state of the shipper."""
+    """Return what waits beyond a state of the shipper."""
     moments: list[int] = []
     count = 0
     folder = journal_folder(workspace.data)

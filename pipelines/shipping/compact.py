@@ -72,7 +72,7 @@ def compact(workspace: Workspace, now: Micros, step: Step = lambda _: None) -> C
 
 
 def day_folders(lake: Path) -> list[Path]:
-    """The folders of all days of all tables, also of streams that are no longer declared."""
+    """Return the folders of all days of all tables, also of streams that are no longer declared."""
     return sorted(folder for folder in lake.glob("**/day=*") if folder.is_dir())
 
 

@@ -29,12 +29,12 @@ class JournalFile(NamedTuple):
 
 
 def journal_folder(workspace_data: Path) -> Path:
-    """Where the servers of a workspace keep their journals."""
+    """Return where the servers of a workspace keep their journals."""
     return workspace_data / "journal"
 
 
 def listed(folder: Path) -> list[JournalFile]:
-    """All journal files, the oldest first; one that is renamed meanwhile is listed once."""
+    """Return all journal files, the oldest first; one that is renamed meanwhile is listed once."""
     found: dict[str, JournalFile] = {}
     try:
         paths = sorted(folder.iterdir())

@@ -68,7 +68,7 @@ class LakeParts:
         part.rows.append(row)
 
     def rows(self) -> dict[str, int]:
-        """How many rows there are, by table."""
+        """Return how many rows there are, by table."""
         counted: dict[str, int] = {}
         for (table, _), part in self._parts.items():
             counted[table] = counted.get(table, 0) + len(part.rows)

@@ -136,7 +136,7 @@ def _deliver(workspace: Workspace, load: _Load, after: Shipped, step: Step) -> N
 
 
 def _read(workspace: Workspace, state: Shipped, limits: ShippingLimits) -> _Load:
-    """What comes next, within the bounds of a shipment."""
+    """Return what comes next, within the bounds of a shipment."""
     load = _Load(workspace, state)
     rows, files = DecisionRows(workspace), listed(journal_folder(workspace.data))
     load.sizes = {file.stem: file.size for file in files}
@@ -194,7 +194,7 @@ def _add_events(load: _Load, workspace: Workspace, found: Sequence[Logged]) -> N
 
 
 def _after(load: _Load) -> Shipped | None:
-    """The state that a load leads to; None where there is nothing to ship and nothing to note."""
+    """Return the state that a load leads to; None where there is nothing to ship and nothing to note."""
     state = load.state
     gone = state.sizes.keys() - load.sizes.keys()
     if not load.journals and load.events[1] == state.events and not gone:
@@ -223,7 +223,7 @@ def _added(before: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 
 
 def _again(workspace: Workspace, intent: Shipped) -> _Load:
-    """What an intent ships, read once more."""
+    """Return what an intent ships, read once more."""
     shipment = intent.last
     assert shipment is not None
     load, rows = _Load(workspace, intent), DecisionRows(workspace)

@@ -28,7 +28,7 @@ class Shipment(Struct):
     at: int
 
     def name(self, number: int) -> str:
-        """The name of its files: the same whenever it is done again."""
+        """Return the name of its files: the same whenever it is done again."""
         return f"{SHIPPED}{number:08d}-{hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:16]}.parquet"
 
 
@@ -80,12 +80,12 @@ class LoopState(Struct, frozen=True):
 
 
 def shipped_file(workspace: Workspace) -> Path:
-    """Where the state is."""
+    """Return where the state is."""
     return workspace.lake / "shipped.json"
 
 
 def intent_file(workspace: Workspace) -> Path:
-    """Where the state is that a shipment leads to, while it is under way."""
+    """Return where the state is that a shipment leads to, while it is under way."""
     return workspace.lake / "shipping.json"
 
 
@@ -95,7 +95,7 @@ def loop_file(workspace: Workspace) -> Path:
 
 
 def read_state(file: Path) -> Shipped | None:
-    """A state; None where there is none."""
+    """Return a state; None where there is none."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Shipped)
     except FileNotFoundError:
@@ -103,12 +103,12 @@ def read_state(file: Path) -> Shipped | None:
 
 
 def state_of(workspace: Workspace) -> Shipped:
-    """How far the shipper is; nothing before its first run."""
+    """Return how far the shipper is; nothing before its first run."""
     return read_state(shipped_file(workspace)) or Shipped()
 
 
 def loop_of(workspace: Workspace) -> LoopState | None:
-    """The last run; None before the first."""
+    """Return the last run; None before the first."""
     try:
         return msgspec.json.decode(loop_file(workspace).read_bytes(), type=LoopState)
     except (FileNotFoundError, msgspec.MsgspecError):

@@ -18,7 +18,7 @@ class BadChanges(Failure):
 
 
 def changed(workspace: Workspace, folder: Path) -> tuple[Workspace, list[str]]:
-    """The workspace with the files that `folder` holds, checked whole, and the names of those that say something else.
+    """Return the workspace with the files that `folder` holds, checked whole, and the names of those that say something else.
 
     Raises:
         BadChanges: the folder holds no file of a workspace, or one that is none, or needs other data or another model.
@@ -56,7 +56,7 @@ def _placed(fault: Fault, workspace: Workspace, folder: Path, given: list[str]) 
 
 
 def _said(workspace: Workspace) -> list[object]:
-    """What each of `FILES` says, in their order."""
+    """Return what each of `FILES` says, in their order."""
     return [workspace.settings, workspace.features, workspace.offers, workspace.policies, workspace.experiments, workspace.model]
 
 

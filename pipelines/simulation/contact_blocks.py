@@ -29,7 +29,7 @@ class KeptAway:
 
 
 def kept_away(contacting: Contacting, history: bytes, now: Seconds) -> list[KeptAway]:
-    """All that is kept away at `now`, seconds since 1970, soonest to end first.
+    """Return all that is kept away at `now`, seconds since 1970, soonest to end first.
 
     A history only grows old: what has once been let go stays so until something happens. So each moment at which an entry leaves a
     window is tried, in order, until nothing is left.

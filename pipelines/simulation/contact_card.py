@@ -26,7 +26,7 @@ Card = dict[str, Any]
 
 
 def card_of(workspace: Workspace, customer_id: str, now: Micros) -> Card:
-    """The history of a customer, newest first, and what it keeps away at `now`, microseconds since 1970.
+    """Return the history of a customer, newest first, and what it keeps away at `now`, microseconds since 1970.
 
     Args:
         customer_id: or `~` and an anonymous id: one that was linked has the history of its customer, who is then named.
@@ -76,7 +76,7 @@ def _texts(workspace: Workspace) -> Iterable[str]:
 
 
 def _entry(entry: Entry, offers: dict[int, str], groups: dict[int, str], words: dict[int, str]) -> Card:
-    """An entry with names; an id that the workspace does not know any more stays a hash, in hex."""
+    """Return an entry with names; an id that the workspace does not know any more stays a hash, in hex."""
     told: Card = {"time": rfc3339(round(entry.time * MICROSECONDS)), "kind": KINDS.get(entry.kind, str(entry.kind))}
     if entry.kind == GAP:
         return told | {"missing": "outcomes" if entry.what == OUTCOME else "contacts"}

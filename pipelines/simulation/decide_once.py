@@ -124,7 +124,7 @@ def _print_steps(told: dict[str, Any], offers: int) -> None:
 
 
 def _example(offers: list[dict[str, Any]]) -> list[str]:
-    """The offer that came furthest of those that a step stopped, its name, and why."""
+    """Return the offer that came furthest of those that a step stopped, its name, and why."""
     if not offers:
         return ["", "", ""]
     offer = offers[0]
@@ -139,13 +139,13 @@ def _example(offers: list[dict[str, Any]]) -> list[str]:
 
 
 def _because(offer: dict[str, Any]) -> str:
-    """The columns that contribute most to a score, in log odds."""
+    """Return the columns that contribute most to a score, in log odds."""
     parts = [one for one in offer["contributions"] if one["column"] != "all others"][:CONTRIBUTIONS_SHOWN]
     return ", ".join(f"{one['column']} {one['contribution']:+.2f}" for one in parts) or "·"
 
 
 def _change(offer: dict[str, Any]) -> str:
-    """What would have let an offer come first, beside what it is now."""
+    """Return what would have let an offer come first, beside what it is now."""
     change, because = offer.get("would_be_first"), "; ".join(offer.get("because", []))
     if not change:
         return because or "·"

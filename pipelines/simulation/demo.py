@@ -177,7 +177,7 @@ class Play:
         self._tell(Scene(f"customer {customer_id}: {PURCHASES} {pair.stream} of what {wanted} is about", before, after, remark))
 
     def _telling(self) -> PairColumn | None:
-        """The pair column that purchases of an offer's things show in."""
+        """Return the pair column that purchases of an offer's things show in."""
         found = (
             p for p in self._workspace.features.pairs.values() if p.scope == "customer" and p.stream in self._workspace.features.streams
         )

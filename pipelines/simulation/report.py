@@ -40,7 +40,7 @@ def print_report(found: Simulation) -> None:
 
 
 def markdown(found: Simulation, plot: str = "") -> str:
-    """The same as Markdown.
+    """Return the same as Markdown.
 
     Args:
         plot: where the picture lies, to be linked; none when empty.

@@ -91,7 +91,7 @@ def _asked_again(line: Line) -> DecisionRequest:
 
 
 def _named(unit: str) -> tuple[str, str | None]:
-    """The ids with which a request names a unit: of a customer, of somebody before log-in."""
+    """Return the ids with which a request names a unit: of a customer, of somebody before log-in."""
     return ("", unit[1:]) if unit.startswith(ANONYMOUS) else (unit, None)
 
 

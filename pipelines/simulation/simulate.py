@@ -178,7 +178,7 @@ async def _known(
 
 
 def _notes(before: Snapshot, after: Snapshot) -> list[str]:
-    """What the reader should know of the figures."""
+    """Return what the reader should know of the figures."""
     notes = []
     if any(offer.budget is not None for side in (before, after) for offer in side.catalogue.offers):
         notes.append("Budgets and stock are not simulated: what they would stop is shown here.")

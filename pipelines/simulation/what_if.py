@@ -159,7 +159,7 @@ def _left_out(case: Case) -> dict[str, int]:
 
 
 def compare(pairs: Iterable[tuple[str, Tried, Tried]]) -> PolicyComparison:
-    """What differs, over decisions given as customer, before, after."""
+    """Return what differs, over decisions given as customer, before, after."""
     given = list(pairs)
     changed = [(customer, before, after) for customer, before, after in given if before.slates != after.slates]
     listed = [

@@ -100,7 +100,7 @@ class _Arm(NamedTuple):
 def compare(
     treated: Summary, control: Summary, measure: MetricColumns, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS
 ) -> Comparison:
-    """All that is estimated of one metric; both arms have the same columns.
+    """Return all that is estimated of one metric; both arms have the same columns.
 
     With the covariate's coefficient t, an arm's metric is mean - t x (its mean covariate - that of both arms). The variance of the lift is
     that of the ratio of both, by the delta method, with what they share.
@@ -173,7 +173,7 @@ def harm(treated: Summary, control: Summary, measure: MetricColumns, sign: int, 
 
 
 def _arm(summary: Summary, measure: MetricColumns) -> _Arm:
-    """A ratio is made linear: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody has no mean: NaN."""
+    """Return the linear form of a ratio: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody has no mean: NaN."""
     covariances = summary.covariances
     weights = np.zeros_like(summary.means)
     mean = np.where(summary.units > 0, summary.means[..., measure.numerator], np.nan)
@@ -204,7 +204,7 @@ def welch(variances: tuple[Floats, Floats], counts: tuple[Floats, Floats]) -> Fl
 
 
 def _rho_squared(alpha: float, tuned_units: float) -> float:
-    """What makes the sequential interval narrowest at so many units."""
+    """Return what makes the sequential interval narrowest at so many units."""
     return float((-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / tuned_units)
 
 
@@ -243,7 +243,7 @@ def _standardized(worse: Floats, error: Floats) -> Floats:
 
 
 def detectable(error: float, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest true difference that a fixed look shows with this power, at the standard error of now."""
+    """Return the smallest true difference that a fixed look shows with this power, at the standard error of now."""
     return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) * error
 
 

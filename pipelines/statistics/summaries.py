@@ -42,12 +42,12 @@ def summary_of(values: ArrayLike) -> Summary:
 
 
 def nothing(columns: int) -> Summary:
-    """The summary of no units."""
+    """Return the summary of no units."""
     return Summary(np.zeros(()), np.zeros(columns), np.zeros((columns, columns)))
 
 
 def merged(one: Summary, other: Summary) -> Summary:
-    """The summary of the units of both, which share none."""
+    """Return the summary of the units of both, which share none."""
     units = one.units + other.units
     part = other.units / np.where(units > 0, units, 1.0)
     apart = other.means - one.means

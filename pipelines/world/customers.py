@@ -58,7 +58,7 @@ class Customers:
         return self.joined > NOW
 
     def anonymous_id(self, number: int) -> str:
-        """The id of the visitor's browser."""
+        """Return the id of the visitor's browser."""
         return f"a{number:06d}"
 
 

@@ -83,7 +83,7 @@ class FutureEvents:
             yield heapq.heappop(self._waiting)
 
     def event(self, happening: Happening, clock: int) -> Event:
-        """The event that tells of it.
+        """Return the event that tells of it.
 
         Args:
             clock: what the decider's clock says, microseconds since 1970.

@@ -25,7 +25,7 @@ TOLD_TOGETHER = 200
 
 
 def experiments_of(settings: WorldSettings) -> dict[str, Any]:
-    """The content of the file. Another world draws other splits."""
+    """Return the content of the file. Another world draws other splits."""
     as_it_is = {"placements": {PLACEMENT: {"limit": SLATE_OFFERS}}}
     return {
         "experiments": {

@@ -33,7 +33,7 @@ class WorldHistory:
 
 
 def draw_history(world: World) -> WorldHistory:
-    """The imported past. An acceptance that comes after the end of history is not imported, as in life."""
+    """Return the imported past. An acceptance that comes after the end of history is not imported, as in life."""
     settings = world.settings
     count = settings.customers * settings.history_decisions_each
     visits = draw_visits(world, HISTORY, count, settings.begin, settings.history_days)

@@ -50,12 +50,12 @@ class Offers:
         return self.begins > NOW
 
     def valid(self, moments: Integers) -> Truths:
-        """Which may be shown at some moments, shape (moments, offers)."""
+        """Return which may be shown at some moments, shape (moments, offers)."""
         return (self.begins <= moments[:, None]) & (moments[:, None] < self.ends)
 
 
 def draw_offers(settings: WorldSettings) -> Offers:
-    """Every category has offers; those that begin late are the last ones, those that end early stand before them."""
+    """Return offers in every category; those that begin late are the last ones, those that end early stand before them."""
     random, count = settings.generator(OFFERS), settings.offers
     number, span = np.arange(count), settings.live_days * DAY
     new, ending = max(1, round(NEW_SHARE * count)), max(1, round(ENDING_SHARE * count))

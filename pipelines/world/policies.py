@@ -66,12 +66,12 @@ def gains_of(world: World, visits: Visits, clock: Integers) -> Iterator[tuple[sl
 
 
 def best_slates(gains: Floats, valid: Truths) -> Integers:
-    """The slates of the oracle, best first; equal gains in the order of the offers."""
+    """Return the slates of the oracle, best first; equal gains in the order of the offers."""
     order = np.argsort(np.where(valid, -gains, np.inf), axis=1, kind="stable")[:, :SLATE_OFFERS]
     return np.asarray(np.where(np.take_along_axis(valid, order, 1), order, -1))
 
 
 def worth(gains: Floats, slates: NDArray[np.integer]) -> Floats:
-    """What slates are expected to bring; ranks without an offer bring nothing."""
+    """Return what slates are expected to bring; ranks without an offer bring nothing."""
     each = np.where(slates < 0, 0.0, np.take_along_axis(gains, np.maximum(slates, 0), 1))
     return np.asarray((each * EXAMINED[: slates.shape[1]]).sum(1))

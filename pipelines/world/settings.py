@@ -63,5 +63,5 @@ class WorldSettings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return NOW + self.live_days * DAY
 
     def generator(self, *noun: int) -> np.random.Generator:
-        """A generator for one noun, independent of those of others."""
+        """Return a generator for one noun, independent of those of others."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=noun))

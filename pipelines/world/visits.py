@@ -39,7 +39,7 @@ class Visits:
         return len(self.who)
 
     def context(self, number: int) -> dict[str, Any]:
-        """What a frontend says of the moment of one visit."""
+        """Return what a frontend says of the moment of one visit."""
         at = self.at[number : number + 1]
         return {"channel": CHANNELS[self.channel[number]], "hour": float(hour_of(at)[0]), "weekend": bool(weekend(at)[0])}
 

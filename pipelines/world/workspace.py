@@ -145,7 +145,7 @@ def write_workspace(world: World, folder: Path) -> None:
 
 
 def read_settings(folder: Path) -> WorldSettings | None:
-    """The settings of the world in a folder; None where the folder is new or empty.
+    """Return the settings of the world in a folder; None where the folder is new or empty.
 
     Raises:
         BadWorkspace: it holds something else.
@@ -244,7 +244,7 @@ def _impressions(world: World, history: WorldHistory) -> pa.Table:
 
 
 def _outcomes(world: World, history: WorldHistory) -> pa.Table:
-    """What had happened by the end of history; acceptances that are still to come are missing, as in life."""
+    """Return what had happened by the end of history; acceptances that are still to come are missing, as in life."""
     found, tables = history.outcomes, []
     for kind, happened, delay in (
         (CLICK, found.clicked, np.full(found.delay.shape, 2 * AT_ONCE)),

@@ -99,7 +99,7 @@ class World:
         return np.asarray(self.customers.taste[who] + months[:, None] * self.seasons.drift[self.customers.segment[who]])
 
     def relevance(self, who: Integers, at: Integers, channel: Integers, what: NDArray[np.integer]) -> Floats:
-        """The probability of acceptance once the offer is seen.
+        """Return the probability of acceptance once the offer is seen.
 
         Args:
             who, at, channel: customer, moment (microseconds since 1970, the world's time) and position in `CHANNELS`, each (n,).
@@ -118,12 +118,12 @@ class World:
         return np.asarray(np.where(people.bot[who][:, None], 0.0, 1.0 / (1.0 + np.exp(-logit))))
 
     def probability(self, who: Integers, at: Integers, channel: Integers, slates: NDArray[np.integer]) -> Floats:
-        """The probability of acceptance of each offer of slates, in their order: shape (n, ranks); a slate's -1 is no offer: 0."""
+        """Return the probability of acceptance of each offer of slates, in their order: shape (n, ranks); a slate's -1 is no offer: 0."""
         seen = EXAMINED[: slates.shape[1]] * self.relevance(who, at, channel, np.maximum(slates, 0))
         return np.asarray(np.where(slates < 0, 0.0, seen))
 
     def mood(self, who: Integers, at: Integers) -> Floats:
-        """What a complaint takes from the log odds of each customer at each moment; 0 before it."""
+        """Return what a complaint takes from the log odds of each customer at each moment; 0 before it."""
         complaint = self.customers.complaint[who]
         since = np.where(complaint == NEVER, -1, at - np.minimum(complaint, at + 1)) / DAY
         return np.asarray(np.where(since < 0, 0.0, COMPLAINT_WEIGHT * np.exp(-np.maximum(since, 0.0) / COMPLAINT_DAYS)))
@@ -135,5 +135,5 @@ def hour_of(at: Integers) -> Floats:
 
 
 def weekend(at: Integers) -> Truths:
-    """Whether moments lie on a Saturday or Sunday, UTC."""
+    """Return whether moments lie on a Saturday or Sunday, UTC."""
     return np.asarray((at // DAY + 3) % 7 >= 5)  # 1970-01-01 was a Thursday

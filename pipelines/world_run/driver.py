@@ -46,7 +46,7 @@ class Driven:
 
 
 def live_visits(world: World, decisions: int) -> Visits:
-    """The visits of the run, of which each asks for one decision."""
+    """Return the visits of the run, of which each asks for one decision."""
     return draw_visits(world, LIVE, decisions, NOW, world.settings.live_days)
 
 
@@ -88,7 +88,7 @@ def drive(
 
 
 def request_of(world: World, visits: Visits, number: int) -> DecisionRequest:
-    """What a frontend asks at one visit."""
+    """Return what a frontend asks at one visit."""
     who, context = int(visits.who[number]), visits.context(number)
     if visits.anonymous[number]:
         return DecisionRequest(anonymous_id=world.customers.anonymous_id(who), placement=PLACEMENT, context=context)

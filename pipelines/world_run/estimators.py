@@ -42,7 +42,7 @@ class Estimate(Struct, frozen=True):
 
 
 def estimates_of(world: World, history: WorldHistory) -> list[Estimate]:
-    """The uniform policy, one that shows the offers of the most value, and the oracle, each from the logged history."""
+    """Return the uniform policy, one that shows the offers of the most value, and the oracle, each from the logged history."""
     visits, count = history.visits, len(history.visits)
     slates = {name: np.empty((count, SLATE_OFFERS), np.int64) for name in ("most valuable", "oracle")}
     truth = {name: np.empty(count) for name in ("uniform", *slates)}
@@ -62,7 +62,7 @@ def estimates_of(world: World, history: WorldHistory) -> list[Estimate]:
 
 
 def weights_of(wanted: Integers, history: WorldHistory) -> Floats:
-    """How much each logged offer counts for a policy that shows `wanted`, shape (decisions, ranks)."""
+    """Return how much each logged offer counts for a policy that shows `wanted`, shape (decisions, ranks)."""
     return np.asarray((wanted == history.slates) * history.eligible[:, None].astype(np.float64))
 
 

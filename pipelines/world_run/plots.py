@@ -43,7 +43,7 @@ def reliability(found: WorldReport) -> Figure:
 
 
 def regret(found: WorldReport) -> Figure:
-    """What was lost against the oracle so far, beside a uniform policy."""
+    """Return what was lost against the oracle so far, beside a uniform policy."""
     figure, axes = titled("Regret against the oracle", WIDTH_INCHES)
     course = found.regret.course
     visits = np.linspace(0, found.regret.visits, len(course))
@@ -55,7 +55,7 @@ def regret(found: WorldReport) -> Figure:
 
 
 def new_offers(found: WorldReport) -> Figure:
-    """How often offers that began during the run were shown, beside how often the oracle would have."""
+    """Return how often offers that began during the run were shown, beside how often the oracle would have."""
     figure, axes = titled("Offers that began during the run", WIDTH_INCHES)
     offers = sorted(found.new_offers, key=lambda one: -one.oracle)[:OFFERS_PLOTTED]
     places = np.arange(len(offers))

@@ -165,7 +165,7 @@ def _truths(
 
 
 def judged(found: ExperimentReport, control: Expected, treated: Expected) -> list[Judged]:
-    """The goals of a report with two arms beside the truth, of those that the world knows."""
+    """Return the goals of a report with two arms beside the truth, of those that the world knows."""
     goals = {goal.metric: goal for goal in found.goals}
     means = {
         metric: tuple(float(part.mean()) for part in of_arms)

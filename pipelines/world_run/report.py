@@ -143,7 +143,7 @@ def judge(world: World, driven: Driven, decider: str) -> WorldReport:
 
 
 def history_visits_a_day(settings: WorldSettings) -> float:
-    """How many decisions of the history fell on a day, on the average."""
+    """Return how many decisions of the history fell on a day, on the average."""
     return settings.customers * settings.history_decisions_each / settings.history_days
 
 

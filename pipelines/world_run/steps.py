@@ -22,7 +22,7 @@ from training.bundle.bundle import BadBundle
 
 
 def world_in(folder: Path, **wanted: int | None) -> World:
-    """The world of a folder; written first where the folder is new or empty.
+    """Return the world of a folder; written first where the folder is new or empty.
 
     Args:
         wanted: settings that were asked for; None where any will do.
@@ -45,7 +45,7 @@ def world_in(folder: Path, **wanted: int | None) -> World:
 
 
 def prepared(folder: Path, tell: console.Told = lambda *_: None, ago: int = 0) -> Workspace:
-    """The workspace of a world with everything made of it that serving needs, as at the end of its history.
+    """Return the workspace of a world with everything made of it that serving needs, as at the end of its history.
 
     Args:
         ago: so many microseconds at least lie between the end of a history that is imported now and the present.

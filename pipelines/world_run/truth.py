@@ -33,7 +33,7 @@ class Expected:
 
 
 def everybody_in(workspace: Workspace, experiment: str, arm: str) -> Workspace:
-    """A workspace in which whoever takes part in an experiment is decided for as in one arm, and which has no other experiment."""
+    """Return a workspace in which whoever takes part in an experiment is decided for as in one arm, and which has no other experiment."""
     entry = workspace.experiments.experiments[experiment]
     arms = {name: changed(one, changes=entry.arms[arm].changes) for name, one in entry.arms.items()}
     return replace(workspace, experiments=ExperimentsFile(experiments={experiment: changed(entry, arms=arms)}))
@@ -42,7 +42,7 @@ def everybody_in(workspace: Workspace, experiment: str, arm: str) -> Workspace:
 def driven_in(
     world: World, visits: Visits, workspace: Workspace, shift: int, real: bool, tell: Callable[[str, float], None] = lambda *_: None
 ) -> Driven:
-    """The visits again, by a desk in this process that leaves nothing behind.
+    """Return the visits again, by a desk in this process that leaves nothing behind.
 
     Args:
         real: decide at the real clock, as a service does.
@@ -55,7 +55,7 @@ def driven_in(
 
 
 def expected_of(world: World, driven: Driven, compressed: bool = False) -> Expected:
-    """What the truth says of every customer who was exposed: at each visit after log-in.
+    """Return what the truth says of every customer who was exposed: at each visit after log-in.
 
     Args:
         compressed: all that follows the first exposure falls into the window, as where a run passes in minutes.

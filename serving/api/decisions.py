@@ -120,7 +120,7 @@ class Decisions:
         return problems.invalid("field-value", f"{at}/placement", f"one of {', '.join(self._workspace.offers.placements)}")
 
     async def plain(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP route."""
+        """Return a decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP route."""
         return dict(msgspec.to_builtins(await self.answer(self._decode(_encode(request)))))
 
     async def many(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ class Decisions:
         return None if self.desk.loaded is not None else (self.desk.refusal or "the worker is loading")
 
     def routes(self, inner: AsgiApp) -> tuple[Route, ...]:
-        """The route table's part that is about decisions; `inner` is BentoML's application."""
+        """Return the route table's part that is about decisions; `inner` is BentoML's application."""
         roles: frozenset[Role] = frozenset(("decide", "admin"))
         return (
             Route(

@@ -144,7 +144,7 @@ class Forgetting:
         raise ForgettingFailed()
 
     def route(self) -> Route:
-        """The route table's part that is about forgetting."""
+        """Return the route table's part that is about forgetting."""
         return Route(
             method="DELETE",
             path="/v1/customers/{id}",

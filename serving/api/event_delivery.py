@@ -160,7 +160,7 @@ class EventDelivery:
         await ledger.confirm(counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment)))
 
     async def _is_first(self, ledger: Ledger, now: EventContext, event: Event, contact: history.ContactEvent) -> bool:
-        """Whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""
+        """Return whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""
         if not contact.decision:
             return True  # nothing tells that another acceptance is of the same piece
         known = ledger.look_now(event.unit) or await ledger.look(event.unit)
@@ -232,7 +232,7 @@ class EventDelivery:
 
 
 def _event(row: Logged) -> Event | None:
-    """The event of a row; None where the disk has damaged it."""
+    """Return the event of a row; None where the disk has damaged it."""
     try:
         if row.intact:
             return row.event

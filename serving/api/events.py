@@ -160,7 +160,7 @@ class Events:
         return EventsAnswer(len(results), tally["stored"], tally["duplicate"], tally["dead"], tuple(refused), degraded)
 
     def routes(self) -> tuple[Route, ...]:
-        """The route table's part that is about events."""
+        """Return the route table's part that is about events."""
         roles: frozenset[Role] = frozenset(("events", "admin"))
         return (
             Route(

@@ -69,7 +69,7 @@ _strictly = StrictDecoder(Event)
 
 
 async def read_events(body: bytes, *, beacon: bool = False) -> list[Event | Bad]:
-    """The items of a body, in order. Others have their turn on the loop in between: a full body takes some milliseconds.
+    """Return the items of a body, in order. Others have their turn on the loop in between: a full body takes some milliseconds.
 
     Args:
         beacon: whether it may carry a key.
@@ -89,7 +89,7 @@ async def read_events(body: bytes, *, beacon: bool = False) -> list[Event | Bad]
 
 
 async def _quickly(body: bytes, beacon: bool) -> list[Event | Bad] | None:
-    """The events of a body in which nothing needs a second look, in a third of the time; None where something does."""
+    """Return the events of a body in which nothing needs a second look, in a third of the time; None where something does."""
     if not _is_plain(body):
         return None
     events: list[Event | Bad] = []
@@ -116,12 +116,12 @@ def _texts(value: _Split | Event) -> int:
 
 
 def _is_plain(body: bytes) -> bool:
-    """Whether it is certain that no text holds control or format characters, and that a quotation mark begins or ends a text."""
+    """Return whether it is certain that no text holds control or format characters, and that a quotation mark begins or ends a text."""
     return b"\\" not in body and ((body.isascii() and b"\x7f" not in body) or _printable(body))
 
 
 def _whole(body: bytes) -> tuple[Any, bool]:
-    """The body as builtins, and whether it is certain that no text in it and no number needs a look."""
+    """Return the body as builtins, and whether it is certain that no text in it and no number needs a look."""
     try:
         parsed, finite = _parse(body), True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as refusal:
@@ -145,7 +145,7 @@ def _printable(body: bytes) -> bool:
 
 
 def _with_infinities(body: bytes) -> Any:
-    """A body with numbers beyond 64 bits: its items that hold them are poison, the others are not."""
+    """Return a body with numbers beyond 64 bits: its items that hold them are poison, the others are not."""
     try:
         return json.loads(body, object_pairs_hook=_pairs, parse_constant=_constant)
     except RecursionError:
@@ -164,7 +164,7 @@ def _constant(_: str) -> Any:
 
 
 def _items(parsed: Any, beacon: bool) -> list[Any]:
-    """The list of events, held against the limits of a batch."""
+    """Return the list of events, held against the limits of a batch."""
     if type(parsed) is not dict:
         raise problems.invalid("not-an-object", "", "object")
     if not parsed.keys() <= {EVENTS, KEY} or (KEY in parsed and not beacon):

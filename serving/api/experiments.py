@@ -180,14 +180,14 @@ class ExperimentRoutes:
         return 200, JSON_HEADERS, _encode(AssignmentsAnswer(tuple(results))), ()
 
     def _chosen(self, loaded: Snapshot, answered: Answered, keys: list[str] | None) -> AssignmentsView:
-        """What was asked for, and why any of it may be less than it could be."""
+        """Return what was asked for, and why any of it may be less than it could be."""
         wanted = None if keys is None else frozenset(keys)
         chosen = [one for one in answered.assigned.assignments if wanted is None or one.experiment in wanted]
         lacked = dict.fromkeys(reason for one in chosen for reason in self._enquiry.lacked(loaded, answered, one.experiment))
         return AssignmentsView(answered.assigned.group.name, tuple(map(_view, chosen)), tuple(lacked))
 
     def routes(self) -> tuple[Route, ...]:
-        """The route table's part that is about experiments."""
+        """Return the route table's part that is about experiments."""
         roles: frozenset[Role] = frozenset(("experiments", "admin"))
         return (
             Route(
@@ -266,7 +266,7 @@ def _ramp(read: ReadExperiment) -> RampView | None:
 
 
 def _units(kind: Unit, text: str) -> Units:
-    """A unit as it stands in a path, by the kind that the experiment randomizes."""
+    """Return a unit as it stands in a path, by the kind that the experiment randomizes."""
     unit = text.removeprefix(ANONYMOUS) if kind == "anonymous" else text
     if len(unit) > ID_CHARACTERS_MAX or not _is_id(unit):
         expected = f"the id of the experiment's unit ({kind}): 1 to {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -"

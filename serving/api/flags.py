@@ -123,7 +123,7 @@ class Flags:
         return _unless_known(_encode(_together(flags)), call)
 
     async def _glimpse(self, flag: str, asked: FlagQuery, placement: str) -> Evaluation | EvaluationFailure:
-        """What would be offered. No decision has this answer, so that it has no id either."""
+        """Return what would be offered. No decision has this answer, so that it has no id either."""
         try:
             return _ranked(flag, await self._enquiry.glimpse(_request(asked, placement)), None)
         except (BadContext, BadRequest) as unfit:
@@ -141,7 +141,7 @@ class Flags:
         return self._enquiry.serving()
 
     def routes(self) -> tuple[Route, ...]:
-        """The route table's part that is about flags."""
+        """Return the route table's part that is about flags."""
         roles: frozenset[Role] = frozenset(("decide", "experiments", "admin"))
         return (
             Route(
@@ -250,7 +250,7 @@ def _together(flags: list[Evaluation | EvaluationFailure]) -> Evaluations:
 
 
 def _unless_known(answer: bytes, call: Call) -> Answer:
-    """The answer with its ETag, or 304 where `If-None-Match` has it."""
+    """Return the answer with its ETag, or 304 where `If-None-Match` has it."""
     etag = b'"%s"' % blake2b(answer, digest_size=ETAG_BYTES).hexdigest().encode()
     headers = [*JSON_HEADERS, (b"etag", etag)]
     if _matches(call.fields.get(b"if-none-match"), etag):

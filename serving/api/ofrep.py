@@ -124,7 +124,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_evaluation(body: bytes, columns: Mapping[str, ContextColumn]) -> FlagQuery:
-    """What a body asks.
+    """Return what a body asks.
 
     Args:
         columns: of the context, as the workspace declares them.
@@ -198,7 +198,7 @@ def _code(problem: Problem) -> str:
 
 
 def failure_of(problem: Problem, flag: str | UnsetType = UNSET) -> EvaluationFailure:
-    """A problem as an evaluation that failed."""
+    """Return a problem as an evaluation that failed."""
     expected = [error.expected for error in problem.errors]
     details = f"{problem.detail} Expected: {'; '.join(expected)}." if expected else problem.detail
     return EvaluationFailure(details, flag, _code(problem))
@@ -212,7 +212,7 @@ def _render(problem: Problem, path: bytes) -> bytes:
 
 
 def flag_of(came: str) -> str:
-    """The key that stands in a path: escapes stand for bytes of UTF-8. Empty where it is no text that an answer may repeat.
+    """Return the key that stands in a path: escapes stand for bytes of UTF-8. Empty where it is no text that an answer may repeat.
 
     Args:
         came: the parameter of the route, bytes as Latin-1.
@@ -225,7 +225,7 @@ def flag_of(came: str) -> str:
 
 
 def _flag_of_path(path: bytes) -> str | UnsetType:
-    """The key in the path of a single evaluation; OFREP wants it in the answer."""
+    """Return the key in the path of a single evaluation; OFREP wants it in the answer."""
     _, single, came = path.partition(_SINGLE)
     return flag_of(came.decode("latin-1")) if single else UNSET
 

@@ -29,7 +29,7 @@ class Answered(NamedTuple):
     """Why this is less than it could be, as decisions say it; nothing where all answered that were asked."""
 
     def of(self, experiment: str) -> Assignment:
-        """What one experiment says."""
+        """Return what one experiment says."""
         return next(one for one in self.assigned.assignments if one.experiment == experiment)
 
 
@@ -41,7 +41,7 @@ class Enquiry:
         self._prepared: tuple[Snapshot | None, frozenset[str]] = (None, frozenset())
 
     def serving(self) -> Snapshot:
-        """What serves.
+        """Return what serves.
 
         Raises:
             NotReady: nothing does yet.
@@ -51,7 +51,7 @@ class Enquiry:
         return self.desk.loaded
 
     async def ask(self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = "") -> Answered:
-        """What the experiments say to a unit, now. Stores are read only where it matters; one that does not answer knows nothing.
+        """Return what the experiments say to a unit, now. Stores are read only where it matters; one that does not answer knows nothing.
 
         Args:
             units: an account that is given holds; else the one that customer or context name.
@@ -85,7 +85,7 @@ class Enquiry:
         return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()
 
     async def settle(self, loaded: Snapshot, answered: Answered, experiment: str) -> Assignment:
-        """The arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
+        """Return the arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
         found = answered.of(experiment)
         if found.kept is None or answered.kept is None:
             return found
@@ -94,7 +94,7 @@ class Enquiry:
         return loaded.trials.settled(one, stored).assignments[0] if isinstance(stored, Mapping) else found
 
     async def glimpse(self, request: DecisionRequest) -> Decision:
-        """What a request would be answered. It is no decision: nothing is journalled, taken or written.
+        """Return what a request would be answered. It is no decision: nothing is journalled, taken or written.
 
         Raises:
             UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.

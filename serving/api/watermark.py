@@ -19,7 +19,7 @@ class Watermark:
         self._missed: int | None = None
 
     def begin(self) -> int:
-        """A token for what is about to be written. All that is at or below the last known place belongs to others."""
+        """Return a token for what is about to be written. All that is at or below the last known place belongs to others."""
         token = next(self._tokens)
         self._floors[token] = self._last
         return token
@@ -38,7 +38,7 @@ class Watermark:
         self._missed = floor if self._missed is None else min(self._missed, floor)
 
     def take_missed(self) -> tuple[int, int] | None:
-        """A token and the place after which events have to be heard again; None where none have. Ends like any other token."""
+        """Return a token and the place after which events have to be heard again; None where none have. Ends like any other token."""
         if self._missed is None:
             return None
         token, floor = next(self._tokens), self._missed

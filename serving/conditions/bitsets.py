@@ -25,19 +25,19 @@ KEYS_KEPT_MAX = 1_024
 
 
 def bits_of(mask: Mask) -> int:
-    """A mask, one truth an offer, as a set."""
+    """Return a mask, one truth an offer, as a set."""
     return int.from_bytes(np.packbits(mask, bitorder="little").tobytes(), "little")
 
 
 def mask_of(bits: int, count: int) -> Mask:
-    """A set as a mask of `count` offers."""
+    """Return a set as a mask of `count` offers."""
     packed = np.frombuffer(bits.to_bytes((count + 7) // 8, "little"), np.uint8)
     found: Mask = np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
     return found
 
 
 def positions_of(bits: int, count: int) -> NDArray[np.int32]:
-    """The offers of a set by their positions, ascending."""
+    """Return the offers of a set by their positions, ascending."""
     return np.flatnonzero(mask_of(bits, count)).astype(np.int32)
 
 
@@ -60,7 +60,7 @@ class TextSets:
         self._made: dict[str, Any] = {}
 
     def having(self, key: str | None) -> Any:
-        """The set of offers that have this text."""
+        """Return the set of offers that have this text."""
         if key is None or key not in self.positions:
             return self._none
         found = self._made.get(key)
@@ -96,7 +96,7 @@ class TextSets:
 
 
 def differ(left: float, right: float) -> bool:
-    """Whether two numbers are both known and not equal."""
+    """Return whether two numbers are both known and not equal."""
     return left < right or left > right
 
 
@@ -106,12 +106,12 @@ def differs(left: Floats, right: Floats) -> Mask:
 
 
 def outside(value: float, values: frozenset[float]) -> bool:
-    """Whether a number is known and none of these."""
+    """Return whether a number is known and none of these."""
     return value == value and value not in values
 
 
 def within_all(numbers: Floats, values: frozenset[float]) -> Mask:
-    """Which numbers are one of these."""
+    """Return which numbers are one of these."""
     found: Mask = np.isin(numbers, np.array(sorted(values)))
     return found
 
@@ -134,17 +134,17 @@ def quotients(left: Floats, right: Floats) -> Floats:
 
 
 def least(left: float, right: float) -> float:
-    """The smaller of two; unknown if one is."""
+    """Return the smaller of two; unknown if one is."""
     return left + right if left != left or right != right else min(left, right)
 
 
 def greatest(left: float, right: float) -> float:
-    """The greater of two; unknown if one is."""
+    """Return the greater of two; unknown if one is."""
     return left + right if left != left or right != right else max(left, right)
 
 
 def log(value: float) -> float:
-    """The natural logarithm; unknown for what is not above zero."""
+    """Return the natural logarithm; unknown for what is not above zero."""
     return logarithm(value) if value > 0 else NAN
 
 
@@ -155,7 +155,7 @@ def logarithms(values: Floats) -> Floats:
 
 
 def default(value: float, instead: float) -> float:
-    """The value, or another where it is unknown."""
+    """Return the value, or another where it is unknown."""
     return value if value == value else instead
 
 
@@ -171,7 +171,7 @@ def spread(value: float | Floats, count: int) -> Floats:
 
 
 def chosen(true: Mask, false: Mask, left: Floats, right: Floats) -> Floats:
-    """The left number where the condition is true, the right one where it is false, unknown elsewhere."""
+    """Return the left number where the condition is true, the right one where it is false, unknown elsewhere."""
     found: Floats = np.where(true, left, np.where(false, right, NAN))
     return found
 

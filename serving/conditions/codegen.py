@@ -52,22 +52,22 @@ Part = tuple[bool, ast.expr]
 
 
 def name(text: str) -> ast.expr:
-    """A variable or function of generated code."""
+    """Return a variable or function of generated code."""
     return ast.Name(text, ast.Load())
 
 
 def call(function: str, *arguments: ast.expr) -> ast.expr:
-    """A call of one of the functions of `bitsets.py`."""
+    """Return a call of one of the functions of `bitsets.py`."""
     return ast.Call(name(function), list(arguments), [])
 
 
 def method(value: ast.expr, function: str, *arguments: ast.expr) -> ast.expr:
-    """A call of a method of `Keys`."""
+    """Return a call of a method of `Keys`."""
     return ast.Call(ast.Attribute(value, function, ast.Load()), list(arguments), [])
 
 
 def test(left: ast.expr, op: str, right: ast.expr) -> ast.expr:
-    """A comparison."""
+    """Return a comparison."""
     return ast.Compare(left, [_ORDER[op]()], [right])
 
 
@@ -171,11 +171,11 @@ class Writer:
         return code
 
     def _at(self, code: ast.expr) -> ast.expr:
-        """A value of the load as the request needs it: that of the chosen offers, if it works on those."""
+        """Return a value of the load as the request needs it: that of the chosen offers, if it works on those."""
         return ast.Subscript(code, name("at"), ast.Load()) if self._subset and not self._loading else code
 
     def _offer(self, full: str) -> ast.expr:
-        """A column of offers, as the catalogue gives it."""
+        """Return a column of offers, as the catalogue gives it."""
         place = ast.Constant(self._offers[full])
         return self._once(("column", full), lambda: ast.Subscript(name("c"), place, ast.Load()), at_load=True)
 
@@ -185,7 +185,7 @@ class Writer:
     # Conditions
 
     def _truth(self, node: Node, wanted: bool) -> Part:
-        """Whether a condition is true, or whether it is false."""
+        """Return whether a condition is true, or whether it is false."""
         if node.op == "not":
             return self._truth(node.parts[0], not wanted)
         if node.op == "segment":
@@ -219,7 +219,7 @@ class Writer:
         return self._texts(left, None if right.is_constant else right, values, op == "==")
 
     def _joined(self, every: bool, parts: Sequence[Part]) -> Part:
-        """All of the parts, or one of them; plain truths are asked first, and sets only if those leave it open."""
+        """Return all of the parts, or one of them; plain truths are asked first, and sets only if those leave it open."""
         truths, sets = ([code for flag, code in parts if flag == kind] for kind in (True, False))
         both = None if not truths else truths[0] if len(truths) == 1 else ast.BoolOp(ast.And() if every else ast.Or(), truths)
         if not sets:
@@ -252,14 +252,14 @@ class Writer:
         return known if wanted else self._opposite(known)
 
     def _flag(self, node: Node, wanted: bool) -> Part:
-        """A column of truths: 1, 0 or NaN; a scalar may be True, False or None too."""
+        """Return a column of truths: 1, 0 or NaN; a scalar may be True, False or None too."""
         return self._sealed(node, test(self._column(node), "==", ast.Constant(1.0 if wanted else 0.0)))
 
     def _sealed(self, node: Node, code: ast.expr) -> Part:
         return (True, code) if self._is_scalar(node) else (False, call("sealed", code))
 
     def _is_row(self, node: Node) -> bool:
-        """Whether comparisons of this number with constants are computed all together."""
+        """Return whether comparisons of this number with constants are computed all together."""
         return node.op == "column" and str(node.value) in self._rows and not self._subset
 
     def _atom(self, node: Node, op: str, value: float) -> ast.expr:
@@ -304,7 +304,7 @@ class Writer:
         return self._texts(element, texts, (), inside)
 
     def _texts(self, left: Node, right: Node | None, values: Sequence[object], same: bool) -> Part:
-        """Whether a category or texts have one of these constants, or a text in common with another."""
+        """Return whether a category or texts have one of these constants, or a text in common with another."""
         sides = [side for side in (left, right) if side is not None]
         scalars, offers = [s for s in sides if self._is_scalar(s)], [s for s in sides if not self._is_scalar(s)]
         if not offers:
@@ -346,7 +346,7 @@ class Writer:
         return code
 
     def _number(self, node: Node) -> ast.expr:
-        """A number, or one an offer."""
+        """Return a number, or one an offer."""
         if node.is_constant:
             return ast.Constant(node.value)
         if self._depends_on(node) == LOAD:
@@ -354,7 +354,7 @@ class Writer:
         return self._once((node.text, "number"), lambda: self._computed(node))
 
     def _once_number(self, node: Node) -> ast.expr:
-        """A number as a variable, since it is used twice."""
+        """Return a number as a variable, since it is used twice."""
         self._uses[node.text, "number"] += self._counting
         return self._number(node)
 

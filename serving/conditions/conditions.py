@@ -31,7 +31,7 @@ Scalar = float | str | bool | None
 
 
 def columns_of(expressions: Iterable[Expression]) -> dict[str, Term]:
-    """The columns that expressions use, by full name, sorted.
+    """Return the columns that expressions use, by full name, sorted.
 
     Raises:
         ValueError: a column that cannot be served: texts that are not an offer's, or a pair column that is no number.
@@ -108,7 +108,7 @@ class Conditions:
         """Whether anything is computed that numpy may warn of."""
 
     def bind(self, offers: Mapping[str, OfferColumn], count: int) -> BoundConditions:
-        """The conditions on a catalogue.
+        """Return the conditions on a catalogue.
 
         Args:
             offers: the columns of `offers`, one value an offer.

@@ -39,7 +39,7 @@ class Formula:
         self._loaded = tuple(writer.loaded)
 
     def bind(self, offers: Mapping[str, OfferColumn], count: int) -> BoundFormula:
-        """The formula on a catalogue; see `Conditions.bind`."""
+        """Return the formula on a catalogue; see `Conditions.bind`."""
         known: dict[str, Any] = {**FUNCTIONS, "sealed": _same, "masked": _same, "keys": lambda column: TextSets(column, _same)}
         with np.errstate(all="ignore"):
             columns = [offers[name] for name in self.offers]
@@ -54,7 +54,7 @@ class BoundFormula:
         self._evaluate = evaluate
 
     def evaluate(self, scalars: Sequence[Scalar], rows: Sequence[Floats], chosen: NDArray[np.int32], now: Seconds) -> Floats:
-        """The result for each chosen offer, shape (chosen,); NaN is unknown.
+        """Return the result for each chosen offer, shape (chosen,); NaN is unknown.
 
         Args:
             scalars: as `Bound.evaluate` takes them.
@@ -69,5 +69,5 @@ class BoundFormula:
 
 
 def _same(mask: Mask, _count: int = 0) -> Mask:
-    """Where sets are arrays, an array is a set."""
+    """Return where sets are arrays, an array is a set."""
     return mask

@@ -34,7 +34,7 @@ class LeafResult:
 
 
 def explain(expression: Expression, lookup: Lookup) -> list[LeafResult]:
-    """Every leaf of a condition once, in the order in which it is written, as asked for: under a `not`, its opposite.
+    """Return every leaf of a condition once, in the order in which it is written, as asked for: under a `not`, its opposite.
 
     Args:
         lookup: values of columns for this customer and offer, from `Bound.lookup`.
@@ -60,7 +60,7 @@ def explain(expression: Expression, lookup: Lookup) -> list[LeafResult]:
 
 
 def needed(expression: Expression, lookup: Lookup) -> list[LeafResult]:
-    """The fewest leaves that would have to change to make a condition true, each with what it is and needs; none if it is true.
+    """Return the fewest leaves that would have to change to make a condition true, each with what it is and needs; none if it is true.
 
     Each leaf is taken alone: where two of them look at the same column, one value may not serve both.
     """
@@ -85,7 +85,7 @@ def needed(expression: Expression, lookup: Lookup) -> list[LeafResult]:
 
 
 def _branches(node: Node, wanted: bool) -> list[list[tuple[Node, bool]]] | None:
-    """The ways to make a condition what is wanted, each of parts that must all be so; None for a leaf."""
+    """Return the ways to make a condition what is wanted, each of parts that must all be so; None for a leaf."""
     if node.op in ("not", "segment"):
         return [[(node.parts[0], wanted == (node.op == "segment"))]]
     if node.op in ("and", "or"):

@@ -56,7 +56,7 @@ class Sweep:
         self._truths, self._packed = np.zeros(8 * width, np.uint8), np.empty(len(atoms) * width, np.uint8)
 
     def __call__(self, rows: Floats) -> list[int]:
-        """The set of each atom, in their order."""
+        """Return the set of each atom, in their order."""
         if not self._slices:
             return []
         _sweep(rows, self._which, self._constants, self._least, self._truths, self._packed)

@@ -139,7 +139,7 @@ class _Asked:
         return Assignment(self.key, "split", arm, share, self.covered, bucket, write)
 
     def again(self, kept: Kept) -> Assignment:
-        """The arm that was written down. Its probability is that of the split of today where none was written with it."""
+        """Return the arm that was written down. Its probability is that of the split of today where none was written with it."""
         probability = self.probabilities[kept.arm] if kept.probability is None else kept.probability
         return Assignment(self.key, "sticky", kept.arm, probability, self.covered)
 
@@ -178,7 +178,7 @@ class Assigner:
         return (self._rest, self._held, *self._controls)
 
     def group(self, units: Units) -> ControlGroup:
-        """The holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in none."""
+        """Return the holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in none."""
         unit = units.customer or units.anonymous
         if not unit:
             return self._nobody
@@ -191,7 +191,7 @@ class Assigner:
         return self._rest
 
     def assign(self, units: Units, targeted: Targeted, now: Micros, kept: Mapping[str, Kept] = NOBODY, only: str = "") -> Assigned:
-        """What every experiment says to a unit.
+        """Return what every experiment says to a unit.
 
         Args:
             targeted: see `Targeted`.
@@ -218,7 +218,7 @@ class Assigner:
         return Assigned(group, tuple(found))
 
     def settled(self, assignment: Assignment, stored: Kept) -> Assignment:
-        """The assignment after the write that it wanted: another request may have been first, and what it wrote holds."""
+        """Return the assignment after the write that it wanted: another request may have been first, and what it wrote holds."""
         asked = self._by_key[assignment.experiment]
         if stored.bucket_version != asked.version or stored.arm not in asked.probabilities:
             return assignment

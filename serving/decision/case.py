@@ -137,7 +137,7 @@ class Case:
             self.truths = self.truths._replace(pairs=self.truths.pairs.copy())
 
     def among(self, offers: list[int]) -> Positions:
-        """Where offers of the catalogue stand among the scored."""
+        """Return where offers of the catalogue stand among the scored."""
         return np.searchsorted(self.chosen, offers).astype(np.int32)
 
     def propensities_of(self, best: Positions) -> Floats:
@@ -158,7 +158,7 @@ def opened(
     unit: str = "",
     said: Said | None = NOTHING_SAID,
 ) -> Case:
-    """A request held against the workspace, and what of the customer may be used for it.
+    """Return a request held against the workspace, and what of the customer may be used for it.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
@@ -283,7 +283,7 @@ def _drawn(case: Case, place: PlacementCase, limit: int, explorer: Explorer, ans
 
 
 def _priorities(case: Case, place: PlacementCase) -> Floats:
-    """What orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
+    """Return what orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
     loaded, place.weights = case.loaded, None
     hub = loaded.hub
     if case.truths is not None:

@@ -29,7 +29,7 @@ class CustomerState(NamedTuple):
 
 
 def person_of(row: OnlineRow | None, found: Known | None, unit: str, fold: Fold, now: Micros) -> CustomerState:
-    """What the stores said of a unit, with what is new folded onto the row; sticky assignments left out.
+    """Return what the stores said of a unit, with what is new folded onto the row; sticky assignments left out.
 
     Args:
         row, found: None for what was not said in time.

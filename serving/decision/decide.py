@@ -184,7 +184,7 @@ def _assign(case: Case, kept: Mapping[str, Kept] | None) -> Taking:
 
 
 def granted(asked: Asked) -> Given:
-    """The answer of a ledger that bounds nothing."""
+    """Return the answer of a ledger that bounds nothing."""
     if isinstance(asked, Take):
         return TakeResult((GRANTED,) * len(asked.contacts))
     if isinstance(asked, Settle):
@@ -261,12 +261,12 @@ def _without_limited(case: Case, why: str) -> None:
 
 
 def unknown_row(loaded: Snapshot) -> OnlineRow:
-    """The row of a customer of whom nothing is known."""
+    """Return the row of a customer of whom nothing is known."""
     return loaded.layout.plan.nobody()
 
 
 def eligible(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Micros, contacts: bytes | None = b"") -> NDArray[np.bool_]:
-    """Which offers may be offered at the request's placements, one truth a catalogue entry."""
+    """Return which offers may be offered at the request's placements, one truth a catalogue entry."""
     case = opened(request, loaded, row, contacts, now)
     consider(case)
     union = 0
@@ -276,7 +276,7 @@ def eligible(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Mi
 
 
 def _answered(case: Case, decision_id: str, read: bool) -> Decision:
-    """The answer, as frontends get it."""
+    """Return the answer, as frontends get it."""
     loaded, request, now = case.loaded, case.request, case.now
     catalogue, locale, several = loaded.catalogue, locale_of(loaded.workspace, case.context), request.placements is not None
     offers: list[RankedOffer] = []
@@ -316,7 +316,7 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
 
 
 def _arms(assigned: Assigned) -> tuple[GivenArm, ...]:
-    """The arms of the unit, as frontends get them."""
+    """Return the arms of the unit, as frontends get them."""
     return tuple([GivenArm(one.experiment, one.arm, one.probability or 0.0, one.reason) for one in assigned.assignments if one.arm])
 
 
@@ -333,7 +333,7 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
 
 
 def _expiry(loaded: Snapshot, shown: list[int], now: Micros) -> str:
-    """An answer is good for the time the workspace says, and never beyond an offer that it shows; whole seconds."""
+    """Return until when an answer is good: as long as the workspace says, never beyond an offer that it shows; whole seconds."""
     end = now + loaded.answer_microseconds
     for offer in shown:
         until = loaded.catalogue.offers[offer].valid_until

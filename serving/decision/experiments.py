@@ -147,7 +147,7 @@ class ExperimentStates(Generic[S]):
         now: Micros = BEGINNING_US,
         only: str = "",
     ) -> Assigned:
-        """What every experiment says to a unit; see `Assigner.assign`.
+        """Return what every experiment says to a unit; see `Assigner.assign`.
 
         Args:
             row: None where nothing is known of the customer.
@@ -167,7 +167,7 @@ class ExperimentStates(Generic[S]):
         return self.assigner.assign(units, targeted, now, kept, only)
 
     def state(self, assigned: Assigned) -> S:
-        """What decides under these arms, or in this group."""
+        """Return what decides under these arms, or in this group."""
         group = assigned.group.name
         if group is not None:
             return self._groups[group]
@@ -186,7 +186,7 @@ class ExperimentStates(Generic[S]):
         return found
 
     def account_keeper(self, row: OnlineRow | None, now: Seconds) -> str:
-        """The unit of the account that a customer's row names; empty where it names none, or none is asked for."""
+        """Return the unit of the account that a customer's row names; empty where it names none, or none is asked for."""
         if row is None or self._account is None or self.account_of_context is not None or "account" not in self._sticky.values():
             return ""
         account = self._account(row, {}, now)[0]
@@ -212,7 +212,7 @@ class ExperimentStates(Generic[S]):
         return kept
 
     def wanted(self, units: Units, assigned: Assigned, kept: Mapping[str, Kept]) -> list[PendingAssignments]:
-        """What is to be written down, by unit; nothing where all of it is."""
+        """Return what is to be written down, by unit; nothing where all of it is."""
         found: dict[str, PendingAssignments] = {}
         for one in assigned.assignments:
             if one.kept is None:
@@ -225,7 +225,7 @@ class ExperimentStates(Generic[S]):
         return list(found.values())
 
     def unit(self, experiment: str, units: Units) -> str:
-        """The unit of an experiment as the ledger and the lake name it."""
+        """Return the unit of an experiment as the ledger and the lake name it."""
         kind = self.experiments.file.experiments[experiment].unit
         if kind == "customer":
             return units.customer
@@ -242,7 +242,7 @@ class ExperimentStates(Generic[S]):
         return Assigned(assigned.group, found)
 
     def exposed(self, experiment: str, placements: Iterable[str]) -> bool:
-        """Whether an arm of an experiment changes, or could have changed, what is decided for these placements."""
+        """Return whether an arm of an experiment changes, or could have changed, what is decided for these placements."""
         concerned = self._concerned[experiment]
         return concerned is None or not concerned.isdisjoint(placements)
 
@@ -273,7 +273,7 @@ def _read(workspace: Workspace) -> Experiments:
 
 
 def _held(file: ExperimentsFile) -> list[str]:
-    """The holdout and the control groups that somebody may be in."""
+    """Return the holdout and the control groups that somebody may be in."""
     shares = {HOLDOUT: 0.0 if file.holdout is None else file.holdout.share}
     if file.control_groups is not None:
         shares |= dict(zip(CONTROL_GROUPS, file.control_groups.shares, strict=True))
@@ -281,7 +281,7 @@ def _held(file: ExperimentsFile) -> list[str]:
 
 
 def _account(account: str | None) -> dict[str, Term]:
-    """The column of the account, as `ConditionInputs` takes it."""
+    """Return the column of the account, as `ConditionInputs` takes it."""
     if account is None:
         return {}
     kind, _, _ = account.partition(".")
@@ -289,7 +289,7 @@ def _account(account: str | None) -> dict[str, Term]:
 
 
 def _concerned(changes: Iterable[Changes]) -> frozenset[str] | None:
-    """The placements whose decisions some arm changes, or could change."""
+    """Return the placements whose decisions some arm changes, or could change."""
     places: set[str] = set()
     for change in changes:
         if change.model or change.arbitration or change.rules or change.exploration:
@@ -312,7 +312,7 @@ def _bases(loaded: S, bundles: Mapping[str, Bundle]) -> dict[str, S]:
 
 
 def _of_arms(loaded: S, bases: Mapping[str, S], changes: list[Changes]) -> S | None:
-    """The state of a combination of arms; None: the state that serves."""
+    """Return the state of a combination of arms; None: the state that serves."""
     model = next((change.model for change in reversed(changes) if change.model is not None), None)
     base, workspace = loaded if model is None else bases[model], variants.with_changes(loaded.workspace, changes)
     made = base if workspace == loaded.workspace else base.changed(workspace)

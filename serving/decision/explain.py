@@ -73,7 +73,7 @@ def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
 
 
 def _not_shown(case: Case, place: PlacementCase, ranked: list[int]) -> list[dict[str, Any]]:
-    """What stopped each offer that is not shown, and the smallest change that would have let it come first, or pass."""
+    """Return what stopped each offer that is not shown, and the smallest change that would have let it come first, or pass."""
     shown, found = set(case.shown()), list[dict[str, Any]]()
     priorities = [_priority(case, place, offer) for offer in place.slate if place.allowed >> offer & 1]
     full = len(place.slate) >= (case.request.limit or place.placement.limit)
@@ -94,7 +94,7 @@ def _not_shown(case: Case, place: PlacementCase, ranked: list[int]) -> list[dict
 
 
 def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: float, least: float) -> dict[str, Any]:
-    """An offer that might have been shown, but for others: by how much lever or value would have to grow.
+    """Return an offer that might have been shown, but for others: by how much lever or value would have to grow.
 
     Args:
         first, least: the highest and the lowest priority of what is shown; the lowest is minus infinity where there is room left.

@@ -37,7 +37,7 @@ class Freshness:
         self.limits = tuple(sorted(tightest.items()))
 
     def stale(self, event_times: Floats, now: Seconds) -> bool:
-        """Whether a value of the row is older than its limit.
+        """Return whether a value of the row is older than its limit.
 
         Args:
             event_times: of an `OnlineRow`, seconds since 1970, one a view of the plan.
@@ -47,5 +47,5 @@ class Freshness:
 
 
 def _stored(kind: str, match: str) -> bool:
-    """Whether a column's source is a view of the online store: context comes with the request, offers' facts with the catalogue."""
+    """Return whether a column's source is a view of the online store: context comes with the request, offers' facts with the catalogue."""
     return kind == "customer" or bool(match)

@@ -149,7 +149,7 @@ class Journal:
         return False
 
     def _turn(self, file: _File | None) -> _File | None:
-        """The next file if the keeper has one ready, else the one in use."""
+        """Return the next file if the keeper has one ready, else the one in use."""
         if self._next is None:
             return file
         self._file, self._next = self._next, None
@@ -313,7 +313,7 @@ def _sizes(paths: Iterable[Path]) -> list[tuple[Path, int, float]]:
 
 
 def _stamp(seconds: float) -> str:
-    """A moment as names of files begin with it: they sort by time."""
+    """Return a moment as names of files begin with it: they sort by time."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 

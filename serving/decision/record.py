@@ -49,7 +49,7 @@ def _stated(place: PlacementCase) -> NDArray[np.float64]:
 
 
 def _request(case: Case) -> DecisionRequest:
-    """The request as the journal keeps it: about whom it was, and without what was withheld."""
+    """Return the request as the journal keeps it: about whom it was, and without what was withheld."""
     request = case.request
     if case.withheld is None and case.unit is request.customer_id:
         return request
@@ -57,7 +57,7 @@ def _request(case: Case) -> DecisionRequest:
 
 
 def _given(case: Case, assigned: Assigned) -> tuple[tuple[GivenTo, ...], tuple[str, ...]]:
-    """The same as the journal keeps them, and whose they are where that is not the decision's own unit."""
+    """Return the same as the journal keeps them, and whose they are where that is not the decision's own unit."""
     trials, asked, own = case.trials, case.request.asked, True
     given: list[GivenTo] = []
     units: list[str] = []

@@ -148,7 +148,7 @@ class Snapshot:
         return made
 
     def on(self, bundle: Bundle) -> Snapshot:
-        """The same files and offers on another model.
+        """Return the same files and offers on another model.
 
         Raises:
             BadBundle: see `Snapshot`.
@@ -214,7 +214,7 @@ def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dic
 
 
 def _shown(value: Any, dtype: str) -> str:
-    """A fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time for a moment."""
+    """Return a fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time for a moment."""
     if value is None:
         return ""
     if isinstance(value, list):
@@ -227,7 +227,7 @@ def _shown(value: Any, dtype: str) -> str:
 
 
 def _filled(part: Any, facts: dict[str, str]) -> Any:
-    """A payload with its {placeholders} replaced, in one pass: what a fact says is not looked at again."""
+    """Return a payload with its {placeholders} replaced, in one pass: what a fact says is not looked at again."""
     if isinstance(part, str):
         return _PLACEHOLDER.sub(lambda found: facts.get(found[1], found[0]), part)
     if isinstance(part, dict):

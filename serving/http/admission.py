@@ -70,7 +70,7 @@ class Admission:
             raise problems.Malformed()
 
     def is_beacon(self, route: Route, fields: dict[bytes, bytes]) -> bool:
-        """Whether the body comes as a browser's beacon, to a route that takes those."""
+        """Return whether the body comes as a browser's beacon, to a route that takes those."""
         content_type = fields.get(b"content-type", b"") if route.beacon is not None else b""
         fit = self._beacons.get(content_type)
         return _remember(self._beacons, content_type, content_types.is_beacon(content_type), len(content_type)) if fit is None else fit
@@ -137,7 +137,7 @@ class Admission:
 
 
 def body_bytes_max(route: Route, beacon: bool) -> int:
-    """How large a body may be."""
+    """Return how large a body may be."""
     return min(route.body_bytes_max, BEACON_BYTES_MAX) if beacon else route.body_bytes_max
 
 

@@ -222,7 +222,7 @@ class FrontDoor:
         await send({"type": "http.response.body", "body": answer})
 
     def _find(self, scope: Scope) -> tuple[_Bound, dict[str, str] | None]:
-        """The route of a request, and the parameters of its path where it has any."""
+        """Return the route of a request, and the parameters of its path where it has any."""
         methods, parameters = self._table.get(scope["raw_path"]), None
         if methods is None:
             fitting = self._patterns.find(scope["raw_path"])

@@ -78,7 +78,7 @@ class Keys:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Keys:
-        """The keys of OPPORTUNE_KEYS_FILE (YAML or JSON) or OPPORTUNE_KEYS (the same as text); none when neither is set."""
+        """Return the keys of OPPORTUNE_KEYS_FILE (YAML or JSON) or OPPORTUNE_KEYS (the same as text); none when neither is set."""
         environment = os.environ if environment is None else environment
         path, text = environment.get(FILE_VARIABLE), environment.get(TEXT_VARIABLE)
         if path and text:
@@ -126,7 +126,7 @@ class Keys:
 
 
 def new_key(name: str, roles: tuple[Role, ...], expires: datetime.datetime | None = None) -> tuple[str, KeyEntry]:
-    """A new key, to be shown once, and the entry to configure: 256 random bits behind the public name."""
+    """Return a new key, to be shown once, and the entry to configure: 256 random bits behind the public name."""
     key = f"{name}.{secrets.token_urlsafe(SECRET_BYTES)}"
     raw = {"name": name, "sha256": hashlib.sha256(key.encode("ascii")).hexdigest(), "roles": roles, "expires": expires}
     try:
@@ -136,12 +136,12 @@ def new_key(name: str, roles: tuple[Role, ...], expires: datetime.datetime | Non
 
 
 def entry_yaml(entry: KeyEntry) -> str:
-    """The entry as an item of the key file's list."""
+    """Return the entry as an item of the key file's list."""
     return str(yaml.safe_dump([msgspec.to_builtins(entry)], sort_keys=False))
 
 
 def parse_keys(text: str, where: str) -> tuple[KeyEntry, ...]:
-    """A YAML or JSON list of `{name, role or roles, sha256, expires?}`; raises `BadKeys`, which never quotes the text."""
+    """Return a YAML or JSON list of `{name, role or roles, sha256, expires?}`; raises `BadKeys`, which never quotes the text."""
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as refusal:
@@ -174,7 +174,7 @@ def require_safe_bind(host: str, keys: Keys) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine; an empty one means all addresses."""
+    """Return whether an address or name means this machine; an empty one means all addresses."""
     if host == "localhost":
         return True
     try:
@@ -204,7 +204,7 @@ def _index(entries: tuple[KeyEntry, ...], where: str, now: Seconds) -> dict[byte
 
 
 def _dated(item: Any) -> Any:
-    """A configured item with its `expires` as a moment: YAML knows dates and times, JSON has their text."""
+    """Return a configured item with its `expires` as a moment: YAML knows dates and times, JSON has their text."""
     if not isinstance(item, dict) or "expires" not in item:
         return item
     expires = item["expires"]

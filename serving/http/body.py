@@ -33,7 +33,7 @@ class BodyReader:
         return len(self._deadlines)
 
     async def read(self, receive: Receive, bytes_max: int, started: int) -> bytes:
-        """The whole body; raises `BodyTooLarge` as soon as it is, `ReceiveTimeout`, or `Disconnected`."""
+        """Return the whole body; raises `BodyTooLarge` as soon as it is, `ReceiveTimeout`, or `Disconnected`."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a body is read within a task")

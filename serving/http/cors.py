@@ -44,7 +44,7 @@ class Origins:
             self.tails = {one.encode(): [(b"access-control-allow-origin", one.encode()), _EXPOSED, _VARY] for one in allowed}
 
     def permission(self, methods: Collection[str], origin: bytes | None) -> Headers:
-        """What the answer to a preflight carries besides: nothing that permits, where the origin may not call."""
+        """Return what the answer to a preflight carries besides: nothing that permits, where the origin may not call."""
         allow = ", ".join(sorted(methods)).encode()
         if not self.any and origin not in self.tails:
             return [(b"allow", allow)]

@@ -15,7 +15,7 @@ _REPLACED = frozenset({b"content-length", b"transfer-encoding", b"connection", b
 
 
 async def ask(inner: AsgiApp, body: bytes, call: Call) -> Answer:
-    """The inner application's answer, gathered whole; its failures as problems."""
+    """Return the inner application's answer, gathered whole; its failures as problems."""
     left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
     status, headers, parts = 500, [], bytearray()
 

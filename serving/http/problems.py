@@ -266,12 +266,12 @@ def _concrete(base: type[Problem]) -> Iterator[type[Problem]]:
 
 
 def catalogue() -> dict[str, type[Problem]]:
-    """Every problem that this service can answer, by slug; other rooms may add their own subclasses before boot."""
+    """Return every problem that this service can answer, by slug; other rooms may add their own subclasses before boot."""
     return {kind.slug: kind for kind in sorted(_concrete(Problem), key=lambda kind: (kind.status, kind.slug))}
 
 
 def invalid(code: str, pointer: str, expected: str) -> Problem:
-    """The 422 whose slug is `code`, about one field."""
+    """Return the 422 whose slug is `code`, about one field."""
     return catalogue()[code](errors=(FieldError(pointer, code, expected),))
 
 
@@ -279,7 +279,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def document(problem: Problem, request_id: bytes) -> bytes:
-    """The answer's body: constants, limits and the id that the answer carries anyway."""
+    """Return the answer's body: constants, limits and the id that the answer carries anyway."""
     return _encode(
         ProblemDocument(
             type=TYPE_PREFIX + problem.slug,
@@ -293,7 +293,7 @@ def document(problem: Problem, request_id: bytes) -> bytes:
 
 
 def headers(problem: Problem, body: bytes, request_id: bytes, media_type: str = MEDIA_TYPE) -> Headers:
-    """The answer's header fields, `Connection: close` included where unread bytes may follow."""
+    """Return the answer's header fields, `Connection: close` included where unread bytes may follow."""
     fields: Headers = [
         *([(b"content-type", media_type.encode())] if body else []),
         (b"content-length", b"%d" % len(body)),

@@ -138,7 +138,7 @@ class Patterns:
 
     @staticmethod
     def _segment(text: str) -> tuple[bytes, str]:
-        """What a segment must be, or the name of the parameter that it is."""
+        """Return what a segment must be, or the name of the parameter that it is."""
         found = _PARAMETER.fullmatch(text)
         return (b"", found[1]) if found else (text.encode("ascii"), "")
 

@@ -177,7 +177,7 @@ class StrictDecoder(Generic[T]):
 
 
 def read_openly(body: bytes) -> dict[str, Any]:
-    """An object of which only some members concern us: any JSON, but not nested too deeply, and no key twice in its object.
+    """Return an object of which only some members concern us: any JSON, but not nested too deeply, and no key twice in its object.
 
     Raises:
         Problem: it is no such object.
@@ -250,7 +250,7 @@ def whole_numbers(value: Any) -> bool:
 
 
 def deeper_than(value: Any, levels: int) -> bool:
-    """Whether arrays and objects are nested in more levels."""
+    """Return whether arrays and objects are nested in more levels."""
     depth, layer = 0, [value] if type(value) in (dict, list) else []
     while layer:
         depth += 1

@@ -25,12 +25,12 @@ LAST = float(np.finfo(np.float64).min)
 
 
 def value_of(offer: Offer, worth: Mapping[str, float]) -> float:
-    """What an acceptance is worth, in money: its value, and what its other values are worth."""
+    """Return what an acceptance is worth, in money: its value, and what its other values are worth."""
     return offer.value + sum(units * worth.get(kind, 0.0) for kind, units in offer.values.items())
 
 
 def lever_of(offer: Offer, arbitration: Arbitration) -> float:
-    """The lever of an offer times that of its group."""
+    """Return the lever of an offer times that of its group."""
     return arbitration.offers.get(offer.offer_id, 1.0) * arbitration.groups.get(offer.group, 1.0)
 
 
@@ -74,7 +74,7 @@ class Arbiter:
         context: Mapping[str, ContextValue],
         now: Seconds,
     ) -> Floats:
-        """The priority of each chosen offer, shape (chosen,); `LAST` where the formula is unknown.
+        """Return the priority of each chosen offer, shape (chosen,); `LAST` where the formula is unknown.
 
         Args:
             propensities: calibrated, of the chosen offers.

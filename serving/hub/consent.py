@@ -55,7 +55,7 @@ class Withheld:
     context: frozenset[str]
 
     def row(self, row: OnlineRow) -> OnlineRow:
-        """The same row without what is withheld; the given one stays as it was."""
+        """Return the same row without what is withheld; the given one stays as it was."""
         numbers = row.numbers.copy()
         numbers[self.slots] = np.nan
         families: list[KeyedRow | None] = list(row.families)
@@ -97,7 +97,7 @@ class ConsentPolicy:
     def withheld(
         self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID, now: Seconds = BEGINNING
     ) -> Withheld | None:
-        """What this customer did not allow; None where nothing is withheld.
+        """Return what this customer did not allow; None where nothing is withheld.
 
         Args:
             wanted: the purposes that the request is for; None: all of them.
@@ -157,5 +157,5 @@ def _consent(plan: RowSchema, purpose: str, said: ConsentColumn) -> Consent:
 
 
 def without(context: Mapping[str, ContextValue], names: frozenset[str]) -> dict[str, ContextValue]:
-    """A request's context without some columns."""
+    """Return a request's context without some columns."""
     return {name: value for name, value in context.items() if name not in names}

@@ -104,7 +104,7 @@ class Contacting:
         return cls(workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone)
 
     def _held(self, rule: LimitRule | PauseRule, catalogue: Catalogue) -> int:
-        """The offers that a limit or pause concerns: one by group has nothing to say of an offer that has none."""
+        """Return the offers that a limit or pause concerns: one by group has nothing to say of an offer that has none."""
         return concerned(rule, catalogue) & (self._index.grouped if rule.per == "group" else self._index.everything)
 
     @property
@@ -118,7 +118,7 @@ class Contacting:
         return bool(self._limits or self._pauses or self._bound_by_history)
 
     def fallen(self, history: bytes | None, placement: str, channel: str, now: Seconds) -> list[tuple[str, int]]:
-        """What keeps offers away now, with those offers as sets.
+        """Return what keeps offers away now, with those offers as sets.
 
         Args:
             history: None when it could not be read.
@@ -142,14 +142,14 @@ class Contacting:
                     yield bounds[at], offers & bounds[at].concerned
 
     def ends(self, history: bytes) -> Iterable[float]:
-        """The moments, seconds since 1970, at which some limit or pause may let go: an entry leaves its window, or its hold ends."""
+        """Return the moments, seconds since 1970, at which some limit or pause may let go: an entry leaves its window, or its hold ends."""
         spans = {limit.window_seconds for limit in self.policy.limits} | {self.policy.hold_seconds}
         spans |= {pause.pause_seconds for pause in self.policy.pauses}
         spans |= {pause.within_seconds + pause.pause_seconds for pause in self.policy.pauses}
         return {time + span for time in entries(history)["time"].tolist() for span in spans}
 
     def after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
-        """What was accepted before keeps away: offers that lack what they require, and those that it excludes."""
+        """Return what was accepted before keeps away: offers that lack what they require, and those that it excludes."""
         found = entries(history)
         outcomes = found[found["kind"] == OUTCOME]  # most histories have none, and entry by entry is slow
         accepted = {int(entry["offer"]) for entry in outcomes if int(entry["what"]) in self._acceptances}
@@ -158,7 +158,7 @@ class Contacting:
         return [("requires", lacking), ("excludes", barred)]
 
     def limited(self, offer: int, placement: str, channel: str) -> Contact | None:
-        """What must be taken before an offer is shown; None where no limit concerns it."""
+        """Return what must be taken before an offer is shown; None where no limit concerns it."""
         key = (offer, placement, channel)
         if key not in self._contacts:
             if len(self._contacts) >= CONTACTS_KEPT_MAX:  # a channel that is not declared may be any text
@@ -169,7 +169,7 @@ class Contacting:
         return self._contacts[key]
 
     def concerned(self, placement: str, channel: str) -> int:
-        """The offers that a limit or a budget concerns, as a set."""
+        """Return the offers that a limit or a budget concerns, as a set."""
         found = self._budgeted
         for bound in self._limits:
             if bound.applies(placement, channel):
@@ -177,11 +177,11 @@ class Contacting:
         return found
 
     def take(self, customer_id: str, decision_id: str, now: Seconds, contacts: list[Contact]) -> Take:
-        """What a decision asks of the store."""
+        """Return what a decision asks of the store."""
         return Take(customer_id, key_of(decision_id), now, tuple(contacts), self.policy)
 
     def budgets(self, offer: int) -> tuple[BudgetBound, ...]:
-        """What must be reserved before an offer is shown: of its budget of shows, and of its stock."""
+        """Return what must be reserved before an offer is shown: of its budget of shows, and of its stock."""
         return self._budgets.get(offer, ())
 
     def moment(self, now: Seconds) -> Moment:
@@ -199,16 +199,16 @@ class Contacting:
         return bound.concerned & (self._members[self._groups[offer]] if scope == "group" else -1)
 
     def name_of(self, limit: int) -> str:
-        """The name of a limit that fell, as in policies.yaml."""
+        """Return the name of a limit that fell, as in policies.yaml."""
         return self._limits[limit].name
 
     def name_of_budget(self, budget: BudgetBound, which: Fell) -> str:
-        """What a budget that fell is called in explanations."""
+        """Return what a budget that fell is called in explanations."""
         return f"budget {'stock' if budget.offer in self._stocks else which}"
 
 
 def channels_counted(channel: str, channels: tuple[str, ...]) -> tuple[str | None, ...]:
-    """The channels that a limit counts one by one; None: all together.
+    """Return the channels that a limit counts one by one; None: all together.
 
     Where each is counted, so is the one of requests that name none: they would pass by every limit.
     """

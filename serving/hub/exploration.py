@@ -112,7 +112,7 @@ class Explorer:
 
     @classmethod
     def of(cls, exploration: Exploration) -> Explorer | None:
-        """What policies ask for; None where they ask for nothing to be drawn."""
+        """Return what policies ask for; None where they ask for nothing to be drawn."""
         if exploration.gamma is None and exploration.floor == 0:
             return None
         period = duration_seconds(exploration.period) * MICROSECONDS
@@ -180,6 +180,6 @@ class Explorer:
 def _feasible(
     chosen: NDArray[np.int32], live: NDArray[np.bool_], slate: list[int], wanted: PlacementRequest, offers: int, ties: Ties, answer: Answer
 ) -> NDArray[np.bool_]:
-    """Which of the live candidates may be shown next, after a slate."""
+    """Return which of the live candidates may be shown next, after a slate."""
     fits = [bool(may) and ties.fits(slate, int(at), wanted, offers, answer) for at, may in zip(chosen.tolist(), live.tolist(), strict=True)]
     return np.array(fits, bool)

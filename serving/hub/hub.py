@@ -78,7 +78,7 @@ class Hub:
         self.explorer = Explorer.of(workspace.policies.exploration) if workspace.policies.exploration else None
 
     def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Hub:
-        """The hub of an arm or a control group, on the same catalogue: what does not change is shared, the digest of the files too.
+        """Return the hub of an arm or a control group, on the same catalogue: what does not change is shared, the digest of the files too.
 
         Args:
             workspace: with other rules than those of this hub's, or another arbitration, placements, or exploration.
@@ -122,7 +122,7 @@ class Hub:
 
 
 def digest_of(workspace: Workspace) -> str:
-    """What the workspace's files say of decisions, as 16 hex digits; comments and the order of keys do not count."""
+    """Return what the workspace's files say of decisions, as 16 hex digits; comments and the order of keys do not count."""
     settings = workspace.settings
     settled = [settings.time_zone, settings.currency, settings.serving, workspace.model.label]
     parts = [workspace.policies, workspace.offers, workspace.features, settled]

@@ -64,7 +64,7 @@ class Quiet:
     def fallen(
         self, placement: str, channel: str, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds
     ) -> list[tuple[str, int]]:
-        """The quiet hours that hold now, with the offers that they keep away, as sets.
+        """Return the quiet hours that hold now, with the offers that they keep away, as sets.
 
         Args:
             now: seconds since 1970.
@@ -110,7 +110,7 @@ def minute_of_day(now: Seconds, zone: str) -> int:
 
 
 def day_of(now: Seconds, zone: str) -> int:
-    """The day of the calendar in a time zone, counted from 1970-01-01."""
+    """Return the day of the calendar in a time zone, counted from 1970-01-01."""
     return _quarter_begins(int(now // QUARTER_SECONDS), zone)[0]
 
 

@@ -35,7 +35,7 @@ class BadContext(ValueError):
 
 
 def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[str, Placement]]:
-    """What the type of a request leaves open; returns the placements with their names, in the order asked.
+    """Check what the type of a request leaves open; return the placements with their names, in the order asked.
 
     Raises:
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
@@ -69,12 +69,12 @@ def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[
 
 
 def channel_of(workspace: Workspace, context: Mapping[str, ContextValue]) -> str:
-    """The channel that everything goes by: the request's, else the declared default."""
+    """Return the channel that everything goes by: the request's, else the declared default."""
     return _of(workspace, context, CHANNEL)
 
 
 def locale_of(workspace: Workspace, context: Mapping[str, ContextValue]) -> str:
-    """The same for the locale."""
+    """Return the same for the locale."""
     return _of(workspace, context, LOCALE)
 
 

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 def concerned(whom: Whom, catalogue: Catalogue) -> int:
-    """The offers that something concerns, as a set: bit i is offer i."""
+    """Return the offers that something concerns, as a set: bit i is offer i."""
     offers, groups, excepted = frozenset(whom.offers), frozenset(whom.groups), frozenset(whom.except_groups)
     return bits_of(
         np.array(
@@ -105,11 +105,11 @@ class Rules:
         self._pairs = PairFacts(self.conditions.pairs, layout, catalogue, layout.personal if self.conditions.pairs else ())
 
     def rule(self, name: str) -> BoundRule:
-        """A rule by its name."""
+        """Return a rule by its name."""
         return next(rule for rule in self.rules if rule.name == name)
 
     def lookup(self, offer: int, truths: Truths, now: Seconds) -> Lookup:
-        """What conditions looked at, for one offer."""
+        """Return what conditions looked at, for one offer."""
         return self.bound.lookup(offer, truths.scalars, truths.pairs, now)
 
     def truths(self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> Truths | None:
@@ -120,13 +120,13 @@ class Rules:
         return Truths(self.bound.evaluate(scalars, pairs, now), scalars, pairs)
 
     def matched(self, truths: Truths) -> Matched | None:
-        """What the layout need not match again for the same row and moment; None where conditions match nothing."""
+        """Return what the layout need not match again for the same row and moment; None where conditions match nothing."""
         return Matched(truths.pairs, self._pairs.more) if self.conditions.pairs else None
 
     def allowed(
         self, offers: int, placement: str, truths: Truths, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
     ) -> int:
-        """The offers that no rule keeps away at a placement.
+        """Return the offers that no rule keeps away at a placement.
 
         Args:
             offers: those that may be shown so far, as a set.
@@ -147,7 +147,7 @@ class Rules:
         return offers
 
     def _asked_at(self, placement: str) -> list[tuple[int, int, int, BoundRule]]:
-        """The rules of a placement: position, offers concerned, and the truth of its condition that lets all offers pass."""
+        """Return the rules of a placement: position, offers concerned, and the truth of its condition that lets all offers pass."""
         found = self._asked.get(placement)
         if found is None:
             full = (1 << self.count) - 1
@@ -159,7 +159,7 @@ class Rules:
         return found
 
     def context_weights(self, placement: str, truths: Truths, chosen: NDArray[np.int32]) -> Floats | None:
-        """The product of the weights that hold, for each chosen offer; None where none holds."""
+        """Return the product of the weights that hold, for each chosen offer; None where none holds."""
         found: Floats | None = None
         for weight, truth in zip(self.weights, truths.sets[len(self.rules) :], strict=True):
             offers = truth & weight.concerned

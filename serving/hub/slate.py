@@ -48,7 +48,7 @@ class Ties:
         return not self.excludes and not self.bundle
 
     def fits(self, slate: list[int], offer: int, wanted: PlacementRequest, offers: int, answer: Answer) -> bool:
-        """Whether an offer, with all of its bundle, may be shown next; see `fill`."""
+        """Return whether an offer, with all of its bundle, may be shown next; see `fill`."""
         whole = together(offer, self)
         if len(whole) > 1 and not all(one >= 0 and (offers >> one & 1 or one in wanted.fallback) for one in whole):
             return False
@@ -71,13 +71,13 @@ class Answer:
 
 
 def together(offer: int, ties: Ties) -> list[int]:
-    """An offer and the others of its bundle, in the order in which they are shown."""
+    """Return an offer and the others of its bundle, in the order in which they are shown."""
     bundle = ties.bundle.get(offer)
     return [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
 
 
 def fill(wanted: PlacementRequest, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
-    """The offers of one placement, in the order in which they are shown; they are added to `answer`.
+    """Return the offers of one placement, in the order in which they are shown; they are added to `answer`.
 
     An offer of a bundle is shown with all of its bundle, right after each other from the best on, or not at all.
 
@@ -109,7 +109,7 @@ def _fits(slate: list[int], whole: list[int], wanted: PlacementRequest, ties: Ti
 
 
 def _within(offers: list[int], names: list[str], most: int | None) -> bool:
-    """Whether no name but the empty one occurs more than `most` times."""
+    """Return whether no name but the empty one occurs more than `most` times."""
     if most is None:
         return True
     met = [names[offer] for offer in offers if names[offer]]

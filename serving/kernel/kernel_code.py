@@ -129,7 +129,7 @@ def _fill(
 
 @nb.njit(nogil=True)
 def _row(x: float, columns: Array, i: int, search: Floats) -> Any:
-    """The row of masks for value x of column i of `columns`: (place, first row, cuts, outer at, inner at, outers)."""
+    """Return the row of masks for value x of column i of `columns`: (place, first row, cuts, outer at, inner at, outers)."""
     if np.isnan(x):
         return np.uint64(columns[i, 1] + columns[i, 2] + 2)
     if abs(x) <= ZERO:
@@ -145,7 +145,7 @@ def _row(x: float, columns: Array, i: int, search: Floats) -> Any:
 
 @nb.njit(nogil=True)
 def _first_leaf(masks: Array, class_mask: Array, k: Any, t: Any, words: Any) -> Any:
-    """The lowest bit left by the masks of a row and of class k in tree t; there always is one."""
+    """Return the lowest bit left by the masks of a row and of class k in tree t; there always is one."""
     for w in range(words):
         both = masks[t * words + w] & class_mask[k, w]
         if both:

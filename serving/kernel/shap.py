@@ -92,7 +92,7 @@ class Explainer:
             self._tables = (share, above, points, *_quadrature(int(points.max())))
 
     def explain(self, values: Floats) -> Contributions:
-        """The contributions of one row, f8[columns] in model order, NaN for missing; without the interpreter's lock.
+        """Return the contributions of one row, f8[columns] in model order, NaN for missing; without the interpreter's lock.
 
         Raises:
             ValueError: the row is not of the forest's columns.
@@ -127,7 +127,7 @@ def grouped(contributions: Floats, columns: Sequence[Column]) -> list[ColumnGrou
 
 
 def _base(forest: Forest, mean: Floats) -> float:
-    """The sum over all trees of the mean of their leaves."""
+    """Return the sum over all trees of the mean of their leaves."""
     alone = forest.leaves == 1
     return math.fsum([*mean[forest.split_start[:-1][~alone]].tolist(), *forest.leaf_value[forest.leaf_start[:-1][alone]].tolist()])
 

@@ -19,7 +19,7 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 def stamp_of(workspace: Workspace) -> Stamp:
-    """What tells that a file has changed; some microseconds."""
+    """Return what tells that a file has changed; some microseconds."""
     found = []
     for file in (*(workspace.folder / name for name in FILES), workspace.data / RECORD):
         try:
@@ -31,7 +31,7 @@ def stamp_of(workspace: Workspace) -> Stamp:
 
 
 def ramps_again(last: Workspace) -> Workspace:
-    """The workspace as it was last taken, with its ramps as they are now: rolling back must not wait until somebody mends a file."""
+    """Return the workspace as it was last taken, with its ramps as they are now: rolling back must not wait until somebody mends a file."""
     found = replace(last)
     try:
         return last if found.ramps == last.ramps else found
@@ -40,7 +40,7 @@ def ramps_again(last: Workspace) -> Workspace:
 
 
 def read_again(serving: Workspace) -> Workspace | str:
-    """The workspace as its files are now, or why it is not taken; `serving` is what the server was built on."""
+    """Return the workspace as its files are now, or why it is not taken; `serving` is what the server was built on."""
     try:
         found = load(serving.folder, sources=False)
         found.ramps  # noqa: B018 (read now, with the files: what is written later makes another stamp)

@@ -27,7 +27,7 @@ class Published:
 
 
 def published(workspace: Workspace, everyone: tuple[float, ...], turn: int) -> Published | None:
-    """What there is to load; None when there is nothing.
+    """Return what there is to load; None when there is nothing.
 
     Args:
         everyone: event times of the row of everyone.
@@ -63,7 +63,7 @@ def glance(workspace: Workspace, seen: Published | None) -> tuple[int, ...]:
 
 
 def models(workspace: Workspace) -> dict[str, Bundle]:
-    """The bundles of the models that arms of running experiments name, by that name; those that were published.
+    """Return the bundles of the models that arms of running experiments name, by that name; those that were published.
 
     Raises:
         BadBundle: one of them is damaged.

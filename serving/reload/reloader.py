@@ -139,7 +139,7 @@ class Reloader:
                 await asyncio.to_thread(self._tend_ledger)
 
     def _glance(self) -> tuple[object, ...]:
-        """What tells that a look is worth its price: when the files were written, and the turn of the clock.
+        """Return what tells that a look is worth its price: when the files were written, and the turn of the clock.
 
         A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
         system calls the two threads hand the interpreter over.
@@ -150,7 +150,7 @@ class Reloader:
         return int(self.clock() / MICROSECONDS // AGING_SECONDS) if self._aging else 0
 
     def _look(self) -> Published | None:
-        """What there is to load; None when there is nothing, or it cannot be said."""
+        """Return what there is to load; None when there is nothing, or it cannot be said."""
         self._everyone.look()
         try:
             times = tuple(np.nan_to_num(self._everyone.row.event_times, nan=-1.0).tolist())
@@ -176,7 +176,7 @@ class Reloader:
         return ""
 
     def _tried(self, stamp: Published, workspace: Workspace) -> Snapshot | str:
-        """A new state, or why there is none. Runs aside; touches nothing that serves."""
+        """Return a new state, or why there is none. Runs aside; touches nothing that serves."""
         try:
             return self._build(workspace, self.workspace.bundles / stamp.bundle)
         except (Failure, OSError, msgspec.MsgspecError) as refusal:
@@ -212,7 +212,7 @@ class Reloader:
             )
 
     async def row(self, customer_id: str) -> OnlineRow | None:
-        """What is known of a customer; None when the store does not say in time, or is empty."""
+        """Return what is known of a customer; None when the store does not say in time, or is empty."""
         try:
             found = self.engine.read_now(customer_id)
             if found is None:
@@ -241,7 +241,7 @@ class Reloader:
         return person_of(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
 
     async def known(self, unit: str, loaded: Snapshot, now: Micros | None = None, request: DecisionRequest | None = None) -> CustomerState:
-        """What is known of a unit, in one round trip, with what is new of it folded onto the row.
+        """Return what is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
 
@@ -291,7 +291,7 @@ class Reloader:
         return row, found
 
     async def _glance_at(self, unit: str) -> Known | None:
-        """What the ledger knows of a unit whose row is not wanted."""
+        """Return what the ledger knows of a unit whose row is not wanted."""
         try:
             found = self.ledger.look_now(unit)
         except StoreUnavailable as lacks:
@@ -324,7 +324,7 @@ class Reloader:
         return given
 
     def _at_once(self, asked: Asked) -> Given:
-        """What the ledger grants without a wait; None where it must be waited for."""
+        """Return what the ledger grants without a wait; None where it must be waited for."""
         if isinstance(asked, Take):
             return self.ledger.take_now(asked)
         return self.ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
@@ -342,13 +342,13 @@ class Reloader:
             return None
 
     async def _settled(self, asked: Settle) -> Mapping[str, KeptArm]:
-        """What holds of the sticky assignments that are wanted."""
+        """Return what holds of the sticky assignments that are wanted."""
         settling = [self._settled_for(wanted) for wanted in asked.wanted]
         found = [await settling[0]] if len(settling) == 1 else await asyncio.gather(*settling)
         return {key: arm for arms in found for key, arm in arms.items()}
 
     async def _settled_for(self, wanted: PendingAssignments) -> dict[str, KeptArm]:
-        """The same of one unit."""
+        """Return the same of one unit."""
         kept = await self.ledger.settle(*wanted)
         arms = {key: kept[key] for key in wanted.arms if key in kept}
         self.on_settled(Settled(wanted.unit, self.clock(), arms, wanted.over))

@@ -36,7 +36,7 @@ class Witnesses:
         return bool(self._units)
 
     async def empty(self, engine: OnlineEngine, strangers: int, doubtful: bool, deadline_seconds: float) -> bool | None:
-        """Whether the store has lost even those who were known; None where that was not asked, or cannot be said.
+        """Return whether the store has lost even those who were known; None where that was not asked, or cannot be said.
 
         Args:
             strangers: units without a row that came since the last time.

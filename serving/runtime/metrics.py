@@ -54,7 +54,7 @@ class _Family:
         self.slots = memoryview(bytearray(8 * self.end)).cast("Q")
 
     def slot(self, *values: str) -> int:
-        """Where the series of these label values starts; look it up once, outside the hot path."""
+        """Return where the series of these label values starts; look it up once, outside the hot path."""
         return self.first + self._index[values]
 
 
@@ -214,7 +214,7 @@ class Metrics:
         self.set_info(*self._info_values)
 
     def exposition(self) -> bytes:
-        """All series of all processes as Prometheus text 0.0.4."""
+        """Return all series of all processes as Prometheus text 0.0.4."""
         totals, infos, rows = self._totals()
         lines: list[str] = []
         for family in self._families:
@@ -297,7 +297,7 @@ class Metrics:
 
 
 def memory_directory(data_directory: Path) -> Path:
-    """Where the slots of the service with this data directory live: on /dev/shm where there is one, else within it.
+    """Return where the slots of the service with this data directory live: on /dev/shm where there is one, else within it.
 
     Raises RuntimeError when the place on /dev/shm belongs to someone else.
     """

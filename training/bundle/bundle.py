@@ -96,12 +96,12 @@ def nullable(values: Floats) -> list[float | None]:
 
 
 def numbers(values: list[float | None]) -> Floats:
-    """The inverse of `nullable`."""
+    """Return the inverse of `nullable`."""
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def digest_of_manifest(content: bytes) -> str:
-    """The id of the bundle that a manifest describes."""
+    """Return the id of the bundle that a manifest describes."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
@@ -233,7 +233,7 @@ def _refuse_misfits(found: Bundle) -> None:
 
 
 def current(folder: Path) -> Path | None:
-    """The bundle that serves; None when none was published. It may not be there, or be damaged: `read` tells."""
+    """Return the bundle that serves; None when none was published. It may not be there, or be damaged: `read` tells."""
     try:
         return folder / (folder / CURRENT).read_text("ascii", "replace").strip()
     except FileNotFoundError:
@@ -255,7 +255,7 @@ def switch(folder: Path, place: Path) -> None:
 
 
 def aliased(folder: Path, alias: str) -> Path | None:
-    """The bundle that serves the arms of experiments that name this model; None when none was published. See `current`."""
+    """Return the bundle that serves the arms of experiments that name this model; None when none was published. See `current`."""
     try:
         return folder / (folder / ALIASES / alias).read_text("ascii", "replace").strip()
     except FileNotFoundError:

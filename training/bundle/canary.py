@@ -88,7 +88,7 @@ def rehearse(model: Path, golden: Path, seconds_max: float | None = None, clock_
 
 
 def _last_line(said: IO[bytes]) -> str:
-    """What the canary said last; a damaged model is quoted in it, so it may be anything."""
+    """Return what the canary said last; a damaged model is quoted in it, so it may be anything."""
     said.seek(max(0, said.seek(0, os.SEEK_END) - _SAID_BYTES_MAX))
     lines = "".join(c if c.isprintable() or c == "\n" else "?" for c in said.read().decode(errors="replace")).strip().split("\n")
     return lines[-1][-_LINE_CHARACTERS_MAX:] or "no word"

@@ -250,7 +250,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _numbers(fields: dict[str, str], name: str, dtype: npt.DTypeLike, count: int | None) -> Array:
-    """The numbers of one line, each read as Python reads it, so a double comes back bit for bit."""
+    """Return the numbers of one line, each read as Python reads it, so a double comes back bit for bit."""
     words = fields[name].split() if count != 0 else []
     if count is not None and len(words) != count:
         raise ValueError(f"{name}: expected {count} numbers, came {len(words)}")
@@ -311,7 +311,7 @@ def _check_children(forest: Forest, leaves: npt.NDArray[np.int64]) -> None:
 
 
 def _members(path: Path, data: bytes) -> dict[str, Array]:
-    """The arrays of an npz; each member's checksum is verified before its header is believed."""
+    """Return the arrays of an npz; each member's checksum is verified before its header is believed."""
     members = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -57,7 +57,7 @@ def make(workspace: Workspace, version: str) -> Path:
 
 
 def verify(workspace: Workspace, place: Path) -> Bundle:
-    """All checks that a bundle must pass before it may serve.
+    """Run all checks that a bundle must pass before it may serve, and return it.
 
     Raises:
         BadBundle: with the reason.

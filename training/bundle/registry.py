@@ -78,7 +78,7 @@ def address(workspace: Workspace) -> str:
 
 
 def connect(workspace: Workspace) -> mlflow.MlflowClient:
-    """A client of the workspace's registry; also makes it MLflow's own default in this process."""
+    """Return a client of the workspace's registry; also makes it MLflow's own default in this process."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     where = address(workspace)
@@ -191,7 +191,7 @@ def set_alias(workspace: Workspace, alias: str, version: str) -> None:
 
 
 def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
-    """The version that an alias points at (or the number itself, when it exists); None when there is none."""
+    """Return the version that an alias points at (or the number itself, when it exists); None when there is none."""
     client = connect(workspace)
     with _explained(f"find {alias_or_version} of {workspace.model.name}"):
         try:
@@ -258,7 +258,7 @@ def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
 
 
 def _run_of(client: mlflow.MlflowClient, workspace: Workspace, version: str) -> Run:
-    """The run that made a version."""
+    """Return the run that made a version."""
     found = client.get_model_version(workspace.model.name, version).run_id
     if not found:
         raise RegistryUnavailable(f"expected version {version} of {workspace.model.name} to come from a run of ours, got one without a run")

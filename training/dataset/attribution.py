@@ -108,13 +108,13 @@ def attribute(con: duckdb.DuckDBPyConnection, workspace: Workspace, catalogue: C
 
 
 def _bundles(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, RecordedBundle]:
-    """The bundles that decided, as far as it is known what their numbers mean."""
+    """Return the bundles that decided, as far as it is known what their numbers mean."""
     names = [str(row[0]) for row in con.execute("SELECT DISTINCT bundle FROM made ORDER BY bundle").fetchall()]
     return {name: kept for name in names if (kept := read_bundle(workspace, name)) is not None}
 
 
 def decisions_of(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> RecordedDecisions:
-    """What `attribute` made.
+    """Return what `attribute` made.
 
     Raises:
         NoExamples: there are no decisions, or none had a success.

@@ -68,7 +68,7 @@ def _lacking(columns: tuple[Column, ...], bundle: RecordedBundle) -> list[int]:
 
 
 def _context(workspace: Workspace, con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, chosen: Integers) -> list[dict[str, Any]]:
-    """What the requests said of the moment."""
+    """Return what the requests said of the moment."""
     names = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
     stated = "".join(f", any_value({lake.quoted(name)})" for name in names)
     found = con.execute(f"SELECT decision_id{stated} FROM decisions SEMI JOIN made USING (decision_id) GROUP BY decision_id").fetchall()

@@ -21,7 +21,7 @@ class Texts:
         self._ids: dict[str, dict[str, int]] = {column.name: {} for column in columns}
 
     def number(self, column: str, text: str) -> float:
-        """The number of a text; NaN for the empty one."""
+        """Return the number of a text; NaN for the empty one."""
         if not text:
             return np.nan
         ids = self._ids[column]

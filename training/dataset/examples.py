@@ -76,7 +76,7 @@ class Examples:
         return len(self.labels)
 
     def lots(self, salt: str = "") -> NDArray[np.uint64]:
-        """A number drawn for each row by hash of its decision and offer: the same in any run and in any order of rows."""
+        """Return a number drawn for each row by hash of its decision and offer: the same in any run and in any order of rows."""
         of_decision = np.array([fnv1a(salt + text) for text in self.ids], np.uint64)
         of_offer = np.array([fnv1a(text) for text in self.offer_ids], np.uint64)
         mixed = (of_decision[self.decision] << np.uint64(32)) | of_offer[self.offer]
@@ -85,7 +85,7 @@ class Examples:
         return np.asarray(mixed ^ (mixed >> np.uint64(31)))
 
     def where(self, decisions: NDArray[np.bool_]) -> Examples:
-        """The rows of some of the decisions."""
+        """Return the rows of some of the decisions."""
         number = np.cumsum(decisions) - 1
         rows = decisions[self.decision]
         return Examples(
@@ -136,7 +136,7 @@ class _Decisions:
 def examples_of(
     workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
-    """All imported decisions of the lake as examples; those of this service are in `training/dataset/recorded.py`.
+    """Return all imported decisions of the lake as examples; those of this service are in `training/dataset/recorded.py`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.

@@ -41,7 +41,7 @@ class RecordedCounts:
 
 
 def count(workspace: Workspace, now: Micros) -> RecordedCounts:
-    """How many recorded decisions there are to learn from, at a moment in microseconds since 1970."""
+    """Return how many recorded decisions there are to learn from, at a moment in microseconds since 1970."""
     con = lake.connect(workspace)
     try:
         attribute(con, workspace, Catalogue(offers_of(workspace)), now)
@@ -56,7 +56,7 @@ def count(workspace: Workspace, now: Micros) -> RecordedCounts:
 def recorded_of(
     workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> Examples:
-    """All recorded decisions whose attribution window is closed, as examples. For which offers of them, see `attribution`.
+    """Return all recorded decisions whose attribution window is closed, as examples. For which offers of them, see `attribution`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.
@@ -87,7 +87,7 @@ def recorded_of(
 
 
 def _values(columns: tuple[Column, ...], con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, texts: Texts) -> Floats:
-    """What the model saw, by the columns of today, NaN where its bundle had no such column; categories as numbers of `texts`."""
+    """Return what the model saw, by the columns of today, NaN where its bundle had no such column; categories as numbers of `texts`."""
     values = np.full((len(decisions.offers), len(columns)), np.nan)
     bundle_of_row = np.repeat(decisions.bundle, np.diff(decisions.first))
     plans = [_plan(columns, bundle, texts) for bundle in decisions.bundles]
@@ -133,7 +133,7 @@ def _plan(columns: tuple[Column, ...], bundle: RecordedBundle, texts: Texts) -> 
 def _with_strangers(
     workspace: Workspace, catalogue: Catalogue, decisions: RecordedDecisions, values: Floats, categories: dict[str, list[str]]
 ) -> Examples:
-    """The examples, some of them twice: the copy as if nothing were known of the customer (see `cold_start_share`)."""
+    """Return the examples, some of them twice: the copy as if nothing were known of the customer (see `cold_start_share`)."""
     strange = strangers_of(workspace, decisions.ids)
     order = np.repeat(np.arange(len(decisions.ids)), np.where(strange, 2, 1))
     copies = np.append(False, order[1:] == order[:-1])
@@ -160,6 +160,6 @@ def _with_strangers(
 
 
 def _is_personal(workspace: Workspace, column: Column) -> bool:
-    """Whether a column is missing for a customer of whom nothing is known."""
+    """Return whether a column is missing for a customer of whom nothing is known."""
     views = {view.name for view in workspace.views if view.entity == "customer"}
     return column.kind in ("customer", "pair") and column.source.split(".")[0] in views

@@ -32,7 +32,7 @@ class TrainingSource(Struct, frozen=True):
 
 
 def source_of(workspace: Workspace, now: Micros) -> TrainingSource:
-    """Which decisions to learn from, at a moment in microseconds since 1970; see `learn_from` in model.yaml."""
+    """Return which decisions to learn from, at a moment in microseconds since 1970; see `learn_from` in model.yaml."""
     model = workspace.model
     found, imported = recorded.count(workspace, now), _imported(workspace, now)
     counted = (found.decisions, found.successes, imported)
@@ -60,7 +60,7 @@ def _imported(workspace: Workspace, now: Micros) -> int:
 def learnt_from(
     workspace: Workspace, now: Micros, progress: Part = lambda _: None, categories: dict[str, list[str]] | None = None
 ) -> tuple[Examples, TrainingSource]:
-    """The examples to learn from, or to compare on, and where they are from.
+    """Return the examples to learn from, or to compare on, and where they are from.
 
     Args:
         now, progress, categories: see `examples_of`.

@@ -18,7 +18,7 @@ CATEGORIES_ENCODED_MAX = 30
 
 
 def random_scores(examples: Examples) -> Floats:
-    """A score by hash: the order that knows nothing."""
+    """Return a score by hash: the order that knows nothing."""
     return examples.lots("random/").astype(np.float64)
 
 

@@ -62,7 +62,7 @@ def compare(workspace: Workspace, examples: Examples, split: DatasetSplit, raw: 
 
 
 def report_of(workspace: Workspace, examples: Examples, split: DatasetSplit, compared: ModelComparison, now: Micros) -> dict[str, Any]:
-    """What `opportune evaluate --json` prints; moments of demo data as the source says them."""
+    """Return what `opportune evaluate --json` prints; moments of demo data as the source says them."""
     moved = timeline.recorded(workspace) or Timeline()
 
     def side(mask: NDArray[np.bool_]) -> dict[str, Any]:

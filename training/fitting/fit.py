@@ -70,7 +70,7 @@ def threads() -> int:
 
 
 def load(model: Path) -> lgb.Booster:
-    """A model from its text, in this process: only what has passed its digest and the canary."""
+    """Return a model from its text, in this process: only what has passed its digest and the canary."""
     return lgb.Booster(model_file=str(model))
 
 

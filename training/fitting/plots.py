@@ -14,7 +14,7 @@ IMPORTANT_MAX = 25
 
 
 def _figure(title: str, width: float = 6.4, height: float = 4.4) -> tuple[Figure, Axes]:
-    """A figure of its own: pyplot would keep it, and is not for threads."""
+    """Return a figure of its own: pyplot would keep it, and is not for threads."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", color=INK, fontsize=11)
@@ -87,7 +87,7 @@ def importance(gains: dict[str, float]) -> Figure:
 
 
 def shows(offers: list[str], before: list[int], after: list[int], title: str) -> Figure:
-    """How often offers are shown before and after a change, the first at the top."""
+    """Return how often offers are shown before and after a change, the first at the top."""
     figure, axes = _figure(title, 7.2, 1.2 + 0.3 * max(len(offers), 1))
     places = np.arange(len(offers))
     axes.barh(places - 0.2, before, 0.38, color=PALE, label="before")

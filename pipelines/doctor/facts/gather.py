@@ -94,19 +94,19 @@ class Facts:
 
     @fact
     def lake_files(self) -> BrokenFiles:
-        """Which files of the lake cannot be read."""
+        """Return which files of the lake cannot be read."""
         return broken_files(self.workspace)
 
     @fact
     def con(self) -> duckdb.DuckDBPyConnection:
-        """A connection to the lake."""
+        """Return a connection to the lake."""
         if self.lake_files.broken:
             raise CannotSay("files of the lake cannot be read: see lake_files")
         return lake.connect(self.workspace)
 
     @fact
     def steps(self) -> steps.StepRecord:
-        """The record of steps."""
+        """Return the record of steps."""
         try:
             return steps.state_of(self.workspace)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -114,7 +114,7 @@ class Facts:
 
     @fact
     def ledger_verdict(self) -> Verdict:
-        """What a look at every record of the embedded ledger finds."""
+        """Return what a look at every record of the embedded ledger finds."""
         if not is_embedded(self.workspace, "ledger"):
             raise CannotSay("the ledger is in Redis, whose records cannot be looked at from here: `redis-cli --bigkeys` counts them")
         if not was_there(self.workspace, "ledger"):
@@ -123,22 +123,22 @@ class Facts:
 
     @fact
     def traffic(self) -> Traffic | str:
-        """What was decided and heard lately."""
+        """Return what was decided and heard lately."""
         return lake_facts.traffic(self.workspace, self.con, self.now)
 
     @fact
     def data(self) -> DataFacts | str:
-        """How the tables of the lake fit together."""
+        """Return how the tables of the lake fit together."""
         return lake_facts.data(self.workspace, self.con)
 
     @fact
     def log(self) -> LogFacts | str:
-        """The counters of the event log."""
+        """Return the counters of the event log."""
         return loop_facts.log(self.workspace)
 
     @fact
     def loop(self) -> LoopFacts | str:
-        """How the shipper does."""
+        """Return how the shipper does."""
         try:
             return loop_facts.loop(self.workspace)
         except msgspec.MsgspecError as error:
@@ -146,7 +146,7 @@ class Facts:
 
     @fact
     def store(self) -> StoreFacts | str:
-        """The online store, by a sample."""
+        """Return the online store, by a sample."""
         self.steps  # noqa: B018
         return store_facts.store(self.workspace, self.now)
 
@@ -160,29 +160,29 @@ class Facts:
 
     @fact
     def drift(self) -> DriftFacts | str:
-        """What models saw."""
+        """Return what models saw."""
         return lake_facts.drift(self.workspace, self.con, self.now)
 
     @fact
     def limits(self) -> LimitFacts | str:
-        """How often limits hold."""
+        """Return how often limits hold."""
         if self.workspace.policies.limits and is_embedded(self.workspace, "ledger") and self.ledger_verdict.why:
             raise CannotSay("the contact ledger is damaged: see ledger_damaged")
         return limits_facts.limits(self.workspace, self.con, self.now)
 
     @fact
     def budgets(self) -> tuple[BudgetFacts, ...] | str:
-        """How budgets are used."""
+        """Return how budgets are used."""
         return limits_facts.budgets(self.workspace, self.con, self.now)
 
     @fact
     def registry(self) -> RegistryFacts | str:
-        """What the registry says of versions and aliases."""
+        """Return what the registry says of versions and aliases."""
         return model_facts.registry(self.workspace)
 
     @fact
     def model(self) -> ModelFacts | str:
-        """What serves."""
+        """Return what serves."""
         try:
             registered = self.registry.registered
         except CannotSay:
@@ -191,17 +191,17 @@ class Facts:
 
     @fact
     def machine(self) -> MachineFacts | str:
-        """The disk, and the keys."""
+        """Return the disk, and the keys."""
         return machine_facts.machine(self.workspace)
 
     @fact
     def server(self) -> ServerFacts | str:
-        """What a running server answers."""
+        """Return what a running server answers."""
         return server_facts.server(self.url)
 
     @fact
     def unshipped(self) -> LakeParts:
-        """What servers recorded and were told, and nobody brought into the lake yet."""
+        """Return what servers recorded and were told, and nobody brought into the lake yet."""
         try:
             return unshipped(self.workspace)
         except msgspec.MsgspecError as error:

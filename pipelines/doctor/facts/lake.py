@@ -33,7 +33,7 @@ SHARE_MIN = 1e-4
 
 
 def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> Traffic | str:
-    """What happened in the last hours; the rows that events and journals brought."""
+    """Return what happened in the last hours; the rows that events and journals brought."""
     since = now - HOURS * 3_600 * MICROSECONDS
     young = f"received > {since}"
     [(first, last)] = con.execute("SELECT epoch_us(min(time)), epoch_us(max(time)) FROM decisions WHERE received IS NOT NULL").fetchall()
@@ -60,7 +60,7 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -
 
 
 def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | str:
-    """How the tables of the lake fit together."""
+    """Return how the tables of the lake fit together."""
     shared = table_fit.shared(workspace, con)
     if not shared:
         return "the lake has no rows yet"
@@ -79,7 +79,7 @@ def _days_missing(con: duckdb.DuckDBPyConnection, now: Micros) -> tuple[str, ...
 
 
 def drift(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> DriftFacts | str:
-    """The columns that the bundle which serves has recorded lately, beside those that its training saw."""
+    """Return the columns that the bundle which serves has recorded lately, beside those that its training saw."""
     place = bundles.current(workspace.bundles)
     if place is None:
         return "nothing was published yet"

@@ -53,7 +53,7 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) ->
 
 
 def budgets(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> tuple[BudgetFacts, ...] | str:
-    """How much of each offer's budget of shows was used, as the lake counts impressions of decisions."""
+    """Return how much of each offer's budget of shows was used, as the lake counts impressions of decisions."""
     if not catalogue_file(workspace).exists():
         return "nothing was imported yet"
     budgeted = [offer for offer in read_catalogue(workspace) if offer.budget is not None]

@@ -27,7 +27,7 @@ def log(workspace: Workspace) -> LogFacts | str:
 
 
 def _why_no_log(workspace: Workspace) -> str:
-    """A log begins with its first event; a server's journal begins with the server."""
+    """Return a log begins with its first event; a server's journal begins with the server."""
     if consumers.anybody(event_log.event_folder(workspace.data)):
         return "a server runs, and no event has come to it yet"
     if journal_folder(workspace.data).exists():

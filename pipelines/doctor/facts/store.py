@@ -29,7 +29,7 @@ TIMEOUT_MS = 5_000.0
 
 
 def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
-    """The rows of a sample: how many there are, how old, what they say."""
+    """Return the rows of a sample: how many there are, how old, what they say."""
     customers = _customers(workspace, SAMPLED)
     state = steps.state_of(workspace)
     materialized = steps.is_materialized(workspace) or bool(state.materialized)
@@ -101,7 +101,7 @@ def _customers(workspace: Workspace, count: int) -> list[str]:
 
 
 def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], Dictionary]:
-    """The rows as serving reads them."""
+    """Return the rows as serving reads them."""
 
     async def read() -> tuple[list[OnlineRow], Dictionary]:
         engine = open_engine(workspace.online_url, workspace.online, workspace.views, TIMEOUT_MS, workspace.project, workspace.online_feast)
