@@ -181,11 +181,11 @@ def _version(workspace: Workspace, wanted: str, unset_alias: str = "") -> str:
     name = workspace.model.name
     versions, aliases = registry.names_of(workspace)
     if not versions:
-        raise registry.RegistryUnavailable(f"expected a version of {name}, got `{wanted}`, and there is none yet: run `opportune train`")
+        raise registry.UnknownVersion(f"expected a version of {name}, got `{wanted}`, and there is none yet: run `opportune train`")
     more = f" and {len(versions) - VERSIONS_SHOWN} older ones" if len(versions) > VERSIONS_SHOWN else ""
     named = ", ".join(f"{alias} ({version})" for alias, version in aliases.items()) or "none"
     remedy = f". Set it with `opportune publish --version {versions[0]} --alias {unset_alias}`" if unset_alias.strip("0123456789") else ""
-    raise registry.RegistryUnavailable(
+    raise registry.UnknownVersion(
         f"expected a version or an alias of {name}, got `{wanted}`; versions: {', '.join(versions[:VERSIONS_SHOWN])}{more}; aliases: {named}{remedy}"
     )
 

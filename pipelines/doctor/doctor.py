@@ -138,7 +138,7 @@ def show_report(found: DoctorReport) -> None:
     colour = "red" if found.failed else "yellow" if found.findings else "green"
     errors = sum(finding.severity == "error" for finding in found.findings)
     warnings = len(found.findings) - errors
-    tally = f"{errors} errors, {warnings} warnings; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
+    tally = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
     console.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
 
 
@@ -147,3 +147,7 @@ def figure(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.{EVIDENCE_DIGITS}g}"
     return f"{value:,.0f}" if isinstance(value, (int, float)) else str(value)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

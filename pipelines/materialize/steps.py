@@ -42,7 +42,7 @@ class Busy(Failure):
     """Another process works on the workspace."""
 
 
-class RowMismatch(Failure):
+class Mismatch(Failure):
     """What was read back from the online store is not what was written."""
 
 
@@ -185,7 +185,7 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
         Number of customers that were compared.
 
     Raises:
-        RowMismatch: a value that was read is not the one that was written.
+        Mismatch: a value that was read is not the one that was written.
     """
     from features.feature_store import definitions
 
@@ -196,7 +196,7 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
         compared = definitions.compare_sample(store, workspace, moment, SAMPLED_CUSTOMERS)
     if compared.different:
         first = compared.different[0]
-        raise RowMismatch(
+        raise Mismatch(
             f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again"
         )
     _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")

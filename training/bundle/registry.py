@@ -52,6 +52,10 @@ class RegistryUnavailable(Failure):
     """MLflow did not answer, or does not have what was asked for."""
 
 
+class UnknownVersion(Failure):
+    """The registry has no such version and no such alias."""
+
+
 _ABSENT = tuple(ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE))
 """How MLflow says that there is no such version or alias."""
 
