@@ -134,7 +134,7 @@ def test_the_temporary_folder_is_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
     own.chmod(0o777)
     monkeypatch.setenv("HOME", "/proc/none")
     settle(None)
-    assert not os.environ["HOME"].startswith(str(own)) and os.environ["HOME"].startswith(str(tmp_path))
+    assert not os.environ["HOME"].startswith(f"{own}/") and os.environ["HOME"].startswith(str(tmp_path))
     monkeypatch.setattr(cache_folders.tempfile, "gettempdir", lambda: "/proc")
     monkeypatch.setenv("HOME", "/proc/none")
     with pytest.raises(NothingWritable, match="set HOME and NUMBA_CACHE_DIR"):
