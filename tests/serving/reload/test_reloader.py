@@ -15,7 +15,7 @@ from serving.hub.hub import digest_of
 from serving.settings import WATCH_VARIABLE
 from tests.serving.live import Answer, Live, load_on, serving_copy, wait_for
 
-CHANGES = 100
+CHANGES = 200
 REFUSED = 'opportune_refused_total{what="config"}'
 VALUE_EXTRA = 1e12
 
@@ -142,15 +142,15 @@ def check(answer: Answer, files: Files) -> str:
 
 
 @pytest.mark.slow
-def test_a_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
-    """A hundred changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
+def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
+    """200 changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
     server, files = live
     tried = [0] * len(BROKEN)
     with load_on(server.port, connections=4, pause=0.005) as seen:
         wait_for(lambda: len(seen) > 50)
         for turn in range(CHANGES // 2):
-            waits = turn == CHANGES // 2 - 1 or (turn + turn // 10) % 10 not in HASTY
-            """Whether both workers are waited for, as for the last; else the next change comes at once."""
+            waits = (turn + turn // 10) % 10 not in HASTY
+            """Whether both workers are waited for; else the next change comes at once."""
             name, damage, _ = BROKEN[turn % len(BROKEN)]
             before = server.metrics()[REFUSED]
             damage(server.workspace / name)
