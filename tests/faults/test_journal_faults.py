@@ -22,7 +22,7 @@ from features.events.journal import HEAD_BYTES, damage, frames, read_lines
 from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
 from tests.serving.decision.test_journal import a_line, framed, lines_in, until
 
-KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
+KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
 KILLED_AFTER_SECONDS = (0.020, 0.060)
 TAIL_BYTES = 64 * 1024
 CUTS_REOPENED = 100

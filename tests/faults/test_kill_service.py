@@ -34,14 +34,14 @@ from tests.faults.traffic import Crowd, Told, shopping
 from tests.serving.live import ROOT, Live, ask, serving_copy, wait_for
 from tests.trained import copy_of
 
-ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "100"))
-TREE_ROUNDS = 5
+ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
+TREE_ROUNDS = 3
 SERVERS = 2
 KILLED_AFTER_SECONDS = 0.25
 """At most, after the first answer of a round."""
 WORKER_STARTED_SECONDS = 5.0
 """The background worker as it is takes some seconds to start, and three until it ships."""
-FIRST_ROUNDS, FIRST_PARTS = 16, (0.1, 1.1)
+FIRST_ROUNDS, FIRST_PARTS = 10, (0.1, 1.1)
 """Killed after such parts of the time that a start takes on this machine."""
 STORES = ("events", "journal", "ledger")
 STARTING = 0.2

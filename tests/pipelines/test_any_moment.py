@@ -37,6 +37,7 @@ ASKED = 30
 
 @pytest.mark.clock
 @pytest.mark.slow
+@pytest.mark.skipif(not clock.OFFSET_US, reason="`make test-clock` runs it, at three hard moments")
 def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
     """A new workspace in the machine's zone is imported, trained and served, hears of what happens, and the doctor has nothing to say."""
     folder, zone = tmp_path / "shop", os.environ.get(MACHINE_ZONE, "UTC")

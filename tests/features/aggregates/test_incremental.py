@@ -136,7 +136,7 @@ def leaves(events: list[RecentEvent], base: int, now: int, span: int | None) -> 
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(features, happened, st.integers(0, 25), st.integers(0, 25), st.booleans())
 def test_the_fold_is_what_the_batch_computes(
     workspace: Workspace, said: dict[str, Any], drawn: list[Any], first: int, second: int, empty: bool
