@@ -80,8 +80,7 @@ def main() -> None:
             sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()
-        console.err.print("stopped; what is done stays done")
-        sys.exit(128 + stopped.number)
+        sys.exit(errors.end_stopped(128 + stopped.number, as_json=as_json))
     except BrokenPipeError:
         errors.silence_output()
         sys.exit(errors.REFUSED)

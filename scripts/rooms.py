@@ -87,8 +87,8 @@ def picture() -> str:
     rooms = room_graph(graph)
     ids = {room: room.replace("/", "_") for room in rooms}
     lines = ["```mermaid", "flowchart RL"]
-    for package in PACKAGES:
-        lines.append(f"  subgraph {package}")
+    for package in PACKAGES:  # a subgraph must not have the id of a node: the doors have the package's own
+        lines.append(f'  subgraph {package}_rooms["{package}"]')
         lines += [f'    {ids[room]}["{room.partition("/")[2] or "doors"}"]' for room in sorted(rooms) if room.split("/")[0] == package]
         lines.append("  end")
     for room, others in sorted(reduced(rooms).items()):

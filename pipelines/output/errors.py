@@ -79,6 +79,15 @@ def end(error: Exception, *, as_json: bool) -> int:
     return problem.exit_status
 
 
+def end_stopped(status: int, *, as_json: bool) -> int:
+    """Say that a signal ended the command, and return the status with which the process ends."""
+    problem = CommandProblem(f"{TYPE_PREFIX}stopped", STATUSES[status], status, "stopped; what is done stays done")
+    if as_json:
+        console.as_json(problem)
+    console.err.print(f"[red]opportune:[/red] {problem.detail}", highlight=False)
+    return status
+
+
 def problem_of(error: Exception) -> CommandProblem:
     """Return what is told of an error."""
     kind = type(error).__name__

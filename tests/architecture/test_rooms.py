@@ -150,6 +150,13 @@ def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
     assert {file.parts[1] for file in there} == set(PACKAGES)
 
 
+def test_no_two_parts_of_the_picture_have_one_id() -> None:
+    """Mermaid refuses a subgraph that has the id of a node, and draws two nodes of one id as one."""
+    lines = [line.strip() for line in rooms.picture().splitlines()]
+    ids = [line.removeprefix("subgraph ").partition("[")[0] for line in lines if "[" in line and "-->" not in line]
+    assert len(ids) == len(set(ids)) == len(ORDER) + len(PACKAGES)
+
+
 def test_the_picture_of_the_rooms_is_up_to_date() -> None:
     """The picture of docs/architecture.md is the one that scripts/rooms.py makes of the imports as they are."""
     text = rooms.DOCUMENT.read_text()

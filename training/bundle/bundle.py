@@ -55,6 +55,7 @@ class Manifest(Struct, frozen=True):
     version: str
     run_id: str
     created_at: str
+    """When its version was registered."""
     contract: str
     """Fingerprint of the columns."""
     files: dict[str, FileStamp]
@@ -113,7 +114,7 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
         manifest: its `files` are filled in here.
 
     Returns:
-        The bundle's own folder, named by the digest of its manifest.
+        The bundle's own folder, named by the digest of its manifest: one that is there already and whole is left as it is.
     """
     aside = folder / f".writing-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
@@ -126,10 +127,22 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
     text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=stamps)), indent=1)
     write_whole(aside / MANIFEST, text)
     place = folder / _name(digest_of_manifest(text))
-    shutil.rmtree(place, ignore_errors=True)  # of the same digest, or damaged
+    if _is_whole(place):  # the same bundle, which a server may be reading
+        shutil.rmtree(aside)
+        return place
+    shutil.rmtree(place, ignore_errors=True)  # damaged
     aside.rename(place)
     sync_folder(folder)
     return place
+
+
+def _is_whole(place: Path) -> bool:
+    """Return whether a folder holds a bundle in which nothing is missing or damaged."""
+    try:
+        read(place)
+    except (BadBundle, OSError):
+        return False
+    return True
 
 
 def _name(digest: str) -> str:

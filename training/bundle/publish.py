@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.common.timestamps import now, rfc3339
 from features.workspace.workspace import Workspace
-from training.bundle import artifacts, bundle, canary
+from training.bundle import artifacts, bundle, canary, registry
 from training.bundle.artifacts import refuse_other_columns as refuse_other_columns
 from training.bundle.bundle import BadBundle, Bundle, Manifest
 from training.bundle.forest import ForestNotCompilable, compile_forest
@@ -38,7 +38,7 @@ def make(workspace: Workspace, version: str) -> Path:
             name=workspace.model.name,
             version=version,
             run_id=found.record["run_id"],
-            created_at=rfc3339(now()),
+            created_at=rfc3339(registry.registered_at(workspace, version) or now()),  # one digest a version, whenever it is published
             contract=found.contract.fingerprint,
             files={},
             metrics={name: value for name, value in metrics.items() if "." not in name},
@@ -47,11 +47,13 @@ def make(workspace: Workspace, version: str) -> Path:
         )
         contents: dict[str, bytes | Path] = {"model.txt": found.model, "forest.npz": forest}
         contents |= {name: found.folder / name for name in artifacts.NAMES}
+        known = set(workspace.bundles.glob("*"))
         place = bundle.write(workspace.bundles, contents, manifest)
     try:
         verify(workspace, place)
     except BadBundle:
-        shutil.rmtree(place, ignore_errors=True)
+        if place not in known:
+            shutil.rmtree(place, ignore_errors=True)
         raise
     return place
 

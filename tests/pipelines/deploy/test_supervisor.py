@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from pipelines.output import errors
 from tests.serving.live import ROOT
 
 INTERRUPTED = """
@@ -41,3 +43,12 @@ def test_an_error_without_a_signal_stays_itself() -> None:
 
     with pytest.raises(ValueError, match="mine"), stoppable():
         raise ValueError("mine")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_stop_is_told_as_any_end_is(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that begins with `opportune:` on standard error, and with `--json` one document with the status on standard output."""
+    assert errors.end_stopped(143, as_json=as_json) == 143
+    out, err = capsys.readouterr()
+    assert err == "opportune: stopped; what is done stays done\n"
+    assert (json.loads(out)["exit_status"] == 143) if as_json else out == ""

@@ -76,7 +76,6 @@ def test_a_version_becomes_a_bundle(workspace: Workspace) -> None:
     assert set(manifest.libraries) == set(publish.LIBRARIES)
     assert len(found.golden) == 13 and list(found.forest.columns) == workspace.contract.names
     publishing.rehearse(workspace, place)  # the kernel gives the same answers
-    shutil.rmtree(place)
 
 
 def _flip(file: Path) -> None:
@@ -267,3 +266,16 @@ def test_a_registry_that_is_away_fails_with_one_line(workspace: Workspace) -> No
     registry.connect(workspace)
     place = bundle.current(workspace.bundles)
     assert place is not None and bundle.read(place)  # and what serves needs no registry
+
+
+def test_a_version_has_one_bundle_whenever_it_is_published(trained_workspace: Path, tmp_path: Path) -> None:
+    """Published again, a version is the same bundle with the same digest, whose files are left as they lie, so that answers name one model."""
+    workspace = load(copy_of(trained_workspace, tmp_path / "shop"), sources=False)
+    version = publishing.serving_version(workspace)
+    assert version is not None
+    first = publish.make(workspace, version)
+    before = {file.name: (file.stat().st_ino, file.read_bytes()) for file in first.iterdir()}
+    again = publish.make(workspace, version)
+    assert again == first and {file.name: (file.stat().st_ino, file.read_bytes()) for file in again.iterdir()} == before
+    (first / "forest.npz").write_bytes(b"damaged")
+    assert publish.make(workspace, version) == first and (first / "forest.npz").read_bytes() == before["forest.npz"][1]
