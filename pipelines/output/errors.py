@@ -72,20 +72,20 @@ def end(error: Exception, *, as_json: bool) -> int:
         return USAGE
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(error)
-    problem = problem_of(error)
-    if as_json:
-        console.as_json(problem)
-    console.err.print(f"[red]opportune:[/red] {escape(problem.detail)}", highlight=False)
-    return problem.exit_status
+    return _told(problem_of(error), as_json=as_json)
 
 
 def end_stopped(status: int, *, as_json: bool) -> int:
     """Say that a signal ended the command, and return the status with which the process ends."""
     problem = CommandProblem(f"{TYPE_PREFIX}stopped", STATUSES[status], status, "stopped; what is done stays done")
+    return _told(problem, as_json=as_json)
+
+
+def _told(problem: CommandProblem, *, as_json: bool) -> int:
     if as_json:
         console.as_json(problem)
-    console.err.print(f"[red]opportune:[/red] {problem.detail}", highlight=False)
-    return status
+    console.err.print(f"[red]opportune:[/red] {escape(problem.detail)}", highlight=False)
+    return problem.exit_status
 
 
 def problem_of(error: Exception) -> CommandProblem:

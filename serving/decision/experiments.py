@@ -161,7 +161,8 @@ class ExperimentStates(Generic[S]):
             nonlocal truths
             if not truths:
                 known = self._nobody() if row is None else row
-                truths = self._bound.evaluate(self._facts(known, context, in_seconds(now)), np.empty((0, 1)), in_seconds(now))
+                seconds = in_seconds(now)
+                truths = self._bound.evaluate(self._facts(known, context, seconds), np.empty((0, 1)), seconds)
             return bool(truths[self._at[key]])
 
         return self.assigner.assign(units, targeted, now, kept, only)
