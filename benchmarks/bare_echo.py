@@ -1,4 +1,6 @@
-"""Rival (a): what HTTP alone costs. An ASGI application on bare uvicorn that reads a body and answers a fixed one of our size."""
+"""Rival (a): what HTTP alone costs. An ASGI application on bare uvicorn that reads a body and answers a fixed one of
+our size.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ END = {"type": "http.response.body", "body": BODY}
 Message = MutableMapping[str, Any]
 
 
-async def app(scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+async def app(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
     """Answers every request alike, once its body was read."""
     if scope["type"] == "lifespan":
         for phase in ("startup", "shutdown"):

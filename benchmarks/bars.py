@@ -26,7 +26,14 @@ BARS = (
     Bar("inside", "decision inside the server, 200 offers, p50", 0.20, 0.12, "ms", "lower"),
     Bar("open_p99", "p99 over HTTP at half of the peak load, 200 offers", 1.0, 0.6, "ms", "lower"),
     Bar("redis_echo", "with Redis on loopback, 50 offers: p50 against the bare echo", 8, 5, "x", "lower"),
-    Bar("redis_throughput", "with Redis on loopback, 50 offers: throughput against the obvious composition", 12, 25, "x", "higher"),
+    Bar(
+        "redis_throughput",
+        "with Redis on loopback, 50 offers: throughput against the obvious composition",
+        12,
+        25,
+        "x",
+        "higher",
+    ),
     Bar("kernel", "kernel against Booster.predict, 200 offers", 20, 35, "x", "higher"),
     Bar("large", "10,000 offers in one decision, p50", 5, 2, "ms", "lower"),
     Bar("hub", "decision hub, 60 rules and 10 limits on 200 offers: p50 more than without", 0.15, 0.08, "ms", "lower"),
@@ -41,7 +48,9 @@ BARS = (
     Bar("memory", "memory of a worker (RSS)", 220, 150, "MB", "lower"),
     Bar("start", "start to ready with a warm cache", 5, 3, "s", "lower"),
 )
-"""One entry for each figure of the tables "Must reach"; the row about Redis and the one about memory and start hold two each."""
+"""One entry for each figure of the tables "Must reach"; the row about Redis and the one about memory and start hold two
+each.
+"""
 
 
 class Measured(msgspec.Struct, frozen=True, omit_defaults=True):

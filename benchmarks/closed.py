@@ -1,4 +1,6 @@
-"""The closed loop: wrk where it is installed, else our own generator, which costs more itself; the report says which."""
+"""The closed loop: wrk where it is installed, else our own generator, which costs more itself; the report says
+which.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ def generator() -> str:
     program = shutil.which("wrk")
     if program is None:
         return f"own (benchmarks/load.py); {HOW_TO_GET}"
-    return subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stdout.split("\n")[0].split("[")[0].strip()
+    return (
+        subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+        .stdout.split("\n")[0]
+        .split("[")[0]
+        .strip()
+    )
 
 
 def run(port: int, bodies: Path, connections: int, seconds: float) -> Result:
@@ -50,9 +57,13 @@ def run(port: int, bodies: Path, connections: int, seconds: float) -> Result:
     Raises:
         LoadFailed: no answer came, or one was an error.
     """
-    result = _wrk(port, bodies, connections, seconds) if shutil.which("wrk") else _own(port, bodies, connections, seconds)
+    result = (
+        _wrk(port, bodies, connections, seconds) if shutil.which("wrk") else _own(port, bodies, connections, seconds)
+    )
     if not result.requests or result.failed:
-        raise LoadFailed(f"expected answers without errors from port {port}, got {result.requests} with {result.failed} errors")
+        raise LoadFailed(
+            f"expected answers without errors from port {port}, got {result.requests} with {result.failed} errors"
+        )
     return result
 
 
@@ -69,7 +80,12 @@ def _wrk(port: int, bodies: Path, connections: int, seconds: float) -> Result:
         f"http://127.0.0.1:{port}/v1/decisions",
     ]
     found = subprocess.run(
-        command, capture_output=True, text=True, timeout=seconds + 30, check=False, env=dict(os.environ) | {"BENCH_BODIES": str(bodies)}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 30,
+        check=False,
+        env=dict(os.environ) | {"BENCH_BODIES": str(bodies)},
     )
     marked = [line for line in found.stdout.splitlines() if line.startswith(_MARK)]
     if not marked:
@@ -81,4 +97,12 @@ def _own(port: int, bodies: Path, connections: int, seconds: float) -> Result:
     outcome = load.run(load.Plan(port, str(bodies), connections, seconds))
     found = outcome.percentiles()
     unanswered = sum(latency < 0 for latency in outcome.latencies)
-    return Result(outcome.sent, outcome.seconds, outcome.refused + unanswered, found["p50"], found["p90"], found["p99"], found["p99.9"])
+    return Result(
+        outcome.sent,
+        outcome.seconds,
+        outcome.refused + unanswered,
+        found["p50"],
+        found["p90"],
+        found["p99"],
+        found["p99.9"],
+    )

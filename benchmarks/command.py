@@ -44,7 +44,9 @@ def main() -> int:
 
 
 def measure(one: Session, base: Workspace, described: dict[str, object]) -> report.Report:
-    """All phases. One that cannot be done leaves its bars without a value and with its reason; a wrong answer ends the run."""
+    """All phases. One that cannot be done leaves its bars without a value and with its reason; a wrong answer ends the
+    run.
+    """
     compared: dict[str, object] = {}
     growth: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="opportune-bench-") as scratch:
@@ -54,7 +56,15 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
             print(f"filled Redis through Feast; {read_back} customers read back, all equal", flush=True)
             run = Run(one, base, redis.url)
             phases.starts(run)  # the others need its answer, so it may not fail
-            one.attempt(lambda: phases.side_by_side(run), "throughput", "latency", "echo", "inside", "redis_echo", "redis_throughput")
+            one.attempt(
+                lambda: phases.side_by_side(run),
+                "throughput",
+                "latency",
+                "echo",
+                "inside",
+                "redis_echo",
+                "redis_throughput",
+            )
             one.attempt(lambda: phases.open_loop(run), "open_p99")
             phases.ratios(one)
             one.attempt(lambda: phases.sizes(run, (max(phases.SIZES),) if one.effort.quick else phases.SIZES), "large")
@@ -69,7 +79,9 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
         finally:
             redis.stop()
     described = described | {"load_average_after": [round(value, 2) for value in os.getloadavg()]}
-    return report.Report(described, one.rows, bars.judged(one.values, one.reasons), compared, growth, one.effort.quick, one.checked)
+    return report.Report(
+        described, one.rows, bars.judged(one.values, one.reasons), compared, growth, one.effort.quick, one.checked
+    )
 
 
 def profile() -> int:
@@ -77,7 +89,9 @@ def profile() -> int:
     for name, sizes in (("plain", (50, 200, 10_000)), ("pairs", (50, 200))):
         base = places.prepared(name)
         bodies = (
-            phases.bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / f"bodies-{name}.txt").read_text().splitlines()
+            phases.bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / f"bodies-{name}.txt")
+            .read_text()
+            .splitlines()
         )
         for size in sizes:
             hot_path.report(places.copy(base, size), bodies, profile=size == 50)

@@ -1,4 +1,6 @@
-"""Rival (b): what our front door costs. The same fixed answer through the front door, in BentoML, with limits, metrics and one write."""
+"""Rival (b): what our front door costs. The same fixed answer through the front door, in BentoML, with limits, metrics
+and one write.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class EchoService(Service):  # type: ignore[misc]
             request=DecisionRequest,
             roles=frozenset(["decide"]),
         )
-        door = FrontDoor([route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named))
+        door = FrontDoor(
+            [route], Keys.from_environment({}), metrics=metrics, inner=super().to_asgi(*arguments, **named)
+        )
         metrics.attach(memory_directory(ANSWER.parent))
         return door
 

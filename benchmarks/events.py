@@ -1,7 +1,7 @@
 """What events cost: how many a second, how soon one is known, and what decisions feel of them.
 
-The stream is what a shop's pages send: impressions, clicks and dismissals of offers, and rows of the stream `visits`. Every event
-is new; all are accepted, or the phase fails.
+The stream is what a shop's pages send: impressions, clicks and dismissals of offers, and rows of the stream `visits`.
+Every event is new; all are accepted, or the phase fails.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def bodies(file: Path, batches: int, batch: int, offers: int, seed: int) -> Path
     shown = random.integers(0, offers, total).tolist()
     lines = []
     for number in range(batches):
-        events = [_event(f"{run}-{at_}", kinds[at_], customers[at_], shown[at_], at) for at_ in range(number * batch, (number + 1) * batch)]
+        events = [
+            _event(f"{run}-{at_}", kinds[at_], customers[at_], shown[at_], at)
+            for at_ in range(number * batch, (number + 1) * batch)
+        ]
         lines.append(msgspec.json.encode({"events": events}).decode())
     file.write_text("\n".join(lines))
     return file
@@ -60,10 +63,15 @@ def _event(event_id: str, kind: int, customer: int, offer: int, at: str) -> dict
         return said | {"type": "impression", "offer_id": f"offer-{offer:05d}", "placement": synthetic.PLACEMENT}
     if kind < 8:
         return said | {"type": "click" if kind == 6 else "dismissal", "offer_id": f"offer-{offer:05d}"}
-    return said | {"type": "visits", "fields": {f"measure_{n}": n + kind / 10 for n in range(synthetic.MEASURES)} | {"topic": "topic-1"}}
+    return said | {
+        "type": "visits",
+        "fields": {f"measure_{n}": n + kind / 10 for n in range(synthetic.MEASURES)} | {"topic": "topic-1"},
+    }
 
 
-def peak(server: Server, file: Path, seconds: float, connections: int, batch: int = BATCH) -> tuple[float, load.Outcome]:
+def peak(
+    server: Server, file: Path, seconds: float, connections: int, batch: int = BATCH
+) -> tuple[float, load.Outcome]:
     """Events a second that were accepted, as fast as answers come."""
     outcome = load.run(load.Plan(server.port, str(file), connections, seconds, path=PATH))
     if outcome.refused or min(outcome.latencies, default=-1) < 0:
@@ -72,7 +80,8 @@ def peak(server: Server, file: Path, seconds: float, connections: int, batch: in
 
 
 def followed(server: Server) -> list[float]:
-    """Milliseconds from sending an event to the answer that knows of it: a dismissed offer is gone from the very next decision.
+    """Milliseconds from sending an event to the answer that knows of it: a dismissed offer is gone from the very next
+    decision.
 
     Raises:
         EventsFailed: a decision showed the offer.
@@ -96,7 +105,12 @@ def followed(server: Server) -> list[float]:
             continue
         unwanted = offers[0]["offer_id"]
         at = datetime.now(UTC).isoformat()
-        event = {"event_id": f"f-{time.time_ns():x}", "type": "dismissal", "occurred_at": at, "customer_id": asked["customer_id"]}
+        event = {
+            "event_id": f"f-{time.time_ns():x}",
+            "type": "dismissal",
+            "occurred_at": at,
+            "customer_id": asked["customer_id"],
+        }
         began = time.perf_counter()
         ask(PATH, {"events": [event | {"offer_id": unwanted}]})
         after = ask("/v1/decisions", asked)["offers"]

@@ -1,4 +1,6 @@
-"""What running experiments cost in a decision: the same place with none, with one and with twenty, in one process and without HTTP."""
+"""What running experiments cost in a decision: the same place with none, with one and with twenty, in one process and
+without HTTP.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def file(count: int) -> dict[str, Any]:
 
 
 def place(base: Workspace, count: int, offers: int = 200) -> Workspace:
-    """A servable copy of the prepared workspace `pairs` with groups of offers and so many experiments; without rules and limits."""
+    """A servable copy of the prepared workspace `pairs` with groups of offers and so many experiments; without rules
+    and limits.
+    """
     made = hub.place(base, offers, ruled=False)
     target = made.folder / "experiments.yaml"
     if count:

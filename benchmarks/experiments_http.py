@@ -70,7 +70,9 @@ def measure(workspace: Workspace, customers: list[str], aside: Path, rounds: int
                 for name, server, path in (("echo", bare, ONE), ("one", ours, ONE), ("all", ours, FLAGS)):
                     outcome = load.run(load.Plan(server.port, str(asked), 1, seconds, path=path, warm_seconds=0.5))
                     if outcome.refused:
-                        raise LoadFailed(f"{name}: expected every evaluation to be answered, got {outcome.refused} refusals")
+                        raise LoadFailed(
+                            f"{name}: expected every evaluation to be answered, got {outcome.refused} refusals"
+                        )
                     found[name].append(outcome.percentiles()["p50"])
     return Asked(**{name: statistics.median(values) for name, values in found.items()})
 

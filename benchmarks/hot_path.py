@@ -1,4 +1,6 @@
-"""Where the time of a decision goes, in one process and without HTTP: steps timed while they run, and cProfile over the whole."""
+"""Where the time of a decision goes, in one process and without HTTP: steps timed while they run, and cProfile over the
+whole.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ class HotPath:
             (WHOLE, self, "ask"),
         ]
         found: dict[str, list[int]] = {}
-        undo = [_time(owner, attribute, found.setdefault(name, [])) for name, owner, attribute in places if hasattr(owner, attribute)]
+        undo = [
+            _time(owner, attribute, found.setdefault(name, []))
+            for name, owner, attribute in places
+            if hasattr(owner, attribute)
+        ]
         gc.collect()
         gc.freeze()
         began = time.monotonic()
@@ -81,7 +87,9 @@ class HotPath:
         raise RuntimeError("expected an embedded decision to need no waiting")
 
     def profile(self) -> str:
-        """The top of cProfile over the handler, by own time. It makes calls dearer than they are: trust the order, not the numbers."""
+        """The top of cProfile over the handler, by own time. It makes calls dearer than they are: trust the order, not
+        the numbers.
+        """
         profiler = cProfile.Profile()
         self.ask(0)
         profiler.enable()

@@ -20,18 +20,29 @@ OFFERS = (50, 200, 1_000, 10_000)
 
 
 def policies() -> dict[str, Any]:
-    """Rules of all kinds, most of which let most offers pass, and limits that every decision must take and none exhausts."""
+    """Rules of all kinds, most of which let most offers pass, and limits that every decision must take and none
+    exhausts.
+    """
     third = RULES // 3
-    rules: dict[str, Any] = {f"customer_{n}": {"when": f"default(customer.fact_{n:02d}, 0) > {-3 - n / 10}"} for n in range(third)}
+    rules: dict[str, Any] = {
+        f"customer_{n}": {"when": f"default(customer.fact_{n:02d}, 0) > {-3 - n / 10}"} for n in range(third)
+    }
     for n in range(third):
         condition = f"offer.fact_{n % synthetic.OFFER_COLUMNS} > {1.5 + n / 20} and customer.fact_{n % 10:02d} > 0.5"
         rules[f"offer_{n}"] = {"unless": condition, "stage": "applicability"}
     columns = ("topic_visits_30d", "topic_visits_all", "topic_measure_all")
     for n in range(third):
         condition = f"pair.{columns[n % 3]} > {3 + n}" + (' and context.channel == "web"' if n % 2 else "")
-        rules[f"pair_{n}"] = {"unless": condition, "stage": "suitability", "groups": [f"g{n % GROUPS}", f"g{(n + 3) % GROUPS}"]}
+        rules[f"pair_{n}"] = {
+            "unless": condition,
+            "stage": "suitability",
+            "groups": [f"g{n % GROUPS}", f"g{(n + 3) % GROUPS}"],
+        }
     windows = ("10m", "1h", "6h", "1d", "7d")
-    limits = {f"limit_{n}": {"max": 100, "window": windows[n % 5], "per": ("offer", "group", "any")[n % 3]} for n in range(LIMITS)}
+    limits = {
+        f"limit_{n}": {"max": 100, "window": windows[n % 5], "per": ("offer", "group", "any")[n % 3]}
+        for n in range(LIMITS)
+    }
     return {"rules": rules, "limits": limits}
 
 
@@ -50,7 +61,11 @@ def place(base: Workspace, offers: int, *, ruled: bool, pause: bool = False) -> 
     if ruled:
         _change(made, "policies.yaml", lambda file: file.update(policies()))
     if pause:
-        _change(made, "policies.yaml", lambda file: file.update(pauses={"unwanted": {"outcome": "dismissal", "pause": "30d"}}))
+        _change(
+            made,
+            "policies.yaml",
+            lambda file: file.update(pauses={"unwanted": {"outcome": "dismissal", "pause": "30d"}}),
+        )
     kinds = [
         msgspec.structs.replace(offer, attributes=offer.attributes | {"kind": f"g{at % GROUPS}"})
         for at, offer in enumerate(synthetic.offers_of("pairs", offers))

@@ -1,7 +1,8 @@
 """A load generator in one process: open loop at a constant rate, or closed loop, over raw non-blocking sockets.
 
-In the open loop a request has a time at which it is due, whether or not the server keeps up; its latency counts from then
-(no coordinated omission). What was due and never answered is an infinite latency. Keep-alive, one request in flight a connection.
+In the open loop a request has a time at which it is due, whether or not the server keeps up; its latency counts from
+then (no coordinated omission). What was due and never answered is an infinite latency. Keep-alive, one request in
+flight a connection.
 
     python -m benchmarks.load < plan.json > outcome.json
 
@@ -91,14 +92,19 @@ def percentiles(latencies: list[float]) -> dict[str, float]:
     if not latencies:
         raise ValueError("expected latencies, got none: a check that ran nothing has failed")
     ordered = np.sort([np.inf if latency < 0 else latency for latency in latencies])
-    return {f"p{part:g}": float(ordered[min(len(ordered) - 1, int(np.ceil(part / 100 * len(ordered))) - 1)]) for part in PERCENTILES}
+    return {
+        f"p{part:g}": float(ordered[min(len(ordered) - 1, int(np.ceil(part / 100 * len(ordered))) - 1)])
+        for part in PERCENTILES
+    }
 
 
 def run(plan: Plan) -> Outcome:
     """Run a plan in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.load"]
     limit = plan.warm_seconds + plan.seconds + GRACE_SECONDS + 20
-    found = subprocess.run(command, input=msgspec.json.encode(plan), stdout=subprocess.PIPE, cwd=ROOT, timeout=limit, check=True)
+    found = subprocess.run(
+        command, input=msgspec.json.encode(plan), stdout=subprocess.PIPE, cwd=ROOT, timeout=limit, check=True
+    )
     return msgspec.json.decode(found.stdout, type=Outcome)
 
 
@@ -145,7 +151,10 @@ class _Generator:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.bodies = Path(plan.bodies).read_text().splitlines()
-        head = f"POST {plan.path} HTTP/1.1\r\nhost: 127.0.0.1:{plan.port}\r\ncontent-type: application/json\r\ncontent-length: "
+        head = (
+            f"POST {plan.path} HTTP/1.1\r\nhost: 127.0.0.1:{plan.port}\r\ncontent-type:"
+            " application/json\r\ncontent-length: "
+        )
         self.requests = [f"{head}{len(body.encode())}\r\n\r\n{body}".encode() for body in self.bodies]
         self.free = deque(_Connection(plan.port) for _ in range(plan.connections))
         self.busy: list[_Connection] = []
@@ -183,7 +192,9 @@ class _Generator:
             if (asked_all and not self.busy) or now > end + GRACE_SECONDS:
                 break
             wait = (
-                GRACE_SECONDS if asked_all or not self.free or total is None else max(0.0, start + len(self.due) / (rate or 1.0) - clock())
+                GRACE_SECONDS
+                if asked_all or not self.free or total is None
+                else max(0.0, start + len(self.due) / (rate or 1.0) - clock())
             )
             exhausted = not self.free
             for connection in select.select(self.busy, (), (), wait)[0]:
@@ -219,8 +230,8 @@ class _Generator:
 def go_first() -> bool:
     """Real-time priority for this process, where the system grants it: whether it did.
 
-    A client on another machine does not wait until the server leaves it a core. What the generator itself takes from the server's cores is
-    little, and is charged to the server.
+    A client on another machine does not wait until the server leaves it a core. What the generator itself takes from
+    the server's cores is little, and is charged to the server.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))

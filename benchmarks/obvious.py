@@ -1,7 +1,8 @@
 """Rival (c): the obvious composition of the same parts, written fairly, as their tutorials would.
 
-Feast's SDK for each request, pandas for the cross join with the offers, `Booster.predict` on one thread (its default stalls under
-load), `@bentoml.api` with pydantic; access log off, metrics as they come. Model, calibration, features, offers and answer are ours.
+Feast's SDK for each request, pandas for the cross join with the offers, `Booster.predict` on one thread (its default
+stalls under load), `@bentoml.api` with pydantic; access log off, metrics as they come. Model, calibration, features,
+offers and answer are ours.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Answer(pydantic.BaseModel):
     offers: list[RankedOffer]
 
 
-@bentoml.service(name="obvious", workers=int(os.environ.get("BENCH_WORKERS", "1")), logging={"access": {"enabled": False}})
+@bentoml.service(
+    name="obvious", workers=int(os.environ.get("BENCH_WORKERS", "1")), logging={"access": {"enabled": False}}
+)
 class Obvious:
     """Feast, pandas, LightGBM and BentoML, one after the other."""
 
@@ -60,7 +63,11 @@ class Obvious:
         offers = read_catalogue(workspace)
         names = self.booster.feature_name()
         self.customer = [name for name in names if not name.startswith("offer_")]
-        columns = {name: [offer.attributes[name.removeprefix("offer_")] for offer in offers] for name in names if name.startswith("offer_")}
+        columns = {
+            name: [offer.attributes[name.removeprefix("offer_")] for offer in offers]
+            for name in names
+            if name.startswith("offer_")
+        }
         self.catalogue = pd.DataFrame(
             {"offer_id": [offer.offer_id for offer in offers], "name": [offer.name for offer in offers], **columns}
         )

@@ -1,7 +1,7 @@
 """The oracle: what an answer must be, by LightGBM on the columns that the layout lays, in the benchmark's own process.
 
-It shares the layout with the server, which is the contract of training and serving, and nothing after it: scores come from
-`Booster.predict`, not from the kernel, and the order from a plain sort.
+It shares the layout with the server, which is the contract of training and serving, and nothing after it: scores come
+from `Booster.predict`, not from the kernel, and the order from a plain sort.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from serving.decision.snapshot import Snapshot
 from training.bundle import bundle
 
 RELATIVE_TOLERANCE = 1e-12
-"""A probability of one score and of the same score among others may differ in the last bit: vectors round as vectors do."""
+"""A probability of one score and of the same score among others may differ in the last bit: vectors round as vectors
+do.
+"""
 
 
 class WrongAnswer(AssertionError):
@@ -56,7 +58,9 @@ class Oracle:
             place = bundle.current(workspace.bundles)
             assert place is not None
             offers = read_catalogue(workspace)
-            loaded = Snapshot(workspace, bundle.read(place), offers, engine.everyone(), engine.words, now() / MICROSECONDS)
+            loaded = Snapshot(
+                workspace, bundle.read(place), offers, engine.everyone(), engine.words, now() / MICROSECONDS
+            )
             self._parts = engine, loaded, lgb.Booster(model_file=str(place / "model.txt"))
         return self._parts
 
@@ -87,18 +91,24 @@ class Oracle:
         moment = int(given.decision_id.split("-")[0], 16) if ours else now()
         scores = self.scores(asked, moment)
         limit = asked.limit or self.workspace.offers.placements[str(asked.placement)].limit
-        # The default formula: propensity x value. Where offers are worth the same, the raw score orders them, to the last bit.
+        # The default formula: propensity x value. Where offers are worth the same, the raw score orders them, to the
+        # last bit.
         worth = {offer.offer_id: offer.value for offer in self.parts()[1].catalogue.offers}
         by_value = len(set(worth.values())) > 1
-        order = sorted(scores, key=lambda offer: scores[offer][1] * worth[offer] if by_value else scores[offer][0], reverse=True)
+        order = sorted(
+            scores, key=lambda offer: scores[offer][1] * worth[offer] if by_value else scores[offer][0], reverse=True
+        )
         expected = [scores[offer] for offer in order[:limit]]
         got = [(offer["offer_id"], offer["propensity"]) for offer in given.offers]
         # Of equal scores any may come first; each must be an offer of its own, with the score of its place.
         raws = [scores.get(offer_id, (np.nan, np.nan))[0] for offer_id, _ in got]
         if given.customer_id != asked.customer_id or raws != [raw for raw, _ in expected] or len(dict(got)) != len(got):
             raise WrongAnswer(
-                f"{request}: expected offers with the scores {expected}, got {got} for {given.customer_id}, which have {raws}"
+                f"{request}: expected offers with the scores {expected}, got {got} for {given.customer_id}, which have"
+                f" {raws}"
             )
-        if not np.allclose([chance for _, chance in got], [chance for _, chance in expected], rtol=RELATIVE_TOLERANCE, atol=0):
+        if not np.allclose(
+            [chance for _, chance in got], [chance for _, chance in expected], rtol=RELATIVE_TOLERANCE, atol=0
+        ):
             raise WrongAnswer(f"{request}: expected the propensities {expected}, got {got}")
         self.checked += 1

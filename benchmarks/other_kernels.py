@@ -2,9 +2,11 @@
 
 Run by the benchmark in an interpreter that has them (`.bench/tools`), because they are no dependencies of ours:
 
-    python other_kernels.py model.txt rows.npy counts.json    # prints {"name": {"version": …, "seconds": {"50": …}} | "reason"}
+    python other_kernels.py model.txt rows.npy counts.json    # prints {"name": {"version": …, "seconds": {"50": …}} |
+    "reason"}
 
-Their input is float32 (onnxruntime) or float64 (treelite); whether their scores equal LightGBM's is told beside the times.
+Their input is float32 (onnxruntime) or float64 (treelite); whether their scores equal LightGBM's is told beside the
+times.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def onnxruntime_of(model: Path, folder: Path) -> Made:
     from onnxmltools.convert.common.data_types import FloatTensorType  # type: ignore[import-not-found]
 
     booster = lightgbm.Booster(model_file=str(model))
-    made = onnxmltools.convert_lightgbm(booster, initial_types=[("rows", FloatTensorType([None, booster.num_feature()]))], zipmap=False)
+    made = onnxmltools.convert_lightgbm(
+        booster, initial_types=[("rows", FloatTensorType([None, booster.num_feature()]))], zipmap=False
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,6 @@
-"""What a run measures, phase by phase: rivals side by side, stages, open loop, sizes, workers, other workspaces, the kernel."""
+"""What a run measures, phase by phase: rivals side by side, stages, open loop, sizes, workers, other workspaces, the
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,14 @@ class Run:
         return found
 
     def ours(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
-        return Rival(f"{OURS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers), ours=True)
+        return Rival(
+            f"{OURS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers), ours=True
+        )
 
     def obvious(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
-        return Rival(f"{OBVIOUS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers))
+        return Rival(
+            f"{OBVIOUS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers)
+        )
 
 
 def bodies_of(customers: list[str], placement: str, file: Path) -> Path:
@@ -71,9 +77,18 @@ def starts(run: Run) -> None:
             run.answer.write_text(_answer(server, run.bodies))
     middle = {name: statistics.median(one[name] for one in memory) for name in memory[0]}
     session.values |= {"start": statistics.median(seconds), "memory": middle["rss"]}
-    session.rows.append({"kind": "start", "rival": OURS, "offers": 50, "seconds": [round(one, 2) for one in seconds], "memory_mb": middle})
+    session.rows.append(
+        {
+            "kind": "start",
+            "rival": OURS,
+            "offers": 50,
+            "seconds": [round(one, 2) for one in seconds],
+            "memory_mb": middle,
+        }
+    )
     print(
-        f"  start to ready {statistics.median(seconds):.2f} s; worker RSS {middle['rss']:.0f} MB, PSS {middle['pss']:.0f}, USS {middle['uss']:.0f}"
+        f"  start to ready {statistics.median(seconds):.2f} s; worker RSS {middle['rss']:.0f} MB, PSS"
+        f" {middle['pss']:.0f}, USS {middle['uss']:.0f}"
     )
 
 
@@ -82,7 +97,9 @@ def _answer(server: Server, bodies: Path) -> str:
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-    connection.request("POST", "/v1/decisions", bodies.read_text().splitlines()[0], {"content-type": "application/json"})
+    connection.request(
+        "POST", "/v1/decisions", bodies.read_text().splitlines()[0], {"content-type": "application/json"}
+    )
     return connection.getresponse().read().decode()
 
 
@@ -96,12 +113,20 @@ def side_by_side(run: Run) -> None:
 
         bare, door = start(servers.bare_echo(run.answer, BARE), servers.door_echo(run.answer, DOOR))
         plain, redis, large = start(
-            *(servers.ours(run.place(offers, store), OURS) for offers, store in ((50, "embedded"), (50, "redis"), (200, "embedded")))
+            *(
+                servers.ours(run.place(offers, store), OURS)
+                for offers, store in ((50, "embedded"), (50, "redis"), (200, "embedded"))
+            )
         )
         slow, slow_redis = start(*(servers.obvious(run.place(50, store), OBVIOUS) for store in ("embedded", "redis")))
         echo = Rival(BARE, bare, run.bodies)
         two_hundred = run.ours(large, 200, "embedded")
-        rivals = [echo, Rival(DOOR, door, run.bodies), run.obvious(slow, 50, "embedded"), run.obvious(slow_redis, 50, "redis")]
+        rivals = [
+            echo,
+            Rival(DOOR, door, run.bodies),
+            run.obvious(slow, 50, "embedded"),
+            run.obvious(slow_redis, 50, "redis"),
+        ]
         rivals += [run.ours(plain, 50, "embedded"), run.ours(redis, 50, "redis"), two_hundred]
         for number in range(effort.rounds):
             print(f"side by side, round {number + 1} of {effort.rounds}", flush=True)
@@ -115,7 +140,8 @@ def side_by_side(run: Run) -> None:
 
 
 def open_loop(run: Run) -> None:
-    """Ours at half of its peak, as users come: not waiting for each other. The bare echo at the same rate tells what HTTP and generator cost.
+    """Ours at half of its peak, as users come: not waiting for each other. The bare echo at the same rate tells what
+    HTTP and generator cost.
 
     Only these two are alive: even an idle server wakes up, and on two cores the others then wait.
     """
@@ -132,11 +158,18 @@ def open_loop(run: Run) -> None:
             found.append(outcome.percentiles()["p99"])
         session.values["open_p99"] = statistics.median(found)
         lag = large.loop_lag()
-        row = {"kind": "loop lag", "rival": OURS, "offers": 200, "late_share_by_seconds": lag, "generator_first": outcome.is_first}
+        row = {
+            "kind": "loop lag",
+            "rival": OURS,
+            "offers": 200,
+            "late_share_by_seconds": lag,
+            "generator_first": outcome.is_first,
+        }
         session.rows.append(row)
         print(f"  generator at real-time priority: {'yes' if outcome.is_first else 'not granted'}")
         print(
-            "  the event loop's timer, late by more than: " + ", ".join(f"{limit * 1e3:g} ms {share:.2%}" for limit, share in lag.items())
+            "  the event loop's timer, late by more than: "
+            + ", ".join(f"{limit * 1e3:g} ms {share:.2%}" for limit, share in lag.items())
         )
 
 
@@ -197,7 +230,9 @@ def workers(run: Run) -> None:
 
 
 def other_workspaces(run: Run) -> None:
-    """The same measurements on pair columns, and on the real example; ours alone: the obvious composition has no pair columns."""
+    """The same measurements on pair columns, and on the real example; ours alone: the obvious composition has no pair
+    columns.
+    """
     for name in ("pairs", "grocery"):
         base = places.prepared(name)
         print(f"workspace {name}", flush=True)
@@ -264,12 +299,21 @@ def experiments(run: Run) -> None:
     """Decisions with 0, 1 and 20 running experiments, in one process."""
     session, base = run.session, places.prepared("pairs")
     print(f"experiments: {', '.join(str(count) for count in trials.COUNTS)} that run, 200 offers", flush=True)
-    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt").read_text().splitlines()
+    bodies = (
+        bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
+        .read_text()
+        .splitlines()
+    )
     found = trials.microseconds(base, bodies)
     none, one, many = (found[count] for count in trials.COUNTS)
     session.values |= {"experiment": (many - one) / (trials.MANY - 1), "experiments": (many - none) / 1e3}
     session.rows.append(
-        {"kind": "experiments", "rival": OURS, "offers": 200, "microseconds": {str(count): time for count, time in found.items()}}
+        {
+            "kind": "experiments",
+            "rival": OURS,
+            "offers": 200,
+            "microseconds": {str(count): time for count, time in found.items()},
+        }
     )
     print(f"  1: {one - none:+.1f} us; {trials.MANY}: {many - none:+.1f} us of {none:.1f} us", flush=True)
 
@@ -280,7 +324,14 @@ def flags(run: Run) -> None:
     found = over_http.flags(run.base, effort.rounds, effort.measure)
     session.values |= {"flag": found.against_echo, "flags": found.all}
     session.rows.append(
-        {"kind": "flags", "rival": OURS, "experiments": over_http.EXPERIMENTS, "echo": found.echo, "one": found.one, "all": found.all}
+        {
+            "kind": "flags",
+            "rival": OURS,
+            "experiments": over_http.EXPERIMENTS,
+            "echo": found.echo,
+            "one": found.one,
+            "all": found.all,
+        }
     )
 
 
@@ -304,7 +355,9 @@ def events(run: Run) -> None:
             event_load.peak(server, made("warm", 100), 0.5, 4)
             # More bodies than can be sent: none may come twice.
             rate, _ = event_load.peak(server, made("peak", int(500 * seconds)), seconds, 8)
-            session.rows.append({"kind": "events", "rival": OURS, "workers": workers, "batch": event_load.BATCH, "per_second": rate})
+            session.rows.append(
+                {"kind": "events", "rival": OURS, "workers": workers, "batch": event_load.BATCH, "per_second": rate}
+            )
             print(f"  {workers} workers: {rate:,.0f} events/s", flush=True)
             session.values["events"] = max(session.values.get("events", 0.0), rate)
     with running(servers.ours(event_load.emptied(place), OURS)) as (server,):
@@ -340,19 +393,24 @@ def events(run: Run) -> None:
         }
         session.rows.append(row)
         print(
-            f"  single p50 {session.values['event_single']:.2f} ms; event to decision p99 {soon['p99']:.1f} ms; decisions p99 {alone} alone, {beside} beside"
+            f"  single p50 {session.values['event_single']:.2f} ms; event to decision p99 {soon['p99']:.1f} ms;"
+            f" decisions p99 {alone} alone, {beside} beside"
         )
 
 
 def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:
     """The kernel against other evaluators, and its growth."""
     print("scoring alone, one thread", flush=True)
-    compared = scoring.compared(run.base, (50, 200) if run.session.effort.quick else scoring.COUNTS, others=not run.session.effort.quick)
+    compared = scoring.compared(
+        run.base, (50, 200) if run.session.effort.quick else scoring.COUNTS, others=not run.session.effort.quick
+    )
     seconds = compared["seconds"]
     run.session.values["kernel"] = seconds["booster"]["200"] / seconds["kernel"]["200"]
     for name, one in (
         seconds | {name: one["seconds"] if isinstance(one, dict) else one for name, one in compared["others"].items()}
     ).items():
-        shown = one if isinstance(one, str) else "  ".join(f"{count}: {value * 1e6:,.0f}" for count, value in one.items())
+        shown = (
+            one if isinstance(one, str) else "  ".join(f"{count}: {value * 1e6:,.0f}" for count, value in one.items())
+        )
         print(f"  {name:12} us by offers  {shown}", flush=True)
     return compared, {} if run.session.effort.quick else scoring.growth()

@@ -1,7 +1,8 @@
-"""Prepared workspaces: made once by the product's own steps, kept outside git in `.bench/`, copied for each catalogue and store.
+"""Prepared workspaces: made once by the product's own steps, kept outside git in `.bench/`, copied for each catalogue
+and store.
 
-A place is a workspace folder of its own that can be served: the same model and customers, a catalogue of so many offers, an
-online store of one kind. Nothing in the product knows that it is a benchmark's.
+A place is a workspace folder of its own that can be served: the same model and customers, a catalogue of so many
+offers, an online store of one kind. Nothing in the product knows that it is a benchmark's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ PLAIN: dict[str, Any] = {
     "offers.yaml": {"placements": {"checkout": {"limit": 3}}, "treatments": [{"payload": {"headline": "{name}"}}]},
     "policies.yaml": {"rules": {"targeted": {"when": "default(pair.targeted_all, 1) >= 1"}}},
 }
-"""The grocery without its limits, weights and diversity: the oracle knows propensity and value, and asks for one customer very often."""
+"""The grocery without its limits, weights and diversity: the oracle knows propensity and value, and asks for one
+customer very often.
+"""
 
 
 class NotPrepared(RuntimeError):
@@ -77,7 +80,9 @@ def _digest(name: str) -> str:
         )
     else:
         source = Path(synthetic.__file__).read_text()
-        return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:12]  # its form and comments make no other data
+        return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[
+            :12
+        ]  # its form and comments make no other data
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
 
 
@@ -100,7 +105,9 @@ def prepare(workspace: Workspace) -> None:
             with steps.quiet():
                 trained = train(workspace, now())
             if not trained.promoted:
-                raise NotPrepared(f"{workspace.settings.name}: expected a model that passes its gates, got {trained.report['gates']}")
+                raise NotPrepared(
+                    f"{workspace.settings.name}: expected a model that passes its gates, got {trained.report['gates']}"
+                )
             publish(workspace, trained.version)
 
 
@@ -112,12 +119,20 @@ def _require_size(workspace: Workspace) -> None:
     kinds = [len(found.contract.of_kind(kind)) for kind in ("customer", "offer")]
     shape = [found.forest.trees, int(found.forest.leaves.min()), int(found.forest.leaves.max()), *kinds]
     offer_columns = synthetic.OFFER_COLUMNS + (2 if workspace.settings.name.endswith("pairs") else 0)
-    if shape[:4] != [synthetic.TREES, synthetic.LEAVES, synthetic.LEAVES, synthetic.CUSTOMER_COLUMNS] or kinds[1] > offer_columns:
-        raise NotPrepared(f"expected 200 trees of 31 leaves on 35 customer columns, got [trees, least, most, customer, offer] = {shape}")
+    if (
+        shape[:4] != [synthetic.TREES, synthetic.LEAVES, synthetic.LEAVES, synthetic.CUSTOMER_COLUMNS]
+        or kinds[1] > offer_columns
+    ):
+        raise NotPrepared(
+            "expected 200 trees of 31 leaves on 35 customer columns, got [trees, least, most, customer, offer] ="
+            f" {shape}"
+        )
 
 
 def copy(base: Workspace, offers: int | None, url: str = "embedded", label: str = "") -> Workspace:
-    """A servable copy with a catalogue of so many offers (None: its own), reading from the store at `url`; `label` tells it from others."""
+    """A servable copy with a catalogue of so many offers (None: its own), reading from the store at `url`; `label`
+    tells it from others.
+    """
     name = f"{base.folder.name}.{offers or 'own'}.{'embedded' if url == 'embedded' else 'redis'}{label and '.' + label}"
     place = CACHE / "places" / name
     shutil.rmtree(place, ignore_errors=True)
@@ -143,7 +158,9 @@ def copy(base: Workspace, offers: int | None, url: str = "embedded", label: str 
 
 
 def fill(base: Workspace, url: str) -> int:
-    """Bring the base's customers into the store at `url` through Feast, from the base's offline tables; returns those read back."""
+    """Bring the base's customers into the store at `url` through Feast, from the base's offline tables; returns those
+    read back.
+    """
     place = copy(base, None, url)
     for name in ("offline", "lake"):
         shutil.copytree(base.data / name, place.data / name)

@@ -26,7 +26,9 @@ def draw(report: Report, folder: Path) -> list[Path]:
     mpl.rcParams["svg.hashsalt"] = "opportune"  # the same figures give the same file
     made = []
     for name, plot in (("offers", _offers), ("stages", _stages), ("scoring", _scoring), ("growth", _growth)):
-        figure, axes = plt.subplots(1, 2 if name == "growth" else 1, figsize=(9 if name == "growth" else 7, 4), layout="constrained")
+        figure, axes = plt.subplots(
+            1, 2 if name == "growth" else 1, figsize=(9 if name == "growth" else 7, 4), layout="constrained"
+        )
         if plot(report, axes):
             figure.supxlabel(machine.line(report.machine), fontsize=5, color="#777777")
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -36,7 +38,9 @@ def draw(report: Report, folder: Path) -> list[Path]:
 
 
 def _by_offers(report: Report, rival: str, kind: str, what: str) -> list[tuple[int, float]]:
-    rows = [row for row in report.rows if row["kind"] == kind and row["rival"].startswith(rival) and row["workers"] == 1]
+    rows = [
+        row for row in report.rows if row["kind"] == kind and row["rival"].startswith(rival) and row["workers"] == 1
+    ]
     return sorted({row["offers"]: row[what] for row in rows}.items())
 
 
@@ -51,7 +55,9 @@ def _offers(report: Report, axes: Any) -> bool:
     if echo:
         axes.axhline(echo[0][1], color="#777777", linestyle=":", label="bare uvicorn echo")
     axes.set(
-        xlabel="offers considered", ylabel="p50 over HTTP, ms", title="One decision, one connection, 200 trees of 31 leaves, 40 columns"
+        xlabel="offers considered",
+        ylabel="p50 over HTTP, ms",
+        title="One decision, one connection, 200 trees of 31 leaves, 40 columns",
     )
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
@@ -59,7 +65,11 @@ def _offers(report: Report, axes: Any) -> bool:
 
 
 def _stages(report: Report, axes: Any) -> bool:
-    rows = {row["offers"]: row for row in report.rows if row["kind"] == "stages" and row["rival"].startswith("(d) ours, embedded")}
+    rows = {
+        row["offers"]: row
+        for row in report.rows
+        if row["kind"] == "stages" and row["rival"].startswith("(d) ours, embedded")
+    }
     if not rows:
         return False
     sizes, bottom = sorted(rows), [0.0] * len(rows)
@@ -68,7 +78,11 @@ def _stages(report: Report, axes: Any) -> bool:
         heights = [rows[size][name] for size in sizes]
         axes.bar([f"{size:,}" for size in sizes], heights, bottom=bottom, label=name)
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    axes.set(xlabel="offers considered", ylabel="median ms (Server-Timing)", title="Where the time of a decision goes, inside the server")
+    axes.set(
+        xlabel="offers considered",
+        ylabel="median ms (Server-Timing)",
+        title="Where the time of a decision goes, inside the server",
+    )
     axes.legend(frameon=False)
     return True
 
@@ -77,8 +91,12 @@ def _scoring(report: Report, axes: Any) -> bool:
     seconds = dict(report.scoring.get("seconds", {}))
     seconds |= {name: one["seconds"] for name, one in report.scoring.get("others", {}).items() if isinstance(one, dict)}
     for name, points in seconds.items():
-        axes.loglog([int(count) for count in points], [value * 1e3 for value in points.values()], marker="o", label=name)
-    axes.set(xlabel="offers scored for one customer", ylabel="ms, one thread", title="Scoring alone: 200 trees of 31 leaves")
+        axes.loglog(
+            [int(count) for count in points], [value * 1e3 for value in points.values()], marker="o", label=name
+        )
+    axes.set(
+        xlabel="offers scored for one customer", ylabel="ms, one thread", title="Scoring alone: 200 trees of 31 leaves"
+    )
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     return bool(seconds)

@@ -1,4 +1,6 @@
-"""A probe: while a load runs, a connection of its own asks now and then and keeps the answers, which are checked afterwards."""
+"""A probe: while a load runs, a connection of its own asks now and then and keeps the answers, which are checked
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class Probe:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join(15)
 

@@ -42,19 +42,32 @@ def table(report: Report) -> str:
         sign = "≥" if bar.better == "higher" else "≤"
         value = f"{bar.value:,.2f}" if bar.value is not None else "none"
         mark = "ok" if bar.ok else f"MISSED {bar.reason}".strip()
-        lines.append(f"{bar.name:88} {value:>12} {sign + format(bar.bar, 'g'):>10} {sign + format(bar.reach, 'g'):>10} {bar.unit}  {mark}")
+        lines.append(
+            f"{bar.name:88} {value:>12} {sign + format(bar.bar, 'g'):>10} {sign + format(bar.reach, 'g'):>10}"
+            f" {bar.unit}  {mark}"
+        )
     reached = sum(bar.ok for bar in report.bars)
-    lines += ["", f"{reached} of {len(report.bars)} bars reached; {report.checked:,} answers compared with the oracle, all equal."]
+    lines += [
+        "",
+        (
+            f"{reached} of {len(report.bars)} bars reached; {report.checked:,} answers compared with the oracle, all"
+            " equal."
+        ),
+    ]
     return "\n".join(lines)
 
 
 def factors(report: Report) -> str:
     """By how much the obvious composition is beaten, for each catalogue: medians of p50 over one connection."""
     lines = []
-    for offers in sorted({row["offers"] for row in report.rows if row["kind"] == "latency" and row["rival"].startswith("(c)")}):
+    for offers in sorted(
+        {row["offers"] for row in report.rows if row["kind"] == "latency" and row["rival"].startswith("(c)")}
+    ):
         found = {
             rival: [
-                row["p50"] for row in report.rows if row["kind"] == "latency" and row["offers"] == offers and row["rival"].startswith(rival)
+                row["p50"]
+                for row in report.rows
+                if row["kind"] == "latency" and row["offers"] == offers and row["rival"].startswith(rival)
             ]
             for rival in ("(c) obvious composition, embedded", "(d) ours, embedded", "(d) ours, redis")
         }
@@ -63,7 +76,8 @@ def factors(report: Report) -> str:
         if slow is None:
             continue
         beaten = ", ".join(
-            f"{rival.removeprefix('(d) ours, ')} {time:.3f} ms = {slow / time:.0f} times faster" for rival, time in middle.items()
+            f"{rival.removeprefix('(d) ours, ')} {time:.3f} ms = {slow / time:.0f} times faster"
+            for rival, time in middle.items()
         )
         lines.append(f"{offers:6,} offers: obvious {slow:.2f} ms; ours {beaten}")
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""The kernel against `Booster.predict` and other evaluators, in process; and how its cost grows with offers, columns and trees."""
+"""The kernel against `Booster.predict` and other evaluators, in process; and how its cost grows with offers, columns
+and trees.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from training.bundle.forest import compile_forest
 
 COUNTS = (1, 50, 200, 1_000, 10_000)
 TOOLS = CACHE / "tools" / "bin" / "python"
-HOW_TO_GET = "not installed: python3 -m venv .bench/tools && .bench/tools/bin/pip install lightgbm treelite tl2cgen onnxruntime onnxmltools"
+HOW_TO_GET = (
+    "not installed: python3 -m venv .bench/tools && .bench/tools/bin/pip install lightgbm treelite tl2cgen onnxruntime"
+    " onnxmltools"
+)
 ROWS_OF_GROWTH = 200
 GROWTH_TREES, GROWTH_COLUMNS = (50, 100, 200, 400), (5, 20, 35, 100)
 SEED = 11
@@ -56,7 +61,8 @@ def compared(base: Workspace, counts: tuple[int, ...] = COUNTS, *, others: bool 
     seconds: dict[str, dict[str, float]] = {"kernel": {}, "booster": {}}
     for count in counts:
         turns = [
-            (_kernel_seconds(kernel, rows[:count], shared, raw[:count]), _booster_seconds(booster, rows[:count])) for _ in range(TURNS)
+            (_kernel_seconds(kernel, rows[:count], shared, raw[:count]), _booster_seconds(booster, rows[:count]))
+            for _ in range(TURNS)
         ]
         for name, times in zip(("kernel", "booster"), zip(*turns, strict=True), strict=True):
             seconds[name][str(count)] = statistics.median(times)
@@ -68,7 +74,9 @@ def _kernel_seconds(kernel: Kernel, rows: Floats, shared: int, raw: Floats) -> f
     chosen, none, out = np.arange(len(rows), dtype=np.int32), np.empty((len(rows), 0)), np.empty(len(rows))
     kernel.score(values, table, chosen, none, out)
     if not np.array_equal(out, raw):
-        raise NotEqual(f"expected LightGBM's scores of {len(rows)} offers, got others at {np.flatnonzero(out != raw)[:5]}")
+        raise NotEqual(
+            f"expected LightGBM's scores of {len(rows)} offers, got others at {np.flatnonzero(out != raw)[:5]}"
+        )
     return float(seconds_of(lambda: kernel.score(values, table, chosen, none, out)))
 
 
@@ -95,11 +103,18 @@ def _others(model: Path, rows: Floats, raw: Floats, counts: tuple[int, ...]) -> 
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
         return dict.fromkeys(("treelite", "onnxruntime"), f"did not run: {failure}")
     found: dict[str, Any] = msgspec.json.decode(ran.stdout.splitlines()[-1])
-    return {name: HOW_TO_GET if isinstance(one, str) and one.startswith("ModuleNotFound") else one for name, one in found.items()}
+    return {
+        name: HOW_TO_GET if isinstance(one, str) and one.startswith("ModuleNotFound") else one
+        for name, one in found.items()
+    }
 
 
-def growth(trees: tuple[int, ...] = GROWTH_TREES, columns: tuple[int, ...] = GROWTH_COLUMNS) -> dict[str, list[dict[str, float]]]:
-    """Seconds for 200 offers against the number of trees (35 customer columns), and against customer columns (200 trees)."""
+def growth(
+    trees: tuple[int, ...] = GROWTH_TREES, columns: tuple[int, ...] = GROWTH_COLUMNS
+) -> dict[str, list[dict[str, float]]]:
+    """Seconds for 200 offers against the number of trees (35 customer columns), and against customer columns (200
+    trees).
+    """
     random = np.random.default_rng(SEED)
     made: dict[str, list[dict[str, float]]] = {"trees": [], "columns": []}
     for axis, sizes in (("trees", trees), ("columns", columns)):
@@ -112,10 +127,19 @@ def growth(trees: tuple[int, ...] = GROWTH_TREES, columns: tuple[int, ...] = GRO
 
 
 def _case(random: np.random.Generator, shared: int, rounds: int) -> tuple[Callable[[], float], Callable[[], float]]:
-    """A forest of so many trees on so many customer columns and 5 offer columns; what times the kernel and the Booster on it."""
+    """A forest of so many trees on so many customer columns and 5 offer columns; what times the kernel and the Booster
+    on it.
+    """
     x = random.normal(size=(8_000, shared + OFFER_COLUMNS))
     y = (random.random(len(x)) < 1 / (1 + np.exp(-x @ random.normal(size=shared + OFFER_COLUMNS) * 0.4))).astype(float)
-    parameters = {"objective": "binary", "num_leaves": 31, "verbose": -1, "num_threads": 1, "seed": SEED, "learning_rate": 0.02}
+    parameters = {
+        "objective": "binary",
+        "num_leaves": 31,
+        "verbose": -1,
+        "num_threads": 1,
+        "seed": SEED,
+        "learning_rate": 0.02,
+    }
     booster = lgb.train(parameters, lgb.Dataset(x, y), rounds)
     kernel = Kernel(compile_forest(booster.model_to_string()), range(shared), range(shared, shared + OFFER_COLUMNS))
     rows = np.hstack([np.tile(x[0, :shared], (ROWS_OF_GROWTH, 1)), x[:ROWS_OF_GROWTH, shared:]])

@@ -1,4 +1,6 @@
-"""The servers that are compared: each a process tree of its own on a loopback port, started cold, watched and ended by its id."""
+"""The servers that are compared: each a process tree of its own on a loopback port, started cold, watched and ended by
+its id.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +68,18 @@ class Server:
         return max((_memory(pid) for pid in _tree(self.process.pid)), key=lambda found: found["rss"])
 
     def loop_lag(self) -> dict[float, float]:
-        """Of a server of ours: the share of the event loop's timers that woke later than so many seconds; the timer counts in ms itself."""
+        """Of a server of ours: the share of the event loop's timers that woke later than so many seconds; the timer
+        counts in ms itself.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         connection.close()
         found = re.findall(r'^opportune_loop_lag_seconds_bucket\{le="([^"]+)"\} (\d+)$', text, re.MULTILINE)
         total = int(found[-1][1])
-        return {float(limit): 1 - int(count) / total for limit, count in found if float(limit) in (1e-3, 2e-3, 5e-3, 1e-2)}
+        return {
+            float(limit): 1 - int(count) / total for limit, count in found if float(limit) in (1e-3, 2e-3, 5e-3, 1e-2)
+        }
 
     def stop(self) -> None:
         """End it and all that it started, politely first."""
@@ -112,7 +118,13 @@ def _start(name: str, command: list[str], port: int, ready_path: str, log: Path,
     log.parent.mkdir(parents=True, exist_ok=True)
     home = log.parent / "bentoml"
     home.mkdir(exist_ok=True)
-    fixed = {"TZ": "UTC", "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home), "FEAST_USAGE": "False"}
+    fixed = {
+        "TZ": "UTC",
+        "OMP_NUM_THREADS": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(home),
+        "FEAST_USAGE": "False",
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -129,8 +141,19 @@ def _start(name: str, command: list[str], port: int, ready_path: str, log: Path,
 def ours(workspace: Workspace, name: str, workers: int = 1) -> Server:
     """(d): as `opportune serve` starts it."""
     port = free_port()
-    environment = {"OPPORTUNE_WORKSPACE": str(workspace.folder), "OPPORTUNE_WORKERS": str(workers), "OPPORTUNE_DRAIN_SECONDS": "0"}
-    return _start(name, _bentoml("serving.service:Opportune", port), port, "/readyz", workspace.data / "logs" / "bench.log", **environment)
+    environment = {
+        "OPPORTUNE_WORKSPACE": str(workspace.folder),
+        "OPPORTUNE_WORKERS": str(workers),
+        "OPPORTUNE_DRAIN_SECONDS": "0",
+    }
+    return _start(
+        name,
+        _bentoml("serving.service:Opportune", port),
+        port,
+        "/readyz",
+        workspace.data / "logs" / "bench.log",
+        **environment,
+    )
 
 
 def obvious(workspace: Workspace, name: str, workers: int = 1) -> Server:
@@ -138,7 +161,12 @@ def obvious(workspace: Workspace, name: str, workers: int = 1) -> Server:
     port = free_port()
     environment = {"OPPORTUNE_WORKSPACE": str(workspace.folder), "BENCH_WORKERS": str(workers)}
     return _start(
-        name, _bentoml("benchmarks.obvious:Obvious", port), port, "/readyz", workspace.data / "logs" / "obvious.log", **environment
+        name,
+        _bentoml("benchmarks.obvious:Obvious", port),
+        port,
+        "/readyz",
+        workspace.data / "logs" / "obvious.log",
+        **environment,
     )
 
 
@@ -170,7 +198,14 @@ def door_echo(answer: Path, name: str, workers: int = 1) -> Server:
     """(b): an echo behind our front door in BentoML."""
     port = free_port()
     environment = {"BENCH_ANSWER": str(answer), "BENCH_WORKERS": str(workers)}
-    return _start(name, _bentoml("benchmarks.door_echo:Echo", port), port, "/readyz", answer.parent / "door-echo.log", **environment)
+    return _start(
+        name,
+        _bentoml("benchmarks.door_echo:Echo", port),
+        port,
+        "/readyz",
+        answer.parent / "door-echo.log",
+        **environment,
+    )
 
 
 def _bentoml(service: str, port: int) -> list[str]:

@@ -1,4 +1,6 @@
-"""One run of the benchmark: how long is measured, the rows that were found, and the checks of the answers behind them."""
+"""One run of the benchmark: how long is measured, the rows that were found, and the checks of the answers behind
+them.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,13 @@ class Session:
         checked = self.check(rival, probe.kept)
         kind = "latency" if connections == 1 else "throughput"
         self.note(
-            rival, kind, connections, result.per_second, {"p50": result.p50, "p90": result.p90, "p99": result.p99}, checked, result.requests
+            rival,
+            kind,
+            connections,
+            result.per_second,
+            {"p50": result.p50, "p90": result.p90, "p99": result.p99},
+            checked,
+            result.requests,
         )
         return result
 
@@ -142,7 +150,9 @@ class Session:
         """
         bad = [one for one in kept if one.status != 200]
         if bad or not kept:
-            raise NothingChecked(f"{rival.label}: expected answers of status 200 to check, got {len(kept)}, of which bad: {bad[:1]}")
+            raise NothingChecked(
+                f"{rival.label}: expected answers of status 200 to check, got {len(kept)}, of which bad: {bad[:1]}"
+            )
         if rival.oracle is None:
             return 0
         step, before = max(1, len(kept) // CHECKED_MAX), rival.oracle.checked
@@ -167,18 +177,36 @@ class Session:
         rate: float | None = None,
     ) -> None:
         """Keep and show a row."""
-        row: dict[str, Any] = {"rival": rival.label, "store": rival.store, "offers": rival.offers, "workers": rival.workers, "kind": kind}
-        row |= {"connections": connections, "per_second": round(per_second, 1), "requests": requests, "checked": checked}
+        row: dict[str, Any] = {
+            "rival": rival.label,
+            "store": rival.store,
+            "offers": rival.offers,
+            "workers": rival.workers,
+            "kind": kind,
+        }
+        row |= {
+            "connections": connections,
+            "per_second": round(per_second, 1),
+            "requests": requests,
+            "checked": checked,
+        }
         row |= {name: round(value, 4) for name, value in found.items()}
         if rate is not None:
             row["rate"] = round(rate, 1)
         self.rows.append(row)
         numbers = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
-        print(f"  {rival.label:34} {kind:10} c={connections:<3} w={rival.workers} {per_second:9,.0f}/s  {numbers} ms", flush=True)
+        print(
+            f"  {rival.label:34} {kind:10} c={connections:<3} w={rival.workers} {per_second:9,.0f}/s  {numbers} ms",
+            flush=True,
+        )
 
     def median(self, what: str, **wanted: Any) -> float:
         """Median of a figure over the rows that have these values; NaN where there are none."""
-        found = [row[what] for row in self.rows if all(row.get(name) == value for name, value in wanted.items()) and what in row]
+        found = [
+            row[what]
+            for row in self.rows
+            if all(row.get(name) == value for name, value in wanted.items()) and what in row
+        ]
         return statistics.median(found) if found else float("nan")
 
     def peak(self, **wanted: Any) -> float:

@@ -1,8 +1,8 @@
 """Synthetic workspaces: ordinary files of an ordinary business, of the sizes that the bars are about.
 
-`plain` has 35 customer columns (20 attributes, 15 windows over visits) and 5 offer columns. `pairs` has the same and a stream's
-topics beside them, which are matched with the offers' topics. Numbers are drawn once from a fixed seed; the true log odds use all
-of them, so that every tree of the forest finds 31 leaves worth having.
+`plain` has 35 customer columns (20 attributes, 15 windows over visits) and 5 offer columns. `pairs` has the same and a
+stream's topics beside them, which are matched with the offers' topics. Numbers are drawn once from a fixed seed; the
+true log odds use all of them, so that every tree of the forest finds 31 leaves worth having.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def write(folder: Path, variant: str) -> None:
     facts[random.random(facts.shape) < MISSING] = np.nan
     ids = customer_ids()
     columns = {f"fact_{n:02d}": pa.array(facts[:, n], from_pandas=True) for n in range(ATTRIBUTES)}
-    _table(folder, "customers", {"customer_id": ids, "valid_from": [end - timedelta(days=DAYS + 90)] * CUSTOMERS} | columns)
+    _table(
+        folder, "customers", {"customer_id": ids, "valid_from": [end - timedelta(days=DAYS + 90)] * CUSTOMERS} | columns
+    )
     offers = offers_of(variant, TRAINED_OFFERS)
     names = list(offers[0].attributes)
     of_offers = {"offer_id": [o.offer_id for o in offers], "name": [o.name for o in offers]}
@@ -119,25 +121,39 @@ def write(folder: Path, variant: str) -> None:
     _decide(folder, random, end, facts, measured, topics)
 
 
-def _visits(random: np.random.Generator, end: datetime) -> tuple[dict[str, Any], Floats, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Visits before the first decision, so that windows are the same at every moment; their sums and topics by customer."""
+def _visits(
+    random: np.random.Generator, end: datetime
+) -> tuple[dict[str, Any], Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Visits before the first decision, so that windows are the same at every moment; their sums and topics by
+    customer.
+    """
     count = CUSTOMERS * VISITS
     measures = random.normal(size=(count, MEASURES))
     topics = random.integers(0, TOPICS, count)
     times = [end - timedelta(days=DAYS + 1, seconds=int(second)) for second in random.integers(1, 20 * 86_400, count)]
     table: dict[str, Any] = {"customer_id": np.repeat(customer_ids(), VISITS), "time": times}
-    table |= {f"measure_{n}": measures[:, n] for n in range(MEASURES)} | {"topic": [f"topic-{topic}" for topic in topics]}
+    table |= {f"measure_{n}": measures[:, n] for n in range(MEASURES)} | {
+        "topic": [f"topic-{topic}" for topic in topics]
+    }
     return table, measures.reshape(CUSTOMERS, VISITS, MEASURES).sum(axis=1), topics.reshape(CUSTOMERS, VISITS)
 
 
 def _decide(
-    folder: Path, random: np.random.Generator, end: datetime, facts: Floats, measured: Floats, topics: np.ndarray[Any, np.dtype[np.int64]]
+    folder: Path,
+    random: np.random.Generator,
+    end: datetime,
+    facts: Floats,
+    measured: Floats,
+    topics: np.ndarray[Any, np.dtype[np.int64]],
 ) -> None:
     """One decision a customer, and what came of it: the odds depend on every column, alone and with the offer's."""
     offer_facts, offer_topics = _offer_facts()
     shown = np.array([random.choice(TRAINED_OFFERS, DECISION_OFFERS, replace=False) for _ in range(CUSTOMERS)])
     known = np.nan_to_num(facts)
-    taste = known @ random.normal(size=(ATTRIBUTES, OFFER_COLUMNS)) * 0.25 + measured @ random.normal(size=(MEASURES, OFFER_COLUMNS)) * 0.15
+    taste = (
+        known @ random.normal(size=(ATTRIBUTES, OFFER_COLUMNS)) * 0.25
+        + measured @ random.normal(size=(MEASURES, OFFER_COLUMNS)) * 0.15
+    )
     odds = -1.6 + (known @ random.normal(size=ATTRIBUTES) * 0.2 + np.sin(2 * measured).sum(axis=1) * 0.2)[:, None]
     odds = odds + (taste[:, None, :] * offer_facts[shown]).sum(axis=2) + offer_facts[shown].sum(axis=2) * 0.2
     odds += 0.8 * (offer_topics[shown][:, :, :, None] == topics[:, None, None, :]).any(axis=(2, 3))

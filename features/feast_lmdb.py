@@ -1,4 +1,6 @@
-"""The embedded store under the path by which Feast configurations of earlier releases name it; it lives in `features/feature_store`."""
+"""The embedded store under the path by which Feast configurations of earlier releases name it; it lives in
+`features/feature_store`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The command `opportune`: one verb a step, each with `--help` and examples; errors are one line and a status that is not zero."""
+"""The command `opportune`: one verb a step, each with `--help` and examples; errors are one line and a status that is
+not zero.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import time
 
 os.environ["TZ"] = "UTC"
 time.tzset()
-# OpenMP's threads wait asleep: spinning, two of them beside other work take five times the CPU. It is read once, by whatever library
-# loads OpenMP first.
+# OpenMP's threads wait asleep: spinning, two of them beside other work take five times the CPU. It is read once, by
+# whatever library loads OpenMP first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from typing import Annotated  # noqa: E402
@@ -19,7 +21,17 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import backup, demo, experiment, experiment_groups, maintenance, policy, ramp, serve, world  # noqa: E402
+from pipelines.cli import (  # noqa: E402
+    backup,
+    demo,
+    experiment,
+    experiment_groups,
+    maintenance,
+    policy,
+    ramp,
+    serve,
+    world,
+)
 from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
@@ -45,7 +57,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def opportune(
     version_: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True, show_default=False)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", callback=_version, is_eager=True, show_default=False
+        ),
     ] = False,
 ) -> None:
     """Real-time personalization: which offers, in which order, for this customer, now."""

@@ -1,4 +1,5 @@
-"""The background worker: ships what happened into the lake, keeps the features up to date, and brings the champion into serving.
+"""The background worker: ships what happened into the lake, keeps the features up to date, and brings the champion into
+serving.
 
 python -m pipelines.worker WORKSPACE
 """
@@ -99,7 +100,9 @@ def follow(workspace: Workspace) -> None:
 
 
 def _latest(workspace: Workspace) -> Workspace:
-    """Return what the files say by now; what they said at the start where they have faults, which the servers tell of."""
+    """Return what the files say by now; what they said at the start where they have faults, which the servers tell
+    of.
+    """
     try:
         return load(workspace.folder, sources=False)
     except BadWorkspace:
@@ -140,7 +143,9 @@ def watch_splits(workspace: Workspace) -> None:
 
 
 def tasks(workspace: Workspace) -> tuple[tuple[BackgroundTask, ...], ...]:
-    """Return what goes on side by side, and one after the other within: a long computation keeps no event from the lake."""
+    """Return what goes on side by side, and one after the other within: a long computation keeps no event from the
+    lake.
+    """
     return (
         (
             BackgroundTask(ship.ship, SHIP_SECONDS),
@@ -193,7 +198,9 @@ def main(folder: str) -> None:
             failed.append(fault)
             stopped.set()
 
-    beside = [threading.Thread(target=one, args=(turns,), name=f"worker {at}") for at, turns in enumerate(tasks(workspace))]
+    beside = [
+        threading.Thread(target=one, args=(turns,), name=f"worker {at}") for at, turns in enumerate(tasks(workspace))
+    ]
     for thread in beside:
         thread.start()
     for thread in beside:

@@ -1,14 +1,15 @@
 """Make the environment of this checkout: a supported Python, and exactly the packages that requirements.lock pins.
 
-It runs before there is an environment, so it needs nothing but the standard library of the Python that starts it (3.8 or newer);
-the Python that the environment is made of is another question, and may be another one.
+It runs before there is an environment, so it needs nothing but the standard library of the Python that starts it (3.8
+or newer); the Python that the environment is made of is another question, and may be another one.
 
     python3 scripts/environment.py make [--folder .venv] [--python python3.12] [--installer pip|/path/to/uv]
     python3 scripts/environment.py lock [--upgrade]
 
-uv installs, pip does where uv cannot be had or does not run. Both take what the lock names, by hash, as wheels, and resolve nothing
-(`--no-deps`), so that no later release can change the outcome; a check of all dependencies follows. Both use the indexes, folders,
-proxies and certificates that are set for pip, in files or in the environment, and no other setting of pip or uv.
+uv installs, pip does where uv cannot be had or does not run. Both take what the lock names, by hash, as wheels, and
+resolve nothing (`--no-deps`), so that no later release can change the outcome; a check of all dependencies follows.
+Both use the indexes, folders, proxies and certificates that are set for pip, in files or in the environment, and no
+other setting of pip or uv.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCK, SERVE_LOCK = ROOT / "requirements.lock", ROOT / "requirements-serve.lock"
 SERVE_PROJECT = "distributions/serve/pyproject.toml"
 STAMP = ".complete"
-"""File in the environment that says what it was made of; written last, so that one whose making was interrupted has none."""
+"""File in the environment that says what it was made of; written last, so that one whose making was interrupted has
+none.
+"""
 WHEELS = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
 OWN = ["--no-index", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
 
@@ -68,9 +71,13 @@ def alone() -> Iterator[None]:
 
 
 def run(command: list[str], environment: dict[str, str], *, quiet: bool = False, hidden: bool = False) -> bool:
-    """Run a command to its end and return whether it succeeded; its output is shown, on failure alone (quiet), or never (hidden)."""
+    """Run a command to its end and return whether it succeeded; its output is shown, on failure alone (quiet), or never
+    (hidden).
+    """
     try:
-        told = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=quiet or hidden, cwd=ROOT, check=False)
+        told = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=quiet or hidden, cwd=ROOT, check=False
+        )
     except OSError as error:
         say(f"{command[0]}: {error.strerror}")
         return False
@@ -86,13 +93,19 @@ def remove(folder: Path) -> None:
         Refused: the folder is something else, which somebody may miss.
     """
     if folder.exists():
-        if not ((folder / "pyvenv.cfg").exists() or (folder / STAMP).exists()) and any(path.is_file() for path in folder.rglob("*")):
-            raise Refused(f"expected an environment in {folder}, got a folder with other files: remove it, or name another with VENV=…")
+        if not ((folder / "pyvenv.cfg").exists() or (folder / STAMP).exists()) and any(
+            path.is_file() for path in folder.rglob("*")
+        ):
+            raise Refused(
+                f"expected an environment in {folder}, got a folder with other files: remove it, or name another with"
+                " VENV=…"
+            )
         shutil.rmtree(folder)
 
 
 def pip_for(target: str, python: str, scratch: Path) -> list[str]:
-    """Return the command of a pip that works on the Python `target`, which needs none: the one of `python`, or that one's new one.
+    """Return the command of a pip that works on the Python `target`, which needs none: the one of `python`, or that
+    one's new one.
 
     The option `--python` came with pip 22.3, which Python 3.11.0 brings.
     """
@@ -120,10 +133,16 @@ def install_with_uv(uv: str, python: str, settings: dict[str, str]) -> bool:
     """Install what the lock names, and this checkout, editable; False where uv does not run or did not succeed."""
     options, variables = for_uv(settings)
     start = [uv, "pip", "install", "--python", python]
-    if not (uv and run([uv, "--version"], clean(), quiet=True) and run([*start, *WHEELS, *options, "--requirement", str(LOCK)], variables)):
+    if not (
+        uv
+        and run([uv, "--version"], clean(), quiet=True)
+        and run([*start, *WHEELS, *options, "--requirement", str(LOCK)], variables)
+    ):
         say("uv cannot install here, so pip does (a few minutes)")
         return False
-    return run([*start, "--quiet", *OWN], variables) and _checked(run([uv, "pip", "check", "--quiet", "--python", python], variables))
+    return run([*start, "--quiet", *OWN], variables) and _checked(
+        run([uv, "pip", "check", "--quiet", "--python", python], variables)
+    )
 
 
 def install_with_pip(pip: list[str], settings: dict[str, str]) -> None:
@@ -134,7 +153,10 @@ def install_with_pip(pip: list[str], settings: dict[str, str]) -> None:
     """
     start, variables = [*pip, "install", "--no-compile"], for_pip(settings)
     if not run([*start, *WHEELS, "--requirement", str(LOCK)], variables):
-        raise Refused(f"what {LOCK.name} pins could not be installed; why stands above. Indexes, proxies and certificates are those of pip")
+        raise Refused(
+            f"what {LOCK.name} pins could not be installed; why stands above. Indexes, proxies and certificates are"
+            " those of pip"
+        )
     if not run([*start, "--quiet", *OWN], variables):
         raise Refused(f"this checkout could not be installed from what {LOCK.name} pins; why stands above")
     _checked(run([*pip, "check"], variables, quiet=True))
@@ -176,14 +198,17 @@ def make(folder: Path, asked: str, installer: str) -> None:
                 install_with_pip(pip, settings)
         if not run([inside, "-I", "-c", LOADS], clean(), quiet=True):
             raise Refused(
-                "LightGBM does not load; if libgomp is missing: apt-get install libgomp1, dnf install libgomp, brew install libomp"
+                "LightGBM does not load; if libgomp is missing: apt-get install libgomp1, dnf install libgomp, brew"
+                " install libomp"
             )
         (folder / STAMP).write_text(stamp, encoding="utf-8")
         say(f"ready in {time.monotonic() - started:.0f} s")
 
 
 def lock(asked: str, more: list[str]) -> None:
-    """Pin again what pyproject.toml asks for, and of it what the server alone needs, for every supported Python and platform."""
+    """Pin again what pyproject.toml asks for, and of it what the server alone needs, for every supported Python and
+    platform.
+    """
     python = choose(asked)
     with tempfile.TemporaryDirectory() as scratch:
         inside = f"{scratch}/bin/python"
@@ -191,20 +216,35 @@ def lock(asked: str, more: list[str]) -> None:
             raise Refused(f"`{python.command}` can make no environment in {scratch}; what it said stands above")
         pip = pip_for(inside, python.path, Path(scratch))
         # An index beside the main one may lack files of other platforms.
-        settings = {name: value for name, value in read_settings(pip).items() if name not in ("extra-index-url", "find-links")}
+        settings = {
+            name: value for name, value in read_settings(pip).items() if name not in ("extra-index-url", "find-links")
+        }
         uv = fetch_uv(pip, settings, inside)
         if not uv:
             raise Refused("only uv can pin for every platform, and it cannot be had here: pin on another machine")
         options, variables = for_uv(settings)
         variables["UV_CUSTOM_COMPILE_COMMAND"] = "make lock"
-        start = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url", "--python", inside, *options]
+        start = [
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--generate-hashes",
+            "--no-emit-index-url",
+            "--python",
+            inside,
+            *options,
+        ]
         start += ["--python-version", "{}.{}".format(*supported()[-1])]
         whole = [PROJECT.name, "--extra", "test", *more]
         for words, target in ((whole, LOCK), ([SERVE_PROJECT, "--constraints", LOCK.name], SERVE_LOCK)):
             if not run([*start, *words, "--output-file", target.name], variables):
                 raise Refused(f"{target.name} could not be pinned again; why stands above")
     for target in (LOCK, SERVE_LOCK):
-        print(f"{target.name}: {len(re.findall(r'^[A-Za-z0-9].*==', target.read_text(encoding='utf-8'), re.M))} packages")
+        print(
+            f"{target.name}: {len(re.findall(r'^[A-Za-z0-9].*==', target.read_text(encoding='utf-8'), re.M))} packages"
+        )
 
 
 def main() -> NoReturn:

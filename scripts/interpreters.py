@@ -1,4 +1,6 @@
-"""Find the Python to make the environment of: the one that was asked for, or the newest supported one of the search path."""
+"""Find the Python to make the environment of: the one that was asked for, or the newest supported one of the search
+path.
+"""
 
 from __future__ import annotations
 
@@ -54,15 +56,23 @@ def supported() -> list[tuple[int, int]]:
 
 
 def probe(command: str) -> Python | None:
-    """Ask an interpreter what it is; None where it is absent or does not run (as a pyenv shim of a version that is not in use)."""
+    """Ask an interpreter what it is; None where it is absent or does not run (as a pyenv shim of a version that is not
+    in use).
+    """
     try:
         told = subprocess.run(
-            [command, "-I", "-c", PROBE], stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS_MAX, check=False
+            [command, "-I", "-c", PROBE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_SECONDS_MAX,
+            check=False,
         )
         said = json.loads(told.stdout) if told.returncode == 0 else None
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    return said and Python(command, said["path"], tuple(said["minor"]), said["version"], said["kind"], said["threaded"], said["lacks"])
+    return said and Python(
+        command, said["path"], tuple(said["minor"]), said["version"], said["kind"], said["threaded"], said["lacks"]
+    )
 
 
 def unfit(python: Python) -> str:
@@ -70,7 +80,10 @@ def unfit(python: Python) -> str:
     if python.minor not in supported():
         return f"got {python.version}"
     if python.kind != "cpython" or python.threaded:
-        return f"got {python.version} of {python.kind}{', free-threaded' if python.threaded else ''}, which packages have no wheels for"
+        return (
+            f"got {python.version} of {python.kind}{', free-threaded' if python.threaded else ''}, which packages have"
+            " no wheels for"
+        )
     if python.lacks:
         return f"got one without {' and '.join(python.lacks)} (on Debian and Ubuntu: apt-get install python3-venv)"
     return ""
@@ -104,9 +117,15 @@ def choose(asked: str) -> Python:
         return python
     if asked:
         other = newest([])
-        out = f"use another, for example `make PYTHON={other.command} env`" if other else "install one of these, then `make PYTHON=… env`"
+        out = (
+            f"use another, for example `make PYTHON={other.command} env`"
+            if other
+            else "install one of these, then `make PYTHON=… env`"
+        )
         raise Refused(f"expected {wanted} as `{asked}`, {unfit(python) if python else 'which does not run'}: {out}")
     seen: list[Python] = []
     newest(seen)
     found = "; ".join(f"`{python.command}`: {unfit(python)}" for python in seen) or "none that runs"
-    raise Refused(f"expected {wanted} on the search path, found {found}. Install one, or name it: make PYTHON=/path/to/python env")
+    raise Refused(
+        f"expected {wanted} on the search path, found {found}. Install one, or name it: make PYTHON=/path/to/python env"
+    )

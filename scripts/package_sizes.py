@@ -1,4 +1,5 @@
-"""Print what each package that pyproject.toml names costs: its own megabytes, and those of the packages that come for it alone.
+"""Print what each package that pyproject.toml names costs: its own megabytes, and those of the packages that come for
+it alone.
 
     .venv/bin/python scripts/package_sizes.py
 
@@ -56,10 +57,19 @@ def main() -> None:
     for wanted, all_of_them in ((own, whole), (tests, everything)):
         for text in wanted:
             gone = all_of_them - needed([other for other in (own if wanted is own else own + tests) if other != text])
-            rows.append((sum(sizes[name] for name in gone), len(gone), Requirement(text).name + ("" if wanted is own else " (tests)")))
+            rows.append(
+                (
+                    sum(sizes[name] for name in gone),
+                    len(gone),
+                    Requirement(text).name + ("" if wanted is own else " (tests)"),
+                )
+            )
     for size, count, name in sorted(rows, reverse=True)[:ROWS_MAX]:
         print(f"| {name} | {count} | {size:,.1f} |")
-    print("\nlargest: " + ", ".join(f"{name} {size:,.0f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:ROWS_MAX]))
+    print(
+        "\nlargest: "
+        + ", ".join(f"{name} {size:,.0f}" for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:ROWS_MAX])
+    )
 
 
 if __name__ == "__main__":

@@ -23,14 +23,27 @@ SOURCES = (
     "no-cache-dir",
     "cache-dir",
 )
-"""Settings of pip that say where packages come from and how they are fetched; the others (constraints, targets, …) do not concern us."""
-UV_KEPT = ("UV_CACHE_DIR", "UV_LINK_MODE", "UV_CONCURRENT_DOWNLOADS", "UV_CONCURRENT_INSTALLS", "UV_HTTP_TIMEOUT", "UV_NO_PROGRESS")
+"""Settings of pip that say where packages come from and how they are fetched; the others (constraints, targets, …) do
+not concern us.
+"""
+UV_KEPT = (
+    "UV_CACHE_DIR",
+    "UV_LINK_MODE",
+    "UV_CONCURRENT_DOWNLOADS",
+    "UV_CONCURRENT_INSTALLS",
+    "UV_HTTP_TIMEOUT",
+    "UV_NO_PROGRESS",
+)
 """Settings of uv that cannot change what is installed."""
 
 
 def read_settings(pip: list[str]) -> dict[str, str]:
-    """Return what is set for pip of SOURCES, with pip's own order: the section `global`, then `install`, then the environment."""
-    told = subprocess.run([*pip, "config", "list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    """Return what is set for pip of SOURCES, with pip's own order: the section `global`, then `install`, then the
+    environment.
+    """
+    told = subprocess.run(
+        [*pip, "config", "list"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     layers: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
     for line in told.stdout.splitlines():
         key, _, value = line.partition("=")
@@ -43,21 +56,36 @@ def read_settings(pip: list[str]) -> dict[str, str]:
 
 def clean() -> dict[str, str]:
     """Return the environment variables without those that steer Python, pip or uv."""
-    kept = {name: value for name, value in os.environ.items() if name in UV_KEPT or not name.startswith(("PIP_", "UV_", "PYTHON"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in UV_KEPT or not name.startswith(("PIP_", "UV_", "PYTHON"))
+    }
     return {**kept, "PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def for_pip(settings: dict[str, str]) -> dict[str, str]:
     """Return the environment variables for pip: these settings and none of its files."""
     mine = {"PIP_" + name.upper().replace("-", "_"): value for name, value in settings.items()}
-    return {**clean(), **mine, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    return {
+        **clean(),
+        **mine,
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+    }
 
 
 def for_uv(settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """Return options and environment variables for uv that mean what these settings mean to pip."""
-    options, variables = ["--index-strategy", "unsafe-best-match"], clean()  # as pip: whichever index has the file; hashes guard it
+    options, variables = (
+        ["--index-strategy", "unsafe-best-match"],
+        clean(),
+    )  # as pip: whichever index has the file; hashes guard it
     lists = {name: settings.get(name, "").split() for name in LISTS}
-    folders = [place for place in lists["find-links"] if "://" in place or Path(place).expanduser().exists()]  # pip ignores absent ones
+    folders = [
+        place for place in lists["find-links"] if "://" in place or Path(place).expanduser().exists()
+    ]  # pip ignores absent ones
     for option, values in (
         ("--index", lists["extra-index-url"]),
         ("--find-links", folders),

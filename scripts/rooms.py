@@ -46,7 +46,10 @@ def imported(tree: ast.Module) -> Iterator[str]:
 def module_graph(root: Path = ROOT) -> Graph:
     """Return which of our modules each of them imports."""
     known = modules(root)
-    return {name: {other for other in imported(ast.parse((root / path).read_text())) if other in known} for name, path in known.items()}
+    return {
+        name: {other for other in imported(ast.parse((root / path).read_text())) if other in known}
+        for name, path in known.items()
+    }
 
 
 def room_of(module: str) -> str:
@@ -72,7 +75,8 @@ def reduced(graph: Graph) -> Graph:
         return reach[room]
 
     return {
-        room: {near for near in others if not any(near in reachable(other) for other in others - {near})} for room, others in graph.items()
+        room: {near for near in others if not any(near in reachable(other) for other in others - {near})}
+        for room, others in graph.items()
     }
 
 
@@ -89,7 +93,11 @@ def picture() -> str:
     lines = ["```mermaid", "flowchart RL"]
     for package in PACKAGES:  # a subgraph must not have the id of a node: the doors have the package's own
         lines.append(f'  subgraph {package}_rooms["{package}"]')
-        lines += [f'    {ids[room]}["{room.partition("/")[2] or "doors"}"]' for room in sorted(rooms) if room.split("/")[0] == package]
+        lines += [
+            f'    {ids[room]}["{room.partition("/")[2] or "doors"}"]'
+            for room in sorted(rooms)
+            if room.split("/")[0] == package
+        ]
         lines.append("  end")
     for room, others in sorted(reduced(rooms).items()):
         lines += [f"  {ids[room]} --> {ids[other]}" for other in sorted(others)]
@@ -101,7 +109,8 @@ def picture() -> str:
 
 
 def ordered(graph: Graph) -> list[str]:
-    """Return the rooms such that each stands behind those that it imports from, as near as that allows to the packages' order.
+    """Return the rooms such that each stands behind those that it imports from, as near as that allows to the packages'
+    order.
 
     Raises:
         ValueError: some import each other in a circle.
@@ -133,7 +142,9 @@ def main(words: list[str]) -> int:
     if "--check" in words:
         if now != text:
             print(
-                "docs/architecture.md: the picture of the rooms is not that of the imports: run `python3 scripts/rooms.py`", file=sys.stderr
+                "docs/architecture.md: the picture of the rooms is not that of the imports: run `python3"
+                " scripts/rooms.py`",
+                file=sys.stderr,
             )
         return int(now != text)
     DOCUMENT.write_text(now)

@@ -1,9 +1,11 @@
-"""Start `make run`, ask for one decision over HTTP, and stop it: the shortest proof that a checkout works on this machine.
+"""Start `make run`, ask for one decision over HTTP, and stop it: the shortest proof that a checkout works on this
+machine.
 
     python3 scripts/smoke.py [PYTHON=python3.12] [VENV=.venv-smoke] …
 
-Arguments are those of make. The example is served from a copy, on a free port, so that what runs beside it is not disturbed. Prints how
-long it took until the first answer; ends with 1, and with what the server said last, where there is none.
+Arguments are those of make. The example is served from a copy, on a free port, so that what runs beside it is not
+disturbed. Prints how long it took until the first answer; ends with 1, and with what the server said last, where there
+is none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Compile what a server runs, into numba's cache: `python -m serving.precompile LEAVES`, which a first `opportune up` starts beside its steps.
+"""Compile what a server runs, into numba's cache: `python -m serving.precompile LEAVES`, which a first `opportune up`
+starts beside its steps.
 
 On a machine that has the code already it takes a second. It stops with the process that started it.
 """
@@ -11,7 +12,9 @@ from serving.runtime import parent_watch
 
 
 def compile_all(leaves_max: int) -> None:
-    """Compile or load the functions with fixed signatures, the kernel for trees of so many leaves, and what explanations run."""
+    """Compile or load the functions with fixed signatures, the kernel for trees of so many leaves, and what
+    explanations run.
+    """
     from serving import worker
     from serving.kernel import kernel, kernel_code, shap_code
 

@@ -1,10 +1,12 @@
-"""The BentoML service: supervision, workers, packaging and typed clients are BentoML's; the hot routes go through our front door.
+"""The BentoML service: supervision, workers, packaging and typed clients are BentoML's; the hot routes go through our
+front door.
 
     bentoml serve serving.service:Opportune        # with OPPORTUNE_WORKSPACE naming the workspace
 
-`service_class` lets a subclass of BentoML's service put an ASGI application before BentoML's own stack. What the routes lose by
-that (limits, deadlines, metrics, authentication) the front door gives back; what the front door does not name cannot be reached.
-BentoML's supervisor imports this module too, and only to read the service's definition: what answers requests is imported late.
+`service_class` lets a subclass of BentoML's service put an ASGI application before BentoML's own stack. What the routes
+lose by that (limits, deadlines, metrics, authentication) the front door gives back; what the front door does not name
+cannot be reached. BentoML's supervisor imports this module too, and only to read the service's definition: what answers
+requests is imported late.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ ORIGINS_VARIABLE = "OPPORTUNE_ALLOWED_ORIGINS"
 KEEP_ALIVE_VARIABLE = "OPPORTUNE_KEEP_ALIVE_SECONDS"
 
 KEEP_ALIVE_SECONDS = 75.0
-"""Longer than the 60 s for which the usual balancers keep an idle connection: the side that closes first must be theirs."""
+"""Longer than the 60 s for which the usual balancers keep an idle connection: the side that closes first must be
+theirs.
+"""
 KEEP_ALIVE_SECONDS_MAX = 3_600.0
 
 WORKERS_MAX = 64
@@ -56,7 +58,8 @@ class Settings:
         workspace = Path(given) if given else BESIDE_SERVICE
         if not (workspace / "workspace.yaml").is_file():
             raise BadSettings(
-                f"{WORKSPACE_VARIABLE}: expected the folder of a workspace, got {given or 'nothing'}. Start with `opportune up -w DIR`."
+                f"{WORKSPACE_VARIABLE}: expected the folder of a workspace, got {given or 'nothing'}. Start with"
+                " `opportune up -w DIR`."
             )
         return cls(
             workspace.resolve(),
@@ -77,7 +80,8 @@ def origins_for(settings: Settings, keys: Keys) -> Origins | None:
     """
     if ANY in settings.origins and not keys.configured:
         raise BadSettings(
-            f"{ORIGINS_VARIABLE}: expected origins by name, got {ANY!r} without keys: name them, or configure {FILE_VARIABLE}"
+            f"{ORIGINS_VARIABLE}: expected origins by name, got {ANY!r} without keys: name them, or configure"
+            f" {FILE_VARIABLE}"
         )
     return Origins(settings.origins) if settings.origins else None
 

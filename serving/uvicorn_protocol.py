@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol with a time and a size for the head of a request and one write an answer, which it lacks.
 
-BentoML's worker makes `uvicorn.Config` itself with `http="auto"`; `install` puts our class where uvicorn looks that name up, which must
-happen before the server starts: the service module's import is early enough.
+BentoML's worker makes `uvicorn.Config` itself with `http="auto"`; `install` puts our class where uvicorn looks that
+name up, which must happen before the server starts: the service module's import is early enough.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _SLACK_BYTES = 4 * 1024  # the request line's other parts, colons and line ends
 
 
 class _OneWrite:
-    """A transport that holds an answer's head until its body follows: one system call and one wake-up of the client, not two.
+    """A transport that holds an answer's head until its body follows: one system call and one wake-up of the client,
+    not two.
 
     What is held leaves with the next write, with `flush` at the end of the answer, or with `close`.
     """
@@ -32,7 +33,11 @@ class _OneWrite:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport, self._held = transport, b""
-        self.abort, self.is_closing, self.get_extra_info = transport.abort, transport.is_closing, transport.get_extra_info
+        self.abort, self.is_closing, self.get_extra_info = (
+            transport.abort,
+            transport.is_closing,
+            transport.get_extra_info,
+        )
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
 
     def write(self, data: bytes) -> None:
@@ -60,7 +65,9 @@ class GuardedProtocol(HttpToolsProtocol):
     head_bytes_max = _URI_BYTES_MAX + RequestLimits().header_bytes_max + _SLACK_BYTES
     head_seconds_max = HEAD_SECONDS_MAX
     keep_alive_seconds = KEEP_ALIVE_SECONDS
-    """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets it to 5 s."""
+    """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets
+    it to 5 s.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -88,7 +95,9 @@ class GuardedProtocol(HttpToolsProtocol):
                 long = len(self.url) > _URI_BYTES_MAX
                 self._refuse_head(problems.UriTooLong if long else problems.HeadersTooLarge)
             elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
+                self._head_timer = self.loop.call_later(
+                    self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout
+                )
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -97,7 +106,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
-        # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the front door to refuse by 414.
+        # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the front door to refuse by
+        # 414.
         self.url = self.url[: _URI_BYTES_MAX + 2]
         super().on_headers_complete()
 

@@ -45,7 +45,8 @@ class Worker:
             logger.warning("%s", moved)
         parent_watch.end_with_parent()
         self.settings = settings
-        # The journal's and other helpers' threads may hold the interpreter for so long while a request waits; 5 ms is Python's own.
+        # The journal's and other helpers' threads may hold the interpreter for so long while a request waits; 5 ms is
+        # Python's own.
         sys.setswitchinterval(SWITCH_SECONDS)
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
@@ -60,8 +61,11 @@ class Worker:
         self._understandings = Understandings(self.workspace)
         self.hearing = EventDelivery(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
         self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
-        # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not imported.
-        self.forgetting = Forgetting([sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"])
+        # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not
+        # imported.
+        self.forgetting = Forgetting(
+            [sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"]
+        )
         self.desk.on_build = self._built
         self.desk.on_settled = self.journal.append
 

@@ -1,4 +1,6 @@
-"""All tests run in UTC, as all our processes do. What takes long to make is made once and shared: change a copy of it."""
+"""All tests run in UTC, as all our processes do. What takes long to make is made once and shared: change a copy of
+it.
+"""
 
 import os
 import time
@@ -9,10 +11,14 @@ import pytest
 from tests import parts
 from tests.shared import once
 
-os.environ.setdefault("MACHINE_TZ", os.environ.get("TZ", "UTC"))  # what processes of tests start in, see `tests.environment`
+os.environ.setdefault(
+    "MACHINE_TZ", os.environ.get("TZ", "UTC")
+)  # what processes of tests start in, see `tests.environment`
 os.environ["TZ"] = "UTC"
 time.tzset()
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed without bytecode: a child keeps what it compiles for the next
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # packages are installed without bytecode: a child keeps what it compiles for the next
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,11 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and published.
+    """The folder of a workspace of 520 customers that is imported, computed, materialized (embedded), trained and
+    published.
 
-    Made once a run, and copied for each worker. To be read only; `tests.trained.copy_of` makes a copy that may be changed.
+    Made once a run, and copied for each worker. To be read only; `tests.trained.copy_of` makes a copy that may be
+    changed.
     """
     from tests.trained import build, copy_of
 
     made = once(tmp_path_factory, "trained", lambda folder: build(folder / "fernruf")) / "fernruf"
-    return made if "PYTEST_XDIST_WORKER" not in os.environ else copy_of(made, tmp_path_factory.mktemp("trained") / "fernruf")
+    return (
+        made
+        if "PYTEST_XDIST_WORKER" not in os.environ
+        else copy_of(made, tmp_path_factory.mktemp("trained") / "fernruf")
+    )

@@ -1,4 +1,6 @@
-"""The Containerfile, read as its instructions: there may be no container engine where the tests run, so its steps are run without."""
+"""The Containerfile, read as its instructions: there may be no container engine where the tests run, so its steps are
+run without.
+"""
 
 from __future__ import annotations
 

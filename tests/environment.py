@@ -11,6 +11,8 @@ MACHINE_ZONE = "MACHINE_TZ"
 
 
 def without_settings() -> dict[str, str]:
-    """Return the machine's environment without Opportune's settings, but for the clock, which all processes of a test share."""
+    """Return the machine's environment without Opportune's settings, but for the clock, which all processes of a test
+    share.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_") or name == VARIABLE}
     return kept | {"TZ": os.environ.get(MACHINE_ZONE, "UTC")}

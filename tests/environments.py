@@ -44,17 +44,25 @@ def interpreter(version: str) -> str:
     kept = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
     for candidate in ([sys.executable] if version == CURRENT else []) + [named or "", *map(str, kept)]:
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
-        if candidate and subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False).stdout.strip() == version:
+        if (
+            candidate
+            and subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+            == version
+        ):
             return candidate
     pytest.skip(f"this machine has no Python {version}")
 
 
 def environment(folder: Path, *arguments: str, version: str = CURRENT) -> Path:
-    """Make an environment in a folder, install what uv's arguments say, and return its Python; skip where no registry answers."""
+    """Make an environment in a folder, install what uv's arguments say, and return its Python; skip where no registry
+    answers.
+    """
     run([uv(), "venv", "--quiet", "--python", interpreter(version), str(folder)])
     python = folder / "bin" / "python"
     done = run([uv(), "pip", "install", "--quiet", "--system-certs", "--python", str(python), *arguments], check=False)
-    if done.returncode and any(word in done.stderr for word in ("dns error", "Failed to fetch", "error sending request", "client error")):
+    if done.returncode and any(
+        word in done.stderr for word in ("dns error", "Failed to fetch", "error sending request", "client error")
+    ):
         pytest.skip(f"no package registry can be reached: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return python
@@ -63,7 +71,13 @@ def environment(folder: Path, *arguments: str, version: str = CURRENT) -> Path:
 def run(command: list[str], *, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command outside the checkout's environment, from a folder that has nothing of ours."""
     done = subprocess.run(
-        command, cwd="/", env=clean() | environment, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS_MAX
+        command,
+        cwd="/",
+        env=clean() | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=INSTALL_SECONDS_MAX,
     )
     assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done

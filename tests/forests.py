@@ -16,7 +16,18 @@ EDGES = [
     *(-1.0, -0.5, np.nextafter(-1.0, 0.0), np.nextafter(1.0, 0.0), 0.5, 1.0, 1.5, 31.0, 31.9, 32.0, 63.0, 64.0, 999.0),
     *(2.0**31 - 1, 2.0**31 - 0.5, 2.0**31, 2.0**32, 2.0**32 + 3, -(2.0**31), 2.0**63, 2.0**64, 1e19),
 ]
-OBJECTIVES = ["binary", "regression", "regression_l1", "huber", "fair", "poisson", "quantile", "mape", "gamma", "tweedie"]
+OBJECTIVES = [
+    "binary",
+    "regression",
+    "regression_l1",
+    "huber",
+    "fair",
+    "poisson",
+    "quantile",
+    "mape",
+    "gamma",
+    "tweedie",
+]
 OBJECTIVES += ["cross_entropy"]
 
 
@@ -91,7 +102,11 @@ def written(rng: np.random.Generator, columns: int, trees: int, leaves_max: int)
     head += f"max_feature_idx={columns - 1}\nobjective=regression\n"
     head += f"feature_names={' '.join(f'c{c}' for c in range(columns))}\nfeature_infos={' '.join(['none'] * columns)}\n"
     head += f"tree_sizes={' '.join(str(len(block)) for block in blocks)}\n\n"
-    return head + "".join(blocks) + "end of trees\n\nfeature_importances:\n\nparameters:\nend of parameters\n\npandas_categorical:null\n"
+    return (
+        head
+        + "".join(blocks)
+        + "end of trees\n\nfeature_importances:\n\nparameters:\nend of parameters\n\npandas_categorical:null\n"
+    )
 
 
 def values(rng: np.random.Generator, thresholds: Floats, shape: tuple[int, ...]) -> Floats:

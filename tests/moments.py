@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDE_BY_SIDE = 2
 SAID_LINES_MAX = 60
 
-# what is hard about it, the clock's setting, the zone of the machine; the first WHOLE run the slow tests too: from the first import to the doctor
+# what is hard about it, the clock's setting, the zone of the machine; the first WHOLE run the slow tests too: from the
+# first import to the doctor
 WHOLE = 3
 MOMENTS = (
     ("the second before a year", "2026-12-31T23:59:59Z", "Pacific/Kiritimati"),
@@ -40,7 +41,11 @@ MOMENTS = (
 
 def marked() -> list[str]:
     """Return the files that have tests of time, so that no other is collected a dozen times."""
-    found = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.clock" in file.read_text("utf-8")]
+    found = [
+        str(file)
+        for file in sorted((ROOT / "tests").rglob("test_*.py"))
+        if "pytest.mark.clock" in file.read_text("utf-8")
+    ]
     assert found, "expected files with tests that are marked `clock`"
     return found
 
@@ -50,7 +55,9 @@ def run(setting: str, zone: str, arguments: list[str]) -> tuple[int, str, float]
     begun = time.monotonic()
     environment = os.environ | {VARIABLE: setting, "TZ": zone, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     return done.returncode, done.stdout, time.monotonic() - begun
 
 
@@ -66,7 +73,9 @@ def main(arguments: list[str]) -> int:
             status, said, seconds = future.result()
             lines = said.strip().splitlines() or [f"status {status}"]
             print(
-                f"{'ok' if not status else 'FAILED'}  {setting:21} {zone:20} {what}: {lines[-1].strip('= ')} ({seconds:.0f} s)", flush=True
+                f"{'ok' if not status else 'FAILED'}  {setting:21} {zone:20} {what}: {lines[-1].strip('= ')}"
+                f" ({seconds:.0f} s)",
+                flush=True,
             )
             if status:  # also where nothing was collected
                 failed += 1

@@ -20,7 +20,9 @@ def mark(item: pytest.Item) -> None:
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the tests with the files that take longest first, so that no worker begins a long one when the other has ended."""
+    """Return the tests with the files that take longest first, so that no worker begins a long one when the other has
+    ended.
+    """
     files: dict[object, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)

@@ -63,7 +63,18 @@ class Server:
     def start(self) -> Server:
         """Starts it, again on the same port, and waits until it answers."""
         self.process = subprocess.Popen(
-            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self.options],
+            [
+                self.program,
+                "--port",
+                str(self.port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                *self.options,
+            ],
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -83,7 +94,9 @@ class Server:
     def ask(self, *arguments: str) -> bytes:
         """One command, one short reply, raw."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-            packed = b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(a.encode()), a.encode()) for a in arguments)
+            packed = b"*%d\r\n" % len(arguments) + b"".join(
+                b"$%d\r\n%b\r\n" % (len(a.encode()), a.encode()) for a in arguments
+            )
             connection.sendall(packed)
             return connection.recv(65_536)
 

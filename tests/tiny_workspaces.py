@@ -44,7 +44,9 @@ ROWS: dict[str, dict[str, str]] = {
 }
 
 
-def bank(folder: Path, sources: dict[str, Any], demo: str | None = None, features: dict[str, Any] | None = None) -> Workspace:
+def bank(
+    folder: Path, sources: dict[str, Any], demo: str | None = None, features: dict[str, Any] | None = None
+) -> Workspace:
     """A workspace whose tables come from these sources; streams by their full name."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {name: source for name, source in sources.items() if not name.startswith("streams.")}
@@ -86,6 +88,8 @@ def only(reports: list[ImportReport], table: str) -> ImportReport:
 def stored(workspace: Workspace, table: str) -> list[tuple[Any, ...]]:
     """The rows of the lake, sorted, without the moment of their import."""
     con = lake.connect(workspace)
-    rows = con.execute(f'SELECT * EXCLUDE (imported_at, event_id, received) FROM "{table.replace(".", "_")}"').fetchall()
+    rows = con.execute(
+        f'SELECT * EXCLUDE (imported_at, event_id, received) FROM "{table.replace(".", "_")}"'
+    ).fetchall()
     con.close()
     return sorted(rows, key=repr)

@@ -1,4 +1,6 @@
-"""A workspace with everything made of it: imported, computed, materialized, trained, published. Making one takes half a minute."""
+"""A workspace with everything made of it: imported, computed, materialized, trained, published. Making one takes half a
+minute.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ CUSTOMERS = 520
 
 
 def end_of_data() -> datetime:
-    """Return the moment at which everything was computed: not on a whole second, always at 19:00, and more than a day ago.
+    """Return the moment at which everything was computed: not on a whole second, always at 19:00, and more than a day
+    ago.
 
     What tests let happen within the last day is later than the rows at whatever hour they run.
     """

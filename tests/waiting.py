@@ -1,4 +1,6 @@
-"""How tests wait: for a condition, with a limit that a busy machine keeps. Nothing is measured by a limit; it only ends what hangs."""
+"""How tests wait: for a condition, with a limit that a busy machine keeps. Nothing is measured by a limit; it only ends
+what hangs.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Small workspaces for tests: a telephone company with its customers, calls, payments, offers, decisions and outcomes.
 
-`make_workspace` writes YAML, CSV and Parquet files with a signal to learn: who calls abroad a lot takes roaming offers, who uses
-much data takes data offers, the app sells better than the shop, and cheap offers sell better than dear ones. Every dtype,
-aggregate, scope and relative of `features.yaml` occurs at least once.
+`make_workspace` writes YAML, CSV and Parquet files with a signal to learn: who calls abroad a lot takes roaming offers,
+who uses much data takes data offers, the app sells better than the shop, and cheap offers sell better than dear ones.
+Every dtype, aggregate, scope and relative of `features.yaml` occurs at least once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ FEATURES: dict[str, Any] = {
     },
     "streams": {
         "calls": {"numbers": ["minutes", "megabytes"], "categories": ["topic", "country"]},
-        "payments": {"numbers": ["amount"], "categories": ["method"], "purposes": ["service", "personalization"], "freshness": "60d"},
+        "payments": {
+            "numbers": ["amount"],
+            "categories": ["method"],
+            "purposes": ["service", "personalization"],
+            "freshness": "60d",
+        },
     },
     "offer": {
         "topic": {"dtype": "category"},
@@ -69,16 +74,38 @@ FEATURES: dict[str, Any] = {
     },
     "columns": {
         "calls": {"stream": "calls", "aggregate": "count", "windows": ["7d", "30d", "all"]},
-        "minutes": {"stream": "calls", "aggregate": "sum", "of": "minutes", "windows": ["12h", "30d"], "unit": "minutes"},
-        "long_calls": {"stream": "calls", "aggregate": "count", "windows": ["30d"], "where": {"minutes": {"minimum": 10, "below": 60}}},
+        "minutes": {
+            "stream": "calls",
+            "aggregate": "sum",
+            "of": "minutes",
+            "windows": ["12h", "30d"],
+            "unit": "minutes",
+        },
+        "long_calls": {
+            "stream": "calls",
+            "aggregate": "count",
+            "windows": ["30d"],
+            "where": {"minutes": {"minimum": 10, "below": 60}},
+        },
         "minutes_mean": {"stream": "calls", "aggregate": "mean", "of": "minutes", "windows": ["30d"]},
         "minutes_min": {"stream": "calls", "aggregate": "min", "of": "minutes", "windows": ["30d"]},
-        "megabytes_max": {"stream": "calls", "aggregate": "max", "of": "megabytes", "windows": ["30d"], "missing": "zero"},
+        "megabytes_max": {
+            "stream": "calls",
+            "aggregate": "max",
+            "of": "megabytes",
+            "windows": ["30d"],
+            "missing": "zero",
+        },
         "last_country": {"stream": "calls", "aggregate": "last", "of": "country"},
         "last_minutes": {"stream": "calls", "aggregate": "last", "of": "minutes", "windows": ["30d"]},
         "countries": {"stream": "calls", "aggregate": "distinct", "of": "country", "windows": ["30d", "all"]},
         "since_call": {"stream": "calls", "aggregate": "days_since"},
-        "abroad": {"stream": "calls", "aggregate": "share", "windows": ["30d"], "where": {"country": ["de", "it", "us"]}},
+        "abroad": {
+            "stream": "calls",
+            "aggregate": "share",
+            "windows": ["30d"],
+            "where": {"country": ["de", "it", "us"]},
+        },
         "topic_share": {
             "stream": "calls",
             "aggregate": "share",
@@ -114,9 +141,27 @@ FEATURES: dict[str, Any] = {
             "key": "country",
             "match": "countries",
         },
-        "country_longest": {"stream": "calls", "aggregate": "max", "of": "minutes", "key": "country", "match": "countries"},
-        "country_shortest": {"stream": "calls", "aggregate": "min", "of": "minutes", "key": "country", "match": "countries"},
-        "shown": {"stream": "decisions", "aggregate": "count", "windows": ["7d", "all"], "key": "offer_id", "match": "offer_id"},
+        "country_longest": {
+            "stream": "calls",
+            "aggregate": "max",
+            "of": "minutes",
+            "key": "country",
+            "match": "countries",
+        },
+        "country_shortest": {
+            "stream": "calls",
+            "aggregate": "min",
+            "of": "minutes",
+            "key": "country",
+            "match": "countries",
+        },
+        "shown": {
+            "stream": "decisions",
+            "aggregate": "count",
+            "windows": ["7d", "all"],
+            "key": "offer_id",
+            "match": "offer_id",
+        },
         "since_shown": {"stream": "decisions", "aggregate": "days_since", "key": "offer_id", "match": "offer_id"},
         "topic_taken": {
             "stream": "outcomes",
@@ -137,9 +182,30 @@ FEATURES: dict[str, Any] = {
             "where": {"type": "accepted"},
             "relative": ["share"],
         },
-        "revenue": {"stream": "outcomes", "aggregate": "sum", "of": "value", "key": "offer_topic", "match": "topic", "scope": "everyone"},
-        "dearest": {"stream": "outcomes", "aggregate": "max", "of": "value", "key": "offer_id", "match": "offer_id", "scope": "everyone"},
-        "cheapest": {"stream": "outcomes", "aggregate": "min", "of": "value", "key": "offer_id", "match": "offer_id", "scope": "everyone"},
+        "revenue": {
+            "stream": "outcomes",
+            "aggregate": "sum",
+            "of": "value",
+            "key": "offer_topic",
+            "match": "topic",
+            "scope": "everyone",
+        },
+        "dearest": {
+            "stream": "outcomes",
+            "aggregate": "max",
+            "of": "value",
+            "key": "offer_id",
+            "match": "offer_id",
+            "scope": "everyone",
+        },
+        "cheapest": {
+            "stream": "outcomes",
+            "aggregate": "min",
+            "of": "value",
+            "key": "offer_id",
+            "match": "offer_id",
+            "scope": "everyone",
+        },
         "since_taken": {
             "stream": "outcomes",
             "aggregate": "days_since",
@@ -148,7 +214,13 @@ FEATURES: dict[str, Any] = {
             "scope": "everyone",
             "where": {"type": "accepted"},
         },
-        "targeted": {"stream": "decisions", "aggregate": "count", "key": "offer_topic", "match": "topic", "model": False},
+        "targeted": {
+            "stream": "decisions",
+            "aggregate": "count",
+            "key": "offer_topic",
+            "match": "topic",
+            "model": False,
+        },
     },
 }
 
@@ -166,7 +238,14 @@ OFFERS: dict[str, Any] = {
             "value": 12,
             "placements": ["home"],
             "treatments": [{"channel": "app", "payload": {"headline": "Surf all summer", "image": "sun.png"}}],
-            "attributes": {"topic": "data", "countries": ["it"], "price": 9.5, "months": 2, "online_only": True, "launched": "2026-05-01"},
+            "attributes": {
+                "topic": "data",
+                "countries": ["it"],
+                "price": 9.5,
+                "months": 2,
+                "online_only": True,
+                "launched": "2026-05-01",
+            },
         },
         {"offer_id": "say-nothing", "name": "No offer", "value": 0, "attributes": {"topic": "voice"}},
     ],
@@ -285,7 +364,9 @@ def _customers(random: np.random.Generator, end: datetime, people: Rows, days: i
 
 
 def _by_hand(end: datetime, days: int) -> dict[str, Any]:
-    """The offers file, in which ages are the same on whatever day it is written, so that every day trains the same model."""
+    """The offers file, in which ages are the same on whatever day it is written, so that every day trains the same
+    model.
+    """
     first, *rest = OFFERS["offers"]
     launched = (end - (days // 2) * DAY).isoformat()
     return OFFERS | {"offers": [first | {"attributes": first["attributes"] | {"launched": launched}}, *rest]}
@@ -347,7 +428,9 @@ def _payments(random: np.random.Generator, end: datetime, people: Rows, days: in
     ]
 
 
-def _decisions(random: np.random.Generator, end: datetime, people: Rows, table: Rows, decisions: int, days: int) -> tuple[Rows, Rows]:
+def _decisions(
+    random: np.random.Generator, end: datetime, people: Rows, table: Rows, decisions: int, days: int
+) -> tuple[Rows, Rows]:
     candidates = [
         *table,
         {"offer_id": "summer-data", "topic": "data", "price": 9.5},
@@ -380,7 +463,11 @@ def _decisions(random: np.random.Generator, end: datetime, people: Rows, table: 
                     + 2.0 * (offer["topic"] == "roaming") * person["abroad"]
                 )
                 if random.random() < 1 / (1 + np.exp(-odds)):
-                    outcome = {"decision_id": decision["decision_id"], "customer_id": person["id"], "offer_id": offer["offer_id"]}
+                    outcome = {
+                        "decision_id": decision["decision_id"],
+                        "customer_id": person["id"],
+                        "offer_id": offer["offer_id"],
+                    }
                     after = time + timedelta(seconds=int(random.integers(60, 6 * 86_400)))
                     if after < end:
                         outcomes.append(outcome | {"type": "accepted", "time": after, "value": float(offer["price"])})

@@ -4,8 +4,8 @@
     openfeature.api.set_provider(provider)
     openfeature.api.add_hooks([ExposureHook(provider)])
 
-Needs `openfeature-sdk` and `openfeature-provider-ofrep`. A key needs the roles `experiments` (or `decide`) and `events`. Copy this file:
-it is all there is.
+Needs `openfeature-sdk` and `openfeature-provider-ofrep`. A key needs the roles `experiments` (or `decide`) and
+`events`. Copy this file: it is all there is.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ OWN = ("event_id", "decision_id", "offer_id", "placement", "channel", "experimen
 
 
 class TrackingProvider(OFREPProvider):
-    """Evaluates as the stock provider does. Tracked events are sent in the background, each at least once, and counted once."""
+    """Evaluates as the stock provider does. Tracked events are sent in the background, each at least once, and counted
+    once.
+    """
 
-    def __init__(self, base_url: str, *, headers_factory: Callable[[], dict[str, str]] | None = None, timeout: float = 0.5) -> None:
+    def __init__(
+        self, base_url: str, *, headers_factory: Callable[[], dict[str, str]] | None = None, timeout: float = 0.5
+    ) -> None:
         super().__init__(base_url, headers_factory=headers_factory, timeout=timeout)
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(WAITING_MAX)
         self._sender = threading.Thread(target=self._send, name="opportune-events", daemon=True)
@@ -76,7 +80,9 @@ class TrackingProvider(OFREPProvider):
             time.sleep(0 if attempt == 0 else 0.1 * 2**attempt)
             headers = self.headers_factory() if self.headers_factory else None
             try:
-                answer = requests.post(f"{self.base_url.rstrip('/')}/v1/events", json={"events": events}, headers=headers, timeout=10)
+                answer = requests.post(
+                    f"{self.base_url.rstrip('/')}/v1/events", json={"events": events}, headers=headers, timeout=10
+                )
             except requests.RequestException:
                 continue
             if answer.status_code == 202:

@@ -1,10 +1,12 @@
-"""What happened since a row was computed, added to it: the windows of `windows.py` for the few events that are newer than the batch.
+"""What happened since a row was computed, added to it: the windows of `windows.py` for the few events that are newer
+than the batch.
 
-A row whose views have event time t0 holds exactly the events that the event log had taken before t0 and that happened before t0. `Fold`
-adds the others, so that the result is what the batch would compute now from all of them: the same filters, windows, keys and
-roundings, value by value. Two things it cannot know, for a row holds sums and not events: that an event of before t0 has left its
-window since, which the next computation sees (a window that lies wholly after t0 does not use what is stored at all); and, of a customer
-with more than `KEYS_MAX` keys, what the keys were worth that the batch has dropped.
+A row whose views have event time t0 holds exactly the events that the event log had taken before t0 and that happened
+before t0. `Fold` adds the others, so that the result is what the batch would compute now from all of them: the same
+filters, windows, keys and roundings, value by value. Two things it cannot know, for a row holds sums and not events:
+that an event of before t0 has left its window since, which the next computation sees (a window that lies wholly after
+t0 does not use what is stored at all); and, of a customer with more than `KEYS_MAX` keys, what the keys were worth that
+the batch has dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _NO_KEYS: Ids = np.empty(0, np.uint32)
 
 @dataclass(frozen=True, slots=True)
 class _ByKey:
-    """A family of a view: where it stands in a row, which field has its keys, its measures as `add_by_key` reads them."""
+    """A family of a view: where it stands in a row, which field has its keys, its measures as `add_by_key` reads
+    them.
+    """
 
     position: int
     key: int
@@ -55,7 +59,9 @@ class Fold:
     """
 
     def __init__(self, plan: RowSchema, words: Dictionary) -> None:
-        self._parts = {view.stream: _Part(plan, at, view, words) for at, view in enumerate(plan.views) if view.stream is not None}
+        self._parts = {
+            view.stream: _Part(plan, at, view, words) for at, view in enumerate(plan.views) if view.stream is not None
+        }
         self._views = [part.view for part in self._parts.values()]
         self.streams = frozenset(self._parts)
 
@@ -124,11 +130,15 @@ class _Part:
         self._specs = _table(added, 7)
         self._quotients = _table(quotients, 4)
         told = {scalar.name: scalar for scalar in view.scalars if scalar.aggregate == "distinct"}
-        self._families = [self._family(family, plan.families[f"{view.name}.{family.name}"], slots, told) for family in view.families]
+        self._families = [
+            self._family(family, plan.families[f"{view.name}.{family.name}"], slots, told) for family in view.families
+        ]
         self._last = [number for number, spec in enumerate(added) if spec[0] == kernels.LAST_TEXT]
         self._compile_wheres()
         self.shortest = min((span for span in self._spans if span is not None), default=-_ALWAYS)
-        """The length of the shortest window, microseconds: once it lies after a row's moment, the row changes without events."""
+        """The length of the shortest window, microseconds: once it lies after a row's moment, the row changes without
+        events.
+        """
 
     def _scalar(self, scalar: Scalar, slots: dict[str, int], text: bool) -> list[int]:
         operation = kernels.OPERATIONS[scalar.aggregate]
@@ -203,14 +213,21 @@ class _Part:
         count = len(events)
         fields = [event.fields for event in events]
         times = np.array([event.time for event in events], np.int64)
-        numbers = np.array([_numbers(fields, name) for name in self._numbers], np.float64).reshape(len(self._numbers), count)
-        texts = np.array([_texts(fields, name, of) for name, of in self._read], np.int64).reshape(len(self._read), count)
+        numbers = np.array([_numbers(fields, name) for name in self._numbers], np.float64).reshape(
+            len(self._numbers), count
+        )
+        texts = np.array([_texts(fields, name, of) for name, of in self._read], np.int64).reshape(
+            len(self._read), count
+        )
         truths = np.empty((len(self._wheres), count), np.bool_)
         kernels.hold(numbers, texts, self._conditions, self._bounds, self._sets, truths)
         begins = [_ALWAYS if span is None else now - span for span in self._spans]
         fresh = [stranger or begin >= moment for begin in begins]
         since, afresh = np.array(begins, np.int64), np.array(fresh, np.bool_)
-        before = [row.numbers[self._specs[at, 4]] for at in self._last], [row.numbers[self._specs[at, 5]] for at in self._last]
+        before = (
+            [row.numbers[self._specs[at, 4]] for at in self._last],
+            [row.numbers[self._specs[at, 5]] for at in self._last],
+        )
         chosen = np.empty(len(self._specs), np.int64)
         kernels.add(times, numbers, texts, truths, self._specs, since, afresh, row.numbers, chosen)
         for at, text, latest in zip(self._last, *before, strict=True):
@@ -262,8 +279,13 @@ class _Part:
         new = sorted(set(wanted[at == -1].tolist()), key=texts.__getitem__)
         stored = found.keys.tolist()
         before = [bisect_left(stored, texts[key], key=texts.__getitem__) for key in new]
-        keys, values = np.empty(len(stored) + len(new), np.uint32), np.empty((len(found.values), len(stored) + len(new)))
-        kernels.widen(found.keys, found.values, np.array(before, np.int64), np.array(new, np.int64), wanted, at, keys, values)
+        keys, values = (
+            np.empty(len(stored) + len(new), np.uint32),
+            np.empty((len(found.values), len(stored) + len(new))),
+        )
+        kernels.widen(
+            found.keys, found.values, np.array(before, np.int64), np.array(new, np.int64), wanted, at, keys, values
+        )
         return KeyedRow(keys, values)
 
 
@@ -303,5 +325,7 @@ def _number(value: object) -> float:
 
 
 def _texts(fields: Iterable[dict[str, float | str]], name: str, of: Callable[[str], int]) -> list[int]:
-    """Return the word id of a text of each event; -1 where it is absent, or is none, or none of those that are looked for."""
+    """Return the word id of a text of each event; -1 where it is absent, or is none, or none of those that are looked
+    for.
+    """
     return [of(value) if type(value := one.get(name)) is str else -1 for one in fields]

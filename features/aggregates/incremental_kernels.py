@@ -1,8 +1,10 @@
-"""Adding events to stored values: machine code over plain arrays, what SQL says in `windows.py` said again for a few events.
+"""Adding events to stored values: machine code over plain arrays, what SQL says in `windows.py` said again for a few
+events.
 
-Events come as arrays: times in microseconds since 1970, shape (n,); numbers, shape (fields, n), NaN where absent; texts as word ids,
-shape (fields, n), -1 where absent. What is added to is a value that the batch has stored, so that both give the same doubles: sums
-are taken back to whole millionths, which is exact below 2**33, added as integers, and written as the batch writes them.
+Events come as arrays: times in microseconds since 1970, shape (n,); numbers, shape (fields, n), NaN where absent; texts
+as word ids, shape (fields, n), -1 where absent. What is added to is a value that the batch has stored, so that both
+give the same doubles: sums are taken back to whole millionths, which is exact below 2**33, added as integers, and
+written as the batch writes them.
 """
 
 from __future__ import annotations
@@ -81,7 +83,9 @@ def hold(numbers, texts, conditions, bounds, sets, out):  # type: ignore[no-unty
                     found = found or sets[s] == text
             else:
                 number = numbers[field, i]
-                found = not np.isnan(number) and (np.isnan(low) or number >= low) and (np.isnan(below) or number < below)
+                found = (
+                    not np.isnan(number) and (np.isnan(low) or number >= low) and (np.isnan(below) or number < below)
+                )
             if not found:
                 out[where, i] = False
 
@@ -114,7 +118,8 @@ def add(times, numbers, texts, truths, specs, since, fresh, row, chosen):  # typ
     """Add events to the scalars of one view, in place; what stands beside a scalar comes after it.
 
     Args:
-        specs: a row each: operation, where, field, window, slot, slot of what is beside it or -1, whether nothing is zero.
+        specs: a row each: operation, where, field, window, slot, slot of what is beside it or -1, whether nothing is
+            zero.
         since: when each window begins. fresh: whether that is after all that is stored, which then does not count.
         chosen: of each LAST_TEXT the event whose text it is, or STORED, or TIED.
     """
@@ -156,7 +161,9 @@ def add(times, numbers, texts, truths, specs, since, fresh, row, chosen):  # typ
 
 @numba.njit(numba.void(_IDS, _VECTOR), nogil=True, cache=True)
 def divide(quotients, row):  # type: ignore[no-untyped-def]
-    """Means and shares from what stands beside them: a row each with slot, dividend, divisor, whether nothing is zero."""
+    """Means and shares from what stands beside them: a row each with slot, dividend, divisor, whether nothing is
+    zero.
+    """
     for q in range(quotients.shape[0]):
         slot, dividend, divisor = quotients[q, 0], row[quotients[q, 1]], row[quotients[q, 2]]
         if np.isnan(divisor):
@@ -169,7 +176,9 @@ def divide(quotients, row):  # type: ignore[no-untyped-def]
 
 @numba.njit(numba.int64(_KEYS, _WHOLE, _WHOLE), nogil=True, cache=True)
 def place(keys, wanted, at):  # type: ignore[no-untyped-def]
-    """Where each key of an event stands among those of a family: -1 nowhere, -2 the event has none; how many are nowhere."""
+    """Where each key of an event stands among those of a family: -1 nowhere, -2 the event has none; how many are
+    nowhere.
+    """
     missing = 0
     for i in range(wanted.shape[0]):
         at[i] = -2 if wanted[i] < 0 else -1
@@ -182,7 +191,9 @@ def place(keys, wanted, at):  # type: ignore[no-untyped-def]
     return missing
 
 
-@numba.njit(numba.void(_KEYS, _VALUES, _WHOLE, _WHOLE, _WHOLE, _WHOLE, numba.uint32[::1], _TABLE), nogil=True, cache=True)
+@numba.njit(
+    numba.void(_KEYS, _VALUES, _WHOLE, _WHOLE, _WHOLE, _WHOLE, numba.uint32[::1], _TABLE), nogil=True, cache=True
+)
 def widen(keys, values, before, new, wanted, at, keys_out, values_out):  # type: ignore[no-untyped-def]
     """A family with new keys, which have no values yet; `at` is told where keys stand now.
 
@@ -211,7 +222,9 @@ def widen(keys, values, before, new, wanted, at, keys_out, values_out):  # type:
                     at[i] = before[n] + n
 
 
-@numba.njit(numba.void(_WHOLE, _TABLE, _TRUTHS, _IDS, _WHOLE, numba.boolean[::1], _WHOLE, _TABLE), nogil=True, cache=True)
+@numba.njit(
+    numba.void(_WHOLE, _TABLE, _TRUTHS, _IDS, _WHOLE, numba.boolean[::1], _WHOLE, _TABLE), nogil=True, cache=True
+)
 def add_by_key(times, numbers, truths, specs, since, fresh, at, values):  # type: ignore[no-untyped-def]
     """Add events to the measures of a family, in place.
 

@@ -1,7 +1,8 @@
 """Work over all customers, a bucket at a time, through one small `map`.
 
-Every step that touches all customers is a function of one bucket. The map is serial here; an engine for many machines needs
-only another map. Which bucket a customer is in must never change, so the hash is ours: FNV-1a over UTF-8, 32 bits.
+Every step that touches all customers is a function of one bucket. The map is serial here; an engine for many machines
+needs only another map. Which bucket a customer is in must never change, so the hash is ours: FNV-1a over UTF-8, 32
+bits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def bucket_of(customer_id: str, buckets: int) -> int:
 
 
 def map_buckets(work: Callable[[int], T], buckets: int) -> Iterator[T]:
-    """`work(bucket)` for each bucket, in order; serial. A bucket that raises ends the map: steps are idempotent, so run it again."""
+    """`work(bucket)` for each bucket, in order; serial. A bucket that raises ends the map: steps are idempotent, so run
+    it again.
+    """
     for bucket in range(buckets):
         yield work(bucket)

@@ -1,11 +1,11 @@
 """Windows: columns of customers at moments, computed by DuckDB over the lake, one customer bucket at a time.
 
-A window of 30 days at moment t holds the events with t - 30 days <= time < t: an event at the very moment does not count, so
-nothing that follows from a decision can be seen by it. Sums are exact: amounts are added as whole millionths, which makes the
-result independent of the order of events, of threads and of engines.
+A window of 30 days at moment t holds the events with t - 30 days <= time < t: an event at the very moment does not
+count, so nothing that follows from a decision can be seen by it. Sums are exact: amounts are added as whole millionths,
+which makes the result independent of the order of events, of threads and of engines.
 
-For each view there is one query. Its rows are (entity, moment, scalars…, keys, values by key…), the offline table that Feast
-joins and materializes.
+For each view there is one query. Its rows are (entity, moment, scalars…, keys, values by key…), the offline table that
+Feast joins and materializes.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ def aggregate(kind: str, of: str | None, seconds: int | None, where: Where, whol
 
 
 def events_query(workspace: Workspace, stream: str, moment: Micros) -> str:
-    """SQL of a stream's events as the event log had taken them before a moment; built-in streams get the categories of their offers.
+    """SQL of a stream's events as the event log had taken them before a moment; built-in streams get the categories of
+    their offers.
 
-    What came in at the moment or later is left out whenever it happened: decisions add it to the row of the moment themselves.
+    What came in at the moment or later is left out whenever it happened: decisions add it to the row of the moment
+    themselves.
     """
     view = quoted(stream_table(stream).replace(".", "_"))
     given = offer_categories(workspace.features)
@@ -84,7 +86,9 @@ def events_query(workspace: Workspace, stream: str, moment: Micros) -> str:
 
 def attributes_query(view: View) -> str:
     """Return the customer's attributes as they were at each moment: those of a moment are valid at it."""
-    columns = ", ".join(f"{_or_zero(f'c.{quoted(scalar.name)}', scalar)} AS {quoted(scalar.name)}" for scalar in view.scalars)
+    columns = ", ".join(
+        f"{_or_zero(f'c.{quoted(scalar.name)}', scalar)} AS {quoted(scalar.name)}" for scalar in view.scalars
+    )
     return (
         f"SELECT m.customer_id, m.moment AS event_timestamp, {columns} "
         "FROM moments m ASOF JOIN customers c ON c.customer_id = m.customer_id AND c.valid_from <= m.moment"
@@ -108,14 +112,18 @@ def customer_query(view: View) -> str:
     for number, family in enumerate(view.families):
         on = f"f{number}.customer_id = b.customer_id AND f{number}.moment = b.event_timestamp"
         joins.append(f"LEFT JOIN ({_family_query(family)}) f{number} ON {on}")
-    lists = "".join(", " + column for number, family in enumerate(view.families) for column in _lists(family, f"f{number}"))
+    lists = "".join(
+        ", " + column for number, family in enumerate(view.families) for column in _lists(family, f"f{number}")
+    )
     return f"SELECT b.*{lists} FROM ({base}) b {' '.join(joins)}"
 
 
 def _lists(family: Family, alias: str) -> list[str]:
     """Return the list columns of a family; a customer without any key has empty lists, which are known to be empty."""
     columns = [f"coalesce({alias}.keys, []::VARCHAR[]) AS {quoted(family.keys_field)}"]
-    columns += [f"coalesce({alias}.{quoted(m.name)}, []::DOUBLE[]) AS {quoted(family.field(m))}" for m in family.measures]
+    columns += [
+        f"coalesce({alias}.{quoted(m.name)}, []::DOUBLE[]) AS {quoted(family.field(m))}" for m in family.measures
+    ]
     return columns
 
 
@@ -134,16 +142,18 @@ def _family_query(family: Family) -> str:
     measures = ", ".join(f"{_measure(m)} AS {quoted(m.name)}" for m in family.measures)
     lists = ", ".join(f"list({quoted(m.name)} ORDER BY key) AS {quoted(m.name)}" for m in family.measures)
     return (
-        f"SELECT customer_id, moment, list(key ORDER BY key) AS keys, {lists} FROM ("
-        f"SELECT m.customer_id, m.moment, {key} AS key, max(e.time) AS latest, {measures} "
-        f"FROM moments m JOIN events e ON e.customer_id = m.customer_id AND e.time < m.moment WHERE {key} IS NOT NULL GROUP BY 1, 2, 3 "
-        f"QUALIFY row_number() OVER (PARTITION BY m.customer_id, m.moment ORDER BY latest DESC, key) <= {KEYS_MAX}"
-        f") WHERE {_present(family)} GROUP BY ALL"
+        f"SELECT customer_id, moment, list(key ORDER BY key) AS keys, {lists} FROM (SELECT m.customer_id, m.moment,"
+        f" {key} AS key, max(e.time) AS latest, {measures} FROM moments m JOIN events e ON e.customer_id ="
+        f" m.customer_id AND e.time < m.moment WHERE {key} IS NOT NULL GROUP BY 1, 2, 3 QUALIFY row_number() OVER"
+        f" (PARTITION BY m.customer_id, m.moment ORDER BY latest DESC, key) <= {KEYS_MAX}) WHERE {_present(family)}"
+        " GROUP BY ALL"
     )
 
 
 def everyone_query(view: View) -> str:
-    """Families over the events of everybody at midnights: events are first folded into days, of which any window is a sum."""
+    """Families over the events of everybody at midnights: events are first folded into days, of which any window is a
+    sum.
+    """
     parts = []
     for family in view.families:
         key = f"e.{quoted(family.key)}"
@@ -154,10 +164,10 @@ def everyone_query(view: View) -> str:
             finals.append(f"{final} AS {quoted(measure.name)}")
         lists = ", ".join(f"list({quoted(m.name)} ORDER BY key) AS {quoted(m.name)}" for m in family.measures)
         parts.append(
-            f"(SELECT moment, list(key ORDER BY key) AS keys, {lists} FROM ("
-            f"SELECT m.moment, t.key, {', '.join(finals)} FROM moments m JOIN ("
-            f"SELECT date_trunc('day', e.time) AS day, {key} AS key, {', '.join(tiles)} FROM events e WHERE {key} IS NOT NULL GROUP BY ALL"
-            f") t ON t.day < m.moment GROUP BY ALL) WHERE {_present(family)} GROUP BY ALL)"
+            f"(SELECT moment, list(key ORDER BY key) AS keys, {lists} FROM (SELECT m.moment, t.key, {', '.join(finals)}"
+            f" FROM moments m JOIN (SELECT date_trunc('day', e.time) AS day, {key} AS key, {', '.join(tiles)} FROM"
+            f" events e WHERE {key} IS NOT NULL GROUP BY ALL) t ON t.day < m.moment GROUP BY ALL) WHERE"
+            f" {_present(family)} GROUP BY ALL)"
         )
     joins = " ".join(f"LEFT JOIN {part} f{number} ON f{number}.moment = m.moment" for number, part in enumerate(parts))
     lists = ", ".join(column for number, family in enumerate(view.families) for column in _lists(family, f"f{number}"))
@@ -177,14 +187,12 @@ def _tile(measure: Measure) -> tuple[str, str]:
 def moments_of(con: duckdb.DuckDBPyConnection, now: Micros) -> pa.Table:
     """When columns are needed: for each customer with a decision its moment, and for every customer now."""
     stamp = f"make_timestamptz({now}::BIGINT)"
-    return con.sql(
-        f"""
+    return con.sql(f"""
         SELECT DISTINCT customer_id, moment FROM (
             SELECT customer_id, time AS moment FROM decisions WHERE time <= {stamp}
             UNION ALL SELECT customer_id, {stamp} FROM ({_customers(con)})
         ) ORDER BY customer_id, moment
-        """
-    ).to_arrow_table()
+        """).to_arrow_table()
 
 
 def _customers(con: duckdb.DuckDBPyConnection) -> str:
@@ -197,7 +205,8 @@ def _customers(con: duckdb.DuckDBPyConnection) -> str:
 def compute(workspace: Workspace, now: Micros) -> dict[str, int]:
     """Compute all views at all moments and write the offline tables.
 
-    Of events and links, what was received before `now` counts, so that the same moment gives the same rows whenever it is computed.
+    Of events and links, what was received before `now` counts, so that the same moment gives the same rows whenever it
+    is computed.
 
     Args:
         now: microseconds since 1970; the moment of the rows that are materialized.
@@ -219,18 +228,27 @@ def compute(workspace: Workspace, now: Micros) -> dict[str, int]:
     customer_views = [view for view in workspace.views if view.entity == "customer"]
 
     def one_bucket(number: int) -> None:
-        con.execute(f"CREATE OR REPLACE TEMP TABLE moments AS SELECT customer_id, moment FROM all_moments WHERE bucket = {number}")
+        con.execute(
+            "CREATE OR REPLACE TEMP TABLE moments AS SELECT customer_id, moment FROM all_moments WHERE bucket ="
+            f" {number}"
+        )
         for view in customer_views:
             query = _prepared(workspace, con, view, now)
-            written[view.name] += _write(con, view, query, now, aside / view.name / offline_file(workspace, view, number).name)
+            written[view.name] += _write(
+                con, view, query, now, aside / view.name / offline_file(workspace, view, number).name
+            )
 
     for _ in map_buckets(one_bucket, buckets):
         pass
-    con.execute("CREATE OR REPLACE TEMP TABLE moments AS SELECT DISTINCT date_trunc('day', moment) AS moment FROM all_moments")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE moments AS SELECT DISTINCT date_trunc('day', moment) AS moment FROM all_moments"
+    )
     for view in workspace.views:
         if view.entity == "everyone" and view.stream is not None:
             con.execute(f"CREATE OR REPLACE TEMP TABLE events AS {events_query(workspace, view.stream, now)}")
-            written[view.name] = _write(con, view, everyone_query(view), now, aside / view.name / offline_file(workspace, view, 0).name)
+            written[view.name] = _write(
+                con, view, everyone_query(view), now, aside / view.name / offline_file(workspace, view, 0).name
+            )
     con.close()
     shutil.rmtree(workspace.offline, ignore_errors=True)
     workspace.offline.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +264,8 @@ def compute_for(workspace: Workspace, moment: Micros, customers: Sequence[str]) 
         customers: ids; one without any row in the lake gets the row of a customer of whom nothing happened.
 
     Returns:
-        By view the rows as the offline tables have them: entity, `event_timestamp`, fields, `created`. The view of attributes has
+        By view the rows as the offline tables have them: entity, `event_timestamp`, fields, `created`. The view of
+            attributes has
         none for customers without attributes.
     """
     con = lake.connect(workspace, linked_before=moment)
@@ -254,7 +273,9 @@ def compute_for(workspace: Workspace, moment: Micros, customers: Sequence[str]) 
     try:
         ids = pa.array(sorted(set(customers)), pa.string())
         con.register("asked", pa.table({"customer_id": ids}))
-        con.execute(f"CREATE TEMP TABLE moments AS SELECT customer_id, make_timestamptz({moment}::BIGINT) AS moment FROM asked")
+        con.execute(
+            f"CREATE TEMP TABLE moments AS SELECT customer_id, make_timestamptz({moment}::BIGINT) AS moment FROM asked"
+        )
         for view in workspace.views:
             if view.entity == "customer":
                 query = _prepared(workspace, con, view, moment)
@@ -269,18 +290,25 @@ def _prepared(workspace: Workspace, con: duckdb.DuckDBPyConnection, view: View, 
     if view.stream is None:
         return attributes_query(view)
     only = "WHERE customer_id IN (SELECT customer_id FROM moments)"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM ({events_query(workspace, view.stream, now)}) {only}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE events AS SELECT * FROM ({events_query(workspace, view.stream, now)}) {only}"
+    )
     return customer_query(view)
 
 
 def _rows(view: View, query: str, now: Micros) -> str:
     casts = ", ".join(_cast(name, dtype) for name, dtype in view.fields)
-    return f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM ({query})"
+    return (
+        f"SELECT {entity_key(view)}, event_timestamp, {casts}, make_timestamptz({now}::BIGINT) AS created FROM"
+        f" ({query})"
+    )
 
 
 def _write(con: duckdb.DuckDBPyConnection, view: View, query: str, now: Micros, place: Path) -> int:
     place.parent.mkdir(parents=True, exist_ok=True)
-    result = con.execute(f"COPY ({_rows(view, query, now)}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    result = con.execute(
+        f"COPY ({_rows(view, query, now)}) TO {literal(str(place))} (FORMAT parquet, COMPRESSION zstd)"
+    ).fetchone()
     return int(result[0]) if result else 0
 
 

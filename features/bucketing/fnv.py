@@ -1,4 +1,6 @@
-"""32-bit FNV-1a as machine code. Loaded where a hash is made of it, and not before: most verbs have no use for a compiler."""
+"""32-bit FNV-1a as machine code. Loaded where a hash is made of it, and not before: most verbs have no use for a
+compiler.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def fnv1a_bytes(state: int, text: bytes) -> int:
 
 @numba.njit(numba.uint32(numba.uint32, _BYTES), cache=True)
 def fnv1a_units(state: int, text: bytes) -> int:
-    """Return the same over the 16-bit code units of UTF-16 in little-endian bytes, as a loop over `charCodeAt` does it."""
+    """Return the same over the 16-bit code units of UTF-16 in little-endian bytes, as a loop over `charCodeAt` does
+    it.
+    """
     for at in range(0, len(text), 2):
         unit = numba.uint32(text[at]) | (numba.uint32(text[at + 1]) << _EIGHT)
         state = numba.uint32((state ^ unit) * _FNV_PRIME)

@@ -1,8 +1,9 @@
 """Hashes that experimentation tools publish: from a unit and the words of an experiment to a bucket, to the bit.
 
-Each function makes a `Hash`: it takes the part that never changes (seed, salt, key) and gives a function of the unit. Texts are hashed
-as UTF-8. GrowthBook's own kits for JavaScript and Python hash UTF-16 code units instead; `encoding="utf-16"` does as they do. Both are
-the same for ids of ASCII. Oracles: `tests/features/bucketing/test_hashing.py`.
+Each function makes a `Hash`: it takes the part that never changes (seed, salt, key) and gives a function of the unit.
+Texts are hashed as UTF-8. GrowthBook's own kits for JavaScript and Python hash UTF-16 code units instead;
+`encoding="utf-16"` does as they do. Both are the same for ids of ASCII. Oracles:
+`tests/features/bucketing/test_hashing.py`.
 
 No hash here keeps a secret. MD5 and SHA-1 are what the tools use to spread units evenly.
 """
@@ -34,7 +35,9 @@ _FNV_OFFSET = 2_166_136_261
 
 
 def growthbook_v2(seed: str, encoding: Encoding = "utf-8") -> Hash:
-    """GrowthBook, hash version 2: `fnv1a32(str(fnv1a32(seed + unit))) % 10000`. GrowthBook's `n` is that, divided by 10,000."""
+    """GrowthBook, hash version 2: `fnv1a32(str(fnv1a32(seed + unit))) % 10000`. GrowthBook's `n` is that, divided by
+    10,000.
+    """
     from features.bucketing.fnv import fnv1a_digits
 
     fnv, code = _fnv(encoding)
@@ -47,7 +50,9 @@ def growthbook_v2(seed: str, encoding: Encoding = "utf-8") -> Hash:
 
 
 def growthbook_v1(seed: str, encoding: Encoding = "utf-8") -> Hash:
-    """GrowthBook, hash version 1: `fnv1a32(unit + seed) % 1000`. Known to be biased over several experiments; namespaces use it still."""
+    """GrowthBook, hash version 1: `fnv1a32(unit + seed) % 1000`. Known to be biased over several experiments;
+    namespaces use it still.
+    """
     fnv, code = _fnv(encoding)
     ending = _bytes(seed, code)
 
@@ -88,7 +93,9 @@ def unleash(group: str, total: int, seed: int = 0) -> Hash:
 
 
 def optimizely(parent: str) -> Hash:
-    """Optimizely's bucket value: `floor(murmur3_32(unit + parent, 1) / 2^32 * 10000)`; the parent is an experiment's id."""
+    """Optimizely's bucket value: `floor(murmur3_32(unit + parent, 1) / 2^32 * 10000)`; the parent is an experiment's
+    id.
+    """
     ending = _bytes(parent)
 
     def bucket(unit: str) -> int:
@@ -99,7 +106,9 @@ def optimizely(parent: str) -> Hash:
 
 
 def statsig(salt: str, rule: str) -> Hash:
-    """Return a Statsig gate's or rule's bucket: the first 8 bytes of `sha256("<salt>.<rule>.<unit>")`, modulo 10,000."""
+    """Return a Statsig gate's or rule's bucket: the first 8 bytes of `sha256("<salt>.<rule>.<unit>")`, modulo
+    10,000.
+    """
     return _statsig(f"{salt}.{rule}.", STATSIG_BUCKETS)
 
 

@@ -1,8 +1,8 @@
 """Splits: from the bucket of a unit to an arm, by the ranges that each experimentation tool would cut.
 
-Two ways of coverage are in use. GrowthBook leaves a hole after each arm, so that raising the coverage moves nobody; Optimizely, Statsig and
-LaunchDarkly put the arms side by side and leave the rest at the end. Eppo and Unleash draw with a second hash who takes part at all.
-Oracles: the tools themselves, in `tests/features/bucketing/test_splits.py`.
+Two ways of coverage are in use. GrowthBook leaves a hole after each arm, so that raising the coverage moves nobody;
+Optimizely, Statsig and LaunchDarkly put the arms side by side and leave the rest at the end. Eppo and Unleash draw with
+a second hash who takes part at all. Oracles: the tools themselves, in `tests/features/bucketing/test_splits.py`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class Split:
         covered: the part of all units that gets an arm, 0 to 1, as the buckets have it.
         shares: for each arm the part of the covered units; they add up to 1. Nobody covered: all 0.
 
-    Both are exact for hashes whose values are all equally likely, but for the remainder of 2^32 values over 10,000 buckets, less than
-    3 in a million.
+    Both are exact for hashes whose values are all equally likely, but for the remainder of 2^32 values over 10,000
+    buckets, less than 3 in a million.
     """
 
     def __init__(
-        self, hash_: Hash, arm_of: Callable[[int], int], parts: Sequence[float], gate: tuple[Hash, int, int] | None = None
+        self,
+        hash_: Hash,
+        arm_of: Callable[[int], int],
+        parts: Sequence[float],
+        gate: tuple[Hash, int, int] | None = None,
     ) -> None:
         """
         Args:
@@ -66,8 +70,8 @@ class Split:
 def growthbook_ranges(weights: Sequence[float], coverage: float = 1.0) -> list[Range]:
     """GrowthBook's `getBucketRanges`: cumulative weights, each arm `[start, start + coverage * weight)`.
 
-    A coverage outside 0 to 1 is taken to its nearer end; weights that add up to less than .99 or more than 1.01 are passed over for equal
-    ones.
+    A coverage outside 0 to 1 is taken to its nearer end; weights that add up to less than .99 or more than 1.01 are
+    passed over for equal ones.
     """
     coverage = min(max(coverage, 0.0), 1.0)
     if not WEIGHT_SUM_MIN <= sum(weights) <= WEIGHT_SUM_MAX:
@@ -83,7 +87,8 @@ def side_by_side(weights: Sequence[float], coverage: float = 1.0) -> list[Range]
 
 
 def ramp_ranges(share: float) -> tuple[Sequence[Range], Sequence[Range]]:
-    """What a ramped arm and its control have at a share of 0 to 1: the arm begins at one end, and an equally large control at the other.
+    """What a ramped arm and its control have at a share of 0 to 1: the arm begins at one end, and an equally large
+    control at the other.
 
     So a larger share moves nobody from arm to arm until both halves meet; beyond, the control gives way.
     """
@@ -92,7 +97,9 @@ def ramp_ranges(share: float) -> tuple[Sequence[Range], Sequence[Range]]:
     return [(0.0, share)], [(max(share, 1 - share), 1.0)]
 
 
-def by_ranges(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None) -> Split:
+def by_ranges(
+    hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None
+) -> Split:
     """Return a split by the ranges of each arm; where ranges overlap, the first arm that has the bucket.
 
     A bucket `b` of `n` is in a range where `from <= b / n < to`, in doubles, as GrowthBook compares.
@@ -105,7 +112,9 @@ def by_ranges(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate
     return _by_table(hash_, table.tolist(), len(ranges), gate)
 
 
-def by_ends(hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None) -> Split:
+def by_ends(
+    hash_: Hash, buckets: int, ranges: Sequence[Sequence[Range]], gate: tuple[Hash, int, int] | None = None
+) -> Split:
     """Return the same by whole buckets: both ends of a range are rounded to the nearest one."""
     table = [-1] * buckets
     for arm in range(len(ranges) - 1, -1, -1):
@@ -121,7 +130,9 @@ def _by_table(hash_: Hash, table: list[int], arms: int, gate: tuple[Hash, int, i
 
 
 def by_places(hash_: Hash, scale: float, ranges: Sequence[Sequence[Range]]) -> Split:
-    """Return the same for a hash with too many buckets for a table: an arm has those whose part of `scale` is in one of its ranges."""
+    """Return the same for a hash with too many buckets for a table: an arm has those whose part of `scale` is in one of
+    its ranges.
+    """
     flat = [(start, end, arm) for arm, given in enumerate(ranges) for start, end in given]
 
     def arm_of(bucket: int) -> int:
@@ -140,7 +151,11 @@ def growthbook(version: int, seed: str, ranges: Sequence[Sequence[Range]], encod
 
 def eppo(salt: str, traffic_salt: str, ranges: Sequence[Sequence[Range]], coverage: float) -> Split:
     """Eppo's allocation: a shard of one salt draws who takes part, a shard of the other which arm."""
-    gate = None if coverage >= 1 else (hashing.eppo(traffic_salt), round(coverage * hashing.EPPO_SHARDS), hashing.EPPO_SHARDS)
+    gate = (
+        None
+        if coverage >= 1
+        else (hashing.eppo(traffic_salt), round(coverage * hashing.EPPO_SHARDS), hashing.EPPO_SHARDS)
+    )
     return by_ends(hashing.eppo(salt), hashing.EPPO_SHARDS, ranges, gate)
 
 

@@ -1,7 +1,8 @@
-"""Every aggregate of events, once: what it is taken of, what it gives, how SQL computes it, and how events are added to its value.
+"""Every aggregate of events, once: what it is taken of, what it gives, how SQL computes it, and how events are added to
+its value.
 
-`features/config/schema.py` says which names a file may use; `opportune check` refuses a name that is not here, and a test brings every name
-through check, windows, fold and doctor.
+`features/config/schema.py` says which names a file may use; `opportune check` refuses a name that is not here, and a
+test brings every name through check, windows, fold and doctor.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ class Days:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One aggregate of events. An event whose number is NULL counts as an event; sums, means and extremes pass over it."""
+    """One aggregate of events. An event whose number is NULL counts as an event; sums, means and extremes pass over
+    it.
+    """
 
     sql: Callable[[str, str, str], str]
-    """Of the column (empty without `of`), the filter of the events that count, and for a part the filter of the whole; NULL of nothing."""
+    """Of the column (empty without `of`), the filter of the events that count, and for a part the filter of the whole;
+    NULL of nothing.
+    """
     fields: Literal["none", "number", "number or none", "category", "any"]
     """What `of` may name."""
     dtype: DataType | None
@@ -82,7 +87,9 @@ def _extreme(which: Literal["min", "max"]) -> Aggregate:
         return f"{which}({column}) FILTER ({filters})"
 
     days = Days(of, lambda value, window: f"{which}({value}) FILTER (WHERE {window})")
-    return Aggregate(lambda column, filters, _: of(column, filters), "number", "number", days=days, combine=which, grows=True)
+    return Aggregate(
+        lambda column, filters, _: of(column, filters), "number", "number", days=days, combine=which, grows=True
+    )
 
 
 AGGREGATES: dict[str, Aggregate] = {
@@ -116,10 +123,16 @@ AGGREGATES: dict[str, Aggregate] = {
     "min": _extreme("min"),
     "max": _extreme("max"),
     "last": Aggregate(
-        lambda column, filters, _: f"arg_max({column}, (e.time, {column})) FILTER ({filters} AND {column} IS NOT NULL)", "any", None
+        lambda column, filters, _: f"arg_max({column}, (e.time, {column})) FILTER ({filters} AND {column} IS NOT NULL)",
+        "any",
+        None,
     ),
     "distinct": Aggregate(
-        lambda column, filters, _: f"nullif(count(DISTINCT {column}) FILTER ({filters}), 0)", "category", "integer", zero=True, grows=True
+        lambda column, filters, _: f"nullif(count(DISTINCT {column}) FILTER ({filters}), 0)",
+        "category",
+        "integer",
+        zero=True,
+        grows=True,
     ),
     "days_since": Aggregate(
         lambda _, filters, __: f"max(e.time) FILTER ({filters})",
@@ -134,11 +147,15 @@ AGGREGATES: dict[str, Aggregate] = {
     "share": Aggregate(_share, "number or none", "number", quotient=("part", "whole")),
     "stated": Aggregate(_stated, "any", "integer", declared=False),
     "latest": Aggregate(
-        lambda column, filters, _: f"max(epoch_us(e.time)) FILTER ({filters} AND {column} IS NOT NULL)", "any", "integer", declared=False
+        lambda column, filters, _: f"max(epoch_us(e.time)) FILTER ({filters} AND {column} IS NOT NULL)",
+        "any",
+        "integer",
+        declared=False,
     ),
 }
-"""By name. What is hidden beside a column has two of its own: `stated` counts the events that state the field, `latest` is the time of
-the last of them in microseconds."""
+"""By name. What is hidden beside a column has two of its own: `stated` counts the events that state the field, `latest`
+is the time of the last of them in microseconds.
+"""
 
 DECLARED = tuple(name for name, aggregate in AGGREGATES.items() if aggregate.declared)
 PAIRED = tuple(name for name, aggregate in AGGREGATES.items() if aggregate.days is not None)

@@ -60,7 +60,9 @@ class Catalogue:
         return len(self.offers)
 
     def keys(self, attribute: str) -> KeyIndex:
-        """Index of the keys that an attribute (a text or a list of texts) gives to offers; `offer_id` is an attribute too."""
+        """Index of the keys that an attribute (a text or a list of texts) gives to offers; `offer_id` is an attribute
+        too.
+        """
         found = self._keys.get(attribute)
         if found is None:
             found = self._keys[attribute] = KeyIndex([_texts(offer, attribute) for offer in self.offers])
@@ -73,7 +75,9 @@ class Catalogue:
     def codes(self, attribute: str, categories: list[str]) -> NDArray[np.float64]:
         """Return a category attribute as codes of a dictionary; unknown and missing are NaN."""
         code = {text: float(number) for number, text in enumerate(categories)}
-        return np.array([code.get(category_text(offer.attributes.get(attribute)), np.nan) for offer in self.offers], np.float64)
+        return np.array(
+            [code.get(category_text(offer.attributes.get(attribute)), np.nan) for offer in self.offers], np.float64
+        )
 
 
 def _texts(offer: Offer, attribute: str) -> list[str]:
@@ -86,7 +90,9 @@ def _texts(offer: Offer, attribute: str) -> list[str]:
 
 
 def category_text(value: object) -> str:
-    """Return a value as the text of a category, the same as on import: `true`, `3`, `2.5`; nothing is the empty text, which none has."""
+    """Return a value as the text of a category, the same as on import: `true`, `3`, `2.5`; nothing is the empty text,
+    which none has.
+    """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

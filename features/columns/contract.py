@@ -79,7 +79,9 @@ def contract_of(features: FeaturesFile, leave_out: tuple[str, ...] = ()) -> Cont
     for name, context in features.context.items():
         dtype: ColumnType = "category" if context.dtype == "category" else "number"
         default = 0.0 if context.missing == "zero" else context.default
-        column = Column(name, "context", dtype, name, unit=context.unit, purposes=context.purposes or (), default=default)
+        column = Column(
+            name, "context", dtype, name, unit=context.unit, purposes=context.purposes or (), default=default
+        )
         candidates.append((column, context.model))
     for name, attribute in features.offer.items():
         if attribute.dtype == "texts":
@@ -89,7 +91,9 @@ def contract_of(features: FeaturesFile, leave_out: tuple[str, ...] = ()) -> Cont
         else:
             dtype = "category" if attribute.dtype == "category" else "number"
             empty: Literal["", "zero"] = "zero" if attribute.missing == "zero" else ""
-            candidates.append((Column(f"offer_{name}", "offer", dtype, name, empty=empty, unit=attribute.unit), attribute.model))
+            candidates.append(
+                (Column(f"offer_{name}", "offer", dtype, name, empty=empty, unit=attribute.unit), attribute.model)
+            )
     candidates += _matched_columns(features)
     used = [column for column, model in candidates if model and column.name not in leave_out]
     rest = [column for column, model in candidates if not (model and column.name not in leave_out)]

@@ -1,7 +1,8 @@
 """Lay the columns of one decision beside each other: the one function of training and of serving.
 
-The same code turns a Feast join's row into a training row and an online row into a request's vector, so that the two cannot
-drift apart. Values are float64: NaN is missing, categories are codes of the bundle's dictionary, moments become ages in days.
+The same code turns a Feast join's row into a training row and an online row into a request's vector, so that the two
+cannot drift apart. Values are float64: NaN is missing, categories are codes of the bundle's dictionary, moments become
+ages in days.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ DAY_SECONDS = 86_400.0
 _NUMBER, _CATEGORY, _AGE = 0, 1, 2
 
 
-# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a store
-# hands out may be read-only memory; an array that may be written fits a read-only type too.
+# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a
+# store hands out may be read-only memory; an array that may be written fits a read-only type too.
 _READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
 _INDEX = numba.types.Array(numba.int32, 1, "C", readonly=True)
 _TABLE = numba.types.Array(numba.float64, 2, "C", readonly=True)
 _WRITE = numba.types.Array(numba.float64, 1, "C")
 
 
-@numba.njit(numba.void(_READ, _READ, *[_INDEX] * 2, _READ, *[_INDEX] * 2, _TABLE, numba.float64, _WRITE), nogil=True, cache=True)
+@numba.njit(
+    numba.void(_READ, _READ, *[_INDEX] * 2, _READ, *[_INDEX] * 2, _TABLE, numba.float64, _WRITE), nogil=True, cache=True
+)
 def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of, codes, now, out):  # type: ignore[no-untyped-def]
     """One value a customer column; what is older than its limit is missing."""
     for at in range(slots.shape[0]):
@@ -109,13 +112,19 @@ class Layout:
         self._slots = np.array([plan.scalars[c.source] for c in self.customer], np.int32)
         self._views = np.array([views.index(c.source.split(".")[0]) for c in self.customer], np.int32)
         self._limits = np.array([_limit(c) for c in self.customer])
-        self._kinds = np.array([{"number": _NUMBER, "category": _CATEGORY, "age": _AGE}[c.dtype] for c in self.customer], np.int32)
+        self._kinds = np.array(
+            [{"number": _NUMBER, "category": _CATEGORY, "age": _AGE}[c.dtype] for c in self.customer], np.int32
+        )
         categorical = [c.name for c in self.customer if c.dtype == "category"]
-        self._category_of = np.array([categorical.index(c.name) if c.dtype == "category" else 0 for c in self.customer], np.int32)
+        self._category_of = np.array(
+            [categorical.index(c.name) if c.dtype == "category" else 0 for c in self.customer], np.int32
+        )
         self._dictionaries = [{text: code for code, text in enumerate(categories[name])} for name in categorical]
         self._codes = np.full((max(1, len(categorical)), 0), np.nan)
         self._context_codes = {
-            c.name: {t: float(i) for i, t in enumerate(categories[c.name])} for c in self.context if c.dtype == "category"
+            c.name: {t: float(i) for i, t in enumerate(categories[c.name])}
+            for c in self.context
+            if c.dtype == "category"
         }
         self._matched = {c.name: self._place(c) for c in (*contract.columns, *contract.auxiliary) if c.match}
         self._everybody = np.arange(len(catalogue), dtype=np.int32)
@@ -135,16 +144,22 @@ class Layout:
     def _plan_pairs(self) -> None:
         """Lay down once what every decision needs: the base columns in groups, and what each pair column is made of.
 
-        Bases are pair columns, what relative ones compare, and moments of offers. Those of everyone and of offers are the same
-        until the row of everyone changes, so they are computed for all offers then; the others for each decision.
+        Bases are pair columns, what relative ones compare, and moments of offers. Those of everyone and of offers are
+        the same until the row of everyone changes, so they are computed for all offers then; the others for each
+        decision.
         """
         known = {c.name: c for c in (*self.contract.columns, *self.contract.auxiliary)}
         bases = list(dict.fromkeys(column.relative_to or column.name for column in self.pair))
         self._base_of = np.array([bases.index(column.relative_to or column.name) for column in self.pair], np.int32)
         self._how = np.array([pairs.RELATIVE[column.relative] for column in self.pair], np.int32)
-        self._fixed = [(row, known[name]) for row, name in enumerate(bases) if name in self._offer_at or self._is_fixed(known[name])]
+        self._fixed = [
+            (row, known[name])
+            for row, name in enumerate(bases)
+            if name in self._offer_at or self._is_fixed(known[name])
+        ]
         fixed = {row for row, _ in self._fixed}
-        # Offer columns of the contract are laid at the load, ages and limits included; the others change with the clock.
+        # Offer columns of the contract are laid at the load, ages and limits included; the others change with the
+        # clock.
         laid = [(row, column) for row, column in self._fixed if column.name not in self._offer_at]
         self._aging = [(row, column) for row, column in laid if column.dtype == "age" or _limit(column) < np.inf]
         self._fixed_rows = np.array([row for row, _ in self._fixed], np.int32)
@@ -159,7 +174,9 @@ class Layout:
         self._alone = {name: self._grouped([(0, place.column)])[0] for name, place in self._matched.items()}
 
     def _is_fixed(self, column: Column) -> bool:
-        return column.source.startswith("offer.") or (column.name in self._matched and self._matched[column.name].everyone)
+        return column.source.startswith("offer.") or (
+            column.name in self._matched and self._matched[column.name].everyone
+        )
 
     def _grouped(self, wanted: list[tuple[int, Column]]) -> list[pairs.MeasureGroup]:
         together: dict[tuple[bool, int, str], list[tuple[int, Column]]] = {}
@@ -244,13 +261,19 @@ class Layout:
         """Matched columns to be filled together by `matched_together`, in the order of its rows."""
         return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
 
-    def matched_together(self, groups: list[pairs.MeasureGroup], row: OnlineRow, everyone: OnlineRow, now: Seconds, out: Floats) -> None:
-        """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked once."""
+    def matched_together(
+        self, groups: list[pairs.MeasureGroup], row: OnlineRow, everyone: OnlineRow, now: Seconds, out: Floats
+    ) -> None:
+        """Fill `out`, shape (columns, offers), with what `matched` gives for each column; a family's keys are walked
+        once.
+        """
         for group in groups:
             self._fill(group, everyone if group.everyone else row, now, out)
 
     def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
-        """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes on."""
+        """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes
+        on.
+        """
         for at, (_, column) in enumerate(self._fixed):
             if column.name in self._offer_at:
                 self._fixed_values[at] = offers[:, self._offer_at[column.name]]
@@ -284,13 +307,20 @@ class Layout:
                 bases[row] = np.nan
 
     def pair_values(
-        self, row: OnlineRow, everyone: OnlineRow, offers: Floats, chosen: Integers, now: Seconds, matched: Matched | None = None
+        self,
+        row: OnlineRow,
+        everyone: OnlineRow,
+        offers: Floats,
+        chosen: Integers,
+        now: Seconds,
+        matched: Matched | None = None,
     ) -> Floats:
         """Pair columns of the offers considered, shape (chosen, pair columns).
 
         Args:
             offers: what `offer_values` gave.
-            chosen: positions in the catalogue of the offers considered, ascending: the order in which shares are summed.
+            chosen: positions in the catalogue of the offers considered, ascending: the order in which shares are
+                summed.
             matched: what was matched already, of the same row at the same moment.
         """
         if not self.pair:
@@ -317,7 +347,14 @@ class Layout:
         return self._matched[name].everyone
 
     def column(
-        self, name: str, row: OnlineRow, everyone: OnlineRow, offers: Floats, pairs: Floats, chosen: Integers, now: Seconds
+        self,
+        name: str,
+        row: OnlineRow,
+        everyone: OnlineRow,
+        offers: Floats,
+        pairs: Floats,
+        chosen: Integers,
+        now: Seconds,
     ) -> Floats:
         """One offer, pair or auxiliary column of the offers considered, shape (chosen,).
 

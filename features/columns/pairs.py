@@ -1,8 +1,8 @@
 """Pair columns: what a customer's values by key mean for each offer considered, alone and relative to the others.
 
-Machine code over plain arrays. Measures of one family that are matched by one offer attribute are handed out together: the keys are
-walked once. Values are added in the order of keys, and related in the order of offers, so that sums are the same wherever
-they are computed.
+Machine code over plain arrays. Measures of one family that are matched by one offer attribute are handed out together:
+the keys are walked once. Values are added in the order of keys, and related in the order of offers, so that sums are
+the same wherever they are computed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COPY, SHARE, RANK, RATIO = 0, 1, 2, 3
 RELATIVE = {"": COPY, "share": SHARE, "rank": RANK, "ratio": RATIO}
 COMBINE = {"sum": SUM, "min": MINIMUM, "max": MAXIMUM}
 
-# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a store
-# hands out may be read-only memory; an array that may be written fits a read-only type too.
+# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a
+# store hands out may be read-only memory; an array that may be written fits a read-only type too.
 _KEYS = numba.types.Array(numba.uint32, 1, "C", readonly=True)
 _VALUES = numba.types.Array(numba.float64, 2, "A", readonly=True)
 _READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
@@ -47,7 +47,9 @@ def mark(chosen, places, present):  # type: ignore[no-untyped-def]
     cache=True,
 )
 def _match(keys, values, of_word, starts, members, places, measures, rows, combine, ages, empty, now, out):  # type: ignore[no-untyped-def]
-    """Hand each key's values to the offers that have the key; `out` has a row a column and a place an offer considered."""
+    """Hand each key's values to the offers that have the key; `out` has a row a column and a place an offer
+    considered.
+    """
     for c in range(rows.shape[0]):
         out[rows[c], :] = empty[c]
     for k in range(keys.shape[0]):
@@ -80,7 +82,9 @@ def _match(keys, values, of_word, starts, members, places, measures, rows, combi
 
 @numba.njit(numba.void(_VALUES, _INDEX, _INDEX, _INDEX, _TABLE), nogil=True, cache=True)
 def pick(values, which, chosen, rows, out):  # type: ignore[no-untyped-def]
-    """Lay rows of values of all offers into rows of `out`, for the offers considered: row `which[r]` into row `rows[r]`."""
+    """Lay rows of values of all offers into rows of `out`, for the offers considered: row `which[r]` into row
+    `rows[r]`.
+    """
     for r in range(rows.shape[0]):
         for at in range(chosen.shape[0]):
             out[rows[r], at] = values[which[r], chosen[at]]
@@ -88,7 +92,9 @@ def pick(values, which, chosen, rows, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _rank(values, out):  # type: ignore[no-untyped-def]
-    """1 for the largest, ties equal, NaN for what is missing. Most offers share one value: only the others are sorted."""
+    """1 for the largest, ties equal, NaN for what is missing. Most offers share one value: only the others are
+    sorted.
+    """
     n = values.shape[0]
     common = np.nan
     for j in range(n):
@@ -139,7 +145,8 @@ def relate(bases, base_of, how, out):  # type: ignore[no-untyped-def]
 class MeasureGroup:
     """Columns that one walk over a family's keys fills: their measures, rows of the result, and how they combine.
 
-    All arrays have one entry a column; `limits` are freshness limits in seconds, `empty` what an offer without keys has.
+    All arrays have one entry a column; `limits` are freshness limits in seconds, `empty` what an offer without keys
+    has.
     """
 
     everyone: bool
@@ -158,7 +165,9 @@ class MeasureGroup:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tightest", float(self.limits.min(initial=np.inf)))
 
-    def fill(self, family: KeyedRow | None, age: float, of_word: Integers, places: Integers, now: Seconds, out: Floats) -> None:
+    def fill(
+        self, family: KeyedRow | None, age: float, of_word: Integers, places: Integers, now: Seconds, out: Floats
+    ) -> None:
         """Fill the group's rows of `out`, shape (columns, offers considered).
 
         Args:

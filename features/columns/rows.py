@@ -1,8 +1,8 @@
 """The online engine: one small interface in front of every store that a decision can read from.
 
-An engine gives the row of one customer as plain arrays, laid out by the views of the workspace, whatever the store. Three
-engines implement it, held by one contract suite: `embedded` (LMDB, in process), `redis` (Redis, Valkey, clusters) and `feast` (any
-other store of Feast, slower).
+An engine gives the row of one customer as plain arrays, laid out by the views of the workspace, whatever the store.
+Three engines implement it, held by one contract suite: `embedded` (LMDB, in process), `redis` (Redis, Valkey, clusters)
+and `feast` (any other store of Feast, slower).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ EVERYONE_JOIN_KEY = "everyone_id"
 class Dictionary:
     """Texts as small numbers, given in the order in which they are first seen; one for each process and engine.
 
-    Categories and keys travel as word ids, so that a row is plain numbers and a bundle turns an id into its own code by one
-    look-up in an array, longer whenever `len(words)` has grown. Ids are never reused, not even when a store was rebuilt;
-    id 0 is the empty text. `id` may be called from any thread.
+    Categories and keys travel as word ids, so that a row is plain numbers and a bundle turns an id into its own code by
+    one look-up in an array, longer whenever `len(words)` has grown. Ids are never reused, not even when a store was
+    rebuilt; id 0 is the empty text. `id` may be called from any thread.
     """
 
     def __init__(self, texts: list[str] | None = None) -> None:
@@ -61,8 +61,8 @@ class Dictionary:
 class RowSchema:
     """Where each stored value of a customer's views goes in a row.
 
-    Slots number the scalars of all views in order; families are numbered likewise. Views of the entity `everyone` have a
-    schema of their own.
+    Slots number the scalars of all views in order; families are numbered likewise. Views of the entity `everyone` have
+    a schema of their own.
     """
 
     views: tuple[View, ...]
@@ -76,7 +76,9 @@ class RowSchema:
         chosen = tuple(view for view in views if view.entity == entity)
         scalars = [f"{view.name}.{scalar.name}" for view in chosen for scalar in view.scalars]
         families = [f"{view.name}.{family.name}" for view in chosen for family in view.families]
-        return RowSchema(chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)})
+        return RowSchema(
+            chosen, {name: slot for slot, name in enumerate(scalars)}, {name: at for at, name in enumerate(families)}
+        )
 
     def nobody(self) -> OnlineRow:
         """Return a new row of which nothing is known: an unknown customer's, or one that was not read."""
@@ -91,7 +93,9 @@ class KeyedRow:
     keys: Ids
     values: Floats
     hidden: tuple[int, ...] = ()
-    """Measures that may not be used: missing for every offer, where one without keys would otherwise have none, that is 0."""
+    """Measures that may not be used: missing for every offer, where one without keys would otherwise have none, that is
+    0.
+    """
 
 
 @dataclass(slots=True)
@@ -99,10 +103,12 @@ class OnlineRow:
     """What one read gives of one customer. Its arrays may be read-only views of the stored record: copy before writing.
 
     Attributes:
-        numbers: one value a slot: numbers and integers as they are, booleans 0 or 1, times in seconds since 1970 (exact to
-            the microsecond as far as a double goes), categories as word ids; NaN is missing.
-        families: one a family of the plan; None when its view is absent, or its list of keys. A measure that is absent is NaN.
-        event_times: seconds since 1970, one a view of the plan; NaN when the view is absent: the customer is unknown to it.
+        numbers: one value a slot: numbers and integers as they are, booleans 0 or 1, times in seconds since 1970 (exact
+            to the microsecond as far as a double goes), categories as word ids; NaN is missing.
+        families: one a family of the plan; None when its view is absent, or its list of keys. A measure that is absent
+            is NaN.
+        event_times: seconds since 1970, one a view of the plan; NaN when the view is absent: the customer is unknown to
+            it.
     """
 
     numbers: Floats
@@ -112,7 +118,9 @@ class OnlineRow:
     @property
     def known(self) -> bool:
         """Whether any view has a row for this customer."""
-        return any(time == time for time in self.event_times.tolist())  # NaN is not itself; a few numbers, no array's price
+        return any(
+            time == time for time in self.event_times.tolist()
+        )  # NaN is not itself; a few numbers, no array's price
 
 
 class StoreUnavailable(Failure):
@@ -120,10 +128,12 @@ class StoreUnavailable(Failure):
 
 
 class OnlineEngine(Protocol):
-    """Reads rows. `words` grows as texts are met. `read_now` and `read` belong to one event loop thread, `everyone` to any.
+    """Reads rows. `words` grows as texts are met. `read_now` and `read` belong to one event loop thread, `everyone` to
+    any.
 
-    They raise StoreUnavailable, never anything else that a store may throw. An unknown customer is a row of NaN. What is
-    stored but does not decode is missing, and counted in `damaged`. An engine recovers by itself when its store does.
+    They raise StoreUnavailable, never anything else that a store may throw. An unknown customer is a row of NaN. What
+    is stored but does not decode is missing, and counted in `damaged`. An engine recovers by itself when its store
+    does.
     """
 
     words: Dictionary
@@ -139,7 +149,9 @@ class OnlineEngine(Protocol):
         ...
 
     def everyone(self) -> OnlineRow:
-        """Return the one row of the views of everyone, laid out by `RowSchema.of(views, "everyone")`; blocking, for catalogue loads."""
+        """Return the one row of the views of everyone, laid out by `RowSchema.of(views, "everyone")`; blocking, for
+        catalogue loads.
+        """
         ...
 
     def close(self) -> None: ...

@@ -19,11 +19,18 @@ def offer_categories(features: FeaturesFile) -> dict[str, str]:
 
 
 def streams_of(features: FeaturesFile) -> dict[str, Stream]:
-    """Return all streams by name, with their numbers and categories; decisions also have the columns of their context."""
+    """Return all streams by name, with their numbers and categories; decisions also have the columns of their
+    context.
+    """
     texts = tuple(offer_categories(features))
-    of_context = {kind: tuple(n for n, c in features.context.items() if c.dtype in kinds) for kind, kinds in _CONTEXT_KINDS.items()}
+    of_context = {
+        kind: tuple(n for n, c in features.context.items() if c.dtype in kinds)
+        for kind, kinds in _CONTEXT_KINDS.items()
+    }
     built_in = {}
     for name, stream in BUILT_IN_STREAMS.items():
         more = of_context if name == "decisions" else {"number": (), "category": ()}
-        built_in[name] = Stream((*stream.numbers, *more["number"]), (*stream.categories, *texts, *more["category"]), stream.purposes)
+        built_in[name] = Stream(
+            (*stream.numbers, *more["number"]), (*stream.categories, *texts, *more["category"]), stream.purposes
+        )
     return {**built_in, **features.streams}

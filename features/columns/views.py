@@ -1,11 +1,12 @@
 """What is kept of a customer, as tables: each view is one Feast feature view, one part of a stored row, one SQL query.
 
-A view holds scalars (a value a customer) and families (values by key: what was bought, by product group). A family is stored
-as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over them are the
-same wherever they are computed.
+A view holds scalars (a value a customer) and families (values by key: what was bought, by product group). A family is
+stored as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over
+them are the same wherever they are computed.
 
-Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with (`features/aggregates/incremental.py`) lies beside
-them, in hidden scalars and families: stored, computed, pushed and withheld as their column is, but no columns themselves.
+Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with
+(`features/aggregates/incremental.py`) lies beside them, in hidden scalars and families: stored, computed, pushed and
+withheld as their column is, but no columns themselves.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class View(Struct, frozen=True):
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """Names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for lists."""
+        """Names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for
+        lists.
+        """
         scalars = [(scalar.name, scalar.dtype) for scalar in self.scalars]
         lists = []
         for family in self.families:
@@ -134,10 +137,15 @@ def views_of(features: FeaturesFile) -> tuple[View, ...]:
             for name, attribute in customer.attributes.items()
         )
         views.append(View("customer", "customer", None, scalars, (), _ttl(scalars, ())))
-    streams = sorted({column.stream for column in features.columns.values()} | {pair.stream for pair in features.pairs.values()})
+    streams = sorted(
+        {column.stream for column in features.columns.values()} | {pair.stream for pair in features.pairs.values()}
+    )
     for stream in streams:
         scalars = tuple(
-            scalar for name, column in features.columns.items() if column.stream == stream for scalar in _scalars(features, name, column)
+            scalar
+            for name, column in features.columns.items()
+            if column.stream == stream
+            for scalar in _scalars(features, name, column)
         )
         own, all_of_them = (_families(features, stream, scope) for scope in ("customer", "everyone"))
         own += tuple(_told_apart(scalar) for scalar in scalars if scalar.aggregate == "distinct")
@@ -154,7 +162,9 @@ def _seconds(text: str | None) -> int | None:
 
 
 def _ttl(scalars: tuple[Scalar, ...], families: tuple[Family, ...]) -> int:
-    """Feast needs a bound on how far a join looks back (without one its cost explodes): the longest freshness limit, or the default."""
+    """Feast needs a bound on how far a join looks back (without one its cost explodes): the longest freshness limit, or
+    the default.
+    """
     limits = [s.freshness_seconds for s in scalars] + [m.freshness_seconds for f in families for m in f.measures]
     return max((limit or TTL_DEFAULT_SECONDS for limit in limits), default=TTL_DEFAULT_SECONDS)
 
@@ -200,7 +210,8 @@ def companion(scalar: Scalar, what: str) -> str:
 def _companions(scalar: Scalar) -> list[Scalar]:
     """Return what must be stored beside a value so that events can be added to it, exactly and in any order.
 
-    Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as they stand.
+    Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as
+    they stand.
     """
 
     def beside(what: str, dtype: DataType, **changes: Any) -> Scalar:
@@ -210,7 +221,9 @@ def _companions(scalar: Scalar) -> list[Scalar]:
     if scalar.aggregate == "mean":
         return [beside("sum", "number", aggregate="sum"), beside("stated", "integer", aggregate="stated")]
     if scalar.aggregate == "share":
-        how: dict[str, Any] = {"dtype": "number", "aggregate": "sum"} if scalar.of else {"dtype": "integer", "aggregate": "count"}
+        how: dict[str, Any] = (
+            {"dtype": "number", "aggregate": "sum"} if scalar.of else {"dtype": "integer", "aggregate": "count"}
+        )
         return [beside("part", **how), beside("whole", **how, where=scalar.whole)]
     if scalar.aggregate == "last":
         return [beside("latest", "integer", aggregate="latest", zero=False)]
@@ -220,7 +233,9 @@ def _companions(scalar: Scalar) -> list[Scalar]:
 
 
 def _told_apart(scalar: Scalar) -> Family:
-    measure = Measure("times", "count", None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None)
+    measure = Measure(
+        "times", "count", None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None
+    )
     return Family(companion(scalar, "values"), str(scalar.of), (measure,), beside=scalar.name)
 
 
@@ -239,7 +254,9 @@ def _families(features: FeaturesFile, stream: str, scope: str) -> tuple[Family, 
 def _measure(features: FeaturesFile, name: str, pair: PairColumn, window: str) -> Measure:
     purposes, freshness = _described(features, pair)
     seconds = window_seconds(window)
-    return Measure(window_name(name, window), pair.aggregate, pair.of, seconds, pair.where, purposes, freshness, pair.unit)
+    return Measure(
+        window_name(name, window), pair.aggregate, pair.of, seconds, pair.where, purposes, freshness, pair.unit
+    )
 
 
 def fingerprint(views: tuple[View, ...]) -> str:

@@ -1,10 +1,11 @@
 """Where libraries keep what they can make again, when neither the code's folder nor the home folder can be written.
 
-numba wants a folder for machine code, and ends the process where it finds none; BentoML, MLflow and matplotlib want a home folder. Both
-get one below the workspace's data folder, or below the temporary folder where that cannot be written either.
+numba wants a folder for machine code, and ends the process where it finds none; BentoML, MLflow and matplotlib want a
+home folder. Both get one below the workspace's data folder, or below the temporary folder where that cannot be written
+either.
 
-numba's cache holds pickles, so whoever writes it can run code. A workspace may come from somebody else: the folder's name is made of
-the random id of this start of the machine, which nobody can put into a workspace beforehand.
+numba's cache holds pickles, so whoever writes it can run code. A workspace may come from somebody else: the folder's
+name is made of the random id of this start of the machine, which nobody can put into a workspace beforehand.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class NothingWritable(Failure):
 def settle(data: Path | None) -> None:
     """Set HOME and NUMBA_CACHE_DIR for this process and its children, where the usual folders cannot be written.
 
-    Call it before numba is imported. Where the usual folders can be written, or the environment names others, nothing changes.
+    Call it before numba is imported. Where the usual folders can be written, or the environment names others, nothing
+    changes.
 
     Args:
         data: the data folder of the workspace; None where there is none.
@@ -47,9 +49,13 @@ def settle(data: Path | None) -> None:
         for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
             if os.environ.get(name) and not _writable(Path(os.environ[name])):
                 del os.environ[name]  # it then lies below the home folder
-    if not os.environ.get(NUMBA_VARIABLE) and not all(_writable(ROOT / name / "__pycache__") for name in COMPILED_PACKAGES):
+    if not os.environ.get(NUMBA_VARIABLE) and not all(
+        _writable(ROOT / name / "__pycache__") for name in COMPILED_PACKAGES
+    ):
         usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ[NUMBA_VARIABLE] = str(_made(data, "numba") if home_lacks or not _writable(usual) else usual / "opportune" / "numba")
+        os.environ[NUMBA_VARIABLE] = str(
+            _made(data, "numba") if home_lacks or not _writable(usual) else usual / "opportune" / "numba"
+        )
 
 
 def compiled_folder(package: Path) -> Path:
@@ -69,7 +75,9 @@ def _home() -> Path | None:
 
 
 def _writable(folder: Path) -> bool:
-    """Return whether files can be made in a folder, or in the nearest one above it that exists: it can be made there."""
+    """Return whether files can be made in a folder, or in the nearest one above it that exists: it can be made
+    there.
+    """
     place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
@@ -91,13 +99,16 @@ def _made(data: Path | None, name: str) -> Path:
                 continue
             return place
     raise NothingWritable(
-        f"expected a folder that can be written for the files of libraries, got none among {', '.join(tried) or tempfile.gettempdir()}: "
-        f"make the workspace's data folder writable, or set HOME and {NUMBA_VARIABLE}"
+        "expected a folder that can be written for the files of libraries, got none among"
+        f" {', '.join(tried) or tempfile.gettempdir()}: make the workspace's data folder writable, or set HOME and"
+        f" {NUMBA_VARIABLE}"
     )
 
 
 def _below(data: Path | None) -> Path | None:
-    """Return a folder of the data folder whose name is known only on this machine; None where the system has no such secret."""
+    """Return a folder of the data folder whose name is known only on this machine; None where the system has no such
+    secret.
+    """
     if data is None:
         return None
     try:

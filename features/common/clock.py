@@ -1,11 +1,12 @@
 """The clock of every process: the one place that reads the system's wall clock.
 
-`OPPORTUNE_CLOCK` moves it, for tests and rehearsals: a span (`+90d`, `-36h`) by which it is ahead of or behind the system's clock, or a
-moment with its zone (`2028-02-29T12:00:00Z`) at which it stands when the first process starts, and from which it runs on. The variable
-then holds the span that follows from the moment, so that processes started from this one have the same clock. Monotonic timers, and so
-timeouts and intervals, are not moved.
+`OPPORTUNE_CLOCK` moves it, for tests and rehearsals: a span (`+90d`, `-36h`) by which it is ahead of or behind the
+system's clock, or a moment with its zone (`2028-02-29T12:00:00Z`) at which it stands when the first process starts, and
+from which it runs on. The variable then holds the span that follows from the moment, so that processes started from
+this one have the same clock. Monotonic timers, and so timeouts and intervals, are not moved.
 
-Vendors read the system's clock themselves (MLflow for its records, Feast for what it writes into its registry): no result depends on it.
+Vendors read the system's clock themselves (MLflow for its records, Feast for what it writes into its registry): no
+result depends on it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from datetime import UTC, datetime
 from features.common.moments import Micros, Seconds, in_seconds
 
 VARIABLE = "OPPORTUNE_CLOCK"
-EXPECTED = "a span like +90d or -36h, or a moment with its zone like 2028-02-29T12:00:00Z, between the years 2000 and 2100"
+EXPECTED = (
+    "a span like +90d or -36h, or a moment with its zone like 2028-02-29T12:00:00Z, between the years 2000 and 2100"
+)
 
 _MICROSECONDS = 1_000_000
 _UNIT_US = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -28,7 +31,8 @@ _FIRST_US, _LAST_US = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * _MICR
 
 
 def offset_of(text: str, system_us: int) -> int:
-    """Return by how many microseconds a clock set to `text` is ahead of the system's, which stands at `system_us` (since 1970).
+    """Return by how many microseconds a clock set to `text` is ahead of the system's, which stands at `system_us`
+    (since 1970).
 
     Raises:
         ValueError: the text is neither a span nor a moment, or leads out of the years 2000 to 2099.
@@ -48,7 +52,9 @@ def offset_of(text: str, system_us: int) -> int:
 
 
 def _set(environment: MutableMapping[str, str]) -> int:
-    """Return the offset that the environment asks for, and leave it there as a span for the processes that are started from here."""
+    """Return the offset that the environment asks for, and leave it there as a span for the processes that are started
+    from here.
+    """
     text = environment.get(VARIABLE, "")
     if not text:
         return 0
@@ -57,7 +63,9 @@ def _set(environment: MutableMapping[str, str]) -> int:
     except ValueError:
         # Read before anything else runs, so this is the edge of the process: a line, and a status that is not zero.
         raise SystemExit(f"{VARIABLE}: expected {EXPECTED}, got {text!r}") from None
-    environment[VARIABLE] = f"{'-' if offset < 0 else '+'}{abs(offset) // _MICROSECONDS}.{abs(offset) % _MICROSECONDS:06d}s"
+    environment[VARIABLE] = (
+        f"{'-' if offset < 0 else '+'}{abs(offset) // _MICROSECONDS}.{abs(offset) % _MICROSECONDS:06d}s"
+    )
     return offset
 
 
@@ -90,7 +98,9 @@ def now() -> datetime:
 
 
 def system_s() -> float:
-    """Return seconds since 1970 by the system's clock, for what other machines stamp by theirs, such as HTTP's `Date`."""
+    """Return seconds since 1970 by the system's clock, for what other machines stamp by theirs, such as HTTP's
+    `Date`.
+    """
     return time.time()
 
 
@@ -104,4 +114,7 @@ def notice() -> str:
     if not OFFSET_US:
         return ""
     moment = now().replace(microsecond=0).isoformat().replace("+00:00", "Z")
-    return f"{VARIABLE} moves the clock by {OFFSET_US / _MICROSECONDS:+,.0f} s: it is {moment} here. Unset it to serve anybody."
+    return (
+        f"{VARIABLE} moves the clock by {OFFSET_US / _MICROSECONDS:+,.0f} s: it is {moment} here. Unset it to serve"
+        " anybody."
+    )

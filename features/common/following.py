@@ -1,9 +1,11 @@
-"""When an event counts that names the decision which it followed from: never before it, as far as a clock explains that it says so.
+"""When an event counts that names the decision which it followed from: never before it, as far as a clock explains that
+it says so.
 
-Clocks are coarse (whole seconds, hours, a date alone) and run behind. An event that names its decision and by its own time came a little
-before it counts as happened at the decision's moment: by up to five minutes, or where its time is the whole hour or the day (UTC) of the
-decision. What came earlier by more keeps its time, and follows from nothing. The lake keeps all times as they were told; its views, and what
-the ledger hears, have them so. This is the one place that says how.
+Clocks are coarse (whole seconds, hours, a date alone) and run behind. An event that names its decision and by its own
+time came a little before it counts as happened at the decision's moment: by up to five minutes, or where its time is
+the whole hour or the day (UTC) of the decision. What came earlier by more keeps its time, and follows from nothing. The
+lake keeps all times as they were told; its views, and what the ledger hears, have them so. This is the one place that
+says how.
 """
 
 from __future__ import annotations
@@ -33,14 +35,19 @@ def followed(time: int, decided: int | None) -> int:
     if decided is None or time >= decided:
         return time
     near = decided - time <= BEHIND_SECONDS_MAX * MICROSECONDS
-    return decided if near or any(time == decided - decided % (unit * MICROSECONDS) for unit in _COARSE_SECONDS) else time
+    return (
+        decided if near or any(time == decided - decided % (unit * MICROSECONDS) for unit in _COARSE_SECONDS) else time
+    )
 
 
 def followed_sql(time: str, decided: str) -> str:
     """Return the same in SQL, of two TIMESTAMPTZ in a session in UTC; `decided` may be NULL."""
     coarse = f"{time} IN (date_trunc('hour', {decided}), date_trunc('day', {decided}))"
     near = f"{time} >= {decided} - to_seconds({BEHIND_SECONDS_MAX})"
-    return f"CASE WHEN NOT coalesce({time} < {decided}, false) THEN {time} WHEN {near} THEN {decided} WHEN {coarse} THEN {decided} ELSE {time} END"
+    return (
+        f"CASE WHEN NOT coalesce({time} < {decided}, false) THEN {time} WHEN {near} THEN {decided} WHEN {coarse} THEN"
+        f" {decided} ELSE {time} END"
+    )
 
 
 def moment_sql(decision_id: str) -> str:

@@ -1,4 +1,6 @@
-"""Words that programs write where a value is missing: `nan`, `None`, `NULL`, `undefined`. They are nobody's id and no category."""
+"""Words that programs write where a value is missing: `nan`, `None`, `NULL`, `undefined`. They are nobody's id and no
+category.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Names that logs, errors and file names may carry in place of a customer's id: a keyed hash, the key in the data folder.
+"""Names that logs, errors and file names may carry in place of a customer's id: a keyed hash, the key in the data
+folder.
 
     <data>/secret      32 random bytes, readable by its owner alone, made at first use
 
-The same id has the same pseudonym as long as the secret stays, so that lines about one customer can be told to belong together; who does
-not have the secret cannot try ids.
+The same id has the same pseudonym as long as the secret stays, so that lines about one customer can be told to belong
+together; who does not have the secret cannot try ids.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ FULL, SERVER = "opportune", "opportune-serve"
 
 
 def installed() -> tuple[str, str] | None:
-    """Return the name and the version of the distribution that is installed; None where the code runs from a folder, as in a bento."""
+    """Return the name and the version of the distribution that is installed; None where the code runs from a folder, as
+    in a bento.
+    """
     for name in (FULL, SERVER):
         try:
             return name, version(name)

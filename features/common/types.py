@@ -92,9 +92,10 @@ class Offer(Struct, frozen=True, omit_defaults=True):
     """Something a business can propose.
 
     `valid_from` and `valid_until` are microseconds since 1970 in UTC, the end exclusive; None is unbounded.
-    `value` is what one acceptance is worth to the business, in the workspace's currency; `values` what it is worth otherwise, by
-    kind (service, retention), in units whose worth `policies.yaml` gives.
-    `attributes` holds numbers, texts and lists of texts by the names that `features.yaml` declares; a time is seconds since 1970.
+    `value` is what one acceptance is worth to the business, in the workspace's currency; `values` what it is worth
+    otherwise, by kind (service, retention), in units whose worth `policies.yaml` gives.
+    `attributes` holds numbers, texts and lists of texts by the names that `features.yaml` declares; a time is seconds
+    since 1970.
     """
 
     offer_id: OfferId
@@ -160,7 +161,9 @@ FieldText = Annotated[str, Meta(max_length=CONTEXT_TEXT_CHARACTERS_MAX)]
 
 
 class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What happened: an impression, an outcome, a row of a declared stream, who an anonymous id is, what a customer allows."""
+    """What happened: an impression, an outcome, a row of a declared stream, who an anonymous id is, what a customer
+    allows.
+    """
 
     event_id: Id
     """The client's own; the same id with the same body is the same event."""
@@ -177,7 +180,9 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     channel: Name | None = None
     value: float | None = None
     """What an outcome was worth, in the workspace's currency."""
-    fields: Annotated[dict[Annotated[str, Meta(min_length=1, max_length=64)], float | FieldText | None], Meta(max_length=FIELDS_MAX)] = {}
+    fields: Annotated[
+        dict[Annotated[str, Meta(min_length=1, max_length=64)], float | FieldText | None], Meta(max_length=FIELDS_MAX)
+    ] = {}
     """Numbers and categories of a stream, by the names that `features.yaml` declares."""
     purposes: Annotated[dict[Purpose, bool], Meta(max_length=PURPOSES_MAX)] = {}
     """What the customer allows, or no longer allows, from now on; of `consent`."""
@@ -193,7 +198,9 @@ class Event(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class RankedOffer(Struct, frozen=True):
-    """One offer of an answer. `score`, the priority of arbitration, orders it; `propensity` is a calibrated probability, 0 to 1."""
+    """One offer of an answer. `score`, the priority of arbitration, orders it; `propensity` is a calibrated
+    probability, 0 to 1.
+    """
 
     rank: int
     offer_id: str
@@ -204,8 +211,9 @@ class RankedOffer(Struct, frozen=True):
     placement: str | msgspec.UnsetType = msgspec.UNSET
     """Where it is shown, in answers for several placements; ranks are those of the placement."""
     probability: float | msgspec.UnsetType = msgspec.UNSET
-    """With which the policy shows this offer in its place, given those in the places before it: 1 where nothing is drawn. Absent where the
-    workspace neither experiments nor explores."""
+    """With which the policy shows this offer in its place, given those in the places before it: 1 where nothing is
+    drawn. Absent where the workspace neither experiments nor explores.
+    """
 
 
 class GivenArm(Struct, frozen=True, gc=False):
@@ -248,6 +256,8 @@ class Decision(Struct, frozen=True, omit_defaults=False):
     """Reason codes, safe for customers, of rules that kept offers away."""
     explanation: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     experiments: tuple[GivenArm, ...] | msgspec.UnsetType = msgspec.UNSET
-    """The experiments that the unit is in. Absent, as `group`, where the workspace has none that run, nor holdout, nor control groups."""
+    """The experiments that the unit is in. Absent, as `group`, where the workspace has none that run, nor holdout, nor
+    control groups.
+    """
     group: str | msgspec.UnsetType | None = msgspec.UNSET
     """`holdout`, or the control group that decided."""

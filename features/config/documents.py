@@ -62,7 +62,9 @@ class Document:
             content = file.read_bytes() if text is None else text.encode()
         except OSError as error:
             why = (error.strerror or "an error").lower()
-            raise BadWorkspace([Fault(shown, "$", "a readable file", why, remedy="See `opportune init --help`.")]) from error
+            raise BadWorkspace(
+                [Fault(shown, "$", "a readable file", why, remedy="See `opportune init --help`.")]
+            ) from error
         tree = Tree(shown, content)
         self.lines, self.value = tree.lines, tree.value
 
@@ -86,7 +88,8 @@ class Document:
     def convert(self, kind: type[T]) -> T:
         """Return the file as a struct.
 
-        msgspec stops at the first error: what is wrong is left out and the rest is tried again, so that all are told at once.
+        msgspec stops at the first error: what is wrong is left out and the rest is tried again, so that all are told at
+        once.
 
         Raises:
             BadWorkspace: with file, line, path, what was expected and what came.
@@ -120,15 +123,21 @@ class Document:
         if parts["key"]:
             key = next((key for key in _at(value, path) if _error(_with_only(value, path, key), kind) == message), None)
             expected = _EXPECTED_GOT.match(text)
-            return (*path, str(key)), self.fault((*path, str(key)), _in_words(expected["expected"] if expected else text), f"`{key}`")
+            return (*path, str(key)), self.fault(
+                (*path, str(key)), _in_words(expected["expected"] if expected else text), f"`{key}`"
+            )
         if unknown := _UNKNOWN.search(text):
             name = unknown["name"]
-            return (*path, name), self.fault((*path, name), "a known key", f"`{name}`", _suggestion(name, _field_names(kind, path)))
+            return (*path, name), self.fault(
+                (*path, name), "a known key", f"`{name}`", _suggestion(name, _field_names(kind, path))
+            )
         if missing := _MISSING.search(text):
             return (*path, missing["name"]), self.fault(path, f"the key `{missing['name']}`", "a mapping without it")
         got = _value_at(value, path)
         if choices := _choices(kind, path):
-            return path, self.fault(path, f"one of {', '.join(choices)}", got, _suggestion(str(_at(value, path)), choices, only_near=True))
+            return path, self.fault(
+                path, f"one of {', '.join(choices)}", got, _suggestion(str(_at(value, path)), choices, only_near=True)
+            )
         if expected := _EXPECTED_GOT.match(text):
             quoted = expected["got"] in ("int", "float", "bool") and "str" in expected["expected"]
             got = _KINDS.get(expected["got"], got) if expected["got"] in ("object", "array", "null") else got
@@ -136,13 +145,17 @@ class Document:
         return path, self.fault(path, text[0].lower() + text[1:], got)
 
     def _resolved(self, shown: str, message: str, kind: Any, value: Any) -> Path:
-        """The exact place of an error. msgspec writes `[...]` for any key of a mapping: leave one key at a time and see which fails."""
+        """The exact place of an error. msgspec writes `[...]` for any key of a mapping: leave one key at a time and see
+        which fails.
+        """
         steps: list[str | int] = []
         for step in _STEP.finditer(shown):
             if step[0] != "[...]":
                 steps.append(step[1] if step[1] is not None else int(step[2]))
                 continue
-            key = next((key for key in _at(value, steps) if _error(_with_only(value, steps, key), kind) == message), None)
+            key = next(
+                (key for key in _at(value, steps) if _error(_with_only(value, steps, key), kind) == message), None
+            )
             if key is None:
                 break
             steps.append(key)
@@ -192,7 +205,9 @@ def _replaced(value: Any, step: Any, part: Any) -> Any:
 
 
 def _removable(value: Any, path: Path) -> Path:
-    """Return the part itself if it is under a key; an item of a list only goes with its list, so that positions stay what they are."""
+    """Return the part itself if it is under a key; an item of a list only goes with its list, so that positions stay
+    what they are.
+    """
     while path and not isinstance(_at(value, path[:-1]), dict):
         path = path[:-1]
     return path
@@ -210,7 +225,9 @@ def _in_words(expected: str) -> str:
     if pattern:
         regex = ast.literal_eval(pattern)
         return IN_WORDS.get(regex, f"a text that matches {regex}")
-    return re.sub(r"`([^`]*)`", lambda found: " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | ")), kinds)
+    return re.sub(
+        r"`([^`]*)`", lambda found: " or ".join(_KINDS.get(kind, kind) for kind in found[1].split(" | ")), kinds
+    )
 
 
 def _type_at(kind: Any, path: Path) -> Any:
@@ -244,4 +261,6 @@ def _choices(kind: Any, path: Path) -> list[str]:
     """Return the values of a closed set, if `path` is one."""
     node = _type_at(kind, path)
     kinds = node.types if isinstance(node, inspect.UnionType) else (node,)
-    return next(([str(value) for value in found.values] for found in kinds if isinstance(found, inspect.LiteralType)), [])
+    return next(
+        ([str(value) for value in found.values] for found in kinds if isinstance(found, inspect.LiteralType)), []
+    )

@@ -1,6 +1,7 @@
 """`experiments.yaml` as structs: which units get which arm, and what an arm changes. Unknown keys are refused.
 
-What an arm changes is said in the words of `policies.yaml` and `offers.yaml`. `features/validation/experiments.py` checks what types cannot.
+What an arm changes is said in the words of `policies.yaml` and `offers.yaml`. `features/validation/experiments.py`
+checks what types cannot.
 """
 
 from __future__ import annotations
@@ -30,16 +31,26 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[str, Meta(max_length=SEED_CHARACTERS_MAX)]
 Unit = Literal["customer", "anonymous", "account"]
 Status = Literal["draft", "running", "stopped"]
-Hashing = Literal["growthbook-v2", "growthbook-v1", "eppo", "unleash", "optimizely", "statsig", "statsig-experiment", "launchdarkly"]
+Hashing = Literal[
+    "growthbook-v2", "growthbook-v1", "eppo", "unleash", "optimizely", "statsig", "statsig-experiment", "launchdarkly"
+]
 Tolerated = Annotated[float, Meta(ge=0, le=100)]
 ControlGroup = Literal["random_eligible", "propensity_only", "no_levers", "eligibility_only", "random_propensity"]
-CONTROL_GROUPS: tuple[ControlGroup, ...] = ("random_eligible", "propensity_only", "no_levers", "eligibility_only", "random_propensity")
+CONTROL_GROUPS: tuple[ControlGroup, ...] = (
+    "random_eligible",
+    "propensity_only",
+    "no_levers",
+    "eligibility_only",
+    "random_propensity",
+)
 """In the order in which their shares are cut."""
 RAMP_STEPS = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 
 
 class ArbitrationChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What an arm ranks by: the keys of `arbitration` in policies.yaml. What is given here stands instead of what stands there."""
+    """What an arm ranks by: the keys of `arbitration` in policies.yaml. What is given here stands instead of what
+    stands there.
+    """
 
     formula: str | None = None
     worth: dict[Name, Annotated[float, Meta(ge=0)]] = {}
@@ -91,9 +102,13 @@ class Arm(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One of the ways to decide that an experiment compares."""
 
     weight: Annotated[float, Meta(ge=0, le=100_000)] | None = None
-    """Its part of the covered units: weights of all arms add up to 1, Unleash's are whole numbers of any sum. All absent: all equal."""
+    """Its part of the covered units: weights of all arms add up to 1, Unleash's are whole numbers of any sum. All
+    absent: all equal.
+    """
     ranges: Annotated[tuple[tuple[Share, Share], ...], Meta(min_length=1, max_length=RANGES_MAX)] | None = None
-    """Instead of `weight`: the very buckets, as `[[from, to], …]` of 0 to 1, as a tool has them after its split was changed."""
+    """Instead of `weight`: the very buckets, as `[[from, to], …]` of 0 to 1, as a tool has them after its split was
+    changed.
+    """
     control: bool = False
     """What the others are compared with; the first arm where none says so."""
     description: str = ""
@@ -108,7 +123,9 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Guardrails(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a ramp watches: the harm that is tolerated, as a part of what the control has; 0 tolerates none. Null: it is not watched."""
+    """What a ramp watches: the harm that is tolerated, as a part of what the control has; 0 tolerates none. Null: it is
+    not watched.
+    """
 
     conversion: Tolerated | None = 0.0
     """The part of units with the label's outcome; less is harm."""
@@ -126,7 +143,9 @@ class Ramp(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A staged rollout: the share of an arm rises step by step, while nothing speaks of harm."""
 
     arm: Key
-    steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=STEPS_MAX)] = RAMP_STEPS
+    steps: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1, max_length=STEPS_MAX)] = (
+        RAMP_STEPS
+    )
     """Shares of all units, each larger than the one before."""
     hold: Duration = "1d"
     """How long each step lasts at least."""
@@ -145,7 +164,9 @@ class Bounded(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cap: Annotated[float, Meta(gt=0)] | None = None
     """In the number's own unit: more counts as so much, and less than its negative as that."""
     winsorize: Annotated[float, Meta(gt=0.5, lt=1)] | None = None
-    """A quantile, of the units of all arms that have anything: 0.99 bounds the largest one of a hundred, and the lowest where it is below zero."""
+    """A quantile, of the units of all arms that have anything: 0.99 bounds the largest one of a hundred, and the lowest
+    where it is below zero.
+    """
 
 
 class Goals(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -186,7 +207,9 @@ class Experiment(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who was assigned under a lower one is in the experiment no more."""
     hash: Hashing = "growthbook-v2"
     encoding: Encoding = "utf-8"
-    """`utf-16` hashes ids outside ASCII as GrowthBook's kits for JavaScript and Python do; for GrowthBook's hashes only."""
+    """`utf-16` hashes ids outside ASCII as GrowthBook's kits for JavaScript and Python do; for GrowthBook's hashes
+    only.
+    """
     seed: Seed | int | None = None
     """GrowthBook's seed, a text, the experiment's key when absent; LaunchDarkly's, a whole number, none when absent."""
     salt: Seed | None = None
@@ -212,7 +235,9 @@ class Holdout(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ControlGroups(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Shares of customers, or anonymous ids before log-in, that are decided by one known logic, and are in no experiment."""
+    """Shares of customers, or anonymous ids before log-in, that are decided by one known logic, and are in no
+    experiment.
+    """
 
     random_eligible: Share = 0.0
     """A random one of the eligible offers."""

@@ -30,7 +30,9 @@ class Fault:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: at {self.path}: expected {self.expected}, got {self.got}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{place}: at {self.path}: expected {self.expected}, got {self.got}" + (
+            f". {self.remedy}" if self.remedy else ""
+        )
 
 
 class BadWorkspace(Failure):

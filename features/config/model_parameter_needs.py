@@ -9,7 +9,9 @@ _FRACTIONS = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction"
 _COLUMN_FRACTIONS = ("feature_fraction", "feature_fraction_bynode")
 
 Given = Mapping[str, Any]
-"""Parameters by main name, each of its kind and within its bounds; `_monotone` and `_categories` say what the model has beside them."""
+"""Parameters by main name, each of its kind and within its bounds; `_monotone` and `_categories` say what the model has
+beside them.
+"""
 
 
 class Need(NamedTuple):
@@ -39,15 +41,21 @@ def _goss(given: Given) -> bool:
 
 
 NEEDS = (
-    Need(_FRACTIONS, 1, lambda given: not _goss(given), "no bagging beside `data_sample_strategy: goss`", "Leave one of them out."),
-    Need(("bagging_freq",), 0, lambda given: not _goss(given), "no bagging beside `data_sample_strategy: goss`", "Leave one of them out."),
-    Need(_FRACTIONS, 1, lambda given: given.get("bagging_freq", 0) > 0, "`bagging_freq` too", "Without it no rows are sampled: say `bagging_freq: 1`."),
-    Need(("bagging_freq",), 0, _samples, "a fraction below 1 too", "Without it no rows are sampled: say `bagging_fraction: 0.7`, for example."),
+    Need(_FRACTIONS, 1, lambda given: not _goss(given), "no bagging beside `data_sample_strategy: goss`",
+        "Leave one of them out."),
+    Need(("bagging_freq",), 0, lambda given: not _goss(given), "no bagging beside `data_sample_strategy: goss`",
+        "Leave one of them out."),
+    Need(_FRACTIONS, 1, lambda given: given.get("bagging_freq", 0) > 0, "`bagging_freq` too",
+        "Without it no rows are sampled: say `bagging_freq: 1`."),
+    Need(("bagging_freq",), 0, _samples, "a fraction below 1 too",
+        "Without it no rows are sampled: say `bagging_fraction: 0.7`, for example."),
     Need(
         ("bagging_fraction",), 1, lambda given: not any(given.get(name, 1) < 1 for name in _FRACTIONS[1:]),
-        "`bagging_fraction`, or `pos_bagging_fraction` and `neg_bagging_fraction`", "LightGBM passes over the first of them: leave it out.",
+        "`bagging_fraction`, or `pos_bagging_fraction` and `neg_bagging_fraction`",
+            "LightGBM passes over the first of them: leave it out.",
     ),
-    Need(("bagging_seed",), None, lambda given: _bags(given) or _goss(given), "rows that are sampled", "Say `bagging_fraction` and `bagging_freq` too."),
+    Need(("bagging_seed",), None, lambda given: _bags(given) or _goss(given), "rows that are sampled",
+        "Say `bagging_fraction` and `bagging_freq` too."),
     Need(("top_rate", "other_rate"), None, _goss, "`data_sample_strategy: goss` too", "Without it this has no effect."),
     Need(
         ("other_rate",), None, lambda given: given.get("top_rate", 0.2) + given["other_rate"] <= 1,
@@ -61,16 +69,19 @@ NEEDS = (
         ("feature_fraction_seed",), None, lambda given: any(given.get(name, 1) < 1 for name in _COLUMN_FRACTIONS),
         "columns that are sampled", "Say `feature_fraction` below 1 too.",
     ),
-    Need(("extra_seed",), None, lambda given: given.get("extra_trees") is True, "`extra_trees: true` too", "Without it this has no effect."),
+    Need(("extra_seed",), None, lambda given: given.get("extra_trees") is True, "`extra_trees: true` too",
+        "Without it this has no effect."),
     Need(
         ("cegb_tradeoff",), 1, lambda given: given.get("cegb_penalty_split", 0) > 0,
         "`cegb_penalty_split` too", "Without it this has no effect.",
     ),
     Need(
-        ("num_grad_quant_bins", "quant_train_renew_leaf", "stochastic_rounding"), None, lambda given: given.get("use_quantized_grad") is True,
+        ("num_grad_quant_bins", "quant_train_renew_leaf", "stochastic_rounding"), None,
+            lambda given: given.get("use_quantized_grad") is True,
         "`use_quantized_grad: true` too", "Without it this has no effect.",
     ),
-    Need(("zero_as_missing",), False, lambda given: given.get("use_missing", True), "`use_missing: true`", "Without it nothing is missing."),
+    Need(("zero_as_missing",), False, lambda given: given.get("use_missing", True), "`use_missing: true`",
+        "Without it nothing is missing."),
     Need(
         ("monotone_constraints_method", "monotone_penalty"), None, lambda given: given["_monotone"],
         "columns under `monotone` too", "Without them this has no effect.",
@@ -80,7 +91,8 @@ NEEDS = (
         "`basic` beside `feature_fraction_bynode`", "LightGBM takes `basic` then: leave one of them out.",
     ),
     Need(
-        ("cat_l2", "cat_smooth", "max_cat_threshold", "max_cat_to_onehot", "min_data_per_group"), None, lambda given: given["_categories"],
+        ("cat_l2", "cat_smooth", "max_cat_threshold", "max_cat_to_onehot", "min_data_per_group"), None,
+            lambda given: given["_categories"],
         "a column of `dtype: category` that the model uses", "Without one this has no effect.",
     ),
     Need(
@@ -98,7 +110,9 @@ NEEDS = (
 )  # fmt: skip
 
 
-def wrong_together(parameters: Given, *, is_monotone: bool, has_categories: bool) -> Iterator[tuple[str, str, str, str]]:
+def wrong_together(
+    parameters: Given, *, is_monotone: bool, has_categories: bool
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, what was expected, what came and the way out, of each parameter that what it needs is not beside."""
     given = {**parameters, "_monotone": is_monotone, "_categories": has_categories}
     told = set()

@@ -1,7 +1,7 @@
 """`parameters` of `model.yaml`: what each of LightGBM's parameters may say here, or why it may say nothing.
 
-Every parameter of LightGBM stands in `ACCEPTED` or in `REFUSED`, under its main name. What is accepted reaches the trainer and has an effect;
-what would be passed over, undone, or could not be served, is refused with the way out.
+Every parameter of LightGBM stands in `ACCEPTED` or in `REFUSED`, under its main name. What is accepted reaches the
+trainer and has an effect; what would be passed over, undone, or could not be served, is refused with the way out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class Number(NamedTuple):
 
     def takes(self, value: object) -> bool:
         """Return whether the value is of this kind and within the bounds; true and false are no numbers here."""
-        if isinstance(value, bool) or not isinstance(value, int if self.is_whole else (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if self.is_whole else (int, float))
+            or not math.isfinite(value)
+        ):
             return False
         above = self.low is None or (value > self.low if self.is_open else value >= self.low)
         return above and (self.high is None or value <= self.high) and (not self.is_whole or abs(value) <= INT32_MAX)
@@ -151,22 +155,27 @@ _STOPPING = "rounds stop by the log loss on the later training decisions"
 
 _REASONS: dict[str, tuple[str, ...]] = {
     _BY_POSITION: (
-        "cegb_penalty_feature_coupled", "cegb_penalty_feature_lazy", "feature_contri", "forcedbins_filename", "forcedsplits_filename",
+        "cegb_penalty_feature_coupled", "cegb_penalty_feature_lazy", "feature_contri", "forcedbins_filename",
+        "forcedsplits_filename",
         "max_bin_by_feature",
     ),
     "categories are the columns of `dtype: category` in features.yaml": ("categorical_feature",),
     _DART: ("drop_rate", "drop_seed", "max_drop", "skip_drop", "uniform_drop", "xgboost_dart_mode"),
     _FILES: (
-        "config", "convert_model", "convert_model_language", "data", "header", "input_model", "output_model", "output_result",
-        "parser_config_file", "precise_float_parser", "pre_partition", "refit_decay_rate", "save_binary", "snapshot_freq", "task",
+        "config", "convert_model", "convert_model_language", "data", "header", "input_model", "output_model",
+        "output_result",
+        "parser_config_file", "precise_float_parser", "pre_partition", "refit_decay_rate", "save_binary",
+        "snapshot_freq", "task",
         "two_round", "valid",
     ),
     _MACHINES: ("local_listen_port", "machine_list_filename", "machines", "num_machines", "time_out", "top_k"),
     _GPU: ("gpu_device_id", "gpu_device_id_list", "gpu_platform_id", "gpu_use_dp", "num_gpu"),
     "training takes the cores that its process may use": ("num_threads",),
     _OTHER: (
-        "alpha", "auc_mu_weights", "bagging_by_query", "eval_at", "fair_c", "group_column", "label_gain", "lambdarank_norm",
-        "lambdarank_position_bias_regularization", "lambdarank_truncation_level", "multi_error_top_k", "num_class", "objective_seed",
+        "alpha", "auc_mu_weights", "bagging_by_query", "eval_at", "fair_c", "group_column", "label_gain",
+        "lambdarank_norm",
+        "lambdarank_position_bias_regularization", "lambdarank_truncation_level", "multi_error_top_k", "num_class",
+        "objective_seed",
         "poisson_max_delta_step", "reg_sqrt", "tweedie_variance_power",
     ),
     _PREDICT: (
@@ -219,7 +228,9 @@ def main_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {MAIN.get(name, name): value for name, value in parameters.items()}
 
 
-def wrong_parameters(parameters: Mapping[str, Any], *, is_monotone: bool, has_categories: bool) -> Iterator[WrongParameter]:
+def wrong_parameters(
+    parameters: Mapping[str, Any], *, is_monotone: bool, has_categories: bool
+) -> Iterator[WrongParameter]:
     """Yield what is wrong with each parameter alone; where nothing is, what is wrong with them together.
 
     Args:
@@ -236,7 +247,9 @@ def wrong_parameters(parameters: Mapping[str, Any], *, is_monotone: bool, has_ca
             is_sound = False
             yield wrong
     if is_sound:
-        for main, expected, got, remedy in wrong_together(main_names(parameters), is_monotone=is_monotone, has_categories=has_categories):
+        for main, expected, got, remedy in wrong_together(
+            main_names(parameters), is_monotone=is_monotone, has_categories=has_categories
+        ):
             yield WrongParameter(written[main], expected, got, remedy)
 
 
@@ -244,7 +257,9 @@ def _wrong(name: str, value: Any, written: Mapping[str, str]) -> WrongParameter 
     main = MAIN.get(name)
     if main is None:
         near = difflib.get_close_matches(name, ALIASES, 1) or difflib.get_close_matches(name, MAIN, 1)
-        return WrongParameter(name, "a parameter of LightGBM", f"`{name}`", f"Did you mean `{near[0]}`?" if near else "Take it out.")
+        return WrongParameter(
+            name, "a parameter of LightGBM", f"`{name}`", f"Did you mean `{near[0]}`?" if near else "Take it out."
+        )
     if main in written:
         remedy = f"Both are names of `{main}`: keep one."
         return WrongParameter(name, "each parameter once", f"`{name}` beside `{written[main]}`", remedy, written[main])

@@ -1,4 +1,6 @@
-"""`${NAME}` in the values of a workspace file: filled in from the environment, so that a secret need not stand in the file."""
+"""`${NAME}` in the values of a workspace file: filled in from the environment, so that a secret need not stand in the
+file.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,16 @@ def unset(value: Any, environment: Mapping[str, str], path: Path = ()) -> Iterat
 
 
 def filled(value: Any, environment: Mapping[str, str]) -> Any:
-    """Return a copy with each placeholder replaced; what comes from the environment is always a text, and is not looked at again.
+    """Return a copy with each placeholder replaced; what comes from the environment is always a text, and is not looked
+    at again.
 
     Raises:
         Failure: when a variable is not set.
     """
     for path, name in unset(value, environment):
-        raise Failure(f"at {shown(path)}: expected the variable {name} in the environment, got none: set it and try again")
+        raise Failure(
+            f"at {shown(path)}: expected the variable {name} in the environment, got none: set it and try again"
+        )
     return _filled(value, environment)
 
 

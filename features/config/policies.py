@@ -1,6 +1,7 @@
 """`policies.yaml` as structs: who may be offered what, how often, and what it is worth. Unknown keys are refused.
 
-Conditions are expressions (`docs/expressions.md`); `features/validation/policies.py` checks them against the declared columns.
+Conditions are expressions (`docs/expressions.md`); `features/validation/policies.py` checks them against the declared
+columns.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class QuietHours(Whom, frozen=True, forbid_unknown_fields=True, kw_only=True):
     end: Clock
     """Exclusive; before `begin`, it is on the next day."""
     time_zone: str | None = None
-    """A zone (`Europe/Berlin`), or the column that holds it (`customer.time_zone`); the workspace's own when absent, or unknown."""
+    """A zone (`Europe/Berlin`), or the column that holds it (`customer.time_zone`); the workspace's own when absent, or
+    unknown.
+    """
 
 
 class Weight(Whom, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,11 +118,12 @@ class Arbitration(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class Exploration(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How often something else than the best offer is shown, so that it is learnt what that would bring: inverse-gap weighting.
+    """How often something else than the best offer is shown, so that it is learnt what that would bring: inverse-gap
+    weighting.
 
-    Of K offers that may stand in a place, with priorities scaled to the best one's, another than the best is shown there with the
-    probability max(floor / K, 1 / (K + gamma * gap)); the best has the rest. SquareCB: Foster and Rakhlin 2020; FALCON: Simchi-Levi and
-    Xu 2020.
+    Of K offers that may stand in a place, with priorities scaled to the best one's, another than the best is shown
+    there with the probability max(floor / K, 1 / (K + gamma * gap)); the best has the rest. SquareCB: Foster and
+    Rakhlin 2020; FALCON: Simchi-Levi and Xu 2020.
     """
 
     gamma: Annotated[float, Meta(gt=0, le=1e9)] | None = None

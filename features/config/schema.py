@@ -35,15 +35,18 @@ class Described(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     unit: str | None = None
     missing: Missing | None = None
-    """`zero`: nothing seen is 0; `unknown`: the model sees a missing value. When absent, nothing counted, summed or told apart is
-    0, and anything else is unknown. A customer of whom nothing at all is known has missing values either way."""
+    """`zero`: nothing seen is 0; `unknown`: the model sees a missing value. When absent, nothing counted, summed or
+    told apart is 0, and anything else is unknown. A customer of whom nothing at all is known has missing values either
+    way.
+    """
     purposes: tuple[Purpose, ...] | None = None
     """What the column may be used for; the source's own when absent."""
     freshness: Duration | None = None
     """Older than this the value counts as missing; the source's own when absent."""
 
 
-# workspace.yaml ---------------------------------------------------------------------------------------------------------
+# workspace.yaml
+# ---------------------------------------------------------------------------------------------------------
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +56,9 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     columns: dict[str, str] = {}
     """Canonical name -> name in the file, where they differ."""
     missing: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=20)], ...], Meta(max_length=50)] | None = None
-    """Words that mean that a value is missing, in any case, in place of the usual ones (`nan`, `None`, `NULL` …); `[]`: none does."""
+    """Words that mean that a value is missing, in any case, in place of the usual ones (`nan`, `None`, `NULL` …); `[]`:
+    none does.
+    """
 
 
 class Sources(Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,14 +73,20 @@ class Sources(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OnlineStore(Struct, frozen=True, forbid_unknown_fields=True):
-    """`embedded` (LMDB, in process) or a Redis address: `redis://host:port/db`, `rediss://…`, `redis+cluster://h1:p1,h2:p2`."""
+    """`embedded` (LMDB, in process) or a Redis address: `redis://host:port/db`, `rediss://…`,
+    `redis+cluster://h1:p1,h2:p2`.
+    """
 
     url: str = "embedded"
     feast: dict[str, Any] | None = None
-    """Instead of `url`: Feast's own `online_store` section, for any other store that it knows; texts may hold `${VARIABLE}`."""
+    """Instead of `url`: Feast's own `online_store` section, for any other store that it knows; texts may hold
+    `${VARIABLE}`.
+    """
     timeout_ms: Annotated[int, Meta(ge=1, le=10_000)] = 25
     near_cache_rows: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    """Rows of a Redis store that each worker keeps, told by the server of changes; 0 keeps none. A row takes some kilobytes."""
+    """Rows of a Redis store that each worker keeps, told by the server of changes; 0 keeps none. A row takes some
+    kilobytes.
+    """
 
 
 class Stores(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +98,9 @@ class Stores(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Demo(Struct, frozen=True, forbid_unknown_fields=True):
-    """Demo data is moved forward by whole weeks at the first import, so that `now` of the source is now of the clock."""
+    """Demo data is moved forward by whole weeks at the first import, so that `now` of the source is now of the
+    clock.
+    """
 
     now: Moment
 
@@ -109,7 +122,9 @@ class EventSettings(Struct, frozen=True, forbid_unknown_fields=True):
     recognised: Duration = "14d"
     """How long an event stays in the event log after it was received, and so how long its id is recognised."""
     refresh: Duration = "1m"
-    """How often changed customers' windows are computed again and pushed into the online store; decisions know of events at once either way."""
+    """How often changed customers' windows are computed again and pushed into the online store; decisions know of
+    events at once either way.
+    """
 
 
 class Retention(Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,7 +158,8 @@ class WorkspaceFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Customer buckets that features are computed in, one at a time: more buckets need less memory."""
 
 
-# features.yaml ----------------------------------------------------------------------------------------------------------
+# features.yaml
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Attribute(Described, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -203,9 +219,9 @@ Where = dict[Name, Range | list[str] | str]
 class WindowColumn(Described, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A windowed aggregate over a customer's events; one column a window, named `<name>_<window>`.
 
-    With `group`, there is a column for each listed value of a category: `<name>_<window>_<value>`. `share` is the part of the
-    events (of their sum, with `of`) for which `where` holds; with `group`, the part of each value in the events for which
-    `where` holds, so that the shares of all values add up to one.
+    With `group`, there is a column for each listed value of a category: `<name>_<window>_<value>`. `share` is the part
+    of the events (of their sum, with `of`) for which `where` holds; with `group`, the part of each value in the events
+    for which `where` holds, so that the shares of all values add up to one.
     """
 
     stream: Name
@@ -227,9 +243,10 @@ class CategoryGroup(Struct, frozen=True, forbid_unknown_fields=True):
 class PairColumn(Described, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A column of customer and offer: events are aggregated by a key, and an offer takes those of its own keys.
 
-    `key` is a category of the stream, `match` the offer attribute (a text or a list of texts) that holds the offer's keys.
-    With `scope: everyone` the events of all customers count, which makes it popularity. `relative` adds, among the offers
-    considered in one decision, the share of the total, the rank (1 is the largest, ties equal), the ratio to the largest.
+    `key` is a category of the stream, `match` the offer attribute (a text or a list of texts) that holds the offer's
+    keys. With `scope: everyone` the events of all customers count, which makes it popularity. `relative` adds, among
+    the offers considered in one decision, the share of the total, the rank (1 is the largest, ties equal), the ratio to
+    the largest.
     """
 
     stream: Name
@@ -268,7 +285,8 @@ class FeaturesFile(Struct, frozen=True, forbid_unknown_fields=True):
     pairs: dict[Name, PairColumn] = {}
 
 
-# offers.yaml ------------------------------------------------------------------------------------------------------------
+# offers.yaml
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Placement(Struct, frozen=True, forbid_unknown_fields=True):
@@ -284,7 +302,9 @@ class Placement(Struct, frozen=True, forbid_unknown_fields=True):
     """At most so many offers of a category in one answer."""
     per_group: Annotated[int, Meta(ge=1)] | None = None
     fallback: tuple[OfferId, ...] = ()
-    """Offers that fill what is left, in this order, when fewer than `limit` can be shown; validity and rules hold for them too."""
+    """Offers that fill what is left, in this order, when fewer than `limit` can be shown; validity and rules hold for
+    them too.
+    """
 
 
 class OffersFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -292,7 +312,9 @@ class OffersFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     placements: Annotated[dict[Name, Placement], Meta(min_length=1)]
     treatments: tuple[Treatment, ...] = ()
-    """For offers without their own; texts may hold `{name}`, `{offer_id}`, `{valid_until}`, `{value}` and offer attributes."""
+    """For offers without their own; texts may hold `{name}`, `{offer_id}`, `{valid_until}`, `{value}` and offer
+    attributes.
+    """
     offers: tuple[OfferEntry, ...] = ()
     group: Name | None = None
     """The attribute (a category) whose text is the group of an offer that states none itself."""
@@ -323,11 +345,14 @@ class OfferEntry(Struct, frozen=True, forbid_unknown_fields=True):
     excludes: tuple[OfferId, ...] = ()
 
 
-# model.yaml -------------------------------------------------------------------------------------------------------------
+# model.yaml
+# -------------------------------------------------------------------------------------------------------------
 
 
 class Label(Struct, frozen=True, forbid_unknown_fields=True):
-    """What counts as success: an outcome of this type for the offer, within the attribution window after the decision."""
+    """What counts as success: an outcome of this type for the offer, within the attribution window after the
+    decision.
+    """
 
     outcome: str
     within: Annotated[str, Meta(pattern=DURATION_OR_END_PATTERN)] = "30d"
@@ -335,13 +360,16 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingSplit(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where time is cut. Training decisions have their attribution window closed before the cut; test decisions come after."""
+    """Where time is cut. Training decisions have their attribution window closed before the cut; test decisions come
+    after.
+    """
 
     cut: Moment | None = None
     """In the source's own time; when absent, the moment that leaves `test_share` of the decisions behind it."""
     test_share: Annotated[float, Meta(gt=0, lt=0.9)] = 0.2
     open_windows: bool = False
-    """Whether test decisions count whose attribution window is still open: their failures may yet turn into successes."""
+    """Whether test decisions count whose attribution window is still open: their failures may yet turn into successes.
+    """
     stopping_share: Annotated[float, Meta(gt=0, lt=0.9)] = 0.25
     """Latest part of the training decisions, on which early stopping and calibration are done."""
 
@@ -369,12 +397,15 @@ class ModelFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Part of the training decisions whose customer is made unknown, so that the model can rank for strangers."""
     monotone: dict[str, Literal["increasing", "decreasing"]] = {}
     additive: bool = False
-    """No tree mixes columns of customer and context with columns of offer and pair: those move the level, these the order."""
+    """No tree mixes columns of customer and context with columns of offer and pair: those move the level, these the
+    order.
+    """
     leave_out: tuple[str, ...] = ()
     """Columns that the model does not use."""
     learn_from: Literal["auto", "recorded", "imported", "both"] = "auto"
-    """`recorded`: what this service decided, with the columns as the model saw them; `imported`: the business's own history; `both`. `auto`
-    takes recorded decisions once there are enough of them, and before that what was imported."""
+    """`recorded`: what this service decided, with the columns as the model saw them; `imported`: the business's own
+    history; `both`. `auto` takes recorded decisions once there are enough of them, and before that what was imported.
+    """
     recorded_decisions_min: Annotated[int, Meta(ge=1)] = 20_000
     """So many recorded decisions with a closed attribution window are enough for `auto`,"""
     recorded_successes_min: Annotated[int, Meta(ge=1)] = 200

@@ -1,8 +1,9 @@
 """Registry of the workers whose logged events are not yet applied to the ledger.
 
-An event is acknowledged once it is in the log, and then heard by the ledger, by the worker that took it. A worker may die in between.
-So each has a number, which its rows in the log carry; a mark in the log says up to which place its events were heard; and a file that
-it keeps locked says that it lives. Another worker that gets the lock goes on for it. Hearing is idempotent: a mark may lag behind.
+An event is acknowledged once it is in the log, and then heard by the ledger, by the worker that took it. A worker may
+die in between. So each has a number, which its rows in the log carry; a mark in the log says up to which place its
+events were heard; and a file that it keeps locked says that it lives. Another worker that gets the lock goes on for it.
+Hearing is idempotent: a mark may lag behind.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def begin(folder: Path) -> Alive:
 
 
 def dead(folder: Path) -> Iterator[Alive]:
-    """Workers that died before all of their events were known to be heard, each locked until it is released or buried."""
+    """Workers that died before all of their events were known to be heard, each locked until it is released or
+    buried.
+    """
     if not exists(folder):
         return
     with reading(folder) as connection:
@@ -75,7 +78,9 @@ def dead(folder: Path) -> Iterator[Alive]:
 
 
 def anybody(folder: Path) -> bool:
-    """Whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer than it takes to look."""
+    """Whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer than it
+    takes to look.
+    """
     return any(is_held(path) for path in folder.glob(f"*{ALIVE}"))
 
 

@@ -1,4 +1,6 @@
-"""Dead letters: what could not be an event, with the reason; and how they are sent again once the workspace understands them."""
+"""Dead letters: what could not be an event, with the reason; and how they are sent again once the workspace understands
+them.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,11 @@ def send_again(folder: Path, happenings: EventSchema, now: Micros | None = None)
             after = found[-1].seq
             items = [item for letter in found if (item := _item(letter, happenings, moment)) is not None]
             outcomes = Counter(result.outcome for result in log.resubmit(items)) if items else Counter()
-            sent.update(stored=outcomes["stored"], duplicate=outcomes["duplicate"], left=len(found) - len(items) + outcomes["dead"])
+            sent.update(
+                stored=outcomes["stored"],
+                duplicate=outcomes["duplicate"],
+                left=len(found) - len(items) + outcomes["dead"],
+            )
     finally:
         log.close()
         alive.release()

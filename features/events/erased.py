@@ -1,4 +1,6 @@
-"""Who was forgotten, as keyed hashes that the event log keeps: nobody can read an id from them, but whoever has an id can ask."""
+"""Who was forgotten, as keyed hashes that the event log keeps: nobody can read an id from them, but whoever has an id
+can ask.
+"""
 
 from __future__ import annotations
 

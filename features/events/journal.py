@@ -1,9 +1,10 @@
 """Lines of the journal: what one decision saw and said, and the frames that carry lines in a file.
 
-A frame is a head (magic, checksum, length, kind, version) and a body in MessagePack. A file is frames one after another and
-nothing else, so that whatever a killed process left behind is still a file: a reader takes every whole frame, wherever it
-stands, and says which bytes were none. Arrays travel as their bytes, little endian, so that writing a line copies memory and
-converts nothing. Fields may be added at the end of a struct, with a default: older lines go on being read.
+A frame is a head (magic, checksum, length, kind, version) and a body in MessagePack. A file is frames one after another
+and nothing else, so that whatever a killed process left behind is still a file: a reader takes every whole frame,
+wherever it stands, and says which bytes were none. Arrays travel as their bytes, little endian, so that writing a line
+copies memory and converts nothing. Fields may be added at the end of a struct, with a default: older lines go on being
+read.
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ DECISION = 1
 SETTLED = 2
 """Kind of a frame that holds sticky assignments."""
 BLANK = 0
-"""Kind of a frame whose line was forgotten: zeros, as long as it was, so that those behind it keep their places in the file."""
+"""Kind of a frame whose line was forgotten: zeros, as long as it was, so that those behind it keep their places in the
+file.
+"""
 FORMAT = 1
 """Version of a body. Raised only when older bodies would be misread."""
 FRAME_BYTES_MAX = 1 << 20
 SCORES_MAX = 1024
 """With more offers considered, only the scores of those shown are written: 8 KiB a line at most."""
 PAIR_VALUES_MAX = 512
-"""With more pair values (offers considered x pair columns), only those of the offers shown are written: 4 KiB a line at most."""
+"""With more pair values (offers considered x pair columns), only those of the offers shown are written: 4 KiB a line at
+most.
+"""
 
 MAGIC = b"\xf7oj\n"
 _HEAD = struct.Struct("<4sIIBB")
@@ -47,7 +52,9 @@ _FLOAT, _INTEGER = np.dtype("<f8"), np.dtype("<i4")
 
 
 class Versions(Struct, frozen=True, array_like=True):
-    """What decided: the bundle's id, the fingerprint of its columns, and the digest of the `Lineup` that positions refer to."""
+    """What decided: the bundle's id, the fingerprint of its columns, and the digest of the `Lineup` that positions
+    refer to.
+    """
 
     bundle: str
     contract: str
@@ -55,8 +62,9 @@ class Versions(Struct, frozen=True, array_like=True):
 
 
 GivenTo = tuple[str, str, float, float, str, bool]
-"""Experiment, arm, P(arm | in the experiment), P(in the experiment), reason, and whether the decision exposed the unit to it: some arm
-changes what is decided there, or could have."""
+"""Experiment, arm, P(arm | in the experiment), P(in the experiment), reason, and whether the decision exposed the unit
+to it: some arm changes what is decided there, or could have.
+"""
 
 
 class Line(Struct, frozen=True, array_like=True):
@@ -115,7 +123,9 @@ class Line(Struct, frozen=True, array_like=True):
     units: tuple[str, ...] = ()
     """Of `experiments`, whose arm each is, as the ledger names units; empty where all are the decision's own."""
     took_us: int | None = None
-    """Microseconds from the read of what is known of the unit to the answer; None in lines that were written before this was."""
+    """Microseconds from the read of what is known of the unit to the answer; None in lines that were written before
+    this was.
+    """
 
     def positions(self) -> Integers:
         """Positions of the offers considered, ascending."""
@@ -125,7 +135,9 @@ class Line(Struct, frozen=True, array_like=True):
         return np.flatnonzero(bits).astype(np.int32)
 
     def columns(self) -> Floats:
-        """Return what the model saw of each offer shown, in model order: shape (shown, shared + offer + pair columns)."""
+        """Return what the model saw of each offer shown, in model order: shape (shown, shared + offer + pair
+        columns).
+        """
         shown = np.frombuffer(self.shown, _INTEGER)
         if not len(shown):
             return np.empty((0, 0))
@@ -139,7 +151,9 @@ class Line(Struct, frozen=True, array_like=True):
 
 
 class Settled(Struct, frozen=True, array_like=True):
-    """Sticky assignments of one unit that were to be written down, as they hold from then on: what a ledger that is rebuilt has them from."""
+    """Sticky assignments of one unit that were to be written down, as they hold from then on: what a ledger that is
+    rebuilt has them from.
+    """
 
     unit: str
     """As the ledger names units: a customer, `~` and an anonymous id, `@` and an account."""
@@ -170,7 +184,8 @@ _CERTAIN = struct.pack("<d", 1.0)
 
 
 def considered_of(mask: NDArray[np.bool_], chosen: Integers) -> tuple[int, bytes]:
-    """Return the offers considered as a line holds them, `lineup_offers` and `considered`: bits, or positions where those are shorter.
+    """Return the offers considered as a line holds them, `lineup_offers` and `considered`: bits, or positions where
+    those are shorter.
 
     Args:
         mask: one truth an offer of the lineup.
@@ -199,7 +214,8 @@ def line_of(
     units: tuple[str, ...] = (),
     took_us: int | None = None,
 ) -> Line:
-    """Return the line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be used again at once.
+    """Return the line of a decision, of what `decide` has in hand; 2 us for 50 offers. Copies: scratch memory may be
+    used again at once.
 
     Args:
         considered: what `considered_of` gave; `raw` and the rows of `pairs` are in the order of the offers considered.
@@ -267,8 +283,8 @@ def blank_frame(body_bytes: int) -> bytes:
 def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int, memoryview]]:
     """Every whole frame of a file as (kind, version, body).
 
-    `gaps` takes (from, to) of the bytes that are in no frame. A gap that reaches the end is what a killed writer leaves, or what
-    is being written now; any other is damage.
+    `gaps` takes (from, to) of the bytes that are in no frame. A gap that reaches the end is what a killed writer
+    leaves, or what is being written now; any other is damage.
     """
     at, size, view = 0, len(data), memoryview(data)
     while at < size:
@@ -297,7 +313,11 @@ def damage(content: bytes) -> str:
         tail = content[gaps[-1][0] :]
         if len(tail) <= FRAME_BYTES_MAX and (MAGIC.startswith(tail[: len(MAGIC)]) or not tail.strip(b"\0")):
             gaps.pop()
-    return f"expected frames only, got other bytes in {len(gaps)} places: {gaps[:10]}; {whole} frames are whole" if gaps else ""
+    return (
+        f"expected frames only, got other bytes in {len(gaps)} places: {gaps[:10]}; {whole} frames are whole"
+        if gaps
+        else ""
+    )
 
 
 def _head_at(view: memoryview, at: int) -> tuple[int, int, int] | None:
@@ -306,13 +326,20 @@ def _head_at(view: memoryview, at: int) -> tuple[int, int, int] | None:
         return None
     magic, checksum, length, kind, version = _HEAD.unpack_from(view, at)
     end = at + HEAD_BYTES + length
-    if magic != MAGIC or length > FRAME_BYTES_MAX or end > len(view) or zlib.crc32(view[at + _CHECKED_FROM : end]) != checksum:
+    if (
+        magic != MAGIC
+        or length > FRAME_BYTES_MAX
+        or end > len(view)
+        or zlib.crc32(view[at + _CHECKED_FROM : end]) != checksum
+    ):
         return None
     return length, kind, version
 
 
 def read_lines(path: Path, gaps: list[tuple[int, int]] | None = None) -> Iterator[Line]:
-    """The decisions of a file, in the order of their answers. A torn tail, damage and other kinds are passed over; see `frames`."""
+    """The decisions of a file, in the order of their answers. A torn tail, damage and other kinds are passed over; see
+    `frames`.
+    """
     for kind, version, body in frames(path.read_bytes(), [] if gaps is None else gaps):
         if kind == DECISION and version == FORMAT:
             yield _decoder.decode(body)

@@ -1,4 +1,6 @@
-"""Blanking the lines of customers who are to be forgotten in what a journal file holds; all other bytes stay as and where they are."""
+"""Blanking the lines of customers who are to be forgotten in what a journal file holds; all other bytes stay as and
+where they are.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,23 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.events.journal import BLANK, DECISION, FORMAT, HEAD_BYTES, SETTLED, Line, blank_frame, decode_settled, frames
+from features.events.journal import (
+    BLANK,
+    DECISION,
+    FORMAT,
+    HEAD_BYTES,
+    SETTLED,
+    Line,
+    blank_frame,
+    decode_settled,
+    frames,
+)
 
 
 class Blanked(NamedTuple):
-    """A file's bytes without some customers' lines, and how many lines those were; damaged parts that named one count too."""
+    """A file's bytes without some customers' lines, and how many lines those were; damaged parts that named one count
+    too.
+    """
 
     content: bytes
     lines: int
@@ -50,13 +64,17 @@ def blanked(content: bytes, units: Collection[str]) -> Blanked:
         at = end
     for since, until in gaps:
         if any(name in content[since:until] for name in names):
-            changed[since:until] = bytes(until - since)  # what a torn or damaged frame says of whom cannot be told apart
+            changed[since:until] = bytes(
+                until - since
+            )  # what a torn or damaged frame says of whom cannot be told apart
             count += 1
     return Blanked(bytes(changed), count)
 
 
 def _is_theirs(kind: int, version: int, body: memoryview, units: Collection[str]) -> bool:
-    """Return whether a frame that holds one of the ids, perhaps within another, is theirs; one that nobody can read is."""
+    """Return whether a frame that holds one of the ids, perhaps within another, is theirs; one that nobody can read
+    is.
+    """
     if kind not in (DECISION, SETTLED) or version != FORMAT:
         return False
     try:

@@ -1,8 +1,9 @@
 """The event log: every event that was acknowledged, durably, once, in the order in which it was received.
 
-One SQLite file of a machine (`<data>/events/events.db`) that all workers write, `synchronous=FULL`. It recognises an event by its id for
-as long as it keeps it, keeps what cannot be an event as a dead letter with its reason, and counts so that accepted = stored + duplicates
-+ dead, exactly. `received` ascends strictly over all processes; `barrier` cuts it.
+One SQLite file of a machine (`<data>/events/events.db`) that all workers write, `synchronous=FULL`. It recognises an
+event by its id for as long as it keeps it, keeps what cannot be an event as a dead letter with its reason, and counts
+so that accepted = stored + duplicates + dead, exactly. `received` ascends strictly over all processes; `barrier` cuts
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ WAL_TRIES_MAX = 5
 
 
 class EventLog:
-    """Everything that is done to the log, waiting for the disk; for one thread at a time. `EventWriter` is the same for an event loop.
+    """Everything that is done to the log, waiting for the disk; for one thread at a time. `EventWriter` is the same for
+    an event loop.
 
     Args:
         folder: of the file, see `event_folder`; made for its owner alone.
@@ -35,7 +37,11 @@ class EventLog:
     """
 
     def __init__(
-        self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now, worker: int = 0
+        self,
+        folder: Path,
+        limits: LogLimits | None = None,
+        clock: Callable[[], Micros] = timestamps.now,
+        worker: int = 0,
     ) -> None:
         self.file, self.worker, self._clock = EventFile(folder, limits, clock), worker, clock
 
@@ -55,7 +61,8 @@ class EventLog:
             return append(connection, items, self.worker, self._clock()) if items else []
 
     def barrier(self) -> Micros:
-        """Return a moment, microseconds since 1970: all that is in the log was received before it, and all that comes later is not.
+        """Return a moment, microseconds since 1970: all that is in the log was received before it, and all that comes
+        later is not.
 
         So `received < barrier` divides what is there from what is not, whatever the clock does.
         """
@@ -75,14 +82,16 @@ class EventLog:
             at: microseconds since 1970.
 
         Returns:
-            How many events, dead letters and files set aside were deleted, and how many of the unit's rows a re-read still finds: 0.
+            How many events, dead letters and files set aside were deleted, and how many of the unit's rows a re-read
+            still finds: 0.
         """
         with self.file.transaction() as connection:
             [(salt,)] = connection.execute("SELECT salt FROM counted")
             known = "INSERT INTO forgotten VALUES (?1, ?2) ON CONFLICT(unit) DO UPDATE SET at = max(at, ?2)"
             connection.execute(known, (unit_digest(unit, salt), at))
         deleted = {"events": 0, "dead_letters": 0, "set_aside": 0}
-        # What is found after that transaction is all there is. It is looked for without the lock: that reads the whole file.
+        # What is found after that transaction is all there is. It is looked for without the lock: that reads the whole
+        # file.
         for table, what in (("events", "events"), ("dead", "dead_letters")):
             with self._reading() as reading:
                 found = self._rows_of(reading, table, unit)
@@ -144,7 +153,9 @@ class EventLog:
             there = {seq for (seq,) in connection.execute("SELECT seq FROM dead")}
             kept = [item for item in items if item.letter in there]
             if self.worker:
-                connection.execute("INSERT OR IGNORE INTO hearers VALUES (?, ?)", (self.worker, read_state(connection).seq))
+                connection.execute(
+                    "INSERT OR IGNORE INTO hearers VALUES (?, ?)", (self.worker, read_state(connection).seq)
+                )
             return append(connection, kept, self.worker, self._clock())
 
     def _empty_wal(self) -> None:
@@ -152,14 +163,20 @@ class EventLog:
         for _ in range(WAL_TRIES_MAX):
             if self.checkpoint(whole=True):
                 return
-        raise LogUnavailable("locked", f"{self.file.path}: readers keep the write-ahead log, which may hold what was deleted: try again")
+        raise LogUnavailable(
+            "locked", f"{self.file.path}: readers keep the write-ahead log, which may hold what was deleted: try again"
+        )
 
     def checkpoint(self, *, whole: bool = False) -> bool:
-        """Brings the write-ahead log into the file; with `whole`, it is empty afterwards if no reader needs it. Whether all was done."""
+        """Brings the write-ahead log into the file; with `whole`, it is empty afterwards if no reader needs it. Whether
+        all was done.
+        """
         try:
             with contextlib.closing(connect(self.file.path)) as connection:
                 connection.execute("PRAGMA busy_timeout = 1000" if whole else "PRAGMA busy_timeout = 0")
-                busy = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0]  # most of the work, beside writers
+                busy = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[
+                    0
+                ]  # most of the work, beside writers
                 if whole:
                     busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 return not busy
@@ -207,7 +224,12 @@ def exists(folder: Path) -> bool:
 
 
 def read(
-    folder: Path, after: int, *, received_before: int | None = None, rows: int = READ_ROWS_MAX, worker: int | None = None
+    folder: Path,
+    after: int,
+    *,
+    received_before: int | None = None,
+    rows: int = READ_ROWS_MAX,
+    worker: int | None = None,
 ) -> list[Logged]:
     """Events after a place, in order; the next step goes on after the last one's `seq`.
 
@@ -220,7 +242,9 @@ def read(
         if value is not None:
             conditions.append(condition)
             values.append(value)
-    query = f"SELECT seq, received, unit, body, digest FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
+    query = (
+        f"SELECT seq, received, unit, body, digest FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
+    )
     with reading(folder) as connection:
         found = connection.execute(query, (*values, rows)).fetchall()
     return [Logged(seq, received, unit, body, short(body) == digest) for seq, received, unit, body, digest in found]

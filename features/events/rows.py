@@ -1,7 +1,8 @@
 """Rows of the event log: what is written of one item of a batch, and the step that writes batches within a transaction.
 
-An item is an event, or a dead letter: what cannot be an event, with the reason. Of each that was accepted exactly one thing holds: it was
-stored, it is a duplicate (same id, same body), or it is a dead letter. The counters are written in the same transaction.
+An item is an event, or a dead letter: what cannot be an event, with the reason. Of each that was accepted exactly one
+thing holds: it was stored, it is a duplicate (same id, same body), or it is a dead letter. The counters are written in
+the same transaction.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ class DeadLetter(NamedTuple):
 
 
 class EventCounts(NamedTuple):
-    """The conservation law: accepted = stored + duplicates + dead. Counted since the log was begun, whatever was pruned since."""
+    """The conservation law: accepted = stored + duplicates + dead. Counted since the log was begun, whatever was pruned
+    since.
+    """
 
     accepted: int = 0
     stored: int = 0
@@ -131,7 +134,9 @@ def short(data: bytes) -> bytes:
 
 
 def event_item(event: Event, time: int, letter: int = 0) -> Item:
-    """An event as it is written; one that is too large as a dead letter. Bodies are equal when the events are, however they were sent."""
+    """An event as it is written; one that is too large as a dead letter. Bodies are equal when the events are, however
+    they were sent.
+    """
     body = _encode(event)
     if len(body) > EVENT_BYTES_MAX:
         return dead_item("too-large", event.unit, msgspec.json.encode(event), letter)
@@ -145,7 +150,9 @@ def dead_item(reason: str, unit: str, body: bytes, letter: int = 0) -> Item:
 
 def read_state(connection: sqlite3.Connection) -> LogState:
     """Counters and last places."""
-    *counts, seq, received = connection.execute("SELECT accepted, stored, duplicates, dead, dropped, seq, received FROM counted").fetchone()
+    *counts, seq, received = connection.execute(
+        "SELECT accepted, stored, duplicates, dead, dropped, seq, received FROM counted"
+    ).fetchone()
     return LogState(EventCounts(*counts), seq, received)
 
 
@@ -159,7 +166,9 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
         if item.id not in first and item.digest not in gone:
             first[item.id] = (len(first), item)
     begin, moment = last + 1, max(now, taken + 1)
-    rows = [(begin + at, item.id, item.digest, moment + at, item.unit, worker, item.body) for at, item in first.values()]
+    rows = [
+        (begin + at, item.id, item.digest, moment + at, item.unit, worker, item.body) for at, item in first.values()
+    ]
     give_way()
     written = _insert(connection, rows)
     letters: list[_Letter] = []
@@ -169,7 +178,11 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
         known = {} if written == len(rows) else _known(connection, list(first))
         fresh = set(first)
         results = [_became(item, first, known, fresh, gone, begin, moment) for item in items]
-        letters = [_letter(item, result.reason, now) for item, result in zip(items, results, strict=True) if result.outcome == "dead"]
+        letters = [
+            _letter(item, result.reason, now)
+            for item, result in zip(items, results, strict=True)
+            if result.outcome == "dead"
+        ]
     give_way()
     _bury(connection, letters)
     again = [item.letter for item in items if item.letter]
@@ -212,7 +225,9 @@ def _became(
 
 
 def _letter(item: Item, reason: str, now: Micros) -> _Letter:
-    """What is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only, and letters are JSON."""
+    """What is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only, and
+    letters are JSON.
+    """
     if reason == FORGOTTEN:
         return now, FORGOTTEN, None, None
     return now, reason, item.unit, item.body if item.reason else _as_json(item.body)

@@ -31,7 +31,16 @@ NUMBER_MAX = 1e12
 WORDS_MAX = 1_024
 """Channels and types whose hashes are kept at hand."""
 
-POISON = ("type-unknown", "offer-unknown", "clock-skew", "field-missing", "field-unknown", "field-type", "field-value", "out-of-range")
+POISON = (
+    "type-unknown",
+    "offer-unknown",
+    "clock-skew",
+    "field-missing",
+    "field-unknown",
+    "field-type",
+    "field-value",
+    "out-of-range",
+)
 """Codes of what does not fit."""
 
 _word_of = lru_cache(WORDS_MAX)(word_of)
@@ -68,9 +77,16 @@ def outcome_types(policies: PoliciesFile, model: ModelFile) -> frozenset[str]:
 
 def purposes_of(features: FeaturesFile) -> frozenset[str]:
     """Purposes that a workspace knows: of its columns, and those that ask for consent."""
-    declared = (*features.customer.attributes.values(), *features.context.values(), *features.columns.values(), *features.pairs.values())
+    declared = (
+        *features.customer.attributes.values(),
+        *features.context.values(),
+        *features.columns.values(),
+        *features.pairs.values(),
+    )
     found = {purpose for column in declared for purpose in column.purposes or ()}
-    found.update(features.customer.purposes, features.consent, *(stream.purposes for stream in features.streams.values()))
+    found.update(
+        features.customer.purposes, features.consent, *(stream.purposes for stream in features.streams.values())
+    )
     return frozenset(found)
 
 
@@ -84,7 +100,9 @@ class EventSchema:
     def __init__(self, workspace: Workspace, offers: Iterable[Offer] | None) -> None:
         features = workspace.features
         self._outcomes = outcome_types(workspace.policies, workspace.model)
-        self._streams = {name: (frozenset(one.numbers), frozenset(one.categories)) for name, one in features.streams.items()}
+        self._streams = {
+            name: (frozenset(one.numbers), frozenset(one.categories)) for name, one in features.streams.items()
+        }
         self._windowed = {column.stream for column in features.columns.values()}
         self._windowed |= {pair.stream for pair in features.pairs.values() if pair.scope == "customer"}
         self._purposes = purposes_of(features)
@@ -95,7 +113,10 @@ class EventSchema:
 
     def _offer(self, offer: Offer) -> _Known:
         texts = {name: category_text(offer.attributes.get(attribute)) for name, attribute in self._attributes}
-        fields: dict[str, float | str] = {"offer_id": offer.offer_id, **{name: text for name, text in texts.items() if text}}
+        fields: dict[str, float | str] = {
+            "offer_id": offer.offer_id,
+            **{name: text for name, text in texts.items() if text},
+        }
         return _Known(key_of(offer.offer_id), key_of(offer.group) if offer.group else 0, fields)
 
     def poison(self, event: Event, now: Micros) -> InvalidEvent | None:
@@ -108,7 +129,9 @@ class EventSchema:
         time = time_of(event)
         if not now - self._late <= time <= now + AHEAD_SECONDS_MAX * MICROSECONDS:
             days = self._late / (86_400 * MICROSECONDS)
-            return InvalidEvent("clock-skew", "/occurred_at", f"a time within the last {days:g} days, and at most 5 minutes ahead")
+            return InvalidEvent(
+                "clock-skew", "/occurred_at", f"a time within the last {days:g} days, and at most 5 minutes ahead"
+            )
         if not event.customer_id and not event.anonymous_id:
             return InvalidEvent("field-missing", "/customer_id", "a customer_id or an anonymous_id")
         if event.customer_id in NOBODY or event.anonymous_id in NOBODY or event.decision_id in NOBODY:
@@ -120,7 +143,9 @@ class EventSchema:
         if kind == IDENTIFY:
             if event.customer_id and event.anonymous_id:
                 return self._surplus(event, "")
-            return InvalidEvent("field-missing", "/anonymous_id" if event.customer_id else "/customer_id", "both ids, to link them")
+            return InvalidEvent(
+                "field-missing", "/anonymous_id" if event.customer_id else "/customer_id", "both ids, to link them"
+            )
         if kind == CONSENT:
             return self._surplus(event, "purposes") or self._of_consent(event)
         if kind == EXPOSURE:
@@ -151,7 +176,9 @@ class EventSchema:
             return InvalidEvent("field-unknown", "/value", "a value with outcomes only")
         if (event.experiment is not None or event.arm is not None) and allowed != "arm":
             return InvalidEvent(
-                "field-unknown", "/arm" if event.experiment is None else "/experiment", "an experiment and its arm with `exposure` only"
+                "field-unknown",
+                "/arm" if event.experiment is None else "/experiment",
+                "an experiment and its arm with `exposure` only",
             )
         return None
 
@@ -179,7 +206,9 @@ class EventSchema:
     def _of_exposure(self, event: Event) -> InvalidEvent | None:
         if event.experiment is None or event.arm is None:
             return InvalidEvent(
-                "field-missing", "/experiment" if event.experiment is None else "/arm", "an experiment and the arm that was seen"
+                "field-missing",
+                "/experiment" if event.experiment is None else "/arm",
+                "an experiment and the arm that was seen",
             )
         arms = self._arms.get(event.experiment)
         if arms is None:
@@ -221,8 +250,12 @@ class EventSchema:
         stream = "impressions" if seen else "outcomes"
         return Heard(event.unit, contact, self._recent(event, stream, time, received, fields))
 
-    def _recent(self, event: Event, stream: str, time: int, received: int, fields: dict[str, float | str]) -> RecentEvent | None:
-        """None where no window of a customer looks at the stream: it would only drive out what some window waits for."""
+    def _recent(
+        self, event: Event, stream: str, time: int, received: int, fields: dict[str, float | str]
+    ) -> RecentEvent | None:
+        """None where no window of a customer looks at the stream: it would only drive out what some window waits
+        for.
+        """
         return RecentEvent(key_of(event.event_id), stream, time, received, fields) if stream in self._windowed else None
 
     def _known(self, offer_id: str) -> _Known:
@@ -241,7 +274,8 @@ def _put(fields: dict[str, float | str], **given: float | str | None) -> None:
 
 
 def decided_at(decision_id: str, received: int, late: int) -> Micros | None:
-    """Return the moment of one of our decisions, from its id, microseconds since 1970; None where the id is not one of ours.
+    """Return the moment of one of our decisions, from its id, microseconds since 1970; None where the id is not one of
+    ours.
 
     Args:
         received: what comes later, or is more than `late` microseconds older, is no decision's moment.

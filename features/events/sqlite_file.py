@@ -1,8 +1,8 @@
 """The file of the event log: SQLite in WAL mode, opened, locked, and set aside where it is damaged beyond recovery.
 
-Several processes of a machine write the same file. Each transaction looks whether the file is still the one that was opened, under a
-shared lock: whoever sets a damaged file aside has that lock alone, so that nobody goes on writing what nobody will read. A connection
-that failed is not trusted again: it is closed, and another is opened.
+Several processes of a machine write the same file. Each transaction looks whether the file is still the one that was
+opened, under a shared lock: whoever sets a damaged file aside has that lock alone, so that nobody goes on writing what
+nobody will read. A connection that failed is not trusted again: it is closed, and another is opened.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS events(
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, received INTEGER NOT NULL,
     unit TEXT NOT NULL, worker INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS dead(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, reason TEXT NOT NULL, unit TEXT, body BLOB);
+CREATE TABLE IF NOT EXISTS dead(seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, reason TEXT NOT NULL, unit
+    TEXT, body BLOB);
 CREATE TABLE IF NOT EXISTS counted(
-    one INTEGER PRIMARY KEY CHECK (one = 1), accepted INTEGER NOT NULL, stored INTEGER NOT NULL, duplicates INTEGER NOT NULL,
-    dead INTEGER NOT NULL, dropped INTEGER NOT NULL, seq INTEGER NOT NULL, received INTEGER NOT NULL, salt BLOB NOT NULL);
+    one INTEGER PRIMARY KEY CHECK (one = 1), accepted INTEGER NOT NULL, stored INTEGER NOT NULL, duplicates INTEGER NOT
+        NULL,
+    dead INTEGER NOT NULL, dropped INTEGER NOT NULL, seq INTEGER NOT NULL, received INTEGER NOT NULL, salt BLOB NOT
+        NULL);
 CREATE TABLE IF NOT EXISTS forgotten(unit BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hearers(worker INTEGER PRIMARY KEY, heard INTEGER NOT NULL);
 """
@@ -88,7 +91,8 @@ class LogLimits:
     retry_seconds: float = 0.5
     """After a failure: how long everything is refused before the file is opened again."""
     checked_bytes_max: int = 64 << 20
-    """Files up to this size are checked as a whole when a process opens them first; larger ones when they look damaged."""
+    """Files up to this size are checked as a whole when a process opens them first; larger ones when they look damaged.
+    """
     wal_bytes: int = 4 << 20
     """The write-ahead log is brought into the file when it is larger."""
     wal_bytes_max: int = 64 << 20
@@ -101,7 +105,9 @@ class LogLimits:
 class EventFile:
     """One connection that writes; belongs to one thread at a time."""
 
-    def __init__(self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
+    def __init__(
+        self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now
+    ) -> None:
         self.folder, self.path = folder, folder / NAME
         self.limits, self.clock = limits or LogLimits(), clock
         self._connection: sqlite3.Connection | None = None
@@ -151,7 +157,8 @@ class EventFile:
                 connection = self._open(deadline)
             if shutil.disk_usage(self.folder).free < self.limits.free_bytes_min:
                 raise LogUnavailable(
-                    "reserve", f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room"
+                    "reserve",
+                    f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room",
                 )
             _patiently(connection, "BEGIN IMMEDIATE", deadline)
         except BaseException:
@@ -167,14 +174,18 @@ class EventFile:
         _flock(self._lock, fcntl.LOCK_SH, deadline)
 
     def _open(self, deadline: float) -> sqlite3.Connection:
-        """Return a connection to a file that holds the tables; one that is damaged beyond recovery is set aside, and another begun."""
+        """Return a connection to a file that holds the tables; one that is damaged beyond recovery is set aside, and
+        another begun.
+        """
         try:
             return self._connect(deadline)
         except sqlite3.DatabaseError as error:
             if _reason(error) != "damaged":
                 raise
             self._disconnect()
-        _flock(self._lock, fcntl.LOCK_EX, deadline)  # gives up the shared one first: another may have done it in between
+        _flock(
+            self._lock, fcntl.LOCK_EX, deadline
+        )  # gives up the shared one first: another may have done it in between
         if what := damage(self.path):
             self._set_aside(what)
         self._checked, self._suspected = True, False
@@ -213,8 +224,8 @@ class EventFile:
                 Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
         sync_folder(self.folder)
         logger.error(
-            "%s is damaged beyond recovery (%s): it is set aside as %s and a new log is begun; what was shipped is in the lake, what was not "
-            "may be read from there with `sqlite3 %s .recover`",
+            "%s is damaged beyond recovery (%s): it is set aside as %s and a new log is begun; what was shipped is in"
+            " the lake, what was not may be read from there with `sqlite3 %s .recover`",
             *(self.path, what, target.name, target.name),
         )
 
@@ -245,7 +256,9 @@ class EventFile:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection without transactions of its own; what is written is durable when its transaction is, what is deleted is overwritten."""
+    """A connection without transactions of its own; what is written is durable when its transaction is, what is deleted
+    is overwritten.
+    """
     target = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(target, uri=True, timeout=0.5, isolation_level=None, check_same_thread=False)
     for pragma in ("busy_timeout = 500", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):

@@ -1,4 +1,6 @@
-"""The event log for an event loop: one thread a process writes all that waits in one transaction, so that many share one sync of the disk."""
+"""The event log for an event loop: one thread a process writes all that waits in one transaction, so that many share
+one sync of the disk.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class EventWriter:
         folder: see `log.event_folder`.
     """
 
-    def __init__(self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now) -> None:
+    def __init__(
+        self, folder: Path, limits: LogLimits | None = None, clock: Callable[[], Micros] = timestamps.now
+    ) -> None:
         self.folder, self.limits = folder, limits or LogLimits()
         self._alive = consumers.begin(folder)
         self.log = EventLog(folder, self.limits, clock, self._alive.worker)
@@ -55,7 +59,10 @@ class EventWriter:
         self._asked, self._written = 0, 0  # each counted by one thread alone
         self._heard, self._marked = 0, 0
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=work, name=f"events {work.__name__}", daemon=True) for work in (self._write, self._tend)]
+        self._threads = [
+            threading.Thread(target=work, name=f"events {work.__name__}", daemon=True)
+            for work in (self._write, self._tend)
+        ]
         for thread in self._threads:
             thread.start()
 

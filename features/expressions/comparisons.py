@@ -1,4 +1,6 @@
-"""Comparisons and memberships of an expression: types, units, declared values and bounds, and whether they can say anything."""
+"""Comparisons and memberships of an expression: types, units, declared values and bounds, and whether they can say
+anything.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Comparisons:
         elif left.dtype == "number":
             return self._numbers(op, left_at, right_at, left, right)
         elif op not in ("==", "!="):
-            self._refuse(right_at, f"== or != between two of type {left.dtype}", f"`{op}`", "Only numbers have an order.")
+            self._refuse(
+                right_at, f"== or != between two of type {left.dtype}", f"`{op}`", "Only numbers have an order."
+            )
         elif left.dtype == "boolean":
             return self._booleans(op, left_at, left, right)
         else:
@@ -82,11 +86,18 @@ class Comparisons:
             same = self._equal(left, (str(right.value),))
             return same if op == "==" else tree.negated(same)
         if "default" in (left.op, right.op):
-            self._refuse(right_at, "a constant beside default( )", f"`{right.text}`", "Compare the columns, and ask known(x) apart.")
+            self._refuse(
+                right_at,
+                "a constant beside default( )",
+                f"`{right.text}`",
+                "Compare the columns, and ask known(x) apart.",
+            )
             return None
         ours, theirs = (None if part.term is None else part.term.values for part in (left, right))
         if ours and theirs and not set(ours) & set(theirs):
-            self._refuse(left_at, _SENSE, f"never equal: `{left.text}` and `{right.text}` have no declared value in common")
+            self._refuse(
+                left_at, _SENSE, f"never equal: `{left.text}` and `{right.text}` have no declared value in common"
+            )
             return None
         return tree.compared(op, left, right)
 
@@ -94,7 +105,9 @@ class Comparisons:
         """Return whether a value is one of a list of constants."""
         if left.is_constant or not values:
             got = "an empty list" if not values else f"the constant `{left.text}`"
-            self._refuse(right_at if not values else left_at, _SENSE, got, "Write a column before in, and constants in the list.")
+            self._refuse(
+                right_at if not values else left_at, _SENSE, got, "Write a column before in, and constants in the list."
+            )
             return None
         if left.dtype not in ("number", "category"):
             self._refuse(left_at, "a number or a text before in", f"{left.dtype}: `{left.text}`")
@@ -127,7 +140,12 @@ class Comparisons:
     def held(self, left_at: ast.expr, right_at: ast.expr, element: Node, texts: Node) -> Node | None:
         """Return whether a text is one of the texts of a column."""
         if texts.dtype != "texts":
-            self._refuse(right_at, "a list like [1, 2], or a column of texts, after in", _shown(texts), "One value is compared with ==.")
+            self._refuse(
+                right_at,
+                "a list like [1, 2], or a column of texts, after in",
+                _shown(texts),
+                "One value is compared with ==.",
+            )
         elif element.dtype != "category" or element.op == "default":
             self._refuse(left_at, "a text before in", _shown(element))
         elif element.is_constant and not self.declared(left_at, texts, element):
@@ -158,11 +176,15 @@ class Comparisons:
         term = column.term if column.op != "default" else column.parts[0].term
         assert term is not None
         told = f"always {'true' if always else 'false'} where known: `{column.text}` is {_declared_bounds(term)}"
-        self._refuse(at, _SENSE, told, "Write known(x) if that is meant." if always else "Take it away, or mend the constant.")
+        self._refuse(
+            at, _SENSE, told, "Write known(x) if that is meant." if always else "Take it away, or mend the constant."
+        )
 
 
 def _always(op: str, column: Node, bound: float) -> bool | None:
-    """Return what a comparison with a constant always is, given the declared bounds of the column; None where it can be both."""
+    """Return what a comparison with a constant always is, given the declared bounds of the column; None where it can be
+    both.
+    """
     term = column.term
     if term is None:
         return None
@@ -182,7 +204,9 @@ def _always(op: str, column: Node, bound: float) -> bool | None:
 def _declared_bounds(term: Term) -> str:
     if term.values is not None:
         return f"one of {', '.join(term.values)}"
-    bounds = [f"{word} {bound:g}" for word, bound in (("from", term.minimum), ("to", term.maximum)) if bound is not None]
+    bounds = [
+        f"{word} {bound:g}" for word, bound in (("from", term.minimum), ("to", term.maximum)) if bound is not None
+    ]
     return " ".join(bounds) or "a whole number"
 
 
@@ -193,4 +217,8 @@ def _shown(node: Node) -> str:
 def _quote_remedy(left: Node, right: Node) -> str:
     if left.dtype == "category" and right.is_constant:
         return f'Put it in quotes: "{right.text}".'
-    return "Write the number without quotes." if left.dtype == "number" and right.is_constant and right.dtype == "category" else ""
+    return (
+        "Write the number without quotes."
+        if left.dtype == "number" and right.is_constant and right.dtype == "category"
+        else ""
+    )

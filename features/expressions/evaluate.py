@@ -1,4 +1,5 @@
-"""What an expression means, in its plainest form: the value of each part for one customer and one offer. Serves explanations.
+"""What an expression means, in its plainest form: the value of each part for one customer and one offer. Serves
+explanations.
 
 None is unknown. `serving/conditions/conditions.py` computes the same for all offers at once, much faster.
 """
@@ -18,7 +19,9 @@ Lookup = Callable[[str], Value]
 
 
 def logarithm(value: float) -> float:
-    """numpy's natural logarithm of a number above zero: that of one number is that of an array, to the bit; `math.log` may differ."""
+    """numpy's natural logarithm of a number above zero: that of one number is that of an array, to the bit; `math.log`
+    may differ.
+    """
     return float(np.log(value))
 
 
@@ -74,7 +77,13 @@ class Meaning:
             return values[0]
         if op in ("and", "or"):
             deciding = op == "or"
-            return deciding if deciding in [value for value in values if value is not None] else None if None in values else not deciding
+            return (
+                deciding
+                if deciding in [value for value in values if value is not None]
+                else None
+                if None in values
+                else not deciding
+            )
         if op == "default":
             return values[1] if values[0] is None else values[0]
         if None in values:
@@ -91,7 +100,9 @@ class Meaning:
             return None
         if node.dtype == "boolean":
             return bool(value)
-        return float(value) if isinstance(value, (int, float)) else value  # numpy's numbers compare to truths of its own
+        return (
+            float(value) if isinstance(value, (int, float)) else value
+        )  # numpy's numbers compare to truths of its own
 
 
 def _compared(op: str, values: Sequence[Value]) -> bool:

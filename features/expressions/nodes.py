@@ -1,8 +1,8 @@
 """A checked expression as a tree of nodes, each with a canonical text: two nodes with the same text mean the same.
 
-The functions that make nodes normalize what has several spellings, so that rules share it: `90 <= x` is `x >= 90`, `not x < 90` is
-`x >= 90`, `x in ["web"]` is `x == "web"`, arithmetic of constants is a constant. Each step keeps the meaning, unknown values
-included.
+The functions that make nodes normalize what has several spellings, so that rules share it: `90 <= x` is `x >= 90`, `not
+x < 90` is `x >= 90`, `x in ["web"]` is `x == "web"`, arithmetic of constants is a constant. Each step keeps the
+meaning, unknown values included.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Term:
         unit: None where none is declared; such a number fits any unit but a quantity like `days(90)`.
         values: declared values of a category; None is any text.
         minimum, maximum: declared bounds of a number, both inclusive.
-        body: the condition that a segment stands for; None for one that has problems of its own, or that is not a segment.
+        body: the condition that a segment stands for; None for one that has problems of its own, or that is not a
+            segment.
     """
 
     kind: TermKind
@@ -54,8 +55,9 @@ class Term:
 class Node:
     """One part of an expression.
 
-    `op` is `column`, `segment` or `constant`; a sign or word of the language; `negative` for a minus before a number; or the
-    name of a function. `in` has one part and its texts or numbers in `values`, or two parts: a category and texts.
+    `op` is `column`, `segment` or `constant`; a sign or word of the language; `negative` for a minus before a number;
+    or the name of a function. `in` has one part and its texts or numbers in `values`, or two parts: a category and
+    texts.
 
     Attributes:
         text: canonical; the identity of the node within one scope.
@@ -133,7 +135,9 @@ def negated(node: Node) -> Node:
 
 
 def compared(op: str, left: Node, right: Node) -> Node:
-    """Return a comparison: a column before anything else, anything before a constant, two of a kind in the order of their texts."""
+    """Return a comparison: a column before anything else, anything before a constant, two of a kind in the order of
+    their texts.
+    """
     rank = {"column": 0, "constant": 2}
     if (rank.get(left.op, 1), left.text) > (rank.get(right.op, 1), right.text):
         op, left, right = _TURNED[op], right, left
@@ -170,7 +174,10 @@ def _text(op: str, parts: tuple[Node, ...]) -> str:
         return f"{_inside(parts[1], 0)} if {_inside(parts[0], 0)} else {_inside(parts[2], 0)}"
     if op in FLIPPED or op in _STRENGTH:
         strength = _STRENGTH.get(op, _COMPARISON)
-        return f"{_inside(parts[0], strength - 1 if strength > _COMPARISON else strength)} {op} {_inside(parts[1], strength)}"
+        return (
+            f"{_inside(parts[0], strength - 1 if strength > _COMPARISON else strength)} {op}"
+            f" {_inside(parts[1], strength)}"
+        )
     return f"{op}({', '.join(part.text for part in parts)})"
 
 

@@ -1,4 +1,6 @@
-"""What an expression may speak of: names with their kind, type, unit and allowed values. The language knows no workspace beyond it."""
+"""What an expression may speak of: names with their kind, type, unit and allowed values. The language knows no
+workspace beyond it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,16 @@ from features.common.types import OFFERS_CONSIDERED
 from features.config.schema import FeaturesFile
 from features.expressions.nodes import Term
 
-TIME_UNITS: dict[str, float] = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": DAY_SECONDS, "weeks": 7 * DAY_SECONDS}
-"""Units of time that convert into each other, in seconds; each is also the function that writes a quantity: `hours(36)`."""
+TIME_UNITS: dict[str, float] = {
+    "seconds": 1,
+    "minutes": 60,
+    "hours": 3_600,
+    "days": DAY_SECONDS,
+    "weeks": 7 * DAY_SECONDS,
+}
+"""Units of time that convert into each other, in seconds; each is also the function that writes a quantity:
+`hours(36)`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,9 @@ def scope_of(features: FeaturesFile, currency: str | None = None) -> dict[str, T
             scope[f"context.{name}"] = term
     scope |= {"offer.offer_id": Term("offer", "category"), "offer.name": Term("offer", "category")}
     scope["offer.value"] = Term("offer", "number", currency)
-    scope |= {f"offer.{name}": Term("offer", attribute.dtype, attribute.unit) for name, attribute in features.offer.items()}
+    scope |= {
+        f"offer.{name}": Term("offer", attribute.dtype, attribute.unit) for name, attribute in features.offer.items()
+    }
     for name, pair in features.pairs.items():
         unit = "days" if AGGREGATES[pair.aggregate].dtype == "time" else pair.unit
         scope |= {f"pair.{window_name(name, window)}": Term("pair", "number", unit) for window in pair.windows}

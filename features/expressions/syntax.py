@@ -21,7 +21,9 @@ class Syntax:
     text: str
 
     def at(self, node: ast.expr) -> int:
-        """Return where a node begins, in characters from 0; Python counts bytes, of the text within the brackets put around it."""
+        """Return where a node begins, in characters from 0; Python counts bytes, of the text within the brackets put
+        around it.
+        """
         return len(self.text.encode()[: node.col_offset - 1].decode(errors="replace"))
 
 
@@ -53,7 +55,9 @@ def _unparsed(text: str, place: TextPosition, at: int) -> ExpressionProblem:
     if token is None:
         return place.problem(len(text.rstrip()), "a value after the last word or sign", "the end")
     remedy = "See the operators and functions in docs/expressions.md."
-    return place.problem(token.at, "an expression like customer.tenure_days >= 90", f"`{token.text}`, which does not fit here", remedy)
+    return place.problem(
+        token.at, "an expression like customer.tenure_days >= 90", f"`{token.text}`, which does not fit here", remedy
+    )
 
 
 def _too_deep(place: TextPosition) -> ExpressionProblem:

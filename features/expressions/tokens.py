@@ -1,7 +1,8 @@
 """The surface of an expression: which signs may stand in it at all, before any parser looks at it.
 
-Python's parser is asked only about text that is short, shallow, of plain tokens and with brackets in balance, so that nothing it
-can be made to do with hostile text (deep recursion, huge numbers, formatted strings, letters that look alike) is reachable.
+Python's parser is asked only about text that is short, shallow, of plain tokens and with brackets in balance, so that
+nothing it can be made to do with hostile text (deep recursion, huge numbers, formatted strings, letters that look
+alike) is reachable.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class TextPosition:
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Return all tokens but blanks; what no token begins with is one of kind `other`, a text without its end one of kind `open`."""
+    """Return all tokens but blanks; what no token begins with is one of kind `other`, a text without its end one of
+    kind `open`.
+    """
     found = (Token(str(match.lastgroup), match[0], match.start()) for match in _TOKEN.finditer(text))
     return [token for token in found if token.kind != "blank"]
 
@@ -113,11 +116,15 @@ def _alone(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProbl
                 remedy = "Names are of a-z, 0-9 and _; other letters stand in quotes."
                 yield place.problem(token.at, "plain ASCII letters and signs outside quotes", ascii(token.text), remedy)
             else:
-                yield place.problem(token.at, "a name, a value or an operator", _printable(token.text), _REMEDIES.get(token.text, ""))
+                yield place.problem(
+                    token.at, "a name, a value or an operator", _printable(token.text), _REMEDIES.get(token.text, "")
+                )
         elif token.text in _REMEDIES and token.kind == "sign":
             yield place.problem(token.at, "one of + - * / and comparisons", shown, _REMEDIES[token.text])
         elif token.kind == "name" and keyword.iskeyword(token.text) and token.text not in _WORDS:
-            yield place.problem(token.at, "a name, or one of and, or, not, in, if, else", shown, _REMEDIES.get(token.text, ""))
+            yield place.problem(
+                token.at, "a name, or one of and, or, not, in, if, else", shown, _REMEDIES.get(token.text, "")
+            )
         elif token.kind == "number":
             digits = re.sub(r"[eE].*|\.", "", token.text)
             if len(digits.lstrip("0")) > NUMBER_DIGITS_MAX or not abs(float(token.text)) < float("inf"):
@@ -125,7 +132,9 @@ def _alone(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProbl
             elif digits == token.text and int(digits) > INTEGER_MAX:
                 yield place.problem(token.at, f"a whole number up to {INTEGER_MAX}", _short(token.text))
         elif token.kind == "text" and len(token.text) - 2 > TEXT_CHARACTERS_MAX:
-            yield place.problem(token.at, f"a text of at most {TEXT_CHARACTERS_MAX} characters", str(len(token.text) - 2))
+            yield place.problem(
+                token.at, f"a text of at most {TEXT_CHARACTERS_MAX} characters", str(len(token.text) - 2)
+            )
 
 
 def _beside(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionProblem]:
@@ -152,7 +161,9 @@ def _brackets(tokens: list[Token], place: TextPosition) -> Iterator[ExpressionPr
             opened.append(token)
             if len(opened) > BRACKETS_DEPTH_MAX:
                 remedy = "Give a part of it a name, as a segment."
-                yield place.problem(token.at, f"at most {BRACKETS_DEPTH_MAX} brackets within each other", "more", remedy)
+                yield place.problem(
+                    token.at, f"at most {BRACKETS_DEPTH_MAX} brackets within each other", "more", remedy
+                )
                 return
         elif token.text in ")]":
             if not opened or _OPENING[opened[-1].text] != token.text:

@@ -1,4 +1,6 @@
-"""Names, types and units of an expression: from Python's syntax tree to nodes that are right, or problems that say why not."""
+"""Names, types and units of an expression: from Python's syntax tree to nodes that are right, or problems that say why
+not.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ _OTHERS: dict[type[ast.expr], tuple[str, str]] = {
     ast.Tuple: ("several values with commas", "Lists are written in [ ]."),
     ast.Subscript: ("a value in [ ] after a name", "Columns have no parts of their own."),
 }
-_IN_WORDS: dict[Type, str] = {"boolean": "a condition", "number": "a number", "category": "a text", "texts": "a list of texts"}
+_IN_WORDS: dict[Type, str] = {
+    "boolean": "a condition",
+    "number": "a number",
+    "category": "a text",
+    "texts": "a list of texts",
+}
 
 
 class Checker:
@@ -62,7 +69,12 @@ class Checker:
         """Return a part that must be a condition, and one that can be true and false."""
         found = self._typed(node, "boolean")
         if found is not None and found.is_constant:
-            self.refuse(node, "a condition that depends on something", f"`{found.text}`", "Leave it out, or write the condition itself.")
+            self.refuse(
+                node,
+                "a condition that depends on something",
+                f"`{found.text}`",
+                "Leave it out, or write the condition itself.",
+            )
             return None
         return found
 
@@ -89,7 +101,12 @@ class Checker:
     def _name(self, node: ast.expr) -> Node | None:
         dotted = _dotted(node)
         if dotted is None:
-            self.refuse(node, "a name like customer.tenure_days", f"`{ast.unparse(node)}`", "Columns have no parts of their own.")
+            self.refuse(
+                node,
+                "a name like customer.tenure_days",
+                f"`{ast.unparse(node)}`",
+                "Columns have no parts of their own.",
+            )
             return None
         term = self.scope.get(dotted)
         if term is None:
@@ -123,7 +140,12 @@ class Checker:
         operands = set(joined.parts)
         if joined.op == op and any(tree.negated(part) in operands for part in operands):
             never = "never true" if op == "and" else "never false"
-            self.refuse(node, "conditions that can change the result", f"one and its opposite: {never}", "Take one of them away.")
+            self.refuse(
+                node,
+                "conditions that can change the result",
+                f"one and its opposite: {never}",
+                "Take one of them away.",
+            )
             return None
         return joined
 
@@ -184,7 +206,12 @@ class Checker:
             return tree.made("if", "boolean", (condition, chosen, other))
         if chosen.dtype != "number" or other.dtype != "number":
             remedy = "Put the comparison into each branch, or write it with and, or, not."
-            self.refuse(node.body, "two numbers or two conditions to choose between", f"`{chosen.text}` and `{other.text}`", remedy)
+            self.refuse(
+                node.body,
+                "two numbers or two conditions to choose between",
+                f"`{chosen.text}` and `{other.text}`",
+                remedy,
+            )
             return None
         pair = self._fitted(node.orelse, chosen, other)
         return None if pair is None else tree.made("if", "number", (condition, *pair), pair[0].unit or pair[1].unit)
@@ -198,7 +225,9 @@ class Checker:
         least, most = {"default": (2, 2), "min": (2, ARGUMENTS_MAX), "max": (2, ARGUMENTS_MAX)}.get(name, (1, 1))
         if node.keywords or not least <= len(node.args) <= most:
             wanted = str(least) if least == most else f"{least} to {most}"
-            self.refuse(node, f"{wanted} value{'s' * (most > 1)} in `{name}( )`", str(len(node.args) + len(node.keywords)))
+            self.refuse(
+                node, f"{wanted} value{'s' * (most > 1)} in `{name}( )`", str(len(node.args) + len(node.keywords))
+            )
             return None
         if name in ("known", "unknown"):
             return self._known(name, node.args[0])

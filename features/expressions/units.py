@@ -1,7 +1,7 @@
 """Units of numbers in expressions: what fits what, and how units of time convert.
 
-A plain number fits any unit, and so does a column that declares none. Two different units do not fit, but for units of time, which
-convert: a quantity into the other side's unit, otherwise the coarser side into the finer unit.
+A plain number fits any unit, and so does a column that declares none. Two different units do not fit, but for units of
+time, which convert: a quantity into the other side's unit, otherwise the coarser side into the finer unit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from features.expressions.scope import TIME_UNITS
 
 
 class Misfit(ValueError):
-    """Two numbers that cannot be compared, added or chosen between; says what was expected of the second, what it is, and why."""
+    """Two numbers that cannot be compared, added or chosen between; says what was expected of the second, what it is,
+    and why.
+    """
 
     def __init__(self, expected: str, got: str, remedy: str) -> None:
         super().__init__(f"expected {expected}, got {got}. {remedy}")
@@ -29,7 +31,9 @@ def fitted(left: Node, right: Node) -> tuple[Node, Node]:
     for quantity, other in ((left, right), (right, left)):
         if other.unit is None and not other.is_constant and quantity.is_constant and quantity.unit is not None:
             remedy = "Declare its unit, or write a plain number."
-            raise Misfit("a unit of time on both sides", f"`{other.text}`, which declares none, beside `{quantity.text}`", remedy)
+            raise Misfit(
+                "a unit of time on both sides", f"`{other.text}`, which declares none, beside `{quantity.text}`", remedy
+            )
     if left.unit is None or right.unit is None:
         return left, right
     if left.unit not in TIME_UNITS or right.unit not in TIME_UNITS:

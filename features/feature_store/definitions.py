@@ -1,9 +1,11 @@
-"""Feast's side of a workspace: entities, sources, views and the feature service, made from the views and applied from Python.
+"""Feast's side of a workspace: entities, sources, views and the feature service, made from the views and applied from
+Python.
 
-Nothing here runs while a request is answered. Feast's own command line reads the result: `feast -c <data>/feast feature-views list`.
+Nothing here runs while a request is answered. Feast's own command line reads the result: `feast -c <data>/feast
+feature-views list`.
 
-The registry holds the absolute paths of the offline tables: DuckDB's offline store knows no others. A workspace that was copied or moved has
-them written anew when its store is opened.
+The registry holds the absolute paths of the offline tables: DuckDB's offline store knows no others. A workspace that
+was copied or moved has them written anew when its store is opened.
 """
 
 from __future__ import annotations
@@ -60,12 +62,21 @@ def configuration(workspace: Workspace, generation: str = "") -> dict[str, Any]:
 def objects_of(workspace: Workspace, bucket: int | None = None) -> list[Any]:
     """Feast objects of a workspace; with a bucket, sources read the offline files of that bucket alone."""
     entities = {
-        "customer": Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, description="One customer"),
-        "everyone": Entity(name="everyone", join_keys=["everyone_id"], value_type=ValueType.STRING, description="All customers together"),
+        "customer": Entity(
+            name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, description="One customer"
+        ),
+        "everyone": Entity(
+            name="everyone",
+            join_keys=["everyone_id"],
+            value_type=ValueType.STRING,
+            description="All customers together",
+        ),
     }
     views = [_feature_view(workspace, view, entities[view.entity], bucket) for view in workspace.views]
     used = [entity for name, entity in entities.items() if any(view.entity == name for view in workspace.views)]
-    of_customer: list[Any] = [made for made, view in zip(views, workspace.views, strict=True) if view.entity == "customer"]
+    of_customer: list[Any] = [
+        made for made, view in zip(views, workspace.views, strict=True) if view.entity == "customer"
+    ]
     return [*used, *views, FeatureService(name=FEATURE_SERVICE, features=of_customer)]
 
 
@@ -79,7 +90,9 @@ def _feature_view(workspace: Workspace, view: View, entity: Entity, bucket: int 
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
     )
-    return feature_view(view, entity, PushSource(name=_push_source(view), batch_source=source) if view.entity == "customer" else source)
+    return feature_view(
+        view, entity, PushSource(name=_push_source(view), batch_source=source) if view.entity == "customer" else source
+    )
 
 
 def _push_source(view: View) -> str:
@@ -97,11 +110,15 @@ def open_store(workspace: Workspace, generation: str = "") -> FeatureStore:
 
 
 def _opened(workspace: Workspace, generation: str) -> FeatureStore:
-    return FeatureStore(config=RepoConfig(**configuration(workspace, generation), repo_path=Path(workspace.data / "feast")))
+    return FeatureStore(
+        config=RepoConfig(**configuration(workspace, generation), repo_path=Path(workspace.data / "feast"))
+    )
 
 
 def _written(workspace: Workspace) -> dict[str, Any]:
-    """Return what Feast's own configuration file says: placeholders instead of secrets, and paths from the file's own folder."""
+    """Return what Feast's own configuration file says: placeholders instead of secrets, and paths from the file's own
+    folder.
+    """
     said = configuration(workspace)
     said["registry"]["path"] = "registry.db"
     if workspace.online_feast is not None:
@@ -151,8 +168,8 @@ def materialize(store: FeatureStore, workspace: Workspace, now: Micros) -> None:
 def push(store: FeatureStore, view: View, table: pa.Table) -> None:
     """Bring newer rows of a customer view into the online store.
 
-    A store keeps of each customer the row of the latest moment: what is pushed late changes nothing, and what was pushed is replaced
-    by the next materialization of a later moment.
+    A store keeps of each customer the row of the latest moment: what is pushed late changes nothing, and what was
+    pushed is replaced by the next materialization of a later moment.
 
     Args:
         table: rows as `windows.compute_for` gives them.
@@ -182,7 +199,11 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size:
     views = [view for view in workspace.views if view.entity == "customer"]
     if not views:
         return ReadBack(0, [])
-    ids: list[Any] = _computed(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}").column("customer_id").to_pylist()
+    ids: list[Any] = (
+        _computed(workspace, views[0], now, f"TRUE ORDER BY md5(customer_id) LIMIT {size}")
+        .column("customer_id")
+        .to_pylist()
+    )
     chosen = f"customer_id IN ({', '.join(map(literal, ids)) or 'NULL'})"
     tables = {view.name: _computed(workspace, view, now, chosen) for view in views}
     different = []
@@ -191,7 +212,9 @@ def compare_sample(store: FeatureStore, workspace: Workspace, now: Micros, size:
             continue
         names = [name for name, _ in view.fields]
         rows = [{"customer_id": customer} for customer in ids]
-        online = store.get_online_features(features=[f"{view.name}:{name}" for name in names], entity_rows=rows).to_dict()
+        online = store.get_online_features(
+            features=[f"{view.name}:{name}" for name in names], entity_rows=rows
+        ).to_dict()
         written = {row["customer_id"]: row for row in tables[view.name].to_pylist()}
         for at, customer in enumerate(ids):
             unequal = [name for name in names if not _same(online[name][at], written.get(customer, {}).get(name))]

@@ -1,11 +1,14 @@
-"""The Feast engine: rows from any online store that Feast knows, read with the store's own `online_read`. The slow, general one.
+"""The Feast engine: rows from any online store that Feast knows, read with the store's own `online_read`. The slow,
+general one.
 
-What a Feast store may do while it reads is not ours to know: it may block without a limit, throw anything, and not be safe for
-several threads. So it reads in threads of its own (`readers`), each with a store object and connections of its own; the event loop
-waits for a result no longer than the deadline. Each view is one read, so that a row is consistent by view and not as a whole.
+What a Feast store may do while it reads is not ours to know: it may block without a limit, throw anything, and not be
+safe for several threads. So it reads in threads of its own (`readers`), each with a store object and connections of its
+own; the event loop waits for a result no longer than the deadline. Each view is one read, so that a row is consistent
+by view and not as a whole.
 
-A circuit breaker stands in front, as before Redis: after `FAILURES_MAX` failures in a row requests fail at once, while one read at
-a time is tried in the background, with a growing, jittered pause. One that succeeds closes the breaker half.
+A circuit breaker stands in front, as before Redis: after `FAILURES_MAX` failures in a row requests fail at once, while
+one read at a time is tried in the background, with a growing, jittered pause. One that succeeds closes the breaker
+half.
 """
 
 from __future__ import annotations
@@ -27,7 +30,14 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, Dictionary, OnlineRow, RowSchema, StoreUnavailable
+from features.columns.rows import (
+    CUSTOMER_JOIN_KEY,
+    EVERYONE_JOIN_KEY,
+    Dictionary,
+    OnlineRow,
+    RowSchema,
+    StoreUnavailable,
+)
 from features.columns.views import EVERYONE, View
 from features.feature_store.reader_pool import HANG_SECONDS_MAX, Readers
 from features.feature_store.rows import Read, ViewFields, row_of, tables_of
@@ -62,7 +72,8 @@ class FeastEngine:
         hang_seconds: how long a read may block its thread before another thread takes its place.
 
     Raises:
-        ValueError: when the process is not in UTC. A section that Feast refuses (`store_config.refusals`) throws what Feast throws.
+        ValueError: when the process is not in UTC. A section that Feast refuses (`store_config.refusals`) throws what
+            Feast throws.
     """
 
     def __init__(
@@ -84,7 +95,9 @@ class FeastEngine:
         self._timeout_seconds = timeout_ms / 1_000
         self._hang_seconds = hang_seconds
         self._customer = _Request(self.plan, tables_of(self.plan, CUSTOMER_JOIN_KEY), CUSTOMER_JOIN_KEY)
-        self._everyone = _Request(self.everyone_plan, tables_of(self.everyone_plan, EVERYONE_JOIN_KEY), EVERYONE_JOIN_KEY)
+        self._everyone = _Request(
+            self.everyone_plan, tables_of(self.everyone_plan, EVERYONE_JOIN_KEY), EVERYONE_JOIN_KEY
+        )
         config = _configuration(section, project, repository)
         self._readers = Readers(partial(_Store.tried, config, self._customer), _Store.close, hang_seconds=hang_seconds)
         self._counting = threading.Lock()
@@ -144,7 +157,9 @@ class FeastEngine:
             key = _key(request, entity)
         except ValueError:  # half a surrogate pair, which no protobuf holds
             return None
-        return self._readers.submit(lambda store: self._row(request, store.read(request, key))) if request.tables else None
+        return (
+            self._readers.submit(lambda store: self._row(request, store.read(request, key))) if request.tables else None
+        )
 
     def _row(self, request: _Request, reads: list[Read]) -> OnlineRow:
         row, damaged = row_of(request.plan, reads, self.words)
@@ -181,7 +196,8 @@ class FeastEngine:
             try:
                 job = self._submit(self._customer, "")
                 if job is not None:
-                    # Long enough to be stood in for, where it hangs: one that is tried holds one thread, not all of them.
+                    # Long enough to be stood in for, where it hangs: one that is tried holds one thread, not all of
+                    # them.
                     await asyncio.wait_for(asyncio.wrap_future(job), self._hang_seconds)
             except StoreUnavailable as error:
                 self.why = str(error)
@@ -199,7 +215,9 @@ def _key(request: _Request, entity: str) -> EntityKey:
 
 
 class _Store:
-    """A Feast store of one thread. It is thrown away with its connections after a failure: most do not mend their own."""
+    """A Feast store of one thread. It is thrown away with its connections after a failure: most do not mend their
+    own.
+    """
 
     def __init__(self, config: RepoConfig) -> None:
         self._config = config
@@ -221,17 +239,22 @@ class _Store:
         Raises:
             StoreUnavailable: with whatever the store has thrown.
         """
-        # Edge of the process: a store is foreign code and throws what its driver throws; no class of ours or Feast's covers it.
+        # Edge of the process: a store is foreign code and throws what its driver throws; no class of ours or Feast's
+        # covers it.
         try:
             store = self._current()
             return [store.online_read(self._config, table.feast, [key], table.fields)[0] for table in request.tables]
         except Exception as error:
             self.close()
-            text = f"{type(error).__name__}: {error}".replace(key.entity_values[0].string_val or "\0", "…")  # logs name no customer
+            text = f"{type(error).__name__}: {error}".replace(
+                key.entity_values[0].string_val or "\0", "…"
+            )  # logs name no customer
             raise StoreUnavailable(f"the online store failed: {text[:MESSAGE_CHARACTERS_MAX]}") from error
 
     def close(self) -> None:
-        """Lets go of the store. Feast has no blocking close; where a store keeps its one connection, it is closed here."""
+        """Lets go of the store. Feast has no blocking close; where a store keeps its one connection, it is closed
+        here.
+        """
         store, self._opened = self._opened, None
         close: Callable[[], object] | None = getattr(getattr(store, "_conn", None), "close", None)
         if close is not None:

@@ -1,7 +1,9 @@
-"""Removing a customer from a store that Feast serves. Feast has no way to delete one entity's values: what can be done differs by store.
+"""Removing a customer from a store that Feast serves. Feast has no way to delete one entity's values: what can be done
+differs by store.
 
-SQLite is a file that is known here: its rows are deleted and overwritten. Any other store gets a row of nulls in place of each view's, at
-the present moment: nothing is known of the customer any more, but that there was one. The store's own retention removes the key.
+SQLite is a file that is known here: its rows are deleted and overwritten. Any other store gets a row of nulls in place
+of each view's, at the present moment: nothing is known of the customer any more, but that there was one. The store's
+own retention removes the key.
 """
 
 from __future__ import annotations
@@ -63,7 +65,11 @@ def delete(workspace: Workspace, customer_id: str) -> StoreErasure:
         return StoreErasure(_in_sqlite(workspace, store, customer_id, delete=True), DELETED)
     found = exists(workspace, customer_id)
     if found:
-        opened, key, at = get_online_store_from_config(store.config.online_store), _key(customer_id), from_microseconds(now())
+        opened, key, at = (
+            get_online_store_from_config(store.config.online_store),
+            _key(customer_id),
+            from_microseconds(now()),
+        )
         try:
             for view in _views(workspace, store):
                 nulls = {name: Value() for name in _fields(view)}

@@ -1,11 +1,13 @@
-"""Feast's side of the embedded store: an online store of our own, so that materialize, push and the SDK's reads work on it.
+"""Feast's side of the embedded store: an online store of our own, so that materialize, push and the SDK's reads work on
+it.
 
     online_store:
       type: features.feature_store.lmdb_online_store.LmdbOnlineStore
       path: .opportune/online
 
-What Feast's own stores leave open is settled here: an older event never overwrites a newer one, also within one batch; of two
-with the same event time the later created one is kept, and the first where that is equal too, as in Feast's Redis store.
+What Feast's own stores leave open is settled here: an older event never overwrites a newer one, also within one batch;
+of two with the same event time the later created one is kept, and the first where that is equal too, as in Feast's
+Redis store.
 """
 
 from __future__ import annotations
@@ -41,7 +43,17 @@ from features.lmdb_store.environment import (
     id_key,
     schemas_in,
 )
-from features.lmdb_store.record import CREATED_NONE, KEY_BYTES_MAX, DamagedRecord, Kind, Schema, Section, entity_key, pack, unpack
+from features.lmdb_store.record import (
+    CREATED_NONE,
+    KEY_BYTES_MAX,
+    DamagedRecord,
+    Kind,
+    Schema,
+    Section,
+    entity_key,
+    pack,
+    unpack,
+)
 
 Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Read = tuple[datetime | None, dict[str, Value] | None]
@@ -75,7 +87,9 @@ class LmdbOnlineStore(OnlineStore):
         self._schema_of: dict[int, Schema] = {}
         self._words = StoredWords()
 
-    def online_write_batch(self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None) -> None:
+    def online_write_batch(
+        self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None
+    ) -> None:
         environment = self._open(config, create=True)
         schema = schema_of(table)
         batch_rows = config.online_store.batch_rows
@@ -87,7 +101,11 @@ class LmdbOnlineStore(OnlineStore):
                 progress(len(batch))
 
     def online_read(
-        self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None = None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
     ) -> list[Read]:
         environment = self._open(config, create=False)
         wanted = list(requested_features or [feature.name for feature in table.features])
@@ -144,7 +162,8 @@ class LmdbOnlineStore(OnlineStore):
                     owner = transaction.get(META + b"project") or b""
         if owner != config.project.encode():
             raise ValueError(
-                f"the online store belongs to the Feast project {owner.decode()!r}, not to {config.project!r}; give it another path"
+                f"the online store belongs to the Feast project {owner.decode()!r}, not to {config.project!r}; give it"
+                " another path"
             )
 
     def _refresh(self, transaction: lmdb.Transaction[bytes]) -> None:
@@ -153,7 +172,9 @@ class LmdbOnlineStore(OnlineStore):
         for number in range(len(self._schemas), len(self._schema_of)):
             self._schemas[self._schema_of[number]] = number
 
-    def _growing(self, environment: Environment, settings: Any, work: Callable[[lmdb.Transaction[bytes]], None]) -> None:
+    def _growing(
+        self, environment: Environment, settings: Any, work: Callable[[lmdb.Transaction[bytes]], None]
+    ) -> None:
         """Does the work in a write transaction, again in a larger map where it did not fit."""
         while True:
             try:
@@ -165,7 +186,8 @@ class LmdbOnlineStore(OnlineStore):
                 self._doubt()
                 if not environment.grow(settings.map_bytes_max):
                     raise StoreUnavailable(
-                        f"the online store is full: map_bytes_max is {settings.map_bytes_max} bytes; raise it in online_store"
+                        f"the online store is full: map_bytes_max is {settings.map_bytes_max} bytes; raise it in"
+                        " online_store"
                     ) from error
             except BaseException:
                 self._doubt()
@@ -182,7 +204,9 @@ class LmdbOnlineStore(OnlineStore):
             self._refresh(transaction)
         # Protobuf is taken apart before the lock is taken; words that are new are added in a transaction of their own.
         packer = Packer(schema)
-        rows = [(_stored_key(key), packer.take(values), *_order(event, created)) for key, values, event, created in batch]
+        rows = [
+            (_stored_key(key), packer.take(values), *_order(event, created)) for key, values, event, created in batch
+        ]
         if any(text not in self._words.ids for text in packer.texts) or schema not in self._schemas:
             declare = partial(self._declare, words_max=settings.words_max, schema=schema, texts=packer.texts)
             self._growing(environment, settings, declare)
@@ -228,7 +252,14 @@ class LmdbOnlineStore(OnlineStore):
                 return None  # the same moment with other fields is a view that was changed and computed again: taken
         return others
 
-    def _read(self, transaction: lmdb.Transaction[bytes], view: str, key: bytes | None, wanted: list[str], kinds: dict[str, Kind]) -> Read:
+    def _read(
+        self,
+        transaction: lmdb.Transaction[bytes],
+        view: str,
+        key: bytes | None,
+        wanted: list[str],
+        kinds: dict[str, Kind],
+    ) -> Read:
         record = None if key is None else transaction.get(key)
         if record is None:
             return None, None
@@ -236,7 +267,9 @@ class LmdbOnlineStore(OnlineStore):
             for section in unpack(record, self._schema_of):
                 schema = self._schema_of[section.schema]
                 if schema.view == view:
-                    return from_microseconds(section.event), values_of(schema, section, wanted, kinds, self._words.texts)
+                    return from_microseconds(section.event), values_of(
+                        schema, section, wanted, kinds, self._words.texts
+                    )
         except (DamagedRecord, IndexError):
             pass
         return None, None
@@ -282,7 +315,9 @@ def _key(entity: EntityKey) -> bytes | None:
 def _stored_key(entity: EntityKey) -> bytes:
     key = _key(entity)
     if key is None:
-        raise ValueError(f"a key of the embedded store has at most {KEY_BYTES_MAX} bytes with its join key; got one of more")
+        raise ValueError(
+            f"a key of the embedded store has at most {KEY_BYTES_MAX} bytes with its join key; got one of more"
+        )
     return key
 
 

@@ -1,7 +1,8 @@
-"""What was known at past moments: Feast's point-in-time join on its DuckDB offline store, as rows that the layout reads.
+"""What was known at past moments: Feast's point-in-time join on its DuckDB offline store, as rows that the layout
+reads.
 
-A moment is joined once for each customer, however many offers were considered at it: rows of one moment cannot be lost or
-mixed up, and the same layout that serves lays the offers beside the customer.
+A moment is joined once for each customer, however many offers were considered at it: rows of one moment cannot be lost
+or mixed up, and the same layout that serves lays the offers beside the customer.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class OfflineHistory:
         return self.table.num_rows
 
     def rows(self) -> Iterator[OnlineRow]:
-        """One row for each moment, as the online store would have given it at that moment; without what is hidden beside columns."""
+        """One row for each moment, as the online store would have given it at that moment; without what is hidden
+        beside columns.
+        """
         scalars = np.full((len(self), len(self.plan.scalars)), np.nan)
         times = np.full((len(self), len(self.plan.views)), np.nan)
         slot = 0
@@ -51,7 +54,9 @@ class OfflineHistory:
                 if not scalar.beside:
                     scalars[:, slot] = self._scalar(_joined(view, scalar.name), scalar.dtype)
                 slot += 1
-            families += [[None] * len(self) if family.beside else self._family(view, family) for family in view.families]
+            families += [
+                [None] * len(self) if family.beside else self._family(view, family) for family in view.families
+            ]
         for row in range(len(self)):
             yield OnlineRow(scalars[row], [family[row] for family in families], times[row])
 
@@ -62,7 +67,9 @@ class OfflineHistory:
         return found
 
     def _present(self, view: View) -> NDArray[np.bool_]:
-        """Return whether the join found a row. One with nothing but missing values counts as none: no column can tell the difference."""
+        """Return whether the join found a row. One with nothing but missing values counts as none: no column can tell
+        the difference.
+        """
         found = np.zeros(len(self), bool)
         for name in _shown(view):
             found |= np.asarray(self.table.column(_joined(view, name)).is_valid())
@@ -89,10 +96,14 @@ class OfflineHistory:
 
     def _family(self, view: View, family: Family) -> list[KeyedRow | None]:
         keys: Any = self.table.column(_joined(view, family.keys_field)).combine_chunks()
-        measures: list[Any] = [self.table.column(_joined(view, family.field(m))).combine_chunks() for m in family.measures]
+        measures: list[Any] = [
+            self.table.column(_joined(view, family.field(m))).combine_chunks() for m in family.measures
+        ]
         ids = self._ids(keys.values).astype(np.uint32)
         starts = np.asarray(keys.offsets)
-        flat = [(np.asarray(m.values.to_numpy(zero_copy_only=False), np.float64), np.asarray(m.offsets)) for m in measures]
+        flat = [
+            (np.asarray(m.values.to_numpy(zero_copy_only=False), np.float64), np.asarray(m.offsets)) for m in measures
+        ]
         rows: list[KeyedRow | None] = []
         for row, found in enumerate(np.asarray(keys.is_valid())):
             if not found:
@@ -123,12 +134,15 @@ def join(
         words: takes the texts of categories and keys.
 
     Returns:
-        Rows in the same order. A customer who was not known at the moment, or whose row has expired, is a row of missing values.
+        Rows in the same order. A customer who was not known at the moment, or whose row has expired, is a row of
+        missing values.
     """
     plan = RowSchema.of(workspace.views, entity)
     if not plan.views:
         return OfflineHistory(plan, words, pa.table({"row": pa.array(np.arange(len(moments)))}), moments)
-    asked = pd.DataFrame({entity_key(plan.views[0]): customers if entity == "customer" else EVERYONE}, index=range(len(moments)))
+    asked = pd.DataFrame(
+        {entity_key(plan.views[0]): customers if entity == "customer" else EVERYONE}, index=range(len(moments))
+    )
     asked[_EVENT_TIME] = pd.to_datetime(moments, unit="us", utc=True).astype("datetime64[us, UTC]")
     asked["row"] = np.arange(len(moments))
     references = [f"{view.name}:{name}" for view in plan.views for name in _shown(view)]

@@ -1,7 +1,9 @@
-"""A few threads that read for the event loop, where a library can only block: bounded in number and in what waits for them.
+"""A few threads that read for the event loop, where a library can only block: bounded in number and in what waits for
+them.
 
-A thread that hangs keeps its place: nothing can end a thread from outside. After `HANG_SECONDS_MAX` another one stands in for it,
-`STAND_INS_MAX` at most at a time, so that a store whose answers got lost does not take all readers along for good.
+A thread that hangs keeps its place: nothing can end a thread from outside. After `HANG_SECONDS_MAX` another one stands
+in for it, `STAND_INS_MAX` at most at a time, so that a store whose answers got lost does not take all readers along for
+good.
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ class Readers(Generic[Tool]):
     """
 
     def __init__(
-        self, make: Callable[[], Tool], end: Callable[[Tool], None], threads: int = THREADS, hang_seconds: float = HANG_SECONDS_MAX
+        self,
+        make: Callable[[], Tool],
+        end: Callable[[Tool], None],
+        threads: int = THREADS,
+        hang_seconds: float = HANG_SECONDS_MAX,
     ) -> None:
         self._make, self._end, self._hang_seconds = make, end, hang_seconds
         self._jobs: Queue[_Job[Tool, object] | None] = Queue(WAITING_MAX)
@@ -107,7 +113,9 @@ class Readers(Generic[Tool]):
 class _Reader(threading.Thread, Generic[Tool]):
     """One thread; a daemon, so that a read that hangs does not keep the process from ending."""
 
-    def __init__(self, jobs: Queue[_Job[Tool, object] | None], make: Callable[[], Tool], end: Callable[[Tool], None]) -> None:
+    def __init__(
+        self, jobs: Queue[_Job[Tool, object] | None], make: Callable[[], Tool], end: Callable[[Tool], None]
+    ) -> None:
         super().__init__(name="opportune-reader", daemon=True)
         self.busy_since = float("inf")
         """Monotonic seconds; infinite while there is nothing to do."""

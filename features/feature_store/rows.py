@@ -35,7 +35,9 @@ def tables_of(plan: RowSchema, join_key: str) -> tuple[ViewFields, ...]:
     """Feast's objects of the views of a plan. They are as `definitions` applies them in all that a read looks at."""
     entity = Entity(name=join_key.removesuffix("_id"), join_keys=[join_key], value_type=ValueType.STRING)
     source = FileSource(name="unread", path="unread", timestamp_field="event_timestamp")
-    return tuple(ViewFields(view, feature_view(view, entity, source), [name for name, _ in view.fields]) for view in plan.views)
+    return tuple(
+        ViewFields(view, feature_view(view, entity, source), [name for name, _ in view.fields]) for view in plan.views
+    )
 
 
 def row_of(plan: RowSchema, reads: list[Read], words: Dictionary) -> tuple[OnlineRow, int]:
@@ -50,7 +52,9 @@ def row_of(plan: RowSchema, reads: list[Read], words: Dictionary) -> tuple[Onlin
         row.event_times[index] = _seconds(time)
         for scalar in view.scalars:
             try:
-                row.numbers[plan.scalars[f"{view.name}.{scalar.name}"]] = _scalar(values.get(scalar.name), scalar.dtype, words)
+                row.numbers[plan.scalars[f"{view.name}.{scalar.name}"]] = _scalar(
+                    values.get(scalar.name), scalar.dtype, words
+                )
             except DamagedValue:
                 damaged += 1
         for family in view.families:

@@ -1,4 +1,6 @@
-"""What Feast is told of an online store: the types of fields, the section of `feature_store.yaml`, and whether Feast takes it."""
+"""What Feast is told of an online store: the types of fields, the section of `feature_store.yaml`, and whether Feast
+takes it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,18 @@ os.environ.setdefault("FEAST_USAGE", "False")
 
 from feast import Entity, FeatureView, Field
 from feast.data_source import DataSource
-from feast.errors import FeastClassImportError, FeastInvalidBaseClass, FeastModuleImportError, FeastOnlineStoreInvalidName
+from feast.errors import (
+    FeastClassImportError,
+    FeastInvalidBaseClass,
+    FeastModuleImportError,
+    FeastOnlineStoreInvalidName,
+)
 from feast.infra.online_stores.helpers import get_online_store_from_config
-from feast.repo_config import LEGACY_ONLINE_STORE_CLASS_FOR_TYPE, ONLINE_STORE_CLASS_FOR_TYPE, get_online_config_from_type
+from feast.repo_config import (
+    LEGACY_ONLINE_STORE_CLASS_FOR_TYPE,
+    ONLINE_STORE_CLASS_FOR_TYPE,
+    get_online_config_from_type,
+)
 from feast.types import Array, Bool, FeastType, Float64, Int64, String, UnixTimestamp
 
 from features.columns.views import View
@@ -58,7 +69,10 @@ def feature_view(view: View, entity: Entity, source: DataSource) -> FeatureView:
     return FeatureView(
         name=view.name,
         entities=[entity],
-        schema=[Field(name=entity.join_key, dtype=String), *(Field(name=name, dtype=TYPES[dtype]) for name, dtype in view.fields)],
+        schema=[
+            Field(name=entity.join_key, dtype=String),
+            *(Field(name=name, dtype=TYPES[dtype]) for name, dtype in view.fields),
+        ],
         source=source,
         ttl=timedelta(seconds=view.ttl_seconds),
         online=True,
@@ -78,7 +92,9 @@ def online_section(workspace: Workspace) -> dict[str, Any]:
 
 
 def _redis(url: str) -> dict[str, Any]:
-    """Feast's own words for a Redis address. It splits them at commas and reads values as JSON, in which a comma can hide."""
+    """Feast's own words for a Redis address. It splits them at commas and reads values as JSON, in which a comma can
+    hide.
+    """
     address = Address.parse(url)
     settings: dict[str, Any] = {} if address.cluster else {"db": address.db}
     settings |= {name: value for name in ("username", "password") if (value := getattr(address, name))}
@@ -91,7 +107,9 @@ def _redis(url: str) -> dict[str, Any]:
 
 
 def prepare(section: dict[str, Any]) -> None:
-    """Turn a SQLite file to its write-ahead log: Feast leaves it in the mode in which a reader waits for each writer."""
+    """Turn a SQLite file to its write-ahead log: Feast leaves it in the mode in which a reader waits for each
+    writer.
+    """
     if is_sqlite(section):
         file = Path(section["path"])
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +118,9 @@ def prepare(section: dict[str, Any]) -> None:
 
 
 class SectionRefusal(NamedTuple):
-    """What Feast does not take of a section: where, what it expects, what it got, and the way out. Never shows a value."""
+    """What Feast does not take of a section: where, what it expects, what it got, and the way out. Never shows a
+    value.
+    """
 
     path: faults.Path
     expected: str
@@ -109,7 +129,9 @@ class SectionRefusal(NamedTuple):
 
 
 def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
-    """Ask Feast whether there is such a store, whether its Python package is installed, and whether it takes these settings."""
+    """Ask Feast whether there is such a store, whether its Python package is installed, and whether it takes these
+    settings.
+    """
     kind = section["type"]
     try:
         get_online_store_from_config(get_online_config_from_type(kind)(**section))
@@ -126,7 +148,9 @@ def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
             yield SectionRefusal(("type",), "an online store that Feast knows", f"`{kind}`", remedy)
     except (FeastModuleImportError, FeastClassImportError, FeastInvalidBaseClass) as error:
         why = str(error.__cause__ or error).partition("\n")[0]
-        yield SectionRefusal(("type",), "an online store whose Python package is installed", f"`{kind}`: {why}", _installed_by(kind))
+        yield SectionRefusal(
+            ("type",), "an online store whose Python package is installed", f"`{kind}`: {why}", _installed_by(kind)
+        )
 
 
 def _installed_by(kind: str) -> str:

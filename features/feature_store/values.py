@@ -62,7 +62,8 @@ def schema_of(table: FeatureView) -> Schema:
         kind = _KIND_BY_NAME.get(str(feature.dtype))
         if kind is None:
             raise ValueError(
-                f"{table.name}.{feature.name}: the embedded store cannot hold {feature.dtype}; it holds {', '.join(_KIND_BY_NAME)}"
+                f"{table.name}.{feature.name}: the embedded store cannot hold {feature.dtype}; it holds"
+                f" {', '.join(_KIND_BY_NAME)}"
             )
         fields.append((feature.name, kind))
     return Schema(table.name, tuple(fields))
@@ -148,8 +149,12 @@ class Packer:
             raise ValueError(f"{self.schema.view}.{name}: expected {ATTRIBUTES[kind]}, got {found}")
 
 
-def values_of(schema: Schema, section: Section, wanted: list[str], kinds: dict[str, Kind], texts: list[str]) -> dict[str, Value]:
-    """The wanted fields of a section as Feast's values; null where the section lacks a field, or holds another type under its name."""
+def values_of(
+    schema: Schema, section: Section, wanted: list[str], kinds: dict[str, Kind], texts: list[str]
+) -> dict[str, Value]:
+    """The wanted fields of a section as Feast's values; null where the section lacks a field, or holds another type
+    under its name.
+    """
     count = len(schema.scalars)
     numbers = struct.unpack_from(f"<{count}d", section.fixed, FIXED_HEAD_BYTES)
     bits = struct.unpack_from(f"<{count}Q", section.fixed, FIXED_HEAD_BYTES)

@@ -6,8 +6,8 @@
     day=2026-11-22/merged-<digest>.json           what it replaces
     day=2026-11-22/expired.json                   the day is over its retention: none of its files counts
 
-Whoever lists at any moment sees each row once: a merged file is in place before the `.json` that makes it count and hides the others,
-and hidden files stay long enough for whoever listed them before.
+Whoever lists at any moment sees each row once: a merged file is in place before the `.json` that makes it count and
+hides the others, and hidden files stay long enough for whoever listed them before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ SHIPPED, MERGED, EXPIRED = "shipped-", "merged-", "expired.json"
 
 
 class Replaces(Struct, frozen=True):
-    """What a merged file stands for: names of all files of its folder that no longer count, also those that these had replaced."""
+    """What a merged file stands for: names of all files of its folder that no longer count, also those that these had
+    replaced.
+    """
 
     files: list[str]
     at: int
@@ -48,7 +50,9 @@ def replaced_by(folder: Path, names: list[str]) -> dict[str, Replaces]:
     for name in names:
         if name.startswith(MERGED) and name.endswith(".json"):
             try:
-                found[name.removesuffix(".json") + ".parquet"] = msgspec.json.decode((folder / name).read_bytes(), type=Replaces)
+                found[name.removesuffix(".json") + ".parquet"] = msgspec.json.decode(
+                    (folder / name).read_bytes(), type=Replaces
+                )
             except FileNotFoundError:  # it was itself replaced long ago, and removed just now
                 continue
     return found

@@ -1,4 +1,6 @@
-"""The lake: Parquet files by day, one folder a canonical table. DuckDB reads it; only whole files are ever added or replaced."""
+"""The lake: Parquet files by day, one folder a canonical table. DuckDB reads it; only whole files are ever added or
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,12 @@ MEMORY_SHARE = 0.5
 def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection in UTC, with one view a table (dots become underscores), empty where there is nothing.
 
-    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to. Impressions and
-    outcomes have the time at which they count: see `features/common/following.py`.
+    Views show what is linked as one customer: rows of an anonymous unit have the id of the customer that it belongs to.
+    Impressions and outcomes have the time at which they count: see `features/common/following.py`.
 
     Args:
-        linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all count.
+        linked_before: microseconds since 1970; links that were received at this moment or later are left out. None: all
+            count.
     """
     import duckdb  # a server alone runs without it
 
@@ -62,21 +65,26 @@ def connect(workspace: Workspace, linked_before: int | None = None) -> duckdb.Du
 
 
 def _of_customers(rows: str) -> str:
-    """Rows with the customer of each linked unit in its place: of several links of a unit the one that was received first."""
+    """Rows with the customer of each linked unit in its place: of several links of a unit the one that was received
+    first.
+    """
     first = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
     joined = f"({rows}) r LEFT JOIN ({first}) l ON l.unit = r.customer_id"
     return f"SELECT r.* REPLACE (coalesce(l.customer_id, r.customer_id) AS customer_id) FROM {joined}"
 
 
 def _followed(workspace: Workspace, decisions: Table, table: Table, rows: str) -> str:
-    """Rows with the time at which they count: that of the decision which they name, where they are before it for their clock alone.
+    """Rows with the time at which they count: that of the decision which they name, where they are before it for their
+    clock alone.
 
     Ids of this service's decisions say when these were; only those of others are looked for.
     """
     made = moment_sql("r.decision_id")
     joined = f"({rows}) r"
     if files(workspace, decisions) and files(workspace, table):
-        others = f"SELECT decision_id, time FROM ({select(workspace, decisions)}) WHERE {moment_sql('decision_id')} IS NULL"
+        others = (
+            f"SELECT decision_id, time FROM ({select(workspace, decisions)}) WHERE {moment_sql('decision_id')} IS NULL"
+        )
         moments = f"SELECT decision_id, min(time) AS time FROM ({others}) GROUP BY decision_id"
         made = f"coalesce(d.time, {made})"
         joined += f" LEFT JOIN ({moments}) d ON d.decision_id = r.decision_id"
@@ -92,7 +100,11 @@ def _all_offers(workspace: Workspace) -> str:
     rows = []
     for offer in by_hand:
         values = [offer.attributes.get(name) for name in names]
-        rows.append("(" + ", ".join([literal(offer.offer_id), *("NULL" if v is None else literal(str(v)) for v in values)]) + ")")
+        rows.append(
+            "("
+            + ", ".join([literal(offer.offer_id), *("NULL" if v is None else literal(str(v)) for v in values)])
+            + ")"
+        )
     ids = ", ".join(literal(offer.offer_id) for offer in by_hand)
     of_table = f"SELECT {columns} FROM offers WHERE offer_id NOT IN ({ids})"
     return f"{of_table} UNION ALL SELECT * FROM (VALUES {', '.join(rows)}) AS by_hand({columns})"
@@ -135,28 +147,42 @@ def folder_reader(folder: Path) -> str:
 
 
 def select(workspace: Workspace, table: Table, paths: list[Path] | None = None) -> str:
-    """SQL that reads all rows of a table, with `imported_at`, and with `event_id` and `received` of what came as an event (else NULL).
+    """SQL that reads all rows of a table, with `imported_at`, and with `event_id` and `received` of what came as an
+    event (else NULL).
 
     Columns that older files lack are NULL, as are values that are not of the type which is declared by now.
     """
-    columns = ", ".join(f"TRY_CAST({quoted(field.name)} AS {field.sql_type}) AS {quoted(field.name)}" for field in table.fields)
+    columns = ", ".join(
+        f"TRY_CAST({quoted(field.name)} AS {field.sql_type}) AS {quoted(field.name)}" for field in table.fields
+    )
     empty = ", ".join(f"NULL AS {quoted(field.name)}" for field in table.fields)
-    shape = f"SELECT {empty}, NULL::TIMESTAMPTZ AS imported_at, NULL::VARCHAR AS event_id, NULL::BIGINT AS received WHERE false"
+    shape = (
+        f"SELECT {empty}, NULL::TIMESTAMPTZ AS imported_at, NULL::VARCHAR AS event_id, NULL::BIGINT AS received WHERE"
+        " false"
+    )
     paths = files(workspace, table) if paths is None else paths
     rows = f"{shape} UNION ALL BY NAME SELECT * FROM {reader(paths)}" if paths else shape
     return f"SELECT {columns}, imported_at, event_id, received FROM ({rows})"
 
 
 def lacking(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> set[str]:
-    """Names of the table's columns that were declared after some of its files were written, or had another type then."""
+    """Names of the table's columns that were declared after some of its files were written, or had another type
+    then.
+    """
     paths = files(workspace, table)
     if not paths:
         return set()
     names = ", ".join(literal(glob.escape(str(path))) for path in paths)
-    in_files = dict(con.execute(f"SELECT name, count(DISTINCT file_name) FROM parquet_schema([{names}]) GROUP BY name").fetchall())
+    in_files = dict(
+        con.execute(f"SELECT name, count(DISTINCT file_name) FROM parquet_schema([{names}]) GROUP BY name").fetchall()
+    )
     types = {row[0]: row[1] for row in con.execute(f"DESCRIBE SELECT * FROM {reader(paths)}").fetchall()}
     declared = {row[0]: row[1] for row in con.execute(f"DESCRIBE {select(workspace, table, [])}").fetchall()}
-    return {field.name for field in table.fields if in_files.get(field.name, 0) < len(paths) or types[field.name] != declared[field.name]}
+    return {
+        field.name
+        for field in table.fields
+        if in_files.get(field.name, 0) < len(paths) or types[field.name] != declared[field.name]
+    }
 
 
 def current(workspace: Workspace, table: Table) -> str:
@@ -169,10 +195,11 @@ def current(workspace: Workspace, table: Table) -> str:
 
 
 def add(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table, rows: str, name: str) -> int:
-    """Write a temporary table into the lake as new files called `name`, by day, each row stamped with the moment of the import.
+    """Write a temporary table into the lake as new files called `name`, by day, each row stamped with the moment of the
+    import.
 
-    Files are written aside and moved in one by one, or a day at once. A crash leaves some of them: the repeated import finds their rows in the
-    lake and adds the rest.
+    Files are written aside and moved in one by one, or a day at once. A crash leaves some of them: the repeated import
+    finds their rows in the lake and adds the rest.
 
     Returns:
         Number of rows written.

@@ -1,6 +1,8 @@
-"""Tables of the lake that only events and journals fill, beside the canonical ones: what belongs to whom, what is allowed, what was seen.
+"""Tables of the lake that only events and journals fill, beside the canonical ones: what belongs to whom, what is
+allowed, what was seen.
 
-Rows that came from events and journals carry `event_id` (of decisions: the decision's id) and `received` in every table.
+Rows that came from events and journals carry `event_id` (of decisions: the decision's id) and `received` in every
+table.
 """
 
 from __future__ import annotations
@@ -35,11 +37,14 @@ RECORDED = Table(
     ),
     ("decision_id", "placement", "offer_id"),
 )
-"""A row an offer that was shown. `position` counts from 0 within the answer, `considered` the offers scored; `columns` are what the model
-saw, in the order of the bundle's columns, NaN where missing (see `features/lake/recorded_bundles.py`)."""
+"""A row an offer that was shown. `position` counts from 0 within the answer, `considered` the offers scored; `columns`
+are what the model saw, in the order of the bundle's columns, NaN where missing (see
+`features/lake/recorded_bundles.py`).
+"""
 
 UNCLAIMED = Table("unclaimed", "time", (CUSTOMER, TIME, Field("type", "category"), Field("body", "category")))
-"""Events of streams that are no longer declared and have no table, whole, as JSON: nothing that was accepted is lost."""
+"""Events of streams that are no longer declared and have no table, whole, as JSON: nothing that was accepted is lost.
+"""
 
 EXPOSURES = Table(
     "exposures",
@@ -60,14 +65,18 @@ EXPOSURES = Table(
         Field("took_us", "integer"),
     ),
 )
-"""A row an exposure: a decision that an arm changed, or could have, and an event `exposure` of a client. Assignment alone is none. `customer_id`
-is who was answered, `unit` what was randomized where that is another: `~` and an anonymous id, `@` and an account. `reason` is the assignment's,
-or `client`. `degraded` and `took_us`, the microseconds that the decision took, are missing of what a client told. Rows that were written before
-`unit` was have the unit as `customer_id`, and nothing in what follows it."""
+"""A row an exposure: a decision that an arm changed, or could have, and an event `exposure` of a client. Assignment
+alone is none. `customer_id` is who was answered, `unit` what was randomized where that is another: `~` and an anonymous
+id, `@` and an account. `reason` is the assignment's, or `client`. `degraded` and `took_us`, the microseconds that the
+decision took, are missing of what a client told. Rows that were written before `unit` was have the unit as
+`customer_id`, and nothing in what follows it.
+"""
 
 GROUPS, USUAL = "@groups", "usual"
-"""Where there is a holdout or a control group, each decision has a row of the experiment `GROUPS` in `exposures` too, for the unit that the
-groups are drawn from: its arm is the group, or `USUAL`, its reason `GROUP`. No experiment and no group can be called so."""
+"""Where there is a holdout or a control group, each decision has a row of the experiment `GROUPS` in `exposures` too,
+for the unit that the groups are drawn from: its arm is the group, or `USUAL`, its reason `GROUP`. No experiment and no
+group can be called so.
+"""
 GROUP = "group"
 
 KEPT = Table(
@@ -84,7 +93,9 @@ KEPT = Table(
         Field("over_version", "integer"),
     ),
 )
-"""A row a sticky assignment of a unit that was to be written down, as it held from then on. `over_arm` and `over_version` say which one it was to
-replace; they are missing where there was none. A ledger that is rebuilt has its sticky assignments from here."""
+"""A row a sticky assignment of a unit that was to be written down, as it held from then on. `over_arm` and
+`over_version` say which one it was to replace; they are missing where there was none. A ledger that is rebuilt has its
+sticky assignments from here.
+"""
 
 LOOP_TABLES = (LINKS, CONSENTS, RECORDED, UNCLAIMED, EXPOSURES, KEPT)

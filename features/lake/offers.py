@@ -35,14 +35,20 @@ def _with_entries(workspace: Workspace, table: list[Offer]) -> list[Offer]:
     moved = recorded(workspace) or Timeline()
     found.update((entry.offer_id, _from_entry(workspace, entry, moved)) for entry in workspace.offers.offers)
     if len(found) > OFFERS_MAX:
-        raise TooManyOffers(f"expected at most {OFFERS_MAX} offers, got {len(found)}: remove those that are no longer valid")
+        raise TooManyOffers(
+            f"expected at most {OFFERS_MAX} offers, got {len(found)}: remove those that are no longer valid"
+        )
     return [_grouped(workspace, found[offer_id]) for offer_id in sorted(found)]
 
 
 def _grouped(workspace: Workspace, offer: Offer) -> Offer:
     """With the group and category that its attributes tell, where it states none itself."""
     told = {which: getattr(workspace.offers, which) for which in ("group", "category") if not getattr(offer, which)}
-    found = {which: category_text(offer.attributes.get(attribute)) for which, attribute in told.items() if attribute is not None}
+    found = {
+        which: category_text(offer.attributes.get(attribute))
+        for which, attribute in told.items()
+        if attribute is not None
+    }
     return msgspec.structs.replace(offer, **found) if any(found.values()) else offer
 
 
@@ -121,7 +127,8 @@ def write_catalogue(workspace: Workspace) -> int:
 
 
 def read_catalogue(workspace: Workspace) -> list[Offer]:
-    """Return the offers that serving knows: those of the written catalogue, and of `offers.yaml` as it is now; needs no database.
+    """Return the offers that serving knows: those of the written catalogue, and of `offers.yaml` as it is now; needs no
+    database.
 
     Raises:
         FileNotFoundError, msgspec.MsgspecError: no catalogue was written, or it is damaged.

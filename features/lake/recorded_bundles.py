@@ -2,7 +2,8 @@
 
     lake/recorded/bundles/<digest of the bundle>.json
 
-A bundle is deleted some versions later; what it recorded stays, and its category codes can be turned into texts for ever.
+A bundle is deleted some versions later; what it recorded stays, and its category codes can be turned into texts for
+ever.
 """
 
 from __future__ import annotations
@@ -50,5 +51,7 @@ def read_bundle(workspace: Workspace, bundle: str) -> RecordedBundle | None:
 
 
 def is_same(column: Column, other: Column) -> bool:
-    """Return whether two columns of one name hold the same; units, purposes, limits and defaults were applied before they were recorded."""
+    """Return whether two columns of one name hold the same; units, purposes, limits and defaults were applied before
+    they were recorded.
+    """
     return all(getattr(column, name) == getattr(other, name) for name in _SAME)

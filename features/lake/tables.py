@@ -1,4 +1,6 @@
-"""The canonical tables: what a business brings, column by column. `docs/bring-your-own-data.md` is the same for people."""
+"""The canonical tables: what a business brings, column by column. `docs/bring-your-own-data.md` is the same for
+people.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ SQL_TYPES: dict[str, str] = {
 
 
 class Field(Struct, frozen=True):
-    """One column of a canonical table. An id is a text of at most 64 safe characters; a required one may not be missing."""
+    """One column of a canonical table. An id is a text of at most 64 safe characters; a required one may not be
+    missing.
+    """
 
     name: str
     dtype: DataType | str
@@ -36,8 +40,8 @@ class Field(Struct, frozen=True):
 class Table(Struct, frozen=True):
     """A canonical table of one workspace.
 
-    `key` identifies a row: the same key and content again is a duplicate. A `versioned` table takes another content for a
-    key as its new version; any other refuses it. Without a key, rows are compared whole, each as often as it occurs.
+    `key` identifies a row: the same key and content again is a duplicate. A `versioned` table takes another content for
+    a key as its new version; any other refuses it. Without a key, rows are compared whole, each as often as it occurs.
     """
 
     name: str
@@ -110,7 +114,9 @@ def tables_of(workspace: Workspace) -> dict[str, Table]:
         for declared in (features.customer.attributes, features.offer, features.context)
     )
     tables = [
-        Table("customers", "valid_from", (*FIXED["customers"], *attributes), ("customer_id", "valid_from"), versioned=True),
+        Table(
+            "customers", "valid_from", (*FIXED["customers"], *attributes), ("customer_id", "valid_from"), versioned=True
+        ),
         Table("offers", None, (*FIXED["offers"], *of_offer), ("offer_id",), versioned=True),
         Table("decisions", "time", (*FIXED["decisions"], *context), ("decision_id", "offer_id")),
         Table("impressions", "time", FIXED["impressions"]),

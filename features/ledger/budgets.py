@@ -1,8 +1,10 @@
-"""Budgets: how often an offer may be shown to everybody, in a day and in its life. Global counters, one small record an offer.
+"""Budgets: how often an offer may be shown to everybody, in a day and in its life. Global counters, one small record an
+offer.
 
-A show is reserved when it is decided, confirmed when its impression is reported, and given back when the decision did not come
-about. A reservation of which nothing is heard is released by time alone. To stay small, a record counts reservations by the minute
-in which they were made; a reservation is released when the whole of its minute is beyond the hold, so at most a minute late.
+A show is reserved when it is decided, confirmed when its impression is reported, and given back when the decision did
+not come about. A reservation of which nothing is heard is released by time alone. To stay small, a record counts
+reservations by the minute in which they were made; a reservation is released when the whole of its minute is beyond the
+hold, so at most a minute late.
 
 A record is little-endian doubles, which the Redis script reads as they are:
 
@@ -11,8 +13,9 @@ A record is little-endian doubles, which the Redis script reads as they are:
     (day, used)     [n]
     (minute, day, count)   open reservations, to the end of the record
 
-The day is a whole number that the caller counts in the workspace's time zone. What is confirmed after its release is counted all
-the same: it was shown. A budget can be exceeded by such late ones, and by what is confirmed after a loss of the store.
+The day is a whole number that the caller counts in the workspace's time zone. What is confirmed after its release is
+counted all the same: it was shown. A budget can be exceeded by such late ones, and by what is confirmed after a loss of
+the store.
 """
 
 from __future__ import annotations
@@ -70,8 +73,14 @@ class Moment(NamedTuple):
         Raises:
             ValueError: when a value is out of its bounds.
         """
-        if not (0 <= self.now < math.inf and -DAY_MAX < self.day < DAY_MAX and 0 < self.hold_seconds <= BUDGET_HOLD_SECONDS_MAX):
-            raise ValueError(f"expected a time, a day and a hold of at most {BUDGET_HOLD_SECONDS_MAX:.0f} seconds, got {self}")
+        if not (
+            0 <= self.now < math.inf
+            and -DAY_MAX < self.day < DAY_MAX
+            and 0 < self.hold_seconds <= BUDGET_HOLD_SECONDS_MAX
+        ):
+            raise ValueError(
+                f"expected a time, a day and a hold of at most {BUDGET_HOLD_SECONDS_MAX:.0f} seconds, got {self}"
+            )
         return _MOMENT.pack(self.now, self.day, self.hold_seconds)
 
 
@@ -106,7 +115,9 @@ class BudgetRecord:
             raise ValueError("a budget's record is damaged")
         whole = [int(number) for number in numbers]
         days = dict(zip(whole[2:head:2], whole[3:head:2], strict=True))
-        return BudgetRecord(whole[0], days, {(m, d): c for m, d, c in zip(*(whole[head + i :: 3] for i in range(3)), strict=True)})
+        return BudgetRecord(
+            whole[0], days, {(m, d): c for m, d, c in zip(*(whole[head + i :: 3] for i in range(3)), strict=True)}
+        )
 
     def pack(self) -> bytes:
         days = [number for pair in self.days.items() for number in pair]
@@ -120,7 +131,9 @@ class BudgetRecord:
                 del self.open[minute, day]
 
     def fell(self, budget: BudgetBound, day: int) -> Fell:
-        """Return which budget one more show would exceed. Of a day that is no longer counted nothing is known: then it falls."""
+        """Return which budget one more show would exceed. Of a day that is no longer counted nothing is known: then it
+        falls.
+        """
         if self.used + sum(self.open.values()) >= budget.lifetime_max:
             return "lifetime"
         forgotten = len(self.days) >= DAYS_MAX and day < min(self.days)

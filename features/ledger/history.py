@@ -1,7 +1,8 @@
-"""The contact history of one customer: what was offered, seen and done, as entries of fixed size, and the limits that it is held to.
+"""The contact history of one customer: what was offered, seen and done, as entries of fixed size, and the limits that
+it is held to.
 
-A history is bytes: entries of 48 bytes, little-endian, in the order of their arrival. Every id is a hash, so that an entry is small,
-says nothing by itself, and is compared without decoding. The same bytes lie in LMDB and in Redis.
+A history is bytes: entries of 48 bytes, little-endian, in the order of their arrival. Every id is a hash, so that an
+entry is small, says nothing by itself, and is compared without decoding. The same bytes lie in LMDB and in Redis.
 
     f8 time      seconds since 1970: of the take, the impression, the outcome
     u8 offer     `key_of` the offer's id
@@ -14,8 +15,9 @@ says nothing by itself, and is compared without decoding. The same bytes lie in 
     u1 seen      1 when the impression of a DECISION was reported
     u2           0
 
-A history is bounded. Where it must drop an entry that a limit still looks back at, it leaves a GAP with that entry's time: a limit
-whose window reaches behind a gap is taken as exhausted. So a full history refuses too much, and never too little.
+A history is bounded. Where it must drop an entry that a limit still looks back at, it leaves a GAP with that entry's
+time: a limit whose window reaches behind a gap is taken as exhausted. So a full history refuses too much, and never too
+little.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from numpy.typing import NDArray
 from features.common.moments import Seconds
 
 DECISION, IMPRESSION, OUTCOME, GAP = 1, 2, 3, 4
-"""Kinds: taken, that is shown in an answer; seen without a known decision; what came of it; where entries are missing."""
+"""Kinds: taken, that is shown in an answer; seen without a known decision; what came of it; where entries are missing.
+"""
 
 ENTRY = struct.Struct("<dQQQIIIBBH")
 ENTRY_BYTES = ENTRY.size
@@ -55,13 +58,16 @@ ENTRY_DTYPE = np.dtype(
 CONTACTS_MAX = 384
 """Bound on the DECISION and IMPRESSION entries of one history, and so on what a limit may allow."""
 OUTCOMES_MAX = 128
-"""Bound on the OUTCOME entries of one history, and so on the outcomes that a pause may wait for; apart, so that neither drives the other out."""
+"""Bound on the OUTCOME entries of one history, and so on the outcomes that a pause may wait for; apart, so that neither
+drives the other out.
+"""
 HISTORY_ENTRIES_MAX = CONTACTS_MAX + OUTCOMES_MAX + 2
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Bound on every window, pause and hold."""
 BEHIND_SECONDS_MAX = 10.0
-"""How far a taker's clock may lie behind another's, its wait for the store included: entries are kept so much longer than they are
-looked back at by whoever is on time."""
+"""How far a taker's clock may lie behind another's, its wait for the store included: entries are kept so much longer
+than they are looked back at by whoever is on time.
+"""
 LIMITS_MAX = 1_000
 """Bound on the limits of a policy."""
 CHOSEN_MAX = 64
@@ -121,14 +127,16 @@ def unpacked(history: bytes) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class ContactLimit:
-    """At most `contacts_max` contacts within any `window_seconds`, by now: (now - window, now]. What is in the future counts too.
+    """At most `contacts_max` contacts within any `window_seconds`, by now: (now - window, now]. What is in the future
+    counts too.
 
     Attributes:
         scope: what is counted together: all contacts, those of an offer, those of a group.
         key: the hash of the offer or group that is meant; 0: each offer, or each group, by itself.
         channel: the hash of the channel that is counted; 0: all channels.
-        counts: `decisions` counts what was taken. `impressions` counts what was seen, and what was taken not longer than
-            `hold_seconds` ago and may still be seen; it can be exceeded by impressions that are reported after the hold.
+        counts: `decisions` counts what was taken. `impressions` counts what was seen, and what was taken not longer
+            than `hold_seconds` ago and may still be seen; it can be exceeded by impressions that are reported after the
+            hold.
     """
 
     contacts_max: int
@@ -139,13 +147,19 @@ class ContactLimit:
     counts: Counts = "decisions"
 
     def pack(self) -> bytes:
-        """32 bytes: f8 max, f8 window, u8 key, u4 channel, u1 scope, u1 counts, u2 0; what the kernels and the Redis script read."""
-        return _LIMIT.pack(self.contacts_max, self.window_seconds, self.key, self.channel, _SCOPES[self.scope], _COUNTS[self.counts], 0)
+        """32 bytes: f8 max, f8 window, u8 key, u4 channel, u1 scope, u1 counts, u2 0; what the kernels and the Redis
+        script read.
+        """
+        return _LIMIT.pack(
+            self.contacts_max, self.window_seconds, self.key, self.channel, _SCOPES[self.scope], _COUNTS[self.counts], 0
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ContactPause:
-    """Paused while some `times` outcomes of a type lie within `within_seconds`, for `pause_seconds` after the last of them."""
+    """Paused while some `times` outcomes of a type lie within `within_seconds`, for `pause_seconds` after the last of
+    them.
+    """
 
     what: int
     """`word_of` the type of the outcomes."""
@@ -164,7 +178,9 @@ class ContactPause:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """An offer as it may be shown in a channel, with the limits that concern it; made by `ContactPolicy.contact`, once a catalogue load."""
+    """An offer as it may be shown in a channel, with the limits that concern it; made by `ContactPolicy.contact`, once
+    a catalogue load.
+    """
 
     offer: int
     group: int
@@ -184,11 +200,13 @@ class ContactPolicy:
 
     Attributes:
         hold_seconds: how long a contact that was taken counts for `impressions` before it was seen.
-        remember_seconds: how long entries are kept at least, for whoever reads the history; limits and pauses keep them longer.
+        remember_seconds: how long entries are kept at least, for whoever reads the history; limits and pauses keep them
+            longer.
         contacts_max, outcomes_max: bounds on a history.
 
     Raises:
-        ValueError: when a limit could not be held: more contacts than a history has room for, or a window out of bounds.
+        ValueError: when a limit could not be held: more contacts than a history has room for, or a window out of
+            bounds.
     """
 
     limits: tuple[ContactLimit, ...] = ()
@@ -203,7 +221,9 @@ class ContactPolicy:
 
     def __post_init__(self) -> None:
         if not (0 < self.contacts_max <= CONTACTS_MAX and 0 < self.outcomes_max <= OUTCOMES_MAX):
-            raise ValueError(f"expected room for 1 to {CONTACTS_MAX} contacts and 1 to {OUTCOMES_MAX} outcomes in a history")
+            raise ValueError(
+                f"expected room for 1 to {CONTACTS_MAX} contacts and 1 to {OUTCOMES_MAX} outcomes in a history"
+            )
         if len(self.limits) > LIMITS_MAX:
             raise ValueError(f"expected at most {LIMITS_MAX} limits in a policy, got {len(self.limits)}")
         for at, limit in enumerate(self.limits):
@@ -229,10 +249,13 @@ class ContactPolicy:
     @cached_property
     def pause_words(self) -> NDArray[np.uint64]:
         """The pauses as the kernels read them: 5 words each."""
-        return np.frombuffer(b"".join(pause.pack() for pause in self.pauses) or bytes(40), np.uint64)[: 5 * len(self.pauses)]
+        return np.frombuffer(b"".join(pause.pack() for pause in self.pauses) or bytes(40), np.uint64)[
+            : 5 * len(self.pauses)
+        ]
 
     def contact(self, offer: int, group: int, channel: int, positions: list[int]) -> Contact:
-        """Return an offer in a channel and the positions of the limits that concern it, in the order in which they are told when they fall.
+        """Return an offer in a channel and the positions of the limits that concern it, in the order in which they are
+        told when they fall.
 
         Raises:
             ValueError: when a position is not one of a limit.
@@ -241,7 +264,9 @@ class ContactPolicy:
             _whole("the position of a limit", at, 0, len(self.limits) - 1)
         # A limit by group has nothing to say of an offer that has none.
         held = [at for at in positions if group or self.limits[at].key or self.limits[at].scope != "group"]
-        return Contact(offer, group, channel, self.contact_keep(offer, group), struct.pack(f"<H{len(held)}H", len(held), *held))
+        return Contact(
+            offer, group, channel, self.contact_keep(offer, group), struct.pack(f"<H{len(held)}H", len(held), *held)
+        )
 
     def contact_keep(self, offer: int, group: int) -> int:
         """Return how long some limit looks back at a contact, whether or not that limit concerns it; seconds."""
@@ -272,7 +297,9 @@ class ContactEvent(NamedTuple):
             ValueError: when the kind is neither, or the time is not finite.
         """
         if self.kind not in (IMPRESSION, OUTCOME) or not math.isfinite(self.time):
-            raise ValueError(f"expected an IMPRESSION or an OUTCOME at a finite time, got the kind {self.kind} at {self.time}")
+            raise ValueError(
+                f"expected an IMPRESSION or an OUTCOME at a finite time, got the kind {self.kind} at {self.time}"
+            )
         seen = self.kind == IMPRESSION
         keep = policy.contact_keep(self.offer, self.group) if seen else policy.outcome_keep(self.what)
         what = 0 if seen else self.what
@@ -282,7 +309,8 @@ class ContactEvent(NamedTuple):
 class Take(NamedTuple):
     """What one decision asks of a customer's history: room for all its contacts, counted in their order, or for none.
 
-    A contact whose offer the same decision has taken before is granted again and not added twice, so a take may be repeated.
+    A contact whose offer the same decision has taken before is granted again and not added twice, so a take may be
+    repeated.
     """
 
     customer_id: str
@@ -312,7 +340,8 @@ GRANTED = -1
 
 
 class TakeResult(NamedTuple):
-    """The answer to a take: for each contact GRANTED, or the position of the first limit that fell. One that fell: nothing was taken.
+    """The answer to a take: for each contact GRANTED, or the position of the first limit that fell. One that fell:
+    nothing was taken.
 
     A contact that fell is not counted for those after it, so all that are GRANTED fit together.
     """
@@ -328,7 +357,8 @@ class TakeResult(NamedTuple):
 def _whole(what: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or not least <= value <= most:
         raise ValueError(
-            f"{what}: expected a whole number from {least} to {most}, got {value!r}; what a history cannot hold is not limited"
+            f"{what}: expected a whole number from {least} to {most}, got {value!r}; what a history cannot hold is not"
+            " limited"
         )
 
 

@@ -1,8 +1,8 @@
 """What a contact history says of limits and pauses: counts, what is blocked, what is paused, and whether a take fits.
 
-`count` and `paused` are the plain words, for one limit or pause. The kernels say the same for all of a policy at once, in some
-microseconds; tests hold one against the other. In a history only what occurs can be exhausted, so a whole catalogue is answered by
-looking up the few offers and groups that do.
+`count` and `paused` are the plain words, for one limit or pause. The kernels say the same for all of a policy at once,
+in some microseconds; tests hold one against the other. In a history only what occurs can be exhausted, so a whole
+catalogue is answered by looking up the few offers and groups that do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.common.moments import Seconds
-from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, ContactLimit, ContactPause, ContactPolicy, unpacked
+from features.ledger.history import (
+    DECISION,
+    GAP,
+    IMPRESSION,
+    OUTCOME,
+    ContactLimit,
+    ContactPause,
+    ContactPolicy,
+    unpacked,
+)
 
 COUNT_UNKNOWN = 1 << 31
 """The count of a limit whose window reaches behind a gap: more than any limit allows."""
@@ -59,7 +68,9 @@ class CatalogueIndex:
 
 
 def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float) -> int:
-    """Return how many contacts of a history a limit counts now. A limit of each offer or group needs its key: `replace(limit, key=…)`."""
+    """Return how many contacts of a history a limit counts now. A limit of each offer or group needs its key:
+    `replace(limit, key=…)`.
+    """
     found, since = 0, now - limit.window_seconds
     for entry in unpacked(history):
         if entry.kind == GAP and entry.what == _CONTACTS and entry.time > since:
@@ -76,10 +87,16 @@ def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float
 
 
 def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
-    """Return whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have caused one."""
+    """Return whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have
+    caused one.
+    """
     times = []
     for entry in unpacked(history):
-        if entry.kind == GAP and entry.what == _OUTCOMES and entry.time + pause.within_seconds + pause.pause_seconds > now:
+        if (
+            entry.kind == GAP
+            and entry.what == _OUTCOMES
+            and entry.time + pause.within_seconds + pause.pause_seconds > now
+        ):
             return True
         own = {"any": 0, "offer": entry.offer, "group": entry.group}[pause.scope]
         if entry.kind == OUTCOME and entry.what == pause.what and own == pause.key:
@@ -90,7 +107,8 @@ def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
 
 
 def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
-    """For each limit that is exhausted somewhere: the catalogue's positions where it is, whether or not it concerns them.
+    """For each limit that is exhausted somewhere: the catalogue's positions where it is, whether or not it concerns
+    them.
 
     An answer for choosing candidates; the word that counts is the take's.
     """
@@ -111,7 +129,10 @@ def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueInde
 
 
 def _positions(
-    flags: NDArray[np.uint8], rules: tuple[ContactLimit, ...] | tuple[ContactPause, ...], words: NDArray[np.uint64], index: CatalogueIndex
+    flags: NDArray[np.uint8],
+    rules: tuple[ContactLimit, ...] | tuple[ContactPause, ...],
+    words: NDArray[np.uint64],
+    index: CatalogueIndex,
 ) -> dict[int, int]:
     """Flags as positions: one a rule and entry, and a last one for all that the rule speaks of."""
     found: dict[int, int] = {}
@@ -158,7 +179,9 @@ def _ways(words, times, held):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _tally(words, times, ways, most, since, bits, key):  # type: ignore[no-untyped-def]
-    """How many of some entries a limit counts for a key, up to `most`: the last word of the limit tells of which kind."""
+    """How many of some entries a limit counts for a key, up to `most`: the last word of the limit tells of which
+    kind.
+    """
     scope, channel = (bits >> np.uint64(32)) & np.uint64(0xFF), bits & np.uint64(0xFFFF_FFFF)
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     column = 1 if scope == 1 else 3
@@ -191,7 +214,11 @@ def _flag_each(words, times, ways, firsts, most, since, bits, counts, flags):  #
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     counts[:] = 0
     for at in range(ways.shape[0]):
-        if ways[at] & way and times[6 * at] > since and (channel == 0 or words[6 * at + 4] & np.uint64(0xFFFF_FFFF) == channel):
+        if (
+            ways[at] & way
+            and times[6 * at] > since
+            and (channel == 0 or words[6 * at + 4] & np.uint64(0xFFFF_FFFF) == channel)
+        ):
             first = firsts[at]
             counts[first] += 1
             if counts[first] >= most:
@@ -202,7 +229,9 @@ def _flag_each(words, times, ways, firsts, most, since, bits, counts, flags):  #
 
 @numba.njit(numba.boolean(_WORDS, _WORDS, numba.float64, numba.float64, _FLAGS), nogil=True, cache=True)
 def _blocked(words, limits, now, hold, flags):  # type: ignore[no-untyped-def]
-    """Flag, limit by limit, the first entry of each key that is exhausted; in the last column, that all of the limit's scope is."""
+    """Flag, limit by limit, the first entry of each key that is exhausted; in the last column, that all of the limit's
+    scope is.
+    """
     times, spans = words.view(np.float64), limits.view(np.float64)
     n, some = words.shape[0] // 6, False
     until, ways = _gap(words, times, _CONTACTS), _ways(words, times, now - hold)
@@ -210,14 +239,21 @@ def _blocked(words, limits, now, hold, flags):  # type: ignore[no-untyped-def]
     _firsts(words, ways, 1, firsts[0])
     _firsts(words, ways, 3, firsts[1])
     for which in range(limits.shape[0] // 4):
-        most, since, key, bits = spans[4 * which], now - spans[4 * which + 1], limits[4 * which + 2], limits[4 * which + 3]
+        most, since, key, bits = (
+            spans[4 * which],
+            now - spans[4 * which + 1],
+            limits[4 * which + 2],
+            limits[4 * which + 3],
+        )
         scope = (bits >> np.uint64(32)) & np.uint64(0xFF)
         if most <= 0 or until > since:
             flags[which, n] = 1
         elif scope == 0 or key != 0:
             flags[which, n] = _tally(words, times, ways, most, since, bits, key) >= most
         else:
-            some |= _flag_each(words, times, ways, firsts[0 if scope == 1 else 1], most, since, bits, counts, flags[which])
+            some |= _flag_each(
+                words, times, ways, firsts[0 if scope == 1 else 1], most, since, bits, counts, flags[which]
+            )
         some |= flags[which, n] != 0
     return some
 
@@ -230,7 +266,13 @@ def _paused(words, pauses, now, flags):  # type: ignore[no-untyped-def]
     until = _gap(words, times, _OUTCOMES)
     for which in range(pauses.shape[0] // 5):
         rule = 5 * which
-        needed, within, pause, key, bits = spans[rule], spans[rule + 1], spans[rule + 2], pauses[rule + 3], pauses[rule + 4]
+        needed, within, pause, key, bits = (
+            spans[rule],
+            spans[rule + 1],
+            spans[rule + 2],
+            pauses[rule + 3],
+            pauses[rule + 4],
+        )
         scope, what = (bits >> np.uint64(32)) & np.uint64(0xFF), bits & np.uint64(0xFFFF_FFFF)
         column = 1 if scope == 1 else 3
         if until + within + pause > now:
@@ -238,7 +280,11 @@ def _paused(words, pauses, now, flags):  # type: ignore[no-untyped-def]
             some = True
             continue
         for last in range(n):
-            if _kind(words, last) != OUTCOME or words[6 * last + 4] >> np.uint64(32) != what or now >= times[6 * last] + pause:
+            if (
+                _kind(words, last) != OUTCOME
+                or words[6 * last + 4] >> np.uint64(32) != what
+                or now >= times[6 * last] + pause
+            ):
                 continue
             own = words[6 * last + column]
             if scope != 0 and key != 0 and own != key:
@@ -267,7 +313,12 @@ def _there(words, ways, offer, decision):  # type: ignore[no-untyped-def]
 def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, until):  # type: ignore[no-untyped-def]
     """The first of its limits that contact `c` would exceed after those before it, or -1."""
     for position in chosen:
-        most, since, key, bits = spans[4 * position], now - spans[4 * position + 1], limits[4 * position + 2], limits[4 * position + 3]
+        most, since, key, bits = (
+            spans[4 * position],
+            now - spans[4 * position + 1],
+            limits[4 * position + 2],
+            limits[4 * position + 3],
+        )
         scope, channel = (bits >> np.uint64(32)) & np.uint64(0xFF), bits & np.uint64(0xFFFF_FFFF)
         column = 1 if scope == 1 else 3
         if key == 0:
@@ -283,7 +334,8 @@ def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, unt
 
 @numba.njit(numba.int64(*[_WORDS] * 2, _CHOICES, _WORDS, *[numba.float64] * 2, _FELL), nogil=True, cache=True)
 def fits(words, asked, choices, limits, now, hold, fell):  # type: ignore[no-untyped-def]
-    """Whether contacts fit, one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the limit that fell.
+    """Whether contacts fit, one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the
+    limit that fell.
 
     Args:
         words: a history.

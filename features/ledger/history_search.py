@@ -1,4 +1,6 @@
-"""Where an entry stands in a contact history, and how many there are: machine code, so that one more event costs no decoding of the rest."""
+"""Where an entry stands in a contact history, and how many there are: machine code, so that one more event costs no
+decoding of the rest.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ _WORDS = numba.types.Array(numba.uint64, 1, "C", readonly=True)
 
 @numba.njit(numba.void(_WORDS, _WORDS, numba.int64[::1]), nogil=True, cache=True)
 def seek(history, entry, found):  # type: ignore[no-untyped-def]
-    """Find the last entry that is one with another: of a decision's contact by decision and offer, else by all there is.
+    """Find the last entry that is one with another: of a decision's contact by decision and offer, else by all there
+    is.
 
     Args:
         history, entry: 6 words an entry, see `contacts`.

@@ -1,7 +1,7 @@
 """How a contact history changes: room is made, what happened is noted, two histories become one. Bytes in, bytes out.
 
-Both stores change a history by these functions, one inside a transaction, the other by compare and set; only a take has a second
-form, the script that Redis runs.
+Both stores change a history by these functions, one inside a transaction, the other by compare and set; only a take has
+a second form, the script that Redis runs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
     asked, choices = take.packed()
     told = np.empty(len(take.contacts), np.int64)
     contacts = fits(
-        words_of(history), words_of(asked), np.frombuffer(choices or b"\0\0", np.uint16), policy.limit_words, now, policy.hold_seconds, told
+        words_of(history),
+        words_of(asked),
+        np.frombuffer(choices or b"\0\0", np.uint16),
+        policy.limit_words,
+        now,
+        policy.hold_seconds,
+        told,
     )
     fell = told.tolist()
     answer = TakeResult(tuple([at if at >= 0 else GRANTED for at in fell]))
@@ -49,7 +55,9 @@ def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
     if contacts < 0 or not new:
         return answer, history
     if new < len(fell):
-        asked = b"".join([asked[ENTRY_BYTES * at : ENTRY_BYTES * (at + 1)] for at, found in enumerate(fell) if found == GRANTED])
+        asked = b"".join(
+            [asked[ENTRY_BYTES * at : ENTRY_BYTES * (at + 1)] for at, found in enumerate(fell) if found == GRANTED]
+        )
     if contacts + new <= policy.contacts_max:
         return answer, aged(history, now - policy.horizon_seconds) + asked
     return answer, fitted(history, policy, now, new) + asked
@@ -61,7 +69,9 @@ def packed(found: Iterable[Entry]) -> bytes:
 
 
 def aged(history: bytes, since: float) -> bytes:
-    """Return a history without the oldest entries that are not after `since`; those out of order stay until `fitted`."""
+    """Return a history without the oldest entries that are not after `since`; those out of order stay until
+    `fitted`.
+    """
     start = 0
     while start < len(history) and Entry.unpack_time(history, start) <= since:
         start += ENTRY_BYTES
@@ -71,8 +81,8 @@ def aged(history: bytes, since: float) -> bytes:
 def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: int = 0) -> bytes:
     """Return a history within its bounds, with room for more contacts.
 
-    What is beyond the horizon goes first; then what nothing looks back at, the oldest first; then the oldest, and leaves a gap.
-    Contacts and outcomes have room of their own.
+    What is beyond the horizon goes first; then what nothing looks back at, the oldest first; then the oldest, and
+    leaves a gap. Contacts and outcomes have room of their own.
     """
     since = now - policy.horizon_seconds
     kept = [entry for entry in unpacked(history) if entry.time > since]
@@ -83,7 +93,10 @@ def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: i
     for entry in kept:
         if entry.kind == GAP:
             _widen(gaps, entry.what, entry)
-    for what, found, most in ((_CONTACTS, contacts, policy.contacts_max - contacts_more), (_OUTCOMES, outcomes, policy.outcomes_max)):
+    for what, found, most in (
+        (_CONTACTS, contacts, policy.contacts_max - contacts_more),
+        (_OUTCOMES, outcomes, policy.outcomes_max),
+    ):
         over = len(found) - most
         if over <= 0:
             continue
@@ -111,14 +124,20 @@ def _time(entry: Entry) -> float:
 
 
 def _identity(entry: Entry) -> tuple[float, ...]:
-    """Return what makes two entries one: of a decision's contact the decision and the offer, whenever it was seen; else all there is."""
+    """Return what makes two entries one: of a decision's contact the decision and the offer, whenever it was seen; else
+    all there is.
+    """
     if entry.kind in (DECISION, IMPRESSION) and entry.decision:
         return DECISION, entry.decision, entry.offer
     return entry.kind, entry.decision, entry.offer, entry.time, entry.channel, entry.what
 
 
-def noted(history: bytes, policy: ContactPolicy, events: Iterable[ContactEvent], now: Seconds) -> tuple[bytes, list[bool]]:
-    """A history with events added, and for each event whether it was new. An impression of a contact that was taken marks it seen."""
+def noted(
+    history: bytes, policy: ContactPolicy, events: Iterable[ContactEvent], now: Seconds
+) -> tuple[bytes, list[bool]]:
+    """A history with events added, and for each event whether it was new. An impression of a contact that was taken
+    marks it seen.
+    """
     since, new, before = now - policy.horizon_seconds, [], history
     found = np.empty(3, np.int64)
     contacts = outcomes = 0

@@ -1,11 +1,12 @@
 """The ledger: one small interface in front of the stores that keep contact histories and budgets.
 
-Taking is atomic over all workers and servers. Two ledgers implement it, held by one contract suite: `embedded` (LMDB, beside the
-feature store and apart from it) and `redis` (Redis, Valkey, clusters).
+Taking is atomic over all workers and servers. Two ledgers implement it, held by one contract suite: `embedded` (LMDB,
+beside the feature store and apart from it) and `redis` (Redis, Valkey, clusters).
 
-A decision takes in this order: budgets first, then contacts; when contacts fell or the ledger does not answer, the budgets are
-given back. Who does not know whether a take was done (StoreUnavailable) has to treat it as refused: what may have been taken is
-released by the hold, and by the window of a `decisions` limit. The same take may be asked again at any time: it is not taken twice.
+A decision takes in this order: budgets first, then contacts; when contacts fell or the ledger does not answer, the
+budgets are given back. Who does not know whether a take was done (StoreUnavailable) has to treat it as refused: what
+may have been taken is released by the hold, and by the window of a `decisions` limit. The same take may be asked again
+at any time: it is not taken twice.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Ledger(Protocol):
     """Contact histories and budgets. All calls belong to one event loop thread, but for `sync` and `sweep`.
 
     What ends in `_now` answers without waiting, or gives None where a round trip is needed: then await the other.
-    All raise StoreUnavailable, never anything else that a store may throw: then refuse whatever has a limit. ValueError is a fault
-    of the caller. A ledger recovers by itself when its store does.
+    All raise StoreUnavailable, never anything else that a store may throw: then refuse whatever has a limit. ValueError
+    is a fault of the caller. A ledger recovers by itself when its store does.
     """
 
     def read_now(self, customer_id: str) -> bytes | None:
@@ -45,10 +46,14 @@ class Ledger(Protocol):
         ...
 
     async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
-        """Return the same, within the deadline. The history as it was read for this decision saves work where it has not changed since."""
+        """Return the same, within the deadline. The history as it was read for this decision saves work where it has
+        not changed since.
+        """
         ...
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
+    async def note(
+        self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds
+    ) -> list[bool]:
         """Adds impressions and outcomes; for each whether it was new. May be repeated: nothing is counted twice."""
         ...
 
@@ -57,7 +62,9 @@ class Ledger(Protocol):
         ...
 
     def look_now(self, unit: str) -> Known | None:
-        """History and what is new of a unit, or of the customer that it is linked to; None where a round trip is needed."""
+        """History and what is new of a unit, or of the customer that it is linked to; None where a round trip is
+        needed.
+        """
         ...
 
     async def look(self, unit: str) -> Known:
@@ -73,18 +80,25 @@ class Ledger(Protocol):
         ...
 
     async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
-        """Takes in what happened, of any number of units; for each whether it was new. May be repeated: nothing is counted twice.
+        """Takes in what happened, of any number of units; for each whether it was new. May be repeated: nothing is
+        counted twice.
 
-        Entries of a unit that is linked go to its customer. All of one call is one transaction in the embedded ledger: keep calls short.
+        Entries of a unit that is linked go to its customer. All of one call is one transaction in the embedded ledger:
+        keep calls short.
         """
         ...
 
     async def trim(self, unit: str, moment: int) -> None:
-        """Drops the events of a unit that windows computed at `moment` contain; they have been passed over since then already."""
+        """Drops the events of a unit that windows computed at `moment` contain; they have been passed over since then
+        already.
+        """
         ...
 
-    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
-        """Keeps sticky assignments of a unit, or of the customer that it is linked to; what holds for those wanted, of all it keeps.
+    async def settle(
+        self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]
+    ) -> Mapping[str, KeptArm]:
+        """Keeps sticky assignments of a unit, or of the customer that it is linked to; what holds for those wanted, of
+        all it keeps.
 
         The first write holds, atomically; see `recent_updates.settled`. May be repeated.
         """
@@ -95,7 +109,9 @@ class Ledger(Protocol):
         ...
 
     def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell] | None:
-        """Reserves one show of each offer, or of none; for each offer which budget fell. A repeated call reserves again."""
+        """Reserves one show of each offer, or of none; for each offer which budget fell. A repeated call reserves
+        again.
+        """
         ...
 
     async def take_budgets(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
@@ -107,7 +123,9 @@ class Ledger(Protocol):
         ...
 
     async def confirm(self, offers: Sequence[int], moment: Moment) -> None:
-        """Counts a reservation of each offer that was made at `moment` as shown. To be called once: for what `note` calls new."""
+        """Counts a reservation of each offer that was made at `moment` as shown. To be called once: for what `note`
+        calls new.
+        """
         ...
 
     def sync(self) -> None:
@@ -154,6 +172,6 @@ def open_ledger(url: str | None, path: Path, timeout_ms: float, project: str) ->
 
         return RedisLedger(url, timeout_ms, project)
     raise ValueError(
-        f"the ledger's URL: expected {', '.join(f'{scheme}://' for scheme in SCHEMES)}, or nothing for the embedded ledger; "
-        f"got the scheme {urlsplit(url).scheme!r}"
+        f"the ledger's URL: expected {', '.join(f'{scheme}://' for scheme in SCHEMES)}, or nothing for the embedded"
+        f" ledger; got the scheme {urlsplit(url).scheme!r}"
     )

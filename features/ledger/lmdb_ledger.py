@@ -1,17 +1,20 @@
-"""The embedded ledger: contact histories and budgets in an LMDB environment of their own, one short write transaction a take.
+"""The embedded ledger: contact histories and budgets in an LMDB environment of their own, one short write transaction a
+take.
 
     <path>/LEDGER      says that there was a ledger here
-    <path>/data.mdb    b"c" + hash of the unit -> history, crc32;  b"t" + the same -> what is new of it (`recent`), crc32;
+    <path>/data.mdb    b"c" + hash of the unit -> history, crc32;  b"t" + the same -> what is new of it (`recent`),
+    crc32;
                        b"b" + offer's key -> budget record, crc32
     <path>/lock.mdb
 
-It lies apart from the feature store, whose generations are rebuilt and swapped, and whose batches would keep takes waiting for
-LMDB's one writer. A writer that is killed gives the lock back (robust mutexes), and its half transaction was never there.
+It lies apart from the feature store, whose generations are rebuilt and swapped, and whose batches would keep takes
+waiting for LMDB's one writer. A writer that is killed gives the lock back (robust mutexes), and its half transaction
+was never there.
 
-Commits do not wait for the disk: a commit is in the page cache, which outlives every process. `sync`, called once a second,
-makes it durable. A power cut or a crash of the kernel costs what came after the last sync; at worst, when the disk wrote the pages
-since then in another order, single histories, which their checksums tell, or the file, which then does not open. Both are refused
-until a person decides: the ledger does not begin anew by itself.
+Commits do not wait for the disk: a commit is in the page cache, which outlives every process. `sync`, called once a
+second, makes it durable. A power cut or a crash of the kernel costs what came after the last sync; at worst, when the
+disk wrote the pages since then in another order, single histories, which their checksums tell, or the file, which then
+does not open. Both are refused until a person decides: the ledger does not begin anew by itself.
 """
 
 from __future__ import annotations
@@ -72,7 +75,11 @@ class LmdbLedger:
     """
 
     def __init__(
-        self, path: Path | str, check_seconds: float = CHECK_SECONDS, map_bytes: int = MAP_BYTES, map_bytes_max: int = MAP_BYTES_MAX
+        self,
+        path: Path | str,
+        check_seconds: float = CHECK_SECONDS,
+        map_bytes: int = MAP_BYTES,
+        map_bytes_max: int = MAP_BYTES_MAX,
     ) -> None:
         self.path = Path(path)
         self._check_seconds = check_seconds
@@ -102,7 +109,9 @@ class LmdbLedger:
     async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
         return self.take_now(take)
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
+    async def note(
+        self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds
+    ) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
@@ -123,7 +132,9 @@ class LmdbLedger:
         self._write(work)
 
     def look_now(self, unit: str) -> Known:
-        """One read transaction. Every decision waits for it, and of most units nothing is known: so few steps as can be."""
+        """One read transaction. Every decision waits for it, and of most units nothing is known: so few steps as can
+        be.
+        """
         key = hash_of(unit)
         with self._using:
             environment = self._opened()
@@ -137,7 +148,11 @@ class LmdbLedger:
                     if not found.linked:
                         return Known(unit, history_of(history), found)
                     key = hash_of(found.linked)
-                    return Known(found.linked, history_of(transaction.get(CUSTOMERS + key)), recent_of(transaction.get(RECENT + key)))
+                    return Known(
+                        found.linked,
+                        history_of(transaction.get(CUSTOMERS + key)),
+                        recent_of(transaction.get(RECENT + key)),
+                    )
                 finally:
                     transaction.abort()
             except (lmdb.Error, OSError) as error:
@@ -180,7 +195,9 @@ class LmdbLedger:
 
         self._write(work)
 
-    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
+    async def settle(
+        self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]
+    ) -> Mapping[str, KeptArm]:
         """One write transaction."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> Mapping[str, KeptArm]:
@@ -235,7 +252,9 @@ class LmdbLedger:
         try:
             with self._using:
                 self._opened()
-                environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)  # held: the loop may leave it meanwhile
+                environment = attach_folder(
+                    self.path.resolve(), self._map_bytes, sync=False
+                )  # held: the loop may leave it meanwhile
             try:
                 environment.env.sync(True)  # takes go on beside it
                 environment.env.reader_check()
@@ -324,7 +343,8 @@ class LmdbLedger:
                 except lmdb.MapFullError as error:
                     if not environment.grow(self._map_bytes_max):
                         raise StoreUnavailable(
-                            f"cannot write to the ledger at {self.path}: it is full; raise its largest size, `map_bytes_max`"
+                            f"cannot write to the ledger at {self.path}: it is full; raise its largest size,"
+                            " `map_bytes_max`"
                         ) from error
                 except (lmdb.Error, OSError) as error:
                     raise self._failed("write to", error) from error
@@ -335,7 +355,8 @@ class LmdbLedger:
         environment = self._environment
         if environment is None:
             raise StoreUnavailable(self._why)
-        # The file never shrinks by itself, and grows between two looks: to touch a page that was cut off would kill the process.
+        # The file never shrinks by itself, and grows between two looks: to touch a page that was cut off would kill the
+        # process.
         size = os.lseek(environment.file, 0, os.SEEK_END)
         if size != self._bytes_seen or size < environment.bytes_needed:
             if size < max(self._bytes_seen, environment.bytes_needed):
@@ -359,11 +380,16 @@ class LmdbLedger:
         data = self.path / DATA
         try:
             if (self._met or (self.path / LEDGER).exists()) and not (data.exists() and data.stat().st_size):
-                self._why = f"the ledger at {self.path} has lost its file; put it back, or stop the servers and remove the folder to begin without histories"
+                self._why = (
+                    f"the ledger at {self.path} has lost its file; put it back, or stop the servers and remove the"
+                    " folder to begin without histories"
+                )
                 return
             self._environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)
             if not (self.path / LEDGER).exists():
-                write_whole(self.path / LEDGER, b"The contact ledger of Opportune: do not delete while a server runs.\n")
+                write_whole(
+                    self.path / LEDGER, b"The contact ledger of Opportune: do not delete while a server runs.\n"
+                )
             self._met = True
         except (lmdb.Error, OSError) as error:
             self._failed("open", error)

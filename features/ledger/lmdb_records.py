@@ -65,7 +65,9 @@ def recent_of(record: bytes | None) -> Recent:
     try:
         return decode(unchecked(record))
     except ValueError as error:
-        raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
+        raise StoreUnavailable(
+            "what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew"
+        ) from error
 
 
 def state_of(transaction: lmdb.Transaction[bytes], unit: str) -> UnitState:

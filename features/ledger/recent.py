@@ -1,8 +1,9 @@
 """What is new of one customer since the online row was computed: events, consent, and whom an anonymous id belongs to.
 
-A record lies beside the contact history, in the same store and under the same key, and is read together with it. Decisions fold its
-events onto the row (`features/aggregates/incremental.py`), so that an event counts from the moment at which it was answered, on every worker. Once the
-windows were computed from the lake at a later moment, the events that they contain are trimmed: `contained` says which.
+A record lies beside the contact history, in the same store and under the same key, and is read together with it.
+Decisions fold its events onto the row (`features/aggregates/incremental.py`), so that an event counts from the moment
+at which it was answered, on every worker. Once the windows were computed from the lake at a later moment, the events
+that they contain are trimmed: `contained` says which.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from msgspec import Struct
 from features.ledger import history
 
 EVENTS_MAX = 1_000
-"""Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next computation."""
+"""Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next
+computation.
+"""
 
 
 class RecentEvent(Struct, frozen=True, array_like=True, gc=False):
@@ -31,15 +34,20 @@ class RecentEvent(Struct, frozen=True, array_like=True, gc=False):
     received: int
     """When the event log took it, microseconds since 1970; ascending in each log."""
     fields: dict[str, float | str]
-    """Numbers and categories of the stream, those of the offer (`offer_<attribute>`) among them; what is missing is absent."""
+    """Numbers and categories of the stream, those of the offer (`offer_<attribute>`) among them; what is missing is
+    absent.
+    """
 
     def contained(self, moment: int) -> bool:
-        """Return whether windows that were computed at a moment contain it: all that the log had taken by then was in the lake."""
+        """Return whether windows that were computed at a moment contain it: all that the log had taken by then was in
+        the lake.
+        """
         return self.received < moment and self.time < moment
 
 
 KEPT_MAX = 400
-"""Bound on the sticky assignments of one unit: the oldest go first. An `experiments.yaml` has half as many experiments."""
+"""Bound on the sticky assignments of one unit: the oldest go first. An `experiments.yaml` has half as many experiments.
+"""
 
 KeptArm = tuple[str, int, float]
 """A sticky assignment: the arm, the bucket version under which it was drawn, and the probability with which."""
@@ -49,7 +57,9 @@ class Recent(Struct, frozen=True, array_like=True, gc=False):
     """The record of one unit (a customer, or an anonymous id)."""
 
     linked: str = ""
-    """Of an anonymous id: the customer that it belongs to. Then the rest is empty, or about to be moved to the customer."""
+    """Of an anonymous id: the customer that it belongs to. Then the rest is empty, or about to be moved to the
+    customer.
+    """
     consent: dict[str, tuple[int, bool]] = {}
     """By purpose: when the customer said so (microseconds since 1970), and whether it is allowed. The latest counts."""
     events: tuple[RecentEvent, ...] = ()

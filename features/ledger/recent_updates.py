@@ -1,6 +1,8 @@
-"""How what is known of a unit changes when something is heard of it. Values in, values out; both stores change records by these functions.
+"""How what is known of a unit changes when something is heard of it. Values in, values out; both stores change records
+by these functions.
 
-Everything may be heard again, and in any order: an event is told by its key, of a consent the latest holds, of a link the first.
+Everything may be heard again, and in any order: an event is told by its key, of a consent the latest holds, of a link
+the first.
 """
 
 from __future__ import annotations
@@ -32,17 +34,21 @@ class UnitChange(NamedTuple):
 
     state: UnitState
     new: list[bool]
-    """Of an impression or an outcome: whether the contact history took it as new; of anything else, whether it changed the record."""
+    """Of an impression or an outcome: whether the contact history took it as new; of anything else, whether it changed
+    the record.
+    """
     dropped: int
     """Events that had no room."""
 
 
-def taken_in(state: UnitState, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0) -> UnitChange:
+def taken_in(
+    state: UnitState, heard: Iterable[Heard], policy: ContactPolicy, now: Seconds, since: int = 0
+) -> UnitChange:
     """Return the state of a unit after what was heard of it, links aside.
 
     Args:
-        since: where it was heard of an anonymous unit: when its link was received. Rows from before it do not hold these events, whenever
-            they were received themselves.
+        since: where it was heard of an anonymous unit: when its link was received. Rows from before it do not hold
+            these events, whenever they were received themselves.
     """
     contacts, recent = state
     new, events, consent = [], [], dict[str, tuple[int, bool]]()
@@ -125,7 +131,9 @@ class EventApplication:
 
 
 def joined(customer: UnitState, anonymous: UnitState, policy: ContactPolicy, now: Seconds) -> UnitChange:
-    """Return the customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether anything did."""
+    """Return the customer after an anonymous unit's own has come to it; doing it again changes nothing. `new`: whether
+    anything did.
+    """
     contacts, recent = customer
     if anonymous.contacts:
         contacts = merged(contacts, anonymous.contacts, policy, now)
@@ -160,9 +168,11 @@ def is_moved(anonymous: UnitState) -> bool:
 
 
 def settled(recent: Recent, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm] = NOTHING.kept) -> Recent:
-    """Return a record with sticky assignments that are wanted, where none is kept that holds; the same object where all do.
+    """Return a record with sticky assignments that are wanted, where none is kept that holds; the same object where all
+    do.
 
-    What is kept holds, but where the wanted one was drawn under a higher bucket version, or in place of exactly the one that is kept.
+    What is kept holds, but where the wanted one was drawn under a higher bucket version, or in place of exactly the one
+    that is kept.
 
     Args:
         over: by experiment, what was read, and is to be replaced.
@@ -179,7 +189,9 @@ def settled(recent: Recent, wanted: Mapping[str, KeptArm], over: Mapping[str, Ke
 
 
 def trimmed(recent: Recent, moment: int) -> Recent:
-    """Return a record without the events that windows computed at a moment contain; the same object where there are none."""
+    """Return a record without the events that windows computed at a moment contain; the same object where there are
+    none.
+    """
     events = tuple([event for event in recent.events if not event.contained(moment)])
     return recent if len(events) == len(recent.events) else replace(recent, events=events)
 

@@ -1,14 +1,15 @@
 """The Redis ledger: a customer's history is one key, and a take one script that the server runs in one step.
 
-    contacts:{entity key}   the history, as it stands in `contacts`; in the slot of the customer's features; expires after the horizon
-    recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent, a link or an assignment
-    budgets:{project}       a hash of all budgets: offer's key -> record, as in `budgets`
+    contacts:{entity key}   the history, as it stands in `contacts`; in the slot of the customer's features; expires
+    after the horizon recent:{entity key}     what is new of a unit, see `recent`; expires, unless it holds a consent, a
+    link or an assignment budgets:{project}       a hash of all budgets: offer's key -> record, as in `budgets`
 
-A call is one round trip, without retries: a take whose reply is lost may have been done or not, and has to be treated as refused.
-Notes, links, and takes that must make room, read, compute here, and put the result back if nothing has changed meanwhile.
+A call is one round trip, without retries: a take whose reply is lost may have been done or not, and has to be treated
+as refused. Notes, links, and takes that must make room, read, compute here, and put the result back if nothing has
+changed meanwhile.
 
-The server must not evict keys (`maxmemory-policy noeviction`), or limits are forgotten with them; the same holds for a restart
-without persistence, and, for what was not replicated yet, for a failover.
+The server must not evict keys (`maxmemory-policy noeviction`), or limits are forgotten with them; the same holds for a
+restart without persistence, and, for what was not replicated yet, for a failover.
 """
 
 from __future__ import annotations
@@ -26,7 +27,17 @@ from features.ledger.budgets import FELL, BudgetBound, Fell, Moment, asked
 from features.ledger.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
 from features.ledger.history_updates import merged, noted, taken
 from features.ledger.recent import Heard, KeptArm, Known, decode, encode
-from features.ledger.recent_updates import UnitChange, UnitState, emptied, is_moved, joined, linked, settled, taken_in, trimmed
+from features.ledger.recent_updates import (
+    UnitChange,
+    UnitState,
+    emptied,
+    is_moved,
+    joined,
+    linked,
+    settled,
+    taken_in,
+    trimmed,
+)
 from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
 from features.redis_store.address import Address, command
 from features.redis_store.feast_format import entity_key
@@ -37,7 +48,9 @@ T = TypeVar("T")
 RECENT_SECONDS = 45 * 86_400
 """How long the events of a unit are kept that nothing trims: longer than an event may be late."""
 ROUNDS_MAX = 16
-"""How often a history is read again because it changed before it could be put back; each time somebody else's change was done."""
+"""How often a history is read again because it changed before it could be put back; each time somebody else's change
+was done.
+"""
 _NUMBERS = struct.Struct("<5d")
 
 
@@ -48,8 +61,8 @@ class RedisLedger:
         url: see `redis_store/address.py`.
         timeout_ms: how long one round trip may take.
         project: part of every key.
-        shared: gives the routes of whoever reads from the same server, so that both share its connection, and two calls in the same
-            turn of the loop one packet; None: a connection of its own.
+        shared: gives the routes of whoever reads from the same server, so that both share its connection, and two calls
+            in the same turn of the loop one packet; None: a connection of its own.
 
     Attributes:
         dropped: recent events that had no room, since it was opened.
@@ -74,7 +87,9 @@ class RedisLedger:
         return history_of(await self._reached().call(key, payload))
 
     def read_request(self, customer_id: str) -> tuple[bytes, bytes]:
-        """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is the history."""
+        """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is
+        the history.
+        """
         key = self._key(customer_id)
         return key, command("GET", key)
 
@@ -83,14 +98,18 @@ class RedisLedger:
         return None
 
     async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
-        """With the history that was read, all is computed here, and written if it is still the same: a tenth of the script's work."""
+        """With the history that was read, all is computed here, and written if it is still the same: a tenth of the
+        script's work.
+        """
         if history is not None:
             answer, after = taken(history, take)
             if after is history or await self._replace(take.customer_id, history, after, take.policy):
                 return answer
         policy = take.policy
         entries, choices = take.packed()
-        numbers = _NUMBERS.pack(take.now, policy.hold_seconds, policy.horizon_seconds, policy.contacts_max, _expiry(policy))
+        numbers = _NUMBERS.pack(
+            take.now, policy.hold_seconds, policy.horizon_seconds, policy.contacts_max, _expiry(policy)
+        )
         reply = await self._run(TAKE, self._key(take.customer_id), numbers, policy.packed, entries, choices)
         if reply == 0:
             return await self._change(take.customer_id, policy, lambda history: taken(history, take))
@@ -98,7 +117,9 @@ class RedisLedger:
             raise StoreUnavailable("the ledger answered what was not asked")
         return TakeResult(tuple([max(int(fell), GRANTED) for fell in reply]))
 
-    async def note(self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds) -> list[bool]:
+    async def note(
+        self, customer_id: str, policy: ContactPolicy, events: Sequence[ContactEvent], now: Seconds
+    ) -> list[bool]:
         def change(history: bytes) -> tuple[list[bool], bytes]:
             after, new = noted(history, policy, events, now)
             return new, after
@@ -116,7 +137,9 @@ class RedisLedger:
             await self._change(target_id, policy, lambda history: (None, merged(history, moved, policy, now)))  # noqa: B023 - awaited here
             if await self._replace(source_id, moved, b"", policy):
                 return
-        raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
+        raise StoreUnavailable(
+            f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again"
+        )
 
     def look_now(self, unit: str) -> Known | None:
         """None: a round trip is needed."""
@@ -131,7 +154,9 @@ class RedisLedger:
     async def end_look(self, unit: str, begun: asyncio.Future[object]) -> Known:
         reply = await begun
         # An error may name another node of a cluster, which a look follows.
-        return await (self.look(unit) if isinstance(reply, hiredis.ReplyError) else self._followed(unit, stored_of(reply).state))
+        return await (
+            self.look(unit) if isinstance(reply, hiredis.ReplyError) else self._followed(unit, stored_of(reply).state)
+        )
 
     async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
         """Unit by unit; what was heard before a failure stays."""
@@ -157,8 +182,12 @@ class RedisLedger:
 
         await self._alter(unit, None, change)
 
-    async def settle(self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]) -> Mapping[str, KeptArm]:
-        """Read, and put back where nothing has changed meanwhile; two round trips, for a unit that is new to an experiment."""
+    async def settle(
+        self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]
+    ) -> Mapping[str, KeptArm]:
+        """Read, and put back where nothing has changed meanwhile; two round trips, for a unit that is new to an
+        experiment.
+        """
         kept: Mapping[str, KeptArm] = {}
 
         def change(state: UnitState) -> UnitChange | None:
@@ -283,7 +312,9 @@ class RedisLedger:
         return isinstance(done, UnitChange)
 
     async def _move(self, unit: str, policy: ContactPolicy, now: Seconds) -> None:
-        """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was when it was moved."""
+        """Bring what a linked unit still has to its customer. What is moved twice counts once; it goes only as it was
+        when it was moved.
+        """
         for _ in range(ROUNDS_MAX):
             stored = await self._stored(unit)
             moved = stored.state
@@ -292,7 +323,9 @@ class RedisLedger:
             await self._surely(moved.recent.linked, policy, lambda customer: joined(customer, moved, policy, now))  # noqa: B023 - awaited here
             if await self._replace_both(unit, stored, emptied(moved), policy):
                 return
-        raise StoreUnavailable(f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again")
+        raise StoreUnavailable(
+            f"the history of the linked id changed {ROUNDS_MAX} times while it was moved; link again"
+        )
 
     async def _surely(self, unit: str, policy: ContactPolicy, change: Callable[[UnitState], UnitChange]) -> UnitChange:
         done = await self._alter(unit, policy, change)
@@ -360,7 +393,9 @@ def stored_of(reply: object) -> Stored:
     try:
         return Stored(UnitState(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
     except ValueError as error:
-        raise StoreUnavailable("what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew") from error
+        raise StoreUnavailable(
+            "what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew"
+        ) from error
 
 
 def _good(reply: object) -> object:

@@ -1,8 +1,9 @@
 """The scripts of the Redis ledger: what has to happen in one step runs in the server, in Lua, on one key.
 
-Hashes are compared as the bytes that they are: Lua's numbers are doubles and hold no 64-bit integer. Times, counts and windows are
-doubles on both sides. Positions in Lua's strings begin at 1. The layout of entries and limits is told in `contacts`, that of
-budgets in `budgets`; the same takes in Python are `history_counts.fits` and `history_updates.taken`, and tests compare the bytes.
+Hashes are compared as the bytes that they are: Lua's numbers are doubles and hold no 64-bit integer. Times, counts and
+windows are doubles on both sides. Positions in Lua's strings begin at 1. The layout of entries and limits is told in
+`contacts`, that of budgets in `budgets`; the same takes in Python are `history_counts.fits` and
+`history_updates.taken`, and tests compare the bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Script:
 
 
 TAKE = Script(r"""
--- KEYS history; ARGV numbers (now, hold, horizon, contacts at most, milliseconds until expiry), limits, entries asked for, choices
+-- KEYS history; ARGV numbers (now, hold, horizon, contacts at most, milliseconds until expiry), limits,
+-- entries asked for, choices
 local sub, unpack = string.sub, struct.unpack
 local now, hold, horizon, room, expiry = unpack('<ddddd', ARGV[1])
 local limits, asked, choices = ARGV[2], ARGV[3], ARGV[4]
@@ -61,7 +63,8 @@ end
 
 local function tally(limit, key)
   local found, since, channel, counts, same = 0, limit.since, limit.channel, limit.counts, all
-  if limit.scope == 1 then same = by_offer[key] or nothing elseif limit.scope == 2 then same = by_group[key] or nothing end
+  if limit.scope == 1 then same = by_offer[key] or nothing
+  elseif limit.scope == 2 then same = by_group[key] or nothing end
   for index = 1, #same do
     local at = same[index]
     if counts[at] and times[at] > since and (not channel or channels[at] == channel) then found = found + 1 end
@@ -112,7 +115,9 @@ end
 redis.call('PEXPIRE', KEYS[1], expiry)
 return fell
 """)
-"""Returns for each contact -1 taken, -2 there already, or the position of the limit that fell; 0 when the history has no room."""
+"""Returns for each contact -1 taken, -2 there already, or the position of the limit that fell; 0 when the history has
+no room.
+"""
 
 REPLACE = Script(r"""
 -- KEYS history; ARGV the history as it was read, as it shall be, milliseconds until expiry
@@ -148,7 +153,8 @@ return 1
 """As REPLACE, for both records of a unit: both or none."""
 
 BUDGETS = Script(r"""
--- KEYS all budgets of a project; ARGV what to do, moment (now, day, hold), for each offer: key, daily and lifetime budget
+-- KEYS all budgets of a project; ARGV what to do, moment (now, day, hold), for each offer: key,
+-- daily and lifetime budget
 local sub, unpack, pack = string.sub, struct.unpack, struct.pack
 local now, day, hold = unpack('<ddd', ARGV[2])
 local minute, asked = math.floor(now / 60), ARGV[3]

@@ -2,7 +2,8 @@
 
     python -m features.lmdb_store.copy FOLDER TARGET
 
-A copy walks the whole tree. One that a power cut has torn may kill whoever walks it (see `verify`): that is then an answer.
+A copy walks the whole tree. One that a power cut has torn may kill whoever walks it (see `verify`): that is then an
+answer.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def copy_environment(folder: Path, target: Path) -> str:
         return ""
     (target / DATA).unlink(missing_ok=True)
     lines = told.stderr.decode(errors="replace").strip().splitlines()
-    return f"it is damaged: {lines[-1] if told.returncode > 0 and lines else f'its copy ended with status {told.returncode}'}"
+    return (
+        "it is damaged:"
+        f" {lines[-1] if told.returncode > 0 and lines else f'its copy ended with status {told.returncode}'}"
+    )
 
 
 def copy_generation(root: Path, target: Path) -> str:
@@ -51,7 +55,8 @@ def copy_generation(root: Path, target: Path) -> str:
 
 
 def customers_in(root: Path) -> int:
-    """Count the customers who have a row in the generation in use of an online store that nobody writes; 0 where there is none.
+    """Count the customers who have a row in the generation in use of an online store that nobody writes; 0 where there
+    is none.
 
     Raises:
         StoreUnavailable: it cannot be read.

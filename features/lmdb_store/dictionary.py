@@ -8,7 +8,9 @@ from features.lmdb_store.environment import WORDS, entries_after, id_key
 
 
 class StoredWords:
-    """A copy of the store's words. Only as new as the last `load`; ids given within a transaction that fails are forgotten."""
+    """A copy of the store's words. Only as new as the last `load`; ids given within a transaction that fails are
+    forgotten.
+    """
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -23,7 +25,8 @@ class StoredWords:
         """Adds the texts that are new, in a fixed order, within a write transaction after `load`.
 
         Raises:
-            ValueError: when there would be more than `words_max`: one of the fields is not a category but an identifier.
+            ValueError: when there would be more than `words_max`: one of the fields is not a category but an
+                identifier.
         """
         # Id 0 is the empty text, here as in `Dictionary`.
         new = [text for text in ["", *sorted(texts)] if text not in self.ids]

@@ -1,7 +1,8 @@
 """The embedded engine: rows straight from LMDB's memory map, some microseconds each, without a server.
 
-The decode of a record is planned once for each combination of schemas that records are made of; a plan is then a few array
-look-ups. Nothing here writes, and nothing here imports Feast: `feature_store/lmdb_online_store.py` is the other side.
+The decode of a record is planned once for each combination of schemas that records are made of; a plan is then a few
+array look-ups. Nothing here writes, and nothing here imports Feast: `feature_store/lmdb_online_store.py` is the other
+side.
 """
 
 from __future__ import annotations
@@ -29,7 +30,16 @@ from features.columns.rows import (
     StoreUnavailable,
 )
 from features.columns.views import EVERYONE, View
-from features.lmdb_store.environment import CURRENT, ROWS, WORDS, Environment, attach, entries_after, failing, schemas_in
+from features.lmdb_store.environment import (
+    CURRENT,
+    ROWS,
+    WORDS,
+    Environment,
+    attach,
+    entries_after,
+    failing,
+    schemas_in,
+)
 from features.lmdb_store.record import CHECKED, FORMAT, HEADER, KEY_BYTES_MAX, LIST_NONE, DamagedRecord, Schema
 from features.lmdb_store.row_layout import SectionPlan, Shape
 
@@ -112,7 +122,9 @@ class EmbeddedEngine:
             raise StoreUnavailable(self._why) from error
         return plan.nobody()
 
-    def _decode(self, record: bytes, plan: RowSchema, shapes: dict[bytes, Shape], transaction: lmdb.Transaction[bytes]) -> OnlineRow:
+    def _decode(
+        self, record: bytes, plan: RowSchema, shapes: dict[bytes, Shape], transaction: lmdb.Transaction[bytes]
+    ) -> OnlineRow:
         if crc32(record) != CHECKED or record[0] != FORMAT:
             raise DamagedRecord("a record's format or checksum does not fit")
         _, sections, _, words = _header(record)
@@ -125,7 +137,9 @@ class EmbeddedEngine:
         if families:
             units = frombuffer(record, _U4)
             at = shape.variable
-            for section, length in zip(shape.sections, shape.lengths.unpack_from(record, shape.lengths_at), strict=True):
+            for section, length in zip(
+                shape.sections, shape.lengths.unpack_from(record, shape.lengths_at), strict=True
+            ):
                 if section.families:
                     lengths = section.lengths.unpack_from(record, at)
                     if section.runs is None or not self._runs(section, lengths, at, doubles, units, families):
@@ -135,9 +149,17 @@ class EmbeddedEngine:
         return row if self._renamed is None else self._rename(row, shape.categories)
 
     def _runs(
-        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[KeyedRow | None]
+        self,
+        section: SectionPlan,
+        lengths: tuple[int, ...],
+        at: int,
+        doubles: Floats,
+        units: Ids,
+        families: list[KeyedRow | None],
     ) -> bool:
-        """The families of a section, all measures of one as a single view of the record; False where their lists differ in length."""
+        """The families of a section, all measures of one as a single view of the record; False where their lists differ
+        in length.
+        """
         at = (at + section.lengths.size) >> 3
         for position, keys, measures in section.runs or ():
             count = lengths[keys]
@@ -150,7 +172,13 @@ class EmbeddedEngine:
         return True
 
     def _lists(
-        self, section: SectionPlan, lengths: tuple[int, ...], at: int, doubles: Floats, units: Ids, families: list[KeyedRow | None]
+        self,
+        section: SectionPlan,
+        lengths: tuple[int, ...],
+        at: int,
+        doubles: Floats,
+        units: Ids,
+        families: list[KeyedRow | None],
     ) -> None:
         """The same where lists are missing, of other lengths or in another order."""
         at += section.lengths.size
@@ -185,7 +213,9 @@ class EmbeddedEngine:
                 family.keys = renamed[family.keys]
         return row
 
-    def _shape(self, plan: RowSchema, shapes: dict[bytes, Shape], ids: bytes, transaction: lmdb.Transaction[bytes]) -> Shape:
+    def _shape(
+        self, plan: RowSchema, shapes: dict[bytes, Shape], ids: bytes, transaction: lmdb.Transaction[bytes]
+    ) -> Shape:
         numbers = struct.unpack(f"<{len(ids) // 4}I", ids)
         with self._loading:
             if any(number not in self._schemas for number in numbers):

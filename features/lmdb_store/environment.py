@@ -1,14 +1,14 @@
 """The embedded store on disk: generations of one LMDB environment, what its keys begin with, and its transactions.
 
     <path>/CURRENT                 name of the generation that is read and written
-    <path>/g-00000001/data.mdb     rows, words, schemas, meta; more kinds of records may be added, read in the same transaction
-    <path>/g-00000001/lock.mdb
+    <path>/g-00000001/data.mdb     rows, words, schemas, meta; more kinds of records may be added, read in the same
+    transaction <path>/g-00000001/lock.mdb
 
-A rebuild fills a new generation and swaps it in with one rename of CURRENT; readers notice and reopen. The lock file moves
-with its data, which a rename of the data alone would not give.
+A rebuild fills a new generation and swaps it in with one rename of CURRENT; readers notice and reopen. The lock file
+moves with its data, which a rename of the data alone would not give.
 
-Kinds of records are told apart by the first byte of their keys, not by LMDB's named databases: to open one of those, a process
-must wait for whoever is writing.
+Kinds of records are told apart by the first byte of their keys, not by LMDB's named databases: to open one of those, a
+process must wait for whoever is writing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ DATA = "data.mdb"
 GENERATION = "g-{:08d}"
 
 ROWS, WORDS, SCHEMAS, META = b"r", b"w", b"s", b"m"
-"""First byte of the keys: entity key -> record; id -> text, UTF-8; id -> schema; name -> value. Words and schemas are append-only."""
+"""First byte of the keys: entity key -> record; id -> text, UTF-8; id -> schema; name -> value. Words and schemas are
+append-only.
+"""
 
 READERS_MAX = 1024
 MAP_BYTES = 1 << 30
@@ -50,17 +52,21 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except lmdb.MapFullError as error:
-        raise StoreUnavailable(f"cannot {what}: the online store is full; raise its largest size, `map_bytes_max`") from error
+        raise StoreUnavailable(
+            f"cannot {what}: the online store is full; raise its largest size, `map_bytes_max`"
+        ) from error
     except (lmdb.Error, OSError, DamagedRecord) as error:
         raise StoreUnavailable(f"cannot {what}: {error}") from error
 
 
 class Environment:
-    """One generation, open in this process: LMDB allows one handle a process, so readers and writers share it by `attach`."""
+    """One generation, open in this process: LMDB allows one handle a process, so readers and writers share it by
+    `attach`.
+    """
 
     def __init__(self, folder: Path, map_bytes: int, sync: bool = True) -> None:
-        # Durable commits: a writer's batch is one commit, so that the sync costs it little, and a power cut tears nothing.
-        # The contact ledger, which commits once a take, syncs beside it.
+        # Durable commits: a writer's batch is one commit, so that the sync costs it little, and a power cut tears
+        # nothing. The contact ledger, which commits once a take, syncs beside it.
         self.folder = folder
         self.holders = 0
         self.bytes_needed = 2 * mmap.PAGESIZE
@@ -115,7 +121,9 @@ class Environment:
             return self.env.begin()
 
     def write(self) -> lmdb.Transaction[bytes]:
-        """A write transaction, to be used in `with`; waits for the one writer there may be. MapFullError: `grow`, then all of it again."""
+        """A write transaction, to be used in `with`; waits for the one writer there may be. MapFullError: `grow`, then
+        all of it again.
+        """
         try:
             return self.env.begin(write=True)
         except lmdb.MapResizedError:
@@ -163,7 +171,9 @@ def attach(root: Path, *, create: bool = False, generation: str = "", map_bytes:
         folder = (root / name).resolve()
         # LMDB would take an empty file for a new store, and an empty store for a customer base of strangers.
         if not create and (not (folder / DATA).exists() or (folder / DATA).stat().st_size == 0):
-            raise StoreUnavailable(f"the online store at {root} has lost its file {name}/{DATA}; `opportune materialize` builds it again")
+            raise StoreUnavailable(
+                f"the online store at {root} has lost its file {name}/{DATA}; `opportune materialize` builds it again"
+            )
         return attach_folder(folder, map_bytes)
 
 

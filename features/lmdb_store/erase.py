@@ -1,7 +1,9 @@
-"""Removing a customer from the embedded store for good: the record, and what LMDB leaves of it in pages that it no longer uses.
+"""Removing a customer from the embedded store for good: the record, and what LMDB leaves of it in pages that it no
+longer uses.
 
-LMDB writes every change to new pages; the old ones keep their bytes until they are used again. So the record is deleted at once, which
-every worker sees at its next read, and then what is live is copied into a new generation that is swapped in; the old files go.
+LMDB writes every change to new pages; the old ones keep their bytes until they are used again. So the record is deleted
+at once, which every worker sees at its next read, and then what is live is copied into a new generation that is swapped
+in; the old files go.
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ from pathlib import Path
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.common.files import sync_folder
 from features.lmdb_store.engine import CHECK_SECONDS
-from features.lmdb_store.environment import Environment, attach, attach_folder, current, failing, new_generation, publish
+from features.lmdb_store.environment import (
+    Environment,
+    attach,
+    attach_folder,
+    current,
+    failing,
+    new_generation,
+    publish,
+)
 from features.lmdb_store.record import entity_key
 
 COPY_RECORDS = 20_000
@@ -55,10 +65,12 @@ def delete(root: Path, customer_id: str) -> bool:
 
 
 def compact(root: Path) -> None:
-    """Copies what is live into a new generation, swaps it in, and removes all others: no page holds anything that was deleted.
+    """Copies what is live into a new generation, swaps it in, and removes all others: no page holds anything that was
+    deleted.
 
-    Needs as much space on the disk as the store has. Writers of other processes wait meanwhile; one that had opened the old generation
-    and waits for it would write into what is removed, so only one process may bring rows (`pipelines/steps.alone`).
+    Needs as much space on the disk as the store has. Writers of other processes wait meanwhile; one that had opened the
+    old generation and waits for it would write into what is removed, so only one process may bring rows
+    (`pipelines/steps.alone`).
 
     Raises:
         StoreUnavailable: the store is damaged, or the disk refuses; then the old generation serves on.
@@ -68,7 +80,10 @@ def compact(root: Path) -> None:
     name = new_generation(root)
     environment = attach(root)
     try:
-        with failing("compact the online store"), environment.write():  # held, so that nothing is written behind the copy
+        with (
+            failing("compact the online store"),
+            environment.write(),
+        ):  # held, so that nothing is written behind the copy
             _copy(environment, root / name)
             publish(root, name)
     except StoreUnavailable:
@@ -91,7 +106,9 @@ def drop_others(root: Path) -> None:
 
 
 def _copy(source: Environment, folder: Path) -> None:
-    """Records one by one: a copy of pages, LMDB's own compacting one too, brings along what stands behind large values."""
+    """Records one by one: a copy of pages, LMDB's own compacting one too, brings along what stands behind large
+    values.
+    """
     target = attach_folder(folder.resolve(), source.env.info()["map_size"])
     try:
         with source.begin() as reading, reading.cursor() as cursor:

@@ -150,7 +150,9 @@ def unpack(record: bytes, schemas: dict[int, Schema]) -> list[Section]:
             raise DamagedRecord(f"a record names schema {schema_id}, which the store does not have")
         _, event, created = struct.unpack_from("<dqq", record, fixed)
         size = schema.fixed.size
-        sections.append(Section(schema_id, event, created, record[fixed : fixed + size], record[variable : variable + length]))
+        sections.append(
+            Section(schema_id, event, created, record[fixed : fixed + size], record[variable : variable + length])
+        )
         fixed += size
         variable += length
     if variable != len(record) - TAIL_BYTES:
@@ -170,7 +172,9 @@ def directory(record: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def pack_lists(schema: Schema, lists: list[tuple[int, bytes]], exact: list[tuple[int, int]]) -> bytes:
-    """Return the variable part: (length, bytes) a list in the schema's order, and integers beyond a double by scalar's index."""
+    """Return the variable part: (length, bytes) a list in the schema's order, and integers beyond a double by scalar's
+    index.
+    """
     parts = [schema.lengths.pack(*(length for length, _ in lists))]
     for _, data in lists:
         parts.append(data)
@@ -181,7 +185,9 @@ def pack_lists(schema: Schema, lists: list[tuple[int, bytes]], exact: list[tuple
 
 
 def list_ranges(schema: Schema, variable: bytes) -> tuple[list[tuple[int, int, int]], dict[int, int]]:
-    """Return where each list lies in a variable part as (start, end, length), length -1 where it is null; and the exact integers."""
+    """Return where each list lies in a variable part as (start, end, length), length -1 where it is null; and the exact
+    integers.
+    """
     at = schema.lengths.size
     ranges = []
     for (_, kind), length in zip(schema.lists, schema.lengths.unpack_from(variable), strict=True):

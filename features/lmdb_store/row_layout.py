@@ -26,7 +26,9 @@ class SectionPlan(NamedTuple):
     texts: tuple[bool, ...]
     families: tuple[FamilyPlan, ...]
     runs: tuple[tuple[int, int, int], ...] | None
-    """Families as (position, index of the keys, measures) where they are all lists of the section in order: the fast way."""
+    """Families as (position, index of the keys, measures) where they are all lists of the section in order: the fast
+    way.
+    """
 
 
 class Gather:

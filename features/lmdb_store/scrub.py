@@ -1,9 +1,10 @@
-"""Overwriting what LMDB leaves behind, in an environment that others go on using: pages that are free, and gaps within pages.
+"""Overwriting what LMDB leaves behind, in an environment that others go on using: pages that are free, and gaps within
+pages.
 
-What was deleted stands in the pages that held it, which are free until they are used again, in the gaps of pages that were changed since,
-and behind large values, whose last page is written whole. What is put again is written elsewhere, without that; so the records in question
-are put again as they are, and then all that is free is used for zeros, which are deleted. Each transaction is short: whoever takes contacts
-meanwhile hardly waits.
+What was deleted stands in the pages that held it, which are free until they are used again, in the gaps of pages that
+were changed since, and behind large values, whose last page is written whole. What is put again is written elsewhere,
+without that; so the records in question are put again as they are, and then all that is free is used for zeros, which
+are deleted. Each transaction is short: whoever takes contacts meanwhile hardly waits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Is an embedded store whole? Every record of an environment is read once and its checksum compared, in a process of its own.
+"""Is an embedded store whole? Every record of an environment is read once and its checksum compared, in a process of
+its own.
 
     python -m features.lmdb_store.verify FOLDER online|ledger
 
-LMDB keeps no checksums of its pages: a tree that a power cut has torn may be walked in circles, or lead out of the map, which kills
-whoever walks it. So nobody walks a tree in doubt but this program, within a time limit; its death is an answer too.
+LMDB keeps no checksums of its pages: a tree that a power cut has torn may be walked in circles, or lead out of the map,
+which kills whoever walks it. So nobody walks a tree in doubt but this program, within a time limit; its death is an
+answer too.
 """
 
 from __future__ import annotations
@@ -68,7 +70,13 @@ def _verdict(folder: Path, what: str) -> Verdict:
     try:
         size = (folder / DATA).stat().st_size
         # Where there is a lock file, our place in it keeps writers from freeing what we read.
-        env = lmdb.open(str(folder), readonly=True, lock=(folder / "lock.mdb").exists(), max_readers=1024, map_size=max(size, 1 << 20))
+        env = lmdb.open(
+            str(folder),
+            readonly=True,
+            lock=(folder / "lock.mdb").exists(),
+            max_readers=1024,
+            map_size=max(size, 1 << 20),
+        )
     except (lmdb.Error, OSError) as error:
         return Verdict(why=str(error), lost=True)
     try:
@@ -106,7 +114,9 @@ def _is_torn(value: bytes) -> bool:
 
 
 def _is_damaged(key: bytes, value: bytes, schemas: dict[int, Schema], words: int) -> bool:
-    """Return whether an entry of the online store does not decode: rows carry a checksum, words are numbered without gaps."""
+    """Return whether an entry of the online store does not decode: rows carry a checksum, words are numbered without
+    gaps.
+    """
     try:
         if key.startswith(ROWS):
             unpack(value, schemas)

@@ -20,7 +20,8 @@ def open_engine(
     feast: dict[str, Any] | None = None,
     near_cache_rows: int = 0,
 ) -> OnlineEngine:
-    """Return the engine over Feast's section `feast`, or else at `url`, or the embedded one at `path` where there is neither.
+    """Return the engine over Feast's section `feast`, or else at `url`, or the embedded one at `path` where there is
+    neither.
 
     Args:
         url: `stores.online.url`; None, empty or `embedded`: the embedded store.
@@ -46,6 +47,6 @@ def open_engine(
 
         return RedisEngine(url, views, timeout_ms, project, near_cache_rows)
     raise ValueError(
-        f"stores.online.url: expected {', '.join(f'{scheme}://' for scheme in SCHEMES)}, or nothing for the embedded store; "
-        f"got the scheme {urlsplit(url).scheme!r}"
+        f"stores.online.url: expected {', '.join(f'{scheme}://' for scheme in SCHEMES)}, or nothing for the embedded"
+        f" store; got the scheme {urlsplit(url).scheme!r}"
     )

@@ -50,7 +50,9 @@ def delete(workspace: Workspace, customer_id: str) -> tuple[bool, str]:
 
 
 def compact(workspace: Workspace) -> None:
-    """Makes sure that no file of the store holds bytes of deleted rows; needed by the embedded store alone. See `lmdb_store.erase.compact`."""
+    """Makes sure that no file of the store holds bytes of deleted rows; needed by the embedded store alone. See
+    `lmdb_store.erase.compact`.
+    """
     if workspace.online_url == "embedded":
         from features.lmdb_store import erase as lmdb_erase
 

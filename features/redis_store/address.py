@@ -3,7 +3,8 @@
     redis://[user[:password]@]host[:port][/db]      rediss:// with TLS; valkey:// and valkeys:// mean the same
     redis+cluster://[…@]host:port,host:port,…       rediss+cluster:// with TLS
 
-TLS options are redis-py's: `?ssl_ca_certs=FILE&ssl_certfile=FILE&ssl_keyfile=FILE&ssl_cert_reqs=none&ssl_check_hostname=false`.
+TLS options are redis-py's:
+`?ssl_ca_certs=FILE&ssl_certfile=FILE&ssl_keyfile=FILE&ssl_cert_reqs=none&ssl_check_hostname=false`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import hiredis
 from features.columns.rows import StoreUnavailable
 
 PORT_DEFAULT = 6379
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+SCHEMES = (
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "redis+cluster",
+    "rediss+cluster",
+    "valkey+cluster",
+    "valkeys+cluster",
+)
 REDIRECTIONS_MAX = 3
 
 Node = tuple[str, int]
@@ -43,7 +53,9 @@ class Address:
         """Raises ValueError with what was expected; never shows the password."""
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
-            raise ValueError(f"expected a URL that starts with one of {', '.join(SCHEMES)}, got the scheme {parts.scheme!r}")
+            raise ValueError(
+                f"expected a URL that starts with one of {', '.join(SCHEMES)}, got the scheme {parts.scheme!r}"
+            )
         kind, _, suffix = parts.scheme.partition("+")
         credentials, _, hosts = parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")

@@ -1,11 +1,13 @@
-"""One connection to a Redis, kept up: commands of concurrent requests share it, in order, without waiting for each other.
+"""One connection to a Redis, kept up: commands of concurrent requests share it, in order, without waiting for each
+other.
 
-Replies match commands by their order alone. That is safe because nothing is ever taken out of the order: a request that is
-cancelled leaves its place behind, and when one is late the connection is dropped with all that wait on it. There are no retries.
+Replies match commands by their order alone. That is safe because nothing is ever taken out of the order: a request that
+is cancelled leaves its place behind, and when one is late the connection is dropped with all that wait on it. There are
+no retries.
 
-A circuit breaker stands in front: after `FAILURES_MAX` failures in a row requests fail at once, while connections are tried in
-the background, with a growing, jittered pause. One that answers PING closes the breaker half: the next failure opens it again,
-the next reply closes it.
+A circuit breaker stands in front: after `FAILURES_MAX` failures in a row requests fail at once, while connections are
+tried in the background, with a growing, jittered pause. One that answers PING closes the breaker half: the next failure
+opens it again, the next reply closes it.
 """
 
 from __future__ import annotations
@@ -63,11 +65,15 @@ class Link:
         return await wire.send(payload, reading)
 
     def begin(self, payload: bytes) -> asyncio.Future[Reply] | None:
-        """Return the same on its way at once, with no task of its own; None where there is no connection: then `call`."""
+        """Return the same on its way at once, with no task of its own; None where there is no connection: then
+        `call`.
+        """
         return None if self._wire is None else self._wire.send(payload)
 
     async def call_asking(self, payload: bytes) -> Reply:
-        """Return the same from a node that is taking over the key's slot. ASKING holds for the next command: nothing may come between."""
+        """Return the same from a node that is taking over the key's slot. ASKING holds for the next command: nothing
+        may come between.
+        """
         wire = self._wire or await self._connected()
         wire.send(_ASKING).add_done_callback(_passed)
         return await wire.send(payload)

@@ -15,7 +15,16 @@ import hiredis
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, EVERYONE_JOIN_KEY, Dictionary, Floats, KeyedRow, OnlineRow, RowSchema, StoreUnavailable
+from features.columns.rows import (
+    CUSTOMER_JOIN_KEY,
+    EVERYONE_JOIN_KEY,
+    Dictionary,
+    Floats,
+    KeyedRow,
+    OnlineRow,
+    RowSchema,
+    StoreUnavailable,
+)
 from features.columns.views import EVERYONE, View
 from features.redis_store import feast_format
 from features.redis_store.address import Address, command
@@ -58,7 +67,8 @@ class _Request:
             others = [scalar for scalar in view.scalars if scalar.dtype != "number"]
             scalars = tuple((at[s.name], plan.scalars[f"{view.name}.{s.name}"], decoders[s.dtype]) for s in others)
             families = tuple(
-                (plan.families[f"{view.name}.{f.name}"], at[f.keys_field], tuple(at[f.field(m)] for m in f.measures)) for f in view.families
+                (plan.families[f"{view.name}.{f.name}"], at[f.keys_field], tuple(at[f.field(m)] for m in f.measures))
+                for f in view.families
             )
             views.append(_ViewFields(time, np.array(slots, dtype=np.intp), scalars, families))
         self.views = tuple(views)
@@ -147,7 +157,8 @@ class RedisEngine:
         reading, kept = near.begin(key), None
         try:
             row = self._row(self._customer, await routes.call(key, self._customer.payload(key), reading))
-            # A key that is missing leaves no trace when its slot moves to another node, which then tells us nothing of it.
+            # A key that is missing leaves no trace when its slot moves to another node, which then tells us nothing of
+            # it.
             kept = row if row.known or not self._address.cluster else None
             return row
         finally:
@@ -158,7 +169,9 @@ class RedisEngine:
         if not self._everyone.names:
             return self._row(self._everyone, [])
         key = feast_format.entity_key(EVERYONE_JOIN_KEY, EVERYONE, self._project)
-        return self._row(self._everyone, self._address.ask(command("HMGET", key, *self._everyone.names), EVERYONE_SECONDS_MAX))
+        return self._row(
+            self._everyone, self._address.ask(command("HMGET", key, *self._everyone.names), EVERYONE_SECONDS_MAX)
+        )
 
     def close(self) -> None:
         """Ends the connection; from any thread."""

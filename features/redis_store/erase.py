@@ -1,4 +1,6 @@
-"""Removing a customer from a Redis store: the hash that Feast keeps, one key. The server tells near caches of it by itself."""
+"""Removing a customer from a Redis store: the hash that Feast keeps, one key. The server tells near caches of it by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -29,5 +31,7 @@ def _asked(url: str, what: bytes, project: str, customer_id: str, seconds_max: f
     key = entity_key(CUSTOMER_JOIN_KEY, customer_id, project)
     reply = Address.parse(url).ask(command(what, key), seconds_max)
     if not isinstance(reply, int):
-        raise StoreUnavailable(f"expected the online store to answer {what.decode()} with a number, got another kind of answer")
+        raise StoreUnavailable(
+            f"expected the online store to answer {what.decode()} with a number, got another kind of answer"
+        )
     return reply > 0

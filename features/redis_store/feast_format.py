@@ -1,7 +1,8 @@
 """Feast's online record format for Redis, read without Feast: keys, field names and values.
 
-Source: Feast's `docs/specs/online_store_format.md` and `feast.infra.key_encoding_utils` (entity key serialization version 3),
-Feast 0.67; a test compares each function with Feast's own. One hash an entity holds the fields of all its views:
+Source: Feast's `docs/specs/online_store_format.md` and `feast.infra.key_encoding_utils` (entity key serialization
+version 3), Feast 0.67; a test compares each function with Feast's own. One hash an entity holds the fields of all its
+views:
 
     key     serialized entity key + project
     field   murmur3_32 of "view:feature", little-endian; value: a serialized `feast.types.Value`
@@ -47,9 +48,14 @@ class DamagedValue(ValueError):
 
 
 def _list_message() -> Any:
-    """Return the one part of `feast.types.Value` that is quicker read by protobuf's own parser than byte by byte; texts as bytes."""
+    """Return the one part of `feast.types.Value` that is quicker read by protobuf's own parser than byte by byte; texts
+    as bytes.
+    """
     file = descriptor_pb2.FileDescriptorProto(name="opportune_texts.proto", package="opportune", syntax="proto3")
-    optional, repeated = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+    optional, repeated = (
+        descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED,
+    )
     texts, value = file.message_type.add(name="StringList"), file.message_type.add(name="Value")
     texts.field.add(name="val", number=1, label=repeated, type=descriptor_pb2.FieldDescriptorProto.TYPE_BYTES)
     message = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
@@ -65,7 +71,15 @@ _Value = _list_message()
 def entity_key(join_key: str, value: str, project: str) -> bytes:
     """Return the hash that holds an entity with one join key of type string."""
     name, text = join_key.encode(), value.encode("utf-8", "surrogatepass")
-    return b"".join((struct.pack("<III", 1, _STRING, len(name)), name, struct.pack("<II", _STRING, len(text)), text, project.encode()))
+    return b"".join(
+        (
+            struct.pack("<III", 1, _STRING, len(name)),
+            name,
+            struct.pack("<II", _STRING, len(text)),
+            text,
+            project.encode(),
+        )
+    )
 
 
 def field_name(view: str, feature: str) -> bytes:
@@ -139,7 +153,9 @@ def category(data: bytes, words: Dictionary) -> float:
     return float(_interned(_text(data, 1), words))
 
 
-def texts(data: bytes, words: Dictionary, known: dict[bytes, int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
+def texts(
+    data: bytes, words: Dictionary, known: dict[bytes, int]
+) -> np.ndarray[tuple[int], np.dtype[np.uint32]] | None:
     """Return the ids of a list of texts; None for null. `known` saves the decoding of texts met before."""
     if not data or data[0] != TAG_TEXTS:
         _null(data)

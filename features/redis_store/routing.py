@@ -24,7 +24,9 @@ class Routes(Protocol):
     async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply: ...
 
     def begin(self, key: bytes, payload: bytes) -> asyncio.Future[Reply] | None:
-        """A command on its way at once; None where there is no connection. Where its reply is an error, `call` may know another node."""
+        """A command on its way at once; None where there is no connection. Where its reply is an error, `call` may know
+        another node.
+        """
         ...
 
     def close(self) -> None: ...
@@ -52,7 +54,9 @@ class Single:
 
 
 class Cluster:
-    """A Redis Cluster: a link a node, made when needed. Follows MOVED and ASK once; a failed node makes it look for changes."""
+    """A Redis Cluster: a link a node, made when needed. Follows MOVED and ASK once; a failed node makes it look for
+    changes.
+    """
 
     def __init__(self, address: Address, timeout_seconds: float, near: NearCache | None = None) -> None:
         self._address = address
@@ -81,7 +85,9 @@ class Cluster:
             if redirected is not None:
                 if str(reply).startswith("ASK "):
                     if reading is not None:
-                        reading.session = NO_SESSION  # the slot may yet stay where it is, and that node tells nobody here
+                        reading.session = (
+                            NO_SESSION  # the slot may yet stay where it is, and that node tells nobody here
+                        )
                     return await self._link(redirected[1]).call_asking(payload)
                 self._slots[slot] = redirected[1]
                 self._link(node).forget()
@@ -144,7 +150,9 @@ class Cluster:
 
     def _forget_what_moved(self, slots: list[Node | None]) -> None:
         """A node that has lost a slot may be told of its changes no more; then neither are we."""
-        for node in {before for before, after in zip(self._slots, slots, strict=True) if before is not None and before != after}:
+        for node in {
+            before for before, after in zip(self._slots, slots, strict=True) if before is not None and before != after
+        }:
             if node in self._links:
                 self._links[node].forget()
 

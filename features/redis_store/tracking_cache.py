@@ -1,20 +1,23 @@
 """Rows that were read before, kept in this process and kept true by the server: Redis' client tracking over RESP3.
 
-A tracked connection is told when a key that it has read changes, expires or is deleted, also when a missing one is created. A row
-that is kept is what the store holds, because
+A tracked connection is told when a key that it has read changes, expires or is deleted, also when a missing one is
+created. A row that is kept is what the store holds, because
 
-* a reply is kept only if its key was not named, and all were not dropped, since the read was sent. The server notes the key when it
-  runs the read, and from then on tells of the first change. Whether the news is handled before the row is kept (then the reading is
-  void) or after (then the row goes), an old row does not stay. News of an earlier change voids it too: that costs a read.
-* a row counts only with the session that it was read in. The loss of the connection, a FLUSHALL, and a node of a cluster that
-  loses slots end the session, and all its rows with it, at once and in one step; their memory goes as others come.
-* replies and news come in one order, and so every reply proves that what the server told before is done with: as of the moment when
-  its command was sent. A row counts only while that is at most `NEAR_CACHE_SILENCE_SECONDS_MAX` ago, so that a server that is gone
-  without a word ends it too. Rows in use send a PING when no other reply came for `NEAR_CACHE_PROBE_SECONDS`.
+* a reply is kept only if its key was not named, and all were not dropped, since the read was sent. The server notes the
+  key when it runs the read, and from then on tells of the first change. Whether the news is handled before the row is
+  kept (then the reading is void) or after (then the row goes), an old row does not stay. News of an earlier change
+  voids it too: that costs a read.
+* a row counts only with the session that it was read in. The loss of the connection, a FLUSHALL, and a node of a
+  cluster that loses slots end the session, and all its rows with it, at once and in one step; their memory goes as
+  others come.
+* replies and news come in one order, and so every reply proves that what the server told before is done with: as of the
+  moment when its command was sent. A row counts only while that is at most `NEAR_CACHE_SILENCE_SECONDS_MAX` ago, so
+  that a server that is gone without a word ends it too. Rows in use send a PING when no other reply came for
+  `NEAR_CACHE_PROBE_SECONDS`.
 
-What no server tells of (SWAPDB; a key that has expired and is not yet removed; a cluster node that was cut off from the others,
-not from us) is bounded by `NEAR_CACHE_AGE_SECONDS_MAX`. Plain tracking, not BCAST: a materialization writes every customer, and only
-those that are kept concern us.
+What no server tells of (SWAPDB; a key that has expired and is not yet removed; a cluster node that was cut off from the
+others, not from us) is bounded by `NEAR_CACHE_AGE_SECONDS_MAX`. Plain tracking, not BCAST: a materialization writes
+every customer, and only those that are kept concern us.
 """
 
 from __future__ import annotations
@@ -55,8 +58,9 @@ class NearCache:
     def __init__(self, rows_max: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rows_max = rows_max
         self.clock = clock
-        # (session, sent, numbers, event_times, keys, values, keys, values, …): a tuple that holds nothing but numbers and arrays is
-        # left out by Python's garbage collector, which would else walk every kept row, some 70 ms for 100,000 of them.
+        # (session, sent, numbers, event_times, keys, values, keys, values, …): a tuple that holds nothing but numbers
+        # and arrays is left out by Python's garbage collector, which would else walk every kept row, some 70 ms for
+        # 100,000 of them.
         self._kept: OrderedDict[bytes, tuple[Any, ...]] = OrderedDict()
         self.sessions: dict[int, Session] = {}
         self.numbers = itertools.count(NO_SESSION + 1)
@@ -83,7 +87,10 @@ class NearCache:
         if silence > NEAR_CACHE_PROBE_SECONDS:
             session.ask(now)
         self._kept.move_to_end(key)
-        families = [None if keys is None else KeyedRow(keys, values) for keys, values in zip(kept[4::2], kept[5::2], strict=True)]
+        families = [
+            None if keys is None else KeyedRow(keys, values)
+            for keys, values in zip(kept[4::2], kept[5::2], strict=True)
+        ]
         return OnlineRow(kept[2], families, kept[3])
 
     def begin(self, key: bytes) -> Reading:

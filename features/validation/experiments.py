@@ -1,4 +1,6 @@
-"""Checks of experiments.yaml: every name exists, splits are whole, namespaces do not overlap, an arm changes only what it may."""
+"""Checks of experiments.yaml: every name exists, splits are whole, namespaces do not overlap, an arm changes only what
+it may.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,26 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from features.bucketing.hashing import EPPO_SHARDS, OPTIMIZELY_BUCKETS, STATSIG_BUCKETS, STATSIG_EXPERIMENT_BUCKETS
-from features.bucketing.splits import LAUNCHDARKLY_WEIGHTS, UNLEASH_PERCENT, UNLEASH_WEIGHT_SUM_MAX, WEIGHT_SUM_MAX, WEIGHT_SUM_MIN, Range
+from features.bucketing.splits import (
+    LAUNCHDARKLY_WEIGHTS,
+    UNLEASH_PERCENT,
+    UNLEASH_WEIGHT_SUM_MAX,
+    WEIGHT_SUM_MAX,
+    WEIGHT_SUM_MIN,
+    Range,
+)
 from features.common.timestamps import duration_seconds, parse_moment
 from features.config.documents import Document
-from features.config.experiments import STEP_PARTS, Arm, Changes, Experiment, ExperimentsFile, Goals, PlacementChange, Ramp
+from features.config.experiments import (
+    STEP_PARTS,
+    Arm,
+    Changes,
+    Experiment,
+    ExperimentsFile,
+    Goals,
+    PlacementChange,
+    Ramp,
+)
 from features.config.faults import Fault, Path
 from features.workspace.experiments import HASH_WORDS, WITHOUT_RANGES, expression_problems, overlapping, weights_of
 from features.workspace.ramps import control_of
@@ -45,13 +63,19 @@ def algorithms(workspace: Workspace, document: Document, file: ExperimentsFile) 
         for word in WORDS:
             if word not in takes and getattr(entry, word) not in (None, "utf-8"):
                 got = f"`{word}`, which `{entry.hash}` does not take"
-                yield document.fault((*path, word), f"{' and '.join(takes)} at most", got, "Remove it, or name another `hash`.")
+                yield document.fault(
+                    (*path, word), f"{' and '.join(takes)} at most", got, "Remove it, or name another `hash`."
+                )
         if "seed" in takes and entry.seed is not None and isinstance(entry.seed, int) != (entry.hash == "launchdarkly"):
-            expected, remedy = ("a whole number", "") if entry.hash == "launchdarkly" else ("a text", "Put it in quotes.")
+            expected, remedy = (
+                ("a whole number", "") if entry.hash == "launchdarkly" else ("a text", "Put it in quotes.")
+            )
             yield document.fault((*path, "seed"), expected, f"`{entry.seed}`", remedy)
         if entry.min_bucket_version > entry.bucket_version:
             remedy = "With it nobody would be in the experiment for good."
-            yield document.fault((*path, "min_bucket_version"), "at most `bucket_version`", str(entry.min_bucket_version), remedy)
+            yield document.fault(
+                (*path, "min_bucket_version"), "at most `bucket_version`", str(entry.min_bucket_version), remedy
+            )
 
 
 def arms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
@@ -60,17 +84,26 @@ def arms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Ite
         path: Path = ("experiments", key, "arms")
         controls = [name for name, arm in entry.arms.items() if arm.control]
         if len(controls) > 1:
-            yield document.fault((*path, controls[1], "control"), "one control arm", f"{len(controls)}", "The others are compared with it.")
+            yield document.fault(
+                (*path, controls[1], "control"),
+                "one control arm",
+                f"{len(controls)}",
+                "The others are compared with it.",
+            )
         given = list(entry.arms.values())
         if entry.ramp is not None:
             continue  # its arms are `ramps`' matter
         if len(given) < 2:
-            yield document.fault(path, "two arms at least", str(len(given)), "One of them is the control, which may change nothing.")
+            yield document.fault(
+                path, "two arms at least", str(len(given)), "One of them is the control, which may change nothing."
+            )
         elif any(arm.ranges is not None for arm in given):
             yield from _ranges(document, path, entry)
         elif any(arm.weight is None for arm in given) and any(arm.weight is not None for arm in given):
             missing = next(name for name, arm in entry.arms.items() if arm.weight is None)
-            yield document.fault((*path, missing), "a weight for each arm, or for none", "none", "Without weights all arms are equal.")
+            yield document.fault(
+                (*path, missing), "a weight for each arm, or for none", "none", "Without weights all arms are equal."
+            )
         else:
             yield from _weights(document, path, entry, given)
         yield from _coverage(document, ("experiments", key, "coverage"), entry)
@@ -88,10 +121,14 @@ def _ranges(document: Document, path: Path, entry: Experiment) -> Iterable[Fault
     named: list[tuple[Range, str]] = []
     for name, arm in entry.arms.items():
         if arm.weight is not None:
-            yield document.fault((*path, name, "weight"), "weights or ranges", "both in one experiment", "Remove the weights.")
+            yield document.fault(
+                (*path, name, "weight"), "weights or ranges", "both in one experiment", "Remove the weights."
+            )
         for at, (start, end) in enumerate(arm.ranges or ()):
             if start > end:
-                yield document.fault((*path, name, "ranges", at), "a range that begins before it ends", f"[{start}, {end}]")
+                yield document.fault(
+                    (*path, name, "ranges", at), "a range that begins before it ends", f"[{start}, {end}]"
+                )
             named.append(((start, end), name))
     for one, other in overlapping(named):
         remedy = "A bucket has one arm."
@@ -105,9 +142,16 @@ def _weights(document: Document, path: Path, entry: Experiment, given: Sequence[
     if entry.hash == "unleash":
         for name, arm in entry.arms.items():
             if arm.weight is not None and arm.weight != round(arm.weight):
-                yield document.fault((*path, name, "weight"), "a whole number: Unleash's weights are", f"{arm.weight}", "For example 500.")
+                yield document.fault(
+                    (*path, name, "weight"),
+                    "a whole number: Unleash's weights are",
+                    f"{arm.weight}",
+                    "For example 500.",
+                )
         if not (given[0].weight is None or 1 <= total <= UNLEASH_WEIGHT_SUM_MAX):
-            yield document.fault(path, f"weights that add up to 1 at least and {UNLEASH_WEIGHT_SUM_MAX} at most", f"{total:g}")
+            yield document.fault(
+                path, f"weights that add up to 1 at least and {UNLEASH_WEIGHT_SUM_MAX} at most", f"{total:g}"
+            )
     elif entry.hash.startswith("growthbook"):
         if not WEIGHT_SUM_MIN <= total <= WEIGHT_SUM_MAX:
             remedy = "GrowthBook would split equally without a word."
@@ -134,7 +178,9 @@ def _whole(part: float, of: int) -> bool:
 
 
 def ramps(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """A ramp has two arms without a split of their own, steps that rise, and windows that close before the next step."""
+    """A ramp has two arms without a split of their own, steps that rise, and windows that close before the next
+    step.
+    """
     for key, entry in file.experiments.items():
         if entry.ramp is not None:
             yield from _ramp(document, ("experiments", key), entry, entry.ramp)
@@ -152,25 +198,39 @@ def _ramp(document: Document, path: Path, entry: Experiment, plan: Ramp) -> Iter
         word = "weight" if arm.weight is not None else "ranges"
         if getattr(arm, word) is not None:
             yield document.fault(
-                (*path, "arms", name, word), "the shares of `ramp`", f"`{word}` too", "Remove it: the ramp gives the split."
+                (*path, "arms", name, word),
+                "the shares of `ramp`",
+                f"`{word}` too",
+                "Remove it: the ramp gives the split.",
             )
     if entry.coverage != 1:
-        yield document.fault((*path, "coverage"), "the shares of `ramp`", "`coverage` too", "Remove it: the ramp says who is covered.")
+        yield document.fault(
+            (*path, "coverage"), "the shares of `ramp`", "`coverage` too", "Remove it: the ramp says who is covered."
+        )
     if entry.sticky:
-        yield document.fault((*path, "sticky"), "no `sticky` beside `ramp`", "true", "A ramp moves nobody from arm to arm, up to one half.")
+        yield document.fault(
+            (*path, "sticky"),
+            "no `sticky` beside `ramp`",
+            "true",
+            "A ramp moves nobody from arm to arm, up to one half.",
+        )
     for at, share in enumerate(plan.steps):
         if not _whole(share, STEP_PARTS):
             expected = f"a whole number of {STEP_PARTS:,} parts: buckets of every hash give no less"
             yield document.fault((*path, "ramp", "steps", at), expected, f"{share:g}", "For example 0.025.")
         if at and share <= plan.steps[at - 1]:
-            yield document.fault((*path, "ramp", "steps", at), f"more than {plan.steps[at - 1]:g}", f"{share:g}", "Steps rise.")
+            yield document.fault(
+                (*path, "ramp", "steps", at), f"more than {plan.steps[at - 1]:g}", f"{share:g}", "Steps rise."
+            )
     hold, window = duration_seconds(plan.hold), duration_seconds(plan.window)
     if window > hold:
         remedy = "Units count when their window is over: make `hold` longer, or `window` shorter."
         yield document.fault((*path, "ramp", "window"), f"at most `hold`, which is {plan.hold}", plan.window, remedy)
     if plan.patience is not None and duration_seconds(plan.patience) <= hold:
         remedy = "Otherwise every step would be rolled back."
-        yield document.fault((*path, "ramp", "patience"), f"more than `hold`, which is {plan.hold}", plan.patience, remedy)
+        yield document.fault(
+            (*path, "ramp", "patience"), f"more than `hold`, which is {plan.hold}", plan.patience, remedy
+        )
 
 
 def moments(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
@@ -186,7 +246,9 @@ def moments(workspace: Workspace, document: Document, file: ExperimentsFile) -> 
                 remedy = "For example 2026-11-22 or 2026-11-22T09:30:00Z."
                 yield document.fault(("experiments", key, name), "a moment that the calendar has", f"`{text}`", remedy)
         if len(found) == 2 and found[0] >= found[1]:
-            yield document.fault(("experiments", key, "end"), "a moment after start", f"`{entry.end}`", "The end is not part of it.")
+            yield document.fault(
+                ("experiments", key, "end"), "a moment after start", f"`{entry.end}`", "The end is not part of it."
+            )
 
 
 def units(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
@@ -199,13 +261,19 @@ def units(workspace: Workspace, document: Document, file: ExperimentsFile) -> It
     for key, entry in file.experiments.items():
         if entry.unit == "account" and file.account is None:
             remedy = "For example `account: customer.household` at the top of the file."
-            yield document.fault(("experiments", key, "unit"), "a unit that the file knows", "`account`, without its column", remedy)
+            yield document.fault(
+                ("experiments", key, "unit"), "a unit that the file knows", "`account`, without its column", remedy
+            )
     if file.holdout is not None and file.control_groups is not None and file.holdout.salt == file.control_groups.salt:
         remedy = "Another salt for one of them: drawn alike, the holdout takes the units of the first groups away."
-        yield document.fault(("control_groups",), "another salt than that of `holdout`", f"`{file.holdout.salt}`", remedy)
+        yield document.fault(
+            ("control_groups",), "another salt than that of `holdout`", f"`{file.holdout.salt}`", remedy
+        )
     shares = 0.0 if file.control_groups is None else sum(file.control_groups.shares)
     if shares > 1 + ROUNDING:
-        yield document.fault(("control_groups",), "shares that add up to at most 1", f"{shares:g}", "A customer is in one group at most.")
+        yield document.fault(
+            ("control_groups",), "shares that add up to at most 1", f"{shares:g}", "A customer is in one group at most."
+        )
 
 
 def namespaces(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
@@ -217,7 +285,9 @@ def namespaces(workspace: Workspace, document: Document, file: ExperimentsFile) 
         start, end = entry.namespace.range
         if start >= end:
             path: Path = ("experiments", key, "namespace", "range")
-            yield document.fault(path, "a range that begins before it ends", f"[{start:g}, {end:g}]", "For example [0, 0.5].")
+            yield document.fault(
+                path, "a range that begins before it ends", f"[{start:g}, {end:g}]", "For example [0, 0.5]."
+            )
         elif entry.status != "stopped":
             members.setdefault(entry.namespace.name, []).append((key, entry, (start, end)))
     for name, listed in members.items():
@@ -230,14 +300,20 @@ def namespaces(workspace: Workspace, document: Document, file: ExperimentsFile) 
                 if getattr(before, what) != getattr(entry, what):
                     remedy = "Otherwise they would not exclude each other."
                     got = f"`{getattr(entry, what)}` and `{getattr(before, what)}`"
-                    yield document.fault(("experiments", key, what), f"one {what} in the namespace `{name}`", got, remedy)
+                    yield document.fault(
+                        ("experiments", key, what), f"one {what} in the namespace `{name}`", got, remedy
+                    )
 
 
 def expressions(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
     """Targeting and formulas read, and speak of what is declared."""
     book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
     for path, problem in expression_problems(file, book):
-        place = f", at line {problem.line}, column {problem.column} of the expression" if problem.column > 1 or problem.line > 1 else ""
+        place = (
+            f", at line {problem.line}, column {problem.column} of the expression"
+            if problem.column > 1 or problem.line > 1
+            else ""
+        )
         yield document.fault(path, problem.expected, problem.got + place, problem.remedy)
 
 
@@ -256,26 +332,38 @@ def _changes(workspace: Workspace, document: Document, path: Path, change: Chang
             if rule not in policies.rules:
                 yield document.unknown(place, "a rule of policies.yaml", rule, policies.rules)
             elif policies.rules[rule].stage == "eligibility":
-                remedy = "What law and contract ask for is no matter of an experiment; give the rule another stage if it is none of that."
+                remedy = (
+                    "What law and contract ask for is no matter of an experiment; give the rule another stage if it is"
+                    " none of that."
+                )
                 yield document.fault(place, "a rule of another stage than eligibility", f"`{rule}`", remedy)
     if change.arbitration is not None:
         place, ours = (*path, "arbitration"), change.arbitration
         for weight in ours.weights:
             if weight not in policies.arbitration.weights:
-                yield document.unknown((*place, "weights", weight), "a weight of policies.yaml", weight, policies.arbitration.weights)
+                yield document.unknown(
+                    (*place, "weights", weight), "a weight of policies.yaml", weight, policies.arbitration.weights
+                )
         kinds = policies.arbitration.worth
         for kind in ours.worth:
             if kind not in kinds:
                 yield document.unknown((*place, "worth", kind), "a kind of value of policies.yaml", kind, kinds)
         yield from _known(
-            document, {(*place, "groups", group): group for group in ours.groups}, "a group that some offer has", _groups(workspace)
+            document,
+            {(*place, "groups", group): group for group in ours.groups},
+            "a group that some offer has",
+            _groups(workspace),
         )
-        yield from _known(document, {(*place, "offers", offer): offer for offer in ours.offers}, "an offer", _offers(workspace))
+        yield from _known(
+            document, {(*place, "offers", offer): offer for offer in ours.offers}, "an offer", _offers(workspace)
+        )
     for name, placement in change.placements.items():
         if name in workspace.offers.placements:
             yield from _placement(workspace, document, (*path, "placements", name), placement)
         else:
-            yield document.unknown((*path, "placements", name), "a declared placement", name, workspace.offers.placements)
+            yield document.unknown(
+                (*path, "placements", name), "a declared placement", name, workspace.offers.placements
+            )
 
 
 def _placement(workspace: Workspace, document: Document, path: Path, change: PlacementChange) -> Iterable[Fault]:
@@ -302,19 +390,28 @@ def _offers(workspace: Workspace) -> set[str] | None:
 
 
 def variants(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """Arms of different experiments meet in one request; each combination that changes something is made ready by every server."""
+    """Arms of different experiments meet in one request; each combination that changes something is made ready by every
+    server.
+    """
     found = count(file)
     if found > VARIANTS_MAX:
         remedy = (
-            "Put experiments that change decisions into one namespace, without `sticky`, so that they exclude each other; or stop some."
+            "Put experiments that change decisions into one namespace, without `sticky`, so that they exclude each"
+            " other; or stop some."
         )
-        yield document.fault(("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy)
+        yield document.fault(
+            ("experiments",), f"at most {VARIANTS_MAX} combinations of arms that change something", f"{found}", remedy
+        )
 
 
 def goals(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
     """A number has one bound."""
     places: list[tuple[Path, Goals]] = [(("goals",), file.goals)]
-    places += [(("experiments", key, "goals"), entry.goals) for key, entry in file.experiments.items() if entry.goals is not None]
+    places += [
+        (("experiments", key, "goals"), entry.goals)
+        for key, entry in file.experiments.items()
+        if entry.goals is not None
+    ]
     for path, one in places:
         for name in one.__struct_fields__:
             option = getattr(one, name)
@@ -323,4 +420,15 @@ def goals(workspace: Workspace, document: Document, file: ExperimentsFile) -> It
                 yield document.fault((*path, name), "`cap` or `winsorize`", got, "For example {winsorize: 0.99}.")
 
 
-EXPERIMENT_CHECKS: tuple[Check, ...] = (algorithms, arms, ramps, moments, units, namespaces, expressions, changes, variants, goals)
+EXPERIMENT_CHECKS: tuple[Check, ...] = (
+    algorithms,
+    arms,
+    ramps,
+    moments,
+    units,
+    namespaces,
+    expressions,
+    changes,
+    variants,
+    goals,
+)

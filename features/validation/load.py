@@ -36,7 +36,9 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
     """
     if not (folder / "workspace.yaml").is_file():
         remedy = "Name a folder with -w DIR, or make one with `opportune init DIR`."
-        raise BadWorkspace([Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)])
+        raise BadWorkspace(
+            [Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)]
+        )
     folder = folder.resolve()  # other processes, Feast's among them, read our files from other places
     documents: dict[str, Document] = {}
     parsed: dict[str, Any] = {}
@@ -60,7 +62,9 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
 
 
 def data_of(folder: Path) -> Path:
-    """Return the data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself cannot be read."""
+    """Return the data folder of a workspace whatever faults its files have; the usual one where `workspace.yaml` itself
+    cannot be read.
+    """
     name = "workspace.yaml"
     try:
         settings = Document(folder / name, name).convert(WorkspaceFile)

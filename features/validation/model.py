@@ -1,4 +1,6 @@
-"""Checks of model.yaml: every column exists, every parameter of LightGBM has its effect or is refused, moments are moments."""
+"""Checks of model.yaml: every column exists, every parameter of LightGBM has its effect or is refused, moments are
+moments.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def faults_of_model(workspace: Workspace) -> Iterable[Fault]:
         elif used[name].dtype == "category":
             yield document.fault(("monotone", name), "a numeric column", f"`{name}`, a category", "Remove it.")
     if not used:
-        yield document.fault((), "at least one column for the model to use", "none", "Declare columns in features.yaml.")
+        yield document.fault(
+            (), "at least one column for the model to use", "none", "Declare columns in features.yaml."
+        )
     if model.popularity is not None and model.popularity not in used:
         yield document.unknown(("popularity",), "a column that the model uses", model.popularity, used)
     if model.split.cut is not None:
@@ -40,6 +44,8 @@ def faults_of_model(workspace: Workspace) -> Iterable[Fault]:
 
 def _parameters(document: Document, workspace: Workspace) -> Iterable[Fault]:
     has_categories = any(column.dtype == "category" for column in workspace.contract.columns)
-    for wrong in wrong_parameters(workspace.model.parameters, is_monotone=bool(workspace.model.monotone), has_categories=has_categories):
+    for wrong in wrong_parameters(
+        workspace.model.parameters, is_monotone=bool(workspace.model.monotone), has_categories=has_categories
+    ):
         other = f" in line {document.line(('parameters', wrong.other))}" if wrong.other else ""
         yield document.fault(("parameters", wrong.name), wrong.expected, wrong.got + other, wrong.remedy)

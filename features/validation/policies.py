@@ -1,4 +1,6 @@
-"""Checks of policies.yaml and of what offers.yaml says about groups, placements and bundles: every name exists, every rule compiles."""
+"""Checks of policies.yaml and of what offers.yaml says about groups, placements and bundles: every name exists, every
+rule compiles.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ def expressions(workspace: Workspace) -> Iterable[Fault]:
     document = workspace.documents["policies.yaml"]
     book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
     for path, problem in book.problems:
-        place = f", at line {problem.line}, column {problem.column} of the expression" if problem.column > 1 or problem.line > 1 else ""
+        place = (
+            f", at line {problem.line}, column {problem.column} of the expression"
+            if problem.column > 1 or problem.line > 1
+            else ""
+        )
         yield document.fault(path, problem.expected, problem.got + place, problem.remedy)
     if workspace.policies.situation_first is not None and not any(source(name, book.scope) for name in SITUATIONS):
         names = ", ".join(SITUATIONS)
@@ -41,7 +47,9 @@ def names(workspace: Workspace) -> Iterable[Fault]:
     for path, one in whom:
         for at, placement in enumerate(one.placements):
             if placement not in workspace.offers.placements:
-                yield document.unknown((*path, "placements", at), "a declared placement", placement, workspace.offers.placements)
+                yield document.unknown(
+                    (*path, "placements", at), "a declared placement", placement, workspace.offers.placements
+                )
         yield from _offers(workspace, document, (*path, "offers"), one.offers)
         yield from _groups(workspace, document, (*path, "groups"), one.groups)
         yield from _groups(workspace, document, (*path, "except_groups"), one.except_groups)
@@ -58,7 +66,9 @@ def names(workspace: Workspace) -> Iterable[Fault]:
             if kind not in policies.arbitration.worth:
                 remedy = f"Say in policies.yaml what a unit is worth: arbitration: {{worth: {{{kind}: 1}}}}."
                 path = ("offers", position, "values", kind)
-                yield workspace.documents["offers.yaml"].fault(path, "a kind of value whose worth is known", f"`{kind}`", remedy)
+                yield workspace.documents["offers.yaml"].fault(
+                    path, "a kind of value whose worth is known", f"`{kind}`", remedy
+                )
 
 
 def limits(workspace: Workspace) -> Iterable[Fault]:
@@ -68,13 +78,17 @@ def limits(workspace: Workspace) -> Iterable[Fault]:
     for name, limit in policies.limits.items():
         path: Path = ("limits", name)
         if limit.channel not in ("any", "each") and channels is not None and limit.channel not in channels:
-            yield document.unknown((*path, "channel"), "any, each, or a channel of the context", limit.channel, channels)
+            yield document.unknown(
+                (*path, "channel"), "any, each, or a channel of the context", limit.channel, channels
+            )
         if limit.channel == "each" and channels is None:
             remedy = "Declare the values of `channel` in features.yaml, under context."
             yield document.fault((*path, "channel"), "`each` only where the channels are declared", "`each`", remedy)
         if limit.per == "any" and (limit.offers or limit.groups or limit.except_groups):
             remedy = "Use `per: offer` or `per: group`, or leave offers and groups out."
-            yield document.fault((*path, "per"), "`offer` or `group`, where offers or groups are named", "`any`", remedy)
+            yield document.fault(
+                (*path, "per"), "`offer` or `group`, where offers or groups are named", "`any`", remedy
+            )
     yield from _spans(workspace)
     for name, quiet in policies.quiet_hours.items():
         path = ("quiet_hours", name)
@@ -82,15 +96,21 @@ def limits(workspace: Workspace) -> Iterable[Fault]:
             if channels is not None and channel not in channels:
                 yield document.unknown((*path, "channels", at), "a channel of the context", channel, channels)
         if quiet.begin == quiet.end:
-            yield document.fault((*path, "end"), "another time than `begin`", f"`{quiet.end}`", "For the whole day use a rule.")
+            yield document.fault(
+                (*path, "end"), "another time than `begin`", f"`{quiet.end}`", "For the whole day use a rule."
+            )
         if quiet.time_zone is not None:
             yield from _time_zone(workspace, document, (*path, "time_zone"), quiet.time_zone)
 
 
 def _spans(workspace: Workspace) -> Iterable[Fault]:
-    """A contact history can remember as long as limits and pauses look back, and limits are not more than it can be held to."""
+    """A contact history can remember as long as limits and pauses look back, and limits are not more than it can be
+    held to.
+    """
     document, policies = workspace.documents["policies.yaml"], workspace.policies
-    spans: list[tuple[Path, str]] = [(("limits", name, "window"), limit.window) for name, limit in policies.limits.items()]
+    spans: list[tuple[Path, str]] = [
+        (("limits", name, "window"), limit.window) for name, limit in policies.limits.items()
+    ]
     spans += [(("pauses", name, "within"), pause.within) for name, pause in policies.pauses.items()]
     spans += [(("pauses", name, "pause"), pause.pause) for name, pause in policies.pauses.items()]
     for path, text in [*spans, (("hold",), policies.hold)]:
@@ -101,7 +121,9 @@ def _spans(workspace: Workspace) -> Iterable[Fault]:
     compiled = len(policies.limits) + each * len(channels_of(workspace) or ())
     if compiled > LIMITS_MAX:
         remedy = "Use `channel: any` for some of them."
-        yield document.fault(("limits",), f"at most {LIMITS_MAX} limits, one of each channel counted as several", str(compiled), remedy)
+        yield document.fault(
+            ("limits",), f"at most {LIMITS_MAX} limits, one of each channel counted as several", str(compiled), remedy
+        )
 
 
 def placements(workspace: Workspace) -> Iterable[Fault]:
@@ -134,7 +156,12 @@ def placements(workspace: Workspace) -> Iterable[Fault]:
         yield from _offers(workspace, document, ("offers", position, "requires"), offer.requires)
         yield from _offers(workspace, document, ("offers", position, "excludes"), offer.excludes)
         if offer.offer_id in (*offer.requires, *offer.excludes):
-            yield document.fault(("offers", position), "other offers in requires and excludes", f"`{offer.offer_id}` itself", "Remove it.")
+            yield document.fault(
+                ("offers", position),
+                "other offers in requires and excludes",
+                f"`{offer.offer_id}` itself",
+                "Remove it.",
+            )
 
 
 def channels_of(workspace: Workspace) -> tuple[str, ...] | None:
@@ -150,7 +177,9 @@ def _groups(workspace: Workspace, document: Document, path: Path, groups: tuple[
     known = {offer.group for offer in workspace.offers.offers if offer.group}
     for at, group in enumerate(groups):
         if group not in known:
-            place = (*path, group) if path[-1] == "groups" and path[0] == "arbitration" and len(path) == 2 else (*path, at)
+            place = (
+                (*path, group) if path[-1] == "groups" and path[0] == "arbitration" and len(path) == 2 else (*path, at)
+            )
             yield document.unknown(place, "a group that some offer has", group, known)
 
 
@@ -161,7 +190,9 @@ def _offers(workspace: Workspace, document: Document, path: Path, offers: tuple[
     known = {offer.offer_id for offer in workspace.offers.offers}
     for at, offer in enumerate(offers):
         if offer not in known:
-            yield document.unknown((*path, offer) if path == ("arbitration", "offers") else (*path, at), "an offer", offer, known)
+            yield document.unknown(
+                (*path, offer) if path == ("arbitration", "offers") else (*path, at), "an offer", offer, known
+            )
 
 
 def _time_zone(workspace: Workspace, document: Document, path: Path, zone: str) -> Iterable[Fault]:
@@ -181,24 +212,41 @@ def consent(workspace: Workspace) -> Iterable[Fault]:
     purposes = {purpose for view in workspace.views for scalar in view.scalars for purpose in scalar.purposes}
     purposes |= {purpose for column in features.context.values() for purpose in column.purposes or ()}
     purposes |= {
-        purpose for view in workspace.views for family in view.families for measure in family.measures for purpose in measure.purposes
+        purpose
+        for view in workspace.views
+        for family in view.families
+        for measure in family.measures
+        for purpose in measure.purposes
     }
     answers = [name for name, attribute in features.customer.attributes.items() if attribute.dtype == "boolean"]
     for purpose, one in features.consent.items():
         if purpose not in purposes:
             yield document.unknown(("consent", purpose), "a purpose of some column", purpose, purposes)
         if one.column not in answers:
-            yield document.unknown(("consent", purpose, "column"), "a boolean attribute of the customer", one.column, answers)
+            yield document.unknown(
+                ("consent", purpose, "column"), "a boolean attribute of the customer", one.column, answers
+            )
 
 
 def outcomes(workspace: Workspace) -> Iterable[Fault]:
     """The outcomes that the label and the pauses speak of are not other types of events."""
     policies, model = workspace.documents["policies.yaml"], workspace.documents["model.yaml"]
     named: list[tuple[Document, Path, str]] = [(model, ("label", "outcome"), workspace.model.label.outcome)]
-    named += [(policies, ("pauses", name, "outcome"), pause.outcome) for name, pause in workspace.policies.pauses.items()]
+    named += [
+        (policies, ("pauses", name, "outcome"), pause.outcome) for name, pause in workspace.policies.pauses.items()
+    ]
     for document, path, outcome in named:
         if outcome in RESERVED_TYPES:
-            yield document.fault(path, "a type of outcome", f"`{outcome}`, another type of event", "Name the outcome otherwise.")
+            yield document.fault(
+                path, "a type of outcome", f"`{outcome}`, another type of event", "Name the outcome otherwise."
+            )
 
 
-POLICY_CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (consent, expressions, names, limits, outcomes, placements)
+POLICY_CHECKS: tuple[Callable[[Workspace], Iterable[Fault]], ...] = (
+    consent,
+    expressions,
+    names,
+    limits,
+    outcomes,
+    placements,
+)

@@ -1,4 +1,6 @@
-"""Experiments as they are read from their file: splits cut, conditions parsed, moments as numbers. What serving assigns by."""
+"""Experiments as they are read from their file: splits cut, conditions parsed, moments as numbers. What serving assigns
+by.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class Experiments:
     experiments: tuple[ReadExperiment, ...]
 
 
-def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[str, RampState] | None = None) -> Experiments:
+def read_experiments(
+    file: ExperimentsFile, book: Rulebook, standings: Mapping[str, RampState] | None = None
+) -> Experiments:
     """Read all expressions and cut all splits of a file in which `features/validation/experiments.py` found no fault.
 
     Args:
@@ -80,7 +84,10 @@ def read_experiments(file: ExperimentsFile, book: Rulebook, standings: Mapping[s
         standings: where ramps are, by experiment; one that is not there was not started.
     """
     known = standings or {}
-    read = [_read(key, entry, known.get(key, NOT_STARTED), *_expressions(key, entry, book)[:2]) for key, entry in file.experiments.items()]
+    read = [
+        _read(key, entry, known.get(key, NOT_STARTED), *_expressions(key, entry, book)[:2])
+        for key, entry in file.experiments.items()
+    ]
     return Experiments(file, tuple(read))
 
 
@@ -101,7 +108,9 @@ def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
     match entry.hash:
         case "growthbook-v2" | "growthbook-v1":
             seed = key if entry.seed is None else str(entry.seed)
-            return splits.growthbook(2 if entry.hash == "growthbook-v2" else 1, seed, _with_holes(arms, entry.coverage), entry.encoding)
+            return splits.growthbook(
+                2 if entry.hash == "growthbook-v2" else 1, seed, _with_holes(arms, entry.coverage), entry.encoding
+            )
         case "eppo":
             traffic = f"{words}-traffic" if entry.traffic_salt is None else entry.traffic_salt
             return splits.eppo(words, traffic, _side_by_side(arms, 1.0), entry.coverage)
@@ -120,7 +129,9 @@ def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
 
 
 def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
-    """Buckets of the tool's own hash; tools that know weights only have this split with a third variant, of nobody, between the two."""
+    """Buckets of the tool's own hash; tools that know weights only have this split with a third variant, of nobody,
+    between the two.
+    """
     raised, rest = splits.ramp_ranges(share)
     ranges = [raised if name == ramped else rest for name in entry.arms]
     words, seed = entry.salt if entry.salt is not None else key, key if entry.seed is None else str(entry.seed)
@@ -132,7 +143,9 @@ def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
         case "eppo":
             return splits.eppo(words, "", ranges, 1.0)
         case "unleash":
-            hash_ = hashing.unleash(key if entry.group is None else entry.group, UNLEASH_RAMP_WEIGHTS, hashing.UNLEASH_VARIANT_SEED)
+            hash_ = hashing.unleash(
+                key if entry.group is None else entry.group, UNLEASH_RAMP_WEIGHTS, hashing.UNLEASH_VARIANT_SEED
+            )
             return splits.by_ends(hash_, UNLEASH_RAMP_WEIGHTS, ranges)
         case "optimizely":
             return splits.optimizely(key if entry.parent is None else entry.parent, ranges)
@@ -238,7 +251,11 @@ def _targeting(text: str, scope: Scope) -> Expression | list[ExpressionProblem]:
         foreign = [name for name in found.names if name.partition(".")[0] not in TARGETING_KINDS]
         if foreign:
             remedy = "Who takes part is known before any offer is looked at."
-            return [ExpressionProblem(1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy)]
+            return [
+                ExpressionProblem(
+                    1, 1, "columns of customer and context, and segments of them", f"`{foreign[0]}`", remedy
+                )
+            ]
     return found
 
 

@@ -1,9 +1,10 @@
 """Ramps: where a staged rollout stands, and the record of its steps.
 
-The record is one file for all ramps of a workspace, `ramps.jsonl` in its data folder: a line a step, appended under a lock and made durable
-before it holds. Each line says all that holds from then on, so that the last readable line of an experiment is where its ramp stands. A line
-carries its own checksum. What a crash left of a last line was never acknowledged, and the next writer cuts it off. A whole line that cannot be
-read is damage: what it said may have been a roll back, so that nothing rises by itself until a later step is taken by hand.
+The record is one file for all ramps of a workspace, `ramps.jsonl` in its data folder: a line a step, appended under a
+lock and made durable before it holds. Each line says all that holds from then on, so that the last readable line of an
+experiment is where its ramp stands. A line carries its own checksum. What a crash left of a last line was never
+acknowledged, and the next writer cuts it off. A whole line that cannot be read is damage: what it said may have been a
+roll back, so that nothing rises by itself until a later step is taken by hand.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ Verdict = Literal["start", "proceed", "hold", "roll_back", "finish", "by_hand"]
 Who = Literal["worker", "command"]
 State = Literal["not_started", "rising", "finished", "rolled_back"]
 Code = Literal[
-    "started", "next_step", "last_step", "by_hand", "guardrail", "split", "patience", "not_started", "rolled_back", "finished", "damaged",
+    "started", "next_step", "last_step", "by_hand", "guardrail", "split", "patience", "not_started", "rolled_back",
+    "finished", "damaged",
     "hold_time", "units", "no_evidence",
 ]  # fmt: skip
 """Why a step was taken, in one word."""
@@ -108,8 +110,8 @@ class RampState(NamedTuple):
     """Where a ramp is; moments are microseconds since 1970.
 
     Attributes:
-        begun: from when on what was exposed counts: when it was started last, or when a step last moved units from arm to arm, which
-            only those from or to more than one half do. None before it was started.
+        begun: from when on what was exposed counts: when it was started last, or when a step last moved units from arm
+            to arm, which only those from or to more than one half do. None before it was started.
         since: when its share was set last.
         told: codes of the steps that were written down since then, that one included.
         lines: how many lines of the experiment there are.
@@ -138,7 +140,8 @@ _line = msgspec.json.Decoder(RampLine)
 
 
 def read_record(data: Path) -> list[RampLine | None]:
-    """Return all whole lines of a workspace's record, oldest first; None for one that cannot be read. Empty where there is none.
+    """Return all whole lines of a workspace's record, oldest first; None for one that cannot be read. Empty where there
+    is none.
 
     Args:
         data: the workspace's data folder.
@@ -183,8 +186,8 @@ def append(data: Path, line: RampLine, after: int) -> None:
             whole = _whole_bytes(file)
             if whole + len(framed) > RECORD_BYTES_MAX * (2 if line.verdict == "roll_back" else 1):
                 raise BadRecord(
-                    f"expected a record of at most {RECORD_BYTES_MAX >> 20} MiB, got {file}, which is full: stop what runs, keep the lines "
-                    "of ramps that go on, and move the others to another file"
+                    f"expected a record of at most {RECORD_BYTES_MAX >> 20} MiB, got {file}, which is full: stop what"
+                    " runs, keep the lines of ramps that go on, and move the others to another file"
                 )
             stream.truncate(whole)
             stream.write(framed)
@@ -195,7 +198,8 @@ def append(data: Path, line: RampLine, after: int) -> None:
 
 
 def roll_back(data: Path, key: str, reason: str, moment: str, who: Who) -> RampLine:
-    """Take the arm of a ramp from everybody, by the record alone: it must not wait until files that have faults are mended.
+    """Take the arm of a ramp from everybody, by the record alone: it must not wait until files that have faults are
+    mended.
 
     Args:
         moment: RFC 3339.
@@ -243,9 +247,13 @@ def standings_of(file: ExperimentsFile, data: Path) -> dict[str, RampState]:
 
 
 def standing_of(lines: list[RampLine | None], key: str, entry: Experiment) -> RampState:
-    """Return where one ramp stands: at its last readable line, if that compares what the file does. Else it was not started."""
+    """Return where one ramp stands: at its last readable line, if that compares what the file does. Else it was not
+    started.
+    """
     own = [line for line in lines if line is not None and line.experiment == key]
-    steps = [at for at, line in enumerate(lines) if line is not None and line.experiment == key and line.verdict != "hold"]
+    steps = [
+        at for at, line in enumerate(lines) if line is not None and line.experiment == key and line.verdict != "hold"
+    ]
     damaged = None in lines[steps[-1] + 1 if steps else 0 :]
     if not own or entry.ramp is None or own[-1].compared != compared_of(entry):
         return NOT_STARTED._replace(lines=len(own), is_damaged=damaged)
@@ -273,11 +281,14 @@ def control_of(entry: Experiment) -> str:
 def compared_of(entry: Experiment) -> str:
     """Digest of what a ramp compares: its arms with what they change, units and hash. What is not said does not count.
 
-    Steps, guardrails, targeting, namespace, moments and texts may change while a ramp runs; of what this digest covers a change is another ramp.
+    Steps, guardrails, targeting, namespace, moments and texts may change while a ramp runs; of what this digest covers
+    a change is another ramp.
     """
     arms = {name: arm.changes for name, arm in entry.arms.items()}
     words = [getattr(entry, word) for word in ("seed", "salt", "rule", "group", "parent", "flag")]
-    return _digest([entry.ramp and entry.ramp.arm, control_of(entry), arms, entry.unit, entry.hash, entry.encoding, words])
+    return _digest(
+        [entry.ramp and entry.ramp.arm, control_of(entry), arms, entry.unit, entry.hash, entry.encoding, words]
+    )
 
 
 def plan_digest(plan: Ramp) -> str:

@@ -1,4 +1,6 @@
-"""The policies of a workspace with their expressions read: what serving compiles, and what `opportune check` complains of."""
+"""The policies of a workspace with their expressions read: what serving compiles, and what `opportune check` complains
+of.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def read_rules(policies: PoliciesFile, features: FeaturesFile, currency: str) ->
         if condition is not None:
             book.weights.append(ReadWeight(name, weight, condition))
     terms = {term: Term("term", "number") for term in FORMULA_TERMS}
-    book.formula = _read(book, ("arbitration", "formula"), policies.arbitration.formula, {**book.scope, **terms}, "number")
+    book.formula = _read(
+        book, ("arbitration", "formula"), policies.arbitration.formula, {**book.scope, **terms}, "number"
+    )
     return book
 
 
@@ -87,7 +91,9 @@ def _place(own: bool, *path: str) -> Path:
     return path if own else ("situation_first",)
 
 
-def _read(book: Rulebook, path: Path, text: str, scope: Scope, wants: Literal["boolean", "number"]) -> Expression | None:
+def _read(
+    book: Rulebook, path: Path, text: str, scope: Scope, wants: Literal["boolean", "number"]
+) -> Expression | None:
     found = parse(text, scope, wants)
     if isinstance(found, Expression):
         return found

@@ -3,10 +3,10 @@
     policies.yaml
       situation_first: {service: [service]}      # the groups of offers that help
 
-A workspace says in which situations a customer is by what it declares: a segment of policies.yaml, a boolean context column, or a
-boolean customer column with one of the names of `SITUATIONS`. Each that is found becomes a rule, which keeps all other offers away
-while the situation lasts, and a context weight for what helps. Unknown is not a situation: nobody is kept from offers for a fact
-that is missing.
+A workspace says in which situations a customer is by what it declares: a segment of policies.yaml, a boolean context
+column, or a boolean customer column with one of the names of `SITUATIONS`. Each that is found becomes a rule, which
+keeps all other offers away while the situation lasts, and a context weight for what helps. Unknown is not a situation:
+nobody is kept from offers for a fact that is missing.
 """
 
 from __future__ import annotations

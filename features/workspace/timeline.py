@@ -35,7 +35,9 @@ class Timeline(msgspec.Struct, frozen=True):
 
 
 def timeline_file(workspace: Workspace) -> Path:
-    """Return where the offset is recorded; moments of `offers.yaml` are moved by it wherever the workspace is loaded."""
+    """Return where the offset is recorded; moments of `offers.yaml` are moved by it wherever the workspace is
+    loaded.
+    """
     return workspace.data / "timeline.json"
 
 
@@ -56,7 +58,11 @@ def of(workspace: Workspace, now: Micros) -> Timeline:
     if known is not None:
         return known
     demo = workspace.settings.demo
-    timeline = Timeline() if demo is None else Timeline((now - parse_moment(demo.now)) // WEEK_MICROSECONDS * WEEK_MICROSECONDS)
+    timeline = (
+        Timeline()
+        if demo is None
+        else Timeline((now - parse_moment(demo.now)) // WEEK_MICROSECONDS * WEEK_MICROSECONDS)
+    )
     write_whole(timeline_file(workspace), msgspec.json.encode(timeline))
     return timeline
 

@@ -27,18 +27,24 @@ UNCHANGED = Changes()
 
 
 def with_changes(workspace: Workspace, changes: Iterable[Changes]) -> Workspace:
-    """Return a workspace with what arms change, one after the other: of two that change the same the later one holds."""
+    """Return a workspace with what arms change, one after the other: of two that change the same the later one
+    holds.
+    """
     policies, placements = workspace.policies, dict(workspace.offers.placements)
     for change in changes:
         policies = _policies(policies, change)
         for name, given in change.placements.items():
-            placements[name] = changed(placements[name], **{key: value for key, value in asdict(given).items() if value is not None})
+            placements[name] = changed(
+                placements[name], **{key: value for key, value in asdict(given).items() if value is not None}
+            )
     return replace(workspace, policies=policies, offers=changed(workspace.offers, placements=placements))
 
 
 def _policies(policies: PoliciesFile, change: Changes) -> PoliciesFile:
     if change.rules is not None:
-        policies = changed(policies, rules={name: rule for name, rule in policies.rules.items() if name not in change.rules.off})
+        policies = changed(
+            policies, rules={name: rule for name, rule in policies.rules.items() if name not in change.rules.off}
+        )
     if change.arbitration is not None:
         policies = changed(policies, arbitration=_arbitration(policies.arbitration, change))
     if change.exploration is not None:
@@ -84,7 +90,11 @@ def changing(file: ExperimentsFile) -> dict[str, dict[str, Changes]]:
 
 def aliases(file: ExperimentsFile) -> tuple[str, ...]:
     """Return the models, by alias or version, that arms of running experiments name; sorted."""
-    return tuple(sorted({change.model for arms in changing(file).values() for change in arms.values() if change.model is not None}))
+    return tuple(
+        sorted(
+            {change.model for arms in changing(file).values() for change in arms.values() if change.model is not None}
+        )
+    )
 
 
 def count(file: ExperimentsFile) -> int:
@@ -100,7 +110,9 @@ def combinations(file: ExperimentsFile) -> Iterator[Arms]:
 
 
 def _choices(file: ExperimentsFile) -> list[list[tuple[str, str] | None]]:
-    """What can be chosen independently. Experiments of one namespace exclude each other, but for units that a sticky one has kept."""
+    """What can be chosen independently. Experiments of one namespace exclude each other, but for units that a sticky
+    one has kept.
+    """
     together: dict[str, list[tuple[str, str] | None]] = {}
     for key, arms in changing(file).items():
         if arms:

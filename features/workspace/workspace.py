@@ -1,4 +1,6 @@
-"""A workspace: the folder that describes one business, as it was read. `features.validation.load` reads and checks it."""
+"""A workspace: the folder that describes one business, as it was read. `features.validation.load` reads and checks
+it.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,9 @@ class Workspace:
 
     @cached_property
     def data(self) -> Path:
-        """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it again; but for
-        journal and event log, and the record of ramps, which say what really happened."""
+        """Where everything lives that the program makes; safe to delete when nothing runs, at the cost of making it
+        again; but for journal and event log, and the record of ramps, which say what really happened.
+        """
         return self.folder / self.settings.data
 
     @cached_property
@@ -78,12 +81,16 @@ class Workspace:
 
     @property
     def online_url(self) -> str:
-        """The store that serving reads; the environment may name another than the file, for one workspace in several places.
+        """The store that serving reads; the environment may name another than the file, for one workspace in several
+        places.
 
-        A store that Feast reads has no address: its name here is `feast:<type>#<digest of its settings as the file has them>`.
+        A store that Feast reads has no address: its name here is `feast:<type>#<digest of its settings as the file has
+        them>`.
         """
         if self._feast_serves:
-            given = self.settings.stores.online.feast or {}  # no path of this machine: the same wherever the workspace lies
+            given = (
+                self.settings.stores.online.feast or {}
+            )  # no path of this machine: the same wherever the workspace lies
             digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
             return f"feast:{given.get('type')}#{digest[:8]}"
         return os.environ.get(ONLINE_URL_VARIABLE) or self.settings.stores.online.url
@@ -123,5 +130,9 @@ class Workspace:
     def source(self, table: str) -> Source | None:
         """Return where a canonical table or, as `streams.<name>`, an event stream comes from."""
         sources = self.settings.sources
-        found = sources.streams.get(table.removeprefix("streams.")) if table.startswith("streams.") else getattr(sources, table)
+        found = (
+            sources.streams.get(table.removeprefix("streams."))
+            if table.startswith("streams.")
+            else getattr(sources, table)
+        )
         return Source(found) if isinstance(found, str) else found

@@ -4,8 +4,9 @@
     data/<path>        what it has made of them
     manifest.json      last: a file that was cut off has none
 
-It is written aside and renamed, so that it is whole or not there. Whoever reads one trusts nothing of it: names lead nowhere but below a new
-folder, links, devices and whatever else is no plain file are refused, and sizes are bounded by the room on the disk.
+It is written aside and renamed, so that it is whole or not there. Whoever reads one trusts nothing of it: names lead
+nowhere but below a new folder, links, devices and whatever else is no plain file are refused, and sizes are bounded by
+the room on the disk.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ _MAGIC: dict[bytes, Kind] = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 MEMBERS_MAX = 2_000_000
 NAME_BYTES_MAX = 1_024
 READ_BYTES_MAX = 512 << 20
-"""Of one read: `tarfile` takes whole headers into memory, however long they say they are, and the manifest is read at once."""
+"""Of one read: `tarfile` takes whole headers into memory, however long they say they are, and the manifest is read at
+once.
+"""
 FREE_BYTES_MIN = 64 << 20
 """Room that is left on the disk."""
 _CHUNK_BYTES = 1 << 20
@@ -83,7 +86,9 @@ class BackupManifest(Struct, frozen=True):
     members: list[Member]
 
 
-def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[Member]], BackupManifest], tell: Tell) -> BackupManifest:
+def write(
+    file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[Member]], BackupManifest], tell: Tell
+) -> BackupManifest:
     """Write an archive, whole or not at all, readable by its owner alone.
 
     Args:
@@ -95,7 +100,10 @@ def write(file: Path, members: list[tuple[str, Path]], manifest: Callable[[list[
     """
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with _begun(aside, file.suffix) as stream, tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        with (
+            _begun(aside, file.suffix) as stream,
+            tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
             written = [_add(tar, name, source) for name, source in _told(members, tell)]
             made = manifest(written)
             content = msgspec.json.encode(made)
@@ -130,23 +138,33 @@ def read(file: Path, place: Path | None = None, tell: Tell = lambda *_: None) ->
                     found = _manifest(file, stream.bounded(content, info.size))
                     continue
                 if not is_safe(info.name) or info.name in seen or len(seen) >= MEMBERS_MAX:
-                    raise BadBackup(f"{file}: expected a name below {WORKSPACE}/ or {DATA}/, each once, got {info.name!r}")
+                    raise BadBackup(
+                        f"{file}: expected a name below {WORKSPACE}/ or {DATA}/, each once, got {info.name!r}"
+                    )
                 tell(info.name.partition("/")[0], None)
                 seen[info.name] = _unpacked(file, info, content, place)
     except (tarfile.TarError, pa.ArrowException, EOFError, UnicodeError, ValueError) as error:
-        raise BadBackup(f"{file}: expected a backup of Opportune, got a file that cannot be read as one: {error}") from error
+        raise BadBackup(
+            f"{file}: expected a backup of Opportune, got a file that cannot be read as one: {error}"
+        ) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise BadBackup(f"{file}: expected a backup of Opportune, got damaged data: {error}") from error  # of a decompressor
+        raise BadBackup(
+            f"{file}: expected a backup of Opportune, got damaged data: {error}"
+        ) from error  # of a decompressor
     if found is None:
-        raise BadBackup(f"{file}: expected {MANIFEST} at the end, got none: it was cut off, or is no backup of Opportune")
+        raise BadBackup(
+            f"{file}: expected {MANIFEST} at the end, got none: it was cut off, or is no backup of Opportune"
+        )
     _compare(file, found, seen)
     return found
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a member may have this name: below one of the two folders, and nothing hidden among the workspace's own files."""
+    """Return whether a member may have this name: below one of the two folders, and nothing hidden among the
+    workspace's own files.
+    """
     top, *parts = name.split("/")
     plain = all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
     hidden = top == WORKSPACE and any(part.startswith(".") for part in parts)
@@ -158,7 +176,9 @@ def _compare(file: Path, manifest: BackupManifest, seen: dict[str, Member]) -> N
     for name in sorted(said.keys() | seen.keys()):
         if said.get(name) != seen.get(name):
             got = "none" if name not in seen else "one that it does not name" if name not in said else "another content"
-            raise BadBackup(f"{file}: expected the files of its manifest, got {got} at {name!r}: it is damaged, do not use it")
+            raise BadBackup(
+                f"{file}: expected the files of its manifest, got {got} at {name!r}: it is damaged, do not use it"
+            )
 
 
 def _manifest(file: Path, content: bytes) -> BackupManifest:
@@ -167,7 +187,10 @@ def _manifest(file: Path, content: bytes) -> BackupManifest:
     except msgspec.MsgspecError as error:
         raise BadBackup(f"{file}: expected the manifest of a backup, got something else: {error}") from error
     if found.format != FORMAT:
-        raise BadBackup(f"{file}: expected a backup of format {FORMAT}, got {found.format}: restore it with the version that made it")
+        raise BadBackup(
+            f"{file}: expected a backup of format {FORMAT}, got {found.format}: restore it with the version that"
+            " made it"
+        )
     return found
 
 
@@ -177,7 +200,9 @@ def _unpacked(file: Path, info: tarfile.TarInfo, content: Any, place: Path | Non
     handle = -1
     if place is not None:
         if shutil.disk_usage(place).free - FREE_BYTES_MIN < info.size:
-            raise BadBackup(f"{file}: expected {info.size} bytes free on the disk of {place} for {info.name!r}: make room")
+            raise BadBackup(
+                f"{file}: expected {info.size} bytes free on the disk of {place} for {info.name!r}: make room"
+            )
         target = place / info.name
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -234,7 +259,9 @@ class _Hashed:
 
 
 class _Forward:
-    """A stream that is read once from its beginning, and no more than `READ_BYTES_MAX` at a time; `tarfile` seeks forward only."""
+    """A stream that is read once from its beginning, and no more than `READ_BYTES_MAX` at a time; `tarfile` seeks
+    forward only.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._at = stream, 0

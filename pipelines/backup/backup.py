@@ -1,4 +1,6 @@
-"""Backing up a workspace while it serves: its own files, and a consistent copy of all that it has made of them, in one file."""
+"""Backing up a workspace while it serves: its own files, and a consistent copy of all that it has made of them, in one
+file.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def back_up(workspace: Workspace, file: Path, tell: Tell = lambda *_: None) -> B
             left_out |= _elsewhere(workspace)
             own, outside = _own_files(workspace)
             if outside:
-                left_out["sources"] = f"{outside} files that lie outside of the workspace's folder, or have names that no backup takes"
+                left_out["sources"] = (
+                    f"{outside} files that lie outside of the workspace's folder, or have names that no backup takes"
+                )
             members = [*own, *((f"{DATA}/{path.relative_to(aside / DATA)}", path) for path in _files(aside / DATA))]
             if bad := next((name for name, _ in members if not is_safe(name)), None):
                 raise CannotBackUp(f"expected names of files without control characters, got {bad!r}: rename it")
@@ -85,13 +89,17 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _own_files(workspace: Workspace) -> tuple[list[tuple[str, Path]], int]:
-    """Return the workspace's files and the sources that lie in its folder, by their names in the archive; and how many sources do not."""
+    """Return the workspace's files and the sources that lie in its folder, by their names in the archive; and how many
+    sources do not.
+    """
     found = {f"{WORKSPACE}/{name}": workspace.folder / name for name in FILES if (workspace.folder / name).exists()}
     outside = 0
     for table in tables_of(workspace).values():
         source = workspace.source(table.name)
         for file in () if source is None else _sources(workspace, table, source):
-            if file.is_relative_to(workspace.folder) and is_safe(name := f"{WORKSPACE}/{file.relative_to(workspace.folder)}"):
+            if file.is_relative_to(workspace.folder) and is_safe(
+                name := f"{WORKSPACE}/{file.relative_to(workspace.folder)}"
+            ):
                 found[name] = file
             else:
                 outside += 1
@@ -109,7 +117,10 @@ def _elsewhere(workspace: Workspace) -> dict[str, str]:
     """Return what the workspace keeps in other places, which have backups of their own."""
     stores, found = workspace.settings.stores, {}
     if workspace.online_url != "embedded":
-        found["online"] = f"rows{'' if workspace.online_url.startswith('feast:') else ' and contact ledger'} are in a store of their own"
+        found["online"] = (
+            f"rows{'' if workspace.online_url.startswith('feast:') else ' and contact ledger'} are in a store of"
+            " their own"
+        )
     if stores.registry:
         found["registry"] = "runs and versions are in a registry of their own"
     return found

@@ -1,4 +1,6 @@
-"""What a workspace holds, counted in its files while nobody changes them: the proof that a backup that was restored is the one that was made."""
+"""What a workspace holds, counted in its files while nobody changes them: the proof that a backup that was restored is
+the one that was made.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class Contents(Struct, frozen=True):
         lake: rows that count, by table.
         events: events in the log, those that are in the lake too among them.
         events_waiting: those of them that are not in the lake yet.
-        decisions_waiting: decisions in the journal that are not in the lake yet; those in the lake are rows of `recorded`.
+        decisions_waiting: decisions in the journal that are not in the lake yet; those in the lake are rows of
+            `recorded`.
         customers: rows of the embedded online store.
         ledger: records of the embedded contact ledger.
         versions: registered versions of the model, in the SQLite registry.
@@ -72,7 +75,10 @@ def contents_of(workspace: Workspace) -> Contents:
 
 def _lake(workspace: Workspace) -> dict[str, int]:
     tables = (*tables_of(workspace).values(), *LOOP_TABLES)
-    counted = {table.name: sum(pq.read_metadata(file).num_rows for file in counting(workspace.lake / table.folder)) for table in tables}
+    counted = {
+        table.name: sum(pq.read_metadata(file).num_rows for file in counting(workspace.lake / table.folder))
+        for table in tables
+    }
     return {name: rows for name, rows in counted.items() if rows}
 
 
@@ -81,7 +87,9 @@ def _events(workspace: Workspace, shipped: int) -> tuple[int, int]:
     if not event_log.exists(folder):
         return 0, 0
     with event_log.reading(folder) as connection:
-        stored, waiting = connection.execute("SELECT count(*), count(*) FILTER (WHERE seq > ?) FROM events", (shipped,)).fetchone()
+        stored, waiting = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE seq > ?) FROM events", (shipped,)
+        ).fetchone()
     return int(stored), int(waiting)
 
 

@@ -1,14 +1,16 @@
 """A consistent copy of a workspace's data folder, made aside while servers go on answering and taking events.
 
-What background work moves stands still for the seconds of the copy (`holding.held`), so that no row is between the log and the lake: what
-was shipped is in the lake and counted in `shipped.json`, the rest is in journals and event log. What servers write is copied in the order in
-which they rely on it: first the event log and the journals, then the ledger. So the ledger knows at least what log and journals say; were it
-the other way round, an event could be marked as heard by a ledger that lacks it.
+What background work moves stands still for the seconds of the copy (`holding.held`), so that no row is between the log
+and the lake: what was shipped is in the lake and counted in `shipped.json`, the rest is in journals and event log. What
+servers write is copied in the order in which they rely on it: first the event log and the journals, then the ledger. So
+the ledger knows at least what log and journals say; were it the other way round, an event could be marked as heard by a
+ledger that lacks it.
 
     event log, registry, other SQLite files   SQLite's online backup: a snapshot of one moment
-    journals                                  what a live process is writing is copied up to what it had written, like after a kill
-    ledger, online rows                       a compacted snapshot, made by a process of its own (`lmdb_store/copy.py`)
-    lake, offline tables, bundles, artifacts  never changed in place, only replaced: linked, which takes no room and hardly any time
+    journals                                  what a live process is writing is copied up to what it had written, like
+    after a kill ledger, online rows                       a compacted snapshot, made by a process of its own
+    (`lmdb_store/copy.py`) lake, offline tables, bundles, artifacts  never changed in place, only replaced: linked,
+    which takes no room and hardly any time
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def copy_data(workspace: Workspace, target: Path) -> dict[str, str]:
     """Copy the data folder into a new folder. The workspace is to be held.
 
     Returns:
-        What was left out, and why: an embedded store that is damaged is made again from the rest, wherever the copy is served.
+        What was left out, and why: an embedded store that is damaged is made again from the rest, wherever the copy is
+            served.
 
     Raises:
         OSError, sqlite3.Error: a file cannot be read, or the disk refuses.
@@ -73,7 +76,9 @@ def _others(data: Path) -> Iterator[Path]:
     """All other files that are worth keeping, databases before what they name."""
     for folder, folders, names in os.walk(data, followlinks=True):
         if Path(folder) == data:
-            folders[:] = [name for name in folders if name not in NOT_COPIED and not name.startswith(("ledger.", "journal"))]
+            folders[:] = [
+                name for name in folders if name not in NOT_COPIED and not name.startswith(("ledger.", "journal"))
+            ]
         folders.sort()
         for name in sorted(names):
             draft = name.startswith((".", f"{CURRENT}."))
@@ -82,7 +87,9 @@ def _others(data: Path) -> Iterator[Path]:
 
 
 def _copy_journals(folder: Path, target: Path) -> None:
-    """Sealed files are linked; one that is being written is copied as far as it is, and found again under its next name if it is renamed."""
+    """Sealed files are linked; one that is being written is copied as far as it is, and found again under its next name
+    if it is renamed.
+    """
     if not folder.is_dir():
         return
     target.mkdir(mode=0o700)

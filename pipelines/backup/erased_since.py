@@ -1,7 +1,8 @@
 """Who was forgotten after a backup was made, and is in it again when it is restored.
 
-The event log keeps a keyed hash of everybody who was forgotten. The log of the data folder that a restore puts aside, or of another copy of
-the workspace, knows the later ones. Its key is that of the backup's log, so the ids that the restored data holds can be looked up in it.
+The event log keeps a keyed hash of everybody who was forgotten. The log of the data folder that a restore puts aside,
+or of another copy of the workspace, knows the later ones. Its key is that of the backup's log, so the ids that the
+restored data holds can be looked up in it.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def _units(workspace: Workspace) -> set[str]:
     with closing(lake.connect(workspace)) as con:
         for table in (*tables_of(workspace).values(), *LOOP_TABLES):
             for name in {"customer_id", "unit"} & {field.name for field in table.fields}:
-                rows = con.execute(f"SELECT DISTINCT {name} FROM ({lake.select(workspace, table)}) WHERE {name} IS NOT NULL").fetchall()
+                rows = con.execute(
+                    f"SELECT DISTINCT {name} FROM ({lake.select(workspace, table)}) WHERE {name} IS NOT NULL"
+                ).fetchall()
                 found.update(str(unit) for (unit,) in rows)
     with event_log.reading(event_folder(workspace.data)) as connection:
         found.update(unit for (unit,) in connection.execute("SELECT DISTINCT unit FROM events"))

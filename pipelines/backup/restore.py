@@ -1,4 +1,6 @@
-"""Restoring a backup: unpacked aside and compared, then moved into place. What was there is kept aside, never overwritten."""
+"""Restoring a backup: unpacked aside and compared, then moved into place. What was there is kept aside, never
+overwritten.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ class Restored(Struct):
     """What was restored.
 
     Attributes:
-        kept: where the data folder is that was there before, and the workspace's files that were others; nothing where there were none.
+        kept: where the data folder is that was there before, and the workspace's files that were others; nothing where
+            there were none.
         sources_kept: sources that were there already, and are left as they are.
     """
 
@@ -54,7 +57,8 @@ def restore(file: Path, folder: Path, *, force: bool = False, tell: Tell = lambd
     All digests and counts are compared before anything that is there is touched.
 
     Args:
-        force: put aside the data folder that is there, and the workspace's files that are others than those of the backup.
+        force: put aside the data folder that is there, and the workspace's files that are others than those of the
+            backup.
 
     Raises:
         BadBackup: the file is not a whole backup.
@@ -102,8 +106,8 @@ def _moved(restored: Workspace, manifest: BackupManifest, aside: Path, folder: P
         _require_room(data)
         if others:
             raise CannotRestore(
-                f"expected {folder} to have no other files of a workspace, got {', '.join(others)}, which differ from the backup's: restore into "
-                "another folder, or put them aside with --force"
+                f"expected {folder} to have no other files of a workspace, got {', '.join(others)}, which differ from"
+                " the backup's: restore into another folder, or put them aside with --force"
             )
     with ExitStack() as held:
         if _is_taken(data):
@@ -120,24 +124,30 @@ def _moved(restored: Workspace, manifest: BackupManifest, aside: Path, folder: P
 
 
 def _require_below(data: Path, folder: Path, aside: Path) -> None:
-    """A backup must not choose where on the disk it goes: a data folder elsewhere has to be what the folder's own file says already."""
+    """A backup must not choose where on the disk it goes: a data folder elsewhere has to be what the folder's own file
+    says already.
+    """
     mine, its = folder / "workspace.yaml", aside / WORKSPACE / "workspace.yaml"
     below = data.resolve().is_relative_to(folder) and data.resolve() != folder
     if not below and not (mine.exists() and digest_of(mine) == digest_of(its)):
         raise CannotRestore(
-            f"expected a data folder below {folder}, got {data} from the backup's workspace.yaml: if that is where it should go, put this "
-            "workspace.yaml into the folder first"
+            f"expected a data folder below {folder}, got {data} from the backup's workspace.yaml: if that is where it"
+            " should go, put this workspace.yaml into the folder first"
         )
 
 
 def _is_taken(data: Path) -> bool:
-    """Return whether there is something in a data folder; a file system that is mounted there has a folder of its own."""
+    """Return whether there is something in a data folder; a file system that is mounted there has a folder of its
+    own.
+    """
     return data.is_dir() and any(entry.name != "lost+found" for entry in data.iterdir())
 
 
 def _require_room(data: Path) -> None:
     if _is_taken(data):
-        raise CannotRestore(f"expected no data in {data}, got some: restore into another folder, or put it aside with --force")
+        raise CannotRestore(
+            f"expected no data in {data}, got some: restore into another folder, or put it aside with --force"
+        )
 
 
 def _differs(source: Path, target: Path) -> bool:
@@ -176,7 +186,9 @@ def _place_files(files: Path, folder: Path) -> list[str]:
 
 
 def _move_in(source: Path, data: Path) -> None:
-    """Move the data folder in at once; into one that is there and empty, which may be where a disk is mounted, piece by piece."""
+    """Move the data folder in at once; into one that is there and empty, which may be where a disk is mounted, piece by
+    piece.
+    """
     data.parent.mkdir(parents=True, exist_ok=True)
     if data.is_dir():
         for entry in source.iterdir():

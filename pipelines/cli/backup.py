@@ -16,8 +16,12 @@ from pipelines.output import console
 if TYPE_CHECKING:
     from pipelines.backup.archive import BackupManifest
 
-File = Annotated[Path, typer.Argument(help="File of the backup; with the ending .zst or .gz it is compressed.", show_default=False)]
-Verify = Annotated[bool, typer.Option("--verify", help="Only read the file as a whole and compare all digests; change nothing.")]
+File = Annotated[
+    Path, typer.Argument(help="File of the backup; with the ending .zst or .gz it is compressed.", show_default=False)
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Only read the file as a whole and compare all digests; change nothing.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,13 +45,18 @@ def backup(file: File, workspace: Folder = HERE, verify: Verify = False, json: A
 
 def restore(
     file: File,
-    workspace: Annotated[Path, typer.Option("-w", "--workspace", help="Folder to restore into; made where it is not there.")],
+    workspace: Annotated[
+        Path, typer.Option("-w", "--workspace", help="Folder to restore into; made where it is not there.")
+    ],
     force: Annotated[
-        bool, typer.Option("--force", help="Put aside what is there: the data folder, and other files of the workspace.")
+        bool,
+        typer.Option("--force", help="Put aside what is there: the data folder, and other files of the workspace."),
     ] = False,
     forgotten_from: Annotated[
         Path | None,
-        typer.Option(help="A data folder of later: who was forgotten there is forgotten again. With --force, the one put aside."),
+        typer.Option(
+            help="A data folder of later: who was forgotten there is forgotten again. With --force, the one put aside."
+        ),
     ] = None,
     verify: Verify = False,
     json: AsJson = False,
@@ -60,20 +69,29 @@ def restore(
 
     with console.progress("restore") as tell, steps.quiet_warnings():
         restored = run(file, workspace, force=force, tell=tell)
-        forgotten, unknown = _forget_again(workspace, forgotten_from or (Path(restored.kept) if restored.kept else None))
+        forgotten, unknown = _forget_again(
+            workspace, forgotten_from or (Path(restored.kept) if restored.kept else None)
+        )
     more: dict[str, object] = {"folder": restored.folder, "kept": restored.kept, "sources_kept": restored.sources_kept}
     more |= {"forgotten_again": forgotten, "forgotten_unknown": unknown}
     _tell(restored.manifest, json, f"Restored {file} into {restored.folder}", **more)
     if json:
         return
     if restored.kept:
-        console.out.print(f"What was there is in {restored.kept}: delete it when it is no longer needed.", highlight=False)
+        console.out.print(
+            f"What was there is in {restored.kept}: delete it when it is no longer needed.", highlight=False
+        )
     if restored.sources_kept:
-        console.out.print(f"Left as they are, other than in the backup: {', '.join(restored.sources_kept)}.", highlight=False)
+        console.out.print(
+            f"Left as they are, other than in the backup: {', '.join(restored.sources_kept)}.", highlight=False
+        )
     if forgotten:
         console.out.print(f"Forgot {forgotten:,} units again that were forgotten after the backup.", highlight=False)
     if unknown:
-        text = f"[yellow]warning[/yellow] who was forgotten after the backup is in it again, if anybody was ({unknown}): forget them again"
+        text = (
+            f"[yellow]warning[/yellow] who was forgotten after the backup is in it again, if anybody was ({unknown}):"
+            " forget them again"
+        )
         console.err.print(text, highlight=False)
 
 
@@ -104,12 +122,17 @@ def _tell(manifest: BackupManifest, json: bool, done: str, **more: object) -> No
     contents = manifest.contents
     if json:
         facts = {"workspace": manifest.name, "at": rfc3339(manifest.at), "files": len(manifest.members), "bytes": size}
-        console.as_json(facts | {"contents": contents, "left_out": manifest.left_out, "versions": manifest.versions} | more)
+        console.as_json(
+            facts | {"contents": contents, "left_out": manifest.left_out, "versions": manifest.versions} | more
+        )
         return
     console.out.print(
-        f"{done}: {manifest.name} as of {rfc3339(manifest.at)}, {len(manifest.members):,} files, {size:,} bytes.", highlight=False
+        f"{done}: {manifest.name} as of {rfc3339(manifest.at)}, {len(manifest.members):,} files, {size:,} bytes.",
+        highlight=False,
     )
-    rows: list[list[object]] = [[f"rows of {table} in the lake", count] for table, count in sorted(contents.lake.items())]
+    rows: list[list[object]] = [
+        [f"rows of {table} in the lake", count] for table, count in sorted(contents.lake.items())
+    ]
     rows += [
         ["events in the log", contents.events],
         ["of them not in the lake yet", contents.events_waiting],

@@ -21,7 +21,8 @@ from serving.kernel import compile_cache
 
 
 def settled(folder: Path) -> Path:
-    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may come before.
+    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may
+    come before.
 
     A callback of the option, because verbs import much before they load the workspace.
     """
@@ -32,9 +33,18 @@ def settled(folder: Path) -> Path:
 
 Folder = Annotated[
     Path,
-    typer.Option("-w", "--workspace", help="Folder of the workspace.", envvar="OPPORTUNE_WORKSPACE", show_default=True, callback=settled),
+    typer.Option(
+        "-w",
+        "--workspace",
+        help="Folder of the workspace.",
+        envvar="OPPORTUNE_WORKSPACE",
+        show_default=True,
+        callback=settled,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option(JSON_OPTION, help="Print one JSON document, of what went wrong too, and nothing else.")]
+AsJson = Annotated[
+    bool, typer.Option(JSON_OPTION, help="Print one JSON document, of what went wrong too, and nothing else.")
+]
 HERE = Path()
 
 
@@ -47,7 +57,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune materialize -w examples/grocery[/bold]")(materialize)
 
 
-def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")], json: AsJson = False) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet, or is empty.")], json: AsJson = False
+) -> None:
     """Write a commented workspace to start from."""
     from pipelines.cli.starter import write_starter
 
@@ -56,7 +68,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A folder that does not exi
         console.as_json({"folder": str(folder), "files": files})
         return
     console.out.print(
-        f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w {escape(shlex.quote(str(folder)))}[/bold]",
+        f"Wrote {', '.join(files)} to {folder}.\nNext: put your tables there, then [bold]opportune check -w"
+        f" {escape(shlex.quote(str(folder)))}[/bold]",
         highlight=False,
     )
 
@@ -66,7 +79,10 @@ def check(workspace: Folder = HERE, json: AsJson = False) -> None:
     found = load(workspace)
     facts = {
         "workspace": found.settings.name,
-        "sources": sum(found.source(name) is not None for name in FIXED if name != "streams") + len(found.settings.sources.streams),
+        "sources": (
+            sum(found.source(name) is not None for name in FIXED if name != "streams")
+            + len(found.settings.sources.streams)
+        ),
         "views": len(found.views),
         "columns": len(found.contract.columns),
         "placements": len(found.offers.placements),
@@ -76,7 +92,9 @@ def check(workspace: Folder = HERE, json: AsJson = False) -> None:
         console.as_json(facts)
     else:
         console.out.print(f"{found.settings.name}: no faults", highlight=False)
-        console.table("", ["part", "number"], [[name, facts[name]] for name in ("sources", "views", "columns", "placements")])
+        console.table(
+            "", ["part", "number"], [[name, facts[name]] for name in ("sources", "views", "columns", "placements")]
+        )
 
 
 def import_(workspace: Folder = HERE, json: AsJson = False) -> None:
@@ -106,11 +124,15 @@ def _counted(workspace: Workspace, written: dict[str, int], json: bool) -> None:
         console.as_json(written)
     else:
         fields = {view.name: len(view.fields) for view in workspace.views}
-        console.table("Computed", ["view", "rows", "fields"], [[name, count, fields[name]] for name, count in written.items()])
+        console.table(
+            "Computed", ["view", "rows", "fields"], [[name, count, fields[name]] for name, count in written.items()]
+        )
 
 
 def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
-    """Bring the newest rows into the online store, read a sample back, and write the history that limits look at into the ledger."""
+    """Bring the newest rows into the online store, read a sample back, and write the history that limits look at into
+    the ledger.
+    """
     found = load(workspace)
     with steps.alone(found), console.progress("materialize") as tell:
         if not steps.is_computed(found):
@@ -122,6 +144,8 @@ def materialize(workspace: Folder = HERE, json: AsJson = False) -> None:
     if json:
         console.as_json({"compared": compared, "store": found.online_url, "contacts": brought})
         return
-    console.out.print(f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False)
+    console.out.print(
+        f"The online store ({found.online_url}) is filled; {compared} customers read back, all equal.", highlight=False
+    )
     if brought is not None:
         console.out.print(f"The contact ledger has {brought}.", highlight=False)

@@ -38,7 +38,9 @@ def forget_(
     ] = None,
     workspace: Folder = HERE,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="The id is an anonymous one.")] = False,
-    resume_: Annotated[bool, typer.Option("--resume", help="Go on with what a crash or a busy workspace has left.")] = False,
+    resume_: Annotated[
+        bool, typer.Option("--resume", help="Go on with what a crash or a busy workspace has left.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Remove a customer, and every anonymous id that is linked, from every place, and prove it."""
@@ -62,7 +64,8 @@ def forget_(
             forgotten = forget(found, unit, tell)
     except (Failure, OSError) as error:
         raise ForgettingBegun(
-            f"the forgetting was begun and is not done: {error}. The background worker goes on with it, or `opportune forget --resume`"
+            f"the forgetting was begun and is not done: {error}. The background worker goes on with it, or `opportune"
+            " forget --resume`"
         ) from error
     _told([forgotten], json)
 
@@ -80,17 +83,21 @@ def _told(done: list[ErasureReport], json: bool) -> None:
 
 
 def _print(forgotten: ErasureReport) -> None:
-    rows = [[name, counted.found, counted.removed, counted.left, counted.how] for name, counted in forgotten.places.items()]
+    rows = [
+        [name, counted.found, counted.removed, counted.left, counted.how] for name, counted in forgotten.places.items()
+    ]
     title = "Forgotten" if forgotten.done else "NOT wholly forgotten"
     console.table(f"{title}, what happened before {forgotten.at}", ["place", "found", "removed", "left", "how"], rows)
     proof = forgotten.proof
     console.out.print(
-        f"{proof.files:,} files ({proof.bytes / 1e6:,.1f} MB) were looked through for the id: {proof.plaintext_hits} hold it"
-        f"{': ' + ', '.join(proof.where) if proof.where else ''}. {forgotten.seconds:.1f} s.",
+        f"{proof.files:,} files ({proof.bytes / 1e6:,.1f} MB) were looked through for the id: {proof.plaintext_hits}"
+        f" hold it{': ' + ', '.join(proof.where) if proof.where else ''}. {forgotten.seconds:.1f} s.",
         highlight=False,
     )
     if proof.not_looked_for:
         console.out.print(
-            "An id of one or two characters stands in any file by chance: the places that were read again are its proof.", highlight=False
+            "An id of one or two characters stands in any file by chance: the places that were read again are its"
+            " proof.",
+            highlight=False,
         )
     console.out.print(forgotten.sources, highlight=False)

@@ -29,7 +29,7 @@ Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty -
 EXPORT_EPILOG = """\
 Examples: [bold]opportune experiment export -w examples/grocery louder-loyalty[/bold]
 
-[bold]opportune experiment export -w examples/grocery louder-loyalty --what exposures --format ndjson --out exposures.ndjson[/bold]
+[bold]opportune experiment export louder-loyalty --what exposures --format ndjson --out exposures.ndjson[/bold]
 """
 
 verbs = typer.Typer(no_args_is_help=True, help="Experiments: read them, take their data elsewhere.")
@@ -47,23 +47,35 @@ def report(
     key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
     workspace: Folder = HERE,
     window: Annotated[
-        str | None, typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent.")
+        str | None,
+        typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent."),
     ] = None,
-    outcome: Annotated[str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Only units first exposed from this date or moment on.")] = None,
     until: Annotated[str | None, typer.Option(help="Only units first exposed before this date or moment.")] = None,
-    open_windows: Annotated[bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")] = False,
+    open_windows: Annotated[
+        bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")
+    ] = False,
     sequential: Annotated[
-        bool, typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned.")
+        bool,
+        typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned."),
     ] = True,
-    cuped: Annotated[bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")] = True,
+    cuped: Annotated[
+        bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")
+    ] = True,
     correction: Annotated[str, typer.Option(help="Over goals and arms: holm, benjamini-hochberg or none.")] = "holm",
-    detect: Annotated[float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)] = 0.05,
+    detect: Annotated[
+        float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)
+    ] = 0.05,
     plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
     json: AsJson = False,
 ) -> None:
-    """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still takes."""
+    """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still
+    takes.
+    """
     from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
     from pipelines.experiments.report import ReportSettings
     from pipelines.experiments.tables import print_report
@@ -114,7 +126,9 @@ def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = No
     texts = {"report.json": msgspec.json.format(msgspec.json.encode(made if whole is None else whole)).decode()}
     try:
         with steps.quiet_warnings():
-            run = record_report(workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts)
+            run = record_report(
+                workspace, f"experiment {made.experiment}", metrics_of(made), tags, figures(made), texts
+            )
     except RegistryUnavailable as error:
         console.err.print(f"not recorded: {error}", highlight=False, markup=False)
     else:
@@ -199,7 +213,9 @@ def export(
         typer.Option(help="The arms that all known units have now, or who was exposed to which arm, and when."),
     ] = "exposures",
     format: Annotated[Literal["parquet", "ndjson"], typer.Option(help="The form of the file.")] = "parquet",  # noqa: A002 (the option's name)
-    out: Annotated[Path | None, typer.Option(help="The file; KEY-WHAT.FORMAT here when absent. One that is there is replaced.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; KEY-WHAT.FORMAT here when absent. One that is there is replaced.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Write an experiment's assignments or exposures as one file, for a warehouse."""

@@ -30,22 +30,34 @@ def register(app: typer.Typer) -> None:
 def groups(
     workspace: Folder = HERE,
     window: Annotated[
-        str | None, typer.Option(help="How long after its first decision a unit is watched, as 7d; the label's when absent.")
+        str | None,
+        typer.Option(help="How long after its first decision a unit is watched, as 7d; the label's when absent."),
     ] = None,
-    outcome: Annotated[str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")] = None,
-    since: Annotated[str | None, typer.Option(help="Begin with this date or moment: units count from their first decision then.")] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Begin with this date or moment: units count from their first decision then.")
+    ] = None,
     until: Annotated[str | None, typer.Option(help="Only units first decided for before this date or moment.")] = None,
-    open_windows: Annotated[bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")] = False,
+    open_windows: Annotated[
+        bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")
+    ] = False,
     sequential: Annotated[
-        bool, typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned.")
+        bool,
+        typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned."),
     ] = True,
     correction: Annotated[str, typer.Option(help="Over goals and groups: holm, benjamini-hochberg or none.")] = "holm",
-    detect: Annotated[float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)] = 0.05,
+    detect: Annotated[
+        float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)
+    ] = 0.05,
     plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
     json: AsJson = False,
 ) -> None:
-    """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control group."""
+    """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control
+    group.
+    """
     from pipelines.experiments.analysis import ReportQuery
     from pipelines.experiments.control_group_tables import print_groups
     from pipelines.experiments.control_groups import as_experiment, groups_on
@@ -65,7 +77,9 @@ def groups(
         tell("ship", None)
         ship(found)
         tell("read", None)
-        made = groups_on(found, asked, ReportSettings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now())
+        made = groups_on(
+            found, asked, ReportSettings(sequential=sequential, correction=chosen, detect=detect, cuped=False), now()
+        )
     if json:
         console.as_json(made)
     else:

@@ -32,7 +32,9 @@ def doctor(
     url: Annotated[str | None, typer.Option(help="Address of a running server, to be asked too.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Say what is missing or suspicious, since when, and what to do; ends with 1 where something is wrong, warnings aside."""
+    """Say what is missing or suspicious, since when, and what to do; ends with 1 where something is wrong, warnings
+    aside.
+    """
     from pipelines.doctor.doctor import examine, show_report
 
     found = load(workspace, sources=False)
@@ -50,12 +52,20 @@ def doctor(
 def rebuild(
     workspace: Folder = HERE,
     online: Annotated[bool, typer.Option("--online", help="The rows of the online store.")] = False,
-    ledger: Annotated[bool, typer.Option("--ledger", help="Contact histories, what is new of customers, and budgets.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Read every record and say what is damaged; change nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="While servers run: what has a limit is not shown meanwhile.")] = False,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Contact histories, what is new of customers, and budgets.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every record and say what is damaged; change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="While servers run: what has a limit is not shown meanwhile.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Make the embedded stores again from the lake: both, or the one that is named. The old ones are kept under `damaged/`."""
+    """Make the embedded stores again from the lake: both, or the one that is named. The old ones are kept under
+    `damaged/`.
+    """
     from pipelines.materialize import rebuild as rebuilding
 
     found = load(workspace, sources=False)
@@ -100,12 +110,16 @@ def ship(workspace: Folder = HERE, tidy: Tidy = False, json: AsJson = False) -> 
     if json:
         console.as_json(told)
         return
-    console.out.print(f"{loop.decisions:,} decisions and {loop.events:,} events were shipped as {loop.rows:,} rows.", highlight=False)
+    console.out.print(
+        f"{loop.decisions:,} decisions and {loop.events:,} events were shipped as {loop.rows:,} rows.", highlight=False
+    )
     console.table("In the lake", ["table", "rows"], [[name, count] for name, count in sorted(loop.shipped.items())])
     for name, count in loop.left_out.items():
         console.out.print(f"  in no table of their own: {count:,} of `{name}`", highlight=False)
     if loop.lost_bytes:
-        console.out.print(f"  {loop.lost_bytes:,} bytes of journals were deleted before they were shipped.", highlight=False)
+        console.out.print(
+            f"  {loop.lost_bytes:,} bytes of journals were deleted before they were shipped.", highlight=False
+        )
 
 
 @keys.command("new", epilog="Example: [bold]opportune key new shop-frontend --role decide[/bold]")

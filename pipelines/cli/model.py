@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]opportune train -w examples/grocery[/bold]")(train)
     app.command(epilog="Example: [bold]opportune evaluate -w examples/grocery --json[/bold]")(evaluate)
     app.command(epilog="Example, going back: [bold]opportune publish -w examples/grocery --version 3[/bold]")(publish)
-    app.command(epilog='Example: [bold]mlflow ui --backend-store-uri "$(opportune registry -w examples/grocery)"[/bold]')(registry)
+    app.command(
+        epilog='Example: [bold]mlflow ui --backend-store-uri "$(opportune registry -w examples/grocery)"[/bold]'
+    )(registry)
 
 
 def train(
@@ -57,14 +59,17 @@ def train(
     said = f"Version {trained.version} of {found.model.name}"
     if trained.promoted:
         console.out.print(
-            f"{said} is now champion. Next: [bold]opportune publish -w {escape(shlex.quote(str(workspace)))}[/bold]", highlight=False
+            f"{said} is now champion. Next: [bold]opportune publish -w {escape(shlex.quote(str(workspace)))}[/bold]",
+            highlight=False,
         )
         return
     for reason in trained.report["gates"] if trained.report["gates"] != "passed" else ():
         console.out.print(f"[red]gate not passed[/red] {reason}.", highlight=False, soft_wrap=True)
     by_hand = f"[bold]opportune publish -w {workspace} --version {trained.version}[/bold]"
     console.out.print(
-        f"{said} was recorded; the champion stays as it was. To serve it all the same: {by_hand}", highlight=False, soft_wrap=True
+        f"{said} was recorded; the champion stays as it was. To serve it all the same: {by_hand}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -89,7 +94,9 @@ def print_report(report: dict[str, Any]) -> None:
     models = {"model": report["model"], **report["baselines"]}
     keys = ["mrr", "ndcg@10", "hit_rate@3", "auc", "decision_auc", "log_loss", "ece"]
     console.table(
-        f"{report['name']}: test slice", ["model", *keys], [[name, *(values.get(key) for key in keys)] for name, values in models.items()]
+        f"{report['name']}: test slice",
+        ["model", *keys],
+        [[name, *(values.get(key) for key in keys)] for name, values in models.items()],
     )
     source = report["source"]
     console.out.print(f"Learnt from {source['used']} decisions: {source['why']}.", highlight=False)
@@ -99,11 +106,19 @@ def print_report(report: dict[str, Any]) -> None:
         for side in ("training", "stopping", "test")
     ]
     rows = [[*row, split[str(row[0])]["from"][:10], split[str(row[0])]["to"][:10]] for row in rows]
-    console.table(f"Cut at {split['cut'][:10]}", ["slice", "decisions", "with success", "rows", "successes", "from", "to"], rows)
+    console.table(
+        f"Cut at {split['cut'][:10]}", ["slice", "decisions", "with success", "rows", "successes", "from", "to"], rows
+    )
     if split["moved_weeks"]:
-        console.out.print(f"Times as the source says them; here they are moved forward by {split['moved_weeks']} weeks.", highlight=False)
+        console.out.print(
+            f"Times as the source says them; here they are moved forward by {split['moved_weeks']} weeks.",
+            highlight=False,
+        )
     if split["open_windows_in_test"]:
-        console.out.print(f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.", highlight=False)
+        console.out.print(
+            f"{split['open_windows_in_test']} test decisions have an attribution window that is still open.",
+            highlight=False,
+        )
     for warning in report["warnings"]:
         console.out.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
 
@@ -111,18 +126,24 @@ def print_report(report: dict[str, Any]) -> None:
 def publish(
     workspace: Folder = HERE,
     version: Annotated[
-        str | None, typer.Option("--version", help="An alias or a version number of the registered model; champion when absent.")
+        str | None,
+        typer.Option("--version", help="An alias or a version number of the registered model; champion when absent."),
     ] = None,
     alias: Annotated[
         str,
         typer.Option(
             "--alias",
-            help="Publish beside what serves, for arms of experiments that name this alias or version; with --version the alias is set first.",
+            help=(
+                "Publish beside what serves, for arms of experiments that name this alias or version; with --version"
+                " the alias is set first."
+            ),
         ),
     ] = "",
     json: AsJson = False,
 ) -> None:
-    """Verify a registered version, switch serving to it and name it champion; a running server takes it within seconds."""
+    """Verify a registered version, switch serving to it and name it champion; a running server takes it within
+    seconds.
+    """
     found = load(workspace)
     with steps.alone(found), console.progress("publish") as tell, steps.quiet():
         from training.bundle.registry import CHAMPION
@@ -130,7 +151,9 @@ def publish(
         beside = bool(alias) and alias != CHAMPION
         number = _number(found, version, alias) if beside else _version(found, version or CHAMPION)
         tell(f"version {number}", None)
-        place = _published_beside(found, alias, number, name=version is not None) if beside else _published(found, number)
+        place = (
+            _published_beside(found, alias, number, name=version is not None) if beside else _published(found, number)
+        )
     if json:
         console.as_json({"version": number, "bundle": place.name} | ({"alias": alias} if beside else {}))
         return
@@ -143,7 +166,9 @@ def _published(workspace: Workspace, number: str) -> Path:
     from training.bundle import registry
 
     place = run(workspace, number)
-    if registry.version_of(workspace, registry.CHAMPION) != number:  # else the background worker would bring the champion back
+    if (
+        registry.version_of(workspace, registry.CHAMPION) != number
+    ):  # else the background worker would bring the champion back
         registry.set_alias(workspace, registry.CHAMPION, number)
     return place
 
@@ -162,7 +187,8 @@ def _number(workspace: Workspace, version: str | None, alias: str) -> str:
     number = _version(workspace, version or alias, alias if version is None else "")
     if alias.isdigit() and number != alias:
         raise typer.BadParameter(
-            f"expected the name of an alias for version {number}, got {alias!r}, which is a version itself", param_hint="--alias"
+            f"expected the name of an alias for version {number}, got {alias!r}, which is a version itself",
+            param_hint="--alias",
         )
     return number
 
@@ -181,12 +207,19 @@ def _version(workspace: Workspace, wanted: str, unset_alias: str = "") -> str:
     name = workspace.model.name
     versions, aliases = registry.names_of(workspace)
     if not versions:
-        raise registry.UnknownVersion(f"expected a version of {name}, got `{wanted}`, and there is none yet: run `opportune train`")
+        raise registry.UnknownVersion(
+            f"expected a version of {name}, got `{wanted}`, and there is none yet: run `opportune train`"
+        )
     more = f" and {len(versions) - VERSIONS_SHOWN} older ones" if len(versions) > VERSIONS_SHOWN else ""
     named = ", ".join(f"{alias} ({version})" for alias, version in aliases.items()) or "none"
-    remedy = f". Set it with `opportune publish --version {versions[0]} --alias {unset_alias}`" if unset_alias.strip("0123456789") else ""
+    remedy = (
+        f". Set it with `opportune publish --version {versions[0]} --alias {unset_alias}`"
+        if unset_alias.strip("0123456789")
+        else ""
+    )
     raise registry.UnknownVersion(
-        f"expected a version or an alias of {name}, got `{wanted}`; versions: {', '.join(versions[:VERSIONS_SHOWN])}{more}; aliases: {named}{remedy}"
+        f"expected a version or an alias of {name}, got `{wanted}`; versions:"
+        f" {', '.join(versions[:VERSIONS_SHOWN])}{more}; aliases: {named}{remedy}"
     )
 
 

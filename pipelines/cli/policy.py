@@ -19,19 +19,30 @@ SAMPLE_MAX = 100_000
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
-    app.command(epilog="Example: [bold]opportune simulate -w examples/grocery --changes other/ --markdown[/bold]")(simulate)
+    app.command(epilog="Example: [bold]opportune simulate -w examples/grocery --changes other/ --markdown[/bold]")(
+        simulate
+    )
     app.command(epilog="Example: [bold]opportune contacts -w examples/grocery --customer 1042[/bold]")(contacts)
 
 
 def simulate(
-    changes: Annotated[Path, typer.Option(help="Folder with the files that differ (policies.yaml, offers.yaml, …), or with all of them.")],
+    changes: Annotated[
+        Path,
+        typer.Option(help="Folder with the files that differ (policies.yaml, offers.yaml, …), or with all of them."),
+    ],
     workspace: Folder = HERE,
     sample: Annotated[int, typer.Option(help="Decide so many past decisions again.", min=1, max=SAMPLE_MAX)] = 1_000,
     seed: Annotated[int, typer.Option(help="Draws another sample.", min=0)] = 1,
     placement: Annotated[str | None, typer.Option(help="Only decisions for this placement.")] = None,
-    at: Annotated[str | None, typer.Option(help="Decide as at this moment: a date, or a time with its offset; now when absent.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the report as JSON, Markdown and a picture into this folder.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request, instead of tables.")] = False,
+    at: Annotated[
+        str | None, typer.Option(help="Decide as at this moment: a date, or a time with its offset; now when absent.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report as JSON, Markdown and a picture into this folder.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a pull request, instead of tables.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Decide past decisions again under changed files: who gets what, what binds, what it is worth. Changes nothing."""
@@ -67,7 +78,9 @@ def _moment(text: str | None) -> Micros:
         raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint="--at") from error
 
 
-def contacts(customer: Annotated[str, typer.Option(help="Id of the customer.")], workspace: Folder = HERE, json: AsJson = False) -> None:
+def contacts(
+    customer: Annotated[str, typer.Option(help="Id of the customer.")], workspace: Folder = HERE, json: AsJson = False
+) -> None:
     """Print what a customer was shown and did, and what limits and pauses keep away now, and until when."""
     from pipelines.simulation.contact_card import card_of, print_card
 

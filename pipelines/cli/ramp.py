@@ -40,7 +40,9 @@ def register(app: typer.Typer) -> None:
 def ramp(
     key: Annotated[str, typer.Argument(help="Key of the experiment in experiments.yaml.")],
     workspace: Folder = HERE,
-    begin: Annotated[bool, typer.Option("--start", help="Begin with the first step; again, after it was rolled back.")] = False,
+    begin: Annotated[
+        bool, typer.Option("--start", help="Begin with the first step; again, after it was rolled back.")
+    ] = False,
     to: Annotated[float | None, typer.Option("--to", help="Move the arm to this share: 0.25 is a quarter.")] = None,
     roll_back: Annotated[bool, typer.Option("--roll-back", help="Take the arm from everybody.")] = False,
     reason: Annotated[str, typer.Option(help="Why, for the record; wanted with --to and --roll-back.")] = "",
@@ -49,7 +51,9 @@ def ramp(
     plots: Annotated[Path | None, typer.Option(help="Draw the share over time as PNG into this folder.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Look at the ramp of an experiment: where it is, what speaks for the next step and against it; and take that step."""
+    """Look at the ramp of an experiment: where it is, what speaks for the next step and against it; and take that
+    step.
+    """
     from features.workspace.ramps import read_record
     from pipelines.experiments.analysis import experiments_in, find
     from pipelines.ramps import ramp as ramps
@@ -64,7 +68,9 @@ def ramp(
         return
     experiment, moment = find(experiments_in(found), key), now()
     if experiment.entry.ramp is None:
-        raise ramps.NotRamped(f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`")
+        raise ramps.NotRamped(
+            f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`"
+        )
     if history:
         _print_history([line for line in read_record(found.data) if line is not None and line.experiment == key], json)
     elif begin or to is not None or roll_back:
@@ -92,9 +98,13 @@ def _check(begin: bool, to: float | None, roll_back: bool, history: bool, reason
     if (to is not None or roll_back) and not reason.strip():
         raise typer.BadParameter("expected why, for the record, got nothing", param_hint="--reason")
     if len(reason) > REASON_CHARACTERS_MAX:
-        raise typer.BadParameter(f"expected at most {REASON_CHARACTERS_MAX} characters, got {len(reason)}", param_hint="--reason")
+        raise typer.BadParameter(
+            f"expected at most {REASON_CHARACTERS_MAX} characters, got {len(reason)}", param_hint="--reason"
+        )
     if to is not None and not (0 < to <= 1 and abs(to * STEP_PARTS - round(to * STEP_PARTS)) < 1e-6):
-        raise typer.BadParameter(f"expected a share of 0.001 to 1 in thousandths, got {to:g}; --roll-back is 0", param_hint="--to")
+        raise typer.BadParameter(
+            f"expected a share of 0.001 to 1 in thousandths, got {to:g}; --roll-back is 0", param_hint="--to"
+        )
 
 
 def _roll_back_whatever_files_say(folder: Path, key: str, reason: str, bad: BadWorkspace, json: bool) -> None:
@@ -102,7 +112,9 @@ def _roll_back_whatever_files_say(folder: Path, key: str, reason: str, bad: BadW
     from features.workspace.ramps import roll_back
 
     line = roll_back(data_of(folder), key, reason, rfc3339(now()), "command")
-    console.err.print(f"rolled back by the record alone, for the files have faults: {bad}", highlight=False, markup=False)
+    console.err.print(
+        f"rolled back by the record alone, for the files have faults: {bad}", highlight=False, markup=False
+    )
     _print_history([line], json)
 
 
@@ -123,21 +135,44 @@ def _print(experiment: ReadExperiment, step: Step, evidence: Evidence | None, is
     assert plan is not None
     assert standing is not None
     if json:
-        told = {"experiment": experiment.key, "arm": plan.arm, "state": standing.state, "before": standing.share, "written": is_written}
+        told = {
+            "experiment": experiment.key,
+            "arm": plan.arm,
+            "state": standing.state,
+            "before": standing.share,
+            "written": is_written,
+        }
         console.as_json(told | step._asdict() | {"evidence": evidence})
         return
     if evidence is not None and not evidence.lacks:
-        units = [["exposed since the ramp began", *evidence.exposed], [f"new in this step, watched {plan.window}", *evidence.fresh]]
+        units = [
+            ["exposed since the ramp began", *evidence.exposed],
+            [f"new in this step, watched {plan.window}", *evidence.fresh],
+        ]
         console.table("", ["units", f"{experiment.control} (control)", plan.arm], units)
-        rows = [[one.guardrail, one.control, one.treated, one.tolerated, one.p, one.verdict] for one in evidence.guardrails]
-        console.table("", ["guardrail", f"{experiment.control} (control)", plan.arm, "tolerated", "p (at all looks)", "verdict"], rows)
+        rows = [
+            [one.guardrail, one.control, one.treated, one.tolerated, one.p, one.verdict] for one in evidence.guardrails
+        ]
+        console.table(
+            "",
+            ["guardrail", f"{experiment.control} (control)", plan.arm, "tolerated", "p (at all looks)", "verdict"],
+            rows,
+        )
         console.out.print(f"split: p = {evidence.mismatch_p:.3f} (at all looks)", highlight=False)
-    change = f"{100 * standing.share:g} % -> {100 * step.share:g} %" if step.share != standing.share else f"at {100 * step.share:g} %"
+    change = (
+        f"{100 * standing.share:g} % -> {100 * step.share:g} %"
+        if step.share != standing.share
+        else f"at {100 * step.share:g} %"
+    )
     console.out.print(
-        f"{experiment.key}: {plan.arm} {change}: {step.verdict.replace('_', ' ')}: {step.reason}", highlight=False, markup=False
+        f"{experiment.key}: {plan.arm} {change}: {step.verdict.replace('_', ' ')}: {step.reason}",
+        highlight=False,
+        markup=False,
     )
     if step.share != standing.share:
-        console.err.print("servers take it within seconds" if is_written else "nothing was written: --dry-run", highlight=False)
+        console.err.print(
+            "servers take it within seconds" if is_written else "nothing was written: --dry-run", highlight=False
+        )
 
 
 def _print_history(lines: list[RampLine], json: bool) -> None:
@@ -145,7 +180,14 @@ def _print_history(lines: list[RampLine], json: bool) -> None:
         console.as_json(lines)
         return
     rows = [
-        [one.moment, one.who, one.verdict.replace("_", " "), f"{100 * one.before:g} %", f"{100 * one.share:g} %", one.reason]
+        [
+            one.moment,
+            one.who,
+            one.verdict.replace("_", " "),
+            f"{100 * one.before:g} %",
+            f"{100 * one.share:g} %",
+            one.reason,
+        ]
         for one in lines
     ]
     console.table("", ["moment", "by", "verdict", "from", "to", "reason"], rows, 6)

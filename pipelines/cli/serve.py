@@ -17,7 +17,16 @@ from features.common.types import DecisionRequest
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli.data import HERE, AsJson, Folder
-from pipelines.deploy.supervisor import Running, Stopped, address_of, ignore_signals, only_one, require_free, stoppable, warming
+from pipelines.deploy.supervisor import (
+    Running,
+    Stopped,
+    address_of,
+    ignore_signals,
+    only_one,
+    require_free,
+    stoppable,
+    warming,
+)
 from pipelines.materialize import steps
 from pipelines.output import console
 from pipelines.output.errors import JSON_OPTION
@@ -38,10 +47,18 @@ KeepAlive = Annotated[
 ]
 Logs = Annotated[
     Literal["files", "output"],
-    typer.Option(help="Where logs go: files of the data folder, or standard output (with --json standard error), as containers want it."),
+    typer.Option(
+        help=(
+            "Where logs go: files of the data folder, or standard output (with --json standard error), as containers"
+            " want it."
+        )
+    ),
 ]
 Ready = Annotated[
-    bool, typer.Option(JSON_OPTION, help="Print one JSON document when the server is ready, or of what went wrong, and nothing else.")
+    bool,
+    typer.Option(
+        JSON_OPTION, help="Print one JSON document when the server is ready, or of what went wrong, and nothing else."
+    ),
 ]
 
 TRIED_MAX = 100
@@ -52,7 +69,11 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command(epilog="Example: [bold]opportune up -w examples/grocery --workers 2[/bold]")(up)
     app.command(epilog="Example: [bold]opportune serve -w examples/grocery --port 3000[/bold]")(serve)
-    app.command(epilog="Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]")(decide)
+    app.command(
+        epilog=(
+            "Example: [bold]opportune decide -w examples/grocery --customer 1042 --placement checkout --explain[/bold]"
+        )
+    )(decide)
     app.command(epilog="Example: [bold]bentoml serve $(opportune build -w examples/grocery)[/bold]")(build)
 
 
@@ -77,7 +98,13 @@ def up(
             _mend(found)
             with steps.alone(found):
                 _prepare(found, warm)
-        _serve(Running(found, port, address, keep_alive, _output(logs, json)), workspace, workers, background=True, json=json)
+        _serve(
+            Running(found, port, address, keep_alive, _output(logs, json)),
+            workspace,
+            workers,
+            background=True,
+            json=json,
+        )
 
 
 def serve(
@@ -96,7 +123,13 @@ def serve(
     found = load(workspace, sources=False)
     require_published(found)
     _mend(found)
-    _serve(Running(found, port, address_of(host), keep_alive, _output(logs, json)), workspace, workers, background=False, json=json)
+    _serve(
+        Running(found, port, address_of(host), keep_alive, _output(logs, json)),
+        workspace,
+        workers,
+        background=False,
+        json=json,
+    )
 
 
 def _output(logs: str, json: bool) -> int | None:
@@ -120,7 +153,9 @@ def _mend(workspace: Workspace) -> None:
 
 
 def _prepare(workspace: Workspace, warm: Callable[[], None]) -> None:
-    """Do the steps that are missing, each told of when it is done; `warm` waits for compiled code, before a model is rehearsed."""
+    """Do the steps that are missing, each told of when it is done; `warm` waits for compiled code, before a model is
+    rehearsed.
+    """
     from pipelines.deploy.publish import publish, serving_version
 
     with console.progress(workspace.settings.name) as tell:
@@ -168,7 +203,8 @@ def _train_and_publish(workspace: Workspace, tell: console.Told, publish: Any, w
             trained = train(workspace, now(), tell)
             mrr, rivals = trained.report["model"]["mrr"], trained.report["baselines"]
             _done(
-                f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f}, random {rivals['random']['mrr']:.3f})"
+                f"trained version {trained.version}: MRR {mrr:.3f} (popularity {rivals['popularity']['mrr']:.3f},"
+                f" random {rivals['random']['mrr']:.3f})"
             )
             for warning in trained.report["warnings"]:
                 console.err.print(f"[yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
@@ -206,7 +242,14 @@ def _run(running: Running, shown: Path, workers: int, *, background: bool, json:
         if background:
             running.start_worker()
     if json:
-        console.as_json({"workspace": str(running.workspace.folder), "url": running.base, "workers": workers, "process": os.getpid()})
+        console.as_json(
+            {
+                "workspace": str(running.workspace.folder),
+                "url": running.base,
+                "workers": workers,
+                "process": os.getpid(),
+            }
+        )
     else:
         _greet(running, shown)
     running.wait()
@@ -231,8 +274,16 @@ def _greet(running: Running, shown: Path) -> None:
         f"  opportune decide -w {place} --customer {customers[0]} --placement {placement} --explain",
     ]
     if len(customers) > 1:
-        lines += ["Another customer, other offers:", f"  opportune decide -w {place} --customer {customers[1]} --placement {placement}"]
-    lines += ["Look at the training run:", f'  mlflow ui --backend-store-uri "$(opportune registry -w {place})"', "", "Ctrl-C stops."]
+        lines += [
+            "Another customer, other offers:",
+            f"  opportune decide -w {place} --customer {customers[1]} --placement {placement}",
+        ]
+    lines += [
+        "Look at the training run:",
+        f'  mlflow ui --backend-store-uri "$(opportune registry -w {place})"',
+        "",
+        "Ctrl-C stops.",
+    ]
     for line in lines:
         console.out.print(line.replace("[", "\\[") if line.startswith("  ") else line, highlight=False)
 
@@ -264,7 +315,9 @@ def decide(
     placement: Annotated[str, typer.Option(help="Where the offers are to be shown.")],
     workspace: Folder = HERE,
     limit: Annotated[int | None, typer.Option(help="At most so many offers.", min=1, max=50)] = None,
-    context: Annotated[list[str] | None, typer.Option(help="A fact of the moment, as name=value; may be repeated.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="A fact of the moment, as name=value; may be repeated.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show how the answer came about.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -277,7 +330,8 @@ def decide(
     facts = dict(_fact(found, text) for text in context or [])
     try:
         request = msgspec.convert(
-            {"customer_id": customer, "placement": placement, "limit": limit, "context": facts, "explain": explain}, DecisionRequest
+            {"customer_id": customer, "placement": placement, "limit": limit, "context": facts, "explain": explain},
+            DecisionRequest,
         )
     except msgspec.ValidationError as error:
         if str(error).endswith("`$.customer_id`"):
@@ -296,7 +350,9 @@ def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
     column = workspace.features.context.get(name)
     if not separator or column is None:
         known = ", ".join(workspace.features.context) or "none"
-        raise typer.BadParameter(f"expected name=value with a declared name ({known}), got {text!r}", param_hint="--context")
+        raise typer.BadParameter(
+            f"expected name=value with a declared name ({known}), got {text!r}", param_hint="--context"
+        )
     if column.dtype == "category":
         return name, value
     if column.dtype == "boolean":
@@ -304,12 +360,16 @@ def _fact(workspace: Workspace, text: str) -> tuple[str, Any]:
     try:
         return name, int(value) if column.dtype == "integer" else float(value)
     except ValueError as error:
-        raise typer.BadParameter(f"expected a {column.dtype} for {name}, got {value!r}", param_hint="--context") from error
+        raise typer.BadParameter(
+            f"expected a {column.dtype} for {name}, got {value!r}", param_hint="--context"
+        ) from error
 
 
 def build(
     workspace: Folder = HERE,
-    customers: Annotated[bool, typer.Option("--with-customers", help="Pack the customers' rows of the embedded store too.")] = False,
+    customers: Annotated[
+        bool, typer.Option("--with-customers", help="Pack the customers' rows of the embedded store too.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Pack the published service as a bento that `bentoml serve` runs anywhere; prints its tag."""
@@ -321,8 +381,9 @@ def build(
         built = run(found, customers=customers)
     if found.online_url == "embedded" and not customers:
         console.err.print(
-            "The bento holds no customers: name the workspace that has them where it is served (OPPORTUNE_WORKSPACE=/path/to/it), or pack "
-            "their rows (--with-customers). Without, it answers everybody as unknown, and `degraded`.",
+            "The bento holds no customers: name the workspace that has them where it is served"
+            " (OPPORTUNE_WORKSPACE=/path/to/it), or pack their rows (--with-customers). Without, it answers everybody"
+            " as unknown, and `degraded`.",
             highlight=False,
             soft_wrap=True,
         )

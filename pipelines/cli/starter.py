@@ -31,9 +31,10 @@ sources:
   streams:
     purchases: data/purchases.csv    # any number of event streams, declared in features.yaml
 
-# Embedded (LMDB, in this process) unless you name a Redis or Valkey, or any other online store of Feast in Feast's own words:
+# Embedded (LMDB, in this process) unless you name a Redis or Valkey, or any other online store of Feast in Feast's own
+# words:
 # stores:
-#   online: {{url: redis://localhost:6379/0, timeout_ms: 25, near_cache_rows: 0}}   # rows that each worker keeps; 0: none
+#   online: {{url: redis://localhost:6379/0, timeout_ms: 25, near_cache_rows: 0}}   # rows each worker keeps; 0: none
 #   online: {{feast: {{type: postgres, host: db, password: "${{PGPASSWORD}}"}}, timeout_ms: 25}}
 
 # serving:
@@ -76,7 +77,8 @@ pairs:                       # of customer and offer: events are summed by a key
     match: category          # of the offer
     relative: [share, rank]  # also relative to the other offers considered
     reason: bought_category  # a reason code that customers may see
-  popular: {stream: outcomes, aggregate: count, where: {type: accepted}, key: offer_id, match: offer_id, scope: everyone}
+  popular:
+    {stream: outcomes, aggregate: count, where: {type: accepted}, key: offer_id, match: offer_id, scope: everyone}
 """
 
 OFFERS_FILE = """\
@@ -174,11 +176,21 @@ def _write_data(folder: Path) -> None:
                 decisions.append((decision, customer, time.isoformat(), "home", offer, round(6 / OFFERS, 4), channel))
                 if chance.random() < (0.25 if category in liked else 0.03) * (0.7 + discount / 30):
                     outcomes.append(
-                        (decision, customer, offer, "accepted", (time + timedelta(days=chance.uniform(0, 5))).isoformat(), 10.0)
+                        (
+                            decision,
+                            customer,
+                            offer,
+                            "accepted",
+                            (time + timedelta(days=chance.uniform(0, 5))).isoformat(),
+                            10.0,
+                        )
                     )
     _csv(folder / "customers.csv", ("customer_id", "valid_from", "segment", "birth_year"), customers)
     _csv(folder / "purchases.csv", ("customer_id", "time", "amount", "category"), purchases)
-    rows = [(offer, f"{discount} % off {category}", discount / 2, category, discount) for offer, category, discount in offers]
+    rows = [
+        (offer, f"{discount} % off {category}", discount / 2, category, discount)
+        for offer, category, discount in offers
+    ]
     _csv(folder / "offers.csv", ("offer_id", "name", "value", "category", "discount"), rows)
     _csv(
         folder / "decisions.csv",

@@ -11,7 +11,15 @@ from features.common.timestamps import now
 from features.validation.load import load
 from pipelines.cli.data import AsJson, settled
 from pipelines.output import console
-from pipelines.world.settings import CUSTOMERS_MAX, CUSTOMERS_MIN, DECISIONS_MAX, DECISIONS_MIN, OFFERS_MAX, OFFERS_MIN, SEED_MAX
+from pipelines.world.settings import (
+    CUSTOMERS_MAX,
+    CUSTOMERS_MIN,
+    DECISIONS_MAX,
+    DECISIONS_MIN,
+    OFFERS_MAX,
+    OFFERS_MIN,
+    SEED_MAX,
+)
 
 if TYPE_CHECKING:
     from pipelines.world_run.report import WorldReport
@@ -23,7 +31,7 @@ Examples: [bold]opportune simulate-world world --customers 2000 --offers 60 --de
 
 [bold]opportune simulate-world rehearsal --experiments --plots pictures[/bold]
 
-[bold]opportune simulate-world world --url http://127.0.0.1:3000[/bold], while [bold]opportune serve -w world[/bold] runs
+[bold]opportune simulate-world world --url http://127.0.0.1:3000[/bold], beside [bold]opportune serve -w world[/bold]
 """
 
 
@@ -34,26 +42,42 @@ def register(app: typer.Typer) -> None:
 
 def simulate_world(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of the world: made when it is new or empty, used again when it holds one.", callback=settled)
+        Path,
+        typer.Argument(
+            help="Folder of the world: made when it is new or empty, used again when it holds one.", callback=settled
+        ),
     ],
     customers: Annotated[
-        int | None, typer.Option(help="Customers of a new world; 2,000 when absent.", min=CUSTOMERS_MIN, max=CUSTOMERS_MAX)
+        int | None,
+        typer.Option(help="Customers of a new world; 2,000 when absent.", min=CUSTOMERS_MIN, max=CUSTOMERS_MAX),
     ] = None,
-    offers: Annotated[int | None, typer.Option(help="Offers of a new world; 60 when absent.", min=OFFERS_MIN, max=OFFERS_MAX)] = None,
-    decisions: Annotated[int, typer.Option(help="Visits of the run, each a decision.", min=DECISIONS_MIN, max=DECISIONS_MAX)] = 20_000,
+    offers: Annotated[
+        int | None, typer.Option(help="Offers of a new world; 60 when absent.", min=OFFERS_MIN, max=OFFERS_MAX)
+    ] = None,
+    decisions: Annotated[
+        int, typer.Option(help="Visits of the run, each a decision.", min=DECISIONS_MIN, max=DECISIONS_MAX)
+    ] = 20_000,
     seed: Annotated[int | None, typer.Option(help="Draws another world; 7 when absent.", min=0, max=SEED_MAX)] = None,
     url: Annotated[
-        str | None, typer.Option(help="Drive the service at this address, which serves the folder, instead of a desk here.")
+        str | None,
+        typer.Option(help="Drive the service at this address, which serves the folder, instead of a desk here."),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the service, of the roles decide and events.", envvar="OPPORTUNE_KEY")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Key of the service, of the roles decide and events.", envvar="OPPORTUNE_KEY")
+    ] = None,
     experiments: Annotated[
         bool,
-        typer.Option("--experiments", help="Run an A/A, an A/B and a broken experiment in a new world; hold reports against the truth."),
+        typer.Option(
+            "--experiments",
+            help="Run an A/A, an A/B and a broken experiment in a new world; hold reports against the truth.",
+        ),
     ] = False,
     plots: Annotated[Path | None, typer.Option(help="Draw the pictures of the report as PNG into this folder.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Judge decisions by a made-up world whose truth is known: calibration, regret, new offers, bots, estimators, experiments."""
+    """Judge decisions by a made-up world whose truth is known: calibration, regret, new offers, bots, estimators,
+    experiments.
+    """
     from pipelines.world_run.tables import print_report
 
     if key is not None and url is None:
@@ -73,7 +97,9 @@ def simulate_world(
         print_report(report)
 
 
-def simulated(folder: Path, decisions: int, url: str | None = None, key: str | None = None, **wanted: int | None) -> WorldReport:
+def simulated(
+    folder: Path, decisions: int, url: str | None = None, key: str | None = None, **wanted: int | None
+) -> WorldReport:
     """Make what is missing, drive, judge.
 
     Args:
@@ -99,7 +125,9 @@ def simulated(folder: Path, decisions: int, url: str | None = None, key: str | N
         moved, run = shift(workspace), f"w{world.settings.seed}"
         port: Port = DeskPort(workspace, NOW, moved) if url is None else HttpPort(url, key)
         try:
-            driven = drive(world, live_visits(world, decisions), port, run if url is None else f"{run}-{now():x}", moved, tell)
+            driven = drive(
+                world, live_visits(world, decisions), port, run if url is None else f"{run}-{now():x}", moved, tell
+            )
         finally:
             port.close()
         tell("judge", None)
@@ -137,6 +165,7 @@ def _served(folder: Path, url: str | None) -> None:
 
     if url is not None and read_settings(folder) is None:
         raise typer.BadParameter(
-            f"expected the folder of the world that the service serves, got {folder}, which is new or empty: run without --url first",
+            f"expected the folder of the world that the service serves, got {folder}, which is new or empty: run"
+            " without --url first",
             param_hint="--url",
         )

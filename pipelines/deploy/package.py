@@ -1,7 +1,8 @@
-"""`opportune build`: a bento that serves from any folder: the code that answers, the workspace's files, and what was published.
+"""`opportune build`: a bento that serves from any folder: the code that answers, the workspace's files, and what was
+published.
 
-Customers' rows stay out of it unless asked for: a package travels further than a store. Without them the service ranks for
-strangers, or reads the Redis that the workspace or the environment names.
+Customers' rows stay out of it unless asked for: a package travels further than a store. Without them the service ranks
+for strangers, or reads the Redis that the workspace or the environment names.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
     """
     place, catalogue = bundle.current(workspace.bundles), catalogue_file(workspace)
     if place is None or serving_version(workspace) is None or not catalogue.exists():
-        raise BuildFailed("expected a published model to pack, got none: run `opportune up`, or `opportune train` and `opportune publish`")
+        raise BuildFailed(
+            "expected a published model to pack, got none: run `opportune up`, or `opportune train` and `opportune"
+            " publish`"
+        )
     home = Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml").resolve()
     with tempfile.TemporaryDirectory(prefix="opportune-build-") as scratch:
         stage = Path(scratch)
@@ -86,7 +90,12 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
         recipe = {
             "service": "serving.service:Opportune",
             "labels": {"workspace": workspace.settings.name, "bundle": place.name},
-            "include": [*(f"{name}/**/*.py" for name in PACKAGES), "workspace/**/*", "workspace/**/.*", f"{compile_cache.FOLDER}/**/*"],
+            "include": [
+                *(f"{name}/**/*.py" for name in PACKAGES),
+                "workspace/**/*",
+                "workspace/**/.*",
+                f"{compile_cache.FOLDER}/**/*",
+            ],
             "python": {"requirements_txt": REQUIREMENTS, "lock_packages": False},
         }
         (stage / REQUIREMENTS).write_text(asked := requirements_of(workspace))
@@ -94,7 +103,9 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
         done = subprocess.run(
             [sys.executable, "-m", "bentoml", "build", "--output", "tag", "."],
             cwd=stage,
-            env={name: value for name, value in os.environ.items() if name not in (WORKSPACE_VARIABLE, WORKERS_VARIABLE)}
+            env={
+                name: value for name, value in os.environ.items() if name not in (WORKSPACE_VARIABLE, WORKERS_VARIABLE)
+            }
             | {"BENTOML_HOME": str(home)},
             capture_output=True,
             text=True,
@@ -121,7 +132,9 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
     for name in FILES:
         if (workspace.folder / name).exists():
             shutil.copy(workspace.folder / name, target / name)
-    settings = Tree("workspace.yaml", (target / "workspace.yaml").read_bytes()).value  # moments stay the texts that they are
+    settings = Tree(
+        "workspace.yaml", (target / "workspace.yaml").read_bytes()
+    ).value  # moments stay the texts that they are
     settings["data"] = "made"  # BentoML leaves out what is hidden
     (target / "workspace.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     made = target / "made"
@@ -130,10 +143,17 @@ def _stage_workspace(workspace: Workspace, place: Path, catalogue: Path, target:
     for alias in aliases(workspace.experiments):
         beside = bundle.aliased(workspace.bundles, alias)
         if beside is None:
-            raise BuildFailed(f"expected a published model for arms that name `{alias}`, got none: run `opportune publish --alias {alias}`")
+            raise BuildFailed(
+                f"expected a published model for arms that name `{alias}`, got none: run `opportune publish --alias"
+                f" {alias}`"
+            )
         shutil.copytree(beside, made / "bundles" / beside.name, dirs_exist_ok=True)
         bundle.point(made / "bundles", alias, beside)
-    for file in (catalogue, timeline_file(workspace), workspace.data / ramps.RECORD):  # without it every ramp would be at 0
+    for file in (
+        catalogue,
+        timeline_file(workspace),
+        workspace.data / ramps.RECORD,
+    ):  # without it every ramp would be at 0
         if file.exists():
             shutil.copy(file, made / file.name)
     if customers and workspace.online.exists():

@@ -30,7 +30,8 @@ def publish(workspace: Workspace, version: str) -> Path:
 
 
 def publish_beside(workspace: Workspace, alias: str, version: str, *, name: bool = False) -> Path:
-    """Make the bundle of a version the one that arms of experiments get that name this alias, or this version; what serves stays.
+    """Make the bundle of a version the one that arms of experiments get that name this alias, or this version; what
+    serves stays.
 
     Args:
         name: point the registry's alias at the version too.
@@ -78,7 +79,8 @@ def require_published(workspace: Workspace) -> None:
     """
     if serving_version(workspace) is None:
         raise BadBundle(
-            "expected a published model for the workspace's columns, got none: run `opportune up`, or `opportune train` and `opportune publish`"
+            "expected a published model for the workspace's columns, got none: run `opportune up`, or `opportune train`"
+            " and `opportune publish`"
         )
 
 

@@ -1,7 +1,8 @@
-"""What a package of the service asks an installer for: exact versions of all that it needs, with the hashes of the lock.
+"""What a package of the service asks an installer for: exact versions of all that it needs, with the hashes of the
+lock.
 
-The versions are those that are installed here, which is what the service was seen to work with. A distribution that is not installed
-here, because another Python or system needs it, comes from the lock with its marker.
+The versions are those that are installed here, which is what the service was seen to work with. A distribution that is
+not installed here, because another Python or system needs it, comes from the lock with its marker.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ LOCK = "requirements.lock"
 """At the root of a checkout; beside this module in an installed package."""
 
 _PIN = re.compile(
-    r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)[ ]*(?:;[ ]*(?P<marker>[^\\\n]*?))?[ ]*\\?\n(?P<hashes>(?:[ ]+--hash=\S+[ ]*\\?\n)*)", re.M
+    r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)[ ]*(?:;[ ]*(?P<marker>[^\\\n]*?))?[ ]*\\?\n(?P<hashes>(?:[ ]+--hash=\S+["
+    r" ]*\\?\n)*)",
+    re.M,
 )
 
 
@@ -42,7 +45,9 @@ def read_lock(text: str) -> dict[NormalizedName, list[Pin]]:
     pins: dict[NormalizedName, list[Pin]] = {}
     for found in _PIN.finditer(text):
         hashes = tuple(re.findall(r"--hash=(\S+)", found["hashes"]))
-        pins.setdefault(canonicalize_name(found["name"]), []).append(Pin(found["version"], (found["marker"] or "").strip(), hashes))
+        pins.setdefault(canonicalize_name(found["name"]), []).append(
+            Pin(found["version"], (found["marker"] or "").strip(), hashes)
+        )
     return pins
 
 
@@ -54,8 +59,8 @@ def pinned(wanted: Iterable[str], lock: str) -> str:
         lock: the text of `requirements.lock`; empty where there is none.
 
     Returns:
-        One requirement a line, by name. With hashes if the lock has them for every version that is installed; an installer asks for
-        all hashes or for none.
+        One requirement a line, by name. With hashes if the lock has them for every version that is installed; an
+        installer asks for all hashes or for none.
     """
     locked = read_lock(lock)
     lines: list[tuple[str, tuple[str, ...]]] = []
@@ -65,7 +70,9 @@ def pinned(wanted: Iterable[str], lock: str) -> str:
             pins = [Pin(version, "", ())]
         lines += [(f"{name}=={pin.version}" + (f" ; {pin.marker}" if pin.marker else ""), pin.hashes) for pin in pins]
     hashed = all(hashes for _, hashes in lines)
-    return "".join(" \\\n    ".join([line, *(f"--hash={one}" for one in hashes if hashed)]) + "\n" for line, hashes in lines)
+    return "".join(
+        " \\\n    ".join([line, *(f"--hash={one}" for one in hashes if hashed)]) + "\n" for line, hashes in lines
+    )
 
 
 def closure(wanted: Iterable[str]) -> set[NormalizedName]:

@@ -1,4 +1,6 @@
-"""The processes of a running service: BentoML's server and the background worker, started, watched and stopped together."""
+"""The processes of a running service: BentoML's server and the background worker, started, watched and stopped
+together.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from serving.runtime.parent_watch import PARENT_VARIABLE
 from serving.settings import KEEP_ALIVE_SECONDS, KEEP_ALIVE_VARIABLE, WORKERS_VARIABLE
 
 START_SECONDS_MAX = 300
-"""On a new machine the first start compiles the kernel, beside whatever else the machine does; one that ends is noticed at once."""
+"""On a new machine the first start compiles the kernel, beside whatever else the machine does; one that ends is noticed
+at once.
+"""
 STOP_SECONDS_MAX = 15
 FINISH_SECONDS_MAX = 8
 """After the drain, requests that are still being answered have so long."""
@@ -56,7 +60,9 @@ _asked: list[int] = []
 
 
 def heed_signals() -> None:
-    """Raise `Stopped` from now on when SIGINT or SIGTERM comes, also where the shell that started us in the background ignores them."""
+    """Raise `Stopped` from now on when SIGINT or SIGTERM comes, also where the shell that started us in the background
+    ignores them.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 
@@ -127,7 +133,8 @@ def require_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(
-                    f"expected port {port} on {host} to be free, another process listens there: end it, or name another with --port"
+                    f"expected port {port} on {host} to be free, another process listens there: end it, or name another"
+                    " with --port"
                 ) from error
             raise PortTaken(f"cannot listen on {host}, port {port}: {error.strerror}") from error
 
@@ -185,7 +192,9 @@ class Running:
         return self.workspace.data / "logs" / f"{name}.log"
 
     def start(self, name: str, command: list[str], **environment: str) -> None:
-        """Start a child in a session of its own, so that Ctrl-C reaches it through us alone; it ends when we are gone."""
+        """Start a child in a session of its own, so that Ctrl-C reaches it through us alone; it ends when we are
+        gone.
+        """
         with self.log(name).open("ab") if self.output is None else os.fdopen(os.dup(self.output), "ab") as log:
             self.children[name] = subprocess.Popen(
                 command,
@@ -201,7 +210,17 @@ class Running:
         """BentoML's own command serves: supervision, workers and graceful stop are its."""
         require_free(self.host, self.port)
         self._new_log("server")
-        command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Opportune", "--host", self.host, "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "bentoml",
+            "serve",
+            "serving.service:Opportune",
+            "--host",
+            self.host,
+            "--port",
+            str(self.port),
+        ]
         settings = {WORKERS_VARIABLE: str(workers), KEEP_ALIVE_VARIABLE: f"{self.keep_alive_seconds:g}"}
         self.start("server", [*command, "--timeout-graceful-shutdown", str(FINISH_SECONDS_MAX)], **settings)
 
@@ -237,11 +256,16 @@ class Running:
                 return
             said = body.decode(errors="replace")[:300] or said
             time.sleep(0.1)
-        raise ServerFailed(f"expected the server to be ready within {START_SECONDS_MAX} s, got: {said}\n{self.tail('server')}")
+        raise ServerFailed(
+            f"expected the server to be ready within {START_SECONDS_MAX} s, got: {said}\n{self.tail('server')}"
+        )
 
     def _require_server(self) -> None:
         if self.children["server"].poll() is not None:
-            raise ServerFailed(f"expected the server to run, got its end; the last lines of {self.log('server')}:\n{self.tail('server')}")
+            raise ServerFailed(
+                "expected the server to run, got its end; the last lines of"
+                f" {self.log('server')}:\n{self.tail('server')}"
+            )
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         """One request to the server; status 0 when it does not answer."""
@@ -304,9 +328,11 @@ class Running:
 
 @contextmanager
 def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Compile the server's code in a process beside the block, if it is wanted; the function that is yielded waits for it.
+    """Compile the server's code in a process beside the block, if it is wanted; the function that is yielded waits for
+    it.
 
-    A process that fails costs nothing but time: whoever needs the code compiles it. So does a model of other trees than expected.
+    A process that fails costs nothing but time: whoever needs the code compiles it. So does a model of other trees than
+    expected.
     """
     if not wanted:
         yield lambda: None
@@ -315,7 +341,13 @@ def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None
     command = [sys.executable, "-m", "serving.precompile", str(leaves_max)]
     nowhere = subprocess.DEVNULL
     child = subprocess.Popen(
-        command, cwd=ROOT, env=_environment(workspace), stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=_environment(workspace),
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        start_new_session=True,
     )
 
     def wait() -> None:
@@ -330,7 +362,9 @@ def warming(workspace: Workspace, *, wanted: bool) -> Iterator[Callable[[], None
 
 
 def _environment(workspace: Workspace) -> dict[str, str]:
-    """Return what a child may see: ours, one thread for numerics, BentoML's own files inside the data folder, and no telemetry."""
+    """Return what a child may see: ours, one thread for numerics, BentoML's own files inside the data folder, and no
+    telemetry.
+    """
     home = workspace.data / "bentoml"
     home.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ) | {

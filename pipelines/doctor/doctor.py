@@ -1,8 +1,9 @@
 """`opportune doctor`: what is missing or suspicious in a workspace, with figures, since when, and what to do.
 
-A check is one function of `Facts` (`facts/gather.py`), named in the `CHECKS` of its module; its name is its id. It gives what it looked at
-and what it found there (`Seen`), or says why it cannot say (`CannotSay`): silence means that somebody looked. What else it raises, because
-a file is damaged or a store away, becomes a finding of its own, and keeps no other check from looking.
+A check is one function of `Facts` (`facts/gather.py`), named in the `CHECKS` of its module; its name is its id. It
+gives what it looked at and what it found there (`Seen`), or says why it cannot say (`CannotSay`): silence means that
+somebody looked. What else it raises, because a file is damaged or a store away, becomes a finding of its own, and keeps
+no other check from looking.
 """
 
 from __future__ import annotations
@@ -108,7 +109,9 @@ def report(facts: Facts) -> DoctorReport:
     for reason, names in failed.items():
         not_checked |= dict.fromkeys(names, f"it failed: {reason}")
         todo = "Mend what the reason names; where it names nothing of yours, report it with this line."
-        findings.append(Finding(CANNOT_LOOK, "error", f"{listed(names)} could not look: {reason}", {"checks": len(names)}, todo))
+        findings.append(
+            Finding(CANNOT_LOOK, "error", f"{listed(names)} could not look: {reason}", {"checks": len(names)}, todo)
+        )
     findings.sort(key=lambda finding: finding.severity)  # errors first: so says the alphabet
     return DoctorReport(facts.workspace.settings.name, rfc3339(facts.now), findings, fine, not_checked)
 
@@ -124,7 +127,9 @@ def show_report(found: DoctorReport) -> None:
         colour = _COLOURS[finding.severity]
         since = f" [dim]since {finding.since}[/dim]" if finding.since else ""
         console.out.print(
-            f"[bold {colour}]{finding.severity}[/bold {colour}] {escape(finding.what)} [dim]({finding.check})[/dim]{since}", highlight=False
+            f"[bold {colour}]{finding.severity}[/bold {colour}] {escape(finding.what)}"
+            f" [dim]({finding.check})[/dim]{since}",
+            highlight=False,
         )
         figures = ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in finding.evidence.items())
         if figures:
@@ -138,7 +143,10 @@ def show_report(found: DoctorReport) -> None:
     colour = "red" if found.failed else "yellow" if found.findings else "green"
     errors = sum(finding.severity == "error" for finding in found.findings)
     warnings = len(found.findings) - errors
-    tally = f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}; {len(found.fine)} checks found nothing, {len(found.not_checked)} cannot say"
+    tally = (
+        f"{_counted(errors, 'error')}, {_counted(warnings, 'warning')}; {len(found.fine)} checks found nothing,"
+        f" {len(found.not_checked)} cannot say"
+    )
     console.out.print(f"[{colour}]{found.workspace}: {tally}[/{colour}]", highlight=False)
 
 

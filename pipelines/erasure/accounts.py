@@ -1,7 +1,8 @@
-"""Which accounts are a customer's alone: what experiments keep of an account is personal only where nobody else belongs to it.
+"""Which accounts are a customer's alone: what experiments keep of an account is personal only where nobody else belongs
+to it.
 
-An account of several customers stays: its assignment says nothing of any of them. Exposures under it that this customer's decisions or events
-made are rows of the customer, and go with them.
+An account of several customers stays: its assignment says nothing of any of them. Exposures under it that this
+customer's decisions or events made are rows of the customer, and go with them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def accounts_of(workspace: Workspace, units: Sequence[str]) -> list[str]:
         return [account for (account,) in con.execute(query).fetchall()]
     except duckdb.Error as error:
         said = (str(error).splitlines() or [""])[0]
-        raise BadParquet(f"expected readable tables in {workspace.lake}, got: {said}. Remove the file that is named there") from error
+        raise BadParquet(
+            f"expected readable tables in {workspace.lake}, got: {said}. Remove the file that is named there"
+        ) from error
     finally:
         con.close()
 

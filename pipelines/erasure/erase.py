@@ -1,12 +1,14 @@
-"""Forgetting a customer everywhere: late events first of all, then what serves, then what is on disk; proved by a re-read of all of it.
+"""Forgetting a customer everywhere: late events first of all, then what serves, then what is on disk; proved by a
+re-read of all of it.
 
-    task       written down, with the units that are linked to the customer (`task`), and the accounts that are theirs alone
-    at once    event log and dead letters, ledger, online store: no worker knows the customer any more from here on
-    the rest   behind the locks of whoever else changes the workspace: journals, lake, offline tables, what stores leave in their files
-    proof      every place is read again, and the bytes of all files are looked through
+    task       written down, with the units that are linked to the customer (`task`), and the accounts that are theirs
+    alone at once    event log and dead letters, ledger, online store: no worker knows the customer any more from here
+    on the rest   behind the locks of whoever else changes the workspace: journals, lake, offline tables, what stores
+    leave in their files proof      every place is read again, and the bytes of all files are looked through
 
-A crash at any moment leaves the task, and `resume` goes on with it: every step may be repeated. Where the proof finds something, for
-example of a decision that was under way, all is done again, `TRIES_MAX` times. A customer who comes back later is a new one.
+A crash at any moment leaves the task, and `resume` goes on with it: every step may be repeated. Where the proof finds
+something, for example of a decision that was under way, all is done again, `TRIES_MAX` times. A customer who comes back
+later is a new one.
 """
 
 from __future__ import annotations
@@ -30,14 +32,23 @@ from pipelines.erasure.leftovers import LedgerFiles, Leftovers, OnlineFiles
 from pipelines.erasure.places import ErasurePlace, Step
 from pipelines.erasure.scan import Scan, scan
 from pipelines.erasure.stores import Contacts, EventLogPlace, OnlineRows
-from pipelines.erasure.task import ErasedCounts, ErasureTask, keep_task, one_at_a_time, read_task, remove_task, task_file, tasks_of
+from pipelines.erasure.task import (
+    ErasedCounts,
+    ErasureTask,
+    keep_task,
+    one_at_a_time,
+    read_task,
+    remove_task,
+    task_file,
+    tasks_of,
+)
 from pipelines.materialize.hold import held
 
 TRIES_MAX = 3
 
 SOURCES = (
-    "The business's own files are not touched: remove the customer there too. Until then `opportune import` refuses their rows of before "
-    "the forgetting."
+    "The business's own files are not touched: remove the customer there too. Until then `opportune import` refuses"
+    " their rows of before the forgetting."
 )
 
 Tell = Callable[[str, float | None], None]
@@ -61,7 +72,8 @@ class ErasureReport(Struct):
 
 
 def unit_named(text: str, *, anonymous: bool = False) -> str:
-    """The unit of an id as people and clients write it: a customer's, or, with `~` before it or when it is said so, an anonymous one.
+    """The unit of an id as people and clients write it: a customer's, or, with `~` before it or when it is said so, an
+    anonymous one.
 
     Raises:
         BadId: it is no id.
@@ -70,7 +82,10 @@ def unit_named(text: str, *, anonymous: bool = False) -> str:
     try:
         msgspec.convert(bare, Id)
     except msgspec.ValidationError:
-        raise BadId("expected the id of a customer, or ~ and an anonymous id: letters, digits and ._:@+=|~- , at most 64 of them") from None
+        raise BadId(
+            "expected the id of a customer, or ~ and an anonymous id: letters, digits and ._:@+=|~- , at most 64 of"
+            " them"
+        ) from None
     return ANONYMOUS + bare if anonymous or text != bare else bare
 
 
@@ -83,7 +98,8 @@ def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: 
         step: told each change before it is made, for tests.
 
     Raises:
-        Failure, OSError: a place cannot be written to now. What is done stays done, late events are refused, and `resume` does the rest.
+        Failure, OSError: a place cannot be written to now. What is done stays done, late events are refused, and
+            `resume` does the rest.
     """
     with one_at_a_time(workspace):
         task = read_task(task_file(workspace, unit))
@@ -97,7 +113,8 @@ def forget(workspace: Workspace, unit: str, tell: Tell = lambda *_: None, step: 
 
 
 def resume(workspace: Workspace, tell: Tell = lambda *_: None, step: Step = lambda _: None) -> list[ErasureReport]:
-    """Go on with all forgettings that a crash, a busy workspace or a store that was away has left; to be called now and then.
+    """Go on with all forgettings that a crash, a busy workspace or a store that was away has left; to be called now and
+    then.
 
     Raises:
         Failure, OSError: as `forget`.
@@ -144,12 +161,18 @@ def _done(workspace: Workspace, task: ErasureTask, tell: Tell, step: Step) -> Er
         if not proof.plaintext_hits and not any(counted.left for counted in task.counted.values()):
             break
     step("end")
-    remove_task(workspace, task.unit)  # also where something stays: the answer names it, and to try for ever would help nobody
+    remove_task(
+        workspace, task.unit
+    )  # also where something stays: the answer names it, and to try for ever would help nobody
     left = proof.plaintext_hits or sum(counted.left for counted in task.counted.values())
-    return ErasureReport(not left, rfc3339(task.at), len(task.units), task.counted, proof, round(time.monotonic() - begun, 3))
+    return ErasureReport(
+        not left, rfc3339(task.at), len(task.units), task.counted, proof, round(time.monotonic() - begun, 3)
+    )
 
 
-def _remove(workspace: Workspace, task: ErasureTask, place: ErasurePlace, places: list[ErasurePlace], tell: Tell, step: Step) -> None:
+def _remove(
+    workspace: Workspace, task: ErasureTask, place: ErasurePlace, places: list[ErasurePlace], tell: Tell, step: Step
+) -> None:
     """Remove what one place has, and write down how much that was: a crash later on must not forget it."""
     tell(place.name, places.index(place) / (len(places) + 1))
     removed = place.remove(task.units, step)

@@ -1,4 +1,6 @@
-"""Which anonymous units belong to a customer: told by the lake's links and by the events that are not in the lake yet."""
+"""Which anonymous units belong to a customer: told by the lake's links and by the events that are not in the lake
+yet.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +42,15 @@ def _in_lake(workspace: Workspace, customer_id: str) -> list[str]:
     first = f"SELECT unit, arg_min(customer_id, received) AS owner FROM ({lake.select(workspace, LINKS)}) GROUP BY unit"
     con = duckdb.connect()  # not the lake's: its views look at every file of it
     try:
-        return [unit for (unit,) in con.execute(f"SELECT unit FROM ({first}) WHERE owner = {literal(customer_id)}").fetchall()]
+        return [
+            unit
+            for (unit,) in con.execute(f"SELECT unit FROM ({first}) WHERE owner = {literal(customer_id)}").fetchall()
+        ]
     except duckdb.Error as error:
         said = (str(error).splitlines() or [""])[0]
         raise BadParquet(
-            f"expected readable links in {workspace.lake / LINKS.folder}, got: {said}. Remove the file that is named there"
+            f"expected readable links in {workspace.lake / LINKS.folder}, got: {said}. Remove the file that is named"
+            " there"
         ) from error
     finally:
         con.close()

@@ -1,7 +1,9 @@
-"""Forgetting in the decision journals: live workers seal what they have written, then the customer's lines are blanked file by file.
+"""Forgetting in the decision journals: live workers seal what they have written, then the customer's lines are blanked
+file by file.
 
-A blanked line is as long as it was: the shipper knows files by stem and byte. A file is written aside and put in place of the old one, so
-that a crash leaves the old or the new one; nobody but the process that has a file open appends to it, and that one has turned to the next.
+A blanked line is as long as it was: the shipper knows files by stem and byte. A file is written aside and put in place
+of the old one, so that a crash leaves the old or the new one; nobody but the process that has a file open appends to
+it, and that one has turned to the next.
 """
 
 from __future__ import annotations
@@ -77,13 +79,15 @@ class Journals:
                 return
             if time.monotonic() > deadline:
                 raise NotTurned(
-                    f"expected all workers to seal their journals within {self._turn_seconds_max:g} s, got {len(waited)} that did not: is a "
-                    "server stopped, or its disk full? It is tried again"
+                    f"expected all workers to seal their journals within {self._turn_seconds_max:g} s, got"
+                    f" {len(waited)} that did not: is a server stopped, or its disk full? It is tried again"
                 )
             time.sleep(LOOK_SECONDS)
 
     def _blank_dead(self, file: Path, units: Sequence[str], step: Step) -> int:
-        """Return a file that a dead process left: the next server takes it in. What is written now was begun after the turn."""
+        """Return a file that a dead process left: the next server takes it in. What is written now was begun after the
+        turn.
+        """
         with _owned(file) as is_owned:
             return self._blank(file, units, step) if is_owned else 0
 

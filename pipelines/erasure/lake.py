@@ -1,7 +1,8 @@
-"""Forgetting in Parquet: the lake and the offline tables. A file that holds the customer is written anew without, under its own name.
+"""Forgetting in Parquet: the lake and the offline tables. A file that holds the customer is written anew without, under
+its own name.
 
-Names stay, so that nothing that knows files by their names (imports, shipments, merged files) does its work again. Files that no longer
-count, because a merged one took their place, are rewritten too.
+Names stay, so that nothing that knows files by their names (imports, shipments, merged files) does its work again.
+Files that no longer count, because a merged one took their place, are rewritten too.
 """
 
 from __future__ import annotations
@@ -60,14 +61,17 @@ class ParquetFolder:
         return found
 
     def _by_columns(self, con: duckdb.DuckDBPyConnection) -> dict[tuple[str, ...], list[Path]]:
-        """The files that say whose rows are, by the columns that do; files of one folder are alike, but for what was declared later."""
+        """The files that say whose rows are, by the columns that do; files of one folder are alike, but for what was
+        declared later.
+        """
         found: dict[tuple[str, ...], list[Path]] = {}
         files = sorted(self._folder.glob("**/*.parquet"))
         for at in range(0, len(files), FILES_A_QUERY_MAX):
             names = ", ".join(map(_name, files[at : at + FILES_A_QUERY_MAX]))
             wanted = ", ".join(map(literal, ID_COLUMNS))
             query = (
-                f"SELECT file_name, list(name ORDER BY name) FROM parquet_schema([{names}]) WHERE name IN ({wanted}) GROUP BY 1 ORDER BY 1"
+                f"SELECT file_name, list(name ORDER BY name) FROM parquet_schema([{names}]) WHERE name IN ({wanted})"
+                " GROUP BY 1 ORDER BY 1"
             )
             for name, columns in con.execute(query).fetchall():
                 found.setdefault(tuple(columns), []).append(Path(name))
@@ -76,14 +80,20 @@ class ParquetFolder:
     def _rewrite(self, con: duckdb.DuckDBPyConnection, file: Path, units: Sequence[str], rows: int, step: Step) -> None:
         aside = self._workspace.data / "aside" / "forget" / file.name
         aside.parent.mkdir(parents=True, exist_ok=True)
-        schema = f"SELECT name, max(f.num_rows) FROM parquet_schema({_name(file)}), parquet_file_metadata({_name(file)}) f GROUP BY 1"
+        schema = (
+            f"SELECT name, max(f.num_rows) FROM parquet_schema({_name(file)}), parquet_file_metadata({_name(file)}) f"
+            " GROUP BY 1"
+        )
         names = dict(con.execute(schema).fetchall())
         before = max(names.values())
         theirs = _theirs([name for name in ID_COLUMNS if name in names], units)
         kept = f"SELECT * EXCLUDE (filename) FROM {_reader([file])} WHERE ({theirs}) IS NOT TRUE"
         written = con.execute(f"COPY ({kept}) TO {literal(str(aside))} (FORMAT parquet, COMPRESSION zstd)").fetchone()
         if written is None or written[0] != before - rows:
-            raise BadParquet(f"expected {before - rows} rows of {file} to stay, got {written}: something else changes the lake; try again")
+            raise BadParquet(
+                f"expected {before - rows} rows of {file} to stay, got {written}: something else changes the lake; try"
+                " again"
+            )
         _sync(aside)
         step(f"replace {file.name}")
         with writing(self._workspace.lake):

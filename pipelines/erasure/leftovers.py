@@ -1,4 +1,6 @@
-"""Forgetting what stores and crashes leave in files: pages of LMDB that are no longer used, and files that were being written."""
+"""Forgetting what stores and crashes leave in files: pages of LMDB that are no longer used, and files that were being
+written.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SPILL_SECONDS = 3_600.0
 
 
 class OnlineFiles:
-    """The files of the embedded online store: its rows once more, for a refresh may have brought them back, then its pages."""
+    """The files of the embedded online store: its rows once more, for a refresh may have brought them back, then its
+    pages.
+    """
 
     name = "online_files"
 
@@ -63,8 +67,9 @@ class LedgerFiles:
 
 
 class Leftovers:
-    """What a process that was killed had not finished writing (whoever writes there holds the workspace, so nobody is), and stores that were
-    set aside as damaged: nobody can tell what they hold, so they go as a whole."""
+    """What a process that was killed had not finished writing (whoever writes there holds the workspace, so nobody is),
+    and stores that were set aside as damaged: nobody can tell what they hold, so they go as a whole.
+    """
 
     name = "leftovers"
 
@@ -86,5 +91,7 @@ class Leftovers:
     def _files(self) -> list[Path]:
         before = now_s() - SPILL_SECONDS
         aside = [path for folder in self._whole if folder.is_dir() for path in folder.iterdir()]
-        spilt = [path for path in self._spill.iterdir() if written_s(path.stat()) < before] if self._spill.is_dir() else []
+        spilt = (
+            [path for path in self._spill.iterdir() if written_s(path.stat()) < before] if self._spill.is_dir() else []
+        )
         return [*aside, *spilt]

@@ -1,8 +1,9 @@
 """The bytes of every file of a workspace's data, looked through for an id: what no re-read of a place would show.
 
-An id is looked for as a whole: between characters that no id has. One of fewer than `SHORT_BYTES` stands by chance in other numbers and in
-compressed data, so it is looked for only where rows of customers are, and only as formats frame a text. Files of Parquet are compressed:
-here their heads and statistics are looked through, their rows are re-read as rows.
+An id is looked for as a whole: between characters that no id has. One of fewer than `SHORT_BYTES` stands by chance in
+other numbers and in compressed data, so it is looked for only where rows of customers are, and only as formats frame a
+text. Files of Parquet are compressed: here their heads and statistics are looked through, their rows are re-read as
+rows.
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ def offsets(file: Path, units: Sequence[str]) -> list[int]:
 
 
 def _pieces(file: Path, names: Sequence[bytes]) -> Iterator[tuple[int, list[int]]]:
-    """A file piece by piece: bytes read so far, and where the ids stand. Not mapped: somebody may cut the file off meanwhile."""
+    """A file piece by piece: bytes read so far, and where the ids stand. Not mapped: somebody may cut the file off
+    meanwhile.
+    """
     kept, read = b"", 0
     with file.open("rb") as handle:
         while piece := handle.read(PIECE_BYTES):

@@ -1,4 +1,6 @@
-"""Forgetting in the stores that serve: event log and dead letters, ledger, online store. None needs a lock of the workspace."""
+"""Forgetting in the stores that serve: event log and dead letters, ledger, online store. None needs a lock of the
+workspace.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 class EventLogPlace:
-    """The event log with its dead letters. First of all it takes note that nothing of before `at` is let in any more; see `Place`."""
+    """The event log with its dead letters. First of all it takes note that nothing of before `at` is let in any more;
+    see `Place`.
+    """
 
     name = "events"
 
@@ -100,7 +104,9 @@ class Contacts:
 
 
 async def _kept(ledger: Ledger, unit: str, damaged: int) -> int:
-    """Entries, events, consents, links and sticky assignments that the ledger has of a unit; a record that cannot be read counts as `damaged`."""
+    """Entries, events, consents, links and sticky assignments that the ledger has of a unit; a record that cannot be
+    read counts as `damaged`.
+    """
     try:
         known = await ledger.look(unit)
     except StoreUnavailable as error:
@@ -114,7 +120,9 @@ async def _kept(ledger: Ledger, unit: str, damaged: int) -> int:
 
 
 class OnlineRows:
-    """The rows of the online store, so that no worker reads them any more; see `Place`. What files may still hold, `OnlineFiles` removes."""
+    """The rows of the online store, so that no worker reads them any more; see `Place`. What files may still hold,
+    `OnlineFiles` removes.
+    """
 
     name = "online"
 

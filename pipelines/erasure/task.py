@@ -1,6 +1,7 @@
 """A forgetting that is under way, as a file: whoever finds it after a crash goes on with it.
 
-<data>/forget/<keyed hash of the unit>.json    readable by its owner alone; the one place that holds the id until all is done
+<data>/forget/<keyed hash of the unit>.json    readable by its owner alone; the one place that holds the id until all is
+done
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class BadTask(Failure):
 
 
 class ErasedCounts(Struct):
-    """What was found in one place and what was removed from it, over all tries; `left` is what the last re-read found."""
+    """What was found in one place and what was removed from it, over all tries; `left` is what the last re-read
+    found.
+    """
 
     found: int = 0
     removed: int = 0
@@ -41,7 +44,9 @@ class ErasureTask(Struct):
     at: int
     """Microseconds since 1970: what happened before is forgotten, also what is told of it later."""
     units: list[str] = field(default_factory=list)
-    """The unit, those that are linked to it, and the accounts that are theirs alone; found before the links go, and kept, since they cannot be found again."""
+    """The unit, those that are linked to it, and the accounts that are theirs alone; found before the links go, and
+    kept, since they cannot be found again.
+    """
     counted: dict[str, ErasedCounts] = field(default_factory=dict)
     tries: int = 0
 

@@ -28,7 +28,8 @@ class UnknownExperiment(Failure):
 
 
 class ListedExperiment(Struct, frozen=True):
-    """One experiment of the list; `split` are the shares of the arms, in their order, `since` is None where the file names no start.
+    """One experiment of the list; `split` are the shares of the arms, in their order, `since` is None where the file
+    names no start.
 
     `ramp` is the share of the ramped arm and what its ramp does, None where there is none.
     """
@@ -120,7 +121,9 @@ def report_on(
         found = read(con, question)
     finally:
         con.close()
-    shares = experiment.split.shares if any(experiment.split.shares) else (1 / len(experiment.arms),) * len(experiment.arms)
+    shares = (
+        experiment.split.shares if any(experiment.split.shares) else (1 / len(experiment.arms),) * len(experiment.arms)
+    )
     return report_of(found, question, Subject(status=status_at(experiment, now), shares=shares), settings)
 
 
@@ -160,7 +163,11 @@ def said_of(standing: RampState) -> str:
 
 def metrics_of(found: ExperimentReport) -> dict[str, float]:
     """Return what MLflow keeps as numbers: P of the split, lifts and their P."""
-    numbers: dict[str, float | None] = {"split_p": found.split.p, "split_alarm": float(found.split.alarm), "alpha": ALPHA}
+    numbers: dict[str, float | None] = {
+        "split_p": found.split.p,
+        "split_alarm": float(found.split.alarm),
+        "alpha": ALPHA,
+    }
     for arm in found.arms:
         numbers[f"units/{arm.arm}"] = float(arm.units)
     for goal in found.goals:

@@ -14,14 +14,19 @@ def print_groups(found: GroupsReport) -> None:
     """On standard output: the verdict on the split first, what each part is worth, then what to keep in mind."""
     told = as_experiment(found)
     if found.split.alarm:
-        console.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
+        console.out.print(
+            "[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below",
+            highlight=False,
+        )
     for line in headlines(told):
         console.out.print(line, highlight=False, markup=False)
     for title, columns, rows, texts in sections(found):
         if rows:
             console.table(f"\n{title}", columns, rows, texts)
     console.out.print()
-    console.out.print("A lift above zero is what a part is worth: everybody has it but the group.", highlight=False, markup=False)
+    console.out.print(
+        "A lift above zero is what a part is worth: everybody has it but the group.", highlight=False, markup=False
+    )
     for line in notes(told):
         console.out.print(line, highlight=False, markup=False)
 
@@ -52,8 +57,21 @@ def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[An
         "sequential": ("one planned look", "any number of looks (decides)"),
     }
     yield (
-        "What each part is worth: lift of what is usual over the group, with intervals that hold the truth in 95 of 100 cases",
-        ["metric", "worth of", "over the group", "group has", "usual", "lift", *decides[found.decided_by], "p corrected", "verdict"],
+        (
+            "What each part is worth: lift of what is usual over the group, with intervals that hold the truth in 95 of"
+            " 100 cases"
+        ),
+        [
+            "metric",
+            "worth of",
+            "over the group",
+            "group has",
+            "usual",
+            "lift",
+            *decides[found.decided_by],
+            "p corrected",
+            "verdict",
+        ],
         [
             [
                 goal.metric,
@@ -72,7 +90,11 @@ def sections(found: GroupsReport) -> Iterator[tuple[str, list[str], list[list[An
     yield (
         "Guardrails: more is worse; p that the part does no harm, each for itself",
         ["metric", "part", "over the group", "group has", "usual", "p", "verdict"],
-        [[one.metric, part.worth, part.group, *means(one), one.p, one.verdict] for part in found.parts for one in part.guardrails],
+        [
+            [one.metric, part.worth, part.group, *means(one), one.p, one.verdict]
+            for part in found.parts
+            for one in part.guardrails
+        ],
         3,
     )
     yield (

@@ -1,10 +1,13 @@
-"""What every part of the decision is worth: everybody who is decided as usual, against the holdout and against each control group.
+"""What every part of the decision is worth: everybody who is decided as usual, against the holdout and against each
+control group.
 
-A group follows one known logic all the time, so that what is decided as usual is the treated arm and each group the control of its own
-comparison: the lift over `random_propensity` is what the model is worth, that over `no_levers` what the levers are, and so on. A unit counts from
-its first decision in the period on, in the group as among all others, and for a window of the same length.
+A group follows one known logic all the time, so that what is decided as usual is the treated arm and each group the
+control of its own comparison: the lift over `random_propensity` is what the model is worth, that over `no_levers` what
+the levers are, and so on. A unit counts from its first decision in the period on, in the group as among all others, and
+for a window of the same length.
 
-Groups last: what a unit did before its first decision was under its group too. So nothing is narrowed by the past here (CUPED).
+Groups last: what a unit did before its first decision was under its group too. So nothing is narrowed by the past here
+(CUPED).
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ class NoGroups(Failure):
 
 
 class PartReport(Struct, frozen=True):
-    """Everybody who is decided as usual against one group. In goals and guardrails `control` is what the group has, `arm` is `usual`.
+    """Everybody who is decided as usual against one group. In goals and guardrails `control` is what the group has,
+    `arm` is `usual`.
 
     Attributes:
         worth: what the lift is the worth of.
@@ -74,7 +78,9 @@ class PartReport(Struct, frozen=True):
 
 
 class GroupsReport(Struct, frozen=True, kw_only=True):
-    """All of it; see `ExperimentReport`. `groups` begins with `usual`, and so do the tuples of `split` and `cumulative`."""
+    """All of it; see `ExperimentReport`. `groups` begins with `usual`, and so do the tuples of `split` and
+    `cumulative`.
+    """
 
     at: str
     outcome: str
@@ -111,7 +117,8 @@ def groups_on(workspace: Workspace, asked: ReportQuery, settings: ReportSettings
     """
     con = lake.connect(workspace)
     try:
-        # Whoever logs in may change groups: a unit is what a group was drawn from, be it an anonymous id that was linked since.
+        # Whoever logs in may change groups: a unit is what a group was drawn from, be it an anonymous id that was
+        # linked since.
         show_units(con, workspace, "anonymous")
         _in_period(con, asked)
         drawn = _drawn(con, workspace)
@@ -122,7 +129,8 @@ def groups_on(workspace: Workspace, asked: ReportQuery, settings: ReportSettings
             raise NoGroups(
                 "expected decisions of the holdout and the control groups in the lake, got none"
                 + (" between --since and --until" if asked.since is not None or asked.until is not None else "")
-                + ": they are recorded from the first decision on that a server makes with `holdout` or `control_groups` in experiments.yaml"
+                + ": they are recorded from the first decision on that a server makes with `holdout` or"
+                " `control_groups` in experiments.yaml"
             ) from error
     finally:
         con.close()
@@ -130,7 +138,9 @@ def groups_on(workspace: Workspace, asked: ReportQuery, settings: ReportSettings
 
 
 def _in_period(con: duckdb.DuckDBPyConnection, asked: ReportQuery) -> None:
-    """Let the view of exposures begin with the period: of units that were there before, the first decision in it counts."""
+    """Let the view of exposures begin with the period: of units that were there before, the first decision in it
+    counts.
+    """
     since = "" if asked.since is None else f" AND time >= make_timestamptz({asked.since}::BIGINT)"
     con.execute(f"CREATE TEMP TABLE of_period AS SELECT * FROM {VIEW} WHERE experiment = {literal(GROUPS)}{since}")
     con.execute(f"CREATE OR REPLACE VIEW {VIEW} AS SELECT * FROM of_period")
@@ -142,7 +152,10 @@ def _drawn(con: duckdb.DuckDBPyConnection, workspace: Workspace) -> DrawnGroups:
     seen = {str(name) for (name,) in con.execute(f"SELECT DISTINCT arm FROM {VIEW}").fetchall()}
     names = tuple(name for name, share in shares.items() if name == USUAL or share > 0 or name in seen)
     if len(names) == 1:
-        raise NoGroups("expected `holdout` or `control_groups` in experiments.yaml, got neither: with one of them, every part is measured")
+        raise NoGroups(
+            "expected `holdout` or `control_groups` in experiments.yaml, got neither: with one of them, every part is"
+            " measured"
+        )
     return DrawnGroups(names, tuple(shares[name] for name in names))
 
 
@@ -153,7 +166,9 @@ def _question(workspace: Workspace, asked: ReportQuery, names: tuple[str, ...], 
         arms=names,
         control=USUAL,
         outcome=asked.outcome or label.outcome,
-        window_seconds=duration_seconds(asked.window or (OFFER_END_WINDOW if label.within == "offer_end" else label.within)),
+        window_seconds=duration_seconds(
+            asked.window or (OFFER_END_WINDOW if label.within == "offer_end" else label.within)
+        ),
         now=now,
         until=asked.until,
         open_windows=asked.open_windows,
@@ -170,7 +185,8 @@ def groups_report(found: Read, question: Question, shares: Sequence[float], sett
     """
     settings = replace(settings, cuped=False)
     told = [
-        report_of(*_pair(found, question, at), Subject(status="", shares=(shares[at], shares[0])), settings) for at in range(1, len(shares))
+        report_of(*_pair(found, question, at), Subject(status="", shares=(shares[at], shares[0])), settings)
+        for at in range(1, len(shares))
     ]
     judged = iter(with_verdicts([goal for one in told for goal in one.goals], settings))
     parts = [
@@ -178,7 +194,10 @@ def groups_report(found: Read, question: Question, shares: Sequence[float], sett
         for name, one in zip(question.arms[1:], told, strict=True)
     ]
     arms = (told[0].arms[1], *(one.arms[0] for one in told))
-    counts = [[of_pair[1] for of_pair in told[0].cumulative], *([of_pair[0] for of_pair in one.cumulative] for one in told)]
+    counts = [
+        [of_pair[1] for of_pair in told[0].cumulative],
+        *([of_pair[0] for of_pair in one.cumulative] for one in told),
+    ]
     return GroupsReport(
         at=rfc3339(question.now),
         outcome=question.outcome,
@@ -222,7 +241,9 @@ def _pair(found: Read, question: Question, at: int) -> tuple[Read, Question]:
 
 
 def as_experiment(found: GroupsReport) -> ExperimentReport:
-    """Return the same in the form of an experiment's report, for what draws and keeps those: in goals and courses, the arm is the group."""
+    """Return the same in the form of an experiment's report, for what draws and keeps those: in goals and courses, the
+    arm is the group.
+    """
 
     def named(part: PartReport) -> Iterator[GoalReport]:
         return (replace(goal, arm=part.group) for goal in part.goals)

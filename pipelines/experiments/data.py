@@ -1,12 +1,15 @@
-"""From the lake to what an experiment's report needs: units with their arms, and summaries of what they did, by arm and day.
+"""From the lake to what an experiment's report needs: units with their arms, and summaries of what they did, by arm and
+day.
 
-The analysis unit is what was randomized, from its first exposure on: what it did in the window after counts, whatever it was shown. A unit
-that was exposed in two arms is counted and left out. A unit whose window is still open is left out too, unless open ones are asked for, which
-all have done less than they will; with windows closed, the order of units is that of their exposures, as intervals that allow many looks want.
+The analysis unit is what was randomized, from its first exposure on: what it did in the window after counts, whatever
+it was shown. A unit that was exposed in two arms is counted and left out. A unit whose window is still open is left out
+too, unless open ones are asked for, which all have done less than they will; with windows closed, the order of units is
+that of their exposures, as intervals that allow many looks want.
 
-The view `exposures` has a row an exposure: customer_id, experiment, arm, time. It may have more, which says more: `unit` (what was randomized,
-where that is no customer), `probability` (of the arm), `channel`, `placement`, `degraded` (texts) and `took_us` (of the decision). What a unit
-did is what its customers did: those who were exposed as it, and whom its anonymous id was linked to, before and after they logged in.
+The view `exposures` has a row an exposure: customer_id, experiment, arm, time. It may have more, which says more:
+`unit` (what was randomized, where that is no customer), `probability` (of the arm), `channel`, `placement`, `degraded`
+(texts) and `took_us` (of the decision). What a unit did is what its customers did: those who were exposed as it, and
+whom its anonymous id was linked to, before and after they logged in.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ SLOW_QUANTILE = 0.95
 """A decision is slow that takes longer than this part of the control's."""
 MIXED_SHARE = 0.01
 OVERLAPPING = ("channel", "placement")
-"""Dimensions in which a unit counts once in each value where it was ever exposed: what is lost in one does not change the others."""
+"""Dimensions in which a unit counts once in each value where it was ever exposed: what is lost in one does not change
+the others.
+"""
 DIMENSIONS = ("day", *OVERLAPPING, "kind of unit", "exposures")
 DIMENSION_VALUES_MAX = 400
 
@@ -100,7 +105,9 @@ class Tally(NamedTuple):
 
 
 class DrawnUnits(NamedTuple):
-    """Units of a day by arm, and the probabilities with which most of them were drawn; None where nobody wrote them down."""
+    """Units of a day by arm, and the probabilities with which most of them were drawn; None where nobody wrote them
+    down.
+    """
 
     day: int
     units: tuple[int, ...]
@@ -142,23 +149,23 @@ class Read(NamedTuple):
 
 
 def show_units(con: duckdb.DuckDBPyConnection, workspace: Workspace, kind: Unit) -> None:
-    """Let the lake's view of exposures say the units of one kind, which logging in does not change, beside the customers that they belong to.
+    """Let the lake's view of exposures say the units of one kind, which logging in does not change, beside the
+    customers that they belong to.
 
     The lake's own views show a linked anonymous id as its customer: that is another unit, which other arms may have.
     """
     links = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
     own = "coalesce(l.customer_id, e.customer_id)"
     unit = own if kind == "customer" else "coalesce(e.unit, e.customer_id)"
-    con.execute(
-        f"""
+    con.execute(f"""
         CREATE OR REPLACE VIEW {VIEW} AS
         SELECT e.* REPLACE ({own} AS customer_id, {unit} AS unit)
-        FROM ({select(workspace, EXPOSURES)}) e LEFT JOIN ({links}) l ON l.unit = e.customer_id"""
-    )
+        FROM ({select(workspace, EXPOSURES)}) e LEFT JOIN ({links}) l ON l.unit = e.customer_id""")
 
 
 def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
-    """Ask the lake, through a connection that has its views (`features.lake.lake.connect`, then `show_units`). Memory is bounded by DuckDB's limit.
+    """Ask the lake, through a connection that has its views (`features.lake.lake.connect`, then `show_units`). Memory
+    is bounded by DuckDB's limit.
 
     Raises:
         NoExposures: the lake has no exposures of this experiment in these bounds.
@@ -168,12 +175,15 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     slow = _facts(con, question)
     bounds = bound(con, question.goals, len(question.arms))
     by_arm = {row[0]: row[1:] for row in con.execute(_BY_ARM).fetchall()}
-    several, others = con.execute("SELECT count(*) FILTER (arms > 1), count(*) FILTER (arms = 1 AND place IS NULL) FROM seen").fetchall()[0]
+    several, others = con.execute(
+        "SELECT count(*) FILTER (arms > 1), count(*) FILTER (arms = 1 AND place IS NULL) FROM seen"
+    ).fetchall()[0]
     if not by_arm and not several:
         raise NoExposures(
             f"expected exposures of the experiment {question.experiment} in the lake, got none"
             + (" between --since and --until" if question.since is not None or question.until is not None else "")
-            + f"{'' if not others else f', but {others} units of arms that it does not have'}. Is it running, and are journals shipped?"
+            + f"{'' if not others else f', but {others} units of arms that it does not have'}. Is it running, and are"
+            " journals shipped?"
         )
     counts = np.array([by_arm.get(at, (0, 0, 0, 0)) for at in range(len(question.arms))], np.int64)
     days, daily, recorded = _summaries(con, question)
@@ -213,7 +223,9 @@ _BY_ARM = """
 
 
 def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """The table `exposed`: rows of this experiment that are known now, every optional column there, NULL where the lake has none."""
+    """The table `exposed`: rows of this experiment that are known now, every optional column there, NULL where the lake
+    has none.
+    """
     try:
         has = {row[0] for row in con.execute(f"DESCRIBE {VIEW}").fetchall()}
     except duckdb.CatalogException as error:
@@ -222,18 +234,22 @@ def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
         ) from error
     lacks = [name for name in REQUIRED if name not in has]
     if lacks:
-        raise NoExposures(f"expected the table `{VIEW}` to have the columns {', '.join(REQUIRED)}, got none called {', '.join(lacks)}")
-    more = ", ".join(f"{name if name in has else f'NULL::{kind}'} AS {name}" for name, kind in OPTIONAL.items() if name != "unit")
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE exposed AS
-        SELECT customer_id, {_unit(has)} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time, {more}
-        FROM {VIEW} WHERE experiment = {literal(question.experiment)} AND time <= {_moment(question.now)}"""
+        raise NoExposures(
+            f"expected the table `{VIEW}` to have the columns {', '.join(REQUIRED)}, got none called {', '.join(lacks)}"
+        )
+    more = ", ".join(
+        f"{name if name in has else f'NULL::{kind}'} AS {name}" for name, kind in OPTIONAL.items() if name != "unit"
     )
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE exposed AS
+        SELECT customer_id, {_unit(has)} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time,
+            {more}
+        FROM {VIEW} WHERE experiment = {literal(question.experiment)} AND time <= {_moment(question.now)}""")
 
 
 def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """`seen`: all units of the cohort with the number of their arms; `single`: those of one arm; `members`: whose customers they are.
+    """`seen`: all units of the cohort with the number of their arms; `single`: those of one arm; `members`: whose
+    customers they are.
 
     Arms that are gone count as one, without a place.
     """
@@ -243,51 +259,65 @@ def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE seen AS
-        SELECT unit, min(time) AS first, count(DISTINCT coalesce(place, -1)) AS arms, any_value(place) AS place, count(*) AS exposures,
+        SELECT unit, min(time) AS first, count(DISTINCT coalesce(place, -1)) AS arms, any_value(place) AS place,
+            count(*) AS exposures,
             arg_min(probability, time) AS probability
         FROM exposed GROUP BY unit HAVING {" AND ".join(bounds) or "true"};
         CREATE OR REPLACE TEMP TABLE single AS
-        SELECT *, {closes} AS closes, {closes} > {_moment(question.now)} AS is_open, epoch_us(first) // 86400000000 AS day
+        SELECT *, {closes} AS closes, {closes} > {_moment(question.now)} AS is_open, epoch_us(first) // 86400000000 AS
+            day
         FROM seen WHERE arms = 1 AND place IS NOT NULL;
-        CREATE OR REPLACE TEMP TABLE members AS SELECT DISTINCT customer_id, unit FROM exposed SEMI JOIN single USING (unit);"""
+        CREATE OR REPLACE TEMP TABLE members AS SELECT DISTINCT customer_id, unit FROM exposed SEMI JOIN single USING
+            (unit);"""
     )
 
 
 def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
-    """`facts`: a row a unit with `NUMBERS`; `heard`: of whom anything was heard. Returns above how many microseconds a decision is slow."""
+    """`facts`: a row a unit with `NUMBERS`; `heard`: of whom anything was heard. Returns above how many microseconds a
+    decision is slow.
+    """
     slow = con.execute(
-        f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE place = {question.arms.index(question.control)}"
+        f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE place ="
+        f" {question.arms.index(question.control)}"
     ).fetchall()[0][0]
     window, now, label = f"to_seconds({question.window_seconds})", _moment(question.now), literal(question.outcome)
     inside = f"time >= u.first AND time < u.closes AND time <= {now}"
     before = f"time < u.first AND time >= u.first - {window}"
     of_units = "JOIN members m USING (customer_id) JOIN single u ON u.unit = m.unit"
     counted = "" if question.open_windows else "WHERE NOT u.is_open"
-    con.execute(
-        f"""
+    summed = [name for name in NUMBERS if name not in ("converted", "withdrawn")]
+    numbers = ", ".join(f"coalesce({name}, 0)::DOUBLE AS {name}" for name in summed)
+    con.execute(f"""
         CREATE OR REPLACE TEMP TABLE did AS
         SELECT u.unit, count(*) FILTER ({inside} AND type = {label}) AS conversions,
-            sum(value) FILTER ({inside} AND type = {label}) AS value, count(*) FILTER ({inside} AND type = 'click') AS clicks,
+            sum(value) FILTER ({inside} AND type = {label}) AS value, count(*) FILTER ({inside} AND type = 'click') AS
+                clicks,
             count(*) FILTER ({inside} AND type = 'dismissal') AS dismissals, count(*) FILTER ({inside}) AS outcomes,
-            count(*) FILTER ({before} AND type = {label}) AS before_conversions, sum(value) FILTER ({before} AND type = {label}) AS before_value
+            count(*) FILTER ({before} AND type = {label}) AS before_conversions, sum(value) FILTER ({before} AND type =
+                {label}) AS before_value
         FROM outcomes e {of_units} WHERE e.time >= u.first - {window} AND e.time < u.closes GROUP BY u.unit;
         CREATE OR REPLACE TEMP TABLE saw AS
-        SELECT u.unit, count(*) AS impressions FROM impressions e {of_units} WHERE {inside.replace("time ", "e.time ")} GROUP BY u.unit;
+        SELECT u.unit, count(*) AS impressions FROM impressions e {of_units} WHERE {inside.replace("time ", "e.time ")}
+            GROUP BY u.unit;
         CREATE OR REPLACE TEMP TABLE withdrew AS
         SELECT DISTINCT u.unit FROM consents e {of_units} WHERE NOT allowed AND {inside.replace("time ", "e.time ")};
         CREATE OR REPLACE TEMP TABLE decided AS
         SELECT u.unit, count(DISTINCT coalesce(decision_id, time::VARCHAR)) AS decisions,
             count(DISTINCT coalesce(decision_id, time::VARCHAR)) FILTER (len(x.degraded) > 0) AS degraded,
-            count(DISTINCT coalesce(decision_id, time::VARCHAR)) FILTER (took_us > {slow if slow is not None else "NULL"}) AS slow
-        FROM (SELECT unit, time, decision_id, degraded, took_us FROM exposed) x JOIN single u USING (unit) WHERE {inside} GROUP BY u.unit;
+            count(DISTINCT coalesce(decision_id, time::VARCHAR)) FILTER (took_us >
+                {slow if slow is not None else "NULL"}) AS slow
+        FROM (SELECT unit, time, decision_id, degraded, took_us FROM exposed) x JOIN single u USING (unit) WHERE
+            {inside} GROUP BY u.unit;
         CREATE OR REPLACE TEMP TABLE heard AS
-        SELECT unit, coalesce(outcomes, 0) + coalesce(impressions, 0) > 0 AS is_heard FROM did FULL JOIN saw USING (unit);
+        SELECT unit, coalesce(outcomes, 0) + coalesce(impressions, 0) > 0 AS is_heard FROM did FULL JOIN saw USING
+            (unit);
         CREATE OR REPLACE TEMP TABLE facts AS
-        SELECT u.place, u.day, (coalesce(conversions, 0) > 0)::DOUBLE AS converted, (w.unit IS NOT NULL)::DOUBLE AS withdrawn,
-            {", ".join(f"coalesce({name}, 0)::DOUBLE AS {name}" for name in NUMBERS if name not in ("converted", "withdrawn"))}
-        FROM single u LEFT JOIN did USING (unit) LEFT JOIN saw USING (unit) LEFT JOIN decided USING (unit) LEFT JOIN withdrew w USING (unit)
-        {counted};"""
-    )
+        SELECT u.place, u.day, (coalesce(conversions, 0) > 0)::DOUBLE AS converted, (w.unit IS NOT NULL)::DOUBLE AS
+            withdrawn,
+            {numbers}
+        FROM single u LEFT JOIN did USING (unit) LEFT JOIN saw USING (unit) LEFT JOIN decided USING (unit) LEFT JOIN
+            withdrew w USING (unit)
+        {counted};""")
     return None if slow is None else float(slow)
 
 
@@ -349,7 +379,8 @@ def _tallies(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Tally,
         value = _VALUE_OF[dimension].format(bots=BOT_EXPOSURES)
         of_units = "exposed SEMI JOIN single USING (unit)" if dimension in OVERLAPPING else "single"
         rows = con.execute(
-            f"SELECT {value} AS value, place, count(DISTINCT unit) AS units FROM {of_units} WHERE value IS NOT NULL GROUP BY 1, 2 ORDER BY 1"
+            f"SELECT {value} AS value, place, count(DISTINCT unit) AS units FROM {of_units} WHERE value IS NOT NULL"
+            " GROUP BY 1, 2 ORDER BY 1"
         ).fetchall()
         for name, at, units in rows[: DIMENSION_VALUES_MAX * len(question.arms)]:
             found.setdefault((dimension, str(name)), [0] * len(question.arms))[at] += units
@@ -360,7 +391,9 @@ def so_far(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
     """Exposures and units of every experiment that the lake knows; empty where it has no such table."""
     try:
         has = {row[0] for row in con.execute(f"DESCRIBE {VIEW}").fetchall()}
-        rows = con.execute(f"SELECT experiment, count(*), count(DISTINCT {_unit(has)}) FROM {quoted(VIEW)} GROUP BY 1").fetchall()
+        rows = con.execute(
+            f"SELECT experiment, count(*), count(DISTINCT {_unit(has)}) FROM {quoted(VIEW)} GROUP BY 1"
+        ).fetchall()
     except duckdb.CatalogException:
         return {}
     return {str(key): (int(exposures), int(units)) for key, exposures, units in rows}

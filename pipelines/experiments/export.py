@@ -1,4 +1,6 @@
-"""An experiment's data for a warehouse: who was exposed to which arm, and the arms that all known units have, as one file each."""
+"""An experiment's data for a warehouse: who was exposed to which arm, and the arms that all known units have, as one
+file each.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ class NoSuchExperiment(Failure):
 
 
 def write_exposures(workspace: Workspace, key: str, form: Format, file: Path, tell: Tell) -> int:
-    """Write a row an exposure, in the order of time; what waits in journals and event log is shipped first. Returns the number of rows.
+    """Write a row an exposure, in the order of time; what waits in journals and event log is shipped first. Returns the
+    number of rows.
 
     Raises:
         NoSuchExperiment: neither the workspace nor the lake has it.
@@ -57,7 +60,9 @@ def write_exposures(workspace: Workspace, key: str, form: Format, file: Path, te
     tell("ship")
     ship(workspace)
     tell("write")
-    con = duckdb.connect()  # not the lake's: its views show linked units as customers, and an experiment's units are its own
+    con = (
+        duckdb.connect()
+    )  # not the lake's: its views show linked units as customers, and an experiment's units are its own
     con.execute("SET TimeZone = 'UTC'")
     rows = f"SELECT * FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
     if key not in workspace.experiments.experiments and not con.execute(f"SELECT 1 FROM ({rows}) LIMIT 1").fetchone():
@@ -67,7 +72,8 @@ def write_exposures(workspace: Workspace, key: str, form: Format, file: Path, te
 
 
 def write_assignments(workspace: Workspace, key: str, form: Format, file: Path, tell: Tell) -> int:
-    """Write a row a unit that is known: the arm that it has now, by the context's defaults. Nothing is written down, nobody is exposed.
+    """Write a row a unit that is known: the arm that it has now, by the context's defaults. Nothing is written down,
+    nobody is exposed.
 
     Returns:
         Number of rows.
@@ -99,7 +105,9 @@ async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[
             raise BadBundle(f"expected a published model, got none: {desk.refusal}")
         enquiry, loaded, rows = Enquiry(desk), desk.loaded, {}
         for at in range(0, len(units), TOGETHER):
-            for answered in await asyncio.gather(*(enquiry.ask(loaded, one, {}, key) for one in units[at : at + TOGETHER])):
+            for answered in await asyncio.gather(
+                *(enquiry.ask(loaded, one, {}, key) for one in units[at : at + TOGETHER])
+            ):
                 one, unit = answered.of(key), loaded.trials.unit(key, answered.units)
                 # Of an account it is told what it has for those of its customers whom no group keeps out.
                 if unit not in ("", ANONYMOUS, ACCOUNT) and (unit not in rows or one.arm is not None):
@@ -127,13 +135,19 @@ def _units(workspace: Workspace, key: str, entry: Experiment) -> list[Units]:
             seen = " UNION ".join(
                 [
                     f"SELECT {UNIT} AS unit FROM ({select(workspace, EXPOSURES)})",
-                    *(f"SELECT customer_id FROM ({select(workspace, tables[name])})" for name in ("decisions", "impressions")),
+                    *(
+                        f"SELECT customer_id FROM ({select(workspace, tables[name])})"
+                        for name in ("decisions", "impressions")
+                    ),
                 ]
             )
             query = f"SELECT DISTINCT unit FROM ({seen} UNION SELECT unit FROM ({select(workspace, LINKS)}))"
             query += f" WHERE starts_with(unit, {literal(ANONYMOUS)}) ORDER BY 1"
             return [Units(anonymous=unit[1:]) for (unit,) in con.execute(query).fetchall()]
-        found = [Units(customer=unit) for (unit,) in con.execute("SELECT DISTINCT customer_id FROM customers ORDER BY 1").fetchall()]
+        found = [
+            Units(customer=unit)
+            for (unit,) in con.execute("SELECT DISTINCT customer_id FROM customers ORDER BY 1").fetchall()
+        ]
         if entry.unit == "account":
             query = f"SELECT DISTINCT {UNIT} FROM ({select(workspace, EXPOSURES)}) WHERE experiment = {literal(key)}"
             query += f" AND starts_with({UNIT}, {literal(ACCOUNT)}) ORDER BY 1"
@@ -164,4 +178,6 @@ def _replaced(file: Path) -> Iterator[Path]:
 
 def _unknown(workspace: Workspace, key: str) -> NoSuchExperiment:
     known = ", ".join(workspace.experiments.experiments) or "none"
-    return NoSuchExperiment(f"expected the key of an experiment of {workspace.folder / 'experiments.yaml'} ({known}), got {key!r}")
+    return NoSuchExperiment(
+        f"expected the key of an experiment of {workspace.folder / 'experiments.yaml'} ({known}), got {key!r}"
+    )

@@ -32,8 +32,12 @@ class Metric(Struct, frozen=True):
         """Return where the metric stands in a summary; None where nothing of it was recorded."""
         if self.numerator not in recorded or (self.per is not None and self.per not in recorded):
             return None
-        covariate = NUMBERS.index(self.before) if use_before and self.before in recorded and self.before is not None else None
-        return MetricColumns(NUMBERS.index(self.numerator), None if self.per is None else NUMBERS.index(self.per), covariate)
+        covariate = (
+            NUMBERS.index(self.before) if use_before and self.before in recorded and self.before is not None else None
+        )
+        return MetricColumns(
+            NUMBERS.index(self.numerator), None if self.per is None else NUMBERS.index(self.per), covariate
+        )
 
 
 GOALS = (

@@ -1,6 +1,8 @@
-"""Whether running experiments have the units that their splits give them: looked at again and again, for metrics and whoever else asks.
+"""Whether running experiments have the units that their splits give them: looked at again and again, for metrics and
+whoever else asks.
 
-The test holds at all looks together (`pipelines.statistics.sample_ratio.mismatch_p_sequential`): the report's own holds for one.
+The test holds at all looks together (`pipelines.statistics.sample_ratio.mismatch_p_sequential`): the report's own holds
+for one.
 """
 
 from __future__ import annotations
@@ -48,7 +50,11 @@ def splits_of(workspace: Workspace, experiments: Sequence[ReadExperiment], now: 
                 continue
             counts, expected = held_against(drawn, shares)
             units = tuple(int(count) for count in counts)
-            found.append(SplitMetric(one.key, one.arms, units, tuple(map(float, expected)), p := _p(counts, expected), p < MISMATCH_P))
+            found.append(
+                SplitMetric(
+                    one.key, one.arms, units, tuple(map(float, expected)), p := _p(counts, expected), p < MISMATCH_P
+                )
+            )
     finally:
         con.close()
     return found

@@ -1,6 +1,8 @@
-"""Units that do far more than all others: bounded where experiments.yaml says so, and told where one of them hides what the arms do.
+"""Units that do far more than all others: bounded where experiments.yaml says so, and told where one of them hides what
+the arms do.
 
-Bounds are of both arms together, so that they favour neither, and what a unit did before (CUPED) is held to the same ones.
+Bounds are of both arms together, so that they favour neither, and what a unit did before (CUPED) is held to the same
+ones.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ def bound(con: duckdb.DuckDBPyConnection, goals: Goals, arms: int) -> tuple[Held
             beyond = f"{number} > {high!r} OR {number} < {low!r}"
             by_arm = dict(con.execute(f"SELECT place, count(*) FILTER ({beyond}) FROM facts GROUP BY place").fetchall())
             sets = ", ".join(
-                f"{name} = least(greatest({name}, {low!r}), {high!r})" for name in (number, BEFORE.get(number)) if name is not None
+                f"{name} = least(greatest({name}, {low!r}), {high!r})"
+                for name in (number, BEFORE.get(number))
+                if name is not None
             )
             con.execute(f"UPDATE facts SET {sets}")
             by = f"cap: {option.cap:g}" if option.cap is not None else f"winsorize: {option.winsorize:g}"
@@ -65,13 +69,15 @@ def bound(con: duckdb.DuckDBPyConnection, goals: Goals, arms: int) -> tuple[Held
 def _ends(con: duckdb.DuckDBPyConnection, number: str, option: Bounded) -> tuple[float, float] | None:
     """Both bounds; None where no unit has anything of the number.
 
-    A quantile is that of the units that have anything: most have nothing, and their zeros would be the quantile. It is a value that some unit
-    has, the one that scipy's `winsorize` takes. Where no value is below zero there is nothing to bound there.
+    A quantile is that of the units that have anything: most have nothing, and their zeros would be the quantile. It is
+    a value that some unit has, the one that scipy's `winsorize` takes. Where no value is below zero there is nothing to
+    bound there.
     """
     if option.cap is not None:
         return -option.cap, option.cap
     above, below = con.execute(
-        f"SELECT quantile_disc({number}, $part) FILTER ({number} <> 0), quantile_disc(-{number}, $part) FILTER ({number} <> 0) FROM facts",
+        f"SELECT quantile_disc({number}, $part) FILTER ({number} <> 0), quantile_disc(-{number}, $part) FILTER"
+        f" ({number} <> 0) FROM facts",
         {"part": option.winsorize},
     ).fetchall()[0]
     return None if above is None else (min(-float(below), 0.0), max(float(above), 0.0))
@@ -82,8 +88,9 @@ def outliers(con: duckdb.DuckDBPyConnection) -> tuple[Outlier, ...]:
     found = []
     for number in Goals.__struct_fields__:
         some, largest, total, share = con.execute(
-            f"SELECT count(*) FILTER ({number} <> 0), arg_max({number}, abs({number} - mean)), sum(abs({number})), "
-            f"max(({number} - mean) ** 2) / nullif(sum(({number} - mean) ** 2), 0) FROM facts, (SELECT avg({number}) AS mean FROM facts)"
+            f"SELECT count(*) FILTER ({number} <> 0), arg_max({number}, abs({number} - mean)), sum(abs({number})),"
+            f" max(({number} - mean) ** 2) / nullif(sum(({number} - mean) ** 2), 0) FROM facts, (SELECT avg({number})"
+            " AS mean FROM facts)"
         ).fetchall()[0]
         if some >= UNITS_MIN and share is not None and share > DOMINATING_SHARE and abs(largest) > SUM_SHARE * total:
             found.append(Outlier(number, float(share), float(largest)))

@@ -29,19 +29,27 @@ def figures(found: ExperimentReport, truths: Mapping[str, float] = NOBODY_KNOWS)
     """
     made = {UNITS_PLOT: units(found)}
     for metric in dict.fromkeys(course.metric for course in found.courses):
-        shown = [course for course in found.courses if course.metric == metric and any(one is not None for one in course.lift)]
+        shown = [
+            course
+            for course in found.courses
+            if course.metric == metric and any(one is not None for one in course.lift)
+        ]
         if shown:
             made[f"lift_{metric.replace(' ', '_')}.png"] = lift(found, metric, shown, truths.get(metric))
     return made
 
 
 def write_plots(found: ExperimentReport, folder: Path, truths: Mapping[str, float] = NOBODY_KNOWS) -> list[Path]:
-    """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
+    """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same
+    bytes.
+    """
     return output_figures.write(figures(found, truths), folder)
 
 
 def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport], truth: float | None = None) -> Figure:
-    """Return what was known after each day: the lift, the interval for any number of looks as a band, that for one look as lines."""
+    """Return what was known after each day: the lift, the interval for any number of looks as a band, that for one look
+    as lines.
+    """
     mark = "; SAMPLE-RATIO MISMATCH" if found.split.alarm else ""
     figure, axes = titled(f"{found.experiment}: lift of {metric} over {found.control}{mark}", WIDTH_INCHES)
     days = _days(found)
@@ -50,7 +58,9 @@ def lift(found: ExperimentReport, metric: str, courses: Sequence[CourseReport], 
         axes.axhline(truth, color=ACCENT, linewidth=1.2, linestyle="--", label=f"truth, {truth:+.1%}")
     for course, colour in zip(courses, COLOURS * len(courses), strict=False):
         low, high = _ends(course.sequential)
-        axes.fill_between(days, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{course.arm}, any number of looks")
+        axes.fill_between(
+            days, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{course.arm}, any number of looks"
+        )
         for end, label in zip(_ends(course.fixed), (f"{course.arm}, one look", None), strict=True):
             axes.plot(days, end, color=colour, linewidth=0.7, linestyle=":", label=label)
         axes.plot(days, _numbers(course.lift), color=colour, linewidth=1.8, marker="o", markersize=3, label=course.arm)

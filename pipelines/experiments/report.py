@@ -1,7 +1,8 @@
-"""The report of an experiment: the verdict on the split first, then arms, goals with their intervals, guardrails, and how long it still takes.
+"""The report of an experiment: the verdict on the split first, then arms, goals with their intervals, guardrails, and
+how long it still takes.
 
-Goals are decided by the sequential interval unless a fixed look was planned, and their P is corrected over all goals and arms. Guardrails are
-tested for harm alone, each for itself: a correction would hide harm.
+Goals are decided by the sequential interval unless a fixed look was planned, and their P is corrected over all goals
+and arms. Guardrails are tested for harm alone, each for itself: a correction would hide harm.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class GoalReport(Struct, frozen=True):
         kept: the part of the variance that the past leaves; 1 without CUPED.
         detectable: the smallest true lift that one look at the present size would show in four of five cases.
         days: from now on, at the traffic of the latest days, until the lift asked for would be seen; 0 now, None never.
-        verdict: `higher`, `lower`, `no difference shown`, `no difference possible` (no unit differs from another) or `too few yet`.
+        verdict: `higher`, `lower`, `no difference shown`, `no difference possible` (no unit differs from another) or
+            `too few yet`.
         no_lift: why there is no lift, where the difference has a meaning all the same; None else.
     """
 
@@ -116,7 +118,9 @@ class GuardrailReport(Struct, frozen=True):
 
 
 class CourseReport(Struct, frozen=True):
-    """The lift of a goal in one arm as it was after each day of first exposures, with both intervals; None where nothing can be said."""
+    """The lift of a goal in one arm as it was after each day of first exposures, with both intervals; None where
+    nothing can be said.
+    """
 
     metric: str
     arm: str
@@ -128,7 +132,8 @@ class CourseReport(Struct, frozen=True):
 class ExperimentReport(Struct, frozen=True, kw_only=True):
     """All of it. Moments are RFC 3339; `days` those of first exposures, `cumulative` the units by then, by day and arm.
 
-    `bounds` are the numbers that were held to bounds, of which all figures then are; `outliers` those that one unit dominates.
+    `bounds` are the numbers that were held to bounds, of which all figures then are; `outliers` those that one unit
+    dominates.
     """
 
     experiment: str
@@ -164,7 +169,9 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Report
     """Judge what was read."""
     split = split_report(read, question, subject.shares)
     empty = nothing(len(NUMBERS))
-    courses = [list(accumulate((day[at] for day in read.daily), merged, initial=empty))[1:] for at in range(len(question.arms))]
+    courses = [
+        list(accumulate((day[at] for day in read.daily), merged, initial=empty))[1:] for at in range(len(question.arms))
+    ]
     totals = [course[-1] if course else empty for course in courses]
     control = question.arms.index(question.control)
     days_counted = [day.units for day in read.drawn]
@@ -176,10 +183,17 @@ def report_of(read: Read, question: Question, subject: Subject, settings: Report
             continue
         found = compare(totals[at], totals[control], measure)
         is_enough = _enough(metric, totals[at], totals[control])
-        goals.append(_goal(metric, question.arms[at], found, is_enough, settings, _traffic(days_counted, (at, control))))
+        goals.append(
+            _goal(metric, question.arms[at], found, is_enough, settings, _traffic(days_counted, (at, control)))
+        )
         over = compare(_stacked(courses[at]), _stacked(courses[control]), measure)
         curves.append(
-            _course(metric, question.arms[at], over, [_enough(metric, *two) for two in zip(courses[at], courses[control], strict=True)])
+            _course(
+                metric,
+                question.arms[at],
+                over,
+                [_enough(metric, *two) for two in zip(courses[at], courses[control], strict=True)],
+            )
         )
     missing = [metric.name for metric in (*GOALS, *GUARDRAILS) if metric.measure(read.recorded) is None]
     return ExperimentReport(
@@ -224,7 +238,8 @@ def _arm(read: Read, question: Question, subject: Subject, total: Summary, at: i
 
 
 def _enough(metric: Metric, treated: Summary, control: Summary) -> bool:
-    """Return whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of them has all.
+    """Return whether the central limit theorem has begun. Guardrails count the events of both arms: harm is that one of
+    them has all.
 
     Where no unit of either arm had an event, and there are units enough, they are alike: nothing has to begin.
     """
@@ -234,11 +249,17 @@ def _enough(metric: Metric, treated: Summary, control: Summary) -> bool:
     return bool(min(treated.units, control.units) >= ENOUGH_UNITS and (is_still or fewest >= ENOUGH_CONVERSIONS - 1e-6))
 
 
-def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings: ReportSettings, a_day: float) -> GoalReport:
+def _goal(
+    metric: Metric, arm: str, found: Comparison, is_enough: bool, settings: ReportSettings, a_day: float
+) -> GoalReport:
     p = found.p_sequential if settings.sequential else found.p
     error, control, units = float(found.difference_error), float(found.control), float(found.units)
     smallest = detectable(error) / control if is_enough and control > 0 and error > 0 else None
-    needed = units_needed(error, units, settings.detect * control, sequential=settings.sequential) if is_enough and control > 0 else None
+    needed = (
+        units_needed(error, units, settings.detect * control, sequential=settings.sequential)
+        if is_enough and control > 0
+        else None
+    )
     return GoalReport(
         metric.name,
         arm,
@@ -263,7 +284,10 @@ def _goal(metric: Metric, arm: str, found: Comparison, is_enough: bool, settings
 def with_verdicts(goals: Sequence[GoalReport], settings: ReportSettings) -> tuple[GoalReport, ...]:
     """Goals that are told together, with their P corrected over all of them."""
     found = corrected([np.nan if goal.p is None else goal.p for goal in goals], settings.correction)
-    return tuple(replace(goal, p_corrected=_number(p), verdict=_verdict(goal, _number(p))) for goal, p in zip(goals, found, strict=True))
+    return tuple(
+        replace(goal, p_corrected=_number(p), verdict=_verdict(goal, _number(p)))
+        for goal, p in zip(goals, found, strict=True)
+    )
 
 
 def _verdict(goal: GoalReport, p: float | None) -> str:
@@ -274,7 +298,9 @@ def _verdict(goal: GoalReport, p: float | None) -> str:
     return "no difference shown" if p >= ALPHA else "higher" if goal.difference > 0 else "lower"
 
 
-def _guardrails(read: Read, question: Question, totals: Sequence[Summary], control: int, settings: ReportSettings) -> list[GuardrailReport]:
+def _guardrails(
+    read: Read, question: Question, totals: Sequence[Summary], control: int, settings: ReportSettings
+) -> list[GuardrailReport]:
     found = []
     for metric in GUARDRAILS:
         measure = metric.measure(read.recorded)
@@ -283,10 +309,16 @@ def _guardrails(read: Read, question: Question, totals: Sequence[Summary], contr
                 continue
             seen = compare(totals[at], totals[control], measure)
             one_look = harm_p(seen.difference, seen.difference_error, seen.freedom)
-            p = harm_p_sequential(seen.difference, seen.difference_error, seen.units) if settings.sequential else one_look
+            p = (
+                harm_p_sequential(seen.difference, seen.difference_error, seen.units)
+                if settings.sequential
+                else one_look
+            )
             shown = _number(p) if _enough(metric, totals[at], totals[control]) else None
             verdict = "too few yet" if shown is None else "harm" if shown < ALPHA else "no harm shown"
-            found.append(GuardrailReport(metric.name, arm, _number(seen.control), _number(seen.treated), shown, verdict))
+            found.append(
+                GuardrailReport(metric.name, arm, _number(seen.control), _number(seen.treated), shown, verdict)
+            )
     return found
 
 
@@ -309,7 +341,9 @@ def _stacked(course: Sequence[Summary]) -> Summary:
 
 
 def _traffic(days: Sequence[Sequence[int]], arms: tuple[int, int]) -> float:
-    """New units a day of two arms, over the latest days; the last one, which is not over, counts where there is no other."""
+    """New units a day of two arms, over the latest days; the last one, which is not over, counts where there is no
+    other.
+    """
     latest = days[-TRAFFIC_DAYS - 1 : -1] or days
     return sum(day[at] for day in latest for at in arms) / max(len(latest), 1)
 

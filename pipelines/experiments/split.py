@@ -1,7 +1,7 @@
 """Whether an experiment's arms have the units that the split gives them; and if not, what the data say of the cause.
 
-A split that changed is no mismatch: the units of each day are held against the probabilities that were written down on that day. Days on which
-it changed are left out of the test.
+A split that changed is no mismatch: the units of each day are held against the probabilities that were written down on
+that day. Days on which it changed are left out of the test.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def split_report(read: Read, question: Question, shares: Sequence[float]) -> Spl
 
 
 def held_against(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[Floats, Floats]:
-    """Return units by arm and what the split gave each arm of them, over the days on which it did not change; see `split_report`."""
+    """Return units by arm and what the split gave each arm of them, over the days on which it did not change; see
+    `split_report`.
+    """
     tested, given = _tested(drawn, shares)
     counts = np.array([day.units for day in tested], np.float64).reshape(-1, len(shares))
     return np.asarray(counts.sum(0)), np.asarray((given * counts.sum(1, keepdims=True)).sum(0))
@@ -87,25 +89,31 @@ def _tested(drawn: Sequence[DrawnUnits], shares: Sequence[float]) -> tuple[list[
 
 
 def _shares_of(day: DrawnUnits, shares: Sequence[float]) -> Floats:
-    """Return the split of a day: what was written down; an arm that nobody wrote of, because nobody came, has what the others leave."""
+    """Return the split of a day: what was written down; an arm that nobody wrote of, because nobody came, has what the
+    others leave.
+    """
     known = [probability for probability in day.probabilities if probability is not None]
     if not known:
         return np.asarray(shares, np.float64) / sum(shares)
     unknown = sum(share for share, probability in zip(shares, day.probabilities, strict=True) if probability is None)
     left = max(1 - sum(known), 0.0) / unknown if unknown > 0 else 0.0
-    found = np.array([left * share if given is None else given for share, given in zip(shares, day.probabilities, strict=True)])
+    found = np.array(
+        [left * share if given is None else given for share, given in zip(shares, day.probabilities, strict=True)]
+    )
     return np.asarray(found / found.sum())
 
 
 def _warnings(read: Read, question: Question, several: float, is_changed: bool, mixed: int) -> Iterator[str]:
     if read.several:
-        yield (
-            f"{read.several:,} units ({several:.2%}) were seen in two arms and are left out"
-            + (": more than can be left out without harm" if several > SEVERAL_SHARE_MAX else "")
+        yield f"{read.several:,} units ({several:.2%}) were seen in two arms and are left out" + (
+            ": more than can be left out without harm" if several > SEVERAL_SHARE_MAX else ""
         )
     if is_changed:
         days = f"; {mixed} days on which it changed are not tested" if mixed else ""
-        yield f"the split changed over time{days}. Sums over days with different splits mix days with arms: --since takes the last split alone"
+        yield (
+            f"the split changed over time{days}. Sums over days with different splits mix days with arms: --since takes"
+            " the last split alone"
+        )
     if read.others:
         yield f"{read.others:,} units were in arms that the experiment no longer has, and are left out"
     for at, arm in enumerate(question.arms):
@@ -113,12 +121,15 @@ def _warnings(read: Read, question: Question, several: float, is_changed: bool, 
             yield f"the arm {arm} has no units"
 
 
-def _causes(read: Read, question: Question, counts: Floats, expected: Floats, several: float, is_changed: bool) -> Iterator[str]:
+def _causes(
+    read: Read, question: Question, counts: Floats, expected: Floats, several: float, is_changed: bool
+) -> Iterator[str]:
     """Likely causes, the surest first."""
     if several > SEVERAL_SHARE_MAX:
         yield (
-            f"{several:.1%} of the units were seen in two arms: their ids change between requests, services hash differently, or bucket_version"
-            " was raised. They are left out of both arms, unevenly where the arms are uneven"
+            f"{several:.1%} of the units were seen in two arms: their ids change between requests, services hash"
+            " differently, or bucket_version was raised. They are left out of both arms, unevenly where the arms are"
+            " uneven"
         )
     for dimension in () if is_changed else DIMENSIONS:  # shares of all days together are no measure of a part of them
         yield from _alone(dimension, [tally for tally in read.tallies if tally.dimension == dimension], expected)
@@ -144,10 +155,15 @@ def _alone(dimension: str, tallies: list[Tally], expected: Floats) -> Iterator[s
     if p < MISMATCH_P:
         return
     named = ", ".join(
-        f"{tally.value} ({' : '.join(f'{count:,}' for count in tally.units)})" for tally, is_off in zip(tallies, off, strict=True) if is_off
+        f"{tally.value} ({' : '.join(f'{count:,}' for count in tally.units)})"
+        for tally, is_off in zip(tallies, off, strict=True)
+        if is_off
     )
     if dimension == "exposures":
-        yield f"units that were exposed more than {BOT_EXPOSURES} times are uneven, the rest is even (p = {p:.3f}): bots or monitoring"
+        yield (
+            f"units that were exposed more than {BOT_EXPOSURES} times are uneven, the rest is even (p = {p:.3f}): bots"
+            " or monitoring"
+        )
     else:
         yield f"only {dimension} {named} is uneven, the rest is even (p = {p:.3f}): look what is different there"
 
@@ -159,8 +175,13 @@ def _unheard(read: Read, question: Question) -> Iterator[str]:
         return
     if not mismatch(heard, units).p < MISMATCH_P:
         return
-    parts = ", ".join(f"{arm} {one / max(count, 1):.1%}" for arm, one, count in zip(question.arms, heard, units, strict=True))
-    yield f"of some arms fewer units sent any impression or outcome ({parts}): redirects, crashes or lost events in one arm"
+    parts = ", ".join(
+        f"{arm} {one / max(count, 1):.1%}" for arm, one, count in zip(question.arms, heard, units, strict=True)
+    )
+    yield (
+        f"of some arms fewer units sent any impression or outcome ({parts}): redirects, crashes or lost events in"
+        " one arm"
+    )
 
 
 def _short(question: Question, counts: Floats, expected: Floats) -> Iterator[str]:
@@ -174,5 +195,8 @@ def _short(question: Question, counts: Floats, expected: Floats) -> Iterator[str
         change = counts[at] / expected[at] - 1 if expected[at] else np.inf
         what = "missing" if change < 0 else "too many"
         more = "; the other arms are even among themselves" if len(arms) > 2 else ""
-        yield f"exposures of {question.arms[at]} are {what}: {change:+.1%} against the split{more}: look where that arm decides"
+        yield (
+            f"exposures of {question.arms[at]} are {what}: {change:+.1%} against the split{more}: look where that arm"
+            " decides"
+        )
         return

@@ -16,7 +16,10 @@ def print_report(found: ExperimentReport) -> None:
     """On standard output."""
     split = found.split
     if split.alarm:
-        console.out.print("[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below", highlight=False)
+        console.out.print(
+            "[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below",
+            highlight=False,
+        )
     for line in headlines(found):
         console.out.print(line, highlight=False, markup=False)
     for title, columns, rows, texts in sections(found):
@@ -65,7 +68,9 @@ def sections(found: ExperimentReport) -> Iterator[tuple[str, list[str], list[lis
         1,
     )
     ways = ("one planned look", "any number of looks")
-    fixed, sequential = (f"{way}{' (decides)' if decides else ''}" for way, decides in zip(ways, _decides(found), strict=True))
+    fixed, sequential = (
+        f"{way}{' (decides)' if decides else ''}" for way, decides in zip(ways, _decides(found), strict=True)
+    )
     yield (
         "Lift over the control, with intervals that hold the truth in 95 of 100 experiments",
         ["metric", "arm", "control", "arm has", "lift", fixed, sequential, "p", "p corrected", "verdict"],
@@ -103,7 +108,9 @@ def means(one: GoalReport | GuardrailReport) -> list[Any]:
 
 
 def lift(goal: GoalReport) -> list[str | None]:
-    """Return the cells of a lift and its intervals for one look and for any number; where there is no lift, those of the difference."""
+    """Return the cells of a lift and its intervals for one look and for any number; where there is no lift, those of
+    the difference.
+    """
     if goal.no_lift is not None:
         return ["no lift", _amounts(goal.difference_fixed), _amounts(goal.difference_sequential)]
     return ["none" if goal.lift is None else _part(goal.lift), _range(goal.fixed), _range(goal.sequential)]
@@ -118,28 +125,49 @@ def notes(found: ExperimentReport) -> Iterator[str]:
     if found.decided_by == "sequential":
         yield "Verdicts stand however often this report is read."
     else:
-        yield "Verdicts stand for one look at a size that was planned before: reading on until something shows makes false alarms."
+        yield (
+            "Verdicts stand for one look at a size that was planned before: reading on until something shows makes"
+            " false alarms."
+        )
     if found.correction == "none":
         yield "P is not corrected for the number of goals and arms."
     else:
-        holds = "the chance of even one false alarm" if found.correction == "holm" else "the part of alarms that are false"
-        yield f"P is corrected over all goals and arms ({found.correction}: holds {holds}); intervals and guardrails are not."
+        holds = (
+            "the chance of even one false alarm" if found.correction == "holm" else "the part of alarms that are false"
+        )
+        yield (
+            f"P is corrected over all goals and arms ({found.correction}: holds {holds}); intervals and guardrails are"
+            " not."
+        )
     for one in found.bounds:
         counts = " : ".join(f"{count:,}" for count in one.units)
         ends = f"{one.high:g}" if one.low >= 0 else f"{one.low:g} to {one.high:g}"
-        yield f"{one.number} is bounded at {ends} (`{one.by}`), in all figures: {counts} units had more than that{' or less' if one.low < 0 else ''}."
+        yield (
+            f"{one.number} is bounded at {ends} (`{one.by}`), in all figures: {counts} units had more than"
+            f" that{' or less' if one.low < 0 else ''}."
+        )
     for outlier in found.outliers:
         yield (
-            f"One unit, with {outlier.largest:g}, makes {outlier.share:.0%} of the variance of {outlier.number}, which hides what the others do. In "
-            f"experiments.yaml, `goals: {{{outlier.number}: {{winsorize: 0.99}}}}`, or `cap` with an amount, bounds what a single unit counts."
+            f"One unit, with {outlier.largest:g}, makes {outlier.share:.0%} of the variance of {outlier.number}, which"
+            f" hides what the others do. In experiments.yaml, `goals: {{{outlier.number}: {{winsorize: 0.99}}}}`, or"
+            " `cap` with an amount, bounds what a single unit counts."
         )
     without = dict.fromkeys(goal.metric for goal in found.goals if goal.no_lift is not None)
     if without:
-        yield f"No lift of {', '.join(without)}: {NO_LIFT}. Intervals are those of the difference, in the metric's own unit."
+        yield (
+            f"No lift of {', '.join(without)}: {NO_LIFT}. Intervals are those of the difference, in the metric's own"
+            " unit."
+        )
     if found.open_windows:
-        yield "Units with open windows count with what they did so far: conversions that come late are missing, in all arms."
+        yield (
+            "Units with open windows count with what they did so far: conversions that come late are missing, in all"
+            " arms."
+        )
     if found.not_recorded:
-        yield f"Nothing was recorded of: {', '.join(found.not_recorded)}. Requests that failed have no arm and are in no figure."
+        yield (
+            f"Nothing was recorded of: {', '.join(found.not_recorded)}. Requests that failed have no arm and are in no"
+            " figure."
+        )
 
 
 def _p(value: float) -> str:

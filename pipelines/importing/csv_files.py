@@ -1,8 +1,8 @@
 """CSV files as people have them: each by its own header, separator and encoding; nothing is guessed from its rows.
 
-Arrow reads a file fast. It takes stray quotes for text, and joins rows over a quote that is not closed, so `survey` looks first at what
-stands beside each quote. Files in which a quote stands elsewhere than at the edge of a cell, and those in UTF-16, are read by Python's
-`csv`, which is slower and exact. It also finds the line where Arrow gave up.
+Arrow reads a file fast. It takes stray quotes for text, and joins rows over a quote that is not closed, so `survey`
+looks first at what stands beside each quote. Files in which a quote stands elsewhere than at the edge of a cell, and
+those in UTF-16, are read by Python's `csv`, which is slower and exact. It also finds the line where Arrow gave up.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def _inner(file: Path) -> str:
 
 
 def opened(path: Path) -> Any:
-    """Return the bytes of a file, decompressed as its name says, in any case: Arrow's stream, which Python reads as well."""
+    """Return the bytes of a file, decompressed as its name says, in any case: Arrow's stream, which Python reads as
+    well.
+    """
     return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))  # type: ignore[arg-type]
 
 
@@ -83,7 +85,9 @@ def read_header(path: Path) -> CsvFile | None:
     except UnicodeDecodeError as error:
         text = start[: error.start].decode(encoding)
         if "\n" not in text and "\r" not in text:
-            raise BadFile(f"expected UTF-8, got the byte 0x{start[error.start]:02x} in the header. {_UTF8}", 1) from error
+            raise BadFile(
+                f"expected UTF-8, got the byte 0x{start[error.start]:02x} in the header. {_UTF8}", 1
+            ) from error
     found = {delimiter: _first_record(text, delimiter) for delimiter in DELIMITERS}
     delimiter = max(DELIMITERS, key=lambda one: len(found[one]))
     names = tuple(name.strip() for name in found[delimiter])
@@ -101,7 +105,8 @@ def _first_record(text: str, delimiter: str) -> list[str]:
 
 
 def is_plain(file: CsvFile) -> bool:
-    """Return whether quotes stand only where cells begin and end, or double within them: then all readers agree on what the file says.
+    """Return whether quotes stand only where cells begin and end, or double within them: then all readers agree on what
+    the file says.
 
     Raises:
         BadFile: it is not in its encoding.
@@ -131,7 +136,8 @@ def is_plain(file: CsvFile) -> bool:
 
 
 def _quotes_fit(part: bytes, beside: NDArray[np.bool_], odd: bool) -> tuple[bool, bool]:
-    """Return whether all quotes but the first and last byte stand beside a separator or each other, and whether one is open after them.
+    """Return whether all quotes but the first and last byte stand beside a separator or each other, and whether one is
+    open after them.
 
     Args:
         odd: whether one is open before.
@@ -167,7 +173,10 @@ def records(file: CsvFile) -> Iterator[tuple[int, list[str]]]:
                 if cells is None:
                     return
                 if cells and len(cells) != len(file.names):
-                    told = f"expected {len(file.names)} cells, as the header has, got {len(cells)}. Mend or remove the line"
+                    told = (
+                        f"expected {len(file.names)} cells, as the header has, got {len(cells)}. Mend or remove the"
+                        " line"
+                    )
                     more = " (text with a separator in it stands in quotes)" if len(cells) > len(file.names) else ""
                     raise BadFile(f"{told}{more}.", line)
                 if cells:
@@ -179,13 +188,20 @@ def records(file: CsvFile) -> Iterator[tuple[int, list[str]]]:
 def _no_record(file: CsvFile, line: int, until: int, error: csv.Error) -> BadFile:
     noticed = "" if until <= line else f", noticed on line {until:,}"
     if "limit" in str(error):
-        return BadFile(f"expected cells of at most {CELL_CHARACTERS_MAX:,} characters, got a longer one: is a quote not closed?", line)
+        return BadFile(
+            f"expected cells of at most {CELL_CHARACTERS_MAX:,} characters, got a longer one: is a quote not closed?",
+            line,
+        )
     if "unexpected end" in str(error):
         told = (
-            f"expected each quote to be closed, got one that is open to the end of the file{noticed}. Close it, or double it within a cell."
+            f"expected each quote to be closed, got one that is open to the end of the file{noticed}. Close it, or"
+            " double it within a cell."
         )
         return BadFile(told, line, _last_column(file, line))
-    told = f"expected a separator after a closing quote, got text{noticed}: a quote before it is not closed, or not doubled within a cell."
+    told = (
+        f"expected a separator after a closing quote, got text{noticed}: a quote before it is not closed, or not"
+        " doubled within a cell."
+    )
     return BadFile(told, line)
 
 
@@ -258,14 +274,21 @@ def _quickly(file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: in
             base += batch.num_rows
 
 
-def _exactly(file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: int, skip: int) -> Iterator[pa.RecordBatch]:
+def _exactly(
+    file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: int, skip: int
+) -> Iterator[pa.RecordBatch]:
     """The same from the record number `skip` on, one by one."""
     places = {name: file.names.index(given) for name, given in columns.items()}
     rows: list[list[str]] = []
     base += skip
 
     def made() -> pa.RecordBatch:
-        return _batch(schema, base, len(rows), {name: pa.array([row[at] for row in rows], pa.string()) for name, at in places.items()})
+        return _batch(
+            schema,
+            base,
+            len(rows),
+            {name: pa.array([row[at] for row in rows], pa.string()) for name, at in places.items()},
+        )
 
     for number, (_, cells) in enumerate(records(file), -1):
         if number >= skip:

@@ -1,4 +1,6 @@
-"""Rows of customers who were forgotten, in files that a business goes on importing: what happened before that is refused."""
+"""Rows of customers who were forgotten, in files that a business goes on importing: what happened before that is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ IDS_A_STEP = 100_000
 
 
 def refuse_forgotten(con: duckdb.DuckDBPyConnection, workspace: Workspace, table: Table) -> None:
-    """Give the rows of `judged` that are of before their customer was forgotten that reason; a row of later is a new customer's.
+    """Give the rows of `judged` that are of before their customer was forgotten that reason; a row of later is a new
+    customer's.
 
     Raises:
         LogUnavailable: the event log, which knows who was forgotten, cannot be read.
@@ -33,5 +36,6 @@ def refuse_forgotten(con: duckdb.DuckDBPyConnection, workspace: Workspace, table
         rows = ", ".join(f"({literal(unit)}, {at})" for unit, at in met)
         theirs = f"j.customer_id = f.unit AND epoch_us(j.{quoted(table.time)}) < f.moment"
         con.execute(
-            f"UPDATE judged j SET _reason = {literal(FORGOTTEN)} FROM (VALUES {rows}) AS f(unit, moment) WHERE j._reason IS NULL AND {theirs}"
+            f"UPDATE judged j SET _reason = {literal(FORGOTTEN)} FROM (VALUES {rows}) AS f(unit, moment) WHERE"
+            f" j._reason IS NULL AND {theirs}"
         )

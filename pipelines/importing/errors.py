@@ -6,7 +6,9 @@ from features.common.errors import Failure
 
 
 class BadTable(Failure):
-    """A file that cannot be read as the table it should be; says the table, the file, where known its line, and the way out."""
+    """A file that cannot be read as the table it should be; says the table, the file, where known its line, and the way
+    out.
+    """
 
 
 class BadFile(Exception):

@@ -73,7 +73,9 @@ class ImportReport(msgspec.Struct):
     early: Early | None = None
     """Events that happened, by their own time, before the decision that they name; None where none did."""
     zones: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
-    """By column that quiet hours look at, time zones that are not understood, with how many customers have them: the most frequent."""
+    """By column that quiet hours look at, time zones that are not understood, with how many customers have them: the
+    most frequent.
+    """
 
     @property
     def conserved(self) -> bool:
@@ -110,7 +112,11 @@ def _fit(workspace: Workspace, reports: list[ImportReport]) -> None:
     """Tell of each table how it fits the others, as the lake has them now."""
     con = lake.connect(workspace)
     try:
-        shared, early, zones = table_fit.shared(workspace, con), table_fit.early(workspace, con), table_fit.unknown_zones(workspace, con)
+        shared, early, zones = (
+            table_fit.shared(workspace, con),
+            table_fit.early(workspace, con),
+            table_fit.unknown_zones(workspace, con),
+        )
     finally:
         con.close()
     for report in reports:
@@ -120,7 +126,12 @@ def _fit(workspace: Workspace, reports: list[ImportReport]) -> None:
 
 
 def import_table(
-    workspace: Workspace, table: Table, source: Source, moved: Timeline, now: Micros, progress: Progress = lambda _: None
+    workspace: Workspace,
+    table: Table,
+    source: Source,
+    moved: Timeline,
+    now: Micros,
+    progress: Progress = lambda _: None,
 ) -> ImportReport:
     """Read one table's files into the lake. Only one import may run at a time; see `import_all`."""
     found = files_of(workspace, table, source)
@@ -141,7 +152,9 @@ def import_table(
     finally:
         con.close()
     if not report.conserved:
-        raise BadTable(f"{table.name}: expected stored + duplicate + refused to be the rows read, got {report}. Please report it.")
+        raise BadTable(
+            f"{table.name}: expected stored + duplicate + refused to be the rows read, got {report}. Please report it."
+        )
     record = _Last(stamp, [file.name for file in lake.imported_files(workspace, table)], report)
     write_whole(_last_file(workspace, table), msgspec.json.encode(record))
     return report
@@ -174,7 +187,11 @@ def _repeated(workspace: Workspace, table: Table, stamp: str) -> ImportReport | 
         last = msgspec.json.decode(_last_file(workspace, table).read_bytes(), type=_Last)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-    if last.stamp != stamp or last.report.refused or last.lake != [file.name for file in lake.imported_files(workspace, table)]:
+    if (
+        last.stamp != stamp
+        or last.report.refused
+        or last.lake != [file.name for file in lake.imported_files(workspace, table)]
+    ):
         return None
     return msgspec.structs.replace(last.report, stored=0, duplicate=last.report.read)
 
@@ -182,17 +199,22 @@ def _repeated(workspace: Workspace, table: Table, stamp: str) -> ImportReport | 
 def _count(con: duckdb.DuckDBPyConnection, table: Table, report: ImportReport) -> None:
     """Everything but `stored`, which is what the lake says that it wrote."""
     report.read = _one(con, "SELECT count(*) FROM judged")
-    counted = con.execute("SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    counted = con.execute(
+        "SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
     report.refused = {str(reason): int(count) for reason, count in counted}
     good = _one(con, "SELECT count(*) FROM judged WHERE _reason IS NULL")
     report.duplicate = good - _one(con, "SELECT count(*) FROM added")
     if table.time is not None:
         time = quoted(table.time)
-        span = con.execute(f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL").fetchone()
+        span = con.execute(
+            f"SELECT epoch_us(min({time})), epoch_us(max({time})) FROM judged WHERE _reason IS NULL"
+        ).fetchone()
         if span and span[0] is not None:
             report.first, report.last = rfc3339(span[0]), rfc3339(span[1])
     spoken = (
-        f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1 ORDER BY 2 DESC, 1"
+        f"SELECT word, count(*) FROM (SELECT unnest({WORDS}) AS word FROM judged WHERE {WORDS} IS NOT NULL) GROUP BY 1"
+        " ORDER BY 2 DESC, 1"
     )
     for told, times in con.execute(spoken).fetchall():
         name, _, word = str(told).partition("=")
@@ -225,12 +247,15 @@ def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection,
     fuller = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in sorted(lacking))
     fewer = " AND ".join(f"{quoted(name)} IS NULL" for name in sorted(lacking))
     known = f"SELECT {old} FROM ({lake.current(workspace, table)}) WHERE {fewer}"
-    again = _one(con, f"SELECT count(*) FROM (SELECT {old} FROM judged WHERE _reason IS NULL AND ({fuller}) INTERSECT {known})")
+    again = _one(
+        con, f"SELECT count(*) FROM (SELECT {old} FROM judged WHERE _reason IS NULL AND ({fuller}) INTERSECT {known})"
+    )
     if again:
         folder = workspace.lake / table.folder
         raise BadTable(
-            f"{table.name}: expected rows that the lake does not have yet, got {again} that it has without {', '.join(sorted(lacking))}, "
-            f"which were declared later. Remove {folder} and import all files of the table again."
+            f"{table.name}: expected rows that the lake does not have yet, got {again} that it has without"
+            f" {', '.join(sorted(lacking))}, which were declared later. Remove {folder} and import all files of the"
+            " table again."
         )
 
 
@@ -244,13 +269,20 @@ def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: T
     columns, key = _names(table), ", ".join(map(quoted, table.key))
     # Of several versions in one import the last counts, as it would over several imports.
     twice = f"SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
-    once = f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR t.kept = j._row)"
-    existing = f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
+    once = (
+        f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR"
+        " t.kept = j._row)"
+    )
+    existing = (
+        f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
+    )
     con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM ({once}){existing}")
 
 
 def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same again."""
+    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same
+    again.
+    """
     columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
     files = _one(con, f"SELECT count(DISTINCT _row >> {ROW_BITS}) FROM judged")
     stored = bool(lake.files(workspace, table))
@@ -264,11 +296,15 @@ def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Tab
         span = f"{time} BETWEEN (SELECT min({time}) {good}) AND (SELECT max({time}) {good})"
         rows += f" UNION ALL SELECT {columns}, -1 FROM ({lake.current(workspace, table)}) WHERE {span}"
     more = f"SELECT {columns}, sum(_times)::BIGINT AS _more FROM ({rows}) GROUP BY {columns} HAVING _more > 0"
-    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM (SELECT {columns}, unnest(range(_more)) FROM ({more}))")
+    con.execute(
+        f"CREATE TEMP TABLE added AS SELECT {columns} FROM (SELECT {columns}, unnest(range(_more)) FROM ({more}))"
+    )
 
 
 def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first stays."""
+    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first
+    stays.
+    """
     key = ", ".join(map(quoted, table.key))
     differs = " OR ".join(f"j.{quoted(field.name)} IS DISTINCT FROM r.{quoted(field.name)}" for field in table.fields)
     reason = literal(f"another row with the same {' and '.join(f'`{name}`' for name in table.key)} says something else")
@@ -277,7 +313,9 @@ def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, tabl
     if lake.files(workspace, table):
         references.insert(0, lake.current(workspace, table))
     for reference in references:
-        wrong = f"SELECT j._row FROM judged j JOIN ({reference}) r USING ({key}) WHERE j._reason IS NULL AND ({differs})"
+        wrong = (
+            f"SELECT j._row FROM judged j JOIN ({reference}) r USING ({key}) WHERE j._reason IS NULL AND ({differs})"
+        )
         con.execute(f"UPDATE judged SET _reason = {reason} WHERE _row IN ({wrong})")
 
 

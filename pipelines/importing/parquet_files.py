@@ -1,4 +1,6 @@
-"""Parquet files of one table, gathered by their types: what is text in one and a number in another is not made the same before it is judged."""
+"""Parquet files of one table, gathered by their types: what is text in one and a number in another is not made the same
+before it is judged.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ FILES_MAX = 500
 BYTES_MAX = 256 << 20
 """So many files, and so many bytes of them, are read at a time: progress is told in between."""
 _OWN = ("file_row_number", "file_index", "filename")
-"""Columns that the reader adds; a file that has one of them itself is read alone, and its rows are counted otherwise."""
+"""Columns that the reader adds; a file that has one of them itself is read alone, and its rows are counted otherwise.
+"""
 
 
 class ParquetPart(Struct, frozen=True):
@@ -35,10 +38,13 @@ def parts_of(con: duckdb.DuckDBPyConnection, files: dict[int, Path]) -> list[Par
         BadFile, with the position of the file first: one is no Parquet file.
     """
     schema = (
-        "SELECT file_name, md5(string_agg(concat_ws(' ', name, duckdb_type, type, num_children, logical_type), '|' ORDER BY column_id))"
+        "SELECT file_name, md5(string_agg(concat_ws(' ', name, duckdb_type, type, num_children, logical_type), '|'"
+        " ORDER BY column_id))"
     )
     try:
-        found = con.execute(f"{schema} FROM parquet_schema({_listed(list(files.values()))}) GROUP BY file_name").fetchall()
+        found = con.execute(
+            f"{schema} FROM parquet_schema({_listed(list(files.values()))}) GROUP BY file_name"
+        ).fetchall()
     except duckdb.Error as error:
         raise _first_bad(con, files, "SELECT count(*) FROM parquet_schema({})", error) from error
     kinds = dict(found)
@@ -76,7 +82,9 @@ def _reader(files: list[Path]) -> str:
 
 
 def rows(part: ParquetPart, files: dict[int, Path], columns: str, shift: int) -> str:
-    """SQL of these columns of all rows of a part, after `_row`: the position of the file, shifted by so many bits, and the row within it from 0."""
+    """SQL of these columns of all rows of a part, after `_row`: the position of the file, shifted by so many bits, and
+    the row within it from 0.
+    """
     reader = _reader([files[at] for at in part.files])
     if any(name.lower() in _OWN for name in part.types):
         return f"SELECT {part.files[0] << shift} + row_number() OVER () - 1 AS _row, {columns} FROM {reader}"
@@ -84,13 +92,18 @@ def rows(part: ParquetPart, files: dict[int, Path], columns: str, shift: int) ->
     if part.files == tuple(range(first, first + len(part.files))):
         return f"SELECT ((file_index + {first})::BIGINT << {shift}) + file_row_number AS _row, {columns} FROM {reader}"
     positions = ", ".join(map(str, part.files))
-    return f"SELECT ([{positions}][file_index + 1]::BIGINT << {shift}) + file_row_number AS _row, {columns} FROM {reader}"
+    return (
+        f"SELECT ([{positions}][file_index + 1]::BIGINT << {shift}) + file_row_number AS _row, {columns} FROM {reader}"
+    )
 
 
 def first_bad(con: duckdb.DuckDBPyConnection, part: ParquetPart, files: dict[int, Path], error: Exception) -> BadFile:
     """Return what is to be said where the rows of a part could not be read."""
     return _first_bad(
-        con, {at: files[at] for at in part.files}, "SELECT count(*) FROM (SELECT hash(t) AS h FROM read_parquet({}) t) WHERE h = 0", error
+        con,
+        {at: files[at] for at in part.files},
+        "SELECT count(*) FROM (SELECT hash(t) AS h FROM read_parquet({}) t) WHERE h = 0",
+        error,
     )
 
 

@@ -22,7 +22,8 @@ def print_reports(reports: list[ImportReport]) -> None:
     console.out.print(f"{read:,} rows read, {stored:,} of them new, {refused:,} refused; {looks}.", highlight=False)
     if refused:
         console.out.print(
-            "The other rows are stored. Mend the files and import again; docs/bring-your-own-data.md says what each value may be."
+            "The other rows are stored. Mend the files and import again; docs/bring-your-own-data.md says what each"
+            " value may be."
         )
 
 
@@ -52,12 +53,21 @@ def notes(report: ImportReport) -> Iterator[str]:
     for shared in report.ids:
         yield from _apart(shared)
     if report.early is not None and report.early.clamped:
-        yield f"{name}: {_rows(report.early.clamped)} happened just before the decision that they name, and count as at its moment"
+        yield (
+            f"{name}: {_rows(report.early.clamped)} happened just before the decision that they name, and count as at"
+            " its moment"
+        )
     if report.early is not None and report.early.before:
-        yield f"{name}: {_rows(report.early.before)} happened long before the decision that they name: nothing learns from them"
+        yield (
+            f"{name}: {_rows(report.early.before)} happened long before the decision that they name: nothing learns"
+            " from them"
+        )
     for column, zones in report.zones.items():
         listed = ", ".join(f"{zone} ({count:,})" for zone, count in zones.items())
-        yield f"{name}: `{column}` has time zones that are none: {listed}. Quiet hours of these customers go by the workspace's own"
+        yield (
+            f"{name}: `{column}` has time zones that are none: {listed}. Quiet hours of these customers go by the"
+            " workspace's own"
+        )
     if report.ignored:
         yield f"passed over in {name}: {', '.join(report.ignored)}"
 
@@ -68,14 +78,20 @@ def _apart(shared: Shared) -> Iterator[str]:
         yield f"{shared.table}: none of its {shared.ids:,} {things} is in {', '.join(shared.known)}"
     elif shared.unknown_rows and shared.column != "customer_id":
         unknown = f"{shared.unknown_rows:,} of {_rows(shared.rows)} with a {shared.column}"
-        yield f"{shared.table}: {unknown} name {things} that {'the catalogue' if shared.column == 'offer_id' else 'decisions'} does not have"
+        yield (
+            f"{shared.table}: {unknown} name {things} that"
+            f" {'the catalogue' if shared.column == 'offer_id' else 'decisions'} does not have"
+        )
     if shared.tailed:
         known = f", {shared.tailed_known:,} of which other tables have without it" if shared.tailed_known else ""
         told = f"{shared.tailed:,} {things} end in `.0`, as {', '.join(shared.examples)}{known}"
         yield f"{shared.table}: {told}. Write `{shared.column}` as text or whole number, and import into an empty lake"
     if shared.absurd:
         share = _floor(shared.most_rows, shared.rows)
-        yield f"{shared.table}: {share} % of its rows are of one of {shared.ids:,} customers, `{shared.most}`: is that somebody?"
+        yield (
+            f"{shared.table}: {share} % of its rows are of one of {shared.ids:,} customers, `{shared.most}`: is that"
+            " somebody?"
+        )
 
 
 def _rows(count: int) -> str:

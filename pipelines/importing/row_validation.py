@@ -1,4 +1,6 @@
-"""Rows of a business's own files become rows of ours, or are refused with a reason; nothing is rounded, cut or guessed."""
+"""Rows of a business's own files become rows of ours, or are refused with a reason; nothing is rounded, cut or
+guessed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ NUMBER_MAX = 1e18
 """Sums are added as whole millionths in 128 bits: so large numbers fit 10^14 times."""
 
 WORDS = "_words"
-"""The column of `judged` that tells which words stood where nothing was meant, as texts `column=word`; NULL where none did."""
+"""The column of `judged` that tells which words stood where nothing was meant, as texts `column=word`; NULL where none
+did.
+"""
 
 
 def judge(
@@ -35,7 +39,8 @@ def judge(
     now: Micros,
     progress: Progress,
 ) -> None:
-    """Make the temporary table `judged`: `_row`, canonical types, the moved timeline, and `_reason` to refuse a row, or NULL.
+    """Make the temporary table `judged`: `_row`, canonical types, the moved timeline, and `_reason` to refuse a row, or
+    NULL.
 
     Raises:
         BadTable: a file cannot be read.
@@ -48,10 +53,13 @@ def judge(
     refuse_forgotten(con, workspace, table)
 
 
-def _judged(table: Table, given: Given, of_table: list[tuple[str, str]], words: tuple[str, ...], moved: Timeline) -> str:
+def _judged(
+    table: Table, given: Given, of_table: list[tuple[str, str]], words: tuple[str, ...], moved: Timeline
+) -> str:
     """SQL of rows as they were given, judged."""
     columns = [
-        column(table, field, given.types.get(field.name), moved, words, f"_x{at}", f"_t{at}") for at, field in enumerate(table.fields)
+        column(table, field, given.types.get(field.name), moved, words, f"_x{at}", f"_t{at}")
+        for at, field in enumerate(table.fields)
     ]
     named = list(zip(range(len(columns)), table.fields, columns, strict=True))
     raw = ", ".join(f"{made.raw} AS _x{at}" for at, _, made in named)
@@ -96,11 +104,16 @@ def _reasons(table: Table, field: Field, made: FileColumn) -> list[tuple[str, st
     typed, name, has = quoted(field.name), f"`{field.name}`", _has(field)
     if field.dtype == "texts":
         return [
-            (f"len(list_filter({typed}, lambda text: length(text) > {CONTEXT_TEXT_CHARACTERS_MAX})) > 0", f"{name} has too long a text")
+            (
+                f"len(list_filter({typed}, lambda text: length(text) > {CONTEXT_TEXT_CHARACTERS_MAX})) > 0",
+                f"{name} has too long a text",
+            )
         ]
     if field.dtype == "category":
         reasons = []
-        if field.id:  # 1042.0 is the id 1042, but 1042.5 is nobody's, and of floats beyond INTEGER_MAX several look alike
+        if (
+            field.id
+        ):  # 1042.0 is the id 1042, but 1042.5 is nobody's, and of floats beyond INTEGER_MAX several look alike
             told = f"{name} is a float, but no whole number up to {INTEGER_MAX}: store ids as texts or integers"
             reasons.append((f"{has} AND {typed} IS NULL", told))
         if field.required:
@@ -108,7 +121,12 @@ def _reasons(table: Table, field: Field, made: FileColumn) -> list[tuple[str, st
         longest = ID_CHARACTERS_MAX if field.id else CONTEXT_TEXT_CHARACTERS_MAX
         reasons.append((f"length({typed}) > {longest}", f"{name} is longer than {longest} characters"))
         if field.id:
-            reasons.append((f"NOT regexp_full_match({typed}, {literal(ID_TEXT)})", f"{name} has characters that an id may not have"))
+            reasons.append(
+                (
+                    f"NOT regexp_full_match({typed}, {literal(ID_TEXT)})",
+                    f"{name} has characters that an id may not have",
+                )
+            )
         return reasons
     article = "an" if field.dtype == "integer" else "a"
     reasons = [(f"NOT {has}", f"{name} is missing")] if field.required else []
@@ -132,7 +150,11 @@ def _reasons_of_table(workspace: Workspace, table: Table, now: Micros) -> list[t
     if table.name == "offers":
         declared = ", ".join(map(literal, workspace.offers.placements))
         reasons.append(("valid_from >= valid_until", "`valid_until` is not after `valid_from`"))
-        reasons.append((f"NOT list_has_all([{declared}], placements)", "`placements` has one that offers.yaml does not declare"))
+        reasons.append(
+            (f"NOT list_has_all([{declared}], placements)", "`placements` has one that offers.yaml does not declare")
+        )
     if table.name == "decisions":
-        reasons.append(("action_probability <= 0 OR action_probability > 1", "`action_probability` is not above 0 and at most 1"))
+        reasons.append(
+            ("action_probability <= 0 OR action_probability > 1", "`action_probability` is not above 0 and at most 1")
+        )
     return reasons

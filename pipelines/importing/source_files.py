@@ -1,4 +1,6 @@
-"""The files of a canonical table: found, opened, their columns brought to our names. What is in them is judged elsewhere."""
+"""The files of a canonical table: found, opened, their columns brought to our names. What is in them is judged
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from pipelines.importing.errors import BadTable as BadTable
 
 TAKEN = ".parquet, .csv, .tsv; the latter two also with .gz or .zst"
 ROW_BITS = 40
-"""`_row` is the position of a row's file among the files of its table, shifted by so many bits, and the row within it, from 0."""
+"""`_row` is the position of a row's file among the files of its table, shifted by so many bits, and the row within it,
+from 0.
+"""
 
 Progress = Callable[[float], None]
 """Told the part of the bytes that is read, 0 to 1."""
@@ -64,7 +68,9 @@ class SourceFiles:
             raise self._bad(bad.at, bad) from bad
         except BadFile as bad:
             raise BadTable(f"{table.name}: {bad}") from bad
-        columns = {at: file.names for at, file in self._csv.items()} | {part.files[0]: tuple(part.types) for part in self._parts}
+        columns = {at: file.names for at, file in self._csv.items()} | {
+            part.files[0]: tuple(part.types) for part in self._parts
+        }
         if not columns:
             empty = BadFile("expected a header with each column once, got none. Mend its first line.", 1)
             raise self._bad(0, empty)
@@ -85,20 +91,30 @@ class SourceFiles:
         return self._source.columns.get(field.name, field.name)
 
     def _bad(self, at: int, error: Exception) -> BadTable:
-        told = str(error) if isinstance(error, BadFile) else f"expected a readable file, got: {(str(error).splitlines() or ['?'])[0][:300]}"
-        return BadTable(f"{self._table.name}: {self.shown[at]}{', ' if told.startswith(('line', 'column')) else ': '}{told}")
+        told = (
+            str(error)
+            if isinstance(error, BadFile)
+            else f"expected a readable file, got: {(str(error).splitlines() or ['?'])[0][:300]}"
+        )
+        return BadTable(
+            f"{self._table.name}: {self.shown[at]}{', ' if told.startswith(('line', 'column')) else ': '}{told}"
+        )
 
     def _check_columns(self, columns: dict[int, tuple[str, ...]]) -> None:
         """Every file has the required columns; one that is optional, and mapped, is in one of them at least."""
         for field in self._table.fields:
             given = self._name(field)
             lacking = [at for at, names in columns.items() if given not in names]
-            if not lacking or (not field.required and (field.name not in self._source.columns or len(lacking) < len(columns))):
+            if not lacking or (
+                not field.required and (field.name not in self._source.columns or len(lacking) < len(columns))
+            ):
                 continue
             doing = "Map it" if field.name == given else f"Mend what `{field.name}` is mapped to"
             hint = f"{doing} under `sources` in workspace.yaml: columns: {{{field.name}: <name in the file>}}."
             got = ", ".join(columns[lacking[0]])
-            raise BadTable(f"{self._table.name}: expected a column `{given}` in {self.shown[lacking[0]]}, got {got}. {hint}")
+            raise BadTable(
+                f"{self._table.name}: expected a column `{given}` in {self.shown[lacking[0]]}, got {got}. {hint}"
+            )
 
     def parts(self, progress: Progress) -> Iterator[Given]:
         """All rows, those of files with the same types together."""
@@ -119,7 +135,9 @@ class SourceFiles:
             if kind.startswith(("STRUCT", "MAP", "UNION")) or (kind.endswith("]") and field.dtype != "texts"):
                 told = f"expected one value a row in `{self._name(field)}` of {self.shown[part.files[0]]}, got {kind}."
                 raise BadTable(f"{self._table.name}: {told}")
-        columns = ", ".join(f"{quoted(self._name(field))} AS {quoted(field.name)}" for field in fields) or "NULL AS nothing"
+        columns = (
+            ", ".join(f"{quoted(self._name(field))} AS {quoted(field.name)}" for field in fields) or "NULL AS nothing"
+        )
         reader = parquet_files.rows(part, self._parquet, columns, ROW_BITS)
 
         def read(statement: str) -> None:
@@ -132,7 +150,11 @@ class SourceFiles:
         return Given(reader, types, read)
 
     def _given_csv(self, progress: Progress) -> Given:
-        names = [field.name for field in self._table.fields if any(self._name(field) in file.names for file in self._csv.values())]
+        names = [
+            field.name
+            for field in self._table.fields
+            if any(self._name(field) in file.names for file in self._csv.values())
+        ]
         schema = pa.schema({"_row": pa.int64()} | dict.fromkeys(names, pa.string()))
         faults: list[Exception] = []
 
@@ -187,7 +209,8 @@ def shown(workspace: Workspace, file: Path) -> str:
 
 
 def files_of(workspace: Workspace, table: Table, source: Source) -> list[Path]:
-    """Return the source's files, sorted. In a folder, names that begin with `.` or `_` are other programs' marks, and are passed over.
+    """Return the source's files, sorted. In a folder, names that begin with `.` or `_` are other programs' marks, and
+    are passed over.
 
     Raises:
         BadTable: there are none, or of a kind that cannot be read.
@@ -195,14 +218,22 @@ def files_of(workspace: Workspace, table: Table, source: Source) -> list[Path]:
     place = workspace.folder / source.path
     pattern = glob.escape(source.path.rstrip("/")) + "/**/*" if place.is_dir() else source.path
     names = sorted(glob.glob(pattern, root_dir=workspace.folder, recursive=True))
-    files = [file for file in (workspace.folder / name for name in names) if file.is_file() and not file.name.startswith(("_", "."))]
+    files = [
+        file
+        for file in (workspace.folder / name for name in names)
+        if file.is_file() and not file.name.startswith(("_", "."))
+    ]
     if not files:
-        raise BadTable(f"{table.name}: expected a file, folder or glob, got nothing at {source.path}. Mend `sources` in workspace.yaml.")
+        raise BadTable(
+            f"{table.name}: expected a file, folder or glob, got nothing at {source.path}. Mend `sources` in"
+            " workspace.yaml."
+        )
     for file in files:
         if not is_csv(file) and file.suffix.lower() not in parquet_files.ENDINGS:
             got = "a file without ending" if not file.suffix else file.suffix
             raise BadTable(
-                f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or move it away."
+                f"{table.name}: expected files of {TAKEN}, got {got} at {shown(workspace, file)}. Save it as CSV, or"
+                " move it away."
             )
     return files
 
@@ -212,4 +243,7 @@ def _check_renames(table: Table, source: Source) -> None:
     for name in source.columns:
         if name not in known:
             names = ", ".join(sorted(known))
-            raise BadTable(f"{table.name}: expected `columns` of workspace.yaml to name canonical columns, got `{name}`. Known: {names}.")
+            raise BadTable(
+                f"{table.name}: expected `columns` of workspace.yaml to name canonical columns, got `{name}`. Known:"
+                f" {names}."
+            )

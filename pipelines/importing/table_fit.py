@@ -1,4 +1,6 @@
-"""How the tables of a lake fit together: whose ids the others know, which events stand before their decision, which time zones nobody knows."""
+"""How the tables of a lake fit together: whose ids the others know, which events stand before their decision, which
+time zones nobody knows.
+"""
 
 from __future__ import annotations
 
@@ -66,15 +68,19 @@ def shared(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Shared]
     """Of each table with rows, how far others know its ids."""
     found = []
     for column, described in OF.items():
-        tables = [table for table in tables_of(workspace).values() if any(field.name == column for field in table.fields)]
+        tables = [
+            table for table in tables_of(workspace).values() if any(field.name == column for field in table.fields)
+        ]
         for table in tables:
             con.execute(  # units of nobody's name, of anonymous ids and accounts, are in no table of customers
-                f"CREATE OR REPLACE TEMP TABLE {_ids(table, column)} AS SELECT {column} AS id, count(*) AS times"
-                f" FROM {quoted(view_name(table))} WHERE {column} IS NOT NULL AND {column}[1] NOT IN ('~', '@') GROUP BY 1"
+                f"CREATE OR REPLACE TEMP TABLE {_ids(table, column)} AS SELECT {column} AS id, count(*) AS times FROM"
+                f" {quoted(view_name(table))} WHERE {column} IS NOT NULL AND {column}[1] NOT IN ('~', '@') GROUP BY 1"
             )
         filled = [table for table in tables if _one(con, f"SELECT count(*) FROM {_ids(table, column)}")]
         if column == "offer_id":
-            con.execute(f"CREATE OR REPLACE TEMP TABLE _ids_{ALL_OFFERS} AS SELECT DISTINCT offer_id AS id FROM {ALL_OFFERS}")
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE _ids_{ALL_OFFERS} AS SELECT DISTINCT offer_id AS id FROM {ALL_OFFERS}"
+            )
         for table in filled:
             found.append(_shared(con, table, column, [other for other in filled if other is not table], described))
     return found
@@ -102,7 +108,9 @@ def _shared(con: duckdb.DuckDBPyConnection, table: Table, column: str, others: l
         most, times = con.execute(f"SELECT id, times FROM {own} ORDER BY times DESC, id LIMIT 1").fetchall()[0]
         absurd = rows >= ABSURD_ROWS_MIN and times / rows >= max(ABSURD_SHARE_MIN, ABSURD_TIMES / ids)
         made = msgspec.structs.replace(made, most=str(most), most_rows=int(times), absurd=bool(absurd))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE _tailed AS SELECT id FROM {own} WHERE regexp_full_match(id, '[0-9]+[.]0+')")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE _tailed AS SELECT id FROM {own} WHERE regexp_full_match(id, '[0-9]+[.]0+')"
+    )
     tailed = _one(con, "SELECT count(*) FROM _tailed")
     if not tailed:
         return made
@@ -110,7 +118,9 @@ def _shared(con: duckdb.DuckDBPyConnection, table: Table, column: str, others: l
     stripped = f"SELECT id FROM _tailed WHERE regexp_replace(id, '[.]0+$', '') IN ({everywhere})"
     examples = con.execute(f"SELECT id FROM _tailed ORDER BY id LIMIT {EXAMPLES_MAX}").fetchall()
     count = _one(con, f"SELECT count(*) FROM ({stripped})")
-    return msgspec.structs.replace(made, tailed=tailed, tailed_known=count, examples=tuple(str(one) for (one,) in examples))
+    return msgspec.structs.replace(
+        made, tailed=tailed, tailed_known=count, examples=tuple(str(one) for (one,) in examples)
+    )
 
 
 def _ids(table: Table, column: str) -> str:
@@ -118,7 +128,8 @@ def _ids(table: Table, column: str) -> str:
 
 
 def early(workspace: Workspace, con: duckdb.DuckDBPyConnection, where: str = "true") -> dict[str, Early]:
-    """By table, the events that say of themselves that they happened before the decision which they name; tables without any are left out.
+    """By table, the events that say of themselves that they happened before the decision which they name; tables
+    without any are left out.
 
     Args:
         where: SQL of the rows that are looked at.
@@ -126,25 +137,39 @@ def early(workspace: Workspace, con: duckdb.DuckDBPyConnection, where: str = "tr
     found = {}
     tables = tables_of(workspace)
     for name in lake.FOLLOWING:
-        told = f"SELECT decision_id, time FROM ({lake.select(workspace, tables[name])}) WHERE decision_id IS NOT NULL AND {where}"
+        told = (
+            f"SELECT decision_id, time FROM ({lake.select(workspace, tables[name])}) WHERE decision_id IS NOT NULL AND"
+            f" {where}"
+        )
         made = "SELECT decision_id, min(time) AS made FROM decisions GROUP BY decision_id"
         near = f"{followed_sql('time', 'made')} = made"
         counted = f"count(*) FILTER ({near}), count(*) FILTER (NOT {near})"
-        clamped, before = con.execute(f"SELECT {counted} FROM ({told}) JOIN ({made}) USING (decision_id) WHERE time < made").fetchall()[0]
+        clamped, before = con.execute(
+            f"SELECT {counted} FROM ({told}) JOIN ({made}) USING (decision_id) WHERE time < made"
+        ).fetchall()[0]
         if clamped or before:
             found[name] = Early(clamped, before)
     return found
 
 
 def unknown_zones(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, dict[str, int]]]:
-    """Time zones that quiet hours ask for and nobody understands: by table and column, how many customers have each, the most frequent first."""
+    """Time zones that quiet hours ask for and nobody understands: by table and column, how many customers have each,
+    the most frequent first.
+    """
     found: dict[str, dict[str, dict[str, int]]] = {}
     asked = {hours.time_zone for hours in workspace.policies.quiet_hours.values() if hours.time_zone is not None}
     for kind, table in (("customer", "customers"), ("context", "decisions")):
         for name in sorted(one.removeprefix(f"{kind}.") for one in asked if one.startswith(f"{kind}.")):
             column = quoted(name)
-            counted = f"SELECT {column}, count(DISTINCT customer_id) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
-            strange = {str(zone): int(times) for zone, times in con.execute(counted).fetchmany(ZONES_MAX) if zone_of(str(zone)) is None}
+            counted = (
+                f"SELECT {column}, count(DISTINCT customer_id) FROM {table} WHERE {column} IS NOT NULL GROUP BY 1 ORDER"
+                " BY 2 DESC, 1"
+            )
+            strange = {
+                str(zone): int(times)
+                for zone, times in con.execute(counted).fetchmany(ZONES_MAX)
+                if zone_of(str(zone)) is None
+            }
             if strange:
                 found.setdefault(table, {})[name] = dict(list(strange.items())[:ZONES_TOLD])
     return found

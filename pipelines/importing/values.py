@@ -1,6 +1,7 @@
 """One column of a business's own files in SQL: what a value of this type becomes in a column of that dtype.
 
-A value is judged by the type that its own file gives it. 3.0 of a float column is the text 3; the text 3.0 stays as it is.
+A value is judged by the type that its own file gives it. 3.0 of a float column is the text 3; the text 3.0 stays as it
+is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,18 @@ INTEGER_MAX = CONTEXT_INTEGER_MAX
 
 START, EARLIEST, END = (f"TIMESTAMPTZ '{year}-01-01 00:00:00+00'" for year in (1970, 1900, 2200))
 _FLOATS = ("DOUBLE", "FLOAT")
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
+_WHOLE = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+)
 _TEXTS = ("VARCHAR", "JSON", "UUID", "BLOB")
 
 
@@ -48,7 +60,9 @@ def open_ended(table: Table, field: Field) -> bool:
     return table.name == "offers" and field.name in ("valid_from", "valid_until")
 
 
-def column(table: Table, field: Field, given: str | None, moved: Timeline, words: tuple[str, ...], x: str, t: str) -> FileColumn:
+def column(
+    table: Table, field: Field, given: str | None, moved: Timeline, words: tuple[str, ...], x: str, t: str
+) -> FileColumn:
     """Return the SQL of a column.
 
     Args:
@@ -64,13 +78,21 @@ def column(table: Table, field: Field, given: str | None, moved: Timeline, words
         given = "VARCHAR"
     if field.dtype == "texts":
         return _texts(raw, given, words, x)
-    typed = {"time": _moment, "category": _category, "boolean": _boolean, "integer": _integer}.get(field.dtype, _number)(x, given, field)
+    typed = {"time": _moment, "category": _category, "boolean": _boolean, "integer": _integer}.get(
+        field.dtype, _number
+    )(x, given, field)
     if field.dtype == "time" and moved.offset:
         typed = f"make_timestamptz(epoch_us({typed}) + {moved.offset})"
     floating = field.id and given.startswith(_FLOATS)
-    present = f"coalesce({x} <> '', false)" if text else f"coalesce(isfinite({x}), false)" if floating else f"{x} IS NOT NULL"
+    present = (
+        f"coalesce({x} <> '', false)" if text else f"coalesce(isfinite({x}), false)" if floating else f"{x} IS NOT NULL"
+    )
     if open_ended(table, field):
-        beyond = f"{_moment(x, given, field)} >= {END}" if field.name == "valid_until" else f"{_moment(x, given, field)} < {START}"
+        beyond = (
+            f"{_moment(x, given, field)} >= {END}"
+            if field.name == "valid_until"
+            else f"{_moment(x, given, field)} < {START}"
+        )
         present = f"({present} AND NOT coalesce({beyond}, false))"
         typed = f"CASE WHEN {present} THEN {typed} END"
     return FileColumn(raw, typed, present, _word(field, words, x, t) if text and words else None)
@@ -81,8 +103,8 @@ def _word(field: Field, words: tuple[str, ...], x: str, t: str) -> str:
     meant = [word for word in words if word != "nan" or field.dtype not in ("number", "integer")]
     if not meant:
         return "NULL"
-    # A pattern, because DuckDB makes a join of IN; and what stands behind THEN is evaluated only where it has to be: a word is no number,
-    # time or boolean.
+    # A pattern, because DuckDB makes a join of IN; and what stands behind THEN is evaluated only where it has to be: a
+    # word is no number, time or boolean.
     word = f"CASE WHEN regexp_full_match({x}, {literal(_pattern(meant))}) THEN {x} END"
     return word if field.dtype == "category" else f"CASE WHEN {t} IS NULL THEN {word} END"
 
@@ -129,7 +151,9 @@ def _category(x: str, given: str, field: Field) -> str:
 
 
 def _number_text(x: str) -> str:
-    """Return a text that may be a number: DuckDB reads 1_000 as 1000, which no other program means as a number in data."""
+    """Return a text that may be a number: DuckDB reads 1_000 as 1000, which no other program means as a number in
+    data.
+    """
     return f"CASE WHEN NOT contains({x}, '_') THEN {x} END"
 
 
@@ -142,7 +166,9 @@ def _integer(x: str, given: str, field: Field) -> str:
     if given in _WHOLE:
         return f"TRY_CAST({x} AS BIGINT)"
     text = _number_text(x) if given == "VARCHAR" else x
-    return f"CASE WHEN TRY_CAST({text} AS DOUBLE) = trunc(TRY_CAST({text} AS DOUBLE)) THEN TRY_CAST({text} AS BIGINT) END"
+    return (
+        f"CASE WHEN TRY_CAST({text} AS DOUBLE) = trunc(TRY_CAST({text} AS DOUBLE)) THEN TRY_CAST({text} AS BIGINT) END"
+    )
 
 
 def _boolean(x: str, given: str, field: Field) -> str:

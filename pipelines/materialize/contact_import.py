@@ -1,9 +1,9 @@
 """The contact history that a business brings: its imported decisions and outcomes, written into the ledger.
 
-An offer that was decided is written as an impression: whoever records past decisions records what was shown. Only what some limit,
-pause, prerequisite or exclusion of the workspace can still look at is written, and nothing where there is none of them: a history
-that is longer than it need be is read and counted with every decision. What came from journals and events is left out: the ledger heard
-of it at once.
+An offer that was decided is written as an impression: whoever records past decisions records what was shown. Only what
+some limit, pause, prerequisite or exclusion of the workspace can still look at is written, and nothing where there is
+none of them: a history that is longer than it need be is read and counted with every decision. What came from journals
+and events is left out: the ledger heard of it at once.
 """
 
 from __future__ import annotations
@@ -59,25 +59,41 @@ class Brought(msgspec.Struct):
     new: int = 0
 
     def __str__(self) -> str:
-        return f"{self.impressions:,} impressions and {self.outcomes:,} outcomes of {self.customers:,} customers, {self.new:,} of them new"
+        return (
+            f"{self.impressions:,} impressions and {self.outcomes:,} outcomes of {self.customers:,} customers,"
+            f" {self.new:,} of them new"
+        )
 
 
 def needs_history(workspace: Workspace) -> bool:
-    """Return whether anything in the workspace's files looks at contact histories; a glance, since offers of tables bind no others."""
+    """Return whether anything in the workspace's files looks at contact histories; a glance, since offers of tables
+    bind no others.
+    """
     policies = workspace.policies
-    return bool(policies.limits or policies.pauses or any(offer.requires or offer.excludes for offer in workspace.offers.offers))
+    return bool(
+        policies.limits or policies.pauses or any(offer.requires or offer.excludes for offer in workspace.offers.offers)
+    )
 
 
 def digest_of(workspace: Workspace) -> str:
-    """Digest of what the written history depends on: the lake's files, what looks back at it, and where it is kept; empty for none."""
+    """Digest of what the written history depends on: the lake's files, what looks back at it, and where it is kept;
+    empty for none.
+    """
     if not needs_history(workspace):
         return ""
     policies, tables = workspace.policies, tables_of(workspace)
     files = sorted(
-        str(file.relative_to(workspace.lake)) for name in ("decisions", "outcomes") for file in lake.imported_files(workspace, tables[name])
+        str(file.relative_to(workspace.lake))
+        for name in ("decisions", "outcomes")
+        for file in lake.imported_files(workspace, tables[name])
     )
-    bound = [workspace.offers.group, *((offer.offer_id, offer.group, offer.requires, offer.excludes) for offer in workspace.offers.offers)]
-    said = msgspec.json.encode([policies.limits, policies.pauses, policies.hold, bound, files, workspace.online_url], order="sorted")
+    bound = [
+        workspace.offers.group,
+        *((offer.offer_id, offer.group, offer.requires, offer.excludes) for offer in workspace.offers.offers),
+    ]
+    said = msgspec.json.encode(
+        [policies.limits, policies.pauses, policies.hold, bound, files, workspace.online_url], order="sorted"
+    )
     return hashlib.sha256(said).hexdigest()
 
 
@@ -92,7 +108,9 @@ def contacting_of(workspace: Workspace) -> tuple[Contacting, Catalogue]:
     try:
         catalogue = Catalogue(read_catalogue(workspace))
     except FileNotFoundError as error:
-        raise NoCatalogue(f"expected the offers of {workspace.folder}, got none: run `opportune import` first") from error
+        raise NoCatalogue(
+            f"expected the offers of {workspace.folder}, got none: run `opportune import` first"
+        ) from error
     return Contacting.of(workspace, catalogue), catalogue
 
 
@@ -116,9 +134,15 @@ def bring(workspace: Workspace, now: Micros, tell: Tell = lambda *_: None, place
         customers = _customers(con, parts)
         histories = _histories(con, parts, groups)
         opened = (
-            partial(ledger_of, workspace, PATIENT_MS) if place is None else partial(open_ledger, None, place, PATIENT_MS, workspace.project)
+            partial(ledger_of, workspace, PATIENT_MS)
+            if place is None
+            else partial(open_ledger, None, place, PATIENT_MS, workspace.project)
         )
-        asyncio.run(_write(opened, policy, histories, in_seconds(now), brought, lambda done: tell(STAGE, done / max(customers, 1))))
+        asyncio.run(
+            _write(
+                opened, policy, histories, in_seconds(now), brought, lambda done: tell(STAGE, done / max(customers, 1))
+            )
+        )
     finally:
         con.close()
     return brought
@@ -130,20 +154,26 @@ def _customers(con: duckdb.DuckDBPyConnection, parts: str) -> int:
 
 
 def reach(policy: ContactPolicy) -> tuple[float, float]:
-    """How far back impressions and outcomes are looked at, in seconds; 0 for not at all. A limit on decisions counts no impressions."""
+    """How far back impressions and outcomes are looked at, in seconds; 0 for not at all. A limit on decisions counts no
+    impressions.
+    """
     impressions = max((limit.window_seconds for limit in policy.limits if limit.counts == "impressions"), default=0.0)
     pauses = (pause.within_seconds + pause.pause_seconds for pause in policy.pauses)
     return impressions, max(policy.remember_seconds, *pauses, 0.0)
 
 
 def _parts(workspace: Workspace, policy: ContactPolicy, now: Micros) -> str:
-    """Return the rows. Of each customer one more than a history has room for, so that the ledger marks where rows are missing."""
+    """Return the rows. Of each customer one more than a history has room for, so that the ledger marks where rows are
+    missing.
+    """
     impressions, outcomes = (now - int(seconds * MICROSECONDS) for seconds in reach(policy))
     declared = workspace.features.context.get(CHANNEL)
     default = lake.literal(str(ANY if declared is None or declared.default is None else declared.default))
     channel = default if declared is None else f"coalesce({CHANNEL}, {default})"
     parts = [
-        _newest("decisions", f"{IMPRESSION} AS kind, {channel} AS channel, '' AS type", policy.contacts_max + 1, impressions),
+        _newest(
+            "decisions", f"{IMPRESSION} AS kind, {channel} AS channel, '' AS type", policy.contacts_max + 1, impressions
+        ),
         _newest("outcomes", f"{OUTCOME} AS kind, '' AS channel, type", policy.outcomes_max + 1, outcomes),
     ]
     return " UNION ALL BY NAME ".join(parts)
@@ -151,9 +181,9 @@ def _parts(workspace: Workspace, policy: ContactPolicy, now: Micros) -> str:
 
 def _newest(table: str, more: str, rows_max: int, since: int) -> str:
     return (
-        f"SELECT customer_id, time, offer_id, coalesce(decision_id, '') AS decision_id, {more} FROM {table}"
-        f" WHERE time > make_timestamptz({since}) AND offer_id IS NOT NULL AND event_id IS NULL"
-        f" QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY time DESC, decision_id DESC, offer_id DESC) <= {rows_max}"
+        f"SELECT customer_id, time, offer_id, coalesce(decision_id, '') AS decision_id, {more} FROM {table} WHERE time"
+        f" > make_timestamptz({since}) AND offer_id IS NOT NULL AND event_id IS NULL QUALIFY row_number() OVER"
+        f" (PARTITION BY customer_id ORDER BY time DESC, decision_id DESC, offer_id DESC) <= {rows_max}"
     )
 
 
@@ -184,7 +214,12 @@ def _event(row: Row, groups: dict[str, int]) -> ContactEvent:
 
 
 async def _write(
-    opened: Callable[[], Ledger], policy: ContactPolicy, histories: Histories, now: Seconds, brought: Brought, tell: Callable[[int], None]
+    opened: Callable[[], Ledger],
+    policy: ContactPolicy,
+    histories: Histories,
+    now: Seconds,
+    brought: Brought,
+    tell: Callable[[int], None],
 ) -> None:
     ledger = opened()
     try:
@@ -195,7 +230,12 @@ async def _write(
 
 
 async def _note(
-    ledger: Ledger, policy: ContactPolicy, histories: Histories, now: Seconds, brought: Brought, tell: Callable[[int], None]
+    ledger: Ledger,
+    policy: ContactPolicy,
+    histories: Histories,
+    now: Seconds,
+    brought: Brought,
+    tell: Callable[[int], None],
 ) -> None:
     while batch := list(islice(histories, CUSTOMERS_AT_ONCE)):
         noted = await asyncio.gather(*(ledger.note(customer, policy, events, now) for customer, events in batch))

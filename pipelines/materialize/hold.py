@@ -1,4 +1,6 @@
-"""Holding a workspace still: nobody else changes lake, offline tables, stores, bundles or the record of steps meanwhile. Servers go on."""
+"""Holding a workspace still: nobody else changes lake, offline tables, stores, bundles or the record of steps
+meanwhile. Servers go on.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Fill an empty contact ledger from what the lake knows: contacts that decisions took, budgets, sticky assignments, and all that was heard.
+"""Fill an empty contact ledger from what the lake knows: contacts that decisions took, budgets, sticky assignments, and
+all that was heard.
 
-Everything is done again in the order in which it came, by the functions that did it first, each at its own moment. A take that was
-granted then is granted again: limits are not asked a second time. What is done twice changes nothing, budgets aside.
+Everything is done again in the order in which it came, by the functions that did it first, each at its own moment. A
+take that was granted then is granted again: limits are not asked a second time. What is done twice changes nothing,
+budgets aside.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ async def replay(
 
     Args:
         ledger: of which only the calls of the embedded one that do not wait are used.
-        moment: the rows of the online store contain what was received before, and happened before: such events of streams are left out.
+        moment: the rows of the online store contain what was received before, and happened before: such events of
+            streams are left out.
         since: microseconds since 1970: only what was received from then on.
         budgets: False leaves reservations of shows alone, which would be counted twice.
 
@@ -94,14 +97,20 @@ async def replay(
     done, clock, units = Replayed(), [BEGINNING_US], set[str]()
     acceptances = frozenset((workspace.model.label.outcome, *ACCEPTANCES))
     late = duration_seconds(workspace.settings.events.late) * MICROSECONDS
-    understanding = EventContext(EventSchema(workspace, catalogue.offers), acceptances, late, contacting, catalogue.index)
+    understanding = EventContext(
+        EventSchema(workspace, catalogue.offers), acceptances, late, contacting, catalogue.index
+    )
     # The writer is that of a worker's marks, which nothing here has any use for.
     hearing = EventDelivery(lambda: understanding, lambda: ledger, cast(EventWriter, None), Metrics(), lambda: clock[0])
     con = duckdb.connect()
     try:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"SET temp_directory = {literal(str(workspace.data / 'spill'))}")
-        sources = [*_decisions(workspace, con, since), _settled(workspace, con, since), *_events(workspace, con, moment, since)]
+        sources = [
+            *_decisions(workspace, con, since),
+            _settled(workspace, con, since),
+            *_events(workspace, con, moment, since),
+        ]
         for count, (received, _, thing) in enumerate(heapq.merge(*sources, key=itemgetter(0, 1))):
             clock[0] = Micros(received)
             if isinstance(thing, _Shown):
@@ -122,7 +131,9 @@ async def replay(
     return done
 
 
-def _take(shown: _Shown, ledger: Ledger, contacting: Contacting, catalogue: Catalogue, done: Replayed, budgets: bool) -> None:
+def _take(
+    shown: _Shown, ledger: Ledger, contacting: Contacting, catalogue: Catalogue, done: Replayed, budgets: bool
+) -> None:
     """Reserve and take what the decision did, whatever limits and budgets say by now."""
     done.decisions += 1
     seconds = in_seconds(shown.at)
@@ -163,7 +174,9 @@ def _fetched(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[Row]:
         yield from rows
 
 
-def _decisions(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int) -> Iterator[Iterator[tuple[int, str, Any]]]:
+def _decisions(
+    workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int
+) -> Iterator[Iterator[tuple[int, str, Any]]]:
     declared = workspace.features.context.get(CHANNEL)
     default = literal(str(ANY if declared is None or declared.default is None else declared.default))
     channel = default if declared is None else f"coalesce(d.{quoted(CHANNEL)}, {default})"
@@ -179,7 +192,9 @@ def _decisions(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int)
             yield (
                 received,
                 decision,
-                _Shown(decision, unit, received, [(placement or "", offer, where) for *_, placement, offer, where in rows]),
+                _Shown(
+                    decision, unit, received, [(placement or "", offer, where) for *_, placement, offer, where in rows]
+                ),
             )
 
     yield shown()
@@ -188,7 +203,9 @@ def _decisions(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int)
 def _settled(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int) -> Iterator[tuple[int, str, Settled]]:
     """Sticky assignments; those of a unit that were written down together stay together."""
     columns = "received, unit, experiment, arm, bucket_version, probability, over_arm, over_version"
-    query = f"SELECT {columns} FROM ({_raw(workspace, KEPT)}) WHERE received >= {since} ORDER BY received, unit, experiment"
+    query = (
+        f"SELECT {columns} FROM ({_raw(workspace, KEPT)}) WHERE received >= {since} ORDER BY received, unit, experiment"
+    )
     for (received, unit), rows in groupby(_fetched(con, query), key=itemgetter(0, 1)):
         found = [row[2:] for row in rows]
         arms = {experiment: (arm, version, probability) for experiment, arm, version, probability, *_ in found}
@@ -196,7 +213,9 @@ def _settled(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int) -
         yield received, unit, Settled(unit, received, arms, over)
 
 
-def _events(workspace: Workspace, con: duckdb.DuckDBPyConnection, moment: int, since: int) -> Iterator[Iterator[tuple[int, str, Any]]]:
+def _events(
+    workspace: Workspace, con: duckdb.DuckDBPyConnection, moment: int, since: int
+) -> Iterator[Iterator[tuple[int, str, Any]]]:
     """One stream of events a table, each in the order in which the log took them."""
     tables = tables_of(workspace)
     plain = {
@@ -204,16 +223,23 @@ def _events(workspace: Workspace, con: duckdb.DuckDBPyConnection, moment: int, s
         "outcomes": ("", "decision_id, offer_id, value, type"),
     }
     for name, (kind, columns) in plain.items():
-        query = f"SELECT received, event_id, customer_id, epoch_us(time), {columns} FROM ({_raw(workspace, tables[name])})"
+        query = (
+            f"SELECT received, event_id, customer_id, epoch_us(time), {columns} FROM ({_raw(workspace, tables[name])})"
+        )
         yield _read(con, f"{query} WHERE received >= {since} ORDER BY received", kind, columns.split(", "))
     query = f"SELECT received, event_id, unit, epoch_us(time), customer_id FROM ({_raw(workspace, LINKS)})"
     yield _links(con, f"{query} WHERE received >= {since} ORDER BY received")
-    query = f"SELECT received, event_id, customer_id, epoch_us(time), purpose, allowed FROM ({_raw(workspace, CONSENTS)})"
+    query = (
+        f"SELECT received, event_id, customer_id, epoch_us(time), purpose, allowed FROM ({_raw(workspace, CONSENTS)})"
+    )
     yield _consents(con, f"{query} WHERE received >= {since} ORDER BY received, event_id")
     for name, stream in workspace.features.streams.items():
         fields = [*stream.numbers, *stream.categories]
         chosen = "".join(f", {quoted(field)}" for field in fields)
-        query = f"SELECT received, event_id, customer_id, epoch_us(time) AS at{chosen} FROM ({_raw(workspace, tables[stream_table(name)])})"
+        query = (
+            f"SELECT received, event_id, customer_id, epoch_us(time) AS at{chosen} FROM"
+            f" ({_raw(workspace, tables[stream_table(name)])})"
+        )
         newer = f"received >= {since} AND (received >= {moment} OR epoch_us(time) >= {moment})"
         yield _read(con, f"{query} WHERE {newer} ORDER BY received", name, fields, of_stream=True)
 
@@ -234,12 +260,23 @@ def _links(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, st
 
 def _consents(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[int, str, Event]]:
     for (received, event_id, unit, at), rows in groupby(_fetched(con, query), key=itemgetter(0, 1, 2, 3)):
-        yield received, event_id, _event(event_id, CONSENT, at, unit, purposes={purpose: allowed for *_, purpose, allowed in rows})
+        yield (
+            received,
+            event_id,
+            _event(event_id, CONSENT, at, unit, purposes={purpose: allowed for *_, purpose, allowed in rows}),
+        )
 
 
 def _event(event_id: str, kind: str, at: int, unit: str, **more: Any) -> Event:
     anonymous = unit.startswith(ANONYMOUS)
-    return Event(event_id, kind, _moment(at), "" if anonymous else unit, unit.removeprefix(ANONYMOUS) if anonymous else None, **more)
+    return Event(
+        event_id,
+        kind,
+        _moment(at),
+        "" if anonymous else unit,
+        unit.removeprefix(ANONYMOUS) if anonymous else None,
+        **more,
+    )
 
 
 def _moment(at: int) -> datetime:

@@ -1,11 +1,12 @@
 """Rebuild the embedded stores from the lake: the online rows and the contact ledger are derived things.
 
-The online rows are computed and written into a new generation, which is swapped in by one rename. The ledger is filled again in a folder
-aside, by doing again what was decided and heard (`replaying`), and its file is moved in. What was there is set aside under
-`<data>/damaged/<time>/`. A rebuild that fails leaves everything as it was.
+The online rows are computed and written into a new generation, which is swapped in by one rename. The ledger is filled
+again in a folder aside, by doing again what was decided and heard (`replaying`), and its file is moved in. What was
+there is set aside under `<data>/damaged/<time>/`. A rebuild that fails leaves everything as it was.
 
-Servers may run while online rows are rebuilt. Contacts that they take while a ledger is rebuilt would be lost with the old one: so the
-old ledger is taken away first, which they notice within 0.2 s, and what has a limit is not shown until the new one is in its place.
+Servers may run while online rows are rebuilt. Contacts that they take while a ledger is rebuilt would be lost with the
+old one: so the old ledger is taken away first, which they notice within 0.2 s, and what has a limit is not shown until
+the new one is in its place.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Rebuilt(Struct):
 
 
 def servers_run(workspace: Workspace) -> bool:
-    """Return whether some server process has the workspace open: each keeps its journal file locked as long as it lives."""
+    """Return whether some server process has the workspace open: each keeps its journal file locked as long as it
+    lives.
+    """
     for path in journal_folder(workspace.data).glob(f"*{OPEN}"):
         try:
             with path.open("rb") as file:
@@ -112,8 +115,11 @@ def was_there(workspace: Workspace, store: str) -> bool:
     return bool(steps.state_of(workspace).materialized) or (place / environment.CURRENT).exists()
 
 
-def rebuild(workspace: Workspace, stores: Sequence[str] = STORES, *, force: bool = False, tell: Tell = lambda *_: None) -> list[Rebuilt]:
-    """Make embedded stores again, damaged or not. To be called while nobody else works on the workspace (`steps.alone`).
+def rebuild(
+    workspace: Workspace, stores: Sequence[str] = STORES, *, force: bool = False, tell: Tell = lambda *_: None
+) -> list[Rebuilt]:
+    """Make embedded stores again, damaged or not. To be called while nobody else works on the workspace
+    (`steps.alone`).
 
     Args:
         force: rebuild the ledger although servers run.
@@ -124,12 +130,18 @@ def rebuild(workspace: Workspace, stores: Sequence[str] = STORES, *, force: bool
     why = "it was asked for"
     for store in stores:
         if not is_embedded(workspace, store):
-            raise CannotRebuild(f"expected the {store} store to be embedded, got {workspace.online_url}: run `opportune materialize`")
+            raise CannotRebuild(
+                f"expected the {store} store to be embedded, got {workspace.online_url}: run `opportune materialize`"
+            )
     if "ledger" in stores and not force and servers_run(workspace):
         raise CannotRebuild(
-            f"servers run on {workspace.folder}: end them first, or take --force, and what has a limit is not shown until the ledger is there again"
+            f"servers run on {workspace.folder}: end them first, or take --force, and what has a limit is not shown"
+            " until the ledger is there again"
         )
-    return [rebuild_online(workspace, why, tell) if store == "online" else rebuild_ledger(workspace, why, tell) for store in stores]
+    return [
+        rebuild_online(workspace, why, tell) if store == "online" else rebuild_ledger(workspace, why, tell)
+        for store in stores
+    ]
 
 
 def told(one: Rebuilt) -> str:
@@ -140,7 +152,8 @@ def told(one: Rebuilt) -> str:
 
 
 def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda *_: None) -> None:
-    """For starts and the background worker: `rebuild_if_damaged`, whose failure is said in a line and keeps nothing from running.
+    """For starts and the background worker: `rebuild_if_damaged`, whose failure is said in a line and keeps nothing
+    from running.
 
     Holds the workspace only where something has to be done.
     """
@@ -164,7 +177,9 @@ def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> li
         CannotRebuild: there is no lake; what is damaged stays.
     """
     wrong = damage_of(workspace)
-    done = [(rebuild_online if store == "online" else rebuild_ledger)(workspace, why, tell) for store, why in wrong.items()]
+    done = [
+        (rebuild_online if store == "online" else rebuild_ledger)(workspace, why, tell) for store, why in wrong.items()
+    ]
     if done:
         _note(workspace)
     return done
@@ -173,8 +188,8 @@ def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> li
 def damage_of(workspace: Workspace) -> dict[str, str]:
     """Why embedded stores cannot be used as they are; those that are whole are noted.
 
-    After a power cut, which may tear pages anywhere, all records are read; else only whether the stores open and are as long as
-    they were.
+    After a power cut, which may tear pages anywhere, all records are read; else only whether the stores open and are as
+    long as they were.
     """
     noted, boot, wrong = _noted(workspace), boot_id(), dict[str, str]()
     for store in STORES:
@@ -311,7 +326,11 @@ def _catch_up(workspace: Workspace, since: int) -> None:
     contacting, catalogue = contact_import.contacting_of(workspace)
     ledger = open_ledger(None, workspace.data / "ledger", contact_import.PATIENT_MS, workspace.project)
     try:
-        asyncio.run(replay(workspace, ledger, contacting, catalogue, steps.state_of(workspace).computed_at, since, budgets=False))
+        asyncio.run(
+            replay(
+                workspace, ledger, contacting, catalogue, steps.state_of(workspace).computed_at, since, budgets=False
+            )
+        )
     finally:
         ledger.close()
 
@@ -319,8 +338,8 @@ def _catch_up(workspace: Workspace, since: int) -> None:
 def _require_lake(workspace: Workspace) -> None:
     if not any(workspace.lake.glob("*")) and not any(journal_folder(workspace.data).glob("*")):
         raise CannotRebuild(
-            f"expected a lake to rebuild from in {workspace.data}, got none: run `opportune up`, or `opportune import` and `opportune materialize`; "
-            "contact histories begin anew"
+            f"expected a lake to rebuild from in {workspace.data}, got none: run `opportune up`, or `opportune import`"
+            " and `opportune materialize`; contact histories begin anew"
         )
 
 

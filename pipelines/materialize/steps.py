@@ -110,16 +110,21 @@ def sources_digest(workspace: Workspace) -> str:
 def lake_digest(workspace: Workspace) -> str:
     """Digest of what was imported, by the names of the lake's files.
 
-    Shipments come all the time and are left out: the background worker brings the customers up to date whom they concern.
+    Shipments come all the time and are left out: the background worker brings the customers up to date whom they
+    concern.
     """
     tables = tables_of(workspace).values()
-    names = [str(file.relative_to(workspace.lake)) for table in tables for file in lake.imported_files(workspace, table)]
+    names = [
+        str(file.relative_to(workspace.lake)) for table in tables for file in lake.imported_files(workspace, table)
+    ]
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def features_digest(workspace: Workspace) -> str:
     """Digest of what the offline tables depend on."""
-    return hashlib.sha256(f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{fingerprint(workspace.views)} {lake_digest(workspace)} {workspace.settings.buckets}".encode()
+    ).hexdigest()
 
 
 def import_tables(workspace: Workspace, now: Micros, tell: Told = lambda _table, _part: None) -> list[ImportReport]:
@@ -136,8 +141,9 @@ def compute_features(workspace: Workspace, now: Micros, generation: str = "") ->
     """Compute all windows at all moments and tell Feast about the views.
 
     Args:
-        now: microseconds since 1970. Where there is an event log, the whole second up to its barrier is the moment instead (see
-            `refreshing.whole_second`): the rows contain exactly what was received before, all of which is shipped first.
+        now: microseconds since 1970. Where there is an event log, the whole second up to its barrier is the moment
+            instead (see `refreshing.whole_second`): the rows contain exactly what was received before, all of which is
+            shipped first.
         generation: of the embedded online store, where the one in use is not to be touched.
     """
     from features.aggregates import windows
@@ -197,7 +203,8 @@ def materialize(workspace: Workspace, generation: str = "") -> int:
     if compared.different:
         first = compared.different[0]
         raise Mismatch(
-            f"expected the online store to give back what was written, got another value for {first}: run `opportune materialize` again"
+            f"expected the online store to give back what was written, got another value for {first}: run `opportune"
+            " materialize` again"
         )
     _keep(workspace, materialized=f"{state_of(workspace).computed} {moment} {workspace.online_url}")
     return compared.customers
@@ -249,7 +256,11 @@ def is_materialized(workspace: Workspace) -> bool:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Libraries that report by printing are silenced: the verb that called shows its own progress."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield
 

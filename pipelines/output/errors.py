@@ -1,4 +1,5 @@
-"""How the command ends when something goes wrong: one line on standard error, with `--json` one document on standard output too.
+"""How the command ends when something goes wrong: one line on standard error, with `--json` one document on standard
+output too.
 
 The statuses are in `STATUSES`, which the help and docs/install.md show.
 """
@@ -94,12 +95,17 @@ def problem_of(error: Exception) -> CommandProblem:
     if isinstance(error, UsageError):
         return CommandProblem(f"{TYPE_PREFIX}usage", "The command line is wrong", USAGE, _usage(error))
     if isinstance(error, BadWorkspace):
-        errors = tuple(FaultPlace(one.file, one.line, one.path, one.expected, one.got, one.remedy) for one in error.faults[:FAULTS_MAX])
+        errors = tuple(
+            FaultPlace(one.file, one.line, one.path, one.expected, one.got, one.remedy)
+            for one in error.faults[:FAULTS_MAX]
+        )
         return CommandProblem(_type(kind), _title(kind), error.exit_status, str(error), errors)
     if isinstance(error, Failure | BadKeys):
         return CommandProblem(_type(kind), _title(kind), getattr(error, "exit_status", REFUSED), str(error))
     if isinstance(error, ModuleNotFoundError) and missing_libraries.is_server_alone():
-        return CommandProblem(f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing_libraries.told(error))
+        return CommandProblem(
+            f"{TYPE_PREFIX}server-alone", "The server alone is installed", REFUSED, missing_libraries.told(error)
+        )
     if isinstance(error, OSError):
         detail = f"{error.filename}: {error.strerror}" if error.filename else str(error) or kind
         return CommandProblem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)

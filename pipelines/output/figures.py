@@ -23,7 +23,9 @@ def titled(title: str, width_inches: float) -> tuple[Figure, Axes]:
 
 
 def write(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Draw figures into a folder that is made if need be; returns the files, named by the keys. The same figures give the same bytes."""
+    """Draw figures into a folder that is made if need be; returns the files, named by the keys. The same figures give
+    the same bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=120, metadata={"Software": None})

@@ -14,6 +14,6 @@ def is_server_alone() -> bool:
 def told(error: ModuleNotFoundError) -> str:
     """Return what is told of a module that is absent: what it is for, and what to install."""
     return (
-        f"expected the package `{(error.name or '?').partition('.')[0]}`, which `{SERVER}` leaves out: it serves what was published, and "
-        f"nothing else. Install `{FULL}` in its place to import, train, publish and evaluate"
+        f"expected the package `{(error.name or '?').partition('.')[0]}`, which `{SERVER}` leaves out: it serves what"
+        f" was published, and nothing else. Install `{FULL}` in its place to import, train, publish and evaluate"
     )

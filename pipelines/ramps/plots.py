@@ -29,14 +29,18 @@ MARKS: dict[Verdict, tuple[str, str]] = {
 def share_over_time(key: str, lines: Sequence[RampLine], now: Micros) -> Figure:
     """Steps until now, microseconds since 1970; a ramp without a record has an empty picture."""
     figure, axes = titled(f"{key}: share of {lines[-1].arm if lines else 'the arm'}", WIDTH_INCHES)
-    moments = np.array([from_microseconds(at).replace(tzinfo=None) for at in (*(parse_moment(one.moment) for one in lines), now)])
+    moments = np.array(
+        [from_microseconds(at).replace(tzinfo=None) for at in (*(parse_moment(one.moment) for one in lines), now)]
+    )
     shares = np.array([one.share for one in lines])
     if lines:
         axes.step(moments, [*shares, shares[-1]], where="post", color=INK, linewidth=1.4)
     for verdict, (marker, colour) in MARKS.items():
         at = [number for number, one in enumerate(lines) if one.verdict == verdict]
         if at:
-            axes.scatter(moments[at], shares[at], marker=marker, color=colour, zorder=3, label=verdict.replace("_", " "))
+            axes.scatter(
+                moments[at], shares[at], marker=marker, color=colour, zorder=3, label=verdict.replace("_", " ")
+            )
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylim(-0.05, 1.05)
     if lines:

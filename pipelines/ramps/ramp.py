@@ -1,9 +1,10 @@
 """One step of a ramp: what is known of its arms, whether the arm may have more units, and why.
 
-`next_step` decides, from values alone. An arm rises by one step of its plan when the step has lasted, enough units were watched, and no
-guardrail speaks of harm; it is rolled back as soon as one does, or when the split is broken, since harm cannot be seen then. Both tests hold at
-all looks together, however often somebody looks, and harm is tested at `ALPHA` over all guardrails and steps of a plan: an arm that does no harm
-is rolled back for one of them in at most 5 of 100 ramps.
+`next_step` decides, from values alone. An arm rises by one step of its plan when the step has lasted, enough units were
+watched, and no guardrail speaks of harm; it is rolled back as soon as one does, or when the split is broken, since harm
+cannot be seen then. Both tests hold at all looks together, however often somebody looks, and harm is tested at `ALPHA`
+over all guardrails and steps of a plan: an arm that does no harm is rolled back for one of them in at most 5 of 100
+ramps.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def next_step(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) 
     if waits is None:
         is_last = larger == plan.steps[-1]
         reason = (
-            f"{_percent(share)} lasted {_lasted(now - standing.since)}, with {min(evidence.fresh):,} new units an arm and no harm shown"
+            f"{_percent(share)} lasted {_lasted(now - standing.since)}, with {min(evidence.fresh):,} new units an arm"
+            " and no harm shown"
         )
         return Step("finish" if is_last else "proceed", larger, "last_step" if is_last else "next_step", reason)
     if plan.patience is not None and now - standing.since >= duration_seconds(plan.patience) * MICROSECONDS:
@@ -108,10 +110,18 @@ def next_step(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) 
 def _harm(evidence: Evidence) -> tuple[Code, str] | None:
     if evidence.mismatch_p is not None and evidence.mismatch_p < MISMATCH_P:
         control, ramped = evidence.exposed
-        return "split", f"the split is broken ({control:,} : {ramped:,} units, p = {evidence.mismatch_p:.2g}), so that harm cannot be seen"
+        return (
+            "split",
+            (
+                f"the split is broken ({control:,} : {ramped:,} units, p = {evidence.mismatch_p:.2g}), so that harm"
+                " cannot be seen"
+            ),
+        )
     harmed = [one for one in evidence.guardrails if one.verdict == "harm"]
     if harmed:
-        said = "; ".join(f"{one.guardrail} {_number(one.treated)} against {_number(one.control)}, p = {one.p:.2g}" for one in harmed)
+        said = "; ".join(
+            f"{one.guardrail} {_number(one.treated)} against {_number(one.control)}, p = {one.p:.2g}" for one in harmed
+        )
         return "guardrail", f"harm is shown: {said}"
     return None
 
@@ -121,7 +131,10 @@ def _waits(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> 
     assert standing.since is not None
     due = standing.since + duration_seconds(plan.hold) * MICROSECONDS
     if standing.is_damaged:
-        return "damaged", "a line of the record after the last step cannot be read: say by --to or --roll-back what holds"
+        return (
+            "damaged",
+            "a line of the record after the last step cannot be read: say by --to or --roll-back what holds",
+        )
     if now < due:
         return "hold_time", f"the step lasts {plan.hold}, until {rfc3339(due)}"
     if evidence.lacks:
@@ -129,18 +142,24 @@ def _waits(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> 
     if min(evidence.fresh) < plan.units:
         return (
             "units",
-            f"{min(evidence.fresh):,} of {plan.units:,} units an arm were first exposed since the step began and watched for {plan.window}",
+            (
+                f"{min(evidence.fresh):,} of {plan.units:,} units an arm were first exposed since the step began and"
+                f" watched for {plan.window}"
+            ),
         )
     if not any(one.verdict == "no harm shown" for one in evidence.guardrails):
         return "no_evidence", "no guardrail has data enough to speak of harm or none"
     return None
 
 
-def evidence_of(con: duckdb.DuckDBPyConnection, question: Question, standing: RampState, ramped: str, plan: Ramp) -> Evidence:
+def evidence_of(
+    con: duckdb.DuckDBPyConnection, question: Question, standing: RampState, ramped: str, plan: Ramp
+) -> Evidence:
     """Return what the lake knows of a ramp.
 
-    Up to a share of one half both arms are equally large and nobody changes arms: all exposures since the ramp began count. Beyond, units of
-    the control come to the arm with every step, and only what was exposed since then is compared.
+    Up to a share of one half both arms are equally large and nobody changes arms: all exposures since the ramp began
+    count. Beyond, units of the control come to the arm with every step, and only what was exposed since then is
+    compared.
 
     Args:
         con: a connection that has the lake's views; from then on it sees exposures since the ramp began only.
@@ -190,16 +209,20 @@ def watched_of(guardrails: Guardrails) -> dict[str, float]:
 
 
 def alpha_of(plan: Ramp) -> float:
-    """At which one guardrail is tested, so that all tests of a plan together are wrong in at most `ALPHA`; steps by hand are not foreseen.
+    """At which one guardrail is tested, so that all tests of a plan together are wrong in at most `ALPHA`; steps by
+    hand are not foreseen.
 
-    Up to one half all looks are at the same units, and one test. Each step beyond, but for the last to all, is compared anew: another test.
+    Up to one half all looks are at the same units, and one test. Each step beyond, but for the last to all, is compared
+    anew: another test.
     """
     anew = sum(HALF < step < 1 for step in plan.steps) + (plan.steps[0] <= HALF)
     return ALPHA / (max(anew, 1) * max(len(watched_of(plan.guardrails)), 1))
 
 
 def _watched(name: str, tolerated: float, alpha: float, found: Read, control: Summary, treated: Summary) -> Watched:
-    """One guardrail, tested for more harm than is tolerated. The past narrows nothing here: after a restart it would be the arm's own."""
+    """One guardrail, tested for more harm than is tolerated. The past narrows nothing here: after a restart it would be
+    the arm's own.
+    """
     metric = _metric(name)
     measure = metric.measure(found.recorded, use_before=False)
     if measure is None:
@@ -208,7 +231,9 @@ def _watched(name: str, tolerated: float, alpha: float, found: Read, control: Su
     worse, error = harm(treated, control, measure, -1 if metric.role == "goal" else 1, tolerated)
     p, values = float(harm_p_sequential(worse, error, seen.units)), (float(seen.control), float(seen.treated))
     events = sum(float(one.means[NUMBERS.index(metric.events)] * one.units) for one in (treated, control))
-    if not (min(float(treated.units), float(control.units)) >= ENOUGH_UNITS and events >= ENOUGH_CONVERSIONS and p == p):
+    if not (
+        min(float(treated.units), float(control.units)) >= ENOUGH_UNITS and events >= ENOUGH_CONVERSIONS and p == p
+    ):
         return Watched(guardrail=name, tolerated=tolerated, verdict="too few yet")
     verdict = "harm" if p < alpha else "no harm shown"
     return Watched(guardrail=name, tolerated=tolerated, control=values[0], treated=values[1], p=p, verdict=verdict)  # type: ignore[arg-type]
@@ -244,7 +269,8 @@ def evidence_for(workspace: Workspace, experiment: ReadExperiment, now: Micros) 
 def _plan(experiment: ReadExperiment) -> tuple[Ramp, RampState]:
     if experiment.entry.ramp is None or experiment.standing is None:
         raise NotRamped(
-            f"expected an experiment with `ramp` in experiments.yaml, got {experiment.key}, which has none: add `ramp: {{arm: …}}`"
+            f"expected an experiment with `ramp` in experiments.yaml, got {experiment.key}, which has none: add `ramp:"
+            " {arm: …}`"
         )
     return experiment.entry.ramp, experiment.standing
 
@@ -260,13 +286,20 @@ def look(workspace: Workspace, experiment: ReadExperiment, now: Micros, who: Who
     _require_running(experiment, now)
     evidence = evidence_for(workspace, experiment, now)
     step = next_step(plan, standing, evidence, now)
-    is_news = step.verdict != "hold" or (standing.share > 0 and step.code not in standing.told and step.code != "finished")
+    is_news = step.verdict != "hold" or (
+        standing.share > 0 and step.code not in standing.told and step.code != "finished"
+    )
     line = write(workspace, experiment, step, now, who, evidence) if is_news and not dry_run else None
     return Looked(standing, evidence, step, line)
 
 
 def write(
-    workspace: Workspace, experiment: ReadExperiment, step: Step, now: Micros, who: Who, evidence: Evidence | None = None
+    workspace: Workspace,
+    experiment: ReadExperiment,
+    step: Step,
+    now: Micros,
+    who: Who,
+    evidence: Evidence | None = None,
 ) -> RampLine:
     """Write a step down; from then on it holds.
 
@@ -302,7 +335,8 @@ def start(experiment: ReadExperiment, reason: str, now: Micros) -> Step:
     _require_running(experiment, now)
     if standing.share > 0:
         raise NotRamped(
-            f"expected a ramp that is not running, got {experiment.key} at {_percent(standing.share)}: --to moves it, --roll-back ends it"
+            f"expected a ramp that is not running, got {experiment.key} at {_percent(standing.share)}: --to moves it,"
+            " --roll-back ends it"
         )
     return Step("start", plan.steps[0], "started", reason or "started by hand")
 
@@ -315,7 +349,10 @@ def by_hand(experiment: ReadExperiment, share: float, reason: str, now: Micros) 
     """
     _, standing = _plan(experiment)
     if standing.share <= 0:
-        raise NotRamped(f"expected a ramp that runs, got {experiment.key}, which is {standing.state.replace('_', ' ')}: --start begins it")
+        raise NotRamped(
+            f"expected a ramp that runs, got {experiment.key}, which is {standing.state.replace('_', ' ')}: --start"
+            " begins it"
+        )
     if share <= 0:
         return Step("roll_back", 0.0, "by_hand", reason)
     _require_running(experiment, now)
@@ -326,14 +363,16 @@ def _require_running(experiment: ReadExperiment, now: Micros) -> None:
     status = status_at(experiment, now)
     if status != "running":
         raise NotRamped(
-            f"expected a running experiment, got {experiment.key}, which is {status}: set `status: running` in experiments.yaml"
+            f"expected a running experiment, got {experiment.key}, which is {status}: set `status: running` in"
+            " experiments.yaml"
         )
 
 
 def tend(workspace: Workspace, now: Micros) -> None:
     """Look at every ramp that runs, by what the files say now; for the background worker.
 
-    Files with faults are what somebody is editing: servers go on by what they said before, and ramps by `workspace`, so that harm is rolled back.
+    Files with faults are what somebody is editing: servers go on by what they said before, and ramps by `workspace`, so
+    that harm is rolled back.
     """
     if not (workspace.data / RECORD).exists():
         return  # nothing was ever started
@@ -348,7 +387,11 @@ def tend(workspace: Workspace, now: Micros) -> None:
             continue
         try:
             line = look(found, experiment, now, "worker").line
-        except (Failure, OSError, duckdb.Error) as error:  # a ramp that cannot be looked at must not keep others from it
+        except (
+            Failure,
+            OSError,
+            duckdb.Error,
+        ) as error:  # a ramp that cannot be looked at must not keep others from it
             logger.warning("the ramp of %s waits for the next look: %s", experiment.key, error)
             continue
         if line is not None:

@@ -32,14 +32,23 @@ def waiting(workspace: Workspace, state: Shipped) -> Waiting:
     for file in listed(folder):
         begin = state.journals.get(file.stem, 0)
         if begin < file.size:
-            first = next((line for _, line, _ in lines(read_part(folder, file.stem, begin, 2 * FRAME_BYTES_MAX) or b"", []) if line), None)
+            first = next(
+                (
+                    line
+                    for _, line, _ in lines(read_part(folder, file.stem, begin, 2 * FRAME_BYTES_MAX) or b"", [])
+                    if line
+                ),
+                None,
+            )
             if first is not None:
                 moments.append(first.at)
                 count += _frames(folder, file.stem, begin, ROWS_COUNTED_MAX - count)
     log = event_log.event_folder(workspace.data)
     if event_log.exists(log):
         with event_log.reading(log) as connection:
-            events, oldest = connection.execute("SELECT count(*), min(received) FROM events WHERE seq > ?", (state.events,)).fetchone()
+            events, oldest = connection.execute(
+                "SELECT count(*), min(received) FROM events WHERE seq > ?", (state.events,)
+            ).fetchone()
         count += events
         moments += [] if oldest is None else [oldest]
     return Waiting(min(moments, default=None), count)

@@ -1,8 +1,8 @@
 """Merges the many small files that shipments leave in a day's folder, while anybody may be reading.
 
-A merged file is made aside and moved in, where it does not count yet; then a `.json` beside it says what it replaces, and from that moment
-it counts and the others do not (see `features/lake/files.py`). Those are removed later. Imported files are left alone: an import knows
-them by their names.
+A merged file is made aside and moved in, where it does not count yet; then a `.json` beside it says what it replaces,
+and from that moment it counts and the others do not (see `features/lake/files.py`). Those are removed later. Imported
+files are left alone: an import knows them by their names.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def _merge(workspace: Workspace, folder: Path, files: list[Path], now: Micros, s
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"COPY (SELECT * FROM {reader(files)}) TO {literal(str(made))} (FORMAT parquet, COMPRESSION zstd)")
     if (got := pq.read_metadata(made).num_rows) != rows:
-        raise BadMerge(f"expected {rows} rows of {len(files)} files of {folder} in one, got {got}: nothing was replaced")
+        raise BadMerge(
+            f"expected {rows} rows of {len(files)} files of {folder} in one, got {got}: nothing was replaced"
+        )
     sync_file(made)
     with writing(workspace.lake):
         step(f"move {target.name}")

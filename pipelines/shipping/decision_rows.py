@@ -1,4 +1,6 @@
-"""A line of the journal as rows of the lake: what was shown, what the model saw of it, and to which arms that exposed the unit."""
+"""A line of the journal as rows of the lake: what was shown, what the model saw of it, and to which arms that exposed
+the unit.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _FLOAT = np.dtype("<f8")
 
 
 class DecisionRows:
-    """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown, and of `exposures`."""
+    """Turns lines into rows of `decisions` (of units that have a name) and `recorded`, one an offer shown, and of
+    `exposures`.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -43,7 +47,9 @@ class DecisionRows:
         """Add the rows of one line; False for one whose arrays do not fit each other."""
         try:
             columns = line.columns()
-            probabilities, propensities = (np.frombuffer(part, _FLOAT).tolist() for part in (line.probabilities, line.propensities))
+            probabilities, propensities = (
+                np.frombuffer(part, _FLOAT).tolist() for part in (line.probabilities, line.propensities)
+            )
             scores = np.frombuffer(line.scores, _FLOAT).tolist() if line.scores else propensities
             considered = len(line.positions())
         except ValueError:
@@ -60,7 +66,13 @@ class DecisionRows:
                 shown = (line.decision_id, line.customer_id, line.at, placement, offer, probabilities[position])
                 made("decisions", (*shown, *context, *stamp))
             seen = (placement, offer, line.versions.bundle, line.versions.contract, line.config, position, considered)
-            numbers = (probabilities[position], propensities[position], scores[position], list(line.degraded), columns[position])
+            numbers = (
+                probabilities[position],
+                propensities[position],
+                scores[position],
+                list(line.degraded),
+                columns[position],
+            )
             made(RECORDED.name, (line.decision_id, line.customer_id or None, line.at, *seen, *numbers, *stamp))
         self._expose(line, parts)
         return True
@@ -68,13 +80,41 @@ class DecisionRows:
     def _expose(self, line: Line, parts: LakeParts) -> None:
         units = line.units or (line.customer_id,) * len(line.experiments)
         channel = channel_of(self._workspace, line.context)
-        how = (None if channel == ANY else channel, line.placement, list(line.degraded), line.took_us, line.decision_id, line.at)
+        how = (
+            None if channel == ANY else channel,
+            line.placement,
+            list(line.degraded),
+            line.took_us,
+            line.decision_id,
+            line.at,
+        )
         if line.customer_id and (line.group or line.group_probability < 1):
-            drawn = (line.customer_id, GROUPS, line.group or USUAL, line.at, line.group_probability, 1.0, GROUP, line.decision_id, None)
+            drawn = (
+                line.customer_id,
+                GROUPS,
+                line.group or USUAL,
+                line.at,
+                line.group_probability,
+                1.0,
+                GROUP,
+                line.decision_id,
+                None,
+            )
             parts.add(EXPOSURES.name, (*drawn, *how), line.at)
-        for unit, (experiment, arm, probability, covered, reason, exposed) in zip(units, line.experiments, strict=False):
+        for unit, (experiment, arm, probability, covered, reason, exposed) in zip(
+            units, line.experiments, strict=False
+        ):
             if exposed and unit:
-                who = (line.customer_id or unit, experiment, arm, line.at, probability, covered, reason, line.decision_id)
+                who = (
+                    line.customer_id or unit,
+                    experiment,
+                    arm,
+                    line.at,
+                    probability,
+                    covered,
+                    reason,
+                    line.decision_id,
+                )
                 parts.add(EXPOSURES.name, (*who, unit if unit != who[0] else None, *how), line.at)
 
 
@@ -83,7 +123,11 @@ def add_kept(settled: Settled, parts: LakeParts) -> None:
     for experiment, (arm, version, probability) in settled.arms.items():
         over_arm, over_version, _ = settled.over.get(experiment, (None, None, None))
         stamp = (f"{settled.at:x}-kept", settled.at)
-        parts.add(KEPT.name, (settled.unit, experiment, arm, settled.at, version, probability, over_arm, over_version, *stamp), settled.at)
+        parts.add(
+            KEPT.name,
+            (settled.unit, experiment, arm, settled.at, version, probability, over_arm, over_version, *stamp),
+            settled.at,
+        )
 
 
 def _text(value: ContextValue) -> str | None:
@@ -99,4 +143,6 @@ def _number(value: ContextValue) -> float | None:
 
 
 def _integer(value: ContextValue) -> int | None:
-    return int(value) if isinstance(value, (bool, int, float)) and value == value and abs(value) != float("inf") else None
+    return (
+        int(value) if isinstance(value, (bool, int, float)) and value == value and abs(value) != float("inf") else None
+    )

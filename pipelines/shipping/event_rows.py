@@ -1,4 +1,6 @@
-"""An event of the log as rows of the lake, by its type: an impression, an outcome, a row of a stream, a link, consent, an exposure."""
+"""An event of the log as rows of the lake, by its type: an impression, an outcome, a row of a stream, a link, consent,
+an exposure.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ CLIENT = "client"
 class EventRows:
     """Turns events into rows.
 
-    A stream that is no longer declared is written as the event has it where the lake has the stream's table, so that it is whole when
-    it is declared again; where the lake has none, the event goes whole into `unclaimed`.
+    A stream that is no longer declared is written as the event has it where the lake has the stream's table, so that it
+    is whole when it is declared again; where the lake has none, the event goes whole into `unclaimed`.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -35,11 +37,17 @@ class EventRows:
         self._outcomes = {*OUTCOMES, workspace.model.label.outcome, *paused}
         self._lake = workspace.lake
         book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
-        standings = standings_of(workspace.experiments, workspace.data)  # as they are now: a worker's workspace may be older
-        self._experiments = {one.key: one for one in read_experiments(workspace.experiments, book, standings).experiments}
+        standings = standings_of(
+            workspace.experiments, workspace.data
+        )  # as they are now: a worker's workspace may be older
+        self._experiments = {
+            one.key: one for one in read_experiments(workspace.experiments, book, standings).experiments
+        }
 
     def add(self, received: int, unit: str, body: bytes, parts: LakeParts) -> str:
-        """Add the rows of one event; what is wrong with one that is no row of its own table, else empty: its type, or `unreadable`."""
+        """Add the rows of one event; what is wrong with one that is no row of its own table, else empty: its type, or
+        `unreadable`.
+        """
         try:
             event = _decoder.decode(body)
         except msgspec.MsgspecError:
@@ -48,14 +56,18 @@ class EventRows:
         stamp = (event.event_id, received)
         unit = unit or event.unit
         if event.type == IMPRESSION:
-            parts.add("impressions", (event.decision_id, unit, event.offer_id, at, event.placement, event.channel, *stamp), at)
+            parts.add(
+                "impressions", (event.decision_id, unit, event.offer_id, at, event.placement, event.channel, *stamp), at
+            )
         elif event.type == IDENTIFY:
             parts.add(LINKS.name, (unit_of(None, event.anonymous_id), event.customer_id, at, *stamp), at)
         elif event.type == CONSENT:
             for purpose, allowed in event.purposes.items():
                 parts.add(CONSENTS.name, (unit, at, purpose, allowed, *stamp), at)
         elif event.type == EXPOSURE:
-            parts.add(EXPOSURES.name, (*_exposure(event, unit, at, self._experiments.get(event.experiment or "")), *stamp), at)
+            parts.add(
+                EXPOSURES.name, (*_exposure(event, unit, at, self._experiments.get(event.experiment or "")), *stamp), at
+            )
         elif event.type in self._streams:
             self._add_stream(event, unit, at, stamp, parts)
         elif event.type in self._outcomes or (event.offer_id and not event.fields):
@@ -72,13 +84,16 @@ class EventRows:
         numbers = [_number(fields.get(name)) for name in stream.numbers]
         texts = [_text(fields.get(name)) for name in stream.categories]
         known = {*stream.numbers, *stream.categories}
-        more = {name: value for name, value in fields.items() if name not in known} if len(fields.keys() - known) else None
+        more = (
+            {name: value for name, value in fields.items() if name not in known} if len(fields.keys() - known) else None
+        )
         parts.add(stream_table(event.type), (unit, at, *numbers, *texts, *stamp), at, more)
 
 
 def _exposure(event: Event, unit: str, at: int, read: ReadExperiment | None) -> tuple[Any, ...]:
-    """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked. An arm that has nobody now, as
-    after a ramp was rolled back, had others then: they are missing."""
+    """Probabilities are those of the split as it is now: a client does not tell those of the moment at which it asked.
+    An arm that has nobody now, as after a ramp was rolled back, had others then: they are missing.
+    """
     probability = covered = None
     randomized = unit
     if read is not None:

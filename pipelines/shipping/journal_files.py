@@ -1,4 +1,6 @@
-"""The journal's files as the shipper reads them: by stem and byte, since a file changes its suffix while its stem stays."""
+"""The journal's files as the shipper reads them: by stem and byte, since a file changes its suffix while its stem
+stays.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def read_part(folder: Path, stem: str, begin: int, bytes_max: int) -> bytes | No
 
 
 def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Line | Settled | None, bool]]:
-    """The frames of a part of a file: the byte after each, its decision or sticky assignments, and whether it cannot be read.
+    """The frames of a part of a file: the byte after each, its decision or sticky assignments, and whether it cannot be
+    read.
 
     Frames of other kinds, blanked ones among them, have neither and are passed over.
 

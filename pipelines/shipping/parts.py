@@ -84,7 +84,8 @@ class LakeParts:
         return pa.concat_tables(found, promote_options="default") if found else None
 
     def write(self, workspace: Workspace, name: str, at: int, replace: bool, step: Step) -> None:
-        """Write all rows into the lake as files called `name`, one a table and day; in place of files that are called so.
+        """Write all rows into the lake as files called `name`, one a table and day; in place of files that are called
+        so.
 
         Each is written aside and made durable before the first is moved in.
 
@@ -120,7 +121,9 @@ class LakeParts:
         declared = self._tables.get(name)
         fields = FIXED["streams"] if declared is None else declared.fields  # a stream that is not declared any more
         columns = [*((field.name, TYPES[field.dtype]) for field in fields), *_STAMP]
-        arrays = {key: _array(values, kind) for (key, kind), values in zip(columns, zip(*part.rows, strict=True), strict=True)}
+        arrays = {
+            key: _array(values, kind) for (key, kind), values in zip(columns, zip(*part.rows, strict=True), strict=True)
+        }
         for key in sorted({key for more in part.more.values() for key in more} - arrays.keys()):
             arrays[key] = _any_array([part.more.get(position, {}).get(key) for position in range(len(part.rows))])
         arrays["imported_at"] = pa.array(np.full(len(part.rows), at), pa.timestamp("us", "UTC"))

@@ -39,7 +39,8 @@ class Retained(NamedTuple):
 
 
 def retain(workspace: Workspace, now: Micros) -> Retained:
-    """Let go what is beyond `retention` in workspace.yaml, and of the event log what is beyond `events.recognised` and was shipped.
+    """Let go what is beyond `retention` in workspace.yaml, and of the event log what is beyond `events.recognised` and
+    was shipped.
 
     Args:
         now: microseconds since 1970.
@@ -67,7 +68,9 @@ def retain(workspace: Workspace, now: Micros) -> Retained:
 
 
 class Hidden(msgspec.Struct, frozen=True):
-    """When days of a table were let go last, and up to which moment all of it may be gone; both in microseconds since 1970."""
+    """When days of a table were let go last, and up to which moment all of it may be gone; both in microseconds since
+    1970.
+    """
 
     at: int
     before: int
@@ -101,7 +104,9 @@ def _kept(workspace: Workspace) -> dict[str, int]:
 
 
 def _retain_days(workspace: Workspace, folder: str, kept_seconds: int, now: Micros) -> int:
-    """Hide days all of whose rows are too old; remove those that were hidden long enough ago for whoever listed them before."""
+    """Hide days all of whose rows are too old; remove those that were hidden long enough ago for whoever listed them
+    before.
+    """
     gone = 0
     for day in sorted((workspace.lake / folder).glob("day=*")):
         try:
@@ -113,7 +118,9 @@ def _retain_days(workspace: Workspace, folder: str, kept_seconds: int, now: Micr
         marker = day / EXPIRED
         with writing(workspace.lake):
             if not marker.exists():
-                _note_hidden(workspace, folder, Hidden(now, (number + 1) * DAY_SECONDS * MICROSECONDS))  # first: who compares must know
+                _note_hidden(
+                    workspace, folder, Hidden(now, (number + 1) * DAY_SECONDS * MICROSECONDS)
+                )  # first: who compares must know
                 write_whole(marker, msgspec.json.encode(now))
                 gone += 1
             elif now - int(msgspec.json.decode(marker.read_bytes())) >= GRACE_SECONDS * MICROSECONDS:

@@ -1,13 +1,14 @@
-"""The shipper: decisions from the journals and events from the event log become rows of the lake, each once, whatever kills it.
+"""The shipper: decisions from the journals and events from the event log become rows of the lake, each once, whatever
+kills it.
 
     read      so much as one shipment may hold, beyond what was shipped
-    intend    write durably which bytes of which files and which numbers of the log these are, and what the state will be (`shipping.json`)
-    write     the rows by table and day aside, each file made durable, then move them in, under names made of the intent
-    commit    the intent becomes the state, by one rename (`shipped.json`)
+    intend    write durably which bytes of which files and which numbers of the log these are, and what the state will
+    be (`shipping.json`) write     the rows by table and day aside, each file made durable, then move them in, under
+    names made of the intent commit    the intent becomes the state, by one rename (`shipped.json`)
 
-Whoever finds an intent does it again: the same bytes and numbers give the same rows under the same names, which replace what is there. So
-a row is in the lake once, whether the first try came to nothing, to some files, or to all. Readers may see some files of a shipment before
-the others, and no row twice.
+Whoever finds an intent does it again: the same bytes and numbers give the same rows under the same names, which replace
+what is there. So a row is in the lake once, whether the first try came to nothing, to some files, or to all. Readers
+may see some files of a shipment before the others, and no row twice.
 """
 
 from __future__ import annotations
@@ -30,7 +31,17 @@ from pipelines.shipping.decision_rows import DecisionRows, add_kept
 from pipelines.shipping.event_rows import EventRows
 from pipelines.shipping.journal_files import READ_BYTES_MAX, JournalFile, journal_folder, lines, listed, read_part
 from pipelines.shipping.parts import LakeParts, Step
-from pipelines.shipping.state import LoopState, Shipment, Shipped, intent_file, read_state, shipped_file, state_of, write_intent, write_loop
+from pipelines.shipping.state import (
+    LoopState,
+    Shipment,
+    Shipped,
+    intent_file,
+    read_state,
+    shipped_file,
+    state_of,
+    write_intent,
+    write_loop,
+)
 from training.bundle import bundle
 
 logger = logging.getLogger("opportune.shipping")
@@ -69,13 +80,18 @@ class _Load:
 
 @contextmanager
 def alone(workspace: Workspace) -> Iterator[None]:
-    """Hold the shipper of a workspace: whoever comes second waits. Who changes rows of the lake ships first, and does both within one."""
+    """Hold the shipper of a workspace: whoever comes second waits. Who changes rows of the lake ships first, and does
+    both within one.
+    """
     with locked(workspace.data / "shipping.lock"):
         yield
 
 
 def ship(
-    workspace: Workspace, progress: Progress = lambda _done, _all: None, step: Step = lambda _: None, limits: ShippingLimits = LIMITS
+    workspace: Workspace,
+    progress: Progress = lambda _done, _all: None,
+    step: Step = lambda _: None,
+    limits: ShippingLimits = LIMITS,
 ) -> LoopState:
     """Bring into the lake all that waits in journals and event log.
 
@@ -103,7 +119,9 @@ def ship(
 
 
 def unshipped(workspace: Workspace, limits: ShippingLimits = LIMITS) -> LakeParts:
-    """Return what waits to be shipped as rows of the lake, so much as one shipment may hold. Nothing is written or shipped."""
+    """Return what waits to be shipped as rows of the lake, so much as one shipment may hold. Nothing is written or
+    shipped.
+    """
     return _read(workspace, state_of(workspace), limits).parts
 
 
@@ -150,7 +168,9 @@ def _read(workspace: Workspace, state: Shipped, limits: ShippingLimits) -> _Load
     return load
 
 
-def _read_journal(load: _Load, rows: DecisionRows, workspace: Workspace, file: JournalFile, begin: int, limits: ShippingLimits) -> None:
+def _read_journal(
+    load: _Load, rows: DecisionRows, workspace: Workspace, file: JournalFile, begin: int, limits: ShippingLimits
+) -> None:
     """The next decisions of one file, as many as there is room for."""
     content = read_part(journal_folder(workspace.data), file.stem, begin, min(file.size - begin, READ_BYTES_MAX))
     if content is None:
@@ -201,9 +221,16 @@ def _after(load: _Load) -> Shipped | None:
         return None
     lost = sum(max(0, state.sizes[stem] - state.journals.get(stem, 0)) for stem in gone)
     if lost:
-        logger.warning("%d bytes of journals were deleted before they were shipped: the journal keeps its folder within its bounds", lost)
+        logger.warning(
+            "%d bytes of journals were deleted before they were shipped: the journal keeps its folder within its"
+            " bounds",
+            lost,
+        )
     if load.left_out:
-        logger.warning("no table of the lake takes these events, or they cannot be read: %s; see the table `unclaimed`", load.left_out)
+        logger.warning(
+            "no table of the lake takes these events, or they cannot be read: %s; see the table `unclaimed`",
+            load.left_out,
+        )
     reached = state.journals | {stem: until for stem, (_, until) in load.journals.items()}
     return Shipped(
         number=state.number + 1,

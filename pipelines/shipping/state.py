@@ -21,7 +21,9 @@ from features.workspace.workspace import Workspace
 
 
 class Shipment(Struct):
-    """What one shipment takes: of each journal file (by stem) the bytes, of the event log the numbers, each (from, to], and its moment."""
+    """What one shipment takes: of each journal file (by stem) the bytes, of the event log the numbers, each (from, to],
+    and its moment.
+    """
 
     journals: dict[str, tuple[int, int]]
     events: tuple[int, int]
@@ -42,7 +44,8 @@ class Shipped(Struct):
         events: number of the last event.
         rows: rows ever shipped, by table.
         left_out: events that no table of the lake takes, by type.
-        lost_bytes: of journal files that were deleted before all of them was shipped: the journal keeps its folder within its bounds.
+        lost_bytes: of journal files that were deleted before all of them was shipped: the journal keeps its folder
+            within its bounds.
         unreadable_bytes: of journal files, in no whole frame.
         last: the shipment that led here.
     """

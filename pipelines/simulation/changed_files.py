@@ -18,7 +18,8 @@ class BadChanges(Failure):
 
 
 def changed(workspace: Workspace, folder: Path) -> tuple[Workspace, list[str]]:
-    """Return the workspace with the files that `folder` holds, checked whole, and the names of those that say something else.
+    """Return the workspace with the files that `folder` holds, checked whole, and the names of those that say something
+    else.
 
     Raises:
         BadChanges: the folder holds no file of a workspace, or one that is none, or needs other data or another model.
@@ -44,7 +45,9 @@ def _given(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BadChanges(f"--changes: expected a folder with the files that differ, got {folder}, which is none")
     given = [name for name in FILES if (folder / name).is_file()]
-    others = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml") and file.name not in FILES)
+    others = sorted(
+        file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml") and file.name not in FILES
+    )
     if others or not given:
         got = f"{', '.join(others)}, which would be without effect: remove or rename it" if others else "none of them"
         raise BadChanges(f"--changes: expected some of {', '.join(FILES)} in {folder}, got {got}")
@@ -57,7 +60,14 @@ def _placed(fault: Fault, workspace: Workspace, folder: Path, given: list[str]) 
 
 def _said(workspace: Workspace) -> list[object]:
     """Return what each of `FILES` says, in their order."""
-    return [workspace.settings, workspace.features, workspace.offers, workspace.policies, workspace.experiments, workspace.model]
+    return [
+        workspace.settings,
+        workspace.features,
+        workspace.offers,
+        workspace.policies,
+        workspace.experiments,
+        workspace.model,
+    ]
 
 
 def _require_same_ground(before: Workspace, after: Workspace) -> None:

@@ -31,8 +31,8 @@ class KeptAway:
 def kept_away(contacting: Contacting, history: bytes, now: Seconds) -> list[KeptAway]:
     """Return all that is kept away at `now`, seconds since 1970, soonest to end first.
 
-    A history only grows old: what has once been let go stays so until something happens. So each moment at which an entry leaves a
-    window is tried, in order, until nothing is left.
+    A history only grows old: what has once been let go stays so until something happens. So each moment at which an
+    entry leaves a window is tried, in order, until nothing is left.
     """
     held = dict(contacting.holding(history, now))
     found: list[KeptAway] = []
@@ -46,7 +46,9 @@ def kept_away(contacting: Contacting, history: bytes, now: Seconds) -> list[Kept
                 found.append(_told(bound, free, moment))
                 held[bound] = offers & ~free
     found += [_told(bound, offers, None) for bound, offers in held.items() if offers]
-    return found + [KeptAway(name, _positions(offers), None) for name, offers in contacting.after_acceptances(history) if offers]
+    return found + [
+        KeptAway(name, _positions(offers), None) for name, offers in contacting.after_acceptances(history) if offers
+    ]
 
 
 def _told(bound: CompiledLimit, offers: int, until: int | None) -> KeptAway:

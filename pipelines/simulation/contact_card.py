@@ -69,7 +69,9 @@ def _texts(workspace: Workspace) -> Iterable[str]:
         yield from (channel.values or ())
     con = lake.connect(workspace)
     try:
-        queries = ["SELECT DISTINCT type FROM outcomes"] + ([f"SELECT DISTINCT {CHANNEL} FROM decisions"] if channel is not None else [])
+        queries = ["SELECT DISTINCT type FROM outcomes"] + (
+            [f"SELECT DISTINCT {CHANNEL} FROM decisions"] if channel is not None else []
+        )
         yield from (str(row[0]) for query in queries for row in con.execute(query).fetchall())
     finally:
         con.close()
@@ -94,7 +96,13 @@ def _entry(entry: Entry, offers: dict[int, str], groups: dict[int, str], words: 
 def _kept(one: KeptAway, ids: list[str]) -> Card:
     until = None if one.until is None else rfc3339(one.until * MICROSECONDS)
     offers = [ids[at] for at in one.offers]
-    return {"rule": one.rule, "channel": one.channel, "placements": list(one.placements), "offers": offers, "until": until}
+    return {
+        "rule": one.rule,
+        "channel": one.channel,
+        "placements": list(one.placements),
+        "offers": offers,
+        "until": until,
+    }
 
 
 def print_card(card: Card) -> None:
@@ -105,13 +113,19 @@ def print_card(card: Card) -> None:
     else:
         rest = len(entries) - ENTRIES_SHOWN
         more = f", the newest {ENTRIES_SHOWN} (--json has all)" if rest > 0 else ""
-        rows = [[e["time"][:19], _what(e), e.get("offer_id"), e.get("group"), e.get("channel"), _seen(e)] for e in entries[:ENTRIES_SHOWN]]
+        rows = [
+            [e["time"][:19], _what(e), e.get("offer_id"), e.get("group"), e.get("channel"), _seen(e)]
+            for e in entries[:ENTRIES_SHOWN]
+        ]
         title = f"{len(entries)} entries of customer {card['customer_id']}{more}"
         console.table(title, ["time (UTC)", "what", "offer", "group", "channel", "seen"], rows, numbers=9)
     if not kept:
         console.out.print("Nothing is kept away by this history now.", highlight=False)
         return
-    rows = [[one["rule"], _where(one), _offers(one["offers"]), one["until"] or _END.get(one["rule"], "something happens")] for one in kept]
+    rows = [
+        [one["rule"], _where(one), _offers(one["offers"]), one["until"] or _END.get(one["rule"], "something happens")]
+        for one in kept
+    ]
     console.table(f"Kept away at {card['at'][:19]}Z", ["by", "where", "offers", "until"], rows, numbers=9)
 
 

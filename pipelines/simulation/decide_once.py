@@ -63,7 +63,15 @@ def print_decision(decision: Decision) -> None:
             _print_placement(title, explained["placements"][name], headlines, explained["offers"])
         else:
             rows = [
-                [o.rank, o.offer_id, _cut(headlines[o.offer_id], 48), o.score, o.propensity, ", ".join(o.reasons) or "·"] for o in shown
+                [
+                    o.rank,
+                    o.offer_id,
+                    _cut(headlines[o.offer_id], 48),
+                    o.score,
+                    o.propensity,
+                    ", ".join(o.reasons) or "·",
+                ]
+                for o in shown
             ]
             console.table(title, ["rank", "offer", "headline", "priority", "propensity", "reasons"], rows, numbers=9)
         if not shown:
@@ -76,7 +84,8 @@ def print_decision(decision: Decision) -> None:
         console.out.print(f"Withheld, since not allowed: {', '.join(decision.withheld)}", highlight=False)
     stamp = decision.model
     console.out.print(
-        f"Model {stamp.name} version {stamp.version}, bundle {stamp.bundle[7:23]}; policies {decision.config}; good until {decision.expires_at}",
+        f"Model {stamp.name} version {stamp.version}, bundle {stamp.bundle[7:23]}; policies {decision.config}; good"
+        f" until {decision.expires_at}",
         highlight=False,
     )
 
@@ -86,18 +95,40 @@ def _print_placement(title: str, told: dict[str, Any], headlines: dict[str, str]
     for rank, offer in enumerate(told["shown"]):
         terms = [_number(offer[term]) for term in ("propensity", "context_weight", "value", "lever", "priority")]
         headline = _cut(headlines.get(offer["offer_id"]) or offer["name"], EXAMPLE_CHARACTERS)
-        rows.append([str(rank + 1), offer["offer_id"], headline, *terms, "fallback" if offer["fallback"] else _because(offer)])
-    columns = ["rank", "offer", "headline", "propensity", "x weight", "x value", "x lever", "= priority", "score comes from (log odds)"]
+        rows.append(
+            [str(rank + 1), offer["offer_id"], headline, *terms, "fallback" if offer["fallback"] else _because(offer)]
+        )
+    columns = [
+        "rank",
+        "offer",
+        "headline",
+        "propensity",
+        "x weight",
+        "x value",
+        "x lever",
+        "= priority",
+        "score comes from (log odds)",
+    ]
     console.table(title, columns, rows, numbers=9)
     _print_steps(told, offers)
     following = [offer for offer in told["not_shown"] if "rank" in offer]
     if following:
         rows = [
-            [str(offer["rank"]), offer["offer_id"], _cut(offer["name"], EXAMPLE_CHARACTERS), _number(offer["priority"]), _change(offer)]
+            [
+                str(offer["rank"]),
+                offer["offer_id"],
+                _cut(offer["name"], EXAMPLE_CHARACTERS),
+                _number(offer["priority"]),
+                _change(offer),
+            ]
             for offer in following[:NEXT_ROWS]
         ]
-        title = f"Next in rank, {len(rows)} of {len(following)}" + (" (--json has all)" if len(rows) < len(following) else "")
-        console.table(title, ["rank", "offer", "name", "priority", "what would have let it come first"], rows, numbers=9)
+        title = f"Next in rank, {len(rows)} of {len(following)}" + (
+            " (--json has all)" if len(rows) < len(following) else ""
+        )
+        console.table(
+            title, ["rank", "offer", "name", "priority", "what would have let it come first"], rows, numbers=9
+        )
 
 
 def _print_steps(told: dict[str, Any], offers: int) -> None:
@@ -119,7 +150,10 @@ def _print_steps(told: dict[str, Any], offers: int) -> None:
     title += f" ({left_out:,} fell at earlier steps: --json has all)" if left_out else ""
     if rows:
         console.table(
-            title, ["stopped by", "offers", "left", "for example", "", "why, and what would let it pass"], rows[-STEP_ROWS:], numbers=9
+            title,
+            ["stopped by", "offers", "left", "for example", "", "why, and what would let it pass"],
+            rows[-STEP_ROWS:],
+            numbers=9,
         )
 
 
@@ -150,13 +184,22 @@ def _change(offer: dict[str, Any]) -> str:
     if not change:
         return because or "·"
     factor = change["or_propensity_times"]
-    now = f"a lever of {change['lever']:.3g} (is {change['lever'] / factor:.3g}), or a value of {change['or_value']:.3g} (is {change['or_value'] / factor:.3g})"
+    now = (
+        f"a lever of {change['lever']:.3g} (is {change['lever'] / factor:.3g}), or a value of {change['or_value']:.3g}"
+        f" (is {change['or_value'] / factor:.3g})"
+    )
     return f"{now}; {because}" if because else now
 
 
 def _number(value: float) -> str:
     """Three digits that count, without powers of ten."""
-    return f"{value:.3g}" if value == 0 or 0.001 <= abs(value) < 1_000 else f"{value:,.6f}" if abs(value) < 0.001 else f"{value:,.0f}"
+    return (
+        f"{value:.3g}"
+        if value == 0 or 0.001 <= abs(value) < 1_000
+        else f"{value:,.6f}"
+        if abs(value) < 0.001
+        else f"{value:,.0f}"
+    )
 
 
 def _cut(text: str, characters: int) -> str:

@@ -1,6 +1,7 @@
 """`opportune demo`: shoppers play against the running service, and one sees how its answers follow what they do.
 
-Nothing here knows a business: which placement, which stream tells of offers, and what may be dismissed stands in the workspace.
+Nothing here knows a business: which placement, which stream tells of offers, and what may be dismissed stands in the
+workspace.
 """
 
 from __future__ import annotations
@@ -67,15 +68,21 @@ class Service:
             answer = self._connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise DemoFailed(f"the service does not answer ({error}): start it with `opportune up`, or name it with --url") from error
+            raise DemoFailed(
+                f"the service does not answer ({error}): start it with `opportune up`, or name it with --url"
+            ) from error
         if answer.status != expected:
-            raise DemoFailed(f"expected {expected} from {path}, got {answer.status}: {content.decode(errors='replace')[:300]}")
+            raise DemoFailed(
+                f"expected {expected} from {path}, got {answer.status}: {content.decode(errors='replace')[:300]}"
+            )
         return content
 
     def decide(self, who: str, placement: str, **more: Any) -> Decision:
         """Offers for a customer, or for an anonymous id (which begins with `~` here)."""
         asked: Json = {"anonymous_id": who[1:]} if who.startswith(ANONYMOUS) else {"customer_id": who}
-        return msgspec.json.decode(self._ask("/v1/decisions", asked | {"placement": placement, **more}, 200), type=Decision)
+        return msgspec.json.decode(
+            self._ask("/v1/decisions", asked | {"placement": placement, **more}, 200), type=Decision
+        )
 
     def tell(self, events: list[Json]) -> None:
         """Events, durable and heard when this returns."""
@@ -115,7 +122,12 @@ class Play:
             return False
         self._see(customer_id, first)
         unwanted = first.offers[0].offer_id
-        self._send([self._event(customer_id, "dismissal", decision_id=first.decision_id, offer_id=unwanted) for _ in range(DISMISSALS)])
+        self._send(
+            [
+                self._event(customer_id, "dismissal", decision_id=first.decision_id, offer_id=unwanted)
+                for _ in range(DISMISSALS)
+            ]
+        )
         second = self._service.decide(customer_id, self._placement)
         gone = all(offer.offer_id != unwanted for offer in second.offers)
         remark = f"{unwanted} is {'no longer' if gone else 'still'} offered"
@@ -137,12 +149,19 @@ class Play:
         as_customer = self._service.decide(customer_id, self._placement)
         as_anonymous = self._service.decide(anonymous, self._placement)
         agree = [o.offer_id for o in as_customer.offers] == [o.offer_id for o in as_anonymous.offers]
-        remark = f"what was dismissed without a name counts after the log-in; under both ids the answer is {'the same' if agree else 'NOT the same'}"
-        self._tell(Scene(f"a visitor dismisses {unwanted}, then logs in as customer {customer_id}", shown, as_customer, remark))
+        remark = (
+            "what was dismissed without a name counts after the log-in; under both ids the answer is"
+            f" {'the same' if agree else 'NOT the same'}"
+        )
+        self._tell(
+            Scene(f"a visitor dismisses {unwanted}, then logs in as customer {customer_id}", shown, as_customer, remark)
+        )
 
     def objector(self, customer_id: str) -> None:
         """A customer withdraws a purpose, and gives it again."""
-        purposes = sorted({purpose for view in self._workspace.views for scalar in view.scalars for purpose in scalar.purposes})
+        purposes = sorted(
+            {purpose for view in self._workspace.views for scalar in view.scalars for purpose in scalar.purposes}
+        )
         if not purposes:
             return
         before = self._service.decide(customer_id, self._placement)
@@ -154,10 +173,20 @@ class Play:
 
     def repetition(self) -> None:
         """A client that was unsure sends all again, and with it something that nobody can read."""
-        self._service.tell([*self._sent[-20:], {"event_id": f"{self._run}-poison", "type": "no_such_type", "occurred_at": rfc3339(now())}])
+        self._service.tell(
+            [
+                *self._sent[-20:],
+                {"event_id": f"{self._run}-poison", "type": "no_such_type", "occurred_at": rfc3339(now())},
+            ]
+        )
 
     def _see(self, who: str, decision: Decision) -> None:
-        self._send([self._event(who, "impression", decision_id=decision.decision_id, offer_id=offer.offer_id) for offer in decision.offers])
+        self._send(
+            [
+                self._event(who, "impression", decision_id=decision.decision_id, offer_id=offer.offer_id)
+                for offer in decision.offers
+            ]
+        )
 
     def _buy(self, customer_id: str, before: Decision) -> None:
         """Rows of the stream that tells of offers, for the last offer shown."""
@@ -172,14 +201,21 @@ class Play:
         fields: Json = dict.fromkeys(stream.numbers, 10.0) | {pair.key: key}
         self._send([self._event(customer_id, pair.stream, fields=fields) for _ in range(PURCHASES)])
         after = self._service.decide(customer_id, self._placement)
-        ranks = [next((offer.rank for offer in decision.offers if offer.offer_id == wanted), 0) for decision in (before, after)]
+        ranks = [
+            next((offer.rank for offer in decision.offers if offer.offer_id == wanted), 0)
+            for decision in (before, after)
+        ]
         remark = f"{wanted} was {_place(ranks[0])}, and is {_place(ranks[1])}"
-        self._tell(Scene(f"customer {customer_id}: {PURCHASES} {pair.stream} of what {wanted} is about", before, after, remark))
+        self._tell(
+            Scene(f"customer {customer_id}: {PURCHASES} {pair.stream} of what {wanted} is about", before, after, remark)
+        )
 
     def _telling(self) -> PairColumn | None:
         """Return the pair column that purchases of an offer's things show in."""
         found = (
-            p for p in self._workspace.features.pairs.values() if p.scope == "customer" and p.stream in self._workspace.features.streams
+            p
+            for p in self._workspace.features.pairs.values()
+            if p.scope == "customer" and p.stream in self._workspace.features.streams
         )
         return next(found, None)
 
@@ -190,7 +226,11 @@ class Play:
 
     def _event(self, who: str, kind: str, **more: Any) -> Json:
         whose: Json = {"anonymous_id": who[1:]} if who.startswith(ANONYMOUS) else {"customer_id": who}
-        return {"event_id": f"{self._run}-{secrets.token_hex(6)}", "type": kind, "occurred_at": rfc3339(now())} | whose | more
+        return (
+            {"event_id": f"{self._run}-{secrets.token_hex(6)}", "type": kind, "occurred_at": rfc3339(now())}
+            | whose
+            | more
+        )
 
 
 def _place(rank: int) -> str:

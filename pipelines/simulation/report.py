@@ -1,4 +1,6 @@
-"""A simulation as people read it: the same sections as tables on a screen, as Markdown for a pull request, and as a picture."""
+"""A simulation as people read it: the same sections as tables on a screen, as Markdown for a pull request, and as a
+picture.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ CHANGES_SHOWN = 10
 PLOTTED_OFFERS = 25
 NAMED_OFFERS = 5
 JSON_FILE, MARKDOWN_FILE, PLOT_FILE = "simulation.json", "simulation.md", "shown.svg"
-_SOURCES = {"journal": "answered decisions (journal)", "decisions": "past decisions (imported)", "customers": "customers"}
+_SOURCES = {
+    "journal": "answered decisions (journal)",
+    "decisions": "past decisions (imported)",
+    "customers": "customers",
+}
 
 
 class ReportSection(NamedTuple):
@@ -52,7 +58,9 @@ def markdown(found: Simulation, plot: str = "") -> str:
     for part in sections(found):
         rule = ["---:" if at >= part.numbers else "---" for at in range(len(part.columns))]
         lines += ["", f"### {part.title}", ""]
-        lines += [_row(cells) for cells in (part.columns, rule, *([console.cell(one) for one in row] for row in part.rows))]
+        lines += [
+            _row(cells) for cells in (part.columns, rule, *([console.cell(one) for one in row] for row in part.rows))
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +84,11 @@ def _plot(found: Simulation, file: Path) -> None:
     from training.fitting.plots import shows
 
     offers = found.result.offers[:PLOTTED_OFFERS]
-    names, before, after = [one.offer_id for one in offers], [one.before for one in offers], [one.after for one in offers]
+    names, before, after = (
+        [one.offer_id for one in offers],
+        [one.before for one in offers],
+        [one.after for one in offers],
+    )
     figure = shows(names, before, after, f"Shown in {found.result.decisions:,} decisions, before and after")
     with matplotlib.rc_context({"svg.hashsalt": "opportune"}):  # the same figures give the same file
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -86,8 +98,9 @@ def headlines(found: Simulation) -> Iterator[str]:
     """What to read first, a sentence each."""
     result = found.result
     yield (
-        f"{result.decisions:,} {_SOURCES[found.source]} of {result.customers:,} customers, decided again at {found.at[:19]}Z by {found.model};"
-        f" policies {found.config_before} and {found.config_after}, seed {found.seed}."
+        f"{result.decisions:,} {_SOURCES[found.source]} of {result.customers:,} customers, decided again at"
+        f" {found.at[:19]}Z by {found.model}; policies {found.config_before} and {found.config_after}, seed"
+        f" {found.seed}."
     )
     if not found.files:
         yield "Nothing differs: the changed files say the same as those of the workspace."
@@ -95,13 +108,16 @@ def headlines(found: Simulation) -> Iterator[str]:
         yield f"Nothing differs in what is shown, or in what it is worth, though {_files(found)} changed."
     else:
         yield (
-            f"{_part(result.changed, result.decisions)} of {result.changed_customers:,} customers would show something else:"
-            f" {result.changed_offers:,} other offers, {result.changed_first:,} another offer first."
+            f"{_part(result.changed, result.decisions)} of {result.changed_customers:,} customers would show something"
+            f" else: {result.changed_offers:,} other offers, {result.changed_first:,} another offer first."
         )
     if result.empty_before or result.empty_after:
         yield f"{result.empty_before:,} decisions show nothing before, {result.empty_after:,} after."
     if found.unknown_customers:
-        yield f"{found.unknown_customers:,} of the customers are unknown to the online store, and decided as strangers on both sides."
+        yield (
+            f"{found.unknown_customers:,} of the customers are unknown to the online store, and decided as strangers on"
+            " both sides."
+        )
     for why, count in found.unfit.items():
         yield f"{count:,} sampled requests are left out: {why}."
     yield from found.notes
@@ -118,21 +134,31 @@ def sections(found: Simulation) -> Iterator[ReportSection]:
         [["sample", *map(_money, figures)], ["a decision", *(None if one is None else one / each for one in figures)]],
         1,
     )
-    offers = [[one.offer_id, one.before, one.after, _signed(one.after - one.before)] for one in result.offers[:OFFERS_SHOWN]]
+    offers = [
+        [one.offer_id, one.before, one.after, _signed(one.after - one.before)] for one in result.offers[:OFFERS_SHOWN]
+    ]
     if offers:
         yield ReportSection(
-            f"How often offers are shown{_more(len(result.offers), OFFERS_SHOWN)}", ["offer", "before", "after", "difference"], offers, 1
+            f"How often offers are shown{_more(len(result.offers), OFFERS_SHOWN)}",
+            ["offer", "before", "after", "difference"],
+            offers,
+            1,
         )
     steps = [
-        [one.step, one.decisions_before, one.decisions_after, one.offers_before, one.offers_after] for one in result.steps[:STEPS_SHOWN]
+        [one.step, one.decisions_before, one.decisions_after, one.offers_before, one.offers_after]
+        for one in result.steps[:STEPS_SHOWN]
     ]
     if steps:
         columns = ["step", "decisions before", "after", "offers left out before", "after"]
-        yield ReportSection(f"What binds: steps that left offers out{_more(len(result.steps), STEPS_SHOWN)}", columns, steps, 1)
+        yield ReportSection(
+            f"What binds: steps that left offers out{_more(len(result.steps), STEPS_SHOWN)}", columns, steps, 1
+        )
     if result.changes:
         rows = [_change(one) for one in result.changes[:CHANGES_SHOWN]]
         more = _more(result.changed, CHANGES_SHOWN)
-        yield ReportSection(f"Who would get something else{more}", ["customer", "placement", "before", "after"], rows, 4)
+        yield ReportSection(
+            f"Who would get something else{more}", ["customer", "placement", "before", "after"], rows, 4
+        )
 
 
 def _change(one: ChangedDecision) -> list[Any]:

@@ -1,6 +1,8 @@
-"""Requests to decide again: of past decisions, as the journal or the lake has them, or of customers where there are none.
+"""Requests to decide again: of past decisions, as the journal or the lake has them, or of customers where there are
+none.
 
-Which ones is told by a hash of the seed and the id, so that the same data and seed give the same sample on every machine.
+Which ones is told by a hash of the seed and the id, so that the same data and seed give the same sample on every
+machine.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class NothingToSample(Failure):
 
 
 class Sample(msgspec.Struct):
-    """Requests, and where they come from: `journal` (answered), `decisions` (imported), `customers` (asked as strangers to history)."""
+    """Requests, and where they come from: `journal` (answered), `decisions` (imported), `customers` (asked as strangers
+    to history).
+    """
 
     source: Source
     requests: list[DecisionRequest]
@@ -57,7 +61,9 @@ def sample_of(workspace: Workspace, size: int, seed: int, placement: str | None 
     asked = _of_customers(workspace, size, seed, placement)
     if not asked:
         where = "" if placement is None else f" for the placement {placement}"
-        raise NothingToSample(f"expected past decisions{where} or customers to decide for, got none: run `opportune import` first")
+        raise NothingToSample(
+            f"expected past decisions{where} or customers to decide for, got none: run `opportune import` first"
+        )
     return Sample("customers", asked)
 
 
@@ -73,7 +79,9 @@ def _of_journal(folder: Path, size: int, seed: int, placement: str | None) -> li
 
 def _newest(folder: Path) -> Iterator[Line]:
     read = 0
-    for file in sorted(folder.iterdir() if folder.is_dir() else (), reverse=True):  # names begin with the moment of their making
+    for file in sorted(
+        folder.iterdir() if folder.is_dir() else (), reverse=True
+    ):  # names begin with the moment of their making
         if file.suffix not in (OPEN, SEALED, DAMAGED):
             continue
         for line in read_lines(file):
@@ -87,7 +95,9 @@ def _asked_again(line: Line) -> DecisionRequest:
     names = line.placement.split(",")
     placement, placements = (names[0], None) if len(names) == 1 else (None, names)
     customer, anonymous = _named(line.customer_id)
-    return DecisionRequest(customer, placement, line.limit, line.context, line.exclude, anonymous_id=anonymous, placements=placements)
+    return DecisionRequest(
+        customer, placement, line.limit, line.context, line.exclude, anonymous_id=anonymous, placements=placements
+    )
 
 
 def _named(unit: str) -> tuple[str, str | None]:
@@ -113,8 +123,12 @@ def _of_decisions(workspace: Workspace, size: int, seed: int, placement: str | N
     return found
 
 
-def _elsewhere(workspace: Workspace, placement: str | None, context: dict[str, ContextValue]) -> tuple[str, dict[str, ContextValue]]:
-    """Where a decision is asked for that was made at a placement which is not declared: at the one wanted, or the first of its channel."""
+def _elsewhere(
+    workspace: Workspace, placement: str | None, context: dict[str, ContextValue]
+) -> tuple[str, dict[str, ContextValue]]:
+    """Where a decision is asked for that was made at a placement which is not declared: at the one wanted, or the first
+    of its channel.
+    """
     declared, channel = workspace.offers.placements, channel_of(workspace, context)
     names = list(declared) if placement is None else [placement]
     name = next((one for one in names if not declared[one].channels or channel in declared[one].channels), names[0])
@@ -125,13 +139,21 @@ def _elsewhere(workspace: Workspace, placement: str | None, context: dict[str, C
 def _of_customers(workspace: Workspace, size: int, seed: int, placement: str | None) -> list[DecisionRequest]:
     """Customers of any table, each asked for each placement, in a channel in which it exists."""
     wanted = list(workspace.offers.placements) if placement is None else [placement]
-    tables = [table for table in tables_of(workspace).values() if any(field.name == "customer_id" for field in table.fields)]
+    tables = [
+        table for table in tables_of(workspace).values() if any(field.name == "customer_id" for field in table.fields)
+    ]
     everybody = " UNION ".join(f"SELECT customer_id FROM {lake.quoted(lake.view_name(table))}" for table in tables)
     customers = -(-size // len(wanted))
-    query = f"SELECT customer_id FROM ({everybody}) ORDER BY md5(customer_id || ':{seed}'), customer_id LIMIT {customers}"
+    query = (
+        f"SELECT customer_id FROM ({everybody}) ORDER BY md5(customer_id || ':{seed}'), customer_id LIMIT {customers}"
+    )
     asked = [_elsewhere(workspace, name, {}) for name in wanted]
     everyone = [_named(row[0]) for row in _rows(workspace, query)]
-    found = [DecisionRequest(who, name, context=context, anonymous_id=other) for who, other in everyone for name, context in asked]
+    found = [
+        DecisionRequest(who, name, context=context, anonymous_id=other)
+        for who, other in everyone
+        for name, context in asked
+    ]
     return found[:size]
 
 
@@ -144,7 +166,9 @@ def _rows(workspace: Workspace, query: str) -> list[tuple[Any, ...]]:
 
 
 def sampled(workspace: Workspace, most: int) -> list[str]:
-    """Return some customers of the last decisions, who are likely to have offers now; none where the server alone is installed."""
+    """Return some customers of the last decisions, who are likely to have offers now; none where the server alone is
+    installed.
+    """
     if find_spec("duckdb") is None:
         return []
     con = lake.connect(workspace)

@@ -80,7 +80,9 @@ def simulate(workspace: Workspace, asked: SimulationQuery, tell: Tell = lambda *
     """
     other, files = changed(workspace, asked.changes)
     if asked.placement is not None and asked.placement not in workspace.offers.placements:
-        raise BadChanges(f"--placement: expected one of {', '.join(workspace.offers.placements)}, got {asked.placement}")
+        raise BadChanges(
+            f"--placement: expected one of {', '.join(workspace.offers.placements)}, got {asked.placement}"
+        )
     place = bundle.current(workspace.bundles)
     if place is None:
         raise BadBundle(NOTHING_PUBLISHED)
@@ -109,7 +111,9 @@ def simulate(workspace: Workspace, asked: SimulationQuery, tell: Tell = lambda *
         engine.close()
     if not pairs:
         why = "; ".join(f"{count:,} times {why}" for why, count in unfit.most_common(3))
-        raise NothingToSample(f"expected requests that both sides take, got {len(sample.requests):,} that they do not: {why}")
+        raise NothingToSample(
+            f"expected requests that both sides take, got {len(sample.requests):,} that they do not: {why}"
+        )
     before, after = sides
     return Simulation(
         workspace=workspace.settings.name,
@@ -184,7 +188,7 @@ def _notes(before: Snapshot, after: Snapshot) -> list[str]:
         notes.append("Budgets and stock are not simulated: what they would stop is shown here.")
     if after.hub.contacting.policy.horizon_seconds > before.hub.contacting.policy.horizon_seconds:
         notes.append(
-            "The changed files look back further than the ledger was kept for: `opportune materialize` after the change fills it,"
-            " and until then new limits and pauses see less than they will."
+            "The changed files look back further than the ledger was kept for: `opportune materialize` after the change"
+            " fills it, and until then new limits and pauses see less than they will."
         )
     return notes

@@ -1,8 +1,9 @@
-"""What if: the same requests decided under two states of the files, and what differs. Plain values in, plain values out.
+"""What if: the same requests decided under two states of the files, and what differs. Plain values in, plain values
+out.
 
-Nothing is taken in the ledger: limits are held against each customer's contact history as it was read, budgets and stock are not
-looked at. What a decision is expected to be worth is the sum, over what it shows, of propensity times value; the model's propensity
-is that of an offer alone, so offers shown together are taken to be independent.
+Nothing is taken in the ledger: limits are held against each customer's contact history as it was read, budgets and
+stock are not looked at. What a decision is expected to be worth is the sum, over what it shows, of propensity times
+value; the model's propensity is that of an offer alone, so offers shown together are taken to be independent.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Share(Struct, frozen=True):
 
 
 class ChangedStep(Struct, frozen=True):
-    """How often a rule, limit, pause, quiet hour or other step leaves offers out: in so many decisions, so many offers in all."""
+    """How often a rule, limit, pause, quiet hour or other step leaves offers out: in so many decisions, so many offers
+    in all.
+    """
 
     step: str
     decisions_before: int
@@ -67,7 +70,9 @@ class ChangedStep(Struct, frozen=True):
 
 
 class ExpectedWorth(Struct, frozen=True):
-    """What all decisions together are expected to be worth. The 95 % interval of the difference is None for a single customer."""
+    """What all decisions together are expected to be worth. The 95 % interval of the difference is None for a single
+    customer.
+    """
 
     before: float
     after: float
@@ -205,8 +210,8 @@ def _steps(given: list[tuple[str, Tried, Tried]]) -> list[ChangedStep]:
 def _worth(given: list[tuple[str, Tried, Tried]]) -> ExpectedWorth:
     """With an interval that holds where decisions of one customer are alike: customers, not decisions, are the sample.
 
-    The variance of a total of n decisions of m customers is m / (m - 1) times the sum, over customers, of the squared sum of what
-    their decisions are above the mean (the linearized ratio estimator of cluster samples).
+    The variance of a total of n decisions of m customers is m / (m - 1) times the sum, over customers, of the squared
+    sum of what their decisions are above the mean (the linearized ratio estimator of cluster samples).
     """
     before, after = sum(one.worth for _, one, _ in given), sum(one.worth for *_, one in given)
     difference = after - before

@@ -1,12 +1,14 @@
 """What an experiment shows: differences and lifts of a metric between two arms, with intervals.
 
-A metric is a mean over units (conversion, value), or a ratio of two means (clicks per impression), whose units are those that were
-randomized: the delta method takes care that impressions of one customer are alike (Deng, Knoblich and Lu 2018). A covariate from before the
-experiment narrows the intervals (CUPED; Deng, Xu, Kohavi and Walker 2013). All functions take many experiments at once.
+A metric is a mean over units (conversion, value), or a ratio of two means (clicks per impression), whose units are
+those that were randomized: the delta method takes care that impressions of one customer are alike (Deng, Knoblich and
+Lu 2018). A covariate from before the experiment narrows the intervals (CUPED; Deng, Xu, Kohavi and Walker 2013). All
+functions take many experiments at once.
 
-Two kinds of intervals. The *fixed* one (Welch's t) holds for one look, at a size that was planned. The *sequential* one holds at all looks
-together, however many (asymptotic confidence sequences, Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024; a normal mixture, as GrowthBook
-has it). Both rest on the central limit theorem, so that neither holds for a handful of units or of conversions: see `ENOUGH_UNITS`.
+Two kinds of intervals. The *fixed* one (Welch's t) holds for one look, at a size that was planned. The *sequential* one
+holds at all looks together, however many (asymptotic confidence sequences, Waudby-Smith, Arbour, Sinha, Kennedy and
+Ramdas 2024; a normal mixture, as GrowthBook has it). Both rest on the central limit theorem, so that neither holds for
+a handful of units or of conversions: see `ENOUGH_UNITS`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ TUNED_UNITS = 5_000.0
 ENOUGH_UNITS = 100
 """In each arm; below it neither kind of interval is promised."""
 ENOUGH_CONVERSIONS = 25
-"""In each arm, of whatever a metric counts. With fewer, intervals of a lift looked at again and again fail more often than promised."""
+"""In each arm, of whatever a metric counts. With fewer, intervals of a lift looked at again and again fail more often
+than promised.
+"""
 UNITS_NEEDED_MAX = 1e12
 Z_MAX = 1e3
 """Standard errors beyond which a sequential P is 0 or 1 to the last digit."""
@@ -102,8 +106,8 @@ def compare(
 ) -> Comparison:
     """Return all that is estimated of one metric; both arms have the same columns.
 
-    With the covariate's coefficient t, an arm's metric is mean - t x (its mean covariate - that of both arms). The variance of the lift is
-    that of the ratio of both, by the delta method, with what they share.
+    With the covariate's coefficient t, an arm's metric is mean - t x (its mean covariate - that of both arms). The
+    variance of the lift is that of the ratio of both, by the delta method, with what they share.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other, both = (_arm(summary, measure) for summary in (treated, control, merged(treated, control)))
@@ -113,11 +117,15 @@ def compare(
         scale = STILL * np.maximum(np.abs(at), np.abs(base))
         units, difference = one.units + other.units, np.where(np.abs(at - base) <= scale, 0.0, at - base)
         parts = (one.varies(np.ones_like(theta), theta), other.varies(np.ones_like(theta), theta))
-        plain = one.varies(np.ones_like(theta), np.zeros_like(theta)) + other.varies(np.ones_like(theta), np.zeros_like(theta))
+        plain = one.varies(np.ones_like(theta), np.zeros_like(theta)) + other.varies(
+            np.ones_like(theta), np.zeros_like(theta)
+        )
         lift = difference / base
         shared = theta * (1 + lift * one.units / units)
         lift_parts = (one.varies(np.ones_like(theta), shared), other.varies(1 + lift, shared))
-        error, lift_error = (np.where(found <= scale, 0.0, found) for found in (np.sqrt(sum(parts)), np.sqrt(sum(lift_parts))))
+        error, lift_error = (
+            np.where(found <= scale, 0.0, found) for found in (np.sqrt(sum(parts)), np.sqrt(sum(lift_parts)))
+        )
         lift_error = lift_error / np.abs(base)
         # A part of nothing, or of a loss, says nothing: its sign would not be that of the difference.
         lift, lift_error = (np.where(base > 0, found, np.nan) for found in (lift, lift_error))
@@ -145,19 +153,27 @@ def compare(
 
 
 def _reach(alpha: float, freedom: Floats) -> Floats:
-    """Standard errors to each side; where nothing varies, and so there is no freedom to speak of, those of the normal distribution."""
+    """Standard errors to each side; where nothing varies, and so there is no freedom to speak of, those of the normal
+    distribution.
+    """
     return np.asarray(np.where(np.isnan(freedom), stats.norm.isf(alpha / 2), stats.t.isf(alpha / 2, freedom)))
 
 
 def _certain(difference: Floats) -> Floats:
-    """P where no unit of an arm differs from another: a difference is certain, and where there is none, none is possible (NaN)."""
+    """P where no unit of an arm differs from another: a difference is certain, and where there is none, none is
+    possible (NaN).
+    """
     return np.asarray(np.where(np.abs(difference) > 0, 0.0, np.nan))
 
 
-def harm(treated: Summary, control: Summary, measure: MetricColumns, sign: int, tolerated: float = 0.0) -> tuple[Floats, Floats]:
-    """Return how much worse the treated arm is than is tolerated, and the standard error of that; for `harm_p` and `harm_p_sequential`.
+def harm(
+    treated: Summary, control: Summary, measure: MetricColumns, sign: int, tolerated: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Return how much worse the treated arm is than is tolerated, and the standard error of that; for `harm_p` and
+    `harm_p_sequential`.
 
-    Nothing is divided by the control's mean, which may be zero or below it: what is tolerated is a part of its size, whatever its sign.
+    Nothing is divided by the control's mean, which may be zero or below it: what is tolerated is a part of its size,
+    whatever its sign.
 
     Args:
         sign: 1 where more is worse, -1 where less is.
@@ -168,12 +184,17 @@ def harm(treated: Summary, control: Summary, measure: MetricColumns, sign: int, 
         of_control = sign + tolerated * np.sign(other.mean)
         none = np.zeros_like(one.mean)
         error = np.sqrt(one.varies(none + 1, none) + other.varies(of_control, none))
-        worse, scale = sign * one.mean - of_control * other.mean, STILL * np.maximum(np.abs(one.mean), np.abs(other.mean))
+        worse, scale = (
+            sign * one.mean - of_control * other.mean,
+            STILL * np.maximum(np.abs(one.mean), np.abs(other.mean)),
+        )
         return np.where(np.abs(worse) <= scale, 0.0, worse), np.where(error <= scale, 0.0, error)
 
 
 def _arm(summary: Summary, measure: MetricColumns) -> _Arm:
-    """Return the linear form of a ratio: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody has no mean: NaN."""
+    """Return the linear form of a ratio: a unit's part is (numerator - ratio x denominator) / mean denominator. Nobody
+    has no mean: NaN.
+    """
     covariances = summary.covariances
     weights = np.zeros_like(summary.means)
     mean = np.where(summary.units > 0, summary.means[..., measure.numerator], np.nan)
@@ -214,7 +235,9 @@ def sequential_radius(error: Floats, units: Floats, alpha: float = ALPHA, tuned_
     return np.asarray(error * np.sqrt(2 * (grown + 1) / grown * np.log(np.sqrt(grown + 1) / alpha)))
 
 
-def sequential_p(difference: Floats, error: Floats, units: Floats, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS) -> Floats:
+def sequential_p(
+    difference: Floats, error: Floats, units: Floats, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS
+) -> Floats:
     """P of no difference, two-sided, valid at all looks together: 1 / the mixture's likelihood ratio."""
     grown = units * _rho_squared(alpha, tuned_units)
     ratio = (difference / error) ** 2 * grown / (2 * (grown + 1)) - np.log(grown + 1) / 2
@@ -227,12 +250,19 @@ def harm_p(worse: Floats, error: Floats, freedom: Floats) -> Floats:
     return np.asarray(np.where(np.isnan(freedom), stats.norm.sf(z), stats.t.sf(z, freedom)))
 
 
-def harm_p_sequential(worse: Floats, error: Floats, units: Floats, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS) -> Floats:
+def harm_p_sequential(
+    worse: Floats, error: Floats, units: Floats, alpha: float = ALPHA, tuned_units: float = TUNED_UNITS
+) -> Floats:
     """As `harm_p`, valid at all looks together: the mixture is over harm alone (half a normal distribution)."""
     grown = units * _rho_squared(2 * alpha, tuned_units)
     z = np.clip(_standardized(worse, error), -Z_MAX, Z_MAX)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(2) - np.log(grown + 1) / 2 + z**2 * grown / (2 * (grown + 1)) + log_ndtr(z * np.sqrt(grown / (grown + 1)))
+        ratio = (
+            np.log(2)
+            - np.log(grown + 1) / 2
+            + z**2 * grown / (2 * (grown + 1))
+            + log_ndtr(z * np.sqrt(grown / (grown + 1)))
+        )
     return np.asarray(np.exp(-np.maximum(ratio, 0.0)) + 0 * ratio)
 
 
@@ -261,7 +291,11 @@ def units_needed(
 
     def short(many: float) -> bool:
         at = error * float(np.sqrt(units / many))
-        reach = float(sequential_radius(np.asarray(at), np.asarray(many), alpha)) if sequential else float(stats.norm.isf(alpha / 2)) * at
+        reach = (
+            float(sequential_radius(np.asarray(at), np.asarray(many), alpha))
+            if sequential
+            else float(stats.norm.isf(alpha / 2)) * at
+        )
         return reach + float(stats.norm.ppf(power)) * at > effect
 
     low, high = 1.0, UNITS_NEEDED_MAX
@@ -281,7 +315,8 @@ class RateLift(NamedTuple):
 
 
 def rate_lift(successes: int, units: int, control_successes: int, control_units: int) -> RateLift:
-    """(t - c) / c of two groups, with its standard error: 1/c x sqrt(SE_t^2 + (t/c)^2 x SE_c^2), SE = sqrt(p (1 - p) / n).
+    """(t - c) / c of two groups, with its standard error: 1/c x sqrt(SE_t^2 + (t/c)^2 x SE_c^2), SE = sqrt(p (1 - p) /
+    n).
 
     NaN where the control group had no success, or a group has no units.
     """

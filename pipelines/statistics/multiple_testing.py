@@ -1,7 +1,7 @@
 """Several questions to one experiment: p-values corrected for how many there are.
 
-Holm's holds the chance of even one false alarm, whatever the metrics have to do with each other, at all looks. Benjamini and Hochberg's holds
-the part of alarms that are false, for metrics that go together, and finds more.
+Holm's holds the chance of even one false alarm, whatever the metrics have to do with each other, at all looks.
+Benjamini and Hochberg's holds the part of alarms that are false, for metrics that go together, and finds more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Sample-ratio mismatch: whether the arms have as many units as the split gives them.
 
-A mismatch means that units were lost or doubled on the way, most likely not at random: no other figure of the experiment can be trusted.
+A mismatch means that units were lost or doubled on the way, most likely not at random: no other figure of the
+experiment can be trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ MISMATCH_P = 0.001
 
 
 PRIOR_UNITS = 1_000.0
-"""How sure the sequential test is beforehand of what a broken split would be: near the sound one, as after so many units."""
+"""How sure the sequential test is beforehand of what a broken split would be: near the sound one, as after so many
+units.
+"""
 
 
 class SampleRatioMismatch(NamedTuple):
@@ -38,7 +41,8 @@ def mismatch(counts: ArrayLike, expected: ArrayLike) -> SampleRatioMismatch:
     """Of units by arm, shape (…, arms).
 
     Args:
-        expected: shares or expected units, of any sum; an arm that expects nobody and has somebody is a mismatch for sure.
+        expected: shares or expected units, of any sum; an arm that expects nobody and has somebody is a mismatch for
+            sure.
     """
     seen, wanted = np.broadcast_arrays(np.asarray(counts, np.float64), np.asarray(expected, np.float64))
     total = wanted.sum(-1, keepdims=True)
@@ -51,7 +55,8 @@ def mismatch(counts: ArrayLike, expected: ArrayLike) -> SampleRatioMismatch:
 
 
 def mismatch_p_sequential(counts: ArrayLike, expected: ArrayLike) -> Floats:
-    """P of a sound split, valid at all looks together: one over the Bayes factor for any split (Lindon and Malek 2022; a Dirichlet prior).
+    """P of a sound split, valid at all looks together: one over the Bayes factor for any split (Lindon and Malek 2022;
+    a Dirichlet prior).
 
     Args:
         counts, expected: see `mismatch`; of the arms that expect somebody, one at least, in (…, arms).

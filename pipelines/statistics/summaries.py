@@ -1,6 +1,8 @@
-"""Summaries of numbers by unit: counts, means and how they vary together. What estimators need of millions of units, and nothing more.
+"""Summaries of numbers by unit: counts, means and how they vary together. What estimators need of millions of units,
+and nothing more.
 
-Summaries of two parts of the units give the summary of both (Chan, Golub and LeVeque 1979), so that days can be added up one by one.
+Summaries of two parts of the units give the summary of both (Chan, Golub and LeVeque 1979), so that days can be added
+up one by one.
 """
 
 from __future__ import annotations

@@ -78,7 +78,11 @@ def draw_customers(settings: WorldSettings) -> Customers:
     span = settings.live_days * DAY
     joined = np.where(joins, NOW + 1 + (random.random(count) * 0.8 * span).astype(np.int64), settings.begin)
     logs_in = ~bot & (random.random(count) < ANONYMOUS_SHARE)
-    login = np.where(logs_in, np.maximum(joined, NOW) + 1 + (random.random(count) * 0.9 * (settings.end - np.maximum(joined, NOW))), 0)
+    login = np.where(
+        logs_in,
+        np.maximum(joined, NOW) + 1 + (random.random(count) * 0.9 * (settings.end - np.maximum(joined, NOW))),
+        0,
+    )
     whole = settings.end - settings.begin
     complaint = settings.begin + (random.random(count) * whole).astype(np.int64)
     complains = ~bot & (random.random(count) < COMPLAINTS_SHARE) & (complaint > joined)

@@ -39,14 +39,18 @@ class Happening(NamedTuple):
 
 
 class FutureEvents:
-    """What is still to happen: purchases, complaints and log-ins of the run from the start, outcomes as decisions bring them."""
+    """What is still to happen: purchases, complaints and log-ins of the run from the start, outcomes as decisions bring
+    them.
+    """
 
     def __init__(self, world: World, visits: Visits, name: str) -> None:
         self._world, self._visits, self._name = world, visits, name
         self._count = 0
         people, bought = world.customers, draw_purchases(world).between(NOW, world.settings.end)
         self._waiting: list[Happening] = []
-        for who, at, category, amount in zip(bought.who.tolist(), bought.at.tolist(), bought.category, bought.amount.tolist(), strict=True):
+        for who, at, category, amount in zip(
+            bought.who.tolist(), bought.at.tolist(), bought.category, bought.amount.tolist(), strict=True
+        ):
             self._add(at, PURCHASES, who, category=CATEGORIES[category], value=amount)
         for who in np.flatnonzero((people.complaint >= NOW) & (people.complaint != NEVER)).tolist():
             self._add(int(people.complaint[who]), COMPLAINTS, who)

@@ -1,4 +1,6 @@
-"""The experiments of a simulated world: equal arms, an arm whose effect is known, and one whose exposures a customer's app loses."""
+"""The experiments of a simulated world: equal arms, an arm whose effect is known, and one whose exposures a customer's
+app loses.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,18 @@ def experiments_of(settings: WorldSettings) -> dict[str, Any]:
                 "arms": {"one": {"changes": as_it_is}, "other": {"changes": as_it_is}},
             },
             EFFECT: {
-                "description": "Offers by propensity alone, instead of propensity x value: accepted more often, and worth less.",
+                "description": (
+                    "Offers by propensity alone, instead of propensity x value: accepted more often, and worth less."
+                ),
                 "status": "running",
                 "seed": f"{settings.seed}-{EFFECT}",
                 "arms": {"by_worth": {}, "by_propensity": {"changes": {"arbitration": {"formula": "propensity"}}}},
             },
             BROKEN: {
-                "description": f"Shown by clients, which tell of it once a customer; those of the arm {LOST_ARM} in the channel {LOST_CHANNEL} are lost.",
+                "description": (
+                    f"Shown by clients, which tell of it once a customer; those of the arm {LOST_ARM} in the channel"
+                    f" {LOST_CHANNEL} are lost."
+                ),
                 "status": "running",
                 "seed": f"{settings.seed}-{BROKEN}",
                 "arms": {"before": {}, LOST_ARM: {}},
@@ -64,11 +71,14 @@ def write_experiments(settings: WorldSettings, folder: Path) -> None:
         write_whole(file, content.encode())
     elif file.read_text() != content:
         remedy = "Remove it, or name another folder."
-        raise BadWorkspace([Fault(str(file), "$", "the experiments that simulate-world writes", "others", remedy=remedy)])
+        raise BadWorkspace(
+            [Fault(str(file), "$", "the experiments that simulate-world writes", "others", remedy=remedy)]
+        )
 
 
 class Clients:
-    """A port, and customers' apps and browsers behind it: what they show by themselves they tell, once a customer, and some of it is lost.
+    """A port, and customers' apps and browsers behind it: what they show by themselves they tell, once a customer, and
+    some of it is lost.
 
     Args:
         run: what the ids of events begin with.
@@ -92,8 +102,8 @@ class Clients:
         decision = self._inner.decide(request)
         if decision.experiments is msgspec.UNSET:
             raise DeciderRefused(
-                f"expected decisions under the experiments of {FILE}, got one without: a service takes the file a few seconds after it was"
-                " written, if it serves the folder of this world; try again"
+                f"expected decisions under the experiments of {FILE}, got one without: a service takes the file a few"
+                " seconds after it was written, if it serves the folder of this world; try again"
             )
         for given in decision.experiments:
             if given.key == BROKEN:

@@ -1,4 +1,6 @@
-"""The history of a simulated world: what a random policy showed before the run, with known action probabilities, and what came of it."""
+"""The history of a simulated world: what a random policy showed before the run, with known action probabilities, and
+what came of it.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def draw_history(world: World) -> WorldHistory:
 
 @dataclass(frozen=True)
 class Purchases:
-    """What customers buy whatever is shown, in the order of time: the stream that tells their tastes. One entry a purchase."""
+    """What customers buy whatever is shown, in the order of time: the stream that tells their tastes. One entry a
+    purchase.
+    """
 
     who: Integers
     at: Integers
@@ -67,7 +71,9 @@ class Purchases:
 
 
 def draw_purchases(world: World) -> Purchases:
-    """Purchases of history and run; the more a customer likes a category, the more often it is bought. Bots buy nothing."""
+    """Purchases of history and run; the more a customer likes a category, the more often it is bought. Bots buy
+    nothing.
+    """
     settings, people = world.settings, world.customers
     random = settings.generator(PURCHASES)
     weeks = (settings.end - people.joined) / (7 * DAY)

@@ -55,7 +55,9 @@ class Offers:
 
 
 def draw_offers(settings: WorldSettings) -> Offers:
-    """Return offers in every category; those that begin late are the last ones, those that end early stand before them."""
+    """Return offers in every category; those that begin late are the last ones, those that end early stand before
+    them.
+    """
     random, count = settings.generator(OFFERS), settings.offers
     number, span = np.arange(count), settings.live_days * DAY
     new, ending = max(1, round(NEW_SHARE * count)), max(1, round(ENDING_SHARE * count))

@@ -26,9 +26,13 @@ MOST = 1.0 - np.exp(-WINDOW_DAYS / DELAY_DAYS)
 
 
 def late_by(after: Integers) -> Floats:
-    """P(an acceptance comes less than so many microseconds after its decision), given that it comes; 0 where that is below 0."""
+    """P(an acceptance comes less than so many microseconds after its decision), given that it comes; 0 where that is
+    below 0.
+    """
     days = np.maximum(after, 0) / DAY
-    return np.asarray(np.where(after <= SOONEST, 0.0, np.where(after > LATEST, 1.0, -np.expm1(-days / DELAY_DAYS) / MOST)))
+    return np.asarray(
+        np.where(after <= SOONEST, 0.0, np.where(after > LATEST, 1.0, -np.expm1(-days / DELAY_DAYS) / MOST))
+    )
 
 
 @dataclass(frozen=True)

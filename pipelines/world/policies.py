@@ -1,4 +1,6 @@
-"""What policies are truly worth: the oracle that knows the truth, the uniform one that knows nothing, and the one that decided."""
+"""What policies are truly worth: the oracle that knows the truth, the uniform one that knows nothing, and the one that
+decided.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Worth(NamedTuple):
 def worth_of(world: World, visits: Visits, slates: NDArray[np.integer], clock: Integers) -> Worth:
     """Hold slates against those of the oracle and of a uniform draw, among the offers that were valid.
 
-    The chance of each rank is a factor, so that showing offers in the order of relevance x value is best (rearrangement inequality).
+    The chance of each rank is a factor, so that showing offers in the order of relevance x value is best (rearrangement
+    inequality).
 
     Args:
         slates: what was shown, -1 for none.
@@ -56,12 +59,16 @@ def worth_of(world: World, visits: Visits, slates: NDArray[np.integer], clock: I
 
 
 def gains_of(world: World, visits: Visits, clock: Integers) -> Iterator[tuple[slice, Truths, Floats]]:
-    """Some visits at a time: which offers are valid, and relevance x value of all of them, each of shape (visits, offers)."""
+    """Some visits at a time: which offers are valid, and relevance x value of all of them, each of shape (visits,
+    offers).
+    """
     every = np.arange(len(world.offers))
     for start in range(0, len(visits), ROWS_EACH):
         rows = slice(start, min(start + ROWS_EACH, len(visits)))
         who = visits.who[rows]
-        relevance = world.relevance(who, visits.at[rows], visits.channel[rows], np.broadcast_to(every, (len(who), len(every))))
+        relevance = world.relevance(
+            who, visits.at[rows], visits.channel[rows], np.broadcast_to(every, (len(who), len(every)))
+        )
         yield rows, world.offers.valid(clock[rows]), relevance * world.offers.value
 
 

@@ -1,4 +1,6 @@
-"""Where a simulated world meets whoever decides: one small interface, for the desk in this process and the service behind HTTP."""
+"""Where a simulated world meets whoever decides: one small interface, for the desk in this process and the service
+behind HTTP.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ SLATE_OFFERS = 4
 DAY = DAY_SECONDS * MICROSECONDS
 HOUR = DAY // 24
 NOW = to_microseconds(datetime(2026, 1, 5, tzinfo=UTC))
-"""Where history ends and the run begins: a Monday's midnight, in the world's own time. An import moves it by whole weeks."""
+"""Where history ends and the run begins: a Monday's midnight, in the world's own time. An import moves it by whole
+weeks.
+"""
 WINDOW_DAYS = 7
 """The attribution window, within which all outcomes follow."""
 

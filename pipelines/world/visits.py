@@ -41,7 +41,11 @@ class Visits:
     def context(self, number: int) -> dict[str, Any]:
         """Return what a frontend says of the moment of one visit."""
         at = self.at[number : number + 1]
-        return {"channel": CHANNELS[self.channel[number]], "hour": float(hour_of(at)[0]), "weekend": bool(weekend(at)[0])}
+        return {
+            "channel": CHANNELS[self.channel[number]],
+            "hour": float(hour_of(at)[0]),
+            "weekend": bool(weekend(at)[0]),
+        }
 
 
 def draw_visits(world: World, noun: int, count: int, begin: int, days: int) -> Visits:

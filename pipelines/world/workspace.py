@@ -18,7 +18,17 @@ from features.common.timestamps import rfc3339
 from features.config.documents import BadWorkspace, Fault
 from pipelines.world.history import Purchases, WorldHistory, draw_history, draw_purchases
 from pipelines.world.outcomes import AT_ONCE
-from pipelines.world.settings import CATEGORIES, CHANNELS, NOW, PLACEMENT, SEGMENTS, SLATE_OFFERS, WINDOW_DAYS, Integers, WorldSettings
+from pipelines.world.settings import (
+    CATEGORIES,
+    CHANNELS,
+    NOW,
+    PLACEMENT,
+    SEGMENTS,
+    SLATE_OFFERS,
+    WINDOW_DAYS,
+    Integers,
+    WorldSettings,
+)
 from pipelines.world.world import World, hour_of, weekend
 
 WORLD_FILE = "world.json"
@@ -46,7 +56,10 @@ FEATURES: dict[str, Any] = {
         }
     },
     "consent": {"personalization": {"column": "consents", "unknown": "allowed"}},
-    "streams": {"purchases": {"numbers": ["amount"], "categories": ["category"]}, "complaints": {"categories": ["topic"]}},
+    "streams": {
+        "purchases": {"numbers": ["amount"], "categories": ["category"]},
+        "complaints": {"categories": ["topic"]},
+    },
     "offer": {"category": {"dtype": "category"}, "price": {"dtype": "number", "unit": "EUR"}},
     "context": {
         "channel": {"dtype": "category", "values": list(CHANNELS), "default": "web", "purposes": ["service"]},
@@ -112,7 +125,13 @@ MODEL: dict[str, Any] = {
 Cells = Any
 """A column of Arrow: its type parameter says nothing here."""
 
-FILES = {"workspace.yaml": WORKSPACE, "features.yaml": FEATURES, "offers.yaml": OFFERS, "policies.yaml": {}, "model.yaml": MODEL}
+FILES = {
+    "workspace.yaml": WORKSPACE,
+    "features.yaml": FEATURES,
+    "offers.yaml": OFFERS,
+    "policies.yaml": {},
+    "model.yaml": MODEL,
+}
 
 
 def write_workspace(world: World, folder: Path) -> None:
@@ -122,7 +141,9 @@ def write_workspace(world: World, folder: Path) -> None:
         BadWorkspace: the folder has something in it.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise BadWorkspace([Fault(str(folder), "$", "a new or empty folder", "one with files in it", remedy="Name another folder.")])
+        raise BadWorkspace(
+            [Fault(str(folder), "$", "a new or empty folder", "one with files in it", remedy="Name another folder.")]
+        )
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     for name, content in FILES.items():
@@ -157,7 +178,9 @@ def read_settings(folder: Path) -> WorldSettings | None:
         return msgspec.json.decode(file.read_bytes(), type=WorldSettings)
     except (OSError, msgspec.MsgspecError) as error:
         remedy = "Name another folder: this one is not a world that was written whole."
-        raise BadWorkspace([Fault(str(file), "$", "the settings of a simulated world", str(error), remedy=remedy)]) from error
+        raise BadWorkspace(
+            [Fault(str(file), "$", "the settings of a simulated world", str(error), remedy=remedy)]
+        ) from error
 
 
 def _times(moments: Integers) -> Cells:
@@ -256,7 +279,9 @@ def _outcomes(world: World, history: WorldHistory) -> pa.Table:
         value = world.offers.value[history.slates[rows, ranks]]
         given = pa.array(value, mask=np.full(len(rows), kind != ACCEPTANCE))
         part = _shown(world, history, rows, ranks)
-        tables.append(pa.table(part | {"type": pa.array([kind] * len(rows)), "time": _times(at[rows, ranks]), "value": given}))
+        tables.append(
+            pa.table(part | {"type": pa.array([kind] * len(rows)), "time": _times(at[rows, ranks]), "value": given})
+        )
     return pa.concat_tables(tables)
 
 

@@ -1,4 +1,5 @@
-"""A world of which the truth is known: how likely every customer is to accept every offer, at every moment, at every rank.
+"""A world of which the truth is known: how likely every customer is to accept every offer, at every moment, at every
+rank.
 
     P(accept) = examined(rank) x relevance(customer, offer, channel, moment)
     examined(rank) = rank ^ -0.4                         1, 0.76, 0.64, 0.57: the offer is seen, which is its impression
@@ -6,8 +7,9 @@
     log odds = BASE + taste(customer, category, moment) + quality(offer) - thrift(customer) x dearness(offer)
              + channel(channel, category) + hour(category, hour of day) + weekend(category) - mood(customer, moment)
 
-Tastes drift by segment and category, linearly in time. A mood is a complaint that fades away. The position counts as a factor, not in
-the log odds, so that the best slate is simply the offers in the order of relevance x value: the oracle is exact.
+Tastes drift by segment and category, linearly in time. A mood is a complaint that fades away. The position counts as a
+factor, not in the log odds, so that the best slate is simply the offers in the order of relevance x value: the oracle
+is exact.
 """
 
 from __future__ import annotations
@@ -102,7 +104,8 @@ class World:
         """Return the probability of acceptance once the offer is seen.
 
         Args:
-            who, at, channel: customer, moment (microseconds since 1970, the world's time) and position in `CHANNELS`, each (n,).
+            who, at, channel: customer, moment (microseconds since 1970, the world's time) and position in `CHANNELS`,
+                each (n,).
             what: offers for each of them, shape (n, offers).
 
         Returns:
@@ -118,7 +121,9 @@ class World:
         return np.asarray(np.where(people.bot[who][:, None], 0.0, 1.0 / (1.0 + np.exp(-logit))))
 
     def probability(self, who: Integers, at: Integers, channel: Integers, slates: NDArray[np.integer]) -> Floats:
-        """Return the probability of acceptance of each offer of slates, in their order: shape (n, ranks); a slate's -1 is no offer: 0."""
+        """Return the probability of acceptance of each offer of slates, in their order: shape (n, ranks); a slate's -1
+        is no offer: 0.
+        """
         seen = EXAMINED[: slates.shape[1]] * self.relevance(who, at, channel, np.maximum(slates, 0))
         return np.asarray(np.where(slates < 0, 0.0, seen))
 

@@ -1,4 +1,6 @@
-"""How far propensities are from the true probabilities: not from outcomes, which are rare and late, but from the truth itself."""
+"""How far propensities are from the true probabilities: not from outcomes, which are rare and late, but from the truth
+itself.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class WorldCalibration(Struct, frozen=True):
     Attributes:
         predicted, true: means.
         ece: expected calibration error: mean distance between predicted and true over the bins, weighted by rows.
-        distance: mean distance of each propensity from its own true probability; a constant can have an `ece` of 0, not this.
+        distance: mean distance of each propensity from its own true probability; a constant can have an `ece` of 0, not
+            this.
         bins: at most `BINS`, of equally many rows, by propensity.
     """
 
@@ -43,6 +46,11 @@ def calibration_of(group: str, predicted: Floats, true: Floats) -> WorldCalibrat
     if rows == 0:
         return None
     order = np.argsort(predicted, kind="stable")
-    bins = [Bin(len(part), float(predicted[part].mean()), float(true[part].mean())) for part in np.array_split(order, min(BINS, rows))]
+    bins = [
+        Bin(len(part), float(predicted[part].mean()), float(true[part].mean()))
+        for part in np.array_split(order, min(BINS, rows))
+    ]
     ece = sum(abs(one.predicted - one.true) * one.rows for one in bins) / rows
-    return WorldCalibration(group, rows, float(predicted.mean()), float(true.mean()), ece, float(np.abs(predicted - true).mean()), bins)
+    return WorldCalibration(
+        group, rows, float(predicted.mean()), float(true.mean()), ece, float(np.abs(predicted - true).mean()), bins
+    )

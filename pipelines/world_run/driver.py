@@ -1,4 +1,6 @@
-"""Drives whoever decides through the days of a simulated world: visits ask, the world answers, and what happens is told in its time."""
+"""Drives whoever decides through the days of a simulated world: visits ask, the world answers, and what happens is told
+in its time.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class Driven:
         slates: positions of offers as shown, -1 where fewer were; shape (visits, SLATE_OFFERS).
         propensities: as the decisions say, NaN where there is no offer; the same shape.
         considered: how many offers the decider says were eligible.
-        clock: what the decider's clock said, in the world's time: what is valid goes by it. In process it is the visit's moment.
+        clock: what the decider's clock said, in the world's time: what is valid goes by it. In process it is the
+            visit's moment.
         degraded: flags of decisions, with how many had them.
         events: how many happened, by type.
         told: what became of them; None where nobody counts.
@@ -51,7 +54,12 @@ def live_visits(world: World, decisions: int) -> Visits:
 
 
 def drive(
-    world: World, visits: Visits, port: Port, run: str, shift: int = 0, tell: Callable[[str, float], None] = lambda *_: None
+    world: World,
+    visits: Visits,
+    port: Port,
+    run: str,
+    shift: int = 0,
+    tell: Callable[[str, float], None] = lambda *_: None,
 ) -> Driven:
     """Ask for a decision at each visit, and tell what happened, both in the order of the world's time.
 
@@ -84,7 +92,17 @@ def drive(
             tell("decide", number / count)
     _tell(port, script, world.settings.end + WINDOW_DAYS * DAY, events)
     outcomes = follow(world, visits, slates)
-    return Driven(visits, slates, propensities, considered, clock, outcomes, dict(degraded), dict(sorted(events.items())), port.told)
+    return Driven(
+        visits,
+        slates,
+        propensities,
+        considered,
+        clock,
+        outcomes,
+        dict(degraded),
+        dict(sorted(events.items())),
+        port.told,
+    )
 
 
 def request_of(world: World, visits: Visits, number: int) -> DecisionRequest:
@@ -104,7 +122,8 @@ def _positions(world: World, decision: Decision) -> list[int]:
         ) from unknown
     if len(shown) > SLATE_OFFERS:
         raise DeciderRefused(
-            f"expected at most {SLATE_OFFERS} offers, got {len(shown)}: let the service serve the folder of the same world"
+            f"expected at most {SLATE_OFFERS} offers, got {len(shown)}: let the service serve the folder of the same"
+            " world"
         )
     return shown
 

@@ -1,10 +1,10 @@
 """Estimators held against truth: what other policies would have earned, estimated from what a random one showed.
 
-Rewards are those of the offers at each rank. Under the random policy each eligible offer stands at each rank with probability
-1 / eligible, so that
+Rewards are those of the offers at each rank. Under the random policy each eligible offer stands at each rank with
+probability 1 / eligible, so that
 
-    IPS   = mean over decisions of the sum over ranks of  w x reward,   w = 1[the policy shows it at this rank] x eligible
-    SNIPS = sum over ranks of  (sum of w x reward) / (sum of w)
+    IPS   = mean over decisions of the sum over ranks of  w x reward,   w = 1[the policy shows it at this rank] x
+    eligible SNIPS = sum over ranks of  (sum of w x reward) / (sum of w)
 
 IPS is unbiased; SNIPS has a small bias and, mostly, less variance.
 """
@@ -42,7 +42,9 @@ class Estimate(Struct, frozen=True):
 
 
 def estimates_of(world: World, history: WorldHistory) -> list[Estimate]:
-    """Return the uniform policy, one that shows the offers of the most value, and the oracle, each from the logged history."""
+    """Return the uniform policy, one that shows the offers of the most value, and the oracle, each from the logged
+    history.
+    """
     visits, count = history.visits, len(history.visits)
     slates = {name: np.empty((count, SLATE_OFFERS), np.int64) for name in ("most valuable", "oracle")}
     truth = {name: np.empty(count) for name in ("uniform", *slates)}

@@ -1,4 +1,6 @@
-"""Decisions in this process: the desk of a worker, with a ledger of its own that hears events; no server, and simulated time is exact."""
+"""Decisions in this process: the desk of a worker, with a ledger of its own that hears events; no server, and simulated
+time is exact.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ LEDGER_TIMEOUT_MS = 1_000
 class DeskPort:
     """Decides as a worker would, and hears events as one would, without the event log.
 
-    The ledger begins empty in a folder that goes with the port: a run leaves nothing behind, and the next one is the same.
+    The ledger begins empty in a folder that goes with the port: a run leaves nothing behind, and the next one is the
+    same.
 
     Args:
         moment: when the run begins, in the world's time.
@@ -38,7 +41,9 @@ class DeskPort:
         DeciderRefused: nothing that is published can serve.
     """
 
-    def __init__(self, workspace: Workspace, moment: int, shift: int = 0, real: bool = False, kept: bool = False) -> None:
+    def __init__(
+        self, workspace: Workspace, moment: int, shift: int = 0, real: bool = False, kept: bool = False
+    ) -> None:
         self.told: Told | None = None
         self.name = "desk"
         self._now, self._shift, self._count, self._received = now() if real else Micros(moment + shift), shift, 0, 0
@@ -66,7 +71,9 @@ class DeskPort:
         try:
             return self._runner.run(self._decided(request))
         except (UnknownPlacement, BadContext, BadRequest) as error:
-            raise DeciderRefused(f"expected the workspace that this world wrote, got one that takes no such request: {error}") from error
+            raise DeciderRefused(
+                f"expected the workspace that this world wrote, got one that takes no such request: {error}"
+            ) from error
 
     async def _decided(self, request: DecisionRequest) -> Decision:
         desk, at, record = self._desk, self._now, None if self._loop is None else self._loop.record
@@ -88,7 +95,8 @@ class DeskPort:
             poison = self._happenings.poison(event, self._now)
             if poison is not None:
                 raise DeciderRefused(
-                    f"expected the workspace that this world wrote, got one that takes no such `{event.type}`: {poison.expected}"
+                    f"expected the workspace that this world wrote, got one that takes no such `{event.type}`:"
+                    f" {poison.expected}"
                 )
             self._received = max(self._received + 1, self._now)  # ascending, as an event log gives it
             heard.append(self._happenings.heard(event, self._received))

@@ -114,7 +114,9 @@ class HttpPort:
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.MsgspecError as error:
-            raise DeciderRefused(f"POST {self.name}{self._base}{path}: expected an answer of this version, got another: {error}") from error
+            raise DeciderRefused(
+                f"POST {self.name}{self._base}{path}: expected an answer of this version, got another: {error}"
+            ) from error
 
     def close(self) -> None:
         self._connection.close()

@@ -19,8 +19,12 @@ OFFERS_PLOTTED = 25
 
 
 def write_plots(found: WorldReport, folder: Path) -> list[Path]:
-    """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same bytes."""
-    return figures.write({RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}, folder)
+    """Draw all pictures into a folder that is made if need be; returns the files. The same report gives the same
+    bytes.
+    """
+    return figures.write(
+        {RELIABILITY: reliability(found), REGRET: regret(found), NEW_OFFERS: new_offers(found)}, folder
+    )
 
 
 def reliability(found: WorldReport) -> Figure:

@@ -1,4 +1,6 @@
-"""What a server leaves for the lake: the journal of its decisions and the log of its events, at moments of a simulated run."""
+"""What a server leaves for the lake: the journal of its decisions and the log of its events, at moments of a simulated
+run.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class LoopRecords:
     def _write(self) -> None:
         for item, result in zip(self._waiting, self._log.append(self._waiting), strict=True):
             if result.outcome == "dead":
-                raise DeciderRefused(f"expected an event log that takes the events of a run, got a dead letter: {item.reason or result}")
+                raise DeciderRefused(
+                    f"expected an event log that takes the events of a run, got a dead letter: {item.reason or result}"
+                )
         self._waiting.clear()
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Experiments held against a simulated world: a run under them, through journal, event log and lake, and reports beside the truth."""
+"""Experiments held against a simulated world: a run under them, through journal, event log and lake, and reports beside
+the truth.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,12 @@ class Rehearsal(Struct, frozen=True):
 
 
 def rehearse(
-    world: World, folder: Path, decisions: int, url: str | None = None, key: str | None = None, tell: console.Told = lambda *_: None
+    world: World,
+    folder: Path,
+    decisions: int,
+    url: str | None = None,
+    key: str | None = None,
+    tell: console.Told = lambda *_: None,
 ) -> Rehearsal:
     """Make what is missing, drive, ship, report, judge.
 
@@ -99,7 +106,10 @@ def rehearse(
     workspace = prepared(folder, tell, ago) if url is None else load(folder, sources=False)
     moved, since = shift(workspace), now()
     _fresh(workspace, None if url is not None else NOW + moved + ago)
-    visits, run = live_visits(world, decisions), f"e{world.settings.seed}" if url is None else f"e{world.settings.seed}-{since:x}"
+    visits, run = (
+        live_visits(world, decisions),
+        f"e{world.settings.seed}" if url is None else f"e{world.settings.seed}-{since:x}",
+    )
     port: Port = DeskPort(workspace, NOW, moved, kept=True) if url is None else HttpPort(url, key)
     clients = Clients(port, run)
     try:
@@ -135,11 +145,24 @@ def _fresh(workspace: Workspace, closes: int | None) -> None:
         before = [key for key in so_far(con) if key in KEYS]
     remedy = "Name another folder: a second run of the same customers would count for the first."
     if before:
-        raise BadWorkspace([Fault(str(workspace.lake), "$", f"no exposures of {', '.join(KEYS)} yet", "some", remedy=remedy)])
-    if closes is not None and closes > now():
-        expected, remedy = "a history that ended long enough ago for the run to be over", "Name another folder, or drive a service: --url."
         raise BadWorkspace(
-            [Fault(str(workspace.folder / FILE), "$", expected, "one that was imported for a run from now on", remedy=remedy)]
+            [Fault(str(workspace.lake), "$", f"no exposures of {', '.join(KEYS)} yet", "some", remedy=remedy)]
+        )
+    if closes is not None and closes > now():
+        expected, remedy = (
+            "a history that ended long enough ago for the run to be over",
+            "Name another folder, or drive a service: --url.",
+        )
+        raise BadWorkspace(
+            [
+                Fault(
+                    str(workspace.folder / FILE),
+                    "$",
+                    expected,
+                    "one that was imported for a run from now on",
+                    remedy=remedy,
+                )
+            ]
         )
 
 
@@ -150,12 +173,21 @@ def _named(tell: console.Told, prefix: str) -> Callable[[str, float], None]:
 def _truths(
     world: World, workspace: Workspace, visits: Visits, driven: Driven, moved: int, is_service: bool, tell: console.Told
 ) -> dict[str, tuple[Expected, Expected]]:
-    """By experiment, what is expected of all units in the control, and in the other arm. Of arms that do the same, of what was shown."""
+    """By experiment, what is expected of all units in the control, and in the other arm. Of arms that do the same, of
+    what was shown.
+    """
     arms = workspace.experiments.experiments[EFFECT].arms
     both = [
         expected_of(
             world,
-            driven_in(world, visits, everybody_in(workspace, EFFECT, arm), moved, is_service, _named(tell, f"everybody in {arm}")),
+            driven_in(
+                world,
+                visits,
+                everybody_in(workspace, EFFECT, arm),
+                moved,
+                is_service,
+                _named(tell, f"everybody in {arm}"),
+            ),
             is_service,
         )
         for arm in arms
@@ -169,7 +201,9 @@ def judged(found: ExperimentReport, control: Expected, treated: Expected) -> lis
     goals = {goal.metric: goal for goal in found.goals}
     means = {
         metric: tuple(float(part.mean()) for part in of_arms)
-        for metric, of_arms in zip(METRICS, ((control.converted, treated.converted), (control.value, treated.value)), strict=True)
+        for metric, of_arms in zip(
+            METRICS, ((control.converted, treated.converted), (control.value, treated.value)), strict=True
+        )
     }
     return [_judged(goals[metric], *means[metric]) for metric in METRICS if metric in goals]
 

@@ -25,15 +25,21 @@ def lines(found: Rehearsal, folder: Path) -> Iterator[str]:
     """What to read, from top to bottom."""
     size = found.settings
     yield (
-        f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,} decisions by {found.decider}"
-        f" under three experiments; {found.shipped:,} rows came into the lake."
+        f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,}"
+        f" decisions by {found.decider} under three experiments; {found.shipped:,} rows came into the lake."
     )
     for flag, count in found.degraded.items():
         yield f"{count:,} decisions were degraded: {flag}."
     if found.told is not None:
         told = found.told
-        yield f"Events: {told.sent:,} sent, of which {told.accepted:,} were accepted: {'nothing is lost' if found.conserved else 'this does not add up'}."
-    yield f"{found.lost:,} exposures of `{BROKEN}` were lost on purpose: those of the arm {LOST_ARM} in the channel {LOST_CHANNEL}."
+        yield (
+            f"Events: {told.sent:,} sent, of which {told.accepted:,} were accepted:"
+            f" {'nothing is lost' if found.conserved else 'this does not add up'}."
+        )
+    yield (
+        f"{found.lost:,} exposures of `{BROKEN}` were lost on purpose: those of the arm {LOST_ARM} in the channel"
+        f" {LOST_CHANNEL}."
+    )
     for one in found.experiments:
         yield ""
         yield from headlines(one.report)
@@ -49,4 +55,6 @@ def _against(one: Judged) -> str:
     low, high = one.interval
     if one.lift is None or low is None or high is None:
         return f"{truth}; too few units to tell"
-    return f"{truth}, {'inside' if one.inside else 'OUTSIDE'} {low:+.1%} to {high:+.1%}; the report says {one.lift:+.1%}"
+    return (
+        f"{truth}, {'inside' if one.inside else 'OUTSIDE'} {low:+.1%} to {high:+.1%}; the report says {one.lift:+.1%}"
+    )

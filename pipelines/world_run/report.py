@@ -1,4 +1,6 @@
-"""Judges a run against the truth of its world: conversion, regret, calibration, new offers, bots, estimators, events."""
+"""Judges a run against the truth of its world: conversion, regret, calibration, new offers, bots, estimators,
+events.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,8 @@ class NewOffer(Struct, frozen=True):
     Attributes:
         begins_hours: after the begin of the run.
         shown, oracle: how often it was shown, and how often the oracle would have shown it.
-        fair_hours: from the first visit at which it was valid until it had its fair share; None when it never had, or the oracle hardly shows it.
+        fair_hours: from the first visit at which it was valid until it had its fair share; None when it never had, or
+            the oracle hardly shows it.
     """
 
     offer_id: str
@@ -99,14 +102,20 @@ class WorldReport(Struct, frozen=True):
     events: dict[str, int]
     told: Told | None
     conserved: bool | None
-    """Whether events were accepted = stored + duplicates + dead, and all that were sent accepted; None where nobody counts."""
+    """Whether events were accepted = stored + duplicates + dead, and all that were sent accepted; None where nobody
+    counts.
+    """
     degraded: dict[str, int]
     eligible_differs: int
-    """Decisions that considered another number of offers than were valid: then limits or rules were at work, and regret is too high."""
+    """Decisions that considered another number of offers than were valid: then limits or rules were at work, and regret
+    is too high.
+    """
     conversion: list[Conversion]
     regret: Regret
     calibration: list[WorldCalibration]
-    """By group, at the rank where each offer was shown; `any rank`: against the mean over ranks, which is what a model can know."""
+    """By group, at the rank where each offer was shown; `any rank`: against the mean over ranks, which is what a model
+    can know.
+    """
     new_offers: list[NewOffer]
     bots: Bots
     estimates: list[Estimate]
@@ -151,7 +160,15 @@ def _conversion(group: str, driven: Driven, rows: Truths) -> Conversion:
     true = driven.outcomes.probability[rows]
     shown, accepted = int(rows.sum()), int(driven.outcomes.accepted[rows].sum())
     expected, error = float(true.sum()), sqrt(float((true * (1 - true)).sum()))
-    return Conversion(group, shown, accepted, accepted / max(shown, 1), expected, error, (accepted - expected) / error if error else 0.0)
+    return Conversion(
+        group,
+        shown,
+        accepted,
+        accepted / max(shown, 1),
+        expected,
+        error,
+        (accepted - expected) / error if error else 0.0,
+    )
 
 
 def _regret(worth: Worth, people: Truths) -> Regret:
@@ -188,7 +205,9 @@ def _calibration(world: World, driven: Driven, shown: Truths) -> list[WorldCalib
     true, ranks = driven.outcomes.probability, np.broadcast_to(EXAMINED, shown.shape)
     found = [calibration_of(name, driven.propensities[chosen], true[chosen]) for name, chosen in rows.items()]
     chosen = rows["customers"]
-    found.append(calibration_of("customers, any rank", driven.propensities[chosen], (true / ranks * EXAMINED.mean())[chosen]))
+    found.append(
+        calibration_of("customers, any rank", driven.propensities[chosen], (true / ranks * EXAMINED.mean())[chosen])
+    )
     return [one for one in found if one is not None]
 
 

@@ -1,4 +1,6 @@
-"""From a simulated world to a published model of it: the steps that any business takes, those that were taken left out."""
+"""From a simulated world to a published model of it: the steps that any business takes, those that were taken left
+out.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def world_in(folder: Path, **wanted: int | None) -> World:
     for name, value in asked.items():
         if there[name] != value:
             remedy = f"Leave --{name} out, or name another folder."
-            raise BadWorkspace([Fault(str(folder / WORLD_FILE), f"$.{name}", str(value), str(there[name]), remedy=remedy)])
+            raise BadWorkspace(
+                [Fault(str(folder / WORLD_FILE), f"$.{name}", str(value), str(there[name]), remedy=remedy)]
+            )
     return World(found)
 
 

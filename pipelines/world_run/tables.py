@@ -28,33 +28,40 @@ def headlines(found: WorldReport) -> Iterator[str]:
     """What to read first."""
     size, regret = found.settings, found.regret
     yield (
-        f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,} decisions by {found.decider}"
-        f" over {size.live_days} days showed {found.offers_shown:,} offers, of which {found.events.get(IMPRESSION, 0):,} were seen."
+        f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,}"
+        f" decisions by {found.decider} over {size.live_days} days showed {found.offers_shown:,} offers, of which"
+        f" {found.events.get(IMPRESSION, 0):,} were seen."
     )
     captured = "" if regret.captured is None else f": {regret.captured:.1%} of what lies between uniform and oracle"
-    yield f"A visit is worth {regret.served:.3f} EUR; {regret.uniform:.3f} under a uniform policy, {regret.oracle:.3f} under the oracle{captured}."
+    yield (
+        f"A visit is worth {regret.served:.3f} EUR; {regret.uniform:.3f} under a uniform policy, {regret.oracle:.3f}"
+        f" under the oracle{captured}."
+    )
     if found.busier > BUSIER_MAX:
         yield (
-            f"The run is {found.busier:.1f} times as busy as its history: what is counted over days grows beyond what training saw, which"
-            " costs calibration. Take fewer decisions for a run like the past."
+            f"The run is {found.busier:.1f} times as busy as its history: what is counted over days grows beyond what"
+            " training saw, which costs calibration. Take fewer decisions for a run like the past."
         )
     if found.eligible_differs:
         yield (
-            f"{found.eligible_differs:,} decisions chose from other offers than were valid: limits, rules or an older catalogue were at work,"
-            " and the oracle did not heed them."
+            f"{found.eligible_differs:,} decisions chose from other offers than were valid: limits, rules or an older"
+            " catalogue were at work, and the oracle did not heed them."
         )
     for flag, count in found.degraded.items():
         yield f"{count:,} decisions were degraded: {flag}."
     whole = found.conversion[0]
     if abs(whole.off) > SUSPECT_ERRORS:
-        yield f"Acceptances are {whole.off:+.1f} standard errors off what the truth expects: something is wrong with the simulation."
+        yield (
+            f"Acceptances are {whole.off:+.1f} standard errors off what the truth expects: something is wrong with the"
+            " simulation."
+        )
     if found.told is None:
         yield "Events are heard by a ledger in this process; there is no event log that would count them."
     else:
         told = found.told
         yield (
-            f"Events: {told.sent:,} sent, {told.accepted:,} accepted = {told.stored:,} stored + {told.duplicates:,} duplicates"
-            f" + {told.dead:,} dead: {'nothing is lost' if found.conserved else 'this does not add up'}."
+            f"Events: {told.sent:,} sent, {told.accepted:,} accepted = {told.stored:,} stored + {told.duplicates:,}"
+            f" duplicates + {told.dead:,} dead: {'nothing is lost' if found.conserved else 'this does not add up'}."
         )
         for code, count in sorted(told.reasons.items()):
             yield f"{count:,} events are dead letters: {code}."
@@ -71,7 +78,11 @@ def sections(found: WorldReport) -> Iterator[tuple[str, list[str], list[list[Any
     yield (
         "Worth of a customer's visit, true expectation (EUR)",
         ["policy", "worth", "regret"],
-        [["oracle", regret.oracle, 0.0], ["served", regret.served, regret.regret], ["uniform", regret.uniform, regret.regret_uniform]],
+        [
+            ["oracle", regret.oracle, 0.0],
+            ["served", regret.served, regret.regret],
+            ["uniform", regret.uniform, regret.regret_uniform],
+        ],
     )
     yield (
         "Propensities against true probabilities, of what was shown",
@@ -88,7 +99,10 @@ def sections(found: WorldReport) -> Iterator[tuple[str, list[str], list[list[Any
     yield (
         f"Bots: {bots.visits_share:.1%} of the visits, {bots.clicks_share:.1%} of the clicks",
         ["figure", "with bots", "without"],
-        [["acceptances of what was shown", bots.rate_with, bots.rate_without], ["calibration error", bots.ece_with, bots.ece_without]],
+        [
+            ["acceptances of what was shown", bots.rate_with, bots.rate_without],
+            ["calibration error", bots.ece_with, bots.ece_without],
+        ],
     )
     yield (
         "Estimators of other policies from the random history, against truth (EUR a decision)",

@@ -1,8 +1,10 @@
-"""What an experiment's arms truly do in a simulated world: the same visits under each arm, and the true probabilities of what was shown.
+"""What an experiment's arms truly do in a simulated world: the same visits under each arm, and the true probabilities
+of what was shown.
 
-A unit's conversion is P(at least one acceptance in the window after its first exposure), given the slates that it was shown:
-1 - product(1 - p x P(the delay ends inside the window)). Its value is the sum of the same probabilities x values. No unit's decisions depend on
-those of another, so that every unit can be had in every arm, and the lift is that of the very units of the run.
+A unit's conversion is P(at least one acceptance in the window after its first exposure), given the slates that it was
+shown: 1 - product(1 - p x P(the delay ends inside the window)). Its value is the sum of the same probabilities x
+values. No unit's decisions depend on those of another, so that every unit can be had in every arm, and the lift is that
+of the very units of the run.
 """
 
 from __future__ import annotations
@@ -33,14 +35,21 @@ class Expected:
 
 
 def everybody_in(workspace: Workspace, experiment: str, arm: str) -> Workspace:
-    """Return a workspace in which whoever takes part in an experiment is decided for as in one arm, and which has no other experiment."""
+    """Return a workspace in which whoever takes part in an experiment is decided for as in one arm, and which has no
+    other experiment.
+    """
     entry = workspace.experiments.experiments[experiment]
     arms = {name: changed(one, changes=entry.arms[arm].changes) for name, one in entry.arms.items()}
     return replace(workspace, experiments=ExperimentsFile(experiments={experiment: changed(entry, arms=arms)}))
 
 
 def driven_in(
-    world: World, visits: Visits, workspace: Workspace, shift: int, real: bool, tell: Callable[[str, float], None] = lambda *_: None
+    world: World,
+    visits: Visits,
+    workspace: Workspace,
+    shift: int,
+    real: bool,
+    tell: Callable[[str, float], None] = lambda *_: None,
 ) -> Driven:
     """Return the visits again, by a desk in this process that leaves nothing behind.
 
@@ -75,7 +84,9 @@ def expected_of(world: World, driven: Driven, compressed: bool = False) -> Expec
 
 
 def first_exposures(world: World, visits: Visits) -> Integers:
-    """When each customer was first decided for under their own name, microseconds since 1970, the largest number where never."""
+    """When each customer was first decided for under their own name, microseconds since 1970, the largest number where
+    never.
+    """
     first = np.full(len(world.customers), np.iinfo(np.int64).max)
     own = ~visits.anonymous
     np.minimum.at(first, visits.who[own], visits.at[own])

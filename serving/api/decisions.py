@@ -1,4 +1,6 @@
-"""The routes of the service: the decision over HTTP, and the same through BentoML's own API, for BentoML's own clients."""
+"""The routes of the service: the decision over HTTP, and the same through BentoML's own API, for BentoML's own
+clients.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,20 @@ class Decisions:
         self._decode_many = StrictDecoder(DecisionRequests)
         self._placements = frozenset(workspace.offers.placements)  # those of the start: a metric's labels cannot grow
         labels = (*workspace.offers.placements, OTHER)
-        self._decisions = metrics.counter("opportune_decisions_total", "Answered decisions, by placement.", placement=labels)
-        self._degraded = metrics.counter("opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED)
+        self._decisions = metrics.counter(
+            "opportune_decisions_total", "Answered decisions, by placement.", placement=labels
+        )
+        self._degraded = metrics.counter(
+            "opportune_degraded_total", "Decisions that were less than they could be.", reason=DEGRADED
+        )
         self._offers = metrics.counter("opportune_offers_shown_total", "Offers in answered decisions.")
-        self._lines = metrics.counter("opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS)
+        self._lines = metrics.counter(
+            "opportune_journal_lines_total", "Answered decisions, by whether they were recorded.", result=RESULTS
+        )
         refused = metrics.counter("opportune_refused_total", "Times that a worker refused what is new.", what=REFUSED)
-        metrics.info("opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config")
+        metrics.info(
+            "opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config"
+        )
         self._metrics, self.arms = metrics, ArmCounts(metrics)
         desk.on_load, desk.on_refusal = self._loaded, refused.add
 
@@ -89,7 +99,9 @@ class Decisions:
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
-        steps = deciding(request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said, kept=kept)
+        steps = deciding(
+            request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said, kept=kept
+        )
         try:
             asked = next(steps)
             while True:
@@ -116,11 +128,17 @@ class Decisions:
             return problems.invalid(error.code, f"{at}/{error.field}", error.expected)
         if isinstance(error, BadContext):
             known = error.name in self._workspace.features.context  # what a client made up is not repeated
-            return problems.invalid(error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected)
-        return problems.invalid("field-value", f"{at}/placement", f"one of {', '.join(self._workspace.offers.placements)}")
+            return problems.invalid(
+                error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected
+            )
+        return problems.invalid(
+            "field-value", f"{at}/placement", f"one of {', '.join(self._workspace.offers.placements)}"
+        )
 
     async def plain(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return a decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP route."""
+        """Return a decision for BentoML's API, which brings builtins and wants builtins; as strict as the HTTP
+        route.
+        """
         return dict(msgspec.to_builtins(await self.answer(self._decode(_encode(request)))))
 
     async def many(self, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -132,7 +150,9 @@ class Decisions:
         return answers
 
     def _through(self, inner: AsgiApp, requests: Callable[[bytes], list[tuple[str, DecisionRequest]]]) -> Handler:
-        """A handler that checks all that `answer` would refuse, for what is raised within BentoML loses its form, then asks BentoML."""
+        """A handler that checks all that `answer` would refuse, for what is raised within BentoML loses its form, then
+        asks BentoML.
+        """
 
         async def handler(body: bytes, call: Call) -> Answer:
             for at, request in requests(body):
@@ -216,4 +236,6 @@ def _decoder(workspace: Workspace) -> StrictDecoder[DecisionRequest]:
 
 def _check_role(request: DecisionRequest, call: Call) -> None:
     if request.explain and call.caller is not None and "admin" not in call.caller.roles:
-        raise problems.Forbidden("Expected a key with the role admin for `explain`: an explanation shows the customer's data.")
+        raise problems.Forbidden(
+            "Expected a key with the role admin for `explain`: an explanation shows the customer's data."
+        )

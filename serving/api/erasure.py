@@ -1,8 +1,9 @@
 """`DELETE /v1/customers/{id}`: forgetting, done by another process, so that no request waits for it.
 
-What does it is a command that is given (`opportune forget - --json`): it takes the id from its standard input, where no list of processes
-shows it, and answers with JSON. One runs at a time in each worker; the command itself waits for those of other workers. One that takes
-longer than an answer may take goes on; asking again waits for it, or does what is left.
+What does it is a command that is given (`opportune forget - --json`): it takes the id from its standard input, where no
+list of processes shows it, and answers with JSON. One runs at a time in each worker; the command itself waits for those
+of other workers. One that takes longer than an answer may take goes on; asking again waits for it, or does what is
+left.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class Forgetting:
     """
 
     def __init__(
-        self, command: Sequence[str], answer_seconds_max: float = ANSWER_SECONDS_MAX, run_seconds_max: float = RUN_SECONDS_MAX
+        self,
+        command: Sequence[str],
+        answer_seconds_max: float = ANSWER_SECONDS_MAX,
+        run_seconds_max: float = RUN_SECONDS_MAX,
     ) -> None:
         self._command = tuple(command)
         self._answer_seconds_max, self._run_seconds_max = answer_seconds_max, run_seconds_max

@@ -1,8 +1,10 @@
-"""How the ledger hears of events: after the log has them, before they are acknowledged, and again where that may not have come about.
+"""How the ledger hears of events: after the log has them, before they are acknowledged, and again where that may not
+have come about.
 
-What is in the log is never unheard for good. A worker hears its own events again when the ledger did not answer, and those of workers
-that died; the mark in the log follows what the ledger has made durable. Hearing is idempotent. Budgets are confirmed for what was new:
-at most once, so that a worker that dies between the two leaves its last shows unconfirmed.
+What is in the log is never unheard for good. A worker hears its own events again when the ledger did not answer, and
+those of workers that died; the mark in the log follows what the ledger has made durable. Hearing is idempotent. Budgets
+are confirmed for what was new: at most once, so that a worker that dies between the two leaves its last shows
+unconfirmed.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class EventContext:
         if loaded is None:
             return EventContext(EventSchema(workspace, None), acceptances, late)
         catalogue = loaded.catalogue
-        return EventContext(EventSchema(workspace, catalogue.offers), acceptances, late, loaded.hub.contacting, catalogue.index)
+        return EventContext(
+            EventSchema(workspace, catalogue.offers), acceptances, late, loaded.hub.contacting, catalogue.index
+        )
 
 
 class Understandings:
@@ -111,9 +115,15 @@ class EventDelivery:
         self._understanding, self._ledger, self.writer, self._clock = understanding, ledger, writer, clock
         self.watermark = Watermark()
         self._synced, self._lacks = 0, ""
-        self._seconds = metrics.histogram("opportune_heard_seconds", "From the event log to the ledger, the oldest event of a batch.")
-        self._behind = metrics.gauge("opportune_events_behind", "Workers with events that the ledger has still to hear.")
-        self._again = metrics.counter("opportune_events_heard_again_total", "Events that were heard from the log, not from their request.")
+        self._seconds = metrics.histogram(
+            "opportune_heard_seconds", "From the event log to the ledger, the oldest event of a batch."
+        )
+        self._behind = metrics.gauge(
+            "opportune_events_behind", "Workers with events that the ledger has still to hear."
+        )
+        self._again = metrics.counter(
+            "opportune_events_heard_again_total", "Events that were heard from the log, not from their request."
+        )
 
     async def tell(self, events: Sequence[tuple[Event, int]]) -> None:
         """Hears events with the moments at which the log took them.
@@ -143,7 +153,13 @@ class EventDelivery:
                 await self._confirm(ledger, now, contacting, event, received, one.contact)
 
     async def _confirm(
-        self, ledger: Ledger, now: EventContext, contacting: Contacting, event: Event, received: int, contact: history.ContactEvent
+        self,
+        ledger: Ledger,
+        now: EventContext,
+        contacting: Contacting,
+        event: Event,
+        received: int,
+        contact: history.ContactEvent,
     ) -> None:
         """A show that was seen, or an offer that was taken up, counts for good."""
         position = (now.positions or {}).get(event.offer_id or "")
@@ -157,10 +173,14 @@ class EventDelivery:
         if not counted or not (seen or await self._is_first(ledger, now, event, contact)):
             return
         moment = decided_at(event.decision_id or "", received, now.late)
-        await ledger.confirm(counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment)))
+        await ledger.confirm(
+            counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment))
+        )
 
     async def _is_first(self, ledger: Ledger, now: EventContext, event: Event, contact: history.ContactEvent) -> bool:
-        """Return whether it is the first that says so: an acceptance and then a conversion take one piece of a stock."""
+        """Return whether it is the first that says so: an acceptance and then a conversion take one piece of a
+        stock.
+        """
         if not contact.decision:
             return True  # nothing tells that another acceptance is of the same piece
         known = ledger.look_now(event.unit) or await ledger.look(event.unit)

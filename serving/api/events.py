@@ -73,12 +73,18 @@ class Events:
         clock: Callable[[], Micros] = timestamps.now,
     ) -> None:
         self._understanding, self._hearing, self._writer, self._clock = understanding, hearing, writer, clock
-        self._events = metrics.counter("opportune_events_total", "Accepted events.", result=("stored", "duplicate", "dead"))
-        self._dead = metrics.counter("opportune_dead_letters_total", "Accepted items that are no events.", reason=REASONS)
+        self._events = metrics.counter(
+            "opportune_events_total", "Accepted events.", result=("stored", "duplicate", "dead")
+        )
+        self._dead = metrics.counter(
+            "opportune_dead_letters_total", "Accepted items that are no events.", reason=REASONS
+        )
         self._refused = metrics.counter(
             "opportune_event_log_unavailable_total", "Batches that the log did not take.", reason=(*PUBLIC, "busy")
         )
-        self._late = metrics.counter("opportune_events_unheard_total", "Acknowledged batches that the ledger had not heard.")
+        self._late = metrics.counter(
+            "opportune_events_unheard_total", "Acknowledged batches that the ledger had not heard."
+        )
 
     async def post(self, body: bytes, call: Call) -> Answer:
         """`POST /v1/events`."""
@@ -146,7 +152,9 @@ class Events:
         watermark.done(token)
         return ()
 
-    def _answer(self, results: list[Result], poison: dict[int, InvalidEvent], degraded: tuple[str, ...]) -> EventsAnswer:
+    def _answer(
+        self, results: list[Result], poison: dict[int, InvalidEvent], degraded: tuple[str, ...]
+    ) -> EventsAnswer:
         tally = {"stored": 0, "duplicate": 0, "dead": 0}
         refused = []
         for at, result in enumerate(results):

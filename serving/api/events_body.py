@@ -1,7 +1,8 @@
-"""The body of `POST /v1/events`, item by item: what cannot be an event becomes poison, with where and why, and spoils no other.
+"""The body of `POST /v1/events`, item by item: what cannot be an event becomes poison, with where and why, and spoils
+no other.
 
-A body is refused as a whole only where it cannot be told what its items are: it is no JSON, has a key twice, is nested too deeply, has no
-list of events, or too many.
+A body is refused as a whole only where it cannot be told what its items are: it is no JSON, has a key twice, is nested
+too deeply, has no list of events, or too many.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ ITEMS_A_TURN = 8
 """Items that are read before others have their turn."""
 
 ITEM_CODES = (
-    *("not-an-object", "field-unknown", "field-missing", "field-type", "field-length", "field-format", "field-value", "out-of-range"),
+    *(
+        "not-an-object",
+        "field-unknown",
+        "field-missing",
+        "field-type",
+        "field-length",
+        "field-format",
+        "field-value",
+        "out-of-range",
+    ),
     *("number-not-finite", "too-many-items"),
 )
 """Codes of items that are no event."""
@@ -39,7 +49,9 @@ class EventsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EventsBeacon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a page sends as text/plain when it is left: the same, with the key in it, as `navigator.sendBeacon` can set no header field."""
+    """What a page sends as text/plain when it is left: the same, with the key in it, as `navigator.sendBeacon` can set
+    no header field.
+    """
 
     events: Events
     key: str | msgspec.UnsetType = msgspec.UNSET
@@ -69,7 +81,8 @@ _strictly = StrictDecoder(Event)
 
 
 async def read_events(body: bytes, *, beacon: bool = False) -> list[Event | Bad]:
-    """Return the items of a body, in order. Others have their turn on the loop in between: a full body takes some milliseconds.
+    """Return the items of a body, in order. Others have their turn on the loop in between: a full body takes some
+    milliseconds.
 
     Args:
         beacon: whether it may carry a key.
@@ -89,14 +102,20 @@ async def read_events(body: bytes, *, beacon: bool = False) -> list[Event | Bad]
 
 
 async def _quickly(body: bytes, beacon: bool) -> list[Event | Bad] | None:
-    """Return the events of a body in which nothing needs a second look, in a third of the time; None where something does."""
+    """Return the events of a body in which nothing needs a second look, in a third of the time; None where something
+    does.
+    """
     if not _is_plain(body):
         return None
     events: list[Event | Bad] = []
     try:
         split = _split(body)
         # What was dropped, as a key that comes twice, and what says a default, would be less when it is written again.
-        if not 0 < len(split.events) <= EVENTS_MAX or not (beacon or split.key is msgspec.UNSET) or _texts(split) != body.count(b'"'):
+        if (
+            not 0 < len(split.events) <= EVENTS_MAX
+            or not (beacon or split.key is msgspec.UNSET)
+            or _texts(split) != body.count(b'"')
+        ):
             return None
         for at, raw in enumerate(split.events):
             if at and at % ITEMS_A_TURN == 0:
@@ -116,7 +135,9 @@ def _texts(value: _Split | Event) -> int:
 
 
 def _is_plain(body: bytes) -> bool:
-    """Return whether it is certain that no text holds control or format characters, and that a quotation mark begins or ends a text."""
+    """Return whether it is certain that no text holds control or format characters, and that a quotation mark begins or
+    ends a text.
+    """
     return b"\\" not in body and ((body.isascii() and b"\x7f" not in body) or _printable(body))
 
 
@@ -179,7 +200,9 @@ def _items(parsed: Any, beacon: bool) -> list[Any]:
     if not items:
         raise problems.invalid("too-few-items", f"/{EVENTS}", "at least 1 items")
     if len(items) > EVENTS_MAX:
-        raise problems.BatchSize(errors=(problems.FieldError(f"/{EVENTS}", problems.BatchSize.slug, f"at most {EVENTS_MAX} items"),))
+        raise problems.BatchSize(
+            errors=(problems.FieldError(f"/{EVENTS}", problems.BatchSize.slug, f"at most {EVENTS_MAX} items"),)
+        )
     return items
 
 
@@ -224,4 +247,6 @@ def _unit(item: Any) -> str:
     if type(item) is not dict:
         return ""
     given = [item.get(name) for name in ("customer_id", "anonymous_id")]
-    return unit_of(*(one if isinstance(one, str) and len(one) <= ID_CHARACTERS_MAX and one.isascii() else "" for one in given))
+    return unit_of(
+        *(one if isinstance(one, str) and len(one) <= ID_CHARACTERS_MAX and one.isascii() else "" for one in given)
+    )

@@ -13,7 +13,8 @@ from serving.decision.snapshot import Snapshot
 from serving.runtime.metrics import Metrics
 
 ARM_ROWS_MAX = 1_000
-"""Arms that have figures of their own, of all experiments that ever ran while the numbers live; the others share a row."""
+"""Arms that have figures of their own, of all experiments that ever ran while the numbers live; the others share a row.
+"""
 
 _DECISIONS, _EXPOSURES, _DEGRADED, _FLAGS = range(4)
 _COLUMNS = {
@@ -30,7 +31,9 @@ class ArmCounts:
     def __init__(self, metrics: Metrics) -> None:
         self._table = metrics.table("opportune_arm", ("experiment", "arm"), _COLUMNS, ARM_ROWS_MAX)
         groups = (HOLDOUT, *CONTROL_GROUPS)
-        self._groups = metrics.counter("opportune_group_decisions_total", "Decisions for the holdout and the control groups.", group=groups)
+        self._groups = metrics.counter(
+            "opportune_group_decisions_total", "Decisions for the holdout and the control groups.", group=groups
+        )
         self._slots: dict[tuple[str, str], int] = {}
         """Of all arms that this process ever ran; a decision may still be under one that was just taken away."""
 

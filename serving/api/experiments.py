@@ -9,7 +9,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from features.common.missing import EXPECTED_ID, NOBODY
-from features.common.types import ANONYMOUS, CONTEXT_TEXT_CHARACTERS_MAX, ID_CHARACTERS_MAX, ID_PATTERN, Context, ExperimentKey, Id
+from features.common.types import (
+    ANONYMOUS,
+    CONTEXT_TEXT_CHARACTERS_MAX,
+    ID_CHARACTERS_MAX,
+    ID_PATTERN,
+    Context,
+    ExperimentKey,
+    Id,
+)
 from features.config.experiments import CONTROL_GROUPS, Experiment, Hashing, Status, Unit
 from features.workspace.experiments import ReadExperiment
 from features.workspace.ramps import State
@@ -75,7 +83,9 @@ class ExperimentView(Struct, frozen=True):
 
 
 class ExperimentsAnswer(Struct, frozen=True):
-    """All experiments, in the order of the file; the share of the holdout, and those of the control groups that there are."""
+    """All experiments, in the order of the file; the share of the holdout, and those of the control groups that there
+    are.
+    """
 
     experiments: tuple[ExperimentView, ...]
     holdout: float | None
@@ -162,7 +172,12 @@ class ExperimentRoutes:
             raise problems.NotFound("This workspace has no such experiment; GET /v1/experiments lists them.")
         answered = await self._enquiry.ask(loaded, _units(entry.unit, unit), {}, key)
         lacked = self._enquiry.lacked(loaded, answered, key)
-        return 200, JSON_HEADERS, _encode(UnitAssignment(unit, answered.assigned.group.name, _view(answered.of(key)), lacked)), ()
+        return (
+            200,
+            JSON_HEADERS,
+            _encode(UnitAssignment(unit, answered.assigned.group.name, _view(answered.of(key)), lacked)),
+            (),
+        )
 
     async def many(self, body: bytes, _: Call) -> Answer:
         """`POST /v1/assignments`."""
@@ -176,14 +191,18 @@ class ExperimentRoutes:
                 await turn()
             units = Units(request.customer_id, request.anonymous_id or "", request.account or "")
             only = request.experiments[0] if request.experiments is not None and len(request.experiments) == 1 else ""
-            results.append(self._chosen(loaded, await self._enquiry.ask(loaded, units, request.context, only), request.experiments))
+            results.append(
+                self._chosen(loaded, await self._enquiry.ask(loaded, units, request.context, only), request.experiments)
+            )
         return 200, JSON_HEADERS, _encode(AssignmentsAnswer(tuple(results))), ()
 
     def _chosen(self, loaded: Snapshot, answered: Answered, keys: list[str] | None) -> AssignmentsView:
         """Return what was asked for, and why any of it may be less than it could be."""
         wanted = None if keys is None else frozenset(keys)
         chosen = [one for one in answered.assigned.assignments if wanted is None or one.experiment in wanted]
-        lacked = dict.fromkeys(reason for one in chosen for reason in self._enquiry.lacked(loaded, answered, one.experiment))
+        lacked = dict.fromkeys(
+            reason for one in chosen for reason in self._enquiry.lacked(loaded, answered, one.experiment)
+        )
         return AssignmentsView(answered.assigned.group.name, tuple(map(_view, chosen)), tuple(lacked))
 
     def routes(self) -> tuple[Route, ...]:
@@ -257,7 +276,9 @@ def _listed(loaded: Snapshot) -> ExperimentsAnswer:
         )
     groups = {} if file.control_groups is None else dict(zip(CONTROL_GROUPS, file.control_groups.shares, strict=True))
     holdout = None if file.holdout is None else file.holdout.share
-    return ExperimentsAnswer(tuple(views), holdout, {name: share for name, share in groups.items() if share}, loaded.hub.config)
+    return ExperimentsAnswer(
+        tuple(views), holdout, {name: share for name, share in groups.items() if share}, loaded.hub.config
+    )
 
 
 def _ramp(read: ReadExperiment) -> RampView | None:
@@ -269,7 +290,9 @@ def _units(kind: Unit, text: str) -> Units:
     """Return a unit as it stands in a path, by the kind that the experiment randomizes."""
     unit = text.removeprefix(ANONYMOUS) if kind == "anonymous" else text
     if len(unit) > ID_CHARACTERS_MAX or not _is_id(unit):
-        expected = f"the id of the experiment's unit ({kind}): 1 to {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -"
+        expected = (
+            f"the id of the experiment's unit ({kind}): 1 to {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -"
+        )
         raise problems.invalid("field-format", "/unit", expected)
     if unit in NOBODY:
         raise problems.invalid("field-value", "/unit", EXPECTED_ID)
@@ -290,7 +313,9 @@ def _check(workspace: Workspace, request: AssignmentRequest, at: str) -> None:
         check_context(workspace.features.context, request.context)
     except BadContext as error:
         known = error.name in workspace.features.context  # what a client made up is not repeated
-        raise problems.invalid(error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected) from None
+        raise problems.invalid(
+            error.code, f"{at}/context/{error.name}" if known else f"{at}/context", error.expected
+        ) from None
 
 
 def _view(one: Assignment) -> AssignmentView:

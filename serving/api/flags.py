@@ -1,7 +1,8 @@
 """The flags of OFREP: `experiment.<key>` is the arm of a unit, `offers.<placement>` what is offered there, best first.
 
-A single evaluation of offers is a decision: it is journalled, and takes contacts. One of a sticky experiment writes the arm down. The bulk
-evaluation is for clients that fetch all flags beforehand, whether or not they use them: it exposes nobody, takes nothing, writes nothing.
+A single evaluation of offers is a decision: it is journalled, and takes contacts. One of a sticky experiment writes the
+arm down. The bulk evaluation is for clients that fetch all flags beforehand, whether or not they use them: it exposes
+nobody, takes nothing, writes nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ class Flags:
         answered = await self._enquiry.ask(loaded, asked.units, asked.context)
         group = answered.assigned.group.name
         flags: list[Evaluation | EvaluationFailure] = [
-            _evaluation(EXPERIMENT + one.experiment, one, group, loaded, self._enquiry.lacked(loaded, answered, one.experiment))
+            _evaluation(
+                EXPERIMENT + one.experiment, one, group, loaded, self._enquiry.lacked(loaded, answered, one.experiment)
+            )
             for one in answered.assigned.assignments
         ]
         if _may_decide(call.caller):
@@ -193,7 +196,9 @@ def _request(asked: FlagQuery, placement: str) -> DecisionRequest:
 
 
 def _unfit(invalid: problems.Invalid) -> InvalidContext:
-    return InvalidContext("; ".join(f"Expected {error.pointer[1:].replace('/', '.')}: {error.expected}" for error in invalid.errors) + ".")
+    return InvalidContext(
+        "; ".join(f"Expected {error.pointer[1:].replace('/', '.')}: {error.expected}" for error in invalid.errors) + "."
+    )
 
 
 def _evaluation(flag: str, one: Assignment, group: str | None, loaded: Snapshot, lacked: tuple[str, ...]) -> Evaluation:

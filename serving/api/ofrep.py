@@ -1,4 +1,5 @@
-"""OFREP 0.3.0, the OpenFeature Remote Evaluation Protocol: what it asks, what it answers, and how it says that something is wrong.
+"""OFREP 0.3.0, the OpenFeature Remote Evaluation Protocol: what it asks, what it answers, and how it says that
+something is wrong.
 
 Its contexts carry anything: only the members that the workspace knows are looked at, and those strictly.
 """
@@ -52,7 +53,10 @@ class FlagNotFound(Problem):
     """The key names no flag, or none that the caller's key may ask for."""
 
     status, slug, title = 404, "flag-not-found", "No such flag"
-    text = "Expected `experiment.` and the key of an experiment, or `offers.` and the name of a placement, that this workspace has."
+    text = (
+        "Expected `experiment.` and the key of an experiment, or `offers.` and the name of a placement, that this"
+        " workspace has."
+    )
 
 
 class TargetingKeyMissing(Problem):
@@ -70,7 +74,9 @@ class InvalidContext(Problem):
 
 
 class EvaluationContext(Struct, frozen=True):
-    """What is asked. Further members are columns of the context where features.yaml declares them, and are ignored otherwise."""
+    """What is asked. Further members are columns of the context where features.yaml declares them, and are ignored
+    otherwise.
+    """
 
     targetingKey: Annotated[str, Meta(pattern=UNIT_PATTERN)]
     """The id of a customer, or `~` and an anonymous id."""
@@ -141,7 +147,9 @@ def read_evaluation(body: bytes, columns: Mapping[str, ContextColumn]) -> FlagQu
     if key is None or key == "":
         raise TargetingKeyMissing()
     units = _units(key, given.get(ANONYMOUS_ID))
-    context = {name: given[name] for name in columns if name in given and name != OFFERS_CONSIDERED} if len(given) > 1 else {}
+    context = (
+        {name: given[name] for name in columns if name in given and name != OFFERS_CONSIDERED} if len(given) > 1 else {}
+    )
     if context:
         _check(context, columns)
     return FlagQuery(units, context)
@@ -153,12 +161,15 @@ def _units(key: Any, anonymous: Any) -> Units:
     known = not key.startswith(ANONYMOUS)
     if not _is_id(key if known else key[1:]):
         raise InvalidContext(
-            f"Expected `context.targetingKey` of at most {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -, the first a letter or digit."
+            f"Expected `context.targetingKey` of at most {ID_CHARACTERS_MAX} letters, digits and . _ : @ + = | ~ -, the"
+            " first a letter or digit."
         )
     if anonymous is not None and (type(anonymous) is not str or not _is_id(anonymous)):
         raise InvalidContext("Expected `context.anonymous_id` to be an id: see `context.targetingKey`.")
     if key in NOBODY or anonymous in NOBODY:
-        raise InvalidContext(f"Expected `context.{TARGETING_KEY if key in NOBODY else ANONYMOUS_ID}` to be {EXPECTED_ID}.")
+        raise InvalidContext(
+            f"Expected `context.{TARGETING_KEY if key in NOBODY else ANONYMOUS_ID}` to be {EXPECTED_ID}."
+        )
     return Units(key, anonymous or key) if known else Units("", anonymous or key[1:])
 
 
@@ -212,7 +223,8 @@ def _render(problem: Problem, path: bytes) -> bytes:
 
 
 def flag_of(came: str) -> str:
-    """Return the key that stands in a path: escapes stand for bytes of UTF-8. Empty where it is no text that an answer may repeat.
+    """Return the key that stands in a path: escapes stand for bytes of UTF-8. Empty where it is no text that an answer
+    may repeat.
 
     Args:
         came: the parameter of the route, bytes as Latin-1.

@@ -1,4 +1,6 @@
-"""Enquiries: which arms a unit has, and what it would be offered, asked for itself. Nobody is exposed, and nothing is taken."""
+"""Enquiries: which arms a unit has, and what it would be offered, asked for itself. Nobody is exposed, and nothing is
+taken.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,11 @@ class Enquiry:
             raise problems.NotReady(self.desk.refusal or "the worker is loading")
         return self.desk.loaded
 
-    async def ask(self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = "") -> Answered:
-        """Return what the experiments say to a unit, now. Stores are read only where it matters; one that does not answer knows nothing.
+    async def ask(
+        self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = ""
+    ) -> Answered:
+        """Return what the experiments say to a unit, now. Stores are read only where it matters; one that does not
+        answer knows nothing.
 
         Args:
             units: an account that is given holds; else the one that customer or context name.
@@ -75,7 +80,9 @@ class Enquiry:
             found = trials.units(request, person.unit, row, context, in_seconds(now))
             units = found._replace(account=units.account or found.account)
         kept = person.kept
-        lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (() if kept is not None else (CONTACTS_UNAVAILABLE,))
+        lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (
+            () if kept is not None else (CONTACTS_UNAVAILABLE,)
+        )
         return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
 
     def lacked(self, loaded: Snapshot, answered: Answered, experiment: str) -> tuple[str, ...]:
@@ -85,7 +92,9 @@ class Enquiry:
         return answered.lacks if not answered.units.customer or experiment in self._needs(loaded) else ()
 
     async def settle(self, loaded: Snapshot, answered: Answered, experiment: str) -> Assignment:
-        """Return the arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores write nothing."""
+        """Return the arm of one experiment, from now on: a sticky one is written down where none was. Unsure stores
+        write nothing.
+        """
         found = answered.of(experiment)
         if found.kept is None or answered.kept is None:
             return found
@@ -101,12 +110,24 @@ class Enquiry:
         """
         loaded, now = self.serving(), self.desk.clock()
         person = await self.desk.known(request.unit, loaded, now, request)
-        return decide(request, loaded, person.row, now, contacts=person.contacts, unit=person.unit, said=person.said, kept=person.kept)
+        return decide(
+            request,
+            loaded,
+            person.row,
+            now,
+            contacts=person.contacts,
+            unit=person.unit,
+            said=person.said,
+            kept=person.kept,
+        )
 
     def _needs(self, loaded: Snapshot) -> frozenset[str]:
         """Experiments of a state for which the stores are read."""
         if self._prepared[0] is not loaded:
-            self._prepared = (loaded, frozenset(read.key for read in loaded.trials.experiments.experiments if _reads(read)))
+            self._prepared = (
+                loaded,
+                frozenset(read.key for read in loaded.trials.experiments.experiments if _reads(read)),
+            )
         return self._prepared[1]
 
 

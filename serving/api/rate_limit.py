@@ -12,7 +12,8 @@ class Rate:
     """One bucket for each name; names are those of configured keys, so that they cannot grow without bound.
 
     Args:
-        per_second: tokens a second, and the most that a bucket holds; one at least, so that a second's wait always helps.
+        per_second: tokens a second, and the most that a bucket holds; one at least, so that a second's wait always
+            helps.
     """
 
     def __init__(self, per_second: int, clock: Callable[[], float] = monotonic) -> None:

@@ -1,6 +1,7 @@
 """Metrics of experiments' splits: what the background worker last found in the lake, from the file that it writes.
 
-Every worker reads the same file, so that all give the same answer. A worker that no longer looks is told by the moment of its last look.
+Every worker reads the same file, so that all give the same answer. A worker that no longer looks is told by the moment
+of its last look.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ FILE_BYTES_MAX = 4 << 20
 
 
 class SplitMetric(Struct, frozen=True):
-    """The units of an experiment by arm against what its split gives; `p` is of a sound split, at all looks together."""
+    """The units of an experiment by arm against what its split gives; `p` is of a sound split, at all looks
+    together.
+    """
 
     experiment: str
     arms: tuple[str, ...]
@@ -42,7 +45,9 @@ _TEXTS = {
     "opportune_experiment_units_expected": "What the split gives the arm, of as many units.",
     "opportune_experiment_split_p": "P of a sound split, valid however often it is read.",
     "opportune_experiment_mismatch": "1 for a sample-ratio mismatch: no other figure of the experiment can be trusted.",
-    "opportune_experiment_looked_seconds": "When the background worker last looked at the splits, in seconds since 1970.",
+    "opportune_experiment_looked_seconds": (
+        "When the background worker last looked at the splits, in seconds since 1970."
+    ),
 }
 
 _decoder = msgspec.json.Decoder(Splits)
@@ -70,9 +75,13 @@ def split_lines(data: Path) -> Iterator[str]:
     ]
     samples: dict[str, list[str]] = {
         "opportune_experiment_units": [f"{labelled(experiment=key, arm=arm)} {units}" for key, arm, units, _ in by_arm],
-        "opportune_experiment_units_expected": [f"{labelled(experiment=key, arm=arm)} {wanted!r}" for key, arm, _, wanted in by_arm],
+        "opportune_experiment_units_expected": [
+            f"{labelled(experiment=key, arm=arm)} {wanted!r}" for key, arm, _, wanted in by_arm
+        ],
         "opportune_experiment_split_p": [f"{labelled(experiment=one.experiment)} {one.p!r}" for one in experiments],
-        "opportune_experiment_mismatch": [f"{labelled(experiment=one.experiment)} {int(one.is_mismatch)}" for one in experiments],
+        "opportune_experiment_mismatch": [
+            f"{labelled(experiment=one.experiment)} {int(one.is_mismatch)}" for one in experiments
+        ],
         "opportune_experiment_looked_seconds": [f" {found.at / MICROSECONDS!r}"],
     }
     for name, lines in samples.items():

@@ -6,10 +6,11 @@ import itertools
 
 
 class Watermark:
-    """Never ahead of what was heard. A place belongs to the request that wrote it, from before it is written until it was heard.
+    """Never ahead of what was heard. A place belongs to the request that wrote it, from before it is written until it
+    was heard.
 
-    `begin` comes before the events are written, then `stored`, then either `done` or `missed`: what was missed, or may have been
-    written without our knowing, is read again from the log, from the place that `take_missed` gives.
+    `begin` comes before the events are written, then `stored`, then either `done` or `missed`: what was missed, or may
+    have been written without our knowing, is read again from the log, from the place that `take_missed` gives.
     """
 
     def __init__(self) -> None:
@@ -19,7 +20,9 @@ class Watermark:
         self._missed: int | None = None
 
     def begin(self) -> int:
-        """Return a token for what is about to be written. All that is at or below the last known place belongs to others."""
+        """Return a token for what is about to be written. All that is at or below the last known place belongs to
+        others.
+        """
         token = next(self._tokens)
         self._floors[token] = self._last
         return token
@@ -38,7 +41,9 @@ class Watermark:
         self._missed = floor if self._missed is None else min(self._missed, floor)
 
     def take_missed(self) -> tuple[int, int] | None:
-        """Return a token and the place after which events have to be heard again; None where none have. Ends like any other token."""
+        """Return a token and the place after which events have to be heard again; None where none have. Ends like any
+        other token.
+        """
         if self._missed is None:
             return None
         token, floor = next(self._tokens), self._missed

@@ -1,7 +1,8 @@
-"""What compiled conditions and formulas compute with: sets of offers as bits, keys of offers, and arithmetic that knows unknown.
+"""What compiled conditions and formulas compute with: sets of offers as bits, keys of offers, and arithmetic that knows
+unknown.
 
-A set of offers is a Python integer: bit i is offer i of the catalogue. And, or and not of sets cost some tens of nanoseconds for
-hundreds of offers and grow with a 64th of their number. Numbers are float64, and NaN is unknown.
+A set of offers is a Python integer: bit i is offer i of the catalogue. And, or and not of sets cost some tens of
+nanoseconds for hundreds of offers and grow with a 64th of their number. Numbers are float64, and NaN is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from features.expressions.evaluate import logarithm
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 OfferColumn: TypeAlias = Floats | Sequence[str | None] | Sequence[Sequence[str] | None]
-"""One value an offer: numbers, truths (0 and 1) and moments as float64 with NaN where missing, texts and lists with None."""
+"""One value an offer: numbers, truths (0 and 1) and moments as float64 with NaN where missing, texts and lists with
+None.
+"""
 
 NAN = float("nan")
 KEYS_KEPT_MAX = 1_024
@@ -49,7 +52,9 @@ class TextSets:
         seal: makes of a mask what sets are: bits, or the mask itself.
     """
 
-    def __init__(self, column: Sequence[str | None] | Sequence[Sequence[str] | None], seal: Callable[[Mask], Any]) -> None:
+    def __init__(
+        self, column: Sequence[str | None] | Sequence[Sequence[str] | None], seal: Callable[[Mask], Any]
+    ) -> None:
         self._seal, self._count = seal, len(column)
         self.positions: dict[str, list[int]] = {}
         for at, value in enumerate(column):

@@ -1,12 +1,13 @@
-"""Generated code of conditions and formulas: from checked trees to two functions, built as a syntax tree and never as text.
+"""Generated code of conditions and formulas: from checked trees to two functions, built as a syntax tree and never as
+text.
 
-Three-valued logic needs no third value here. A condition is asked "true?" or "false?", and each of these is an ordinary two-valued
-question: `a and b` is true where both are true, false where one is false; `x >= 90` is true where x >= 90, false where x < 90, and
-neither holds for NaN. Since only "true?" is asked of a rule, `not` disappears into the leaves.
+Three-valued logic needs no third value here. A condition is asked "true?" or "false?", and each of these is an ordinary
+two-valued question: `a and b` is true where both are true, false where one is false; `x >= 90` is true where x >= 90,
+false where x < 90, and neither holds for NaN. Since only "true?" is asked of a rule, `not` disappears into the leaves.
 
-What depends on offers alone is computed when a catalogue is loaded, what depends on customer and context alone is computed once a
-request as plain truths, and only the rest works on sets of offers. Each question is asked once: what several rules need becomes a
-variable, what one rule needs stays inside it, behind the conditions before it.
+What depends on offers alone is computed when a catalogue is loaded, what depends on customer and context alone is
+computed once a request as plain truths, and only the rest works on sets of offers. Each question is asked once: what
+several rules need becomes a variable, what one rule needs stays inside it, behind the conditions before it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from features.common.timestamps import DAY_SECONDS
 from features.expressions.nodes import OPPOSITE, Node, negated
 
 SCALAR, LOAD, ROW = 1, 2, 4
-"""What a part depends on: customer or context; attributes of the offer; what changes from offer to offer and request to request."""
+"""What a part depends on: customer or context; attributes of the offer; what changes from offer to offer and request to
+request.
+"""
 
 _ARITHMETIC: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult}
 _ORDER: dict[str, type[ast.cmpop]] = {
@@ -45,7 +48,9 @@ _CALLS = {
     "default": ("default", "defaults"),
 }
 Atom = tuple[int, str, float]
-"""A comparison of a row with a constant, `>=` or `<=`, that is computed together with all others: row, operator, constant."""
+"""A comparison of a row with a constant, `>=` or `<=`, that is computed together with all others: row, operator,
+constant.
+"""
 
 Part = tuple[bool, ast.expr]
 """Code of a condition, and whether it is a plain truth rather than a set of offers."""
@@ -74,7 +79,9 @@ def test(left: ast.expr, op: str, right: ast.expr) -> ast.expr:
 def function_of(title: str, arguments: Sequence[str], body: Sequence[ast.stmt]) -> CodeType:
     """Return the code of one function."""
     given = ast.arguments([], [ast.arg(argument) for argument in arguments], None, [], [], None, [])
-    (definition,) = ast.parse(f"def {title}(): ...").body  # each Python asks for other fields when a definition is made by hand
+    (definition,) = ast.parse(
+        f"def {title}(): ..."
+    ).body  # each Python asks for other fields when a definition is made by hand
     assert isinstance(definition, ast.FunctionDef)
     definition.args, definition.body = given, list(body)
     module = compile(ast.fix_missing_locations(ast.Module([definition], [])), f"<{title}>", "exec")
@@ -89,7 +96,9 @@ class Writer:
         subset: whether `evaluate` works on arrays of chosen offers, as formulas do, rather than on sets of all offers.
     """
 
-    def __init__(self, scalars: Sequence[str], offers: Sequence[str], rows: Sequence[str], subset: bool = False) -> None:
+    def __init__(
+        self, scalars: Sequence[str], offers: Sequence[str], rows: Sequence[str], subset: bool = False
+    ) -> None:
         self._scalars = {full: at for at, full in enumerate(scalars)}
         self._offers = {full: at for at, full in enumerate(offers)}
         self._rows = {full: at for at, full in enumerate(rows)}
@@ -107,11 +116,11 @@ class Writer:
         self.atoms: dict[Atom, int] = {}
 
     def write(self, roots: Sequence[Node]) -> tuple[CodeType, CodeType]:
-        """Code of `load(c, n, full, none)`, which returns values for the names in `loaded`, and of `evaluate(s, p, now, b, at, n, full,
-        none)`, which returns one set or array a root.
+        """Code of `load(c, n, full, none)`, which returns values for the names in `loaded`, and of `evaluate(s, p, now,
+        b, at, n, full, none)`, which returns one set or array a root.
 
-        `c` are columns of offers, `s` scalars, `p` rows, `b` the sets of `atoms`, `at` chosen offers, `n` their number, `full` and
-        `none` the sets of all and of none.
+        `c` are columns of offers, `s` scalars, `p` rows, `b` the sets of `atoms`, `at` chosen offers, `n` their number,
+        `full` and `none` the sets of all and of none.
         """
         for self._counting in (True, False):
             self._start()
@@ -149,7 +158,9 @@ class Writer:
         return not self._depends_on(node) & ~SCALAR
 
     def _once(self, key: tuple[str, str], make: Callable[[], ast.expr], at_load: bool = False) -> ast.expr:
-        """Code that is written once: at load under a global name; on a request as a variable if it is used more than once."""
+        """Code that is written once: at load under a global name; on a request as a variable if it is used more than
+        once.
+        """
         if key in self._named:
             self._uses[key] += self._counting
             return self._named[key]
@@ -211,7 +222,11 @@ class Writer:
         if op == "column":
             return self._flag(node, wanted)
         if op in ("in", "not in"):
-            return self._number_in(node, op == "in") if node.parts[0].dtype == "number" else self._text_in(node, op == "in")
+            return (
+                self._number_in(node, op == "in")
+                if node.parts[0].dtype == "number"
+                else self._text_in(node, op == "in")
+            )
         left, right = node.parts
         if left.dtype == "number":
             return self._compared(op, left, right)
@@ -219,9 +234,17 @@ class Writer:
         return self._texts(left, None if right.is_constant else right, values, op == "==")
 
     def _joined(self, every: bool, parts: Sequence[Part]) -> Part:
-        """Return all of the parts, or one of them; plain truths are asked first, and sets only if those leave it open."""
+        """Return all of the parts, or one of them; plain truths are asked first, and sets only if those leave it
+        open.
+        """
         truths, sets = ([code for flag, code in parts if flag == kind] for kind in (True, False))
-        both = None if not truths else truths[0] if len(truths) == 1 else ast.BoolOp(ast.And() if every else ast.Or(), truths)
+        both = (
+            None
+            if not truths
+            else truths[0]
+            if len(truths) == 1
+            else ast.BoolOp(ast.And() if every else ast.Or(), truths)
+        )
         if not sets:
             assert both is not None
             return True, both
@@ -289,7 +312,9 @@ class Writer:
         part = node.parts[0]
         numbers = [value for value in node.values if isinstance(value, float)]
         if self._is_row(part):
-            return self._joined(not inside, [(False, self._row_compared("==" if inside else "!=", part, value)) for value in numbers])
+            return self._joined(
+                not inside, [(False, self._row_compared("==" if inside else "!=", part, value)) for value in numbers]
+            )
         value, values = self._number(part), ast.Constant(frozenset(numbers))  # type: ignore[arg-type]
         if self._is_scalar(part):
             return True, test(value, "in", values) if inside else call("outside", value, values)

@@ -1,8 +1,9 @@
 """Many conditions compiled together: for which offers is each of them true?
 
-Identical parts of rules are evaluated once. What depends on offers alone is computed when a catalogue is bound, what depends on
-customer and context alone is a plain truth, and the rest works on sets of offers held as integers. Comparisons of pair columns with
-constants are done together, in one sweep. The meaning is that of `features/expressions/parse.py`; unknown is not true.
+Identical parts of rules are evaluated once. What depends on offers alone is computed when a catalogue is bound, what
+depends on customer and context alone is a plain truth, and the rest works on sets of offers held as integers.
+Comparisons of pair columns with constants are done together, in one sweep. The meaning is that of
+`features/expressions/parse.py`; unknown is not true.
 """
 
 from __future__ import annotations
@@ -42,15 +43,20 @@ def columns_of(expressions: Iterable[Expression]) -> dict[str, Term]:
             if node.op == "column" and node.term is not None:
                 found[node.text] = node.term
     for name, term in found.items():
-        if (term.dtype == "texts" and term.kind != "offer") or (term.kind in ("pair", "term") and term.dtype in ("category", "time")):
-            raise ValueError(f"expected texts of an offer, and numbers of pairs, got `{name}` of {term.kind} as {term.dtype}")
+        if (term.dtype == "texts" and term.kind != "offer") or (
+            term.kind in ("pair", "term") and term.dtype in ("category", "time")
+        ):
+            raise ValueError(
+                f"expected texts of an offer, and numbers of pairs, got `{name}` of {term.kind} as {term.dtype}"
+            )
     return dict(sorted(found.items()))
 
 
 def scalar_values(columns: Mapping[str, Term], values: Mapping[str, Scalar]) -> list[Scalar]:
     """Values of customer and context in the order of `scalars`, from a mapping in which what is absent is unknown.
 
-    Slow and convenient: a server fills a list of its own, with NaN for an unknown number or moment and None for an unknown text.
+    Slow and convenient: a server fills a list of its own, with NaN for an unknown number or moment and None for an
+    unknown text.
     """
     filled: list[Scalar] = []
     for name, term in columns.items():
@@ -86,7 +92,8 @@ class Conditions:
 
     Attributes:
         names: of the conditions, in the order of all results.
-        scalars: columns of customer and context that are needed, in the order in which `BoundConditions.evaluate` takes their values.
+        scalars: columns of customer and context that are needed, in the order in which `BoundConditions.evaluate` takes
+            their values.
         pairs: pair columns that are needed, in the order of the rows that `BoundConditions.evaluate` takes.
         offers: offer columns that `bind` needs.
     """
@@ -121,7 +128,12 @@ class Conditions:
             if name not in offers or len(offers[name]) != count:
                 got = f"{len(offers[name])} values" if name in offers else "none"
                 raise ValueError(f"expected `{name}` with one value for each of {count} offers, got {got}")
-        known: dict[str, Any] = {**FUNCTIONS, "sealed": bits_of, "masked": mask_of, "keys": lambda column: TextSets(column, bits_of)}
+        known: dict[str, Any] = {
+            **FUNCTIONS,
+            "sealed": bits_of,
+            "masked": mask_of,
+            "keys": lambda column: TextSets(column, bits_of),
+        }
         full = (1 << count) - 1
         with np.errstate(all="ignore"):
             values = FunctionType(self._load, known)([offers[name] for name in self.offers], count, full, 0)
@@ -132,7 +144,14 @@ class Conditions:
 class BoundConditions:
     """Conditions on a catalogue. Holds scratch memory: for one thread only."""
 
-    def __init__(self, conditions: Conditions, evaluate: FunctionType, sweep: Sweep, offers: Mapping[str, OfferColumn], count: int) -> None:
+    def __init__(
+        self,
+        conditions: Conditions,
+        evaluate: FunctionType,
+        sweep: Sweep,
+        offers: Mapping[str, OfferColumn],
+        count: int,
+    ) -> None:
         self.conditions, self.count, self.full = conditions, count, (1 << count) - 1
         self._evaluate, self._sweep, self._offers = evaluate, sweep, offers
 
@@ -140,13 +159,16 @@ class BoundConditions:
         """For each condition the set of offers for which it is true: bit i is offer i.
 
         Args:
-            scalars: values of `conditions.scalars`: numbers as float, NaN where unknown; truths as True, False and None or as 1, 0
-                and NaN; texts, None where unknown; moments in seconds since 1970, NaN where unknown.
-            pairs: shape (pair columns, offers), C-contiguous, one row for each of `conditions.pairs`, then any others; NaN is unknown.
+            scalars: values of `conditions.scalars`: numbers as float, NaN where unknown; truths as True, False and None
+                or as 1, 0 and NaN; texts, None where unknown; moments in seconds since 1970, NaN where unknown.
+            pairs: shape (pair columns, offers), C-contiguous, one row for each of `conditions.pairs`, then any others;
+                NaN is unknown.
             now: seconds since 1970 of the decision.
         """
         with np.errstate(all="ignore") if self.conditions.counts else nullcontext():
-            found: tuple[int, ...] = self._evaluate(scalars, pairs, now, self._sweep(pairs), None, self.count, self.full, 0)
+            found: tuple[int, ...] = self._evaluate(
+                scalars, pairs, now, self._sweep(pairs), None, self.count, self.full, 0
+            )
         return found
 
     def lookup(self, offer: int, scalars: Sequence[Scalar], pairs: Floats, now: Seconds) -> Lookup:

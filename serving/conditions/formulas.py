@@ -1,6 +1,7 @@
 """Numeric formulas, such as the priority of an arbitration, over the chosen offers at once.
 
-The meaning is that of `features/expressions/parse.py`: NaN is unknown, and a formula with an unknown part is unknown where it needs it.
+The meaning is that of `features/expressions/parse.py`: NaN is unknown, and a formula with an unknown part is unknown
+where it needs it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ class Formula:
 
     def bind(self, offers: Mapping[str, OfferColumn], count: int) -> BoundFormula:
         """Return the formula on a catalogue; see `Conditions.bind`."""
-        known: dict[str, Any] = {**FUNCTIONS, "sealed": _same, "masked": _same, "keys": lambda column: TextSets(column, _same)}
+        known: dict[str, Any] = {
+            **FUNCTIONS,
+            "sealed": _same,
+            "masked": _same,
+            "keys": lambda column: TextSets(column, _same),
+        }
         with np.errstate(all="ignore"):
             columns = [offers[name] for name in self.offers]
             values = FunctionType(self._load, known)(columns, count, np.ones(count, bool), np.zeros(count, bool))
@@ -53,7 +59,9 @@ class BoundFormula:
     def __init__(self, evaluate: FunctionType) -> None:
         self._evaluate = evaluate
 
-    def evaluate(self, scalars: Sequence[Scalar], rows: Sequence[Floats], chosen: NDArray[np.int32], now: Seconds) -> Floats:
+    def evaluate(
+        self, scalars: Sequence[Scalar], rows: Sequence[Floats], chosen: NDArray[np.int32], now: Seconds
+    ) -> Floats:
         """Return the result for each chosen offer, shape (chosen,); NaN is unknown.
 
         Args:
@@ -64,7 +72,9 @@ class BoundFormula:
         """
         count = len(chosen)
         with np.errstate(all="ignore"):
-            found: tuple[Floats] = self._evaluate(scalars, rows, now, [], chosen, count, np.ones(count, bool), np.zeros(count, bool))
+            found: tuple[Floats] = self._evaluate(
+                scalars, rows, now, [], chosen, count, np.ones(count, bool), np.zeros(count, bool)
+            )
         return found[0]
 
 

@@ -22,16 +22,22 @@ NAN = float("nan")
 class ConditionInputs:
     """Takes the values of some columns out of an online row and a request's context.
 
-    A value that is older than its column's freshness limit is unknown, as it is for the model. A context column that the request
-    does not give has its declared default.
+    A value that is older than its column's freshness limit is unknown, as it is for the model. A context column that
+    the request does not give has its declared default.
 
     Args:
         columns: of customer and context, by full name, in the order in which values are wanted.
     """
 
-    def __init__(self, columns: Mapping[str, Term], plan: RowSchema, context: Mapping[str, ContextColumn], words: Dictionary) -> None:
+    def __init__(
+        self, columns: Mapping[str, Term], plan: RowSchema, context: Mapping[str, ContextColumn], words: Dictionary
+    ) -> None:
         self._words = words
-        places = {scalar.name: (f"{view.name}.{scalar.name}", at, scalar) for at, view in enumerate(plan.views) for scalar in view.scalars}
+        places = {
+            scalar.name: (f"{view.name}.{scalar.name}", at, scalar)
+            for at, view in enumerate(plan.views)
+            for scalar in view.scalars
+        }
         self._customer: list[tuple[int, int, int, float, str]] = []
         """Place in the result, slot, view, freshness limit in seconds, dtype."""
         self._context: list[tuple[int, str, str, Scalar]] = []
@@ -81,7 +87,9 @@ class PairFacts:
         more: names of further matched columns, whose rows come after theirs where they are not among them.
     """
 
-    def __init__(self, columns: Mapping[str, Term], layout: Layout, catalogue: Catalogue, more: Sequence[str] = ()) -> None:
+    def __init__(
+        self, columns: Mapping[str, Term], layout: Layout, catalogue: Catalogue, more: Sequence[str] = ()
+    ) -> None:
         names = list(dict.fromkeys([*(name.removeprefix("pair.") for name in columns), *more]))
         self._layout, self._rows = layout, np.empty((len(names), len(catalogue)))
         self._groups = layout.groups_of(names)

@@ -34,7 +34,8 @@ class LeafResult:
 
 
 def explain(expression: Expression, lookup: Lookup) -> list[LeafResult]:
-    """Return every leaf of a condition once, in the order in which it is written, as asked for: under a `not`, its opposite.
+    """Return every leaf of a condition once, in the order in which it is written, as asked for: under a `not`, its
+    opposite.
 
     Args:
         lookup: values of columns for this customer and offer, from `Bound.lookup`.
@@ -60,7 +61,8 @@ def explain(expression: Expression, lookup: Lookup) -> list[LeafResult]:
 
 
 def needed(expression: Expression, lookup: Lookup) -> list[LeafResult]:
-    """Return the fewest leaves that would have to change to make a condition true, each with what it is and needs; none if it is true.
+    """Return the fewest leaves that would have to change to make a condition true, each with what it is and needs; none
+    if it is true.
 
     Each leaf is taken alone: where two of them look at the same column, one value may not serve both.
     """

@@ -16,15 +16,19 @@ _READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
 _TABLE = numba.types.Array(numba.float64, 2, "C", readonly=True)
 _BYTES = numba.uint8[::1]
 
-# Eight truths of one byte each become the eight bits of one byte: the product moves each to its place in the highest byte.
+# Eight truths of one byte each become the eight bits of one byte: the product moves each to its place in the highest
+# byte.
 _GATHER, _HIGHEST = np.uint64(0x0102_0408_1020_4080), np.uint64(56)
 
 
 @numba.njit(
-    numba.void(_TABLE, numba.types.Array(numba.int32, 1, "C", readonly=True), _READ, numba.int64, _BYTES, _BYTES), nogil=True, cache=True
+    numba.void(_TABLE, numba.types.Array(numba.int32, 1, "C", readonly=True), _READ, numba.int64, _BYTES, _BYTES),
+    nogil=True,
+    cache=True,
 )
 def _sweep(rows, which, constants, least, truths, packed):  # type: ignore[no-untyped-def]
-    """Compare row `which[a]` with constant `a`: the first `least` by >=, the others by <=; `packed` gets a bit an offer.
+    """Compare row `which[a]` with constant `a`: the first `least` by >=, the others by <=; `packed` gets a bit an
+    offer.
 
     Args:
         truths: scratch, a byte an offer, to a whole multiple of 8; those beyond the offers stay 0.

@@ -1,11 +1,13 @@
 """Which arm of each experiment a unit gets at a moment: pure, without I/O, the same everywhere and always.
 
-In this order: an experiment that is not running, or not now, assigns nobody. A unit of the holdout, or of a control group, is in no
-experiment: its decisions follow one known logic, which an arm would change. Who was assigned before stays, if the experiment is sticky,
-whatever became of namespace, targeting and split. Then the namespace, targeting, coverage and split decide.
+In this order: an experiment that is not running, or not now, assigns nobody. A unit of the holdout, or of a control
+group, is in no experiment: its decisions follow one known logic, which an arm would change. Who was assigned before
+stays, if the experiment is sticky, whatever became of namespace, targeting and split. Then the namespace, targeting,
+coverage and split decide.
 
-Two probabilities belong to an assignment, both over units as the hash spreads them: `covered`, P(in the experiment | targeted, and neither
-held out nor in a control group) = share of the namespace x coverage; and `probability`, P(arm | in the experiment). P(arm) is their product.
+Two probabilities belong to an assignment, both over units as the hash spreads them: `covered`, P(in the experiment |
+targeted, and neither held out nor in a control group) = share of the namespace x coverage; and `probability`, P(arm |
+in the experiment). P(arm) is their product.
 """
 
 from __future__ import annotations
@@ -35,8 +37,10 @@ Reason = Literal[
     "not_targeted",
     "not_covered",
 ]
-"""Why a unit has the arm that it has, or none. `no_unit`: the request does not name a unit of that kind. `blocked`: it was assigned under a
-bucket version that is no longer wanted. `not_started` is before the start, or before its ramp was started; `rolled_back`: its ramp was."""
+"""Why a unit has the arm that it has, or none. `no_unit`: the request does not name a unit of that kind. `blocked`: it
+was assigned under a bucket version that is no longer wanted. `not_started` is before the start, or before its ramp was
+started; `rolled_back`: its ramp was.
+"""
 
 
 class Units(NamedTuple):
@@ -95,7 +99,9 @@ class Assigned(NamedTuple):
 
 
 Targeted = Callable[[str], bool]
-"""Whether the targeting of an experiment, by its key, is true; asked only of experiments that have one. Unknown is not true."""
+"""Whether the targeting of an experiment, by its key, is true; asked only of experiments that have one. Unknown is not
+true.
+"""
 
 NOBODY: Mapping[str, Kept] = {}
 
@@ -112,7 +118,9 @@ class _Asked:
         self.start = float("-inf") if read.start is None else read.start
         self.end = float("inf") if read.end is None else read.end
         self.covered = read.namespace_share * read.split.covered
-        self.refused: dict[Reason, Assignment] = {reason: Assignment(read.key, reason, None, None, self.covered) for reason in _WITHOUT}
+        self.refused: dict[Reason, Assignment] = {
+            reason: Assignment(read.key, reason, None, None, self.covered) for reason in _WITHOUT
+        }
         never = _NEVER.get(entry.status) or (None if read.standing is None else _NEVER.get(read.standing.state))
         self.never: Assignment | None = None if never is None else self.refused[never]
         self.probabilities = dict(zip(read.arms, read.split.shares, strict=True))
@@ -139,14 +147,23 @@ class _Asked:
         return Assignment(self.key, "split", arm, share, self.covered, bucket, write)
 
     def again(self, kept: Kept) -> Assignment:
-        """Return the arm that was written down. Its probability is that of the split of today where none was written with it."""
+        """Return the arm that was written down. Its probability is that of the split of today where none was written
+        with it.
+        """
         probability = self.probabilities[kept.arm] if kept.probability is None else kept.probability
         return Assignment(self.key, "sticky", kept.arm, probability, self.covered)
 
 
-_NEVER: dict[str, Reason] = {"draft": "draft", "stopped": "stopped", "not_started": "not_started", "rolled_back": "rolled_back"}
+_NEVER: dict[str, Reason] = {
+    "draft": "draft",
+    "stopped": "stopped",
+    "not_started": "not_started",
+    "rolled_back": "rolled_back",
+}
 """By the status of an experiment, or the state of its ramp."""
-_WITHOUT: tuple[Reason, ...] = tuple(reason for reason in get_args(Reason) if reason not in ("split", "sticky", "not_covered"))
+_WITHOUT: tuple[Reason, ...] = tuple(
+    reason for reason in get_args(Reason) if reason not in ("split", "sticky", "not_covered")
+)
 
 
 class Assigner:
@@ -160,9 +177,13 @@ class Assigner:
         holdout = None if file.holdout is None else holdout_of(file.holdout)
         control = None if file.control_groups is None else control_groups_of(file.control_groups)
         held = 0.0 if holdout is None else holdout.covered
-        parts = [0.0] * len(CONTROL_GROUPS) if control is None else [share * control.covered for share in control.shares]
+        parts = (
+            [0.0] * len(CONTROL_GROUPS) if control is None else [share * control.covered for share in control.shares]
+        )
         self._held = ControlGroup(HOLDOUT, held)
-        self._controls = [ControlGroup(name, (1 - held) * part) for name, part in zip(CONTROL_GROUPS, parts, strict=True)]
+        self._controls = [
+            ControlGroup(name, (1 - held) * part) for name, part in zip(CONTROL_GROUPS, parts, strict=True)
+        ]
         self._nobody = ControlGroup(None, 1.0)
         self._rest = ControlGroup(None, (1 - held) * (1 - (0.0 if control is None else control.covered)))
         self._holdout, self._control = holdout, control
@@ -178,7 +199,9 @@ class Assigner:
         return (self._rest, self._held, *self._controls)
 
     def group(self, units: Units) -> ControlGroup:
-        """Return the holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in none."""
+        """Return the holdout or control group of the customer, or of the anonymous id before log-in. Nobody is in
+        none.
+        """
         unit = units.customer or units.anonymous
         if not unit:
             return self._nobody
@@ -190,7 +213,9 @@ class Assigner:
                 return self._controls[at]
         return self._rest
 
-    def assign(self, units: Units, targeted: Targeted, now: Micros, kept: Mapping[str, Kept] = NOBODY, only: str = "") -> Assigned:
+    def assign(
+        self, units: Units, targeted: Targeted, now: Micros, kept: Mapping[str, Kept] = NOBODY, only: str = ""
+    ) -> Assigned:
         """Return what every experiment says to a unit.
 
         Args:
@@ -218,7 +243,9 @@ class Assigner:
         return Assigned(group, tuple(found))
 
     def settled(self, assignment: Assignment, stored: Kept) -> Assignment:
-        """Return the assignment after the write that it wanted: another request may have been first, and what it wrote holds."""
+        """Return the assignment after the write that it wanted: another request may have been first, and what it wrote
+        holds.
+        """
         asked = self._by_key[assignment.experiment]
         if stored.bucket_version != asked.version or stored.arm not in asked.probabilities:
             return assignment

@@ -1,4 +1,6 @@
-"""The case of one request: what is known, step by step, on the way to a decision. Explanations look at it afterwards."""
+"""The case of one request: what is known, step by step, on the way to a decision. Explanations look at it
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ Trail = list[tuple[str, int]]
 
 NOT_ASKED = Units()
 ORDERED_EXTRA = 24
-"""Where offers bind each other, so many more than wanted are ordered at first, and all only when those do not fill a slate."""
+"""Where offers bind each other, so many more than wanted are ordered at first, and all only when those do not fill a
+slate.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +150,9 @@ class Case:
 
     def shown(self) -> list[int]:
         """Positions of all offers shown, in the order of the answer."""
-        return self.places[0].slate if len(self.places) == 1 else [offer for place in self.places for offer in place.slate]
+        return (
+            self.places[0].slate if len(self.places) == 1 else [offer for place in self.places for offer in place.slate]
+        )
 
 
 def opened(
@@ -169,7 +175,20 @@ def opened(
     if withheld is not None:
         known, context = withheld.row(known), without(context, withheld.context)
     channel = channel_of(loaded.workspace, context)
-    return Case(request, unit or request.unit, loaded, known, contacts, context, now, channel, places, withheld, {}, request.explain)
+    return Case(
+        request,
+        unit or request.unit,
+        loaded,
+        known,
+        contacts,
+        context,
+        now,
+        channel,
+        places,
+        withheld,
+        {},
+        request.explain,
+    )
 
 
 def consider(case: Case) -> None:
@@ -194,7 +213,9 @@ def consider(case: Case) -> None:
         if spare:
             place.fallback = tuple(at for at in spare if left >> at & 1)
         if trail is not None:
-            place.trail = [(step, offers & standing.bits if at > 1 else offers) for at, (step, offers) in enumerate(trail)]
+            place.trail = [
+                (step, offers & standing.bits if at > 1 else offers) for at, (step, offers) in enumerate(trail)
+            ]
     if case.scored == standing.bits:
         case.chosen, case.considered = standing.positions, standing.considered
     else:
@@ -212,7 +233,9 @@ def _narrowed(case: Case, placement: str, offers: int, excluded: int, trail: Tra
             trail.append(("not_excluded", offers))
     if case.truths is not None:
         offers = hub.rules.allowed(offers, placement, case.truths, case.notes, trail)
-    kept_away = hub.quiet.fallen(placement, case.channel, case.row, case.context, case.seconds) if hub.quiet.hours else []
+    kept_away = (
+        hub.quiet.fallen(placement, case.channel, case.row, case.context, case.seconds) if hub.quiet.hours else []
+    )
     if hub.contacting.needed:
         kept_away = [*kept_away, *hub.contacting.fallen(case.contacts, placement, case.channel, case.seconds)]
     for name, fallen in kept_away:
@@ -250,7 +273,9 @@ def arrange(case: Case) -> None:
         else:
             answer = _filled(case, place, limit, seed, answer or Answer())
         place.propensities = case.propensities_of(place.best)
-        place.scores = hub.arbiter.scaled(place.propensities) if place.priorities is case.raw else place.priorities[place.best]
+        place.scores = (
+            hub.arbiter.scaled(place.propensities) if place.priorities is case.raw else place.priorities[place.best]
+        )
 
 
 def _filled(case: Case, place: PlacementCase, limit: int, seed: int, answer: Answer) -> Answer:
@@ -276,14 +301,18 @@ def _drawn(case: Case, place: PlacementCase, limit: int, explorer: Explorer, ans
     wanted = PlacementRequest(limit, place.placement.per_category, place.placement.per_group, place.fallback)
     live = mask_of(place.allowed, len(case.loaded.catalogue))[case.chosen]
     seed = explorer.seed(case.unit, place.name, case.now)
-    drawn = explorer.draw(place.priorities, case.chosen, live, wanted, place.allowed, case.loaded.hub.ties, answer, seed)
+    drawn = explorer.draw(
+        place.priorities, case.chosen, live, wanted, place.allowed, case.loaded.hub.ties, answer, seed
+    )
     place.slate, place.probabilities = drawn.offers, drawn.probabilities
     place.best = case.among(place.slate)
     return drawn.answer
 
 
 def _priorities(case: Case, place: PlacementCase) -> Floats:
-    """Return what orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it orders alike."""
+    """Return what orders the scored offers at a placement. The raw score, where nothing but the propensity counts: it
+    orders alike.
+    """
     loaded, place.weights = case.loaded, None
     hub = loaded.hub
     if case.truths is not None:
@@ -293,4 +322,6 @@ def _priorities(case: Case, place: PlacementCase) -> Floats:
     if case.propensities is None:
         case.propensities = loaded.calibrate(case.raw)
     propensities = np.ones(len(case.raw)) if hub.logic.blind else case.propensities
-    return hub.arbiter.priorities(propensities, place.weights, case.chosen, case.used, loaded.everyone, case.context, case.seconds)
+    return hub.arbiter.priorities(
+        propensities, place.weights, case.chosen, case.used, loaded.everyone, case.context, case.seconds
+    )

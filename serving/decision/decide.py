@@ -1,10 +1,12 @@
-"""One decision: which offers, in which order. A function of plain values; the clock and the customer's row are arguments.
+"""One decision: which offers, in which order. A function of plain values; the clock and the customer's row are
+arguments.
 
-Replay, simulation, the command line, tests and the server call this same code. Chance comes from a hash of the request, never from
-the process: the same request, row, contact history and `Snapshot` give the same answer.
+Replay, simulation, the command line, tests and the server call this same code. Chance comes from a hash of the request,
+never from the process: the same request, row, contact history and `Snapshot` give the same answer.
 
-Where limits are in play, contacts and budgets of a slate must be taken in the ledger before it is shown, which may need a round trip:
-`deciding` is a generator that asks and goes on with what was granted. `decide` runs it where nothing need be waited for.
+Where limits are in play, contacts and budgets of a slate must be taken in the ledger before it is shown, which may need
+a round trip: `deciding` is a generator that asks and goes on with what was granted. `decide` runs it where nothing need
+be waited for.
 """
 
 from __future__ import annotations
@@ -38,7 +40,11 @@ from serving.decision.snapshot import Snapshot
 from serving.hub.consent import NOTHING_SAID, Said
 from serving.hub.request_check import locale_of
 
-FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE = "features_unavailable", "features_stale", "contacts_unavailable"
+FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE = (
+    "features_unavailable",
+    "features_stale",
+    "contacts_unavailable",
+)
 DEGRADED = (FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE)
 """Every reason for which an answer may be less than it could be."""
 
@@ -212,7 +218,11 @@ def _take(case: Case, decision_id: str) -> Taking:
                             place.drop(1 << offer, contacting.name_of_budget(budget, spent[budget.offer]))
                 arrange(case)
                 continue
-        limited = [(*one, contact) for one in shown if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None]
+        limited = [
+            (*one, contact)
+            for one in shown
+            if (contact := contacting.limited(one[1], one[0].name, case.channel)) is not None
+        ]
         if not limited:
             return
         taken = yield contacting.take(case.unit, decision_id, case.seconds, [contact for *_, contact in limited])
@@ -226,7 +236,9 @@ def _take(case: Case, decision_id: str) -> Taking:
         for (_, offer, _), limit in zip(limited, taken.fell, strict=True):
             if limit != GRANTED:
                 for place in case.places:
-                    place.drop(contacting.beyond(limit, offer, place.name, case.channel) & ~fits, contacting.name_of(limit))
+                    place.drop(
+                        contacting.beyond(limit, offer, place.name, case.channel) & ~fits, contacting.name_of(limit)
+                    )
         arrange(case)
     else:
         _without_limited(case, "limits that fell again and again")
@@ -265,7 +277,9 @@ def unknown_row(loaded: Snapshot) -> OnlineRow:
     return loaded.layout.plan.nobody()
 
 
-def eligible(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Micros, contacts: bytes | None = b"") -> NDArray[np.bool_]:
+def eligible(
+    request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Micros, contacts: bytes | None = b""
+) -> NDArray[np.bool_]:
     """Return which offers may be offered at the request's placements, one truth a catalogue entry."""
     case = opened(request, loaded, row, contacts, now)
     consider(case)
@@ -278,7 +292,11 @@ def eligible(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, now: Mi
 def _answered(case: Case, decision_id: str, read: bool) -> Decision:
     """Return the answer, as frontends get it."""
     loaded, request, now = case.loaded, case.request, case.now
-    catalogue, locale, several = loaded.catalogue, locale_of(loaded.workspace, case.context), request.placements is not None
+    catalogue, locale, several = (
+        loaded.catalogue,
+        locale_of(loaded.workspace, case.context),
+        request.placements is not None,
+    )
     offers: list[RankedOffer] = []
     stated = case.assigned is not None or loaded.hub.explorer is not None
     for place in case.places:
@@ -291,7 +309,9 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
             probability = msgspec.UNSET if not stated else 1.0 if drawn is None else drawn[at]
             treatment, why_this = loaded.treatment(offer, case.channel, locale), reasons[at] if reasons else ()
             offer_id = catalogue.offers[offer].offer_id
-            offers.append(RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name, probability))
+            offers.append(
+                RankedOffer(at + 1, offer_id, scores[at], propensities[at], treatment, why_this, name, probability)
+            )
     degraded: tuple[str, ...] = () if read else (FEATURES_UNAVAILABLE,)
     if read and loaded.freshness.stale(case.row.event_times, case.seconds):
         degraded = (FEATURES_STALE,)
@@ -317,7 +337,13 @@ def _answered(case: Case, decision_id: str, read: bool) -> Decision:
 
 def _arms(assigned: Assigned) -> tuple[GivenArm, ...]:
     """Return the arms of the unit, as frontends get them."""
-    return tuple([GivenArm(one.experiment, one.arm, one.probability or 0.0, one.reason) for one in assigned.assignments if one.arm])
+    return tuple(
+        [
+            GivenArm(one.experiment, one.arm, one.probability or 0.0, one.reason)
+            for one in assigned.assignments
+            if one.arm
+        ]
+    )
 
 
 def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
@@ -325,7 +351,9 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
     loaded = case.loaded
     codes: list[list[str]] = [[] for _ in best]
     for name, code in loaded.reasons:
-        values = loaded.layout.column(name, case.used, loaded.everyone, loaded.offer_values, case.pairs, case.chosen, case.seconds)
+        values = loaded.layout.column(
+            name, case.used, loaded.everyone, loaded.offer_values, case.pairs, case.chosen, case.seconds
+        )
         for place, at in enumerate(best):
             if values[at] > 0 and code not in codes[place]:
                 codes[place].append(code)
@@ -333,7 +361,9 @@ def _reasons(case: Case, best: NDArray[np.int32]) -> list[tuple[str, ...]]:
 
 
 def _expiry(loaded: Snapshot, shown: list[int], now: Micros) -> str:
-    """Return until when an answer is good: as long as the workspace says, never beyond an offer that it shows; whole seconds."""
+    """Return until when an answer is good: as long as the workspace says, never beyond an offer that it shows; whole
+    seconds.
+    """
     end = now + loaded.answer_microseconds
     for offer in shown:
         until = loaded.catalogue.offers[offer].valid_until

@@ -1,7 +1,8 @@
 """The experiments of one loaded state: who is in which arm, and the state that decides there.
 
-States of arms and control groups share bundle, kernel, tables and layout with the one that they are made of; they are made where it is
-made, aside, each combination of arms that one request can have. An arm with another model brings another bundle.
+States of arms and control groups share bundle, kernel, tables and layout with the one that they are made of; they are
+made where it is made, aside, each combination of arms that one request can have. An arm with another model brings
+another bundle.
 """
 
 from __future__ import annotations
@@ -108,7 +109,11 @@ class ExperimentStates(Generic[S]):
         self._concerned = {read.key: _concerned([arm.changes for arm in read.entry.arms.values()]) for read in running}
         self._base = weakref.ref(loaded)
         named = _account(file.account)
-        self._account = ConditionInputs(named, loaded.layout.plan, workspace.features.context, loaded.layout.words) if named else None
+        self._account = (
+            ConditionInputs(named, loaded.layout.plan, workspace.features.context, loaded.layout.words)
+            if named
+            else None
+        )
         self.account_of_context = (
             None if file.account is None or not file.account.startswith("context.") else file.account.partition(".")[2]
         )
@@ -116,7 +121,9 @@ class ExperimentStates(Generic[S]):
         self._conditions = Conditions({read.key: read.targeting for read in running if read.targeting is not None})
         self._at = {key: at for at, key in enumerate(self._conditions.names)}
         self._bound: BoundConditions = self._conditions.bind({}, 1)
-        self._facts = ConditionInputs(self._conditions.scalars, loaded.layout.plan, workspace.features.context, loaded.layout.words)
+        self._facts = ConditionInputs(
+            self._conditions.scalars, loaded.layout.plan, workspace.features.context, loaded.layout.words
+        )
         self.loads = [] if not self.active else list((bases := _bases(loaded, bundles)).values())
         self._changing = {(key, arm) for key, arms in variants.changing(file).items() for arm in arms}
         self._arms: dict[variants.Arms, S | None] = {}
@@ -126,7 +133,9 @@ class ExperimentStates(Generic[S]):
             for arms in variants.combinations(file):
                 self._arms[arms] = _of_arms(loaded, bases, [changes[key][arm] for key, arm in arms])
 
-    def units(self, request: DecisionRequest, unit: str, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> Units:
+    def units(
+        self, request: DecisionRequest, unit: str, row: OnlineRow, context: Mapping[str, ContextValue], now: Seconds
+    ) -> Units:
         """Who asks.
 
         Args:
@@ -172,7 +181,13 @@ class ExperimentStates(Generic[S]):
         group = assigned.group.name
         if group is not None:
             return self._groups[group]
-        arms = tuple([(one.experiment, one.arm) for one in assigned.assignments if one.arm and (one.experiment, one.arm) in self._changing])
+        arms = tuple(
+            [
+                (one.experiment, one.arm)
+                for one in assigned.assignments
+                if one.arm and (one.experiment, one.arm) in self._changing
+            ]
+        )
         return (self._arms[arms] if arms else None) or self._serving()
 
     def keepers(self, request: DecisionRequest) -> list[str]:
@@ -187,8 +202,15 @@ class ExperimentStates(Generic[S]):
         return found
 
     def account_keeper(self, row: OnlineRow | None, now: Seconds) -> str:
-        """Return the unit of the account that a customer's row names; empty where it names none, or none is asked for."""
-        if row is None or self._account is None or self.account_of_context is not None or "account" not in self._sticky.values():
+        """Return the unit of the account that a customer's row names; empty where it names none, or none is asked
+        for.
+        """
+        if (
+            row is None
+            or self._account is None
+            or self.account_of_context is not None
+            or "account" not in self._sticky.values()
+        ):
             return ""
         account = self._account(row, {}, now)[0]
         return f"{ACCOUNT}{account}" if account else ""
@@ -236,14 +258,20 @@ class ExperimentStates(Generic[S]):
         """After what was wanted was written down, or another request was first: what holds, by experiment."""
         found = tuple(
             [
-                one if one.kept is None or one.experiment not in stored else self.assigner.settled(one, Kept(*stored[one.experiment]))
+                (
+                    one
+                    if one.kept is None or one.experiment not in stored
+                    else self.assigner.settled(one, Kept(*stored[one.experiment]))
+                )
                 for one in assigned.assignments
             ]
         )
         return Assigned(assigned.group, found)
 
     def exposed(self, experiment: str, placements: Iterable[str]) -> bool:
-        """Return whether an arm of an experiment changes, or could have changed, what is decided for these placements."""
+        """Return whether an arm of an experiment changes, or could have changed, what is decided for these
+        placements.
+        """
         concerned = self._concerned[experiment]
         return concerned is None or not concerned.isdisjoint(placements)
 
@@ -268,7 +296,8 @@ def _read(workspace: Workspace) -> Experiments:
     for one in read.experiments:
         if one.targeting is None and one.entry.targeting is not None:
             raise ValueError(
-                f"expected a condition that reads as `targeting` of {one.key}, got one with problems: check the workspace first"
+                f"expected a condition that reads as `targeting` of {one.key}, got one with problems: check the"
+                " workspace first"
             )
     return read
 

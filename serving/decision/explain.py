@@ -1,4 +1,6 @@
-"""Why, and why not: what a decision looked at, of the very values that it decided with. For people who may see a customer's data."""
+"""Why, and why not: what a decision looked at, of the very values that it decided with. For people who may see a
+customer's data.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ RANK, SLATE = "rank", "slate"
 
 
 def why(case: Case) -> dict[str, Any]:
-    """The explanation of a decision: the customer and the moment, then for each placement funnel, offers shown, and offers not shown."""
+    """The explanation of a decision: the customer and the moment, then for each placement funnel, offers shown, and
+    offers not shown.
+    """
     layout = case.loaded.layout
     return {
         "offers": len(case.loaded.catalogue),
@@ -54,7 +58,11 @@ def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
     found = loaded.explainer.explain(row)
     groups = grouped(found.values, loaded.bundle.contract.columns)
     rest = sum(group.contribution for group in groups[CONTRIBUTIONS_MAX:])
-    listed = [{"column": group.name, "contribution": group.contribution} for group in groups[:CONTRIBUTIONS_MAX] if group.contribution]
+    listed = [
+        {"column": group.name, "contribution": group.contribution}
+        for group in groups[:CONTRIBUTIONS_MAX]
+        if group.contribution
+    ]
     return {
         "offer_id": loaded.catalogue.offers[offer].offer_id,
         "name": loaded.catalogue.offers[offer].name,
@@ -73,7 +81,9 @@ def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
 
 
 def _not_shown(case: Case, place: PlacementCase, ranked: list[int]) -> list[dict[str, Any]]:
-    """Return what stopped each offer that is not shown, and the smallest change that would have let it come first, or pass."""
+    """Return what stopped each offer that is not shown, and the smallest change that would have let it come first, or
+    pass.
+    """
     shown, found = set(case.shown()), list[dict[str, Any]]()
     priorities = [_priority(case, place, offer) for offer in place.slate if place.allowed >> offer & 1]
     full = len(place.slate) >= (case.request.limit or place.placement.limit)
@@ -97,11 +107,18 @@ def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: f
     """Return an offer that might have been shown, but for others: by how much lever or value would have to grow.
 
     Args:
-        first, least: the highest and the lowest priority of what is shown; the lowest is minus infinity where there is room left.
+        first, least: the highest and the lowest priority of what is shown; the lowest is minus infinity where there is
+            room left.
     """
     arbiter, priority = case.loaded.hub.arbiter, _priority(case, place, offer)
     entry = case.loaded.catalogue.offers[offer]
-    told: dict[str, Any] = {"offer_id": entry.offer_id, "name": entry.name, "stopped_by": RANK, "rank": rank, "priority": priority}
+    told: dict[str, Any] = {
+        "offer_id": entry.offer_id,
+        "name": entry.name,
+        "stopped_by": RANK,
+        "rank": rank,
+        "priority": priority,
+    }
     if arbiter.plain and 0 < priority < first:
         factor = float(np.nextafter(first / priority, np.inf))
         told["would_be_first"] = {
@@ -121,7 +138,10 @@ def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
         return "it excludes, or is excluded by, an offer that is shown"
     if offer in ties.bundle:
         return "not all offers of its bundle can be shown"
-    for what, most, names in (("category", place.placement.per_category, ties.category), ("group", place.placement.per_group, ties.group)):
+    for what, most, names in (
+        ("category", place.placement.per_category, ties.category),
+        ("group", place.placement.per_group, ties.group),
+    ):
         if most is not None and names[offer] and sum(names[at] == names[offer] for at in place.slate) >= most:
             return f"{place.name} shows at most {most} of one {what}, here {names[offer]}"
     return "it does not fit beside the others"

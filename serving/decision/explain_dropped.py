@@ -1,4 +1,5 @@
-"""What stopped an offer that is not shown, in words: the step that it fell at, because of what, and what would let it pass.
+"""What stopped an offer that is not shown, in words: the step that it fell at, because of what, and what would let it
+pass.
 
 The steps are those of a place's trail, told apart by their names. For people who may see a customer's data.
 """
@@ -20,7 +21,9 @@ PER = {"offer": "of the same offer", "group": "of offers of its group", "any": "
 
 
 def stopped(case: Case, place: PlacementCase, offer: int, step: str) -> dict[str, Any]:
-    """One offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it would pass."""
+    """One offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it would
+    pass.
+    """
     entry = case.loaded.catalogue.offers[offer]
     told: dict[str, Any] = {"offer_id": entry.offer_id, "name": entry.name, "stopped_by": step}
     if step.startswith(RULE) and case.truths is not None:
@@ -35,7 +38,10 @@ def _by_rule(case: Case, offer: int, name: str) -> dict[str, Any]:
     rule = rules.rule(name)
     lookup = rules.lookup(offer, case.truths, case.seconds)
     findings = needed(rule.read.condition, lookup) if rule.keeps else explain(rule.read.condition, lookup)
-    told: dict[str, Any] = {"stage": rule.stage, "condition": ("when " if rule.keeps else "unless ") + rule.read.condition.text}
+    told: dict[str, Any] = {
+        "stage": rule.stage,
+        "condition": ("when " if rule.keeps else "unless ") + rule.read.condition.text,
+    }
     if rule.read.rule.description:
         told["description"] = rule.read.rule.description
     return told | {"because": [str(finding) for finding in findings]}
@@ -85,8 +91,13 @@ def _elsewhere(offer: Offer, place: PlacementCase) -> str:
 
 def _limit(limit: Limit) -> str:
     channel = {"any": "", "each": " in each channel"}.get(limit.channel, f" in the channel {limit.channel}")
-    return f"at most {limit.max} {CONTACTS[limit.count]}{'s' if limit.max > 1 else ''} {PER[limit.per]} in {limit.window}{channel}"
+    return (
+        f"at most {limit.max} {CONTACTS[limit.count]}{'s' if limit.max > 1 else ''} {PER[limit.per]} in"
+        f" {limit.window}{channel}"
+    )
 
 
 def _pause(pause: Pause) -> str:
-    return f"{pause.outcome} {pause.times} times within {pause.within}" if pause.times > 1 else f"{pause.outcome} lately"
+    return (
+        f"{pause.outcome} {pause.times} times within {pause.within}" if pause.times > 1 else f"{pause.outcome} lately"
+    )

@@ -1,7 +1,9 @@
-"""Freshness of a row as a whole: whether some value that the model uses has outlived its limit and is missing for that alone.
+"""Freshness of a row as a whole: whether some value that the model uses has outlived its limit and is missing for that
+alone.
 
-The values themselves are judged where they are laid, one by one (`features/columns/layout.py`, `serving/conditions/inputs.py`); this is the flag that
-answers carry, so that nobody takes a cold ranking for a personal one.
+The values themselves are judged where they are laid, one by one (`features/columns/layout.py`,
+`serving/conditions/inputs.py`); this is the flag that answers carry, so that nobody takes a cold ranking for a personal
+one.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from features.common.moments import Seconds
 class Freshness:
     """The tightest freshness limit of each view of a plan, over the columns of a contract; made once a catalogue load.
 
-    A view that is absent (its event time is NaN) is unknown and not stale. A value exactly as old as its limit is fresh. What rules
-    alone use is not looked at: the model goes on without it.
+    A view that is absent (its event time is NaN) is unknown and not stale. A value exactly as old as its limit is
+    fresh. What rules alone use is not looked at: the model goes on without it.
 
     Args:
         contract: the columns that the model sees; its auxiliary ones are passed over.
@@ -47,5 +49,7 @@ class Freshness:
 
 
 def _stored(kind: str, match: str) -> bool:
-    """Return whether a column's source is a view of the online store: context comes with the request, offers' facts with the catalogue."""
+    """Return whether a column's source is a view of the online store: context comes with the request, offers' facts
+    with the catalogue.
+    """
     return kind == "customer" or bool(match)

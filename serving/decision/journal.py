@@ -6,11 +6,12 @@
     <folder>/5f3a0b1c2d3e4f5061728394a5b6c7d8.lineup     the offers that lines of any process refer to by position
     <folder>/turn                                        touched: all processes seal what they have written, at once
 
-`append` is one write into the page cache: it survives the death of the process, not of the machine. It never waits for the disk,
-for another process, or for a thread. A keeper thread does what may wait: it opens the next file ahead, seals the last, syncs
-(so that a power cut costs about `sync_seconds`), and holds the folder to its bounds.
+`append` is one write into the page cache: it survives the death of the process, not of the machine. It never waits for
+the disk, for another process, or for a thread. A keeper thread does what may wait: it opens the next file ahead, seals
+the last, syncs (so that a power cut costs about `sync_seconds`), and holds the folder to its bounds.
 
-When a write fails, decisions go on unrecorded and are counted; the keeper opens a new file as soon as the disk takes one.
+When a write fails, decisions go on unrecorded and are counted; the keeper opens a new file as soon as the disk takes
+one.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class _File:
 
 
 class Journal:
-    """The journal of one process. `append` belongs to one thread, that of the event loop; make it with `open`, after any fork.
+    """The journal of one process. `append` belongs to one thread, that of the event loop; make it with `open`, after
+    any fork.
 
     Attributes:
         appended, failed, bytes: lines written, lines that could not be, and bytes of those written.
@@ -108,7 +110,9 @@ class Journal:
 
     @classmethod
     def open(cls, folder: Path, limits: JournalLimits | None = None) -> Journal:
-        """Open a folder, blocking: takes in what dead processes left, reading it. A disk that refuses is a complaint, not an error."""
+        """Open a folder, blocking: takes in what dead processes left, reading it. A disk that refuses is a complaint,
+        not an error.
+        """
         journal = cls(folder, limits or JournalLimits())
         for step in (journal._inherit, journal._retain, journal._prepare):
             journal._try(step)
@@ -117,7 +121,9 @@ class Journal:
         return journal
 
     def append(self, line: Line | Settled) -> bool:
-        """Record a decision, or sticky assignments; True when it will survive the death of this process. Never raises for what a disk may do."""
+        """Record a decision, or sticky assignments; True when it will survive the death of this process. Never raises
+        for what a disk may do.
+        """
         with self._hand:
             return self._append(line)
 
@@ -159,7 +165,8 @@ class Journal:
         return self._file
 
     def keep(self, lineup: Lineup) -> str:
-        """Keep the offers that lines refer to; its digest, for `Versions`. Blocking: call it where a catalogue is loaded.
+        """Keep the offers that lines refer to; its digest, for `Versions`. Blocking: call it where a catalogue is
+        loaded.
 
         Where the disk refuses it, lines are still complete for the offers they show, and for those only.
         """
@@ -225,7 +232,9 @@ class Journal:
             self.complaint = ""
         if self.complaint != self._told:
             self._told = self.complaint
-            logger.error("%s; %d decisions were not recorded", self.complaint or "decisions are recorded again", self.failed)
+            logger.error(
+                "%s; %d decisions were not recorded", self.complaint or "decisions are recorded again", self.failed
+            )
 
     def _prepare(self) -> None:
         """Open the file that comes next."""
@@ -236,7 +245,9 @@ class Journal:
 
     def _disk_has_room(self) -> bool:
         if short := shutil.disk_usage(self.folder).free < self.limits.free_bytes_min:
-            self.complaint = f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room"
+            self.complaint = (
+                f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room"
+            )
         return not short
 
     def _sync(self, file: _File) -> None:
@@ -251,7 +262,9 @@ class Journal:
             file.wanted_bytes = file.bytes_max = 0
 
     def _seal(self) -> None:
-        """Make the oldest file that is done durable and give it its last name; one that never held a line is removed."""
+        """Make the oldest file that is done durable and give it its last name; one that never held a line is
+        removed.
+        """
         file = self._done.popleft()
         try:
             if file.bytes:
@@ -262,7 +275,9 @@ class Journal:
             os.close(file.handle)
 
     def _inherit(self) -> None:
-        """Seal the files of dead processes; set aside what holds more than frames and the torn end of a killed writer."""
+        """Seal the files of dead processes; set aside what holds more than frames and the torn end of a killed
+        writer.
+        """
         for path in self.folder.glob(f"*{OPEN}"):
             with contextlib.suppress(BlockingIOError, FileNotFoundError):  # its process lives, or sealed it in between
                 self._take_in(path)

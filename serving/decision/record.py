@@ -1,4 +1,6 @@
-"""What the journal keeps of a decision: what was considered, with which columns and scores, what was shown, under which arms."""
+"""What the journal keeps of a decision: what was considered, with which columns and scores, what was shown, under which
+arms.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ from serving.decision.case import Case, PlacementCase
 
 
 def written(case: Case, decision: Decision, took_us: int) -> Line:
-    """What the journal keeps: what was considered, with which columns and scores, what was shown, and how many microseconds that took."""
+    """What the journal keeps: what was considered, with which columns and scores, what was shown, and how many
+    microseconds that took.
+    """
     places, one = case.places, case.places[0]
     best, propensities, scores = one.best, one.propensities, one.scores
     if len(places) > 1:
         best = np.concatenate([place.best for place in places])
-        propensities, scores = (np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores"))
+        propensities, scores = (
+            np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores")
+        )
     drawn = None if one.probabilities is None else np.concatenate([_stated(place) for place in places])
     assigned, (given, units) = case.assigned, ((), ()) if case.assigned is None else _given(case, case.assigned)
     return line_of(

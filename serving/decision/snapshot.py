@@ -1,7 +1,7 @@
 """Everything a decision needs, in memory and made once: bundle, catalogue, layout, kernel, treatments.
 
-A `Snapshot` never changes. A new bundle or catalogue is a new one, rehearsed and then put in place by one assignment: a request
-sees the old or the new, never both.
+A `Snapshot` never changes. A new bundle or catalogue is a new one, rehearsed and then put in place by one assignment: a
+request sees the old or the new, never both.
 """
 
 from __future__ import annotations
@@ -96,18 +96,25 @@ class Snapshot:
     ) -> None:
         if bundle.contract.fingerprint != workspace.contract.fingerprint:
             raise BadBundle(
-                "expected a bundle for the columns of the workspace, got one for others: run `opportune train` and `opportune publish`"
+                "expected a bundle for the columns of the workspace, got one for others: run `opportune train` and"
+                " `opportune publish`"
             )
         self.workspace, self.bundle, self.everyone = workspace, bundle, everyone
         self._bundles, self._now = bundles or {}, now
         self.catalogue = Catalogue(offers)
         everyone_plan = RowSchema.of(workspace.views, "everyone")
-        self.layout = Layout(bundle.contract, RowSchema.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words)
+        self.layout = Layout(
+            bundle.contract, RowSchema.of(workspace.views), everyone_plan, self.catalogue, bundle.categories, words
+        )
         shared, offer, pair = len(self.layout.shared), len(self.layout.offer), len(self.layout.pair)
         first, second = shared, shared + offer
-        defaults = [0.0 if column.empty == "zero" and column.relative != "rank" else np.nan for column in self.layout.pair]
+        defaults = [
+            0.0 if column.empty == "zero" and column.relative != "rank" else np.nan for column in self.layout.pair
+        ]
         columns = list(range(second + pair))
-        self.kernel = Kernel(bundle.forest, columns[:first], columns[first:second], columns[second:], pair_default=defaults)
+        self.kernel = Kernel(
+            bundle.forest, columns[:first], columns[first:second], columns[second:], pair_default=defaults
+        )
         self.calibrate = Calibrator(bundle)
         self.offer_values = self.layout.offer_values(everyone, now)
         self.table: OfferTable = self.kernel.prepare(self.offer_values)
@@ -123,12 +130,18 @@ class Snapshot:
         self._treatments = [_treatments(offer, workspace) for offer in offers]
         self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
         """One number an offer, of its id alone: with the customer's it orders equal scores."""
-        self.reasons = [(column.name, column.reason) for column in (*bundle.contract.columns, *bundle.contract.auxiliary) if column.reason]
+        self.reasons = [
+            (column.name, column.reason)
+            for column in (*bundle.contract.columns, *bundle.contract.auxiliary)
+            if column.reason
+        ]
         self.rehearse()
 
     @cached_property
     def explainer(self) -> Explainer:
-        """What columns contribute to scores; made when somebody asks for it first, since most workers are never asked."""
+        """What columns contribute to scores; made when somebody asks for it first, since most workers are never
+        asked.
+        """
         return Explainer(self.bundle.forest)
 
     @cached_property
@@ -163,7 +176,9 @@ class Snapshot:
             self._replay(number, case)
 
     def treatment(self, offer: int, channel: str, locale: str = ANY) -> dict[str, Any]:
-        """How an offer looks in a channel and a locale: the nearest treatment that there is, the channel counting more; else nothing."""
+        """How an offer looks in a channel and a locale: the nearest treatment that there is, the channel counting more;
+        else nothing.
+        """
         of_offer = self._treatments[offer]
         for wanted in ((channel, locale), (channel, ANY), (ANY, locale)):
             found = of_offer.get(wanted)
@@ -195,14 +210,23 @@ class Snapshot:
         table = self.kernel.prepare(offers)
         self.kernel.score(numbers(case.shared), table, np.arange(len(offers), dtype=np.int32), pairs, raw)
         if not np.array_equal(raw, np.array(case.raw)):
-            raise BadBundle(f"golden request {number}: expected the recorded scores to the bit, got others: the bundle must not serve")
+            raise BadBundle(
+                f"golden request {number}: expected the recorded scores to the bit, got others: the bundle must not"
+                " serve"
+            )
         if not np.allclose(self.calibrate(raw), np.array(case.propensities), rtol=1e-12, atol=0):
-            raise BadBundle(f"golden request {number}: expected the recorded propensities, got others: the bundle must not serve")
+            raise BadBundle(
+                f"golden request {number}: expected the recorded propensities, got others: the bundle must not serve"
+            )
 
 
 def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
-    """Payload by channel and locale, with the offer's own facts filled in. What an offer does not say the workspace says."""
-    facts = {name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()}
+    """Payload by channel and locale, with the offer's own facts filled in. What an offer does not say the workspace
+    says.
+    """
+    facts = {
+        name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()
+    }
     facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": _shown(offer.value, "number")}
     facts["valid_until"] = "" if offer.valid_until is None else rfc3339(offer.valid_until)
     own, general = (
@@ -214,7 +238,9 @@ def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dic
 
 
 def _shown(value: Any, dtype: str) -> str:
-    """Return a fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time for a moment."""
+    """Return a fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time
+    for a moment.
+    """
     if value is None:
         return ""
     if isinstance(value, list):

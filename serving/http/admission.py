@@ -18,7 +18,15 @@ REMEMBERED_BYTES_MAX = 256
 
 # Which of two values counts would be a guess, and another reader may guess differently.
 _ONCE_ONLY = frozenset(
-    {b"host", b"content-length", b"content-type", b"content-encoding", b"transfer-encoding", b"authorization", b"x-api-key"}
+    {
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"authorization",
+        b"x-api-key",
+    }
 )
 _LISTS = frozenset((b"accept", b"if-none-match"))
 
@@ -48,7 +56,9 @@ class Admission:
         self._local_hosts: dict[bytes, bool] = {}
 
     def check_form(self, scope: Scope, headers: Headers, fields: dict[bytes, bytes]) -> None:
-        """Sizes and framing. `fields` is `dict(headers)`; a list-valued field that came in parts is put together in it."""
+        """Sizes and framing. `fields` is `dict(headers)`; a list-valued field that came in parts is put together in
+        it.
+        """
         limits = self._limits
         if len(scope["raw_path"]) + len(scope["query_string"]) > limits.uri_bytes_max:
             raise problems.UriTooLong()
@@ -73,10 +83,16 @@ class Admission:
         """Return whether the body comes as a browser's beacon, to a route that takes those."""
         content_type = fields.get(b"content-type", b"") if route.beacon is not None else b""
         fit = self._beacons.get(content_type)
-        return _remember(self._beacons, content_type, content_types.is_beacon(content_type), len(content_type)) if fit is None else fit
+        return (
+            _remember(self._beacons, content_type, content_types.is_beacon(content_type), len(content_type))
+            if fit is None
+            else fit
+        )
 
     def admit(self, route: Route, scope: Scope, fields: dict[bytes, bytes], *, beacon: bool = False) -> Caller | None:
-        """Who calls; None where the route is open or there are no keys, and for a beacon whose key is in its body: see `admit_body`."""
+        """Who calls; None where the route is open or there are no keys, and for a beacon whose key is in its body: see
+        `admit_body`.
+        """
         if not self._keys.configured:
             self._require_local(scope, fields)
             if beacon:
@@ -96,7 +112,9 @@ class Admission:
             key = b""
         return _allowed(route, self._keys.caller(None, key or None))
 
-    def check_content(self, route: Route, media_type: bytes, fields: dict[bytes, bytes], *, beacon: bool = False) -> None:
+    def check_content(
+        self, route: Route, media_type: bytes, fields: dict[bytes, bytes], *, beacon: bool = False
+    ) -> None:
         """Encoding, type, acceptance and declared length."""
         if route.takes_body:
             if fields.get(b"content-encoding", b"identity").lower() != b"identity":
@@ -104,7 +122,9 @@ class Admission:
             content_type = fields.get(b"content-type", b"")
             fit = self._content_types.get(content_type)
             if fit is None:
-                fit = _remember(self._content_types, content_type, content_types.is_json(content_type), len(content_type))
+                fit = _remember(
+                    self._content_types, content_type, content_types.is_json(content_type), len(content_type)
+                )
             if not fit and not beacon:
                 raise problems.MediaType()
         accept = fields.get(b"accept")

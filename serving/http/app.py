@@ -58,7 +58,17 @@ _WITHOUT_LENGTH = frozenset((NO_CONTENT, NOT_MODIFIED))
 class _Bound:
     """A route with everything that does not change from request to request."""
 
-    __slots__ = ("handler", "media_type", "origins", "route", "seconds_slot", "stage_slots", "status_slots", "takes_body", "timing")
+    __slots__ = (
+        "handler",
+        "media_type",
+        "origins",
+        "route",
+        "seconds_slot",
+        "stage_slots",
+        "status_slots",
+        "takes_body",
+        "timing",
+    )
 
     def __init__(
         self,
@@ -119,7 +129,9 @@ class FrontDoor:
         for route in self.routes:
             handler = route.handler or self._pass_through(route)
             slots = {status: self._requests.slot(route.name, str(status)) for status in self._statuses}
-            bound = _Bound(route, handler, slots, self._seconds, self._stages, None if route.roles == ADMINISTRATORS else origins)
+            bound = _Bound(
+                route, handler, slots, self._seconds, self._stages, None if route.roles == ADMINISTRATORS else origins
+            )
             methods = self._table.setdefault(route.path.encode("ascii"), {})
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                 methods[method] = bound
@@ -143,7 +155,10 @@ class FrontDoor:
             methods["OPTIONS"] = _Bound(route, handler, slots, self._seconds, self._stages, origins)
 
     def _declare_metrics(self) -> None:
-        names, metrics = [*(route.name for route in self.routes), *([_PREFLIGHT] if self.origins else []), _OTHER], self.metrics
+        names, metrics = (
+            [*(route.name for route in self.routes), *([_PREFLIGHT] if self.origins else []), _OTHER],
+            self.metrics,
+        )
         known = {kind.status for kind in problems.catalogue().values()} | {200, 201, 202, 204}
         known.update(status for route in self.routes for status in route.statuses or ())
         self._statuses = sorted(known)
@@ -155,7 +170,9 @@ class FrontDoor:
             "opportune_request_seconds", "From the head of the request to the answer, successes only.", route=names
         )
         stages = [f"{route.name}:{stage}" for route in self.routes for stage in route.stages]
-        self._stages = metrics.histogram("opportune_stage_seconds", "Stages within a request, as route:stage.", stage=stages)
+        self._stages = metrics.histogram(
+            "opportune_stage_seconds", "Stages within a request, as route:stage.", stage=stages
+        )
         self._lag = metrics.histogram("opportune_loop_lag_seconds", "How late the event loop wakes a timer.")
         self._lag_slot = self._lag.slot()
         self._gauge = metrics.gauge("opportune_in_flight", "Requests being answered now.")
@@ -263,7 +280,9 @@ class FrontDoor:
         length = fields.get(b"content-length", b"0")
         expecting = unread and (b"transfer-encoding" in fields or length != b"0")
         closes = problem.closes
-        if not closes and (self.draining or (expecting and (b"transfer-encoding" in fields or int(length) > UNREAD_BYTES_MAX))):
+        if not closes and (
+            self.draining or (expecting and (b"transfer-encoding" in fields or int(length) > UNREAD_BYTES_MAX))
+        ):
             headers.append(_CLOSE)
             closes = True
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,7 +1,8 @@
 """API keys: who may call. Only SHA-256 digests are configured; a key is compared in constant time.
 
-A key reads `NAME.SECRET`: the name is public and may be logged, the secret has 256 random bits. Two keys of one name may be
-valid at a time, so that a key can be changed without an interruption: add the new one, move the clients, remove the old one.
+A key reads `NAME.SECRET`: the name is public and may be logged, the secret has 256 random bits. Two keys of one name
+may be valid at a time, so that a key can be changed without an interruption: add the new one, move the clients, remove
+the old one.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class _Held(Struct, frozen=True):
 class Keys:
     """The keys that are valid now. `configured` is False when there are none: then only loopback is served."""
 
-    def __init__(self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], Seconds] = now_s) -> None:
+    def __init__(
+        self, entries: tuple[KeyEntry, ...] = (), where: str = "keys", clock: Callable[[], Seconds] = now_s
+    ) -> None:
         self.configured = bool(entries)
         self._clock = clock
         self._file: Path | None = None
@@ -78,7 +81,9 @@ class Keys:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Keys:
-        """Return the keys of OPPORTUNE_KEYS_FILE (YAML or JSON) or OPPORTUNE_KEYS (the same as text); none when neither is set."""
+        """Return the keys of OPPORTUNE_KEYS_FILE (YAML or JSON) or OPPORTUNE_KEYS (the same as text); none when neither
+        is set.
+        """
         environment = os.environ if environment is None else environment
         path, text = environment.get(FILE_VARIABLE), environment.get(TEXT_VARIABLE)
         if path and text:
@@ -107,7 +112,9 @@ class Keys:
         return True
 
     def caller(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
-        """Who presents `Authorization: Bearer KEY`, or without that field `X-API-Key: KEY`; raises `Unauthenticated`."""
+        """Who presents `Authorization: Bearer KEY`, or without that field `X-API-Key: KEY`; raises
+        `Unauthenticated`.
+        """
         if authorization is None:
             if api_key is None:
                 raise Unauthenticated()
@@ -117,7 +124,8 @@ class Keys:
         else:
             raise Unauthenticated("Expected `Authorization: Bearer KEY`, came another scheme.", headers=_INVALID)
         if len(key) <= KEY_BYTES_MAX:
-            # Buckets go by a prefix of the digest: its timing tells nothing of the key. The digest itself is compared whole.
+            # Buckets go by a prefix of the digest: its timing tells nothing of the key. The digest itself is compared
+            # whole.
             digest = hashlib.sha256(key).digest()
             for held in self._held.get(digest[:_BUCKET_BYTES], ()):
                 if hmac.compare_digest(held.digest, digest) and self._clock() < held.expires_at:
@@ -141,7 +149,9 @@ def entry_yaml(entry: KeyEntry) -> str:
 
 
 def parse_keys(text: str, where: str) -> tuple[KeyEntry, ...]:
-    """Return a YAML or JSON list of `{name, role or roles, sha256, expires?}`; raises `BadKeys`, which never quotes the text."""
+    """Return a YAML or JSON list of `{name, role or roles, sha256, expires?}`; raises `BadKeys`, which never quotes the
+    text.
+    """
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as refusal:
@@ -150,7 +160,9 @@ def parse_keys(text: str, where: str) -> tuple[KeyEntry, ...]:
         raise BadKeys(f"{where}{line}: expected YAML or JSON, came text that is neither") from None
     if not isinstance(raw, list) or not raw:
         came = "an empty list" if raw == [] else type(raw).__name__
-        raise BadKeys(f"{where}: expected a list of {{name, role, sha256}}, came {came}; `opportune key new` prints an item")
+        raise BadKeys(
+            f"{where}: expected a list of {{name, role, sha256}}, came {came}; `opportune key new` prints an item"
+        )
     try:
         entries = msgspec.convert([_dated(item) for item in raw], tuple[KeyEntry, ...])
     except msgspec.ValidationError as refusal:
@@ -160,7 +172,9 @@ def parse_keys(text: str, where: str) -> tuple[KeyEntry, ...]:
         raise BadKeys(f"{where}: {at or '$'}: {reason or refusal}; `opportune key new` prints a valid item") from None
     for number, entry in enumerate(entries):
         if (entry.role is None) == (not entry.roles):
-            raise BadKeys(f"{where}: $[{number}]: expected either role or roles, came {'both' if entry.role else 'neither'}")
+            raise BadKeys(
+                f"{where}: $[{number}]: expected either role or roles, came {'both' if entry.role else 'neither'}"
+            )
     return entries
 
 
@@ -168,8 +182,9 @@ def require_safe_bind(host: str, keys: Keys) -> None:
     """Refuses to serve others than this machine without keys."""
     if not keys.configured and not is_loopback(host):
         raise BadKeys(
-            f"--host {host or '(all addresses)'}: expected a loopback address, because no keys are configured. Bind 127.0.0.1, "
-            f"or make a key with `opportune key new shop --role decide` and name the file with its entry in {FILE_VARIABLE}."
+            f"--host {host or '(all addresses)'}: expected a loopback address, because no keys are configured. Bind"
+            " 127.0.0.1, or make a key with `opportune key new shop --role decide` and name the file with its entry in"
+            f" {FILE_VARIABLE}."
         )
 
 
@@ -190,7 +205,9 @@ def _index(entries: tuple[KeyEntry, ...], where: str, now: Seconds) -> dict[byte
         digest, expires_at = bytes.fromhex(entry.sha256), _moment(entry.expires)
         bucket = held.get(digest[:_BUCKET_BYTES], ())
         if any(other.digest == digest for other in bucket):
-            raise BadKeys(f"{where}: $[{number}]: expected every sha256 once, came one twice: remove one of the two items")
+            raise BadKeys(
+                f"{where}: $[{number}]: expected every sha256 once, came one twice: remove one of the two items"
+            )
         valid[entry.name] = valid.get(entry.name, 0) + (expires_at > now)
         if valid[entry.name] > KEYS_A_NAME_MAX:
             raise BadKeys(
@@ -226,12 +243,14 @@ def _guard_file(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
     except OSError as refusal:
-        raise BadKeys(f"{path}: expected a readable key file, came {refusal.strerror}: correct {FILE_VARIABLE}") from None
+        raise BadKeys(
+            f"{path}: expected a readable key file, came {refusal.strerror}: correct {FILE_VARIABLE}"
+        ) from None
     if not stat.S_ISREG(found.st_mode):
         raise BadKeys(f"{path}: expected a regular file: correct {FILE_VARIABLE}")
     if found.st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         raise BadKeys(
-            f"{path}: expected a file that others can neither read nor write, came mode {stat.S_IMODE(found.st_mode):04o}: "
-            f"run `chmod 600 {path}`"
+            f"{path}: expected a file that others can neither read nor write, came mode"
+            f" {stat.S_IMODE(found.st_mode):04o}: run `chmod 600 {path}`"
         )
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -11,7 +11,9 @@ def is_json(content_type: bytes) -> bool:
 
 
 def is_beacon(content_type: bytes) -> bool:
-    """Return the same of text/plain: what `navigator.sendBeacon` says of a text, and what a page may send anywhere without being asked."""
+    """Return the same of text/plain: what `navigator.sendBeacon` says of a text, and what a page may send anywhere
+    without being asked.
+    """
     return _is(b"text/plain", content_type)
 
 
@@ -22,7 +24,9 @@ def _is(expected: bytes, content_type: bytes) -> bool:
 
 
 def accepts(accept: bytes, media_type: bytes) -> bool:
-    """Return whether the most specific range of an Accept field that covers `media_type` has a weight above 0 (RFC 9110, 12.5.1)."""
+    """Return whether the most specific range of an Accept field that covers `media_type` has a weight above 0 (RFC
+    9110, 12.5.1).
+    """
     main = media_type.partition(b"/")[0]
     precision = {b"*/*": 1, main + b"/*": 2, media_type: 3}
     ranges = [item for item in accept.lower().split(b",") if item.strip(b" \t")]

@@ -1,7 +1,8 @@
-"""Pages of other origins that may call this service from a browser (CORS, as the Fetch standard says it); none, unless they are named.
+"""Pages of other origins that may call this service from a browser (CORS, as the Fetch standard says it); none, unless
+they are named.
 
-Keys travel in header fields, never in cookies, so that credentials in the sense of browsers are allowed to nobody, and `*` is no danger
-where keys are configured. All header fields are made once.
+Keys travel in header fields, never in cookies, so that credentials in the sense of browsers are allowed to nobody, and
+`*` is no danger where keys are configured. All header fields are made once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _VARY = (b"vary", b"Origin")
 
 
 def is_origin(text: str) -> bool:
-    """Whether a text is an origin as browsers send it: scheme, host in lower case, port where it is not the scheme's own; no path."""
+    """Whether a text is an origin as browsers send it: scheme, host in lower case, port where it is not the scheme's
+    own; no path.
+    """
     return _ORIGIN.fullmatch(text) is not None and not text.endswith(":80" if text.startswith("http:") else ":443")
 
 
@@ -41,12 +44,22 @@ class Origins:
         self.otherwise: Headers = [(b"access-control-allow-origin", b"*"), _EXPOSED] if self.any else [_VARY]
         """Those of the answers to all others."""
         if not self.any:
-            self.tails = {one.encode(): [(b"access-control-allow-origin", one.encode()), _EXPOSED, _VARY] for one in allowed}
+            self.tails = {
+                one.encode(): [(b"access-control-allow-origin", one.encode()), _EXPOSED, _VARY] for one in allowed
+            }
 
     def permission(self, methods: Collection[str], origin: bytes | None) -> Headers:
-        """Return what the answer to a preflight carries besides: nothing that permits, where the origin may not call."""
+        """Return what the answer to a preflight carries besides: nothing that permits, where the origin may not
+        call.
+        """
         allow = ", ".join(sorted(methods)).encode()
         if not self.any and origin not in self.tails:
             return [(b"allow", allow)]
         age = (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS)
-        return [(b"allow", allow), (b"access-control-allow-methods", allow), _ASKED, age, (b"cache-control", b"no-store")]
+        return [
+            (b"allow", allow),
+            (b"access-control-allow-methods", allow),
+            _ASKED,
+            age,
+            (b"cache-control", b"no-store"),
+        ]

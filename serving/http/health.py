@@ -55,7 +55,14 @@ def standard_routes(
         return 200, _METRICS_HEADERS, metrics.exposition(), ()
 
     standard: tuple[Route, ...] = (
-        Route(method="GET", path="/livez", name="livez", summary="Whether the process runs.", handler=livez, response=Status),
+        Route(
+            method="GET",
+            path="/livez",
+            name="livez",
+            summary="Whether the process runs.",
+            handler=livez,
+            response=Status,
+        ),
         Route(
             method="GET",
             path="/readyz",
@@ -81,5 +88,14 @@ def standard_routes(
             return 200, JSON_HEADERS, await render((*routes, *standard)), ()
 
         roles: Final = frozenset[Role](("decide", "events", "experiments", "admin"))
-        standard += (Route(method="GET", path="/openapi.json", name="openapi", summary="This document.", handler=document, roles=roles),)
+        standard += (
+            Route(
+                method="GET",
+                path="/openapi.json",
+                name="openapi",
+                summary="This document.",
+                handler=document,
+                roles=roles,
+            ),
+        )
     return standard

@@ -1,4 +1,5 @@
-"""Asks an inner ASGI application, after the front door has admitted the request and received its body within the limits.
+"""Asks an inner ASGI application, after the front door has admitted the request and received its body within the
+limits.
 
 The inner application's refusals quote input and have a form of their own: only their status counts, the text is ours.
 """

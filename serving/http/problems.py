@@ -50,7 +50,12 @@ class Problem(Exception):
     closes: ClassVar[bool] = False
     """Whether the connection ends with the answer, because unread bytes may follow."""
 
-    def __init__(self, text: str | None = None, errors: tuple[FieldError, ...] = (), headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(
+        self,
+        text: str | None = None,
+        errors: tuple[FieldError, ...] = (),
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(self.slug)
         self.detail = self.text if text is None else text
         self.errors = errors[:ERRORS_MAX]
@@ -106,7 +111,10 @@ class Forbidden(Problem):
 
 class NotFound(Problem):
     status, slug, title = 404, "not-found", "No such resource"
-    text = "Paths are compared byte by byte: no trailing slash, no percent-encoding but in ids and keys. /openapi.json lists them."
+    text = (
+        "Paths are compared byte by byte: no trailing slash, no percent-encoding but in ids and keys. /openapi.json"
+        " lists them."
+    )
 
 
 class MethodNotAllowed(Problem):
@@ -154,8 +162,8 @@ class ContentEncoding(Problem):
 class OriginNotLocal(Problem):
     status, slug, title = 403, "origin-not-local", "This service takes beacons of local pages only"
     text = (
-        "No keys are configured, so a body of text/plain, which any web page can send, is taken only from pages of this machine. "
-        "Configure keys (OPPORTUNE_KEYS_FILE) to serve others."
+        "No keys are configured, so a body of text/plain, which any web page can send, is taken only from pages of this"
+        " machine. Configure keys (OPPORTUNE_KEYS_FILE) to serve others."
     )
 
 
@@ -266,7 +274,9 @@ def _concrete(base: type[Problem]) -> Iterator[type[Problem]]:
 
 
 def catalogue() -> dict[str, type[Problem]]:
-    """Return every problem that this service can answer, by slug; other rooms may add their own subclasses before boot."""
+    """Return every problem that this service can answer, by slug; other rooms may add their own subclasses before
+    boot.
+    """
     return {kind.slug: kind for kind in sorted(_concrete(Problem), key=lambda kind: (kind.status, kind.slug))}
 
 

@@ -44,7 +44,13 @@ class Call:
     __slots__ = ("beacon", "caller", "fields", "parameters", "request_id", "scope")
 
     def __init__(
-        self, request_id: bytes, caller: Caller | None, fields: Mapping[bytes, bytes], scope: Scope, *, beacon: bool = False
+        self,
+        request_id: bytes,
+        caller: Caller | None,
+        fields: Mapping[bytes, bytes],
+        scope: Scope,
+        *,
+        beacon: bool = False,
     ) -> None:
         self.request_id, self.beacon = request_id, beacon
         self.caller = caller
@@ -94,9 +100,12 @@ class Route:
     media_type: str = JSON
     body_bytes_max: int = BODY_BYTES_MAX
     open_ended: bool = False
-    """Whether the last parameter takes all that is left of the path, slashes and percent-escapes included, as it came."""
+    """Whether the last parameter takes all that is left of the path, slashes and percent-escapes included, as it came.
+    """
     beacon: type | None = None
-    """The struct of a body that may also come as text/plain, with the key in it: browsers send that unasked when a page is left."""
+    """The struct of a body that may also come as text/plain, with the key in it: browsers send that unasked when a page
+    is left.
+    """
     stages: tuple[str, ...] = ()
     """Names of the durations that the handler returns, for Server-Timing and the metrics."""
     statuses: Mapping[int, str] | None = None
@@ -108,7 +117,9 @@ class Route:
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/") or self.path != self.path.strip() or "%" in self.path or "?" in self.path:
-            raise ValueError(f"route {self.name}: expected an absolute path without escapes and query, came {self.path!r}")
+            raise ValueError(
+                f"route {self.name}: expected an absolute path without escapes and query, came {self.path!r}"
+            )
         if self.method not in METHODS:
             raise ValueError(f"route {self.name}: expected DELETE, GET or POST, came {self.method!r}")
 
@@ -145,8 +156,8 @@ class Patterns:
     def find(self, path: bytes) -> tuple[bytes, dict[str, str]] | None:
         """Return the path of the table that a request's path fits, and its parameters, or None where it fits none.
 
-        What the table names is compared byte by byte. In a parameter percent-escapes stand for bytes, as clients write `a@b` as `a%40b`;
-        the last one of an open-ended path is left as it came.
+        What the table names is compared byte by byte. In a parameter percent-escapes stand for bytes, as clients write
+        `a@b` as `a%40b`; the last one of an open-ended path is left as it came.
         """
         split = path.split(b"/")
         for whole, segments, open_ended in self._paths:
@@ -155,7 +166,9 @@ class Patterns:
             if len(segments) == len(came) and all(
                 one or open_ended if name else one == wanted for (wanted, name), one in zip(segments, came, strict=True)
             ):
-                return whole, _named(segments, came if open_ended or b"%" not in path else [unquote_to_bytes(one) for one in came])
+                return whole, _named(
+                    segments, came if open_ended or b"%" not in path else [unquote_to_bytes(one) for one in came]
+                )
         return None
 
 

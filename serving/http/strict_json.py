@@ -1,8 +1,8 @@
 """Bytes to a typed request, and nothing that two readers could understand differently.
 
-Parse first (400), then hold what was parsed against the type (422). A parser in C drops duplicate keys silently and takes
-any text, so every body is screened: the screens are exact where they pass, cost nanoseconds, and where they do not pass
-a slower reading of the whole body decides.
+Parse first (400), then hold what was parsed against the type (422). A parser in C drops duplicate keys silently and
+takes any text, so every body is screened: the screens are exact where they pass, cost nanoseconds, and where they do
+not pass a slower reading of the whole body decides.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<na
 class StrictDecoder(Generic[T]):
     """Decodes a body as `kind`, a msgspec struct; raises a `Problem` that says where and what was expected.
 
-    `names` closes the keys of dict fields: `{"context": {"channel", "device"}}` refuses any other context key. A pointer
-    names a member only when the contract knows its name, so that no answer repeats what a client made up.
+    `names` closes the keys of dict fields: `{"context": {"channel", "device"}}` refuses any other context key. A
+    pointer names a member only when the contract knows its name, so that no answer repeats what a client made up.
     """
 
     def __init__(self, kind: type[T], names: Mapping[str, frozenset[str]] | None = None) -> None:
@@ -85,7 +85,9 @@ class StrictDecoder(Generic[T]):
         return value
 
     def _second_reading(self, parsed: Any, message: str) -> T:
-        """Return the value where an integer was written as `3.0`, which is the same number to JSON Schema; refuse what it does not mend."""
+        """Return the value where an integer was written as `3.0`, which is the same number to JSON Schema; refuse what
+        it does not mend.
+        """
         if not whole_numbers(parsed):
             self._refuse(parsed, message)
         try:
@@ -177,7 +179,8 @@ class StrictDecoder(Generic[T]):
 
 
 def read_openly(body: bytes) -> dict[str, Any]:
-    """Return an object of which only some members concern us: any JSON, but not nested too deeply, and no key twice in its object.
+    """Return an object of which only some members concern us: any JSON, but not nested too deeply, and no key twice in
+    its object.
 
     Raises:
         Problem: it is no such object.
@@ -237,14 +240,18 @@ def _colons_explained(parsed: Any) -> int:
 
 
 def whole_numbers(value: Any) -> bool:
-    """Make integers of the floats within arrays and objects that are whole, up to 2^53 either way; return whether there were any."""
+    """Make integers of the floats within arrays and objects that are whole, up to 2^53 either way; return whether there
+    were any.
+    """
     found, pending = False, [value]
     while pending:
         holder = pending.pop()
         for place, member in list(holder.items() if type(holder) is dict else enumerate(holder)):
             if type(member) in (dict, list):
                 pending.append(member)
-            elif type(member) is float and member.is_integer() and -CONTEXT_INTEGER_MAX <= member <= CONTEXT_INTEGER_MAX:
+            elif (
+                type(member) is float and member.is_integer() and -CONTEXT_INTEGER_MAX <= member <= CONTEXT_INTEGER_MAX
+            ):
                 holder[place], found = int(member), True
     return found
 
@@ -257,7 +264,10 @@ def deeper_than(value: Any, levels: int) -> bool:
         if depth > levels:
             return True
         layer = [
-            member for parent in layer for member in (parent.values() if type(parent) is dict else parent) if type(member) in (dict, list)
+            member
+            for parent in layer
+            for member in (parent.values() if type(parent) is dict else parent)
+            if type(member) in (dict, list)
         ]
     return False
 
@@ -265,8 +275,11 @@ def deeper_than(value: Any, levels: int) -> bool:
 def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
     """Where control and format characters are: the paths of texts, and of objects for their keys."""
     if isinstance(value, str):
-        # isprintable is quick and refuses more than we do (unusual blanks, unassigned): only its refusals are looked at.
-        if not value.isprintable() and any(unicodedata.category(character) in REFUSED_CATEGORIES for character in value):
+        # isprintable is quick and refuses more than we do (unusual blanks, unassigned): only its refusals are looked
+        # at.
+        if not value.isprintable() and any(
+            unicodedata.category(character) in REFUSED_CATEGORIES for character in value
+        ):
             yield path
     elif isinstance(value, dict):
         for key, member in value.items():

@@ -1,4 +1,6 @@
-"""Arbitration: the priority by which offers that may be shown are ordered. By default propensity x context weight x value x lever."""
+"""Arbitration: the priority by which offers that may be shown are ordered. By default propensity x context weight x
+value x lever.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,12 @@ class Arbiter:
     """Priorities of offers on a catalogue. Holds scratch memory: for one thread only."""
 
     def __init__(
-        self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Dictionary
+        self,
+        book: Rulebook,
+        catalogue: Catalogue,
+        layout: Layout,
+        context: Mapping[str, ContextColumn],
+        words: Dictionary,
     ) -> None:
         arbitration = book.policies.arbitration
         self.values = np.array([value_of(offer, arbitration.worth) for offer in catalogue.offers], np.float64)
@@ -61,7 +68,9 @@ class Arbiter:
         self._pair_at = {name: at for at, name in enumerate(pairs)}
 
     def scaled(self, propensities: Floats) -> Floats:
-        """Priorities where `by_propensity` holds and no context weight does: what the formula gives for these propensities."""
+        """Priorities where `by_propensity` holds and no context weight does: what the formula gives for these
+        propensities.
+        """
         return propensities if self._scale == 1.0 else propensities * self._scale
 
     def priorities(
@@ -87,7 +96,10 @@ class Arbiter:
         terms = {"propensity": propensities, "context_weight": np.ones(len(chosen)) if weights is None else weights}
         terms |= {"value": self.values[chosen], "lever": self.levers[chosen]}
         pairs = self._pairs(row, everyone, now) if self._pair_at else None
-        rows = [pairs[self._pair_at[name]][chosen] if pairs is not None and name in self._pair_at else terms[name] for name in self._rows]
+        rows = [
+            pairs[self._pair_at[name]][chosen] if pairs is not None and name in self._pair_at else terms[name]
+            for name in self._rows
+        ]
         found = self._bound.evaluate(self._facts(row, context, now), rows, chosen, now)
         # Finite throughout: JSON has no infinity, and an answer's score is a number.
         return np.nan_to_num(found, nan=LAST, posinf=-LAST, neginf=LAST)

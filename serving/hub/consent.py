@@ -1,8 +1,9 @@
-"""Withholding: what a customer did not allow to be used for anything that is allowed here is missing, before anything looks at it.
+"""Withholding: what a customer did not allow to be used for anything that is allowed here is missing, before anything
+looks at it.
 
-Every column says what it may be used for. A request says what it is for (`purposes`), and the customer's stored consent says for
-each purpose yes or no (`features.yaml`, `consent`). A column of which no purpose is left is missing for rules, scoring, pair
-columns, arbitration and the journal alike. Sums over everybody are nobody's data and are never withheld.
+Every column says what it may be used for. A request says what it is for (`purposes`), and the customer's stored consent
+says for each purpose yes or no (`features.yaml`, `consent`). A column of which no purpose is left is missing for rules,
+scoring, pair columns, arbitration and the journal alike. Sums over everybody are nobody's data and are never withheld.
 """
 
 from __future__ import annotations
@@ -81,12 +82,19 @@ class ConsentPolicy:
             for scalar in view.scalars
         ]
         self._measures = [
-            (family.beside or measure.name, frozenset(measure.purposes), plan.families[f"{view.name}.{family.name}"], at)
+            (
+                family.beside or measure.name,
+                frozenset(measure.purposes),
+                plan.families[f"{view.name}.{family.name}"],
+                at,
+            )
             for view in plan.views
             for family in view.families
             for at, measure in enumerate(family.measures)
         ]
-        self._context = [(name, frozenset(column.purposes)) for name, column in features.context.items() if column.purposes]
+        self._context = [
+            (name, frozenset(column.purposes)) for name, column in features.context.items() if column.purposes
+        ]
         self.known = frozenset[str]().union(
             *(purposes for _, purposes, *_ in self._scalars), *(purposes for _, purposes, *_ in self._measures)
         ) | frozenset[str]().union(*(purposes for _, purposes in self._context))
@@ -101,8 +109,8 @@ class ConsentPolicy:
 
         Args:
             wanted: the purposes that the request is for; None: all of them.
-            said: what the customer has said by events, which counts before the column; None when it could not be read: then
-                purposes that need consent are denied.
+            said: what the customer has said by events, which counts before the column; None when it could not be read:
+                then purposes that need consent are denied.
             now: seconds since 1970: a stored answer that is older than its freshness limit is unknown.
         """
         if wanted is None and not self._consent and not said:
@@ -131,7 +139,11 @@ class ConsentPolicy:
         # Consent itself may always be looked at: it says what may be.
         kept = {consent.slot for consent in self._consent}
         scalars = [(name, slot) for name, slot in scalars if slot not in kept]
-        measures = [(name, family, at) for name, purposes, family, at in self._measures if purposes and purposes.isdisjoint(allowed)]
+        measures = [
+            (name, family, at)
+            for name, purposes, family, at in self._measures
+            if purposes and purposes.isdisjoint(allowed)
+        ]
         context = frozenset(name for name, purposes in self._context if purposes.isdisjoint(allowed))
         names = tuple(sorted({name for name, _ in scalars} | {name for name, *_ in measures} | context))
         if not names:

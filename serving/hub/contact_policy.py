@@ -1,7 +1,9 @@
-"""The contact policies of a workspace on a catalogue: which offers a customer's contact history keeps away, and what is taken.
+"""The contact policies of a workspace on a catalogue: which offers a customer's contact history keeps away, and what is
+taken.
 
-The history is read with the features and keeps away what is exhausted or paused; the word that counts is the take's, which the store
-does at once for all workers. Where the history could not be read, every offer that some limit or pause concerns is kept away.
+The history is read with the features and keeps away what is exhausted or paused; the word that counts is the take's,
+which the store does at once for all workers. Where the history could not be read, every offer that some limit or pause
+concerns is kept away.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from features.config.policies import Limit as LimitRule
 from features.config.policies import Pause as PauseRule
 from features.config.policies import PoliciesFile
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, Fell, Moment
-from features.ledger.history import OUTCOME, Contact, ContactLimit, ContactPause, ContactPolicy, Take, entries, key_of, word_of
+from features.ledger.history import (
+    OUTCOME,
+    Contact,
+    ContactLimit,
+    ContactPause,
+    ContactPolicy,
+    Take,
+    entries,
+    key_of,
+    word_of,
+)
 from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
 from features.validation.policies import channels_of
 from features.workspace.workspace import Workspace
@@ -41,7 +53,9 @@ ACCEPTANCES_SECONDS = 2 * 366.0 * DAY_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class CompiledLimit:
-    """A limit or pause of policies.yaml as one of the compiled ones; a limit of each channel is one for each of them."""
+    """A limit or pause of policies.yaml as one of the compiled ones; a limit of each channel is one for each of
+    them.
+    """
 
     name: str
     concerned: int
@@ -50,7 +64,9 @@ class CompiledLimit:
     """The only channel in which it concerns an offer; None: all."""
 
     def applies(self, placement: str, channel: str) -> bool:
-        return (self.channel is None or self.channel == channel) and (not self.placements or placement in self.placements)
+        return (self.channel is None or self.channel == channel) and (
+            not self.placements or placement in self.placements
+        )
 
 
 class Contacting:
@@ -62,7 +78,12 @@ class Contacting:
     """
 
     def __init__(
-        self, policies: PoliciesFile, catalogue: Catalogue, channels: tuple[str, ...], acceptances: tuple[str, ...], time_zone: str
+        self,
+        policies: PoliciesFile,
+        catalogue: Catalogue,
+        channels: tuple[str, ...],
+        acceptances: tuple[str, ...],
+        time_zone: str,
     ) -> None:
         self._time_zone = time_zone
         self._limits: list[CompiledLimit] = []
@@ -78,33 +99,49 @@ class Contacting:
         for name, rule in policies.limits.items():
             for channel in channels_counted(rule.channel, channels):
                 limits.append(_limit(rule, channel))
-                self._limits.append(CompiledLimit(f"limit {name}", self._held(rule, catalogue), frozenset(rule.placements), channel))
+                self._limits.append(
+                    CompiledLimit(f"limit {name}", self._held(rule, catalogue), frozenset(rule.placements), channel)
+                )
         for name, pause in policies.pauses.items():
             pauses.append(_pause(pause))
-            self._pauses.append(CompiledLimit(f"pause {name}", self._held(pause, catalogue), frozenset(pause.placements), None))
+            self._pauses.append(
+                CompiledLimit(f"pause {name}", self._held(pause, catalogue), frozenset(pause.placements), None)
+            )
         bound = any(offer.requires or offer.excludes for offer in catalogue.offers)
         remembered = ACCEPTANCES_SECONDS if bound else 0.0
         self.policy = ContactPolicy(tuple(limits), tuple(pauses), float(duration_seconds(policies.hold)), remembered)
         self._at = {key: at for at, key in enumerate(self._offers)}
         self._acceptances = frozenset(map(word_of, acceptances))
-        self._requires = [(at, frozenset(map(key_of, offer.requires))) for at, offer in enumerate(catalogue.offers) if offer.requires]
-        self._excludes = [(at, frozenset(map(key_of, offer.excludes))) for at, offer in enumerate(catalogue.offers) if offer.excludes]
+        self._requires = [
+            (at, frozenset(map(key_of, offer.requires))) for at, offer in enumerate(catalogue.offers) if offer.requires
+        ]
+        self._excludes = [
+            (at, frozenset(map(key_of, offer.excludes))) for at, offer in enumerate(catalogue.offers) if offer.excludes
+        ]
         self._bound_by_history = sum(1 << at for at in {at for at, _ in (*self._requires, *self._excludes)})
         self._contacts: dict[tuple[int, str, str], Contact | None] = {}
         self._budgets = {
-            at: _budgets(offer.offer_id, offer.budget) for at, offer in enumerate(catalogue.offers) if offer.budget is not None
+            at: _budgets(offer.offer_id, offer.budget)
+            for at, offer in enumerate(catalogue.offers)
+            if offer.budget is not None
         }
         self._budgeted = sum(1 << at for at in self._budgets)
-        self._stocks = frozenset(key_of(STOCK + offer.offer_id) for offer in catalogue.offers if offer.budget is not None)
+        self._stocks = frozenset(
+            key_of(STOCK + offer.offer_id) for offer in catalogue.offers if offer.budget is not None
+        )
 
     @classmethod
     def of(cls, workspace: Workspace, catalogue: Catalogue) -> Contacting:
         """Those of a workspace's files."""
         acceptances = (workspace.model.label.outcome, *ACCEPTANCES)
-        return cls(workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone)
+        return cls(
+            workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone
+        )
 
     def _held(self, rule: LimitRule | PauseRule, catalogue: Catalogue) -> int:
-        """Return the offers that a limit or pause concerns: one by group has nothing to say of an offer that has none."""
+        """Return the offers that a limit or pause concerns: one by group has nothing to say of an offer that has
+        none.
+        """
         return concerned(rule, catalogue) & (self._index.grouped if rule.per == "group" else self._index.everything)
 
     @property
@@ -125,9 +162,15 @@ class Contacting:
             now: seconds since 1970.
         """
         if history is None:
-            found = [(bound.name, bound.concerned) for bound in (*self._limits, *self._pauses) if bound.applies(placement, channel)]
+            found = [
+                (bound.name, bound.concerned)
+                for bound in (*self._limits, *self._pauses)
+                if bound.applies(placement, channel)
+            ]
             return [*found, ("contact history", self._bound_by_history)]
-        found = [(bound.name, offers) for bound, offers in self.holding(history, now) if bound.applies(placement, channel)]
+        found = [
+            (bound.name, offers) for bound, offers in self.holding(history, now) if bound.applies(placement, channel)
+        ]
         if self._bound_by_history:
             found += self.after_acceptances(history)
         return found
@@ -142,14 +185,18 @@ class Contacting:
                     yield bounds[at], offers & bounds[at].concerned
 
     def ends(self, history: bytes) -> Iterable[float]:
-        """Return the moments, seconds since 1970, at which some limit or pause may let go: an entry leaves its window, or its hold ends."""
+        """Return the moments, seconds since 1970, at which some limit or pause may let go: an entry leaves its window,
+        or its hold ends.
+        """
         spans = {limit.window_seconds for limit in self.policy.limits} | {self.policy.hold_seconds}
         spans |= {pause.pause_seconds for pause in self.policy.pauses}
         spans |= {pause.within_seconds + pause.pause_seconds for pause in self.policy.pauses}
         return {time + span for time in entries(history)["time"].tolist() for span in spans}
 
     def after_acceptances(self, history: bytes) -> list[tuple[str, int]]:
-        """Return what was accepted before keeps away: offers that lack what they require, and those that it excludes."""
+        """Return what was accepted before keeps away: offers that lack what they require, and those that it
+        excludes.
+        """
         found = entries(history)
         outcomes = found[found["kind"] == OUTCOME]  # most histories have none, and entry by entry is slow
         accepted = {int(entry["offer"]) for entry in outcomes if int(entry["what"]) in self._acceptances}
@@ -163,8 +210,16 @@ class Contacting:
         if key not in self._contacts:
             if len(self._contacts) >= CONTACTS_KEPT_MAX:  # a channel that is not declared may be any text
                 self._contacts.clear()
-            positions = [at for at, bound in enumerate(self._limits) if bound.concerned >> offer & 1 and bound.applies(placement, channel)]
-            made = self.policy.contact(self._offers[offer], self._groups[offer], word_of(channel), positions) if positions else None
+            positions = [
+                at
+                for at, bound in enumerate(self._limits)
+                if bound.concerned >> offer & 1 and bound.applies(placement, channel)
+            ]
+            made = (
+                self.policy.contact(self._offers[offer], self._groups[offer], word_of(channel), positions)
+                if positions
+                else None
+            )
             self._contacts[key] = made
         return self._contacts[key]
 
@@ -189,7 +244,9 @@ class Contacting:
         return Moment(now, day_of(now, self._time_zone), min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
 
     def beyond(self, limit: int, offer: int, placement: str, channel: str) -> int:
-        """The offers for which there is no room at a placement where there was none for `offer`, as a set: those that are counted with it."""
+        """The offers for which there is no room at a placement where there was none for `offer`, as a set: those that
+        are counted with it.
+        """
         bound = self._limits[limit]
         if not bound.applies(placement, channel):
             return 0
@@ -218,7 +275,9 @@ def channels_counted(channel: str, channels: tuple[str, ...]) -> tuple[str | Non
 
 
 def _budgets(offer_id: str, budget: OfferBudget) -> tuple[BudgetBound, ...]:
-    daily, lifetime, stock = (inf if most is None else float(most) for most in (budget.daily, budget.lifetime, budget.stock))
+    daily, lifetime, stock = (
+        inf if most is None else float(most) for most in (budget.daily, budget.lifetime, budget.stock)
+    )
     shows = () if daily == lifetime == inf else (BudgetBound(key_of(offer_id), daily, lifetime),)
     return shows if stock == inf else (*shows, BudgetBound(key_of(STOCK + offer_id), inf, stock))
 
@@ -236,5 +295,9 @@ def _limit(rule: LimitRule, channel: str | None) -> ContactLimit:
 
 def _pause(rule: PauseRule) -> ContactPause:
     return ContactPause(
-        word_of(rule.outcome), rule.times, float(duration_seconds(rule.within)), float(duration_seconds(rule.pause)), rule.per
+        word_of(rule.outcome),
+        rule.times,
+        float(duration_seconds(rule.within)),
+        float(duration_seconds(rule.pause)),
+        rule.per,
     )

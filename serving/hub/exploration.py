@@ -1,11 +1,12 @@
 """Exploration: slates that are drawn, with the exact probability of each offer shown.
 
-A slate is drawn place by place, without putting back. At each place the candidates are the offers that may be shown next (diversity,
-exclusions and whole bundles respected), and the law gives each a probability. What is stated with an offer is the probability that it is
-drawn at its place, given the offers at the places before it; the product over a slate is that of the slate.
+A slate is drawn place by place, without putting back. At each place the candidates are the offers that may be shown
+next (diversity, exclusions and whole bundles respected), and the law gives each a probability. What is stated with an
+offer is the probability that it is drawn at its place, given the offers at the places before it; the product over a
+slate is that of the slate.
 
-The draw is a hash of salt, unit, placement, place and period of time: the same request is answered the same way, on every worker, and
-replay draws what was drawn.
+The draw is a hash of salt, unit, placement, place and period of time: the same request is answered the same way, on
+every worker, and replay draws what was drawn.
 """
 
 from __future__ import annotations
@@ -40,13 +41,16 @@ def _uniform(seed, place):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(
-    numba.float64(_SCORES, numba.boolean[::1], numba.float64, numba.float64, numba.boolean, numba.float64[::1]), nogil=True, cache=True
+    numba.float64(_SCORES, numba.boolean[::1], numba.float64, numba.float64, numba.boolean, numba.float64[::1]),
+    nogil=True,
+    cache=True,
 )
 def _probabilities(scores, live, gamma, floor, weighted, out):  # type: ignore[no-untyped-def]
-    """Of each live candidate into `out`, 0 for others; returns the place of the best, the first of equals, or -1 without candidates.
+    """Of each live candidate into `out`, 0 for others; returns the place of the best, the first of equals, or -1
+    without candidates.
 
-    Priorities below zero count as zero. Gaps are parts of the best priority, so that the currency of values does not matter; where the
-    best is zero, there are none.
+    Priorities below zero count as zero. Gaps are parts of the best priority, so that the currency of values does not
+    matter; where the best is zero, there are none.
     """
     best, count, total = -1, 0, 0.0
     for at in range(scores.shape[0]):
@@ -77,7 +81,9 @@ def _probabilities(scores, live, gamma, floor, weighted, out):  # type: ignore[n
 
 @numba.njit(numba.int64(_SCORES, numba.float64, numba.int64), nogil=True, cache=True)
 def _drawn(probabilities, uniform, best):  # type: ignore[no-untyped-def]
-    """The best where the draw is below its probability, else the others in their order: more weight on the best moves nobody elsewhere."""
+    """The best where the draw is below its probability, else the others in their order: more weight on the best moves
+    nobody elsewhere.
+    """
     if uniform < probabilities[best]:
         return best
     reached, last = probabilities[best], best
@@ -107,7 +113,14 @@ class Explorer:
         period: how long a unit is shown the same draw, in microseconds.
     """
 
-    def __init__(self, law: Law, gamma: float = np.inf, floor: float = 0.0, salt: str = "exploration", period: int = 86_400 * MICROSECONDS):
+    def __init__(
+        self,
+        law: Law,
+        gamma: float = np.inf,
+        floor: float = 0.0,
+        salt: str = "exploration",
+        period: int = 86_400 * MICROSECONDS,
+    ):
         self.law, self.gamma, self.floor, self.salt, self.period = law, gamma, floor, salt, period
 
     @classmethod
@@ -139,7 +152,8 @@ class Explorer:
 
         Args:
             scores: priorities of the chosen offers, which stand at these positions of the catalogue.
-            live: which of them may be shown here; `offers` are the same as a set, with those that may fill what is left.
+            live: which of them may be shown here; `offers` are the same as a set, with those that may fill what is
+                left.
             answer: what is shown so far; it stays as it is.
             seed: see `seed`.
         """
@@ -172,14 +186,27 @@ class Explorer:
         return Slate(slate, np.array(stated), answer)
 
     def seed(self, unit: str, placement: str, now: Micros) -> int:
-        """Of the draws of one unit at one placement in one period. Requests of nobody in particular are drawn one by one."""
+        """Of the draws of one unit at one placement in one period. Requests of nobody in particular are drawn one by
+        one.
+        """
         when = now // self.period if unit else now
-        return int(fnv1a_bytes(_OFFSET, "\x1f".join((self.salt, unit, placement, str(when))).encode("utf-8", "surrogatepass")))
+        return int(
+            fnv1a_bytes(_OFFSET, "\x1f".join((self.salt, unit, placement, str(when))).encode("utf-8", "surrogatepass"))
+        )
 
 
 def _feasible(
-    chosen: NDArray[np.int32], live: NDArray[np.bool_], slate: list[int], wanted: PlacementRequest, offers: int, ties: Ties, answer: Answer
+    chosen: NDArray[np.int32],
+    live: NDArray[np.bool_],
+    slate: list[int],
+    wanted: PlacementRequest,
+    offers: int,
+    ties: Ties,
+    answer: Answer,
 ) -> NDArray[np.bool_]:
     """Return which of the live candidates may be shown next, after a slate."""
-    fits = [bool(may) and ties.fits(slate, int(at), wanted, offers, answer) for at, may in zip(chosen.tolist(), live.tolist(), strict=True)]
+    fits = [
+        bool(may) and ties.fits(slate, int(at), wanted, offers, answer)
+        for at, may in zip(chosen.tolist(), live.tolist(), strict=True)
+    ]
     return np.array(fits, bool)

@@ -78,7 +78,8 @@ class Hub:
         self.explorer = Explorer.of(workspace.policies.exploration) if workspace.policies.exploration else None
 
     def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Hub:
-        """Return the hub of an arm or a control group, on the same catalogue: what does not change is shared, the digest of the files too.
+        """Return the hub of an arm or a control group, on the same catalogue: what does not change is shared, the
+        digest of the files too.
 
         Args:
             workspace: with other rules than those of this hub's, or another arbitration, placements, or exploration.
@@ -117,12 +118,17 @@ class Hub:
         self.free = frozenset(
             name
             for name, placement in placements.items()
-            if self.ties.none and placement.per_category is None and placement.per_group is None and not placement.fallback
+            if self.ties.none
+            and placement.per_category is None
+            and placement.per_group is None
+            and not placement.fallback
         )
 
 
 def digest_of(workspace: Workspace) -> str:
-    """Return what the workspace's files say of decisions, as 16 hex digits; comments and the order of keys do not count."""
+    """Return what the workspace's files say of decisions, as 16 hex digits; comments and the order of keys do not
+    count.
+    """
     settings = workspace.settings
     settled = [settings.time_zone, settings.currency, settings.serving, workspace.model.label]
     parts = [workspace.policies, workspace.offers, workspace.features, settled]
@@ -136,4 +142,7 @@ def digest_of(workspace: Workspace) -> str:
 
 def _places(catalogue: Catalogue, name: str, placement: Placement) -> NDArray[np.bool_]:
     groups = frozenset(placement.groups)
-    return np.array([(not o.placements or name in o.placements) and (not groups or o.group in groups) for o in catalogue.offers], bool)
+    return np.array(
+        [(not o.placements or name in o.placements) and (not groups or o.group in groups) for o in catalogue.offers],
+        bool,
+    )

@@ -49,10 +49,19 @@ class _Bound:
 class Quiet:
     """All quiet hours of a workspace on a catalogue."""
 
-    def __init__(self, workspace: Workspace, catalogue: Catalogue, layout: Layout, columns: Mapping[str, ContextColumn], words: Dictionary):
+    def __init__(
+        self,
+        workspace: Workspace,
+        catalogue: Catalogue,
+        layout: Layout,
+        columns: Mapping[str, ContextColumn],
+        words: Dictionary,
+    ):
         hours = workspace.policies.quiet_hours
         zones = [
-            one.time_zone for one in hours.values() if one.time_zone is not None and one.time_zone.startswith(("customer.", "context."))
+            one.time_zone
+            for one in hours.values()
+            if one.time_zone is not None and one.time_zone.startswith(("customer.", "context."))
         ]
         scope = scope_of(workspace.features)
         terms = {name: scope[name] for name in sorted(set(zones))}
@@ -79,7 +88,9 @@ class Quiet:
             if one.placements and placement not in one.placements:
                 continue
             stated = facts[one.column] if one.column is not None else None
-            if one.holds(minute_of_day(now, stated if isinstance(stated, str) and zone_of(stated) is not None else one.zone)):
+            if one.holds(
+                minute_of_day(now, stated if isinstance(stated, str) and zone_of(stated) is not None else one.zone)
+            ):
                 found.append((one.name, one.concerned))
         return found
 

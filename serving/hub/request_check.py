@@ -63,7 +63,9 @@ def check_request(workspace: Workspace, request: DecisionRequest) -> list[tuple[
         if placement is None:
             raise UnknownPlacement(name)
         if placement.channels and channel_of(workspace, request.context) not in placement.channels:
-            raise BadContext(CHANNEL, "field-value", f"one of {', '.join(placement.channels)}, in which placement {name} exists")
+            raise BadContext(
+                CHANNEL, "field-value", f"one of {', '.join(placement.channels)}, in which placement {name} exists"
+            )
         found.append((name, placement))
     return found
 
@@ -113,5 +115,7 @@ def check_context(columns: dict[str, ContextColumn], context: dict[str, ContextV
             or (column.dtype == "integer" and not isinstance(value, int) and not value.is_integer())
         ):
             raise BadContext(name, "field-type", "integer" if column.dtype == "integer" else "number")
-        elif (column.minimum is not None and value < column.minimum) or (column.maximum is not None and value > column.maximum):
+        elif (column.minimum is not None and value < column.minimum) or (
+            column.maximum is not None and value > column.maximum
+        ):
             raise BadContext(name, "out-of-range", f"{column.dtype} from {column.minimum} to {column.maximum}")

@@ -1,4 +1,6 @@
-"""Rules, segments and context weights on a catalogue: for which offers does each condition hold, for this customer, now?"""
+"""Rules, segments and context weights on a catalogue: for which offers does each condition hold, for this customer,
+now?
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def concerned(whom: Whom, catalogue: Catalogue) -> int:
     return bits_of(
         np.array(
             [
-                (not offers or offer.offer_id in offers) and (not groups or offer.group in groups) and offer.group not in excepted
+                (not offers or offer.offer_id in offers)
+                and (not groups or offer.group in groups)
+                and offer.group not in excepted
                 for offer in catalogue.offers
             ],
             bool,
@@ -76,7 +80,12 @@ class Rules:
     """All conditions of a workspace on a catalogue. Holds scratch memory: for one thread only."""
 
     def __init__(
-        self, book: Rulebook, catalogue: Catalogue, layout: Layout, context: Mapping[str, ContextColumn], words: Dictionary
+        self,
+        book: Rulebook,
+        catalogue: Catalogue,
+        layout: Layout,
+        context: Mapping[str, ContextColumn],
+        words: Dictionary,
     ) -> None:
         self.count = len(catalogue)
         self.rules = [
@@ -92,7 +101,9 @@ class Rules:
             for read in book.rules
         ]
         self.weights = [
-            BoundWeight(read.name, read.weight.weight, concerned(read.weight, catalogue), frozenset(read.weight.placements))
+            BoundWeight(
+                read.name, read.weight.weight, concerned(read.weight, catalogue), frozenset(read.weight.placements)
+            )
             for read in book.weights
         ]
         named = {f"rule {read.name}": read.condition for read in book.rules}
@@ -101,8 +112,11 @@ class Rules:
         self.bound = self.conditions.bind(offer_columns(catalogue, self.conditions.offers), len(catalogue))
         self._asked: dict[str, list[tuple[int, int, int, BoundRule]]] = {}
         self._facts = ConditionInputs(self.conditions.scalars, layout.plan, context, words)
-        # Where conditions match keys, what the model matches is matched with them: a family's keys are walked once a decision.
-        self._pairs = PairFacts(self.conditions.pairs, layout, catalogue, layout.personal if self.conditions.pairs else ())
+        # Where conditions match keys, what the model matches is matched with them: a family's keys are walked once a
+        # decision.
+        self._pairs = PairFacts(
+            self.conditions.pairs, layout, catalogue, layout.personal if self.conditions.pairs else ()
+        )
 
     def rule(self, name: str) -> BoundRule:
         """Return a rule by its name."""
@@ -112,7 +126,9 @@ class Rules:
         """Return what conditions looked at, for one offer."""
         return self.bound.lookup(offer, truths.scalars, truths.pairs, now)
 
-    def truths(self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: Seconds) -> Truths | None:
+    def truths(
+        self, row: OnlineRow, everyone: OnlineRow, context: Mapping[str, ContextValue], now: Seconds
+    ) -> Truths | None:
         """Evaluate every condition once; None where there are none."""
         if not self.conditions.names:
             return None
@@ -120,11 +136,18 @@ class Rules:
         return Truths(self.bound.evaluate(scalars, pairs, now), scalars, pairs)
 
     def matched(self, truths: Truths) -> Matched | None:
-        """Return what the layout need not match again for the same row and moment; None where conditions match nothing."""
+        """Return what the layout need not match again for the same row and moment; None where conditions match
+        nothing.
+        """
         return Matched(truths.pairs, self._pairs.more) if self.conditions.pairs else None
 
     def allowed(
-        self, offers: int, placement: str, truths: Truths, notes: dict[str, None], trail: list[tuple[str, int]] | None = None
+        self,
+        offers: int,
+        placement: str,
+        truths: Truths,
+        notes: dict[str, None],
+        trail: list[tuple[str, int]] | None = None,
     ) -> int:
         """Return the offers that no rule keeps away at a placement.
 
@@ -147,7 +170,9 @@ class Rules:
         return offers
 
     def _asked_at(self, placement: str) -> list[tuple[int, int, int, BoundRule]]:
-        """Return the rules of a placement: position, offers concerned, and the truth of its condition that lets all offers pass."""
+        """Return the rules of a placement: position, offers concerned, and the truth of its condition that lets all
+        offers pass.
+        """
         found = self._asked.get(placement)
         if found is None:
             full = (1 << self.count) - 1

@@ -1,4 +1,6 @@
-"""The slate: which of the ranked offers are shown together. No offer twice, diversity kept, exclusions and bundles respected."""
+"""The slate: which of the ranked offers are shown together. No offer twice, diversity kept, exclusions and bundles
+respected.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,18 @@ class Ties:
         self.category = [offer.category for offer in catalogue.offers]
         self.excludes: dict[int, frozenset[int]] = {}
         """Both ways: who excludes is excluded."""
-        pairs = [(at, index[other]) for at, offer in enumerate(catalogue.offers) for other in offer.excludes if other in index]
+        pairs = [
+            (at, index[other])
+            for at, offer in enumerate(catalogue.offers)
+            for other in offer.excludes
+            if other in index
+        ]
         for one, other in [*pairs, *((other, one) for one, other in pairs)]:
             self.excludes[one] = self.excludes.get(one, frozenset()) | {other}
         self.bundle: dict[int, tuple[int, ...]] = {}
         for members in bundles:
-            # A member that the catalogue does not have can never be shown, and so neither can the others: -1 is no offer.
+            # A member that the catalogue does not have can never be shown, and so neither can the others: -1 is no
+            # offer.
             positions = tuple(index.get(member, -1) for member in members)
             self.bundle |= dict.fromkeys((at for at in positions if at >= 0), positions)
 
@@ -76,7 +84,9 @@ def together(offer: int, ties: Ties) -> list[int]:
     return [offer] if bundle is None else [offer, *(member for member in bundle if member != offer)]
 
 
-def fill(wanted: PlacementRequest, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True) -> list[int]:
+def fill(
+    wanted: PlacementRequest, order: Sequence[int], offers: int, ties: Ties, answer: Answer, whole: bool = True
+) -> list[int]:
     """Return the offers of one placement, in the order in which they are shown; they are added to `answer`.
 
     An offer of a bundle is shown with all of its bundle, right after each other from the best on, or not at all.
@@ -102,7 +112,11 @@ def _fits(slate: list[int], whole: list[int], wanted: PlacementRequest, ties: Ti
     if len(slate) + len(whole) > wanted.limit:
         return False
     for at, offer in enumerate(whole):
-        if offer in answer.shown or offer in answer.excluded or not ties.excludes.get(offer, frozenset()).isdisjoint(whole[:at]):
+        if (
+            offer in answer.shown
+            or offer in answer.excluded
+            or not ties.excludes.get(offer, frozenset()).isdisjoint(whole[:at])
+        ):
             return False
     after = [*slate, *whole]
     return _within(after, ties.category, wanted.per_category) and _within(after, ties.group, wanted.per_group)

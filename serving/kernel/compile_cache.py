@@ -1,6 +1,8 @@
-"""Machine code that a package brings along, so that its first start need not compile: numba takes it where it fits, else compiles.
+"""Machine code that a package brings along, so that its first start need not compile: numba takes it where it fits,
+else compiles.
 
-It fits when Python, numba, the processor and the sources are those of the machine that packed: numba checks all of them.
+It fits when Python, numba, the processor and the sources are those of the machine that packed: numba checks all of
+them.
 """
 
 from __future__ import annotations
@@ -31,9 +33,13 @@ def pack(target: Path, root: Path = ROOT) -> int:
 
 
 def unpack(root: Path = ROOT) -> None:
-    """Put what was packed where numba looks for it, before the compiled modules are imported; what cannot be written is compiled."""
+    """Put what was packed where numba looks for it, before the compiled modules are imported; what cannot be written is
+    compiled.
+    """
     with contextlib.suppress(OSError):
-        for file in sorted((root / FOLDER).rglob("*.nb[ic]"), key=lambda file: file.suffix):  # code before the index that names it
+        for file in sorted(
+            (root / FOLDER).rglob("*.nb[ic]"), key=lambda file: file.suffix
+        ):  # code before the index that names it
             target = compiled_folder(root / file.parent.relative_to(root / FOLDER)) / file.name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)

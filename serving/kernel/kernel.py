@@ -17,8 +17,9 @@ order: the lowest bit left is the leaf of the row. Since the order is free, the 
 
 Leaf values are added in the order of the trees, starting from 0.0, as LightGBM does: raw scores are equal to the bit.
 
-The first `Kernel` of a machine compiles for about ten seconds (a mask width: 32 bits up to 32 leaves, else 64) and keeps
-the code beside this file or in `NUMBA_CACHE_DIR`; later starts load it in 0.03 s. Nothing compiles at import or in `score`.
+The first `Kernel` of a machine compiles for about ten seconds (a mask width: 32 bits up to 32 leaves, else 64) and
+keeps the code beside this file or in `NUMBA_CACHE_DIR`; later starts load it in 0.03 s. Nothing compiles at import or
+in `score`.
 """
 
 from collections.abc import Sequence
@@ -64,7 +65,12 @@ class Kernel:
     """Scores offers with one forest. It owns scratch memory: one Kernel a thread; `OfferTable`s may be shared."""
 
     def __init__(
-        self, forest: Forest, shared: Sequence[int], offer: Sequence[int], pair: Sequence[int] = (), pair_default: npt.ArrayLike = np.nan
+        self,
+        forest: Forest,
+        shared: Sequence[int],
+        offer: Sequence[int],
+        pair: Sequence[int] = (),
+        pair_default: npt.ArrayLike = np.nan,
     ) -> None:
         """Build the tables and load (the first time on a machine: compile) the code.
 
@@ -88,7 +94,9 @@ class Kernel:
         height = int(row_start[-1]) + 5  # and five rows of scratch: four offers with pair values, the request
         size = height * forest.trees * self._words * mask.itemsize
         if size > TABLE_BYTES_MAX:
-            raise ValueError(f"expected tables of at most {TABLE_BYTES_MAX} bytes, came {size}; train fewer or smaller trees")
+            raise ValueError(
+                f"expected tables of at most {TABLE_BYTES_MAX} bytes, came {size}; train fewer or smaller trees"
+            )
         self._rows = np.full((height, forest.trees * self._words), ones, mask)
         leaf = np.zeros((forest.trees, 8 * mask.itemsize * self._words))
         flip = np.zeros(len(forest.columns), np.uint8)
@@ -106,7 +114,10 @@ class Kernel:
         )
         # One call takes few arrays, as each costs 0.07 us: numbers of a kind lie in one array, `plan` says where.
         parts: list[Array] = [in_shared, in_pair, np.array([default.view(np.int64), np.where(used[list(pair)], -1, 0)])]
-        parts += [np.zeros(32, np.int64), np.zeros(4 + max(len(shared), len(pair)), np.int64)]  # scratch: waiting, numbers
+        parts += [
+            np.zeros(32, np.int64),
+            np.zeros(4 + max(len(shared), len(pair)), np.int64),
+        ]  # scratch: waiting, numbers
         parts += [np.all(self._rows == ones, axis=1).astype(np.int64)]  # rows that remove no leaf
         ends = 10 + np.cumsum([0] + [part.size for part in parts[:-1]])
         reals = len(self._search), len(self._search) + leaf.size
@@ -123,7 +134,9 @@ class Kernel:
         """
         values = np.ascontiguousarray(offer_values, np.float64)
         if values.ndim != 2 or values.shape[1] != self.counts[1] or len(values) > OFFERS_MAX:
-            raise ValueError(f"offer_values: expected [at most {OFFERS_MAX}, {self.counts[1]}], came {list(values.shape)}")
+            raise ValueError(
+                f"offer_values: expected [at most {OFFERS_MAX}, {self.counts[1]}], came {list(values.shape)}"
+            )
         classes = np.zeros((len(values), self._trees), np.uint16)
         start = np.zeros(self._trees + 1, np.uint64)
         masks = self._code.prepare(values, self._offer, self._search, self._rows, self._words, classes, start)
@@ -152,7 +165,9 @@ class Kernel:
         if wrong:
             self._complain(shared_values, table, chosen, pair_values, out)
 
-    def _complain(self, shared_values: Floats, table: OfferTable, chosen: Array, pair_values: Floats, out: Floats) -> None:
+    def _complain(
+        self, shared_values: Floats, table: OfferTable, chosen: Array, pair_values: Floats, out: Floats
+    ) -> None:
         n = len(chosen)
         for name, array, shape in (
             ("shared_values", shared_values, (self.counts[0],)),

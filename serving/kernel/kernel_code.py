@@ -1,7 +1,7 @@
 """The kernel's machine code: what numba compiles, with the signatures it is compiled for.
 
-Straight loops over plain arrays, called by `serving.kernel`, which says what they mean. Unsigned indexes spare numba's check
-for negative ones.
+Straight loops over plain arrays, called by `serving.kernel`, which says what they mean. Unsigned indexes spare numba's
+check for negative ones.
 """
 
 from collections.abc import Callable
@@ -55,8 +55,12 @@ def compiled(mask: str) -> KernelCode:
 
 
 @nb.njit(nogil=True)
-def _goes_left(kind: int, x: float, decision: int, threshold: float, category_start: Array, category_words: Array) -> bool:
-    """LightGBM's decision for an interval (kind 0, x its upper end), for zero (kind 1, x = 0.0), for missing (kind 2)."""
+def _goes_left(
+    kind: int, x: float, decision: int, threshold: float, category_start: Array, category_words: Array
+) -> bool:
+    """LightGBM's decision for an interval (kind 0, x its upper end), for zero (kind 1, x = 0.0), for missing (kind
+    2).
+    """
     if decision & CATEGORICAL:
         if kind == 2 or not -1.0 < x < CATEGORY_END:
             return False
@@ -129,7 +133,9 @@ def _fill(
 
 @nb.njit(nogil=True)
 def _row(x: float, columns: Array, i: int, search: Floats) -> Any:
-    """Return the row of masks for value x of column i of `columns`: (place, first row, cuts, outer at, inner at, outers)."""
+    """Return the row of masks for value x of column i of `columns`: (place, first row, cuts, outer at, inner at,
+    outers).
+    """
     if np.isnan(x):
         return np.uint64(columns[i, 1] + columns[i, 2] + 2)
     if abs(x) <= ZERO:
@@ -166,7 +172,9 @@ def _and_rows(rows: Array, numbers: Array, count: int, target: Array) -> None:
 
 
 @nb.njit(nogil=True)
-def _prepare(values: Floats, columns: Array, search: Floats, rows: Array, words: int, classes: Array, start: Array) -> Any:
+def _prepare(
+    values: Floats, columns: Array, search: Floats, rows: Array, words: int, classes: Array, start: Array
+) -> Any:
     """AND the rows of each offer, tree by tree; number the distinct masks of a tree (a hash table of open places)."""
     offers, trees = classes.shape
     row = np.zeros((offers, columns.shape[0]), np.uint64)
@@ -310,7 +318,14 @@ def _sum_eight(waiting: Array, chosen: Array, classes: Array, class_start: Array
 
 @nb.njit(nogil=True)
 def _look_up_four(
-    waiting: Array, chosen: Array, classes: Array, class_start: Array, class_mask: Array, scratch: Array, leaf: Floats, out: Floats
+    waiting: Array,
+    chosen: Array,
+    classes: Array,
+    class_start: Array,
+    class_mask: Array,
+    scratch: Array,
+    leaf: Floats,
+    out: Floats,
 ) -> None:
     """The same for four offers whose leaves are not those of their classes: masks of the request AND of the class."""
     if class_mask.shape[1] > 1:

@@ -1,9 +1,11 @@
-"""The machine code behind `serving.kernel.shap`: loaded by the first explanation, so a worker that never explains holds none of it.
+"""The machine code behind `serving.kernel.shap`: loaded by the first explanation, so a worker that never explains holds
+none of it.
 
-A tree of S splits has 2 S edges: edge 2 s goes left from split s, edge 2 s + 1 goes right. What `prepare` writes, for each split:
+A tree of S splits has 2 S edges: edge 2 s goes left from split s, edge 2 s + 1 goes right. What `prepare` writes, for
+each split:
 
-share   f8[S, 2]  of both edges: the product of (rows after / rows before) over the edges of the same column down to this one
-above   i4[S]     the nearest edge above, in the same tree, that is of the same column; -1 where there is none
+share   f8[S, 2]  of both edges: the product of (rows after / rows before) over the edges of the same column down to
+this one above   i4[S]     the nearest edge above, in the same tree, that is of the same column; -1 where there is none
 mean    f8[S]     the mean of the leaf values below, each leaf weighed by its training rows
 """
 
@@ -47,7 +49,11 @@ def compiled() -> ShapCode:
     rules = [given(f8), given(u1), given(i8), given(nb.uint32), given(f8)]
     return ShapCode(
         build(nb.boolean, [*shape, given(f8), given(i8), f8[:, ::1], i4[::1], f8[::1], i4[::1]], _prepare),
-        build(nb.void, [*shape, *rules, f8[::1], given(f8, 2), given(i4), given(i4), given(f8), given(f8), f8[::1]], _tree_shap),
+        build(
+            nb.void,
+            [*shape, *rules, f8[::1], given(f8, 2), given(i4), given(i4), given(f8), given(f8), f8[::1]],
+            _tree_shap,
+        ),
         build(nb.void, [*shape, *rules, f8[::1], given(f8), f8[::1]], _path),
     )
 
@@ -67,7 +73,8 @@ def _prepare(
     mean: Floats,
     width: Array,
 ) -> bool:
-    """Fill `share`, `above`, `mean`, and `width` (most different columns on a way down, a tree); whether all splits have rows.
+    """Fill `share`, `above`, `mean`, and `width` (most different columns on a way down, a tree); whether all splits
+    have rows.
 
     In a tree where a split has no rows at all, every leaf weighs one, and `share` means nothing.
     """
@@ -110,7 +117,9 @@ def _prepare(
 
 @nb.njit(nogil=True)
 def _goes_left(x: float, decision: int, threshold: float, category_start: Array, category_words: Array) -> bool:
-    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel.kernel_code` is for intervals of values."""
+    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel.kernel_code` is for
+    intervals of values.
+    """
     if decision & CATEGORICAL:
         if not -1.0 < x < CATEGORY_END:  # missing too
             return False
@@ -147,8 +156,9 @@ def _tree_shap(
 ) -> None:
     """Shapley values of one row into `out`, one a column; `serving.kernel.shap` says how.
 
-    Down the tree `ways[i]` is the product of the factors above split i; up the tree `level` is the mean of the leaves below by
-    the factors below. An edge is open while the row itself would take it and all edges above of the same column.
+    Down the tree `ways[i]` is the product of the factors above split i; up the tree `level` is the mean of the leaves
+    below by the factors below. An edge is open while the row itself would take it and all edges above of the same
+    column.
     """
     most = points.max()
     total = np.zeros((out.shape[0], most))

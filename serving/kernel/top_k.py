@@ -13,7 +13,9 @@ _CHOSEN = numba.types.Array(numba.int32, 1, "C", readonly=True)
 
 @numba.njit(numba.uint64(numba.uint64), nogil=True, cache=True)
 def mix(value):  # type: ignore[no-untyped-def]
-    """Spread a number over all 64 bits (the finalizer of splitmix64, Steele et al. 2014): one to one, so no new ties."""
+    """Spread a number over all 64 bits (the finalizer of splitmix64, Steele et al. 2014): one to one, so no new
+    ties.
+    """
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -44,7 +46,9 @@ def _best(scores, draws, chosen, seed, out):  # type: ignore[no-untyped-def]
     return found
 
 
-def best(scores: NDArray[np.float64], draws: NDArray[np.uint64], chosen: NDArray[np.int32], seed: int, limit: int) -> NDArray[np.int32]:
+def best(
+    scores: NDArray[np.float64], draws: NDArray[np.uint64], chosen: NDArray[np.int32], seed: int, limit: int
+) -> NDArray[np.int32]:
     """Positions of the best scores, best first; equal scores in an order drawn by a hash.
 
     Args:

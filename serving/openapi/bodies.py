@@ -1,8 +1,8 @@
 """JSON Schemas of the bodies of the contract, made from the structs that bodies are decoded as and written from.
 
-What a struct says is brought into the form in which a program on the other side needs it: a request names what it may leave out
-(no field with a default is required), an answer names what it always has. Generators read a `default` as "always there", so that no
-schema carries one; texts name the characters that are refused everywhere.
+What a struct says is brought into the form in which a program on the other side needs it: a request names what it may
+leave out (no field with a default is required), an answer names what it always has. Generators read a `default` as
+"always there", so that no schema carries one; texts name the characters that are refused everywhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def body_schemas(requests: Sequence[type], responses: Sequence[type]) -> tuple[d
     """
     asked, told = _structs(requests), _structs(responses)
     if both := asked & told:
-        raise ValueError(f"expected structs of requests or of responses, got both: {sorted(kind.__name__ for kind in both)}")
+        raise ValueError(
+            f"expected structs of requests or of responses, got both: {sorted(kind.__name__ for kind in both)}"
+        )
     kinds = [*requests, *responses]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
     by_name = {kind.__name__: kind for kind in asked | told}
@@ -55,7 +57,9 @@ def reference(kind: type) -> Schema:
 
 
 def pattern_of(pattern: str) -> str:
-    """Return a pattern of ours as JSON Schema means it: there `$` is the end of the text, and nothing else (ECMA 262)."""
+    """Return a pattern of ours as JSON Schema means it: there `$` is the end of the text, and nothing else (ECMA
+    262).
+    """
     return pattern.removesuffix(END_OF_TEXT)
 
 
@@ -92,7 +96,12 @@ def _tidy(schema: Schema, *, free_text: bool) -> None:
             schema |= or_null(kind)
     if "pattern" in schema:
         schema["pattern"] = pattern_of(schema["pattern"])
-    elif free_text and schema.get("type") in ("string", ["string", "null"]) and "enum" not in schema and "format" not in schema:
+    elif (
+        free_text
+        and schema.get("type") in ("string", ["string", "null"])
+        and "enum" not in schema
+        and "format" not in schema
+    ):
         schema["pattern"] = text_pattern()
 
 
@@ -103,7 +112,11 @@ def _required(kind: type) -> list[str]:
 def _always_written(kind: type) -> list[str]:
     """Return the names of what msgspec writes whatever the value is."""
     omits = kind.__struct_config__.omit_defaults  # type: ignore[attr-defined]
-    return [field.encode_name for field in msgspec.structs.fields(kind) if field.required or not (omits or field.default is UNSET)]
+    return [
+        field.encode_name
+        for field in msgspec.structs.fields(kind)
+        if field.required or not (omits or field.default is UNSET)
+    ]
 
 
 @cache
@@ -120,9 +133,15 @@ def text_pattern() -> str:
             ranges[-1][1] = code
         else:
             ranges.append([code, code])
-    return "^[^" + "".join(_escaped(first) + ("" if first == last else "-" + _escaped(last)) for first, last in ranges) + "]*$"
+    return (
+        "^[^"
+        + "".join(_escaped(first) + ("" if first == last else "-" + _escaped(last)) for first, last in ranges)
+        + "]*$"
+    )
 
 
 def _escaped(code: int) -> str:
-    """Return a character as ECMA 262, Python and Rust read it; beyond the first plane only the character itself is read alike."""
+    """Return a character as ECMA 262, Python and Rust read it; beyond the first plane only the character itself is read
+    alike.
+    """
     return f"\\u{code:04x}" if code <= 0xFFFF else chr(code)

@@ -1,4 +1,6 @@
-"""The document of `/openapi.json` as one worker answers it: made when it is asked for, and again when another workspace serves."""
+"""The document of `/openapi.json` as one worker answers it: made when it is asked for, and again when another workspace
+serves.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class ContractDocument:
         self._kept: tuple[Workspace | None, bool, bytes] | None = None
 
     async def render(self, routes: Sequence[Route]) -> bytes:
-        """Return the document of a route table as JSON. It is made in a thread: that takes longer than a decision may wait."""
+        """Return the document of a route table as JSON. It is made in a thread: that takes longer than a decision may
+        wait.
+        """
         workspace, keys = self._workspace(), self._keys.configured
         kept = self._kept
         if kept is None or kept[0] is not workspace or kept[1] != keys:

@@ -55,7 +55,9 @@ def route_problems(route: Route) -> tuple[type[Problem], ...]:
     return tuple(sorted(kinds, key=lambda kind: (kind.status, kind.slug)))
 
 
-def document(routes: Sequence[Route], workspace: Workspace | None = None, *, keys: bool = True, origins: bool = False) -> dict[str, Any]:
+def document(
+    routes: Sequence[Route], workspace: Workspace | None = None, *, keys: bool = True, origins: bool = False
+) -> dict[str, Any]:
     """Return OpenAPI 3.1 of the whole table.
 
     Args:
@@ -92,7 +94,9 @@ def document(routes: Sequence[Route], workspace: Workspace | None = None, *, key
     }
 
 
-def render(routes: Sequence[Route], workspace: Workspace | None = None, *, keys: bool = True, origins: bool = False) -> bytes:
+def render(
+    routes: Sequence[Route], workspace: Workspace | None = None, *, keys: bool = True, origins: bool = False
+) -> bytes:
     """Return the document as JSON; arguments as for `document`."""
     return msgspec.json.encode(document(routes, workspace, keys=keys, origins=origins))
 
@@ -102,12 +106,20 @@ def _bodies(routes: Sequence[Route]) -> tuple[list[type], list[type]]:
     requests = [kind for route in routes for kind in (route.request, route.beacon) if kind is not None]
     responses: list[type] = [ProblemDocument]
     for route in routes:
-        responses += [kind for kind in (route.response, None if route.refusal is None else route.refusal.form) if kind is not None]
+        responses += [
+            kind for kind in (route.response, None if route.refusal is None else route.refusal.form) if kind is not None
+        ]
     return list(dict.fromkeys(requests)), list(dict.fromkeys(responses))
 
 
-def _operation(route: Route, schema_of: dict[type, Schema], workspace: Workspace | None, *, keys: bool) -> dict[str, Any]:
-    operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary, "responses": _responses(route, schema_of)}
+def _operation(
+    route: Route, schema_of: dict[type, Schema], workspace: Workspace | None, *, keys: bool
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "responses": _responses(route, schema_of),
+    }
     operation["security"] = [{"bearer": []}, {"header": []}] if route.roles and keys else []
     if route.roles:
         operation["description"] = "Roles that may call it: " + ", ".join(sorted(route.roles)) + "."
@@ -124,7 +136,9 @@ def _operation(route: Route, schema_of: dict[type, Schema], workspace: Workspace
 
 
 def _parameters(route: Route, workspace: Workspace | None) -> list[dict[str, Any]]:
-    schemas = {name: key_schema(workspace, flags=route.open_ended) if name == "key" else _UNIT for name in route.parameters}
+    schemas = {
+        name: key_schema(workspace, flags=route.open_ended) if name == "key" else _UNIT for name in route.parameters
+    }
     found = [_in_path(name, schema) for name, schema in schemas.items()]
     if NOT_MODIFIED in (route.statuses or {}):
         text = "The ETag of an answer that is kept: 304 where it is still the answer."
@@ -148,7 +162,8 @@ def _responses(route: Route, schema_of: dict[type, Schema]) -> dict[str, Any]:
     timed = {"server-timing": _header("Milliseconds of " + ", ".join(route.stages) + ".")} if route.stages else {}
     tagged = {"etag": _header("For If-None-Match.", required=True)} if NOT_MODIFIED in (route.statuses or {}) else {}
     responses: dict[str, Any] = {
-        str(status): {"description": text, "headers": shared | timed | tagged} | ({} if status == NOT_MODIFIED else {"content": content})
+        str(status): {"description": text, "headers": shared | timed | tagged}
+        | ({} if status == NOT_MODIFIED else {"content": content})
         for status, text in (route.statuses or {200: "Success."}).items()
     }
     return responses | _refusals(route, schema_of, shared)
@@ -165,7 +180,9 @@ def _refusals(route: Route, schema_of: dict[type, Schema], shared: dict[str, Any
             responses[str(status)] = _problem_response(kinds, schema_of[ProblemDocument], shared)
         else:
             described = {JSON: {"schema": schema_of[refusal.form]}}
-            responses[str(status)] = _described(kinds, shared) | ({} if status in refusal.empty else {"content": described})
+            responses[str(status)] = _described(kinds, shared) | (
+                {} if status in refusal.empty else {"content": described}
+            )
     return responses
 
 
@@ -206,7 +223,8 @@ def _described(kinds: list[type[Problem]], shared: dict[str, Any]) -> dict[str, 
     carried = [{name for name, _ in kind.fixed_headers} for kind in kinds]
     always = set.intersection(*carried)
     headers = shared | {
-        name.decode(): _header(_HEADER_TEXTS[name], required=name in always) for name in sorted(set[bytes]().union(*carried))
+        name.decode(): _header(_HEADER_TEXTS[name], required=name in always)
+        for name in sorted(set[bytes]().union(*carried))
     }
     return {"description": " / ".join(_sentence(kind.title for kind in kinds)), "headers": headers}
 

@@ -1,6 +1,8 @@
-"""What requests may say in one workspace, written into the schemas of the contract: its placements, context columns and experiments.
+"""What requests may say in one workspace, written into the schemas of the contract: its placements, context columns and
+experiments.
 
-Rules that bind two fields stand under `if`, which says them to a validator and leaves the types of generated clients simple.
+Rules that bind two fields stand under `if`, which says them to a validator and leaves the types of generated clients
+simple.
 """
 
 from __future__ import annotations
@@ -24,12 +26,22 @@ from features.config.schema import ContextColumn
 from features.events.semantics import NUMBER_MAX
 from features.workspace.workspace import Workspace
 from serving.api.experiments import AssignmentRequest
-from serving.api.ofrep import EXPERIMENT, FLAG_CHARACTERS_MAX, OFFERS, Evaluation, EvaluationContext, EvaluationFailure, Evaluations
+from serving.api.ofrep import (
+    EXPERIMENT,
+    FLAG_CHARACTERS_MAX,
+    OFFERS,
+    Evaluation,
+    EvaluationContext,
+    EvaluationFailure,
+    Evaluations,
+)
 from serving.hub.request_check import ANY, CHANNEL
 from serving.openapi.bodies import REFERENCE, Schema, or_null, reference, text_pattern
 
 _NULL = {"type": "null"}
-_PLACEMENT, _CONTEXT, _EXPERIMENT = ({"$ref": REFERENCE.format(name=name)} for name in ("Placement", "Context", "ExperimentKey"))
+_PLACEMENT, _CONTEXT, _EXPERIMENT = (
+    {"$ref": REFERENCE.format(name=name)} for name in ("Placement", "Context", "ExperimentKey")
+)
 
 
 def narrow(components: dict[str, Schema], workspace: Workspace | None) -> None:
@@ -40,7 +52,11 @@ def narrow(components: dict[str, Schema], workspace: Workspace | None) -> None:
     """
     if workspace is not None:
         components |= _names(workspace)
-    for kind, change in ((DecisionRequest, _decision), (AssignmentRequest, _assignment), (EvaluationContext, _evaluation)):
+    for kind, change in (
+        (DecisionRequest, _decision),
+        (AssignmentRequest, _assignment),
+        (EvaluationContext, _evaluation),
+    ):
         if (schema := components.get(kind.__name__)) is not None:
             change(schema, workspace)
     if (event := components.get(Event.__name__)) is not None:
@@ -54,7 +70,9 @@ def key_schema(workspace: Workspace | None, *, flags: bool) -> Schema:
     if workspace is not None:
         keys = list(workspace.experiments.experiments)
         if flags:
-            return _enumerated([EXPERIMENT + key for key in keys] + [OFFERS + name for name in workspace.offers.placements])
+            return _enumerated(
+                [EXPERIMENT + key for key in keys] + [OFFERS + name for name in workspace.offers.placements]
+            )
         if keys:
             return _EXPERIMENT
     return {"type": "string", "minLength": 1, "maxLength": FLAG_CHARACTERS_MAX, "pattern": "^[A-Za-z0-9._-]+$"}
@@ -105,9 +123,18 @@ def _event(schema: Schema) -> None:
     schema["allOf"] = [
         _one_of("customer_id", "anonymous_id"),
         _where([IMPRESSION, *OUTCOMES], {"required": ["offer_id"], "properties": {"offer_id": {"type": "string"}}}),
-        _where([IDENTIFY], {"required": ["customer_id", "anonymous_id"], "properties": {"anonymous_id": {"type": "string"}}}),
+        _where(
+            [IDENTIFY],
+            {"required": ["customer_id", "anonymous_id"], "properties": {"anonymous_id": {"type": "string"}}},
+        ),
         _where([CONSENT], {"required": ["purposes"], "properties": {"purposes": {"minProperties": 1}}}),
-        _where([EXPOSURE], {"required": ["experiment", "arm"], "properties": {name: {"type": "string"} for name in ("experiment", "arm")}}),
+        _where(
+            [EXPOSURE],
+            {
+                "required": ["experiment", "arm"],
+                "properties": {name: {"type": "string"} for name in ("experiment", "arm")},
+            },
+        ),
     ]
 
 
@@ -138,7 +165,11 @@ _ONE_PLACEMENT = {
 
 def _names(workspace: Workspace) -> dict[str, Schema]:
     """Return components for what the workspace names, so that generated types have these names too."""
-    context = {"type": "object", "properties": context_schema(workspace.features.context), "additionalProperties": False}
+    context = {
+        "type": "object",
+        "properties": context_schema(workspace.features.context),
+        "additionalProperties": False,
+    }
     found = {"Placement": _enumerated(workspace.offers.placements), "Context": context}
     if workspace.experiments.experiments:
         found["ExperimentKey"] = _enumerated(workspace.experiments.experiments)
@@ -185,5 +216,8 @@ def _in_channels(channels: list[str], declared: bool, assumed: str) -> Schema:
 def _asked_for(placement: str, then: Schema) -> Schema:
     """Return the rule for requests that ask for a placement, alone or among others."""
     alone = {"required": ["placement"], "properties": {"placement": {"const": placement}}}
-    among = {"required": ["placements"], "properties": {"placements": {"type": "array", "contains": {"const": placement}}}}
+    among = {
+        "required": ["placements"],
+        "properties": {"placements": {"type": "array", "contains": {"const": placement}}},
+    }
     return {"if": {"anyOf": [alone, among]}, "then": then}

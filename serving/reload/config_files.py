@@ -1,7 +1,9 @@
-"""The files of a workspace, and the record of its ramps, as a running server sees them change: read again, checked whole, and taken or refused.
+"""The files of a workspace, and the record of its ramps, as a running server sees them change: read again, checked
+whole, and taken or refused.
 
-What may change while a server runs is what decides: policies, offers, placements, treatments, and columns that only rules use. What
-the server was built on (where data lies, the views of the store) takes a restart, and a bundle for other columns takes a training.
+What may change while a server runs is what decides: policies, offers, placements, treatments, and columns that only
+rules use. What the server was built on (where data lies, the views of the store) takes a restart, and a bundle for
+other columns takes a training.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from features.workspace.ramps import RECORD
 from features.workspace.workspace import Workspace
 
 Stamp = tuple[tuple[int, int, int], ...]
-"""When each file was written, in nanoseconds since 1970, its size and its number on the disk; zeros for one that is not there."""
+"""When each file was written, in nanoseconds since 1970, its size and its number on the disk; zeros for one that is not
+there.
+"""
 
 
 def stamp_of(workspace: Workspace) -> Stamp:
@@ -31,7 +35,9 @@ def stamp_of(workspace: Workspace) -> Stamp:
 
 
 def ramps_again(last: Workspace) -> Workspace:
-    """Return the workspace as it was last taken, with its ramps as they are now: rolling back must not wait until somebody mends a file."""
+    """Return the workspace as it was last taken, with its ramps as they are now: rolling back must not wait until
+    somebody mends a file.
+    """
     found = replace(last)
     try:
         return last if found.ramps == last.ramps else found
@@ -58,5 +64,7 @@ def read_again(serving: Workspace) -> Workspace | str:
         ("the columns that are kept of a customer", serving.views, found.views),
     ):
         if one != other:
-            return f"{what} changed: restart the server to take it, after `opportune up` where data must be computed again"
+            return (
+                f"{what} changed: restart the server to take it, after `opportune up` where data must be computed again"
+            )
     return found

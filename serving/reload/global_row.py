@@ -1,4 +1,6 @@
-"""The global row. If it is missing, the online store was emptied: then a customer without a row is "unavailable", not "unknown"."""
+"""The global row. If it is missing, the online store was emptied: then a customer without a row is "unavailable", not
+"unknown".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What was published for a workspace: its bundle, those of the models that arms name, its offers; and what tells that any of it changed."""
+"""What was published for a workspace: its bundle, those of the models that arms name, its offers; and what tells that
+any of it changed.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def published(workspace: Workspace, everyone: tuple[float, ...], turn: int) -> P
 
 
 def glance(workspace: Workspace, seen: Published | None) -> tuple[int, ...]:
-    """When the files that tell of something new were written, in nanoseconds since 1970; 0 for one that is not there. Microseconds."""
+    """When the files that tell of something new were written, in nanoseconds since 1970; 0 for one that is not there.
+    Microseconds.
+    """
     folder = workspace.bundles
     places = [folder / bundle.CURRENT, catalogue_file(workspace), folder / bundle.ALIASES]
     if seen is not None:

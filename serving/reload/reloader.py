@@ -1,7 +1,7 @@
 """The desk of one worker: the engine, what is loaded, and the watch that brings in what is newer.
 
-A bundle, a catalogue or a row of everyone that changes is loaded aside, rehearsed, and put in place by one assignment. What
-cannot be loaded is refused with its reason; the last good state goes on serving.
+A bundle, a catalogue or a row of everyone that changes is loaded aside, rehearsed, and put in place by one assignment.
+What cannot be loaded is refused with its reason; the last good state goes on serving.
 """
 
 from __future__ import annotations
@@ -50,13 +50,16 @@ WATCH_SECONDS = 1.0
 LEDGER_SECONDS = 1.0
 """How often what was taken is made durable."""
 AGING_SECONDS = 600.0
-"""Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone."""
+"""Offer columns that are ages, or have a freshness limit, are laid again this often: they change with the clock alone.
+"""
 
 
 class Reloader:
     """State of one worker. All methods belong to the event loop's thread; `_look` and `_tried` may run in one other."""
 
-    def __init__(self, workspace: Workspace, clock: Callable[[], Micros] = now, watch_seconds: float = WATCH_SECONDS) -> None:
+    def __init__(
+        self, workspace: Workspace, clock: Callable[[], Micros] = now, watch_seconds: float = WATCH_SECONDS
+    ) -> None:
         self.workspace, self.clock, self.watch_seconds = workspace, clock, watch_seconds
         settings = workspace.settings
         self.engine: OnlineEngine = open_engine(
@@ -77,7 +80,9 @@ class Reloader:
         self.on_build: Callable[[Snapshot], object] = lambda _: None
         """Called where a state is made, which may wait for a disk; what it refers to must be kept before it serves."""
         self.on_settled: Callable[[Settled], object] = lambda _: None
-        """Told what the ledger holds of sticky assignments that were to be written down, before anybody decides by them."""
+        """Told what the ledger holds of sticky assignments that were to be written down, before anybody decides by
+        them.
+        """
         self._stamp: Published | None = None
         self._seen: tuple[object, ...] = ()
         self._files = self._glanced = stamp_of(workspace)
@@ -88,9 +93,12 @@ class Reloader:
         self._taken = False
         """Whether something was taken since the ledger was last made durable."""
         self._ledger_lacks, self._lacked = "", False
-        """Why the ledger did not do what it was asked, until it does again; and whether that was since it was last looked after."""
+        """Why the ledger did not do what it was asked, until it does again; and whether that was since it was last
+        looked after.
+        """
         self._aging = any(
-            column.match and (column.dtype == "age" or column.freshness_seconds) for column in workspace.contract.of_kind("offer")
+            column.match and (column.dtype == "age" or column.freshness_seconds)
+            for column in workspace.contract.of_kind("offer")
         )
 
     def load(self) -> None:
@@ -115,7 +123,8 @@ class Reloader:
     async def look(self) -> None:
         """Bring in what is newer, once.
 
-        A file is read when it was left alone from one look to the next: one that is being written may lack its last rules.
+        A file is read when it was left alone from one look to the next: one that is being written may lack its last
+        rules.
         """
         await self._everyone.ask_witnesses(self.deadline_seconds)
         seen, files = self._glance(), stamp_of(self.workspace)
@@ -141,8 +150,8 @@ class Reloader:
     def _glance(self) -> tuple[object, ...]:
         """Return what tells that a look is worth its price: when the files were written, and the turn of the clock.
 
-        A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms: at each of its
-        system calls the two threads hand the interpreter over.
+        A few microseconds, on the loop's own thread. A look each second in another thread cost requests up to 2.5 ms:
+        at each of its system calls the two threads hand the interpreter over.
         """
         return (*glance(self.workspace, self._stamp), self._turn())
 
@@ -197,8 +206,15 @@ class Reloader:
         before, self._stamp = self._stamp, stamp  # what was refused is not tried again until it changes
         if isinstance(tried, str):
             last = "the last good one serves on" if self.loaded else "nothing serves"
-            what = BUNDLE if before is None or before.bundle != stamp.bundle or before.config == stamp.config else CONFIG
-            logger.error("%s is refused, %s: %s", f"bundle {stamp.bundle}" if what == BUNDLE else "what the files say", last, tried)
+            what = (
+                BUNDLE if before is None or before.bundle != stamp.bundle or before.config == stamp.config else CONFIG
+            )
+            logger.error(
+                "%s is refused, %s: %s",
+                f"bundle {stamp.bundle}" if what == BUNDLE else "what the files say",
+                last,
+                tried,
+            )
             self.refusal = None if self.loaded else tried
             self.on_refusal(what)
             return
@@ -224,7 +240,8 @@ class Reloader:
         return self._everyone.met(customer_id, found)
 
     def known_now(self, unit: str, loaded: Snapshot, now: Micros) -> CustomerState | None:
-        """As `known` says it, where both stores answer at once; None where something must be waited for, or fails, and `known` is to be asked.
+        """As `known` says it, where both stores answer at once; None where something must be waited for, or fails, and
+        `known` is to be asked.
 
         Args:
             now: microseconds since 1970, of the decision.
@@ -240,7 +257,9 @@ class Reloader:
             return None
         return person_of(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
 
-    async def known(self, unit: str, loaded: Snapshot, now: Micros | None = None, request: DecisionRequest | None = None) -> CustomerState:
+    async def known(
+        self, unit: str, loaded: Snapshot, now: Micros | None = None, request: DecisionRequest | None = None
+    ) -> CustomerState:
         """Return what is known of a unit, in one round trip, with what is new of it folded onto the row.
 
         The ledger is read no later than the row: an event leaves it only some time after the row holds the event.
@@ -264,7 +283,9 @@ class Reloader:
         if found is None or len(looked) < len(others):
             return person._replace(kept=None)
         arms = {other: one.recent.kept for other, one in zip(beside, looked, strict=True)}
-        return person._replace(kept=trials.kept(arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request))
+        return person._replace(
+            kept=trials.kept(arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request)
+        )
 
     async def _read(self, unit: str) -> tuple[OnlineRow | None, Known | None]:
         """Row and ledger in one round trip; None for what does not say in time."""
@@ -367,7 +388,9 @@ class Reloader:
         return ledger_of(self.workspace)
 
     def _tend_ledger(self) -> None:
-        """Make durable what was taken, and remove some histories that nothing looks at any more; aside, for it waits for a disk."""
+        """Make durable what was taken, and remove some histories that nothing looks at any more; aside, for it waits
+        for a disk.
+        """
         loaded, self._taken, lacked, self._lacked = self.loaded, False, self._lacked, False
         if loaded is None:
             return

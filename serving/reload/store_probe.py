@@ -1,4 +1,6 @@
-"""Customers who were known lately: where there is no row of everyone to be missed, they tell whether the online store was emptied."""
+"""Customers who were known lately: where there is no row of everyone to be missed, they tell whether the online store
+was emptied.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,13 @@ class Witnesses:
         return bool(self._units)
 
     async def empty(self, engine: OnlineEngine, strangers: int, doubtful: bool, deadline_seconds: float) -> bool | None:
-        """Return whether the store has lost even those who were known; None where that was not asked, or cannot be said.
+        """Return whether the store has lost even those who were known; None where that was not asked, or cannot be
+        said.
 
         Args:
             strangers: units without a row that came since the last time.
-            doubtful: whether the store was empty, or has failed. Where it was not, and no strangers came, nothing is asked.
+            doubtful: whether the store was empty, or has failed. Where it was not, and no strangers came, nothing is
+                asked.
         """
         wait = self._doubt_seconds if doubtful else self._seconds
         if not (strangers or doubtful) or not self._units or time.monotonic() - self._asked < wait:

@@ -1,7 +1,8 @@
 """What a worker need not hold in memory, and gives back before it is ready.
 
-Measured on x86-64 Linux, 2026-11-22: 74 MB of a worker's 240 MB were pages of LLVM's code, which runs only while functions are
-compiled or loaded from the cache; 23 MB were modules that numba imports if they are there, and that no function of ours uses.
+Measured on x86-64 Linux, 2026-11-22: 74 MB of a worker's 240 MB were pages of LLVM's code, which runs only while
+functions are compiled or loaded from the cache; 23 MB were modules that numba imports if they are there, and that no
+function of ours uses.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def without_unused() -> Iterator[None]:
 
 
 def give_back() -> int:
-    """Return resident pages of libraries to the kernel, which brings them back from the file when they are touched; bytes given back.
+    """Return resident pages of libraries to the kernel, which brings them back from the file when they are touched;
+    bytes given back.
 
-    Only of mappings that cannot be written and hold nothing of our own. Where the kernel does not tell of its mappings, nothing.
+    Only of mappings that cannot be written and hold nothing of our own. Where the kernel does not tell of its mappings,
+    nothing.
     """
     try:
         mappings = list(_file_mappings(_MAPPINGS.read_text()))

@@ -3,9 +3,9 @@
 Labels are closed sets, but for the rows of a `LabelTable`.
 
 Each process owns one file of slots, mapped into memory. Whoever is asked for the metrics adds up the files of all
-processes, so that every worker gives the same answer. A file outlives its process and is taken over by the next one, which counts on:
-counters never fall while the directory lives. Put the directory on a memory file system (`memory_directory`): the kernel may hold up
-a write to a mapped page of a disk file while it writes the page back.
+processes, so that every worker gives the same answer. A file outlives its process and is taken over by the next one,
+which counts on: counters never fall while the directory lives. Put the directory on a memory file system
+(`memory_directory`): the kernel may hold up a write to a mapped page of a disk file while it writes the page back.
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ class Histogram(_Family):
 
 
 class LabelTable(_Family):
-    """Counters by labels that become known while a process runs: so many rows, each with its labels' values and a slot a column.
+    """Counters by labels that become known while a process runs: so many rows, each with its labels' values and a slot
+    a column.
 
-    A row is never given up, for counters do not fall: what finds none shares the first one, whose labels are all `OTHER`. Rows live
-    in the file of their process; whoever is asked adds up those of the same labels.
+    A row is never given up, for counters do not fall: what finds none shares the first one, whose labels are all
+    `OTHER`. Rows live in the file of their process; whoever is asked adds up those of the same labels.
     """
 
     def __init__(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> None:
@@ -105,7 +106,9 @@ class LabelTable(_Family):
         self.row(*(OTHER for _ in labels))
 
     def row(self, *values: str) -> int:
-        """The slot of the first column of the row of these values; the other columns follow. Ask outside the hot path, after `attach`."""
+        """The slot of the first column of the row of these values; the other columns follow. Ask outside the hot path,
+        after `attach`.
+        """
         number = self._rows.get(values)
         if number is None:
             text = msgspec.json.encode(values)
@@ -155,7 +158,9 @@ class Metrics:
     def gauge(self, name: str, text: str, **labels: Iterable[str]) -> Gauge:
         return self._declare(Gauge("gauge", name, text, {key: tuple(values) for key, values in labels.items()}, 1))
 
-    def histogram(self, name: str, text: str, bounds: tuple[float, ...] = LATENCY_SECONDS, **labels: Iterable[str]) -> Histogram:
+    def histogram(
+        self, name: str, text: str, bounds: tuple[float, ...] = LATENCY_SECONDS, **labels: Iterable[str]
+    ) -> Histogram:
         return self._declare(Histogram(name, text, {key: tuple(values) for key, values in labels.items()}, bounds))
 
     def table(self, name: str, labels: tuple[str, ...], columns: dict[str, str], rows: int) -> LabelTable:
@@ -167,7 +172,9 @@ class Metrics:
         self._info = (name, text, labels)
 
     def beside(self, lines: Callable[[], Iterable[str]]) -> None:
-        """Whole lines of text that another one keeps, and that are the same in every process; asked for at each scrape."""
+        """Whole lines of text that another one keeps, and that are the same in every process; asked for at each
+        scrape.
+        """
         self._beside.append(lines)
 
     def set_info(self, *values: str) -> None:
@@ -199,7 +206,10 @@ class Metrics:
         if not found.startswith(layout) or not _are_readable(memoryview(found)[names_at:], self._tables()):
             os.truncate(file, 0)  # new, of another version of the program, or torn by a power cut
             os.truncate(file, size)
-        self._directory, self._map = directory, mmap.mmap(file, size)  # the file stays open, and so locked, as long as we live
+        self._directory, self._map = (
+            directory,
+            mmap.mmap(file, size),
+        )  # the file stays open, and so locked, as long as we live
         slots, names = memoryview(self._map)[HEADER_BYTES:names_at].cast("Q"), memoryview(self._map)[names_at:]
         for family in self._families:
             if isinstance(family, LabelTable):
@@ -254,7 +264,15 @@ class Metrics:
 
     def _layout(self) -> bytes:
         parts = [
-            (f.kind, f.name, f.text if isinstance(f, LabelTable) else "", f.width, sorted(f.labels), f.series, getattr(f, "bounds", ()))
+            (
+                f.kind,
+                f.name,
+                f.text if isinstance(f, LabelTable) else "",
+                f.width,
+                sorted(f.labels),
+                f.series,
+                getattr(f, "bounds", ()),
+            )
             for f in self._families
         ]
         return _MAGIC + hashlib.sha256(repr(parts).encode()).digest()
@@ -267,7 +285,11 @@ class Metrics:
         if self._directory is None:
             for table in tables:
                 _add_rows(rows[table.name], table, table.slots, table.names)
-            return [value for family in self._families for value in family.slots[family.first : family.end]], infos, rows
+            return (
+                [value for family in self._families for value in family.slots[family.first : family.end]],
+                infos,
+                rows,
+            )
         layout, totals = self._layout(), [0] * count
         for path in sorted(self._directory.glob("*.slots")):
             with path.open("rb") as file:
@@ -297,7 +319,8 @@ class Metrics:
 
 
 def memory_directory(data_directory: Path) -> Path:
-    """Return where the slots of the service with this data directory live: on /dev/shm where there is one, else within it.
+    """Return where the slots of the service with this data directory live: on /dev/shm where there is one, else within
+    it.
 
     Raises RuntimeError when the place on /dev/shm belongs to someone else.
     """
@@ -327,7 +350,9 @@ def _row_names(names: memoryview) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def _are_readable(names: memoryview, tables: list[LabelTable]) -> bool:
-    """Whether the rows of a file can be read, of all its tables: where the file is on a disk, a power cut may keep a length without its text."""
+    """Whether the rows of a file can be read, of all its tables: where the file is on a disk, a power cut may keep a
+    length without its text.
+    """
     try:
         for table in tables:
             deque(_row_names(names[: len(table.names)]), maxlen=0)

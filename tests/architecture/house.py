@@ -21,7 +21,9 @@ def files() -> tuple[Path, ...]:
     """Every file that is committed or would be, relative to the root; where there is no git, what the folder holds."""
     if (ROOT / ".git").exists():
         told = subprocess.run(
-            ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True, check=False
+            ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            capture_output=True,
+            check=False,
         )
         if told.returncode == 0:
             names = (Path(name) for name in told.stdout.decode().split("\0") if name)
@@ -34,7 +36,11 @@ def _walk(folder: Path) -> Iterator[Path]:
         if entry.is_file():
             if not entry.name.startswith(".coverage"):
                 yield entry.relative_to(ROOT)
-        elif entry.name not in UNKEPT and (entry.name in KEPT_DOT or not entry.name.startswith(".")) and entry.suffix != ".egg-info":
+        elif (
+            entry.name not in UNKEPT
+            and (entry.name in KEPT_DOT or not entry.name.startswith("."))
+            and entry.suffix != ".egg-info"
+        ):
             yield from _walk(entry)
 
 

@@ -13,7 +13,17 @@ CLOCK = Path("features/common/clock.py")
 CALLS = frozenset(
     f"{owner}.{name}"
     for owner, names in {
-        "time": ("time", "time_ns", "localtime", "gmtime", "ctime", "strftime", "asctime", "clock_gettime", "clock_gettime_ns"),
+        "time": (
+            "time",
+            "time_ns",
+            "localtime",
+            "gmtime",
+            "ctime",
+            "strftime",
+            "asctime",
+            "clock_gettime",
+            "clock_gettime_ns",
+        ),
         "datetime": ("now", "utcnow", "today"),
         "date": ("today",),
         "Timestamp": ("now", "today", "utcnow"),
@@ -23,7 +33,8 @@ CALLS = frozenset(
 )
 STAMPS = frozenset({"st_mtime", "st_ctime", "st_atime", "st_birthtime", "getmtime", "getctime"})
 IN_SQL = re.compile(
-    r"\bnow\(\)|\bcurrent_(date|time|timestamp)\b|\bget_current_timestamp\b|\btransaction_timestamp\b|'now'|\btoday\(\)", re.IGNORECASE
+    r"\bnow\(\)|\bcurrent_(date|time|timestamp)\b|\bget_current_timestamp\b|\btransaction_timestamp\b|'now'|\btoday\(\)",
+    re.IGNORECASE,
 )
 CLAUSE = re.compile(r"\b(SELECT|AS|WHERE|VALUES|SET|DEFAULT)\b")
 
@@ -34,7 +45,10 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     "tests/architecture/test_clock.py": ("SQL:now()", "an example of what is refused"),
     "tests/clients/python/ask.py": ("datetime.now", "a client of another environment, which has none of our code"),
     "tests/features/common/test_clock.py": ("time.time st_mtime", "holds our clock against the system's"),
-    "tests/pipelines/doctor/test_doctor.py": ("time.time", "a server of another machine stamps its answers by that machine's clock"),
+    "tests/pipelines/doctor/test_doctor.py": (
+        "time.time",
+        "a server of another machine stamps its answers by that machine's clock",
+    ),
 }
 
 
@@ -61,7 +75,9 @@ def _reads(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_only_the_clock_reads_the_clock() -> None:
-    """Whoever needs the moment takes it as an argument or asks `features.common.clock`, and file stamps are compared through it."""
+    """Whoever needs the moment takes it as an argument or asks `features.common.clock`, and file stamps are compared
+    through it.
+    """
     faults, used = list[str](), set[str]()
     assert len(list(_reads(CLOCK))) >= 3, "expected the clock to read the system's"
     for file in modules(*PACKAGES, "tests"):
@@ -70,13 +86,17 @@ def test_only_the_clock_reads_the_clock() -> None:
             if name in allowed:
                 used.add(file.as_posix())
             else:
-                faults.append(f"{file}:{line}: reads `{name}`: take the moment as an argument, or from features.common.clock")
+                faults.append(
+                    f"{file}:{line}: reads `{name}`: take the moment as an argument, or from features.common.clock"
+                )
     faults += [f"{file}: reads no clock any more: take it out of EXCEPTIONS" for file in EXCEPTIONS.keys() - used]
     refuse(faults)
 
 
 def test_moments_say_their_unit() -> None:
-    """A parameter or field called `now` is of a type that names its unit, so that mypy refuses seconds for microseconds."""
+    """A parameter or field called `now` is of a type that names its unit, so that mypy refuses seconds for
+    microseconds.
+    """
     faults, seen = [], 0
     for file in modules(*PACKAGES):
         for node in ast.walk(tree(file)):
@@ -86,7 +106,8 @@ def test_moments_say_their_unit() -> None:
                 kinds = {part.id for part in ast.walk(node.annotation) if isinstance(part, ast.Name)}
                 if kinds & {"int", "float"}:
                     faults.append(
-                        f"{file}:{node.lineno}: `now: {ast.unparse(node.annotation)}`: expected Micros or Seconds of common/moments.py"
+                        f"{file}:{node.lineno}: `now: {ast.unparse(node.annotation)}`: expected Micros or Seconds of"
+                        " common/moments.py"
                     )
     refuse(faults)
     assert seen > 100, f"expected moments in many signatures, found {seen}"

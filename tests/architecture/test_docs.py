@@ -14,7 +14,9 @@ from typing import Any
 from tests.architecture.house import ROOT, files, refuse
 
 SHELLS = {"sh", "bash", "shell", "console"}
-FENCE = re.compile(r"^(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w-]*)[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w-]*)[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S
+)
 LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 ELSEWHERE = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//)", re.I)
 
@@ -54,7 +56,9 @@ def _program() -> Any:
     """The command line of `opportune`, as the tree of its verbs."""
     import typer
 
-    assert importlib.util.find_spec("pipelines.main"), "expected pipelines/main.py, which `opportune` of pyproject.toml names"
+    assert importlib.util.find_spec("pipelines.main"), (
+        "expected pipelines/main.py, which `opportune` of pyproject.toml names"
+    )
     main = importlib.import_module("pipelines.main")
     found = next((value for value in vars(main).values() if isinstance(value, typer.Typer)), None)
     assert found is not None, "expected a Typer application in pipelines.main"
@@ -71,7 +75,9 @@ def _unknown_in(words: list[str]) -> str | None:
         if verb not in command.commands:
             return f"no verb `{verb}`; there are {', '.join(sorted(command.commands))}"
         command = command.commands[verb]
-    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)} | {
+        "--help"
+    }
     for word in rest:
         name = word.split("=")[0]
         if re.fullmatch(r"--?[a-zA-Z][\w-]*", name) and name not in options:
@@ -87,13 +93,17 @@ def test_commands_of_the_documents_exist() -> None:
     """Every `opportune` command in a shell block names a verb and options that the program has."""
     called = _named("opportune")
     refuse(f"{file}: `opportune {' '.join(words)}`: {fault}" for file, words in called if (fault := _unknown_in(words)))
-    assert any(file.name == "README.md" for file, _ in called), "expected `opportune` commands in the README, found none"
+    assert any(file.name == "README.md" for file, _ in called), (
+        "expected `opportune` commands in the README, found none"
+    )
 
 
 def test_make_goals_of_the_documents_exist() -> None:
     """Every `make` command in a shell block or in backticks names a goal of the Makefile."""
     goals = _goals()
-    assert {"run", "test", "check", "bench", "clean", "lock"} <= goals, f"expected the promised goals, found {sorted(goals)}"
+    assert {"run", "test", "check", "bench", "clean", "lock"} <= goals, (
+        f"expected the promised goals, found {sorted(goals)}"
+    )
     called = _named("make")
     for file in _documents():
         called += [(file, words.split()[1:]) for words in re.findall(r"`(make [a-z][^`]*)`", (ROOT / file).read_text())]
@@ -152,7 +162,11 @@ def test_every_decision_is_in_the_table() -> None:
     """The table of decisions links to every record, and numbers are given once."""
     records = [file.name for file in _documents() if file.parent == Path("docs/decisions") and file.name != "README.md"]
     table = (ROOT / "docs/decisions/README.md").read_text()
-    refuse(f"docs/decisions/{name}: not in the table of docs/decisions/README.md" for name in records if f"]({name})" not in table)
+    refuse(
+        f"docs/decisions/{name}: not in the table of docs/decisions/README.md"
+        for name in records
+        if f"]({name})" not in table
+    )
     numbers = [name[:4] for name in records]
     assert numbers, "expected decision records, found none"
     assert len(set(numbers)) == len(numbers), f"expected each number once, got {sorted(numbers)}"

@@ -1,4 +1,6 @@
-"""The floor plan: which rooms there are, in which order they import each other, and that tests stand where a stranger looks for them."""
+"""The floor plan: which rooms there are, in which order they import each other, and that tests stand where a stranger
+looks for them.
+"""
 
 from __future__ import annotations
 
@@ -73,11 +75,14 @@ DOORS = frozenset(
         "pipelines/worker.py",
     }
 )
-"""Files that stand outside of the rooms, because the world names them: commands, `-m`, what BentoML and uvicorn load, and the path of
-a class in users' Feast configurations."""
+"""Files that stand outside of the rooms, because the world names them: commands, `-m`, what BentoML and uvicorn load,
+and the path of a class in users' Feast configurations.
+"""
 
 FILES_MAX = 13
-TESTED_WHOLE = frozenset({"tests/pipelines", "tests/serving", "tests/faults", "tests/installing", "tests/clients", "tests/benchmarks"})
+TESTED_WHOLE = frozenset(
+    {"tests/pipelines", "tests/serving", "tests/faults", "tests/installing", "tests/clients", "tests/benchmarks"}
+)
 """Folders whose tests are of the whole program or of a door."""
 
 
@@ -95,7 +100,10 @@ def test_rooms_import_to_the_left() -> None:
         for other in others:
             seen += 1
             if ORDER.index(rooms.room_of(other)) > here:
-                faults.append(f"{module} imports {other}: `{rooms.room_of(other)}` stands to the right of `{rooms.room_of(module)}`")
+                faults.append(
+                    f"{module} imports {other}: `{rooms.room_of(other)}` stands to the right of"
+                    f" `{rooms.room_of(module)}`"
+                )
     refuse(faults)
     assert seen > 500, f"expected imports between our own modules, found {seen}"
 
@@ -127,7 +135,9 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 def test_rooms_are_small() -> None:
     """No folder of the packages holds more than 13 modules, and only doors stand outside of the rooms."""
     counts = Counter(file.parent.as_posix() for file in modules() if file.name != "__init__.py")
-    refuse(f"{room}: {count} files, expected at most {FILES_MAX}" for room, count in counts.items() if count > FILES_MAX)
+    refuse(
+        f"{room}: {count} files, expected at most {FILES_MAX}" for room, count in counts.items() if count > FILES_MAX
+    )
     outside = {file.as_posix() for file in modules() if len(file.parts) == 2 and file.name != "__init__.py"}
     assert outside == DOORS
 
@@ -135,16 +145,24 @@ def test_rooms_are_small() -> None:
 def test_every_room_says_what_it_holds() -> None:
     """The `__init__` of a room is one sentence."""
     said = {room: rooms.said(room) for room in ORDER}
-    refuse(f"{room}: expected one sentence, got {text!r}" for room, text in said.items() if not text.endswith(".") or "\n" in text)
+    refuse(
+        f"{room}: expected one sentence, got {text!r}"
+        for room, text in said.items()
+        if not text.endswith(".") or "\n" in text
+    )
     assert len(set(said.values())) == len(ORDER), "each says something of its own"
 
 
 def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
     """A test file is in the folder of a room below tests/, and where it has a module's name that module is there."""
-    found = [file for file in files() if file.parts[0] == "tests" and file.name.startswith("test_") and file.suffix == ".py"]
+    found = [
+        file for file in files() if file.parts[0] == "tests" and file.name.startswith("test_") and file.suffix == ".py"
+    ]
     known = {f"tests/{room}" for room in ORDER} | TESTED_WHOLE | {"tests/architecture"}
     refuse(f"{file}: stands in no room" for file in found if file.parent.as_posix() not in known)
-    mirrored = [file for file in found if Path(*file.parts[1:-1], file.name.removeprefix("test_")).is_relative_to(file.parts[1])]
+    mirrored = [
+        file for file in found if Path(*file.parts[1:-1], file.name.removeprefix("test_")).is_relative_to(file.parts[1])
+    ]
     there = [file for file in mirrored if (ROOT / Path(*file.parts[1:-1]) / file.name.removeprefix("test_")).is_file()]
     assert len(there) > 60, f"expected tests of one module each, found {len(there)}"
     assert {file.parts[1] for file in there} == set(PACKAGES)

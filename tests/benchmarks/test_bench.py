@@ -63,11 +63,15 @@ def bodies(tmp_path: Path) -> str:
 def test_open_loop_tells_the_delay_of_the_server(bodies: str) -> None:
     """Every request that was due is sent and timed, and half of them take about as long as the server waits."""
     with slow_server(lambda _: time.sleep(DELAY_SECONDS)) as port:
-        outcome = load.run(load.Plan(port, bodies, connections=16, seconds=1.0, rate=100.0, keep_every=10, timings=True))
+        outcome = load.run(
+            load.Plan(port, bodies, connections=16, seconds=1.0, rate=100.0, keep_every=10, timings=True)
+        )
     found = outcome.percentiles()
     assert outcome.sent == 100 and outcome.refused == 0
     assert DELAY_SECONDS * 1e3 <= found["p50"] < DELAY_SECONDS * 1e3 + 30
-    assert len(outcome.kept) == 10 and {one.request for one in outcome.kept} <= set(Path(bodies).read_text().splitlines())
+    assert len(outcome.kept) == 10 and {one.request for one in outcome.kept} <= set(
+        Path(bodies).read_text().splitlines()
+    )
     assert session._parsed(outcome.timings[0]) == {"read": 0.5, "score": 1.5}
 
 
@@ -103,7 +107,9 @@ def test_oracle_notices_a_wrong_answer(trained_workspace: Path) -> None:
         msgspec.structs.replace(decision, customer_id="436600004"),
         msgspec.structs.replace(decision, offers=[second, first, *rest]),
         msgspec.structs.replace(decision, offers=[first, first, *rest]),
-        msgspec.structs.replace(decision, offers=[msgspec.structs.replace(first, propensity=first.propensity * (1 + 1e-9)), second, *rest]),
+        msgspec.structs.replace(
+            decision, offers=[msgspec.structs.replace(first, propensity=first.propensity * (1 + 1e-9)), second, *rest]
+        ),
         msgspec.structs.replace(decision, offers=[first]),
     ]
     for answer in wrong:
@@ -124,7 +130,9 @@ def test_a_bar_that_was_not_measured_is_not_reached() -> None:
 
 def test_latest_json_has_the_agreed_form(tmp_path: Path) -> None:
     """Machine, rows, and a bar for each figure of the issue, with these keys."""
-    made = report.Report({"date": "2026-11-22T08:00:00+00:00"}, [{"kind": "latency"}], bars.judged({"start": 1.0}, {}), {}, {}, True, 3)
+    made = report.Report(
+        {"date": "2026-11-22T08:00:00+00:00"}, [{"kind": "latency"}], bars.judged({"start": 1.0}, {}), {}, {}, True, 3
+    )
     written = msgspec.json.decode(report.write(made, tmp_path).read_bytes())
     assert {"machine", "rows", "bars"} <= set(written)
     assert [one["name"] for one in written["bars"]] == [bar.name for bar in bars.BARS]

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 
-INSTALL = ["npm", "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
+INSTALL = [
+    "npm",
+    "install",
+    "--no-save",
+    "--no-package-lock",
+    "--no-audit",
+    "--no-fund",
+    "--ignore-scripts",
+    "--prefer-offline",
+]
 INSTALL_SECONDS_MAX = 90
 
 
 def installed(folder: Path, files: Iterable[Path], what: str) -> Path:
-    """Return the folder with the files, a `package.json` among them, and its packages; skip the test where they cannot be had.
+    """Return the folder with the files, a `package.json` among them, and its packages; skip the test where they cannot
+    be had.
 
     Args:
         what: the client, for the closing lines.
@@ -24,7 +34,9 @@ def installed(folder: Path, files: Iterable[Path], what: str) -> Path:
     for file in files:
         shutil.copy(file, folder)
     try:
-        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False)
+        done = subprocess.run(
+            INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS_MAX, check=False
+        )
     except subprocess.TimeoutExpired:
         pytest.skip(f"{what}: npm did not install its packages within {INSTALL_SECONDS_MAX} s")
     if done.returncode:

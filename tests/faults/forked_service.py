@@ -1,8 +1,10 @@
-"""A service whose processes are killed and born again within a quarter of a second: they are forked from one that has imported everything.
+"""A service whose processes are killed and born again within a quarter of a second: they are forked from one that has
+imported everything.
 
-Run as a program it is that one. Servers are workers of the real service, `serving.worker.Worker`, under uvicorn; only BentoML, its
-supervisor and its own routes are left out. All listen on one socket, which outlives them: who connects while all are dead is answered
-by the next. The third kind does what the background worker does, in the same order and without its pauses.
+Run as a program it is that one. Servers are workers of the real service, `serving.worker.Worker`, under uvicorn; only
+BentoML, its supervisor and its own routes are left out. All listen on one socket, which outlives them: who connects
+while all are dead is answered by the next. The third kind does what the background worker does, in the same order and
+without its pauses.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Nursery:
         with log.open("wb") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.forked_service", str(handle), str(workspace)],
-                cwd=ROOT, env=environment, pass_fds=[handle], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+                cwd=ROOT, env=environment, pass_fds=[handle], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=said, text=True,
             )  # fmt: skip
         self._read()
 
@@ -96,7 +99,8 @@ def nursery(workspace: Path, log: Path) -> Iterator[Nursery]:
         made.close()
 
 
-# What follows runs in the forked processes ---------------------------------------------------------------------------------
+# What follows runs in the forked processes
+# ---------------------------------------------------------------------------------
 
 
 def serve(listener: socket.socket, workspace: Path) -> None:

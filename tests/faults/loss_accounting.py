@@ -1,4 +1,6 @@
-"""The reckoning: what a service wrote, held against what its clients were told. Each function fails with what is lost, doubled or unreadable."""
+"""The reckoning: what a service wrote, held against what its clients were told. Each function fails with what is lost,
+doubled or unreadable.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def log_of(workspace: Workspace) -> list[Logged]:
     folder = event_folder(workspace.data)
     with contextlib.closing(connect(folder / NAME)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        stored, dead = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("events", "dead"))
+        stored, dead = (
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("events", "dead")
+        )
     found, rows = counts(folder), list(read_all(folder, 0))
     assert all(row.intact for row in rows)
     assert all(one.received < after.received and one.seq < after.seq for one, after in itertools.pairwise(rows))
@@ -61,11 +65,15 @@ def log_of(workspace: Workspace) -> list[Logged]:
 
 
 def reckon_log(workspace: Workspace, told: Told) -> list[Logged]:
-    """Each acknowledged event is in the log once, with the body that was sent; one that was not is there at most once."""
+    """Each acknowledged event is in the log once, with the body that was sent; one that was not is there at most
+    once.
+    """
     rows = log_of(workspace)
     found = Counter(row.event.event_id for row in rows)
     assert max(found.values()) == 1
-    assert not (lost := told.acknowledged - found.keys()), f"{len(lost)} acknowledged events are lost: {sorted(lost)[:5]}"
+    assert not (lost := told.acknowledged - found.keys()), (
+        f"{len(lost)} acknowledged events are lost: {sorted(lost)[:5]}"
+    )
     assert not (strange := found.keys() - told.sent.keys()), f"events that nobody sent: {sorted(strange)[:5]}"
     for row in rows:
         assert row.event == msgspec.convert(told.sent[row.event.event_id], Event), row.event.event_id
@@ -75,7 +83,9 @@ def reckon_log(workspace: Workspace, told: Told) -> list[Logged]:
 
 
 def journal_of(workspace: Workspace) -> tuple[list[Line], int]:
-    """Every decision of all journals, and how many files end in a torn frame. Nothing else in them may be unreadable."""
+    """Every decision of all journals, and how many files end in a torn frame. Nothing else in them may be
+    unreadable.
+    """
     lines, torn = [], 0
     for file in sorted((workspace.data / "journal").glob("*Z-*")):
         if file.suffix not in (REASON, LINEUP):
@@ -112,9 +122,13 @@ def reckon_lake(workspace: Workspace, rows: Iterable[Logged], lines: Iterable[Li
     }.items():
         files = [file for file in lake.counting(workspace.lake / table.replace(".", "/")) if not is_imported(file)]
         if files:
-            found.update([(table, *keys) for keys in connection.execute(f"SELECT {keys} FROM {lake.reader(files)}").fetchall()])
+            found.update(
+                [(table, *keys) for keys in connection.execute(f"SELECT {keys} FROM {lake.reader(files)}").fetchall()]
+            )
     connection.close()
-    assert found == expected, f"lost {list((expected - found).items())[:5]}, doubled or strange {list((found - expected).items())[:5]}"
+    assert found == expected, (
+        f"lost {list((expected - found).items())[:5]}, doubled or strange {list((found - expected).items())[:5]}"
+    )
     return Counter(table for table, *_ in found.elements())
 
 
@@ -134,7 +148,9 @@ UNITS = (*CUSTOMERS, *REGULARS, *(ANONYMOUS + visitor for visitor in VISITORS))
 
 
 def seen(workspace: Workspace) -> dict[str, Tally]:
-    """What the next decision about each unit would know: row, recent events and history, read as a worker reads them."""
+    """What the next decision about each unit would know: row, recent events and history, read as a worker reads
+    them.
+    """
     desk = Reloader(workspace)
     try:
         desk.load()
@@ -167,7 +183,9 @@ def modelled(rows: Iterable[Logged], before: dict[str, Tally]) -> dict[str, Tall
     An anonymous id is its customer's once the two were linked.
     """
     rows = list(rows)
-    linked = {ANONYMOUS + str(row.event.anonymous_id): row.event.customer_id for row in rows if row.event.type == "identify"}
+    linked = {
+        ANONYMOUS + str(row.event.anonymous_id): row.event.customer_id for row in rows if row.event.type == "identify"
+    }
     count: Counter[tuple[str, str]] = Counter()
     said: dict[str, tuple[int, bool, bool]] = {}
     for row in rows:

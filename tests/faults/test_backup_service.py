@@ -1,4 +1,6 @@
-"""The drill of docs/operations.md: a backup of a workspace that serves, takes events and ships them, restored elsewhere and served there."""
+"""The drill of docs/operations.md: a backup of a workspace that serves, takes events and ships them, restored elsewhere
+and served there.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +68,22 @@ def decided(port: int) -> dict[str, list[tuple[str, float]]]:
 
 
 def at_least(workspace: Workspace, expected: dict[str, Tally]) -> bool:
-    """Whether what is known of everybody holds all that the log says; what came after the log's copy may be in the ledger too."""
+    """Whether what is known of everybody holds all that the log says; what came after the log's copy may be in the
+    ledger too.
+    """
     known = seen(workspace)
     pairs = ((known[unit], expected[unit]) for unit in UNITS)
-    return all(one.calls >= two.calls and one.impressions >= two.impressions and one.outcomes >= two.outcomes for one, two in pairs)
+    return all(
+        one.calls >= two.calls and one.impressions >= two.impressions and one.outcomes >= two.outcomes
+        for one, two in pairs
+    )
 
 
-def test_the_drill(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was acknowledged before the backup began is in the restored workspace exactly once, be it in log, journal or lake; it decides the same.
+def test_the_drill(
+    trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was acknowledged before the backup began is in the restored workspace exactly once, be it in log, journal or
+    lake; it decides the same.
 
     All the while events and decisions come in, and a background worker ships, merges and refreshes without a pause.
     """
@@ -115,7 +125,9 @@ def test_the_drill(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.
     tables = reckon_lake(restored, rows, lines)
     with capsys.disabled():
         print(
-            f"\n  {len(acknowledged)} events and {len(answered)} decisions before, restored {len(rows)} events, {Counter(tables)}", end=" "
+            f"\n  {len(acknowledged)} events and {len(answered)} decisions before, restored {len(rows)} events,"
+            f" {Counter(tables)}",
+            end=" ",
         )
     run("doctor")
     assert not (tmp_path / "shop").exists()

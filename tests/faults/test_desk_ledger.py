@@ -1,4 +1,6 @@
-"""A desk whose contact ledger is lost, full, away or slow: what is limited is not shown, all else is, and the log says why, once."""
+"""A desk whose contact ledger is lost, full, away or slow: what is limited is not shown, all else is, and the log says
+why, once.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def folder(trained_workspace: Path, tmp_path: Path) -> Path:
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     offers = yaml.safe_load((folder / "offers.yaml").read_text())
     rare = {"offer_id": "rare", "value": 1e9, "group": "voice", "budget": {"daily": 2}}
-    (folder / "offers.yaml").write_text(yaml.safe_dump(offers | {"group": "topic", "offers": [*offers["offers"], rare]}))
+    (folder / "offers.yaml").write_text(
+        yaml.safe_dump(offers | {"group": "topic", "offers": [*offers["offers"], rare]})
+    )
     (folder / "policies.yaml").write_text(yaml.safe_dump({"limits": LIMITS}))
     return folder
 
@@ -102,8 +106,12 @@ def whole(desk: Reloader, decision: Decision) -> bool:
     return True
 
 
-def test_a_ledger_that_is_lost_is_not_begun_anew(desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When the folder goes while a server runs, limits hold by showing nothing that has one, even before the first take; it comes back."""
+def test_a_ledger_that_is_lost_is_not_begun_anew(
+    desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the folder goes while a server runs, limits hold by showing nothing that has one, even before the first
+    take; it comes back.
+    """
     place = load(folder, sources=False).data / "ledger"
     assert (place / "data.mdb").exists(), "opened when the limits were loaded"
     shutil.copytree(place, folder / "kept")
@@ -166,7 +174,9 @@ def test_what_is_not_durable_is_synced_again(desk: Reloader) -> None:
 
 @needs_redis
 def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A desk that starts without its Redis shows what has no limit, and all else as soon as the server is there; what it took counts."""
+    """A desk that starts without its Redis shows what has no limit, and all else as soon as the server is there; what
+    it took counts.
+    """
     store = Server(tmp_path / "valkey")
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Reloader(load(folder, sources=False))
@@ -178,7 +188,9 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
         for _ in range(5):
             assert not whole(desk, await answered(desk))
         await asyncio.to_thread(store.start)
-        while CONTACTS_UNAVAILABLE in (await answered(desk)).degraded:  # budgets may be counted a moment before histories are read
+        while (
+            CONTACTS_UNAVAILABLE in (await answered(desk)).degraded
+        ):  # budgets may be counted a moment before histories are read
             await asyncio.sleep(0.02)
         _, history, *_ = await desk.known("436600000", desk.loaded)
         assert history is not None and len(history) >= 3 * ENTRY_BYTES
@@ -190,7 +202,9 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
 
 @needs_redis
 def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A history is on its way before the row is waited for; an error is asked again, and a caller who goes or a store that hangs hurts nobody."""
+    """A history is on its way before the row is waited for; an error is asked again, and a caller who goes or a store
+    that hangs hurts nobody.
+    """
     store = Server(tmp_path / "valkey").start()
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Reloader(load(folder, sources=False))

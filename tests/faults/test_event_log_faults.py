@@ -1,4 +1,6 @@
-"""What `kill -9`, a power cut, a full disk or a stuck neighbour may do to the event log. Drawn tests print their seed; OPPORTUNE_SEED replays it."""
+"""What `kill -9`, a power cut, a full disk or a stuck neighbour may do to the event log. Drawn tests print their seed;
+OPPORTUNE_SEED replays it.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def check(folder: Path) -> None:
     """The file is sound, its counters are what its tables hold, and moments ascend."""
     with contextlib.closing(connect(folder / "events.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        stored, dead = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("events", "dead"))
+        stored, dead = (
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("events", "dead")
+        )
     found, rows = counts(folder), list(read_all(folder, 0))
     assert (found.stored, found.dead) == (stored, dead)
     assert found.accepted == found.stored + found.duplicates + found.dead
@@ -76,7 +80,9 @@ def check(folder: Path) -> None:
 
 
 def test_killed_writers_lose_nothing(tmp_path: Path, chance: random.Random) -> None:
-    """Killed at any moment beside another that lives on, a writer loses no event that it acknowledged, and doubles none."""
+    """Killed at any moment beside another that lives on, a writer loses no event that it acknowledged, and doubles
+    none.
+    """
     acknowledged: set[str] = set()
     neighbour = EventLog(tmp_path, ROOMY)
     for turn in range(KILL_ROUNDS):
@@ -99,7 +105,9 @@ def test_killed_writers_lose_nothing(tmp_path: Path, chance: random.Random) -> N
 
 
 def test_cut_anywhere_reopens_with_a_prefix(tmp_path: Path, chance: random.Random) -> None:
-    """A write-ahead log that ends at any byte is a log of the first batches, each whole or not there, and takes more."""
+    """A write-ahead log that ends at any byte is a log of the first batches, each whole or not there, and takes
+    more.
+    """
     folder, batches = tmp_path / "events", []
     log = EventLog(folder, ROOMY)
     for turn in range(12):
@@ -131,7 +139,9 @@ def test_cut_anywhere_reopens_with_a_prefix(tmp_path: Path, chance: random.Rando
 
 
 def test_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
-    """Where files cannot grow, batches are refused and none is acknowledged in vain; when they can, all goes on by itself."""
+    """Where files cannot grow, batches are refused and none is acknowledged in vain; when they can, all goes on by
+    itself.
+    """
     with child(fill, tmp_path, 60_000) as (_, told):
         answers: list[tuple[int, str]] = []
         with contextlib.suppress(EOFError):
@@ -160,14 +170,19 @@ def test_reserve_is_kept(tmp_path: Path) -> None:
     short = EventLog(tmp_path, LogLimits(free_bytes_min=1 << 62))
     with pytest.raises(LogUnavailable, match="make room") as refused:
         short.append([item(happened("e2"))])
-    assert (refused.value.reason, refused.value.public) == ("reserve", "the disk of the event log has less room than is kept in reserve")
+    assert (refused.value.reason, refused.value.public) == (
+        "reserve",
+        "the disk of the event log has less room than is kept in reserve",
+    )
     assert [row.event.event_id for row in read_all(tmp_path, 0)] == ["e1"]
     short.close()
     log.close()
 
 
 def test_stuck_neighbour_is_not_waited_for(tmp_path: Path) -> None:
-    """While another keeps the write lock, batches are refused after a while, and taken when it lets go; nothing is half written."""
+    """While another keeps the write lock, batches are refused after a while, and taken when it lets go; nothing is half
+    written.
+    """
     log = EventLog(tmp_path, LogLimits(free_bytes_min=0, locked_seconds_max=0.05, retry_seconds=0.0))
     log.append([item(happened("e1"))])
     with contextlib.closing(connect(tmp_path / "events.db")) as stuck:
@@ -183,7 +198,9 @@ def test_stuck_neighbour_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_failure_within_a_transaction_leaves_nothing(tmp_path: Path) -> None:
-    """What fails after its first statement is rolled back, its connection is closed, and the next transaction has another."""
+    """What fails after its first statement is rolled back, its connection is closed, and the next transaction has
+    another.
+    """
     log = EventLog(tmp_path, ROOMY)
     log.append([item(happened("e1"))])
     with pytest.raises(LogUnavailable), log.file.transaction() as connection:

@@ -1,4 +1,6 @@
-"""A running service whose disk is full or fails, whose ledger is lost, whose shipper is away, or that is told to stop: no false 202, no event lost."""
+"""A running service whose disk is full or fails, whose ledger is lost, whose shipper is away, or that is told to stop:
+no false 202, no event lost.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,13 @@ class Calls:
         """One more."""
         moment = from_microseconds(now()).isoformat(timespec="microseconds")
         name = f"{self.customer}-{len(self.sent)}"
-        event = {"event_id": name, "type": "calls", "customer_id": self.customer, "occurred_at": moment, "fields": {"minutes": 1}}
+        event = {
+            "event_id": name,
+            "type": "calls",
+            "customer_id": self.customer,
+            "occurred_at": moment,
+            "fields": {"minutes": 1},
+        }
         self.sent.append(event)
         answer = self.live.ask("POST", "/v1/events", {"events": [event]})
         if answer.status == 202:
@@ -103,7 +111,9 @@ def refused(answer: Answer) -> bool:
 
 
 def fails_and_recovers(live: Live, fault: contextlib.AbstractContextManager[object]) -> Calls:
-    """While there is the fault, events are refused and decisions answered; without it, all goes on by itself. Events that were sent."""
+    """While there is the fault, events are refused and decisions answered; without it, all goes on by itself. Events
+    that were sent.
+    """
     calls = Calls(live)
     assert not refused(calls.post())
     with fault:
@@ -112,7 +122,9 @@ def fails_and_recovers(live: Live, fault: contextlib.AbstractContextManager[obje
             assert refused(calls.post())
             live.decide(f"436{600_000 + turn}")
     seconds = wait_for(lambda: not refused(calls.post()), RECOVERED_SECONDS_MAX, "the way back")
-    wait_for(lambda: "contacts_unavailable" not in live.decide()["degraded"], RECOVERED_SECONDS_MAX, "the ledger's way back")
+    wait_for(
+        lambda: "contacts_unavailable" not in live.decide()["degraded"], RECOVERED_SECONDS_MAX, "the ledger's way back"
+    )
     for _ in range(20):
         assert not refused(calls.post())
     print(f"  recovered after {seconds:.1f} s;", end=" ")
@@ -123,7 +135,8 @@ def fails_and_recovers(live: Live, fault: contextlib.AbstractContextManager[obje
     return calls
 
 
-# The disk ------------------------------------------------------------------------------------------------------------------
+# The disk
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -140,11 +153,15 @@ def no_file_may_grow(live: Live) -> Iterator[None]:
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes can be set on Linux only")
 def test_files_that_may_not_grow(trained_workspace: Path, tmp_path: Path) -> None:
-    """Where no file may grow, events get 503 and Retry-After, never a false 202; decisions go on; all recovers by itself."""
+    """Where no file may grow, events get 503 and Retry-After, never a false 202; decisions go on; all recovers by
+    itself.
+    """
     with serving(with_limits(serving_copy(trained_workspace, tmp_path / "shop"))) as live:
         calls = fails_and_recovers(live, no_file_may_grow(live))
         metrics = live.metrics()
-    assert sum(value for name, value in metrics.items() if name.startswith("opportune_event_log_unavailable_total")) > 20
+    assert (
+        sum(value for name, value in metrics.items() if name.startswith("opportune_event_log_unavailable_total")) > 20
+    )
     assert metrics['opportune_events_total{result="stored"}'] >= len(calls.acknowledged)
 
 
@@ -153,7 +170,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "none", place], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "none", place], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
@@ -183,7 +202,17 @@ def test_disk_is_full(trained_workspace: Path, small_disk: Path) -> None:
 def failing_syncs(live: Live) -> Iterator[None]:
     """Whatever the workers sync, the disk says EIO."""
     (process,) = live.serving()
-    command = ["strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,msync", "-e", "inject=fsync,fdatasync,msync:error=EIO"]
+    command = [
+        "strace",
+        "-f",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync,fdatasync,msync",
+        "-e",
+        "inject=fsync,fdatasync,msync:error=EIO",
+    ]
     with subprocess.Popen([*command, "-p", str(process)], stderr=subprocess.PIPE) as tracer:
         try:
             yield
@@ -197,24 +226,31 @@ def may_trace() -> str:
     if shutil.which("strace") is None:
         return "there is no strace"
     with subprocess.Popen(["sleep", "20"]) as asleep:
-        tried = subprocess.run(["timeout", "-s", "INT", "1", "strace", "-q", "-p", str(asleep.pid)], capture_output=True, check=False)
+        tried = subprocess.run(
+            ["timeout", "-s", "INT", "1", "strace", "-q", "-p", str(asleep.pid)], capture_output=True, check=False
+        )
         asleep.kill()
     return tried.stderr.decode().strip() if b"ptrace" in tried.stderr else ""
 
 
 def test_syncs_that_fail(trained_workspace: Path, tmp_path: Path) -> None:
-    """When the disk refuses to make anything durable, no event is acknowledged; decisions go on; all recovers by itself."""
+    """When the disk refuses to make anything durable, no event is acknowledged; decisions go on; all recovers by
+    itself.
+    """
     if why := may_trace():
         pytest.skip(why)
     with serving(serving_copy(trained_workspace, tmp_path / "shop")) as live:
         fails_and_recovers(live, failing_syncs(live))
 
 
-# What is behind the log ----------------------------------------------------------------------------------------------------
+# What is behind the log
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_ledger_is_lost(trained_workspace: Path, tmp_path: Path) -> None:
-    """Without its ledger the service keeps events and says that they are not heard; when it is back, they are, without being sent again."""
+    """Without its ledger the service keeps events and says that they are not heard; when it is back, they are, without
+    being sent again.
+    """
     folder = with_limits(serving_copy(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
     before = seen(workspace)
@@ -235,8 +271,12 @@ def test_ledger_is_lost(trained_workspace: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_shipper_is_away_and_comes_back(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """What happened while no background worker ran is in the lake once it does, each once; from then on events are there within seconds."""
+def test_shipper_is_away_and_comes_back(
+    trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What happened while no background worker ran is in the lake once it does, each once; from then on events are
+    there within seconds.
+    """
     folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
     before = seen(workspace)
@@ -246,14 +286,22 @@ def test_shipper_is_away_and_comes_back(trained_workspace: Path, tmp_path: Path,
         told = crowd.told()
         assert not told.refused and not told.degraded
         rows, (lines, _) = reckon_log(workspace, told), reckon_journal(workspace, told.decided)
-        with subprocess.Popen([sys.executable, "-m", "pipelines.worker", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL) as worker:
+        with subprocess.Popen(
+            [sys.executable, "-m", "pipelines.worker", str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL
+        ) as worker:
             try:
                 begun = time.monotonic()
                 wait_for(lambda: in_lake(workspace) >= len(rows), FRESH_SECONDS_MAX, "the catch-up")
                 caught_up, took, calls = time.monotonic() - begun, [], Calls(live)
                 for _ in range(4):
                     assert not refused(calls.post())
-                    took.append(wait_for(lambda: in_lake(workspace) >= len(rows) + len(calls.acknowledged), FRESH_SECONDS_MAX, "the lake"))
+                    took.append(
+                        wait_for(
+                            lambda: in_lake(workspace) >= len(rows) + len(calls.acknowledged),
+                            FRESH_SECONDS_MAX,
+                            "the lake",
+                        )
+                    )
                 live.decide("k1")
             finally:
                 worker.terminate()
@@ -263,7 +311,11 @@ def test_shipper_is_away_and_comes_back(trained_workspace: Path, tmp_path: Path,
     reckon_lake(workspace, rows, reckon_journal(workspace, told.decided)[0])
     assert not different(seen(workspace), modelled(rows, before))
     with capsys.disabled():
-        print(f"\n  caught up with {told.accepted} events and {len(lines)} decisions after {caught_up:.1f} s, start included;", end=" ")
+        print(
+            f"\n  caught up with {told.accepted} events and {len(lines)} decisions after {caught_up:.1f} s, start"
+            " included;",
+            end=" ",
+        )
         print(f"event to lake {', '.join(f'{seconds:.1f}' for seconds in took)} s", end=" ")
 
 
@@ -277,7 +329,9 @@ def in_lake(workspace: Any) -> int:
 
 @pytest.mark.slow
 def test_clock_runs_back(trained_workspace: Path, tmp_path: Path, seed: int) -> None:
-    """A service whose machine's clock was an hour ahead before goes on counting exactly: in log, lake, rows and ledger."""
+    """A service whose machine's clock was an hour ahead before goes on counting exactly: in log, lake, rows and
+    ledger.
+    """
     folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
     before, fast = seen(workspace), lambda: now() + AHEAD_SECONDS * MICROSECONDS
@@ -303,12 +357,15 @@ def test_clock_runs_back(trained_workspace: Path, tmp_path: Path, seed: int) -> 
     reckon_lake(workspace, rows, reckon_journal(workspace, told.decided)[0])
 
 
-# A stop --------------------------------------------------------------------------------------------------------------------
+# A stop
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_a_stop_under_load_loses_nothing(trained_workspace: Path, tmp_path: Path, seed: int) -> None:
-    """SIGTERM while events come in: the exit status is 0, and each that was acknowledged is in the log and known to the next service."""
+    """SIGTERM while events come in: the exit status is 0, and each that was acknowledged is in the log and known to the
+    next service.
+    """
     folder = with_limits(serving_copy(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
     before = seen(workspace)

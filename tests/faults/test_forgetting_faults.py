@@ -1,4 +1,6 @@
-"""Forgetting through crashes: killed at any step it is gone on with, and neither leaves anything of the customer nor costs anybody else a row."""
+"""Forgetting through crashes: killed at any step it is gone on with, and neither leaves anything of the customer nor
+costs anybody else a row.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_killed_at_every_step(base: Path, tmp_path: Path) -> None:
-    """SIGKILL at each step in turn; then it is gone on with, nothing is left of the customer, and all else is as it was."""
+    """SIGKILL at each step in turn; then it is gone on with, nothing is left of the customer, and all else is as it
+    was.
+    """
     command = [sys.executable, "-m", "tests.pipelines.forget_killed", str(base), str(tmp_path), "1"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
@@ -54,7 +58,9 @@ def test_killed_at_every_step(base: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_now_is_done_later(base: Path, tmp_path: Path) -> None:
-    """Ended at a step, the task stays, readable by its owner alone, with a name that does not tell whose; it goes when all is done."""
+    """Ended at a step, the task stays, readable by its owner alone, with a name that does not tell whose; it goes when
+    all is done.
+    """
     workspace = copy_of(load(base), tmp_path / "copy")
     with pytest.raises(Killed):
         forget(workspace, VICTIM, step=KillAt(20))
@@ -84,7 +90,9 @@ def test_a_damaged_file_is_named(base: Path, tmp_path: Path) -> None:
 
 
 def test_who_holds_the_workspace_is_waited_for(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another process works on the workspace, what serves has forgotten already, and the rest waits for a bounded time."""
+    """While another process works on the workspace, what serves has forgotten already, and the rest waits for a bounded
+    time.
+    """
     workspace = copy_of(load(base), tmp_path / "copy")
     monkeypatch.setattr(hold, "ALONE_SECONDS_MAX", 0.2)
     with steps.alone(workspace), pytest.raises(steps.Busy):

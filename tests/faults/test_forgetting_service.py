@@ -1,4 +1,6 @@
-"""Forgetting under a running service: every worker knows the customer no more, and nothing that it says or logs ever named one."""
+"""Forgetting under a running service: every worker knows the customer no more, and nothing that it says or logs ever
+named one.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,19 @@ def live(trained_workspace: Path, tmp_path: Path) -> Any:
 
 
 def answered(live: Live, customer: str) -> dict[str, Any]:
-    """By worker, what it answers for a customer, but for names, moments and the order of ties; asked until both have answered."""
+    """By worker, what it answers for a customer, but for names, moments and the order of ties; asked until both have
+    answered.
+    """
     found: dict[str, Any] = {}
 
     def asked() -> bool:
         said = live.decide(customer)
         worker = said["decision_id"].split("-")[1]
-        found[worker] = ([(offer["score"], offer["propensity"]) for offer in said["offers"]], said["considered"], said["degraded"])
+        found[worker] = (
+            [(offer["score"], offer["propensity"]) for offer in said["offers"]],
+            said["considered"],
+            said["degraded"],
+        )
         return len(found) == live.workers
 
     wait_for(asked, what="an answer of each worker")
@@ -42,21 +50,32 @@ def answered(live: Live, customer: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_all_workers_forget(live: Live) -> None:
-    """Before, both workers know the customer; after the forgetting returns, both answer as for a stranger, within 60 s."""
+    """Before, both workers know the customer; after the forgetting returns, both answer as for a stranger, within 60
+    s.
+    """
     strange = next(iter(answered(live, STRANGER).values()))
-    assert all(said != strange for said in answered(live, VICTIM).values()), "the customer is as a stranger: the test shows nothing"
+    assert all(said != strange for said in answered(live, VICTIM).values()), (
+        "the customer is as a stranger: the test shows nothing"
+    )
     workspace = load(live.workspace)
     done = forget(workspace, VICTIM)
     assert done.places["journal"].found > 0
     assert (done.done, done.proof.plaintext_hits) == (True, 0), done
     seconds = wait_for(lambda: all(said == strange for said in answered(live, VICTIM).values()), SEEN_SECONDS_MAX)
-    print(f"  forgotten in {done.seconds} s, {done.proof.files} files read; strangers to both workers {seconds:.1f} s later")
-    assert not answered(live, STRANGER)[next(iter(answered(live, STRANGER)))][2], "degraded: the swapped store was not opened"
+    print(
+        f"  forgotten in {done.seconds} s, {done.proof.files} files read; strangers to both workers {seconds:.1f} s"
+        " later"
+    )
+    assert not answered(live, STRANGER)[next(iter(answered(live, STRANGER)))][2], (
+        "degraded: the swapped store was not opened"
+    )
 
 
 @pytest.mark.slow
 def test_nothing_names_a_customer(live: Live) -> None:
-    """Canaries as ids and values, in good requests and bad, with stores whole and broken: no log, metric or problem repeats one."""
+    """Canaries as ids and values, in good requests and bad, with stores whole and broken: no log, metric or problem
+    repeats one.
+    """
     customer, visitor, value = CANARIES
     data, said = load(live.workspace).data, [b""]
     requests: list[tuple[str, str, Any]] = [

@@ -1,6 +1,8 @@
-"""A journal or an event log that ends anywhere: a power cut, a torn write. What was whole before the end is there, once, and more can be written.
+"""A journal or an event log that ends anywhere: a power cut, a torn write. What was whole before the end is there,
+once, and more can be written.
 
-`test_journal_faults.py` holds that of every cut of a journal's last 64 KiB frame by frame; here the shipper takes what is left.
+`test_journal_faults.py` holds that of every cut of a journal's last 64 KiB frame by frame; here the shipper takes what
+is left.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def chance(capsys: pytest.CaptureFixture[str]) -> random.Random:
 
 @pytest.mark.slow
 def test_each_cut_of_a_journal_is_shipped_once(tmp_path: Path, chance: random.Random) -> None:
-    """Wherever a journal ends, it is taken in, its whole frames are shipped once, and what is written afterwards as well."""
+    """Wherever a journal ends, it is taken in, its whole frames are shipped once, and what is written afterwards as
+    well.
+    """
     workspace = workspace_in(tmp_path / "shop")
     folder, buffer = workspace.data / "journal", bytearray()
     content, ends = b"", [0]
@@ -76,15 +80,21 @@ def test_each_cut_of_a_journal_is_shipped_once(tmp_path: Path, chance: random.Ra
         assert journal.set_aside == 0
         ship.ship(workspace)
         ship.ship(workspace)
-        assert in_lake(workspace) == expected([*(line(number, shown=1 + number % 5) for number in range(whole)), after], [])
+        assert in_lake(workspace) == expected(
+            [*(line(number, shown=1 + number % 5) for number in range(whole)), after], []
+        )
         assert state_of(workspace).unreadable_bytes == cut - ends[whole]
         torn += cut != ends[whole]
     assert torn > SHIPPED // 2
 
 
 @pytest.mark.slow
-def test_each_cut_of_the_event_log_reopens(tmp_path: Path, chance: random.Random, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wherever the write-ahead log ends, the log is the first transactions, each whole or not there, counted exactly, and takes more."""
+def test_each_cut_of_the_event_log_reopens(
+    tmp_path: Path, chance: random.Random, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever the write-ahead log ends, the log is the first transactions, each whole or not there, counted exactly,
+    and takes more.
+    """
     kept, batches = tmp_path / "kept", []
     log = EventLog(tmp_path / "events", ROOMY)
     for turn in itertools.count():
@@ -117,13 +127,17 @@ def test_each_cut_of_the_event_log_reopens(tmp_path: Path, chance: random.Random
         (copy / "events.db").write_bytes(base)
         (copy / "events.db-wal").write_bytes(whole[:cut])
         again = EventLog(copy, ROOMY)
-        assert {result.outcome for result in again.append([item(happened(name)) for name in names])} <= {"stored", "duplicate"}
+        assert {result.outcome for result in again.append([item(happened(name)) for name in names])} <= {
+            "stored",
+            "duplicate",
+        }
         assert [row.event.event_id for row in read_all(copy, 0)] == names
         assert not again.set_aside() and counts(copy).stored == len(names)
         again.close()
     with capsys.disabled():
         print(
-            f"\n  {len(each)} cuts of a write-ahead log of {size} bytes gave {len(seen)} different logs, each of whole transactions",
+            f"\n  {len(each)} cuts of a write-ahead log of {size} bytes gave {len(seen)} different logs, each of whole"
+            " transactions",
             end=" ",
         )
 

@@ -1,4 +1,6 @@
-"""What a disk, a power cut or `kill -9` may do to the journal. Each test that draws prints its seed; OPPORTUNE_SEED replays it."""
+"""What a disk, a power cut or `kill -9` may do to the journal. Each test that draws prints its seed; OPPORTUNE_SEED
+replays it.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def append_for_ever(writing: Any, folder: Path, drawn: int) -> None:
 
 
 def test_kill_loses_nothing(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A process that is killed at any moment loses no line that it acknowledged, doubles none, and leaves none that cannot be read."""
+    """A process that is killed at any moment loses no line that it acknowledged, doubles none, and leaves none that
+    cannot be read.
+    """
     chance, total, torn, files = random.Random(seed), 0, 0, 0
     for number in range(KILL_ROUNDS):
         folder = tmp_path / str(number)
@@ -95,7 +99,9 @@ def test_kill_loses_nothing(tmp_path: Path, seed: int, capsys: pytest.CaptureFix
         assert journal.set_aside == 0
         assert not list(folder.glob(f"*{OPEN}"))
         gaps: list[tuple[int, int]] = []
-        found = [int(line.decision_id[2:]) for path in sorted(folder.glob(f"*{SEALED}")) for line in read_lines(path, gaps)]
+        found = [
+            int(line.decision_id[2:]) for path in sorted(folder.glob(f"*{SEALED}")) for line in read_lines(path, gaps)
+        ]
         assert found[-1] == -1
         written = found[:-1]
         assert written[: len(told)] == told, f"round {number} of seed {seed}: lost or doubled"
@@ -103,7 +109,11 @@ def test_kill_loses_nothing(tmp_path: Path, seed: int, capsys: pytest.CaptureFix
         torn, total, files = torn + len(gaps), total + len(told), files + len(list(folder.glob(f"*{SEALED}")))
     assert total >= 10 * KILL_ROUNDS, f"expected rounds in which lines were written, got {total} lines"
     with capsys.disabled():
-        print(f"\n  {KILL_ROUNDS} kills: {total} acknowledged lines in {files} files, 0 lost, 0 doubled, {torn} torn ends", end=" ")
+        print(
+            f"\n  {KILL_ROUNDS} kills: {total} acknowledged lines in {files} files, 0 lost, 0 doubled, {torn} torn"
+            " ends",
+            end=" ",
+        )
 
 
 def test_every_cut_of_the_tail_reopens(tmp_path: Path) -> None:
@@ -125,7 +135,9 @@ def test_every_cut_of_the_tail_reopens(tmp_path: Path) -> None:
         journal = Journal.open(tmp_path, QUICK)
         assert journal.set_aside == 0
         sealed = path.with_suffix(SEALED)
-        assert [line.decision_id for line in read_lines(sealed)] == [f"d-{n}" for n in range(bisect_right(ends, cut) - 1)]
+        assert [line.decision_id for line in read_lines(sealed)] == [
+            f"d-{n}" for n in range(bisect_right(ends, cut) - 1)
+        ]
         assert journal.append(a_line())
         journal.close()
         for file in tmp_path.iterdir():
@@ -160,8 +172,15 @@ def test_damage_is_set_aside(tmp_path: Path, harm: str) -> None:
     journal.close()
     assert journal.set_aside == 1 and not path.exists()
     assert "expected frames only" in path.with_suffix(REASON).read_text()
-    expected = {"middle": [0, 1, 2, 3, 5, 6, 7, 8, 9], "flip": [0, 1, 2, 3, 5, 6, 7, 8, 9], "noise": [], "end": list(range(10))}[harm]
-    assert [line.decision_id for line in read_lines(path.with_suffix(DAMAGED))] == [f"d-{number}" for number in expected]
+    expected = {
+        "middle": [0, 1, 2, 3, 5, 6, 7, 8, 9],
+        "flip": [0, 1, 2, 3, 5, 6, 7, 8, 9],
+        "noise": [],
+        "end": list(range(10)),
+    }[harm]
+    assert [line.decision_id for line in read_lines(path.with_suffix(DAMAGED))] == [
+        f"d-{number}" for number in expected
+    ]
     assert [line.decision_id for line in lines_in(tmp_path)][-1] == "d-77"
 
 
@@ -228,7 +247,9 @@ def test_a_full_disk_costs_lines_and_no_decision(tmp_path: Path) -> None:
     process.close()
     small, full = phases[1], phases[2]
     assert small[1] > 0 and small[0] > 500, "the small disk: new files took over"
-    assert full[0] <= small[0] + 1 and full[1] >= small[1] + 999 and "File too large" in full[2], "the full disk: it really was"
+    assert full[0] <= small[0] + 1 and full[1] >= small[1] + 999 and "File too large" in full[2], (
+        "the full disk: it really was"
+    )
     assert [number for number in recorded if number >= 2_000] == list(range(2_000, 3_000)), "recovered by itself"
     assert complaint == ""
     assert failed > 1_000
@@ -239,7 +260,9 @@ def test_a_full_disk_costs_lines_and_no_decision(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_moves_to_another_file(tmp_path: Path) -> None:
-    """A file on which writes and truncation fail is left for the next one, and taken in when the folder is opened again."""
+    """A file on which writes and truncation fail is left for the next one, and taken in when the folder is opened
+    again.
+    """
     journal = Journal.open(tmp_path, QUICK)
     assert journal.append(a_line(1))
     refusing = os.open("/dev/full", os.O_WRONLY)

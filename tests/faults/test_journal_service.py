@@ -19,7 +19,12 @@ SEED = int(os.environ.get("OPPORTUNE_SEED", str(random.SystemRandom().randrange(
 def lines_of(workspace: Path) -> list[Line]:
     """Everything that all workers wrote, whole frames only."""
     folder = load(workspace, sources=False).data / "journal"
-    return [line for file in sorted(folder.glob("*Z-*")) if file.suffix not in (".reason", ".lineup") for line in read_lines(file)]
+    return [
+        line
+        for file in sorted(folder.glob("*Z-*"))
+        if file.suffix not in (".reason", ".lineup")
+        for line in read_lines(file)
+    ]
 
 
 def test_no_answered_decision_is_lost_with_its_worker(trained_workspace: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""`kill -9` of the whole service under load: servers, the background worker, the tree of BentoML. OPPORTUNE_SEED draws the same rounds again."""
+"""`kill -9` of the whole service under load: servers, the background worker, the tree of BentoML. OPPORTUNE_SEED draws
+the same rounds again.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ def one_round(service: Nursery, crowd: Crowd, chance: random.Random) -> int:
 def test_whole_service_is_killed_again_and_again(
     trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No acknowledged event or answered decision is lost or doubled in log, journal, lake or ledger; what each customer did is known exactly."""
+    """No acknowledged event or answered decision is lost or doubled in log, journal, lake or ledger; what each customer
+    did is known exactly.
+    """
     begun, chance = time.monotonic(), random.Random(seed)
     folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
@@ -97,7 +101,8 @@ def test_whole_service_is_killed_again_and_again(
         told = crowd.told()
         assert service.killed == killed >= ROUNDS
         nothing_false(told, ROUNDS)
-        # All of the dead are adopted and buried, so all is heard; rows, recent events and histories together are what the log says.
+        # All of the dead are adopted and buried, so all is heard; rows, recent events and histories together are what
+        # the log says.
         wait_for(lambda: not unheard(folder, SERVERS), HEARD_SECONDS_MAX, "that all is heard")
         rows = reckon_log(workspace, told)
         expected = modelled(rows, before)
@@ -112,14 +117,17 @@ def test_whole_service_is_killed_again_and_again(
     with capsys.disabled():
         print(f"\n  {ROUNDS} rounds, {killed} processes killed in {killing:.0f} s: {told};")
         print(
-            f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)}; {time.monotonic() - begun:.0f} s in all",
+            f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends), lake {dict(tables)};"
+            f" {time.monotonic() - begun:.0f} s in all",
             end=" ",
         )
 
 
 @pytest.mark.slow
 def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Killed while they make journal, event log and ledger for the first time, servers that come after them take events and decide."""
+    """Killed while they make journal, event log and ledger for the first time, servers that come after them take events
+    and decide.
+    """
     chance = random.Random(seed)
     folder = with_limits(serving_copy(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
@@ -147,7 +155,9 @@ def test_first_moments(trained_workspace: Path, tmp_path: Path, seed: int, capsy
             assert service.end(born) == [-signal.SIGKILL] * SERVERS
     with capsys.disabled():
         print(f"\n  of {FIRST_ROUNDS} first starts of {took:.2f} s that were killed, there were {dict(made)}", end=" ")
-    assert any(0 < count < FIRST_ROUNDS for count in made.values()), f"all were killed before, or after, the moments that are meant: {made}"
+    assert any(0 < count < FIRST_ROUNDS for count in made.values()), (
+        f"all were killed before, or after, the moments that are meant: {made}"
+    )
 
 
 def kill_tree(live: Live, worker: subprocess.Popen[bytes]) -> int:
@@ -163,8 +173,12 @@ def kill_tree(live: Live, worker: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.slow
-def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same of `opportune serve` as it is, with its supervisor and the background worker beside it: all of it killed at once, some times."""
+def test_tree_of_the_real_server_is_killed(
+    trained_workspace: Path, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same of `opportune serve` as it is, with its supervisor and the background worker beside it: all of it killed
+    at once, some times.
+    """
     begun, chance, killed = time.monotonic(), random.Random(seed), 0
     folder = with_limits(copy_of(trained_workspace, tmp_path / "shop"))
     workspace = loaded_again(folder)
@@ -194,12 +208,17 @@ def test_tree_of_the_real_server_is_killed(trained_workspace: Path, tmp_path: Pa
     reckon_lake(workspace, rows, lines)
     with capsys.disabled():
         print(f"\n  {TREE_ROUNDS} rounds, {killed} processes killed: {told};")
-        print(f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends); {time.monotonic() - begun:.0f} s in all", end=" ")
+        print(
+            f"  log {len(rows)}, journal {len(lines)} ({torn} torn ends); {time.monotonic() - begun:.0f} s in all",
+            end=" ",
+        )
 
 
 def nothing_false(told: Told, rounds: int) -> None:
     """Clients saw answers, or connections that ended; all that waited was answered in the end."""
-    assert {status for status, _ in told.refused} <= {0, 503}, [refused for refused in told.refused if refused[0] not in (0, 503)][:3]
+    assert {status for status, _ in told.refused} <= {0, 503}, [
+        refused for refused in told.refused if refused[0] not in (0, 503)
+    ][:3]
     assert not told.waiting
     assert len(told.acknowledged) > 10 * rounds and len(told.decided) > rounds, str(told)
 

@@ -1,4 +1,6 @@
-"""Writers are killed, servers are killed and stopped, files are damaged, replies are lost: no limit is exceeded, nothing is granted blindly."""
+"""Writers are killed, servers are killed and stopped, files are damaged, replies are lost: no limit is exceeded,
+nothing is granted blindly.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,20 @@ from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
 from features.redis_store.address import Address
 from features.redis_store.routing import Routes, routes
-from tests.features.ledger_writer import ASKED, BUSY, GROUP, OFFERS, PER_CUSTOMER, SCARCE, TRIED, WEB, ask, fill_the_disk, hammer, started
+from tests.features.ledger_writer import (
+    ASKED,
+    BUSY,
+    GROUP,
+    OFFERS,
+    PER_CUSTOMER,
+    SCARCE,
+    TRIED,
+    WEB,
+    ask,
+    fill_the_disk,
+    hammer,
+    started,
+)
 from tests.stores import Server, find_server
 from tests.waiting import until
 
@@ -59,11 +74,14 @@ def most_within(times: list[float], window: float) -> int:
     return max((i + 1 - bisect_right(times, t - window) for i, t in enumerate(times)), default=0)
 
 
-# Embedded -----------------------------------------------------------------------------------------------------------------
+# Embedded
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """Eight processes take contacts of one customer, one is killed now and then: no limit is exceeded, and nobody waits for the dead."""
+    """Eight processes take contacts of one customer, one is killed now and then: no limit is exceeded, and nobody waits
+    for the dead.
+    """
     drawn, logs = random.Random(seed), [tmp_path / f"log{i}" for i in range(8)]
     writers = [started(hammer, tmp_path / "ledger", log, drawn.random()) for log in logs]
     size = lambda at: logs[at].stat().st_size // TRIED.size if logs[at].exists() else 0  # noqa: E731
@@ -85,7 +103,10 @@ def test_many_writers_and_some_are_killed(tmp_path: Path, seed: int, capsys: pyt
     granted = [(now, offer) for now, offer, _, said in records if said]
     assert len(records) >= TAKES_MIN
     assert len(granted) > 200
-    everything, by_offer = [now for now, _ in granted], {o: [now for now, offer in granted if offer == o] for o in OFFERS}
+    everything, by_offer = (
+        [now for now, _ in granted],
+        {o: [now for now, offer in granted if offer == o] for o in OFFERS},
+    )
     most = [most_within(everything, limit.window_seconds) for limit in BUSY.limits]
     most[2] = max(most_within(times, BUSY.limits[2].window_seconds) for times in by_offer.values())
     allowed = [limit.contacts_max for limit in BUSY.limits]
@@ -118,7 +139,10 @@ def take(customer: str, decision: int, policy: ContactPolicy = SCARCE) -> Take:
 def test_the_map_grows_and_is_bounded(tmp_path: Path) -> None:
     """A ledger outgrows its first map, and says so when it has reached its last one; what was taken stays."""
     first, last = 1 << 17, 1 << 18
-    ledger, other = filled(tmp_path / "ledger", 200, map_bytes=first, map_bytes_max=last), LmdbLedger(tmp_path / "ledger")
+    ledger, other = (
+        filled(tmp_path / "ledger", 200, map_bytes=first, map_bytes_max=last),
+        LmdbLedger(tmp_path / "ledger"),
+    )
     with pytest.raises(StoreUnavailable, match="map_bytes_max"):
         for last_one in range(200, 10_000):
             ledger.take_now(take(str(last_one), 1))
@@ -134,7 +158,9 @@ def test_the_map_grows_and_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """When the disk takes no more, takes are refused, what was granted before is there, and they go on when there is room."""
+    """When the disk takes no more, takes are refused, what was granted before is there, and they go on when there is
+    room.
+    """
     listening, telling = multiprocessing.get_context("forkserver").Pipe(duplex=False)
     process = started(fill_the_disk, telling, tmp_path / "ledger")
     try:
@@ -212,7 +238,9 @@ def test_a_file_is_cut_between_two_looks(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes(tmp_path: Path) -> None:
-    """A history whose bytes were changed on disk fails its checksum: that customer is refused, others are not, and forgetting mends it."""
+    """A history whose bytes were changed on disk fails its checksum: that customer is refused, others are not, and
+    forgetting mends it.
+    """
     ledger = filled(tmp_path / "ledger")
     history = ledger.read_now("7")
     ledger.close()
@@ -243,7 +271,8 @@ def test_sweeping(tmp_path: Path) -> None:
     ledger.close()
 
 
-# Redis --------------------------------------------------------------------------------------------------------------------
+# Redis
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -280,8 +309,12 @@ def granted(records: list[Any], begin: float, end: float) -> Counter[int]:
 
 
 @needs_redis
-def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """While a server is away nothing is granted; each of its lives, which begins without memory, grants each customer what one may have."""
+def test_a_server_is_killed_and_begins_anew(
+    server: Server, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a server is away nothing is granted; each of its lives, which begins without memory, grants each customer
+    what one may have.
+    """
     crowd = Crowd(server, tmp_path, seed)
     bounds = [0.0]
     """What began while a server was away is of its next life."""
@@ -310,8 +343,12 @@ def test_a_server_is_killed_and_begins_anew(server: Server, tmp_path: Path, seed
 
 
 @needs_redis
-def test_a_server_is_stopped_and_goes_on(server: Server, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """While a server hangs nothing is granted; whatever it still does with what was sent, no customer gets more than one may have."""
+def test_a_server_is_stopped_and_goes_on(
+    server: Server, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a server hangs nothing is granted; whatever it still does with what was sent, no customer gets more than
+    one may have.
+    """
     server.pause()
     crowd = Crowd(server, tmp_path, seed)
     try:
@@ -366,7 +403,9 @@ class Losing:
 
 @needs_redis
 def test_a_lost_reply(server: Server) -> None:
-    """A take whose reply is lost is repeated without being counted twice; another decision finds the place taken until the hold ends."""
+    """A take whose reply is lost is repeated without being counted twice; another decision finds the place taken until
+    the hold ends.
+    """
 
     async def lost() -> None:
         losing = Losing(routes(Address.parse(server.url), 2.0))

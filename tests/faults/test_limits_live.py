@@ -1,7 +1,8 @@
-"""Many clients hammer one customer after the other on real servers: what answers show never exceeds a limit or a budget.
+"""Many clients hammer one customer after the other on real servers: what answers show never exceeds a limit or a
+budget.
 
-Limits and budgets are counted from the answers alone. A run takes tens of seconds where nothing else runs, most of it to make what is
-served: 50,000 requests for each ledger while all goes well, some 20,000 more around a fault.
+Limits and budgets are counted from the answers alone. A run takes tens of seconds where nothing else runs, most of it
+to make what is served: 50,000 requests for each ledger while all goes well, some 20,000 more around a fault.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ ALL = {"placements": ["home", "bill"], "count": "decisions", "per": "any"}
 LIMITS: dict[str, Any] = {
     "an_offer": SOLD | {"max": 5, "window": "1h", "per": "offer"},
     "a_group": SOLD | {"max": 11, "window": "1d", "per": "group"},
-    "each_channel": SOLD | {"max": 4, "window": "1h", "per": "group", "channel": "each", "groups": ["roaming"], "except_groups": []},
+    "each_channel": SOLD
+    | {"max": 4, "window": "1h", "per": "group", "channel": "each", "groups": ["roaming"], "except_groups": []},
     "held": {"max": 3, "window": "1d", "per": "offer", "count": "impressions", "offers": ["offer-05"]},
     "anything": ALL | {"max": 60, "window": "1m"},
     "web_only": ALL | {"max": 9, "window": "1h", "channel": "web"},
@@ -64,8 +66,12 @@ def limited(folder: Path) -> Path:
         for at, (name, budget) in enumerate(BUDGETS.items())
     ]
     offers["placements"]["help"] = {"limit": 2, "groups": ["voice"]}
-    (folder / "offers.yaml").write_text(yaml.safe_dump(offers | {"group": "topic", "offers": [*offers["offers"], *rare]}))
-    (folder / "policies.yaml").write_text(yaml.safe_dump({"limits": LIMITS, "arbitration": {"offers": {"offer-05": 1_000}}}))
+    (folder / "offers.yaml").write_text(
+        yaml.safe_dump(offers | {"group": "topic", "offers": [*offers["offers"], *rare]})
+    )
+    (folder / "policies.yaml").write_text(
+        yaml.safe_dump({"limits": LIMITS, "arbitration": {"offers": {"offer-05": 1_000}}})
+    )
     # More time than a server should need: four workers, a store and the clients share what may be two cores.
     settings |= {"serving": {"deadline_ms": 1_000}, "stores": {"online": {"timeout_ms": 500}}}
     (folder / "workspace.yaml").write_text(yaml.safe_dump(settings))
@@ -93,7 +99,9 @@ class Counts:
         self.groups = {offer.offer_id: offer.group for offer in read_catalogue(load(folder, sources=False))}
         self.asked = [asked for asked in log.look() if asked.status]
         self.lost = len(log.asked) - len(self.asked)
-        assert {asked.status for asked in self.asked} == {200}, next(asked for asked in self.asked if asked.status != 200)
+        assert {asked.status for asked in self.asked} == {200}, next(
+            asked for asked in self.asked if asked.status != 200
+        )
         self.shown = [Shown(asked, offer, self.groups[offer]) for asked in self.asked for offer in asked.offers]
 
     def of_limits(self) -> dict[str, int]:
@@ -120,13 +128,16 @@ class Counts:
             if group == "rare":
                 day = datetime.fromtimestamp(asked.time, ZONE).date().isoformat() if "daily" in BUDGETS[offer] else ""
                 found[offer, day] += 1
-        return {name: max((count for (offer, _), count in found.items() if offer == name), default=0) for name in BUDGETS}
+        return {
+            name: max((count for (offer, _), count in found.items() if offer == name), default=0) for name in BUDGETS
+        }
 
     def hold(self, reserved_max: int = 0) -> None:
         """No limit and no budget was exceeded, and each was reached.
 
         Args:
-            reserved_max: what may be neither shown nor free, because a worker or the store was killed that had just reserved it.
+            reserved_max: what may be neither shown nor free, because a worker or the store was killed that had just
+                reserved it.
         """
         assert self.of_limits() == {name: limit["max"] for name, limit in LIMITS.items()}
         for name, shown in self.of_budgets().items():
@@ -137,11 +148,19 @@ class Counts:
         workers, customers = {asked.worker for asked in self.asked}, {asked.customer for asked in self.asked}
         seconds = max(asked.end for asked in self.asked) - min(asked.begin for asked in self.asked)
         constant = sum(asked.customer == CONSTANT for asked in self.asked)
-        print(f"\n  {what}: {len(self.asked)} answers of {len(workers)} workers in {seconds:.0f} s, {self.lost} lost,", end=" ")
-        print(f"{len(customers)} customers, {constant} to one; {len(self.shown)} offers shown; OPPORTUNE_SEED={SEED}", end=" ")
+        print(
+            f"\n  {what}: {len(self.asked)} answers of {len(workers)} workers in {seconds:.0f} s, {self.lost} lost,",
+            end=" ",
+        )
+        print(
+            f"{len(customers)} customers, {constant} to one; {len(self.shown)} offers shown; OPPORTUNE_SEED={SEED}",
+            end=" ",
+        )
 
 
-def hammered(servers: list[Live], file: Path, requests: int, between: Callable[[Log], object] = lambda _: None) -> Counts:
+def hammered(
+    servers: list[Live], file: Path, requests: int, between: Callable[[Log], object] = lambda _: None
+) -> Counts:
     """What all clients were answered until there were enough answers, with what happens after a third of them."""
     log = Log(file)
     process = hammering([server.port for server in servers], file, CLIENTS, SEED)
@@ -157,7 +176,8 @@ def hammered(servers: list[Live], file: Path, requests: int, between: Callable[[
     return Counts(servers[0].workspace, log)
 
 
-# Embedded -----------------------------------------------------------------------------------------------------------------
+# Embedded
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,7 +194,9 @@ def answering(live: Live) -> set[str]:
 
 @pytest.mark.slow
 def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> None:
-    """64 clients on two workers that share the embedded ledger: each limit and budget is reached, and none is exceeded."""
+    """64 clients on two workers that share the embedded ledger: each limit and budget is reached, and none is
+    exceeded.
+    """
     counts = hammered([embedded], tmp_path / "log", REQUESTS)
     counts.told("embedded")
     counts.hold()
@@ -184,7 +206,9 @@ def test_two_workers_never_exceed_a_limit(embedded: Live, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_killed_worker_exceeds_no_limit(embedded: Live, tmp_path: Path) -> None:
-    """kill -9 of a worker in the middle of takes: nobody waits for its lock, nothing is shown too often, another takes its place."""
+    """kill -9 of a worker in the middle of takes: nobody waits for its lock, nothing is shown too often, another takes
+    its place.
+    """
 
     def kill(log: Log) -> None:
         victim, *_ = embedded.serving()
@@ -201,14 +225,16 @@ def test_a_killed_worker_exceeds_no_limit(embedded: Live, tmp_path: Path) -> Non
     assert not any(asked.degraded for asked in counts.asked)
 
 
-# Redis --------------------------------------------------------------------------------------------------------------------
+# Redis
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def filled(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Server]]:
     """A workspace whose customers are in a Valkey of its own that keeps what it was told, also when it is killed.
 
-    What is appended is in the page cache before it is answered, and so outlives the process: no sync is needed for that.
+    What is appended is in the page cache before it is answered, and so outlives the process: no sync is needed for
+    that.
     """
     server = Server(tmp_path_factory.mktemp("valkey"), "--appendonly", "yes", "--appendfsync", "no").start()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -226,7 +252,9 @@ def filled(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def remote(filled: tuple[Path, Server], tmp_path: Path) -> Iterator[tuple[list[Live], Server]]:
     """Two servers of two workers each on one store, which remembers nothing of an earlier test."""
     folder, store = filled
-    store.ask("EVAL", "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end", "0", "contacts:*")
+    store.ask(
+        "EVAL", "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end", "0", "contacts:*"
+    )
     store.ask("DEL", "budgets:{fernruf}")
     servers: list[Live] = []
     try:
@@ -242,7 +270,9 @@ def remote(filled: tuple[Path, Server], tmp_path: Path) -> Iterator[tuple[list[L
 @needs_redis
 @pytest.mark.slow
 def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
-    """64 clients on two servers of two workers that share a Valkey: each limit and budget is reached, and none is exceeded."""
+    """64 clients on two servers of two workers that share a Valkey: each limit and budget is reached, and none is
+    exceeded.
+    """
     servers, _ = remote
     counts = hammered(servers, tmp_path / "log", REQUESTS)
     counts.told("Valkey")
@@ -254,19 +284,26 @@ def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp
 @needs_redis
 @pytest.mark.slow
 def test_a_killed_store_fails_closed_and_comes_back(remote: tuple[list[Live], Server], tmp_path: Path) -> None:
-    """While the store is away what is limited is not shown, all else is, with 200; it is back within two seconds, with its memory."""
+    """While the store is away what is limited is not shown, all else is, with 200; it is back within two seconds, with
+    its memory.
+    """
     servers, store = remote
     moments = []
 
     def kill(log: Log) -> None:
         store.kill()
         moments.append(time.monotonic())
-        wait_for(lambda: log.count(moments[0]) > 2_000 and time.monotonic() > moments[0] + 1.5, what="answers while it is away")
+        wait_for(
+            lambda: log.count(moments[0]) > 2_000 and time.monotonic() > moments[0] + 1.5,
+            what="answers while it is away",
+        )
         moments.append(time.monotonic())
         store.start()
         moments.append(time.monotonic())
         wait_for(
-            lambda: log.count(moments[2]) > REQUESTS_WITH_FAULT // 3 and time.monotonic() > moments[2] + 2.0, 60, "answers when it is back"
+            lambda: log.count(moments[2]) > REQUESTS_WITH_FAULT // 3 and time.monotonic() > moments[2] + 2.0,
+            60,
+            "answers when it is back",
         )
 
     counts = hammered(servers, tmp_path / "log", REQUESTS_WITH_FAULT, kill)
@@ -278,7 +315,10 @@ def test_a_killed_store_fails_closed_and_comes_back(remote: tuple[list[Live], Se
     assert {(shown.asked.placement, shown.group) for shown in seen} == {("help", "voice")}
     assert all(len(asked.offers) == 2 for asked in blind if asked.placement == "help")
     whole = [asked for asked in counts.asked if asked.begin > starting and not asked.degraded]
-    recovered = [min(asked.end for asked in whole if asked.worker == worker) - back for worker in {asked.worker for asked in counts.asked}]
+    recovered = [
+        min(asked.end for asked in whole if asked.worker == worker) - back
+        for worker in {asked.worker for asked in counts.asked}
+    ]
     print(f"recovered after {', '.join(f'{seconds:.2f}' for seconds in sorted(recovered))} s", end=" ")
     assert len(recovered) >= 2 and max(recovered) < 2  # the kernel deals out connections: a worker may have had none
     counts.hold(reserved_max=CLIENTS)

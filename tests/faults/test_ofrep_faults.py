@@ -1,4 +1,6 @@
-"""Flags and assignments while the store is away: they are answered, and say that they may be less than they could be."""
+"""Flags and assignments while the store is away: they are answered, and say that they may be less than they could
+be.
+"""
 
 from __future__ import annotations
 
@@ -78,8 +80,12 @@ def bulk(told: dict[str, Any]) -> dict[str, str]:
     return {one["key"]: one["metadata"].get("degraded", "") for one in told["flags"]}
 
 
-def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the store killed flags and assignments are answered, say so where it may matter, and no longer when it is back."""
+def test_flags_say_that_the_store_is_away(
+    trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the store killed flags and assignments are answered, say so where it may matter, and no longer when it is
+    back.
+    """
     store = Server(tmp_path / "valkey").start()
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
@@ -89,7 +95,9 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
     asking = Asking(desk)
 
     async def told() -> None:
-        await asking.until("features_unavailable")  # nothing was materialized there: a stranger's row is unknown, the ledger is not
+        await asking.until(
+            "features_unavailable"
+        )  # nothing was materialized there: a stranger's row is unknown, the ledger is not
         before = await asking.ask("experiment.headline")
         sticky = await asking.ask("experiment.kept")
         store.kill()
@@ -127,7 +135,9 @@ def test_flags_say_that_the_store_is_away(trained_workspace: Path, tmp_path: Pat
 
 
 def test_what_could_not_be_written_down_is_said(trained_workspace: Path, tmp_path: Path) -> None:
-    """A sticky arm that the ledger does not take is answered as the split has it, and said to be unsure; the next one is whole."""
+    """A sticky arm that the ledger does not take is answered as the split has it, and said to be unsure; the next one
+    is whole.
+    """
     desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
     desk.load()
     asking, take = Asking(desk), desk.take
@@ -145,7 +155,9 @@ def test_what_could_not_be_written_down_is_said(trained_workspace: Path, tmp_pat
                 continue
             second = await asking.ask("experiment.kept", customer)
             assert (first["metadata"]["degraded"], second["metadata"].get("degraded")) == ("contacts_unavailable", None)
-            assert (first["value"], second["metadata"]["assignment"]) == (second["value"], "split"), "nothing was written before"
+            assert (first["value"], second["metadata"]["assignment"]) == (second["value"], "split"), (
+                "nothing was written before"
+            )
             return
         raise AssertionError("nobody is in the experiment")
 

@@ -1,4 +1,6 @@
-"""The online store is slow, damaged, gone or emptied while a server answers: 200s that say so, and recovery by itself."""
+"""The online store is slow, damaged, gone or emptied while a server answers: 200s that say so, and recovery by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] o
 
 
 def degraded(live: Live, customer: str = "436600000") -> bool:
-    """Whether an answer says that a store was away; it is a full answer all the same. Rows may come back before the ledger does."""
+    """Whether an answer says that a store was away; it is a full answer all the same. Rows may come back before the
+    ledger does.
+    """
     answer = live.decide(customer)
     assert answer["degraded"] in ([], ["contacts_unavailable"], *DEGRADED)
     assert len(answer["offers"]) == 3
@@ -37,13 +41,17 @@ def degraded(live: Live, customer: str = "436600000") -> bool:
 def personalised(live: Live, wanted: dict[str, Any]) -> bool:
     """Whether the customers get what they got when all was well."""
     return not degraded(live) and all(
-        [offer["offer_id"] for offer in live.decide(customer)["offers"]] == offers for customer, offers in wanted.items()
+        [offer["offer_id"] for offer in live.decide(customer)["offers"]] == offers
+        for customer, offers in wanted.items()
     )
 
 
 def rankings(live: Live) -> dict[str, Any]:
     """What some customers are shown; not all of them the same."""
-    found = {f"436{number}": [offer["offer_id"] for offer in live.decide(f"436{number}")["offers"]] for number in range(600_000, 600_012)}
+    found = {
+        f"436{number}": [offer["offer_id"] for offer in live.decide(f"436{number}")["offers"]]
+        for number in range(600_000, 600_012)
+    }
     assert len({str(offers) for offers in found.values()}) > 1
     return found
 
@@ -59,7 +67,8 @@ def degraded_in(seen: list[Answer]) -> int:
     return sum(answer.json["degraded"] in DEGRADED for answer in seen)
 
 
-# Embedded -----------------------------------------------------------------------------------------------------------------
+# Embedded
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,9 @@ def _empty(file: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _overwrite, _empty])
-def test_server_starts_on_a_damaged_store(trained_workspace: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_server_starts_on_a_damaged_store(
+    trained_workspace: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     """A damaged store keeps no server from starting; a good one in its place is taken up."""
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     place = load(folder, sources=False).online
@@ -138,7 +149,8 @@ def test_server_starts_on_a_damaged_store(trained_workspace: Path, tmp_path: Pat
         live.stop()
 
 
-# Redis --------------------------------------------------------------------------------------------------------------------
+# Redis
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +206,9 @@ def test_redis_hangs_under_load(remote: Live, valkey: Server) -> None:
 
 @needs_redis
 def test_redis_is_killed_and_restarted_empty(remote: Live, valkey: Server, shop: Workspace) -> None:
-    """kill -9 and a restart without data: degraded while it is away and while it is empty, personalised once it is filled again."""
+    """kill -9 and a restart without data: degraded while it is away and while it is empty, personalised once it is
+    filled again.
+    """
     wanted = rankings(remote)
     with load_on(remote.port) as seen:
         wait_for(lambda: len(seen) > 50)
@@ -214,9 +228,14 @@ def test_redis_is_killed_and_restarted_empty(remote: Live, valkey: Server, shop:
 
 @needs_redis
 def test_redis_is_emptied(remote: Live, valkey: Server, shop: Workspace) -> None:
-    """FLUSHALL makes strangers of all customers without an error: it is noticed, said, and over when the store is filled again."""
+    """FLUSHALL makes strangers of all customers without an error: it is noticed, said, and over when the store is
+    filled again.
+    """
     wanted = rankings(remote)
-    wait_for(lambda: not any(degraded(remote, "who-is-this") for _ in range(10)), what="a stranger alone, who is no sign of it")
+    wait_for(
+        lambda: not any(degraded(remote, "who-is-this") for _ in range(10)),
+        what="a stranger alone, who is no sign of it",
+    )
     assert b"OK" in valkey.ask("FLUSHALL")
     wait_for(lambda: all(degraded(remote) for _ in range(10)), what="both workers' notice")
     assert "the online store is empty" in (remote.workspace / ".opportune" / "logs" / "server.log").read_text()

@@ -1,7 +1,8 @@
-"""Clients that load a service with events and decisions, and remember what they were told. Threads of the test's own process.
+"""Clients that load a service with events and decisions, and remember what they were told. Threads of the test's own
+process.
 
-Batches hold events of all kinds, some that were sent before, some twice, some whose id another event has, and some that are none. A batch
-without an answer is sent again, unchanged, until it is answered, or given up for good.
+Batches hold events of all kinds, some that were sent before, some twice, some whose id another event has, and some that
+are none. A batch without an answer is sent again, unchanged, until it is answered, or given up for good.
 """
 
 from __future__ import annotations
@@ -124,7 +125,10 @@ class Shopper:
             self._waiting.append(batch)
 
     def _drawn(self) -> Batch:
-        chance, known = self._chance, list(self.acknowledged)[-50:] if self._count < 10_000 else list(self.acknowledged)[:50]
+        chance, known = (
+            self._chance,
+            list(self.acknowledged)[-50:] if self._count < 10_000 else list(self.acknowledged)[:50],
+        )
         events = [self._event() for _ in range(chance.randint(1, BATCH_EVENTS_MAX))]
         if known and chance.random() < 0.3:
             events.append(self.sent[chance.choice(known)])
@@ -144,7 +148,11 @@ class Shopper:
         chance, self._count = self._chance, self._count + 1
         number = chance.randrange(len(VISITORS))
         who = chance.choice(
-            ({"customer_id": chance.choice(CUSTOMERS)}, {"customer_id": chance.choice(REGULARS)}, {"anonymous_id": VISITORS[number]})
+            (
+                {"customer_id": chance.choice(CUSTOMERS)},
+                {"customer_id": chance.choice(REGULARS)},
+                {"anonymous_id": VISITORS[number]},
+            )
         )
         kind: Event = chance.choices(
             (
@@ -179,8 +187,8 @@ class Told:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.acknowledged)} events acknowledged of {len(self.sent)}, {self.accepted} items accepted, {self.unanswered} unanswered, "
-            f"{self.given_up} batches given up, {len(self.decided)} decisions answered"
+            f"{len(self.acknowledged)} events acknowledged of {len(self.sent)}, {self.accepted} items accepted,"
+            f" {self.unanswered} unanswered, {self.given_up} batches given up, {len(self.decided)} decisions answered"
         )
 
 

@@ -37,7 +37,11 @@ class ForeignOnlineStore(OnlineStore):
         _alive.append(self)
 
     def online_read(
-        self, config: RepoConfig, table: FeatureView, entity_keys: list[EntityKey], requested_features: list[str] | None = None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
     ) -> list[Read]:
         name = config.online_store.name
         USERS.setdefault(name, set()).add((id(self), threading.get_ident()))

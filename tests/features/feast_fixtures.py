@@ -30,9 +30,13 @@ def measure(name: str) -> Measure:
     return Measure(name, "sum", None, None, {}, (), None, None)
 
 
-def view(name: str, scalars: dict[str, Any], families: dict[str, list[str]] | None = None, entity: Any = "customer") -> View:
+def view(
+    name: str, scalars: dict[str, Any], families: dict[str, list[str]] | None = None, entity: Any = "customer"
+) -> View:
     """A view of ours: scalars as name -> dtype, families as name -> measures."""
-    made = tuple(Family(family, family, tuple(measure(m) for m in measures)) for family, measures in (families or {}).items())
+    made = tuple(
+        Family(family, family, tuple(measure(m) for m in measures)) for family, measures in (families or {}).items()
+    )
     return View(name, entity, name, tuple(Scalar(n, dtype) for n, dtype in scalars.items()), made, 400 * 86_400)
 
 
@@ -49,7 +53,10 @@ def feast_view(ours: View, folder: Path, created: bool = False) -> FeatureView:
         name=ours.name,
         entities=[entity],
         ttl=timedelta(seconds=ours.ttl_seconds),
-        schema=[Field(name=entity.join_key, dtype=String), *(Field(name=name, dtype=DTYPES[kind]) for name, kind in ours.fields)],
+        schema=[
+            Field(name=entity.join_key, dtype=String),
+            *(Field(name=name, dtype=DTYPES[kind]) for name, kind in ours.fields),
+        ],
         source=PushSource(name=f"{ours.name}_push", batch_source=file),
     )
 

@@ -25,7 +25,9 @@ KINDS = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "BIGINT": pa.int64(), "
 def write_lake(workspace: Workspace, table: str, customers: Iterable[str], events: list[RecentEvent]) -> None:
     """Make a table of the lake hold these events and no others, as the shipper writes them."""
     fields = {field.name: KINDS[field.sql_type] for field in tables_of(workspace)[table].fields}
-    columns: dict[str, Any] = {name: pa.array([e.fields.get(name) for e in events], kind) for name, kind in fields.items()}
+    columns: dict[str, Any] = {
+        name: pa.array([e.fields.get(name) for e in events], kind) for name, kind in fields.items()
+    }
     received = pa.array([event.received for event in events], pa.int64())
     columns |= {
         "customer_id": pa.array(list(customers), pa.string()),
@@ -40,7 +42,13 @@ def write_lake(workspace: Workspace, table: str, customers: Iterable[str], event
 
 
 def event_of(number: int, stream: str, time: int, received: int, **fields: float | str | None) -> RecentEvent:
-    return RecentEvent(key_of(f"e{number}"), stream, time, received, {name: value for name, value in fields.items() if value is not None})
+    return RecentEvent(
+        key_of(f"e{number}"),
+        stream,
+        time,
+        received,
+        {name: value for name, value in fields.items() if value is not None},
+    )
 
 
 def rows_of(plan: RowSchema, words: Dictionary, tables: dict[str, pa.Table]) -> dict[str, OnlineRow]:
@@ -60,7 +68,9 @@ def _fill(plan: RowSchema, view: View, row: OnlineRow, stated: dict[str, Any], w
     for family in view.families:
         keys = np.array([words.id(text) for text in stated[family.keys_field]], np.uint32)
         values = [[np.nan if v is None else v for v in stated[family.field(m)]] for m in family.measures]
-        row.families[plan.families[f"{view.name}.{family.name}"]] = KeyedRow(keys, np.array(values, np.float64).reshape(len(values), -1))
+        row.families[plan.families[f"{view.name}.{family.name}"]] = KeyedRow(
+            keys, np.array(values, np.float64).reshape(len(values), -1)
+        )
 
 
 def _number(value: Any, words: Dictionary) -> float:
@@ -84,8 +94,12 @@ def shown(plan: RowSchema, words: Dictionary, row: OnlineRow) -> dict[str, Any]:
             by_key = row.families[plan.families[name]]
             keys = None if by_key is None else [words.texts[key] for key in by_key.keys]
             found[name] = keys
-            for measure, values in zip(family.measures, [] if by_key is None else by_key.values.tolist(), strict=by_key is not None):
-                found[f"{name}.{measure.name}"] = {key: value for key, value in zip(keys or [], values, strict=True) if value == value}
+            for measure, values in zip(
+                family.measures, [] if by_key is None else by_key.values.tolist(), strict=by_key is not None
+            ):
+                found[f"{name}.{measure.name}"] = {
+                    key: value for key, value in zip(keys or [], values, strict=True) if value == value
+                }
     return found
 
 

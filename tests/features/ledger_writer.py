@@ -30,7 +30,8 @@ ASKED = struct.Struct("<ddQQB")
 
 # Windows of some takes: the limits fall and are free again thousands of times in a test.
 BUSY = ContactPolicy(
-    (ContactLimit(6, 0.005), ContactLimit(20, 0.04), ContactLimit(2, 0.01, "offer"), ContactLimit(12, 0.02, "group")), hold_seconds=0.001
+    (ContactLimit(6, 0.005), ContactLimit(20, 0.04), ContactLimit(2, 0.01, "offer"), ContactLimit(12, 0.02, "group")),
+    hold_seconds=0.001,
 )
 PER_CUSTOMER = 10
 """How many contacts a customer may have in the life of a server."""
@@ -59,7 +60,9 @@ def hammer(path: Path, log: Path, seed: int) -> None:
 
 
 def ask(url: str, log: Path, seed: int, concurrent: int, customers: int) -> None:
-    """Takes contacts of some customers by many tasks at once, until it is killed; writes down what was answered, and what was not."""
+    """Takes contacts of some customers by many tasks at once, until it is killed; writes down what was answered, and
+    what was not.
+    """
     asyncio.run(_ask(url, log, seed, concurrent, customers))
 
 
@@ -73,7 +76,9 @@ async def _ask(url: str, log: Path, seed: int, concurrent: int, customers: int) 
             customer, decision, begin = drawn.randrange(customers), drawn.randrange(1, 1 << 63), time.monotonic()
             try:
                 history = await ledger.read(str(customer)) if drawn.random() < 0.3 else None
-                granted = (await ledger.take(Take(str(customer), decision, clock.now_s(), (contact,), SCARCE), history)).granted
+                granted = (
+                    await ledger.take(Take(str(customer), decision, clock.now_s(), (contact,), SCARCE), history)
+                ).granted
             except StoreUnavailable:
                 granted = False
                 await asyncio.sleep(0.002)
@@ -83,7 +88,9 @@ async def _ask(url: str, log: Path, seed: int, concurrent: int, customers: int) 
 
 
 def fill_the_disk(telling: Connection, path: Path) -> None:
-    """Takes until the file may not grow, tells the error and what was granted; takes again when it may, and tells that."""
+    """Takes until the file may not grow, tells the error and what was granted; takes again when it may, and tells
+    that.
+    """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ledger = open_ledger("", path, 50, "shop")

@@ -1,4 +1,6 @@
-"""The online engines in the same clothes: how a contract case writes with Feast, reads with the engine, and compares."""
+"""The online engines in the same clothes: how a contract case writes with Feast, reads with the engine, and
+compares.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from tests.features.feast_fixtures import feast_store
 from tests.stores import Server
 
 TIMEOUT_MS = 25.0
-# A shared machine may stall a test for longer than an engine may wait: contract cases that expect an answer wait longer.
+# A shared machine may stall a test for longer than an engine may wait: contract cases that expect an answer wait
+# longer.
 PATIENT_MS = 2_000.0
 RECOVERY_SECONDS_MAX = 120.0
 NEAR_CACHE_ROWS = 100
@@ -55,7 +58,10 @@ class Arena:
         if self.kind == "feast":
             return {"type": "sqlite", "path": str(self.folder / "online.db")}
         if self.server is None:
-            return {"type": "features.feature_store.lmdb_online_store.LmdbOnlineStore", "path": str(self.folder / "online")}
+            return {
+                "type": "features.feature_store.lmdb_online_store.LmdbOnlineStore",
+                "path": str(self.folder / "online"),
+            }
         return {"type": "redis", "connection_string": f"127.0.0.1:{self.server.port}"}
 
     def store(self, *views: View, created: bool = False) -> FeatureStore:
@@ -79,7 +85,9 @@ class Arena:
         return engine.read_now(customer_id) or self.run(engine.read(customer_id))
 
     async def _read_near(self, engine: OnlineEngine, customer_id: str) -> OnlineRow:
-        """The row that the near cache keeps, once the server has told what changed: replies and news come in one order."""
+        """The row that the near cache keeps, once the server has told what changed: replies and news come in one
+        order.
+        """
         with suppress(StoreUnavailable):
             await engine.read("nobody asks for this one")
         row = engine.read_now(customer_id) or await engine.read(customer_id)
@@ -138,7 +146,9 @@ class Arena:
             self.run(asyncio.sleep(0.01))
         raise AssertionError("the engine did not notice that its store is gone")
 
-    def recovers(self, engine: OnlineEngine, customer_id: str = "1", good: Callable[[OnlineRow], bool] = lambda row: row.known) -> float:
+    def recovers(
+        self, engine: OnlineEngine, customer_id: str = "1", good: Callable[[OnlineRow], bool] = lambda row: row.known
+    ) -> float:
         """Seconds until the engine answers again, as is good."""
         start = time.monotonic()
         while time.monotonic() < start + RECOVERY_SECONDS_MAX:
@@ -220,7 +230,9 @@ def same_as_sdk(engine: OnlineEngine, row: OnlineRow, store: FeatureStore, views
             assert found.values.shape == (len(family.measures), len(keys))
             for measure, values in zip(family.measures, found.values, strict=True):
                 expected = said[f"{view.name}__{family.field(measure)}"]
-                np.testing.assert_array_equal(values, np.full(len(keys), np.nan) if expected is None else np.array(expected, dtype=float))
+                np.testing.assert_array_equal(
+                    values, np.full(len(keys), np.nan) if expected is None else np.array(expected, dtype=float)
+                )
                 compared += len(keys)
     assert compared > 0
     return compared

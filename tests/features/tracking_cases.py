@@ -1,4 +1,6 @@
-"""What the tests of the near cache share: an engine with one, a hand that writes the store, and a server that says what it is told."""
+"""What the tests of the near cache share: an engine with one, a hand that writes the store, and a server that says what
+it is told.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,12 @@ class Hand:
         pipeline.execute()
 
 
-def engine_at(url: str, timeout_ms: float = PATIENT_MS, rows: int = 100, clock: Callable[[], float] = lambda: 1.0) -> RedisEngine:
-    """An engine with a near cache; unless it has a clock, time stands still for what it keeps, however slow the machine."""
+def engine_at(
+    url: str, timeout_ms: float = PATIENT_MS, rows: int = 100, clock: Callable[[], float] = lambda: 1.0
+) -> RedisEngine:
+    """An engine with a near cache; unless it has a clock, time stands still for what it keeps, however slow the
+    machine.
+    """
     return RedisEngine(url, (SHOP,), timeout_ms, "shop", rows, clock)
 
 
@@ -59,7 +65,9 @@ def running(work: Callable[[RedisEngine], Awaitable[None]], engine: RedisEngine)
 
 
 async def told(engine: RedisEngine) -> None:
-    """Waits until what the server told before is dealt with: a read asks the store, and replies and news come in one order."""
+    """Waits until what the server told before is dealt with: a read asks the store, and replies and news come in one
+    order.
+    """
     await engine.read("nobody asks for this one")
 
 
@@ -94,14 +102,20 @@ ALL = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 
 
 def news(*keys: bytes) -> bytes:
-    return b">2\r\n$10\r\ninvalidate\r\n*%d\r\n" % len(keys) + b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
+    return b">2\r\n$10\r\ninvalidate\r\n*%d\r\n" % len(keys) + b"".join(
+        b"$%d\r\n%b\r\n" % (len(key), key) for key in keys
+    )
 
 
 class Fake:
     """Answers greetings; to HMGET what the test says, in one segment. None hangs up."""
 
     def __init__(self) -> None:
-        self.answers: dict[bytes, bytes | None] = {b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n", b"CLIENT": b"+OK\r\n", b"HMGET": ROW}
+        self.answers: dict[bytes, bytes | None] = {
+            b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
+            b"CLIENT": b"+OK\r\n",
+            b"HMGET": ROW,
+        }
         self.asked: list[bytes] = []
         self.writer: asyncio.StreamWriter | None = None
 

@@ -1,4 +1,6 @@
-"""Six experimentation tools as they are, offline: the vendors' own code answers which arm a unit gets. And units to ask for."""
+"""Six experimentation tools as they are, offline: the vendors' own code answers which arm a unit gets. And units to ask
+for.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def units(count: int) -> Iterator[str]:
     """Random ids, always the same: numbers, short and long texts, half of them with letters outside ASCII."""
     chance = random.Random(42)
     for at in range(count):
-        unit = str(chance.randrange(10**9)) if at % 4 == 0 else "".join(chance.choices(_LETTERS, k=chance.randint(1, 40)))
+        unit = (
+            str(chance.randrange(10**9)) if at % 4 == 0 else "".join(chance.choices(_LETTERS, k=chance.randint(1, 40)))
+        )
         if at % 2:
             unit += "".join(chance.choices(_FOREIGN, k=chance.randint(1, 8)))
         yield unit
@@ -42,7 +46,14 @@ def growthbook(weights: Sequence[float], coverage: float, version: int) -> Ask:
     """GrowthBook's `run`, with an inline experiment."""
     from growthbook.common_types import Experiment as Inline
 
-    inline = Inline(key=SEED, variations=[*range(len(weights))], weights=[*weights], coverage=coverage, hashVersion=version, seed=SEED)
+    inline = Inline(
+        key=SEED,
+        variations=[*range(len(weights))],
+        weights=[*weights],
+        coverage=coverage,
+        hashVersion=version,
+        seed=SEED,
+    )
 
     def ask(unit: str) -> str | None:
         result = GrowthBook(attributes={"id": unit}).run(inline)
@@ -78,7 +89,12 @@ def eppo(salt: str, traffic_salt: str, ends: Sequence[int], traffic: int) -> Ask
         "allocations": [{"key": "all", "splits": splits, "doLog": False}],
         "totalShards": 10_000,
     }
-    given = {"createdAt": "2026-01-01T00:00:00Z", "format": "SERVER", "environment": {"name": "Test"}, "flags": {"flag": flag}}
+    given = {
+        "createdAt": "2026-01-01T00:00:00Z",
+        "format": "SERVER",
+        "environment": {"name": "Test"},
+        "flags": {"flag": flag},
+    }
     config = eppo_client.ClientConfig(
         api_key="none",
         base_url="http://127.0.0.1:1",
@@ -96,11 +112,14 @@ def unleash(group: str, weights: Sequence[int], percent: int) -> Ask:
         "name": "flexibleRollout",
         "parameters": {"rollout": str(percent), "stickiness": "userId", "groupId": group},
         "variants": [
-            {"name": f"arm-{at}", "weight": weight, "weightType": "fix", "stickiness": "userId"} for at, weight in enumerate(weights)
+            {"name": f"arm-{at}", "weight": weight, "weightType": "fix", "stickiness": "userId"}
+            for at, weight in enumerate(weights)
         ],
     }
     engine = UnleashEngine()
-    engine.take_state(json.dumps({"version": 2, "features": [{"name": "feature", "enabled": True, "strategies": [strategy]}]}))
+    engine.take_state(
+        json.dumps({"version": 2, "features": [{"name": "feature", "enabled": True, "strategies": [strategy]}]})
+    )
 
     def ask(unit: str) -> str | None:
         variant = engine.get_variant("feature", {"userId": unit}).variant
@@ -132,23 +151,61 @@ class _Specs(DataStore):
 
 @contextmanager
 def statsig(salt: str, rule: str, percent: float, ends: Sequence[int]) -> Iterator[tuple[Ask, Ask]]:
-    """Statsig's core on rules given to it: a gate that lets a percentage pass, and an experiment whose groups end at these of 1,000."""
+    """Statsig's core on rules given to it: a gate that lets a percentage pass, and an experiment whose groups end at
+    these of 1,000.
+    """
     common = {"isDeviceBased": False, "idType": "userID"}
 
     def bucket_below(end: int) -> dict[str, Any]:
-        return common | {"type": "user_bucket", "operator": "lt", "targetValue": end, "field": None, "additionalValues": {"salt": salt}}
+        return common | {
+            "type": "user_bucket",
+            "operator": "lt",
+            "targetValue": end,
+            "field": None,
+            "additionalValues": {"salt": salt},
+        }
 
-    conditions = {"all": common | {"type": "public", "operator": None, "targetValue": None, "field": None, "additionalValues": {}}}
+    conditions = {
+        "all": common | {"type": "public", "operator": None, "targetValue": None, "field": None, "additionalValues": {}}
+    }
     conditions |= {str(end): bucket_below(end) for end in ends}
     groups = [
         common
-        | {"id": f"arm-{at}", "name": f"arm-{at}", "groupName": f"arm-{at}", "salt": "", "passPercentage": 100, "isExperimentGroup": True}
+        | {
+            "id": f"arm-{at}",
+            "name": f"arm-{at}",
+            "groupName": f"arm-{at}",
+            "salt": "",
+            "passPercentage": 100,
+            "isExperimentGroup": True,
+        }
         | {"conditions": [str(end)], "returnValue": {"arm": f"arm-{at}"}}
         for at, end in enumerate(ends)
     ]
-    passes = common | {"id": rule, "name": rule, "salt": rule, "passPercentage": percent, "conditions": ["all"], "returnValue": True}
-    gate = common | {"name": "gate", "type": "feature_gate", "entity": "feature_gate", "salt": salt, "enabled": True, "defaultValue": False}
-    test = common | {"name": "test", "type": "dynamic_config", "entity": "experiment", "salt": salt, "enabled": True, "defaultValue": {}}
+    passes = common | {
+        "id": rule,
+        "name": rule,
+        "salt": rule,
+        "passPercentage": percent,
+        "conditions": ["all"],
+        "returnValue": True,
+    }
+    gate = common | {
+        "name": "gate",
+        "type": "feature_gate",
+        "entity": "feature_gate",
+        "salt": salt,
+        "enabled": True,
+        "defaultValue": False,
+    }
+    test = common | {
+        "name": "test",
+        "type": "dynamic_config",
+        "entity": "experiment",
+        "salt": salt,
+        "enabled": True,
+        "defaultValue": {},
+    }
     specs = {
         "has_updates": True,
         "time": 1_700_000_000_000,
@@ -161,7 +218,9 @@ def statsig(salt: str, rule: str, percent: float, ends: Sequence[int]) -> Iterat
         "id_lists": {},
         "response_format": "dcs-v1",
     }
-    options = StatsigOptions(disable_network=True, disable_all_logging=True, disable_country_lookup=True, output_log_level="none")
+    options = StatsigOptions(
+        disable_network=True, disable_all_logging=True, disable_country_lookup=True, output_log_level="none"
+    )
     options.data_store = _Specs(specs)
     client = Statsig("secret-none", options)
     client.initialize().wait()
@@ -182,7 +241,14 @@ def launchdarkly(flag: str, salt: str, weights: Sequence[int]) -> Ask:
     listed += [{"variation": 0, "weight": rest, "untracked": True}] if rest else []
     rollout = {"kind": "experiment", "variations": listed}
     model = FeatureFlag(
-        {"key": flag, "version": 1, "salt": salt, "on": True, "variations": [*range(len(weights))], "fallthrough": {"rollout": rollout}}
+        {
+            "key": flag,
+            "version": 1,
+            "salt": salt,
+            "on": True,
+            "variations": [*range(len(weights))],
+            "fallthrough": {"rollout": rollout},
+        }
     )
 
     def ask(unit: str) -> str | None:

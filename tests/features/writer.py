@@ -1,4 +1,6 @@
-"""Processes that write: for tests that need a second writer, or one to kill. Forked from one that has imported Feast already."""
+"""Processes that write: for tests that need a second writer, or one to kill. Forked from one that has imported Feast
+already.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,14 @@ class Writer:
 
 
 def _write_rounds(
-    telling: Connection, folder: Path, project: str, online: dict[str, Any], name: str, first: int, rounds: int, customers: int
+    telling: Connection,
+    folder: Path,
+    project: str,
+    online: dict[str, Any],
+    name: str,
+    first: int,
+    rounds: int,
+    customers: int,
 ) -> None:
     store = feast_store(folder, online, project=project)
     for number in range(first, first + rounds):

@@ -24,8 +24,10 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     """Write the wheel and return its name."""
     name, info = "tiny-0.1-py3-none-any.whl", "tiny-0.1.dist-info"
     with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 0.1\\nRequires-Dist: alpha\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: hand\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        metadata = "Metadata-Version: 2.1\\nName: tiny\\nVersion: 0.1\\nRequires-Dist: alpha\\n"
+        wheel.writestr(f"{info}/METADATA", metadata)
+        tags = "Wheel-Version: 1.0\\nGenerator: hand\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr(f"{info}/WHEEL", tags)
         wheel.writestr(f"{info}/RECORD", f"{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n")
     return name
 '''
@@ -65,7 +67,8 @@ def write_wheel(folder: Path, name: str, version: str, *requires: str, extras: t
 def write_index(folder: Path) -> list[Path]:
     """Write what was locked, and what was released since, as case I1 found it; return the wheels that the lock is of.
 
-    `alpha` needs an extra of `beta`. A newer `beta` came out, whose extra brings one more package, and newer ones of the others.
+    `alpha` needs an extra of `beta`. A newer `beta` came out, whose extra brings one more package, and newer ones of
+    the others.
     """
     locked = [
         write_wheel(folder, "alpha", "1.0", "beta[fast]>=1.0"),

@@ -18,7 +18,9 @@ def pythons() -> dict[str, str]:
     for place in SEARCHED:
         root, _, pattern = str(Path(place).expanduser()).partition("*")
         folders = sorted(Path(root).glob("*" + pattern)) if pattern else [Path(root)]
-        for file in (file for folder in folders for file in sorted(folder.glob("python3.[0-9]*")) if file.suffix[1:].isdigit()):
+        for file in (
+            file for folder in folders for file in sorted(folder.glob("python3.[0-9]*")) if file.suffix[1:].isdigit()
+        ):
             if file.name not in found and runs(file):
                 found[file.name] = str(file)
     return found
@@ -31,9 +33,15 @@ def runs(file: Path) -> bool:
 
 
 def write_stand_in(folder: Path, name: str, version: str, **changes: object) -> None:
-    """Write a program that says of itself what a Python of this version would say; without a version it does not run."""
+    """Write a program that says of itself what a Python of this version would say; without a version it does not
+    run.
+    """
     folder.mkdir(exist_ok=True)
-    said = {"minor": [int(part) for part in version.split(".")[:2]], "version": version, "path": str(folder / name)} if version else {}
+    said = (
+        {"minor": [int(part) for part in version.split(".")[:2]], "version": version, "path": str(folder / name)}
+        if version
+        else {}
+    )
     said |= {"kind": "cpython", "threaded": False, "lacks": []} | changes
     file = folder / name
     file.write_text(f"#!/bin/sh\n{f'echo {json.dumps(json.dumps(said))}' if version else 'exit 127'}\n")

@@ -38,31 +38,47 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, index.Index]]:
     (tmp_path / "checkout").mkdir()
     checkout = index.write_checkout(tmp_path / "checkout", index.write_index(tmp_path / "simple"))
     with index.serving(tmp_path / "simple") as served:
-        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {served.url}\nconstraint = {tmp_path / 'none.txt'}\n")
+        (tmp_path / "pip.conf").write_text(
+            f"[global]\nindex-url = {served.url}\nconstraint = {tmp_path / 'none.txt'}\n"
+        )
         yield checkout, served
 
 
 def variables(checkout: Path, **more: str) -> dict[str, str]:
     """Environment variables of a user whose pip knows the local index alone, by its file."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "MAKE", "MFLAGS", "VENV"))}
-    return kept | {"PIP_CONFIG_FILE": str(checkout.parent / "pip.conf"), "UV_CACHE_DIR": str(checkout.parent / "cache")} | more
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "UV_", "MAKE", "MFLAGS", "VENV"))
+    }
+    return (
+        kept
+        | {"PIP_CONFIG_FILE": str(checkout.parent / "pip.conf"), "UV_CACHE_DIR": str(checkout.parent / "cache")}
+        | more
+    )
 
 
 def make(checkout: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run `make env`."""
     command = ["make", "--no-print-directory", "env", *words]
-    return subprocess.run(command, cwd=checkout, env=variables(checkout, **more), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=checkout, env=variables(checkout, **more), capture_output=True, text=True, check=False
+    )
 
 
 def installed(checkout: Path, folder: str = ".venv") -> dict[str, str]:
     """What the environment holds."""
     ask = "import importlib.metadata as m; print(*(f'{d.name}={d.version}' for d in m.distributions()))"
-    told = subprocess.run([checkout / folder / "bin/python", "-I", "-c", ask], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [checkout / folder / "bin/python", "-I", "-c", ask], capture_output=True, text=True, check=True
+    )
     return dict(pair.split("=") for pair in told.stdout.split())
 
 
 def test_uv_installs_the_lock_and_nothing_else(served: tuple[Path, index.Index], uv: str) -> None:
-    """With uv the environment holds what was locked, though each package has a newer release and an extra brings another one."""
+    """With uv the environment holds what was locked, though each package has a newer release and an extra brings
+    another one.
+    """
     checkout, _ = served
     told = make(checkout, f"INSTALLER={uv}", f"PYTHON={sys.executable}")
     assert told.returncode == 0, told.stdout + told.stderr
@@ -103,7 +119,17 @@ def test_old_pips_install_the_lock_where_the_plain_command_fails(
     if subprocess.run([old, "-m", "pip", "install", "--quiet", f"pip=={version}"], check=False).returncode != 0:
         pytest.skip(f"no registry: pip {version} cannot be fetched")
     settings = {"index-url": local.url}
-    plain = [old, "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:", "-r", checkout / "requirements.lock"]
+    plain = [
+        old,
+        "-m",
+        "pip",
+        "install",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "-r",
+        checkout / "requirements.lock",
+    ]
     before = subprocess.run(plain, env=package_sources.for_pip(settings), capture_output=True, text=True, check=False)
     assert before.returncode != 0
     assert "In --require-hashes mode" in before.stderr
@@ -135,9 +161,14 @@ def test_a_file_with_another_hash_is_refused_by_both(served: tuple[Path, index.I
 
 
 def test_a_dependency_that_the_lock_misses_is_told(served: tuple[Path, index.Index], uv: str) -> None:
-    """Where pyproject.toml or a package asks for what the lock does not have, the environment is refused with the way out."""
+    """Where pyproject.toml or a package asks for what the lock does not have, the environment is refused with the way
+    out.
+    """
     checkout, _ = served
-    index.write_lock(checkout / "requirements.lock", [checkout.parent / f"simple/{n}/{n}-1.0-py3-none-any.whl" for n in ("alpha", "gamma")])
+    index.write_lock(
+        checkout / "requirements.lock",
+        [checkout.parent / f"simple/{n}/{n}-1.0-py3-none-any.whl" for n in ("alpha", "gamma")],
+    )
     told = make(checkout, f"INSTALLER={uv}", f"PYTHON={sys.executable}")
     assert told.returncode != 0
     assert "beta" in told.stderr
@@ -150,7 +181,12 @@ def test_an_interrupted_environment_is_made_again(served: tuple[Path, index.Inde
     command = ["make", "--no-print-directory", "env", f"INSTALLER={uv}", f"PYTHON={sys.executable}"]
     with local.holding() as asked:
         started = subprocess.Popen(
-            command, cwd=checkout, env=variables(checkout), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            cwd=checkout,
+            env=variables(checkout),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         assert asked.wait(60)
         os.killpg(started.pid, signal.SIGKILL)
@@ -175,7 +211,8 @@ def test_another_python_or_lock_makes_the_environment_again(served: tuple[Path, 
         assert (checkout / ".venv/lib" / other).is_dir()
         assert not (checkout / ".venv/lib" / HERE).exists()
     wheels = [
-        checkout.parent / f"simple/{name}/{name}-{v}-py3-none-any.whl" for name, v in (("alpha", "1.0"), ("beta", "1.0"), ("gamma", "2.0"))
+        checkout.parent / f"simple/{name}/{name}-{v}-py3-none-any.whl"
+        for name, v in (("alpha", "1.0"), ("beta", "1.0"), ("gamma", "2.0"))
     ]
     index.write_lock(checkout / "requirements.lock", wheels)
     assert make(checkout, f"INSTALLER={uv}", f"PYTHON={sys.executable}").returncode == 0
@@ -210,7 +247,9 @@ def test_unsupported_pythons_are_refused_in_one_line(served: tuple[Path, index.I
         lines = [line for line in told.stderr.splitlines() if not line.startswith("make: ***")]
         assert len(lines) == 1, told.stderr
         assert re.match(
-            rf"environment: expected CPython 3\.11 to 3\.14 as `{re.escape(python)}`, .*: use another, for example `make PYTHON=", lines[0]
+            rf"environment: expected CPython 3\.11 to 3\.14 as `{re.escape(python)}`, .*: use another, for example"
+            r" `make PYTHON=",
+            lines[0],
         )
         assert not (checkout / ".venv").exists()
 
@@ -236,15 +275,18 @@ def test_the_newest_supported_python_is_chosen(tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_is_set_for_pip_holds_for_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Indexes, folders, proxies, certificates and time limits reach uv from pip's files and variables; nothing else of pip does."""
+    """Indexes, folders, proxies, certificates and time limits reach uv from pip's files and variables; nothing else of
+    pip does.
+    """
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     (tmp_path / "wheels").mkdir()
     (tmp_path / "pip.conf").write_text(
-        "[global]\nindex-url = http://one.test/\nextra-index-url =\n    http://two.test/\n    http://three.test/\ntimeout = 7.5\n"
-        "constraint = c.txt\ntarget = /nowhere\nno-binary = :all:\n"
-        f"[install]\nindex-url = http://four.test/\nfind-links = {tmp_path / 'wheels'} {tmp_path / 'absent'}\n[freeze]\ntimeout = 99\n"
+        "[global]\nindex-url = http://one.test/\nextra-index-url =\n    http://two.test/\n   "
+        " http://three.test/\ntimeout = 7.5\nconstraint = c.txt\ntarget = /nowhere\nno-binary ="
+        f" :all:\n[install]\nindex-url = http://four.test/\nfind-links = {tmp_path / 'wheels'}"
+        f" {tmp_path / 'absent'}\n[freeze]\ntimeout = 99\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("PIP_PROXY", "http://proxy.test:3128")
@@ -259,7 +301,9 @@ def test_what_is_set_for_pip_holds_for_uv(tmp_path: Path, monkeypatch: pytest.Mo
     assert [value for option, value in pairs if option == "--index"] == ["http://two.test/", "http://three.test/"]
     assert [value for option, value in pairs if option == "--find-links"] == [str(tmp_path / "wheels")]
     assert {option for option, _ in pairs} == {"--index-strategy", "--default-index", "--index", "--find-links"}
-    assert {name: variables.get(name) for name in ("SSL_CERT_FILE", "HTTPS_PROXY", "UV_HTTP_TIMEOUT", "UV_CONSTRAINT")} == {
+    assert {
+        name: variables.get(name) for name in ("SSL_CERT_FILE", "HTTPS_PROXY", "UV_HTTP_TIMEOUT", "UV_CONSTRAINT")
+    } == {
         "SSL_CERT_FILE": "/ca.pem",
         "HTTPS_PROXY": "http://proxy.test:3128",
         "UV_HTTP_TIMEOUT": "7",
@@ -275,21 +319,28 @@ def test_supported_pythons_are_said_once_and_everywhere_the_same() -> None:
     minors = [f"3.{minor}" for _, minor in interpreters.supported()]
     project = (index.ROOT / "pyproject.toml").read_text()
     assert set(re.findall(r"Python :: (3\.\d+)", project)) == set(minors)
-    assert re.findall(r"python(3\.\d+)", re.search(r"^ENVIRONMENT = .*", (index.ROOT / "Makefile").read_text(), re.M)[0]) == minors  # type: ignore[index]
+    assert (
+        re.findall(r"python(3\.\d+)", re.search(r"^ENVIRONMENT = .*", (index.ROOT / "Makefile").read_text(), re.M)[0])
+        == minors
+    )  # type: ignore[index]
     span = f"Python {minors[-1]} to {minors[0]}"
     for name in ("README.md", "CONTRIBUTING.md", "Makefile"):
         assert span in (index.ROOT / name).read_text(), f"{name}: expected the words `{span}`"
 
 
 def test_the_script_starts_on_an_old_python(served: tuple[Path, index.Index]) -> None:
-    """A Python of the system that is too old for the environment can still start the script, which then says so itself."""
+    """A Python of the system that is too old for the environment can still start the script, which then says so
+    itself.
+    """
     checkout, _ = served
     old = [name for name in ("python3.8", "python3.9", "python3.10") if name in pythons.pythons()]
     if not old:
         pytest.skip("no Python 3.8 to 3.10 on this machine")
     for name in old:
         command = [pythons.pythons()[name], "scripts/environment.py", "make", "--python", pythons.pythons()[name]]
-        told = subprocess.run(command, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+        told = subprocess.run(
+            command, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False
+        )
         assert told.returncode == 1
         assert told.stderr.count("\n") == 1, told.stderr
     assert shutil.which("make")

@@ -1,4 +1,6 @@
-"""What the tests of forgetting share: a workspace in which one customer stands in every place, and what is in it of all others."""
+"""What the tests of forgetting share: a workspace in which one customer stands in every place, and what is in it of all
+others.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ Content = dict[str, Counter[Any]]
 
 
 def build(folder: Path) -> Workspace:
-    """Make one: imported, computed, materialized, with events and decisions of which a part was shipped, and what crashes leave."""
+    """Make one: imported, computed, materialized, with events and decisions of which a part was shipped, and what
+    crashes leave.
+    """
     workspace = load(make_workspace(folder, seed=3, customers=9, decisions=1, days=4, now=NOW))
     moment = to_microseconds(NOW)
     with warnings.catch_warnings():
@@ -54,7 +58,11 @@ def build(folder: Path) -> Workspace:
         steps.import_tables(workspace, moment)
         steps.compute_features(workspace, moment)
         steps.materialize(workspace)
-    for folder in (workspace.lake / "streams" / "calls", workspace.lake / "streams" / "payments", workspace.lake / "outcomes"):
+    for folder in (
+        workspace.lake / "streams" / "calls",
+        workspace.lake / "streams" / "payments",
+        workspace.lake / "outcomes",
+    ):
         for day in sorted(folder.glob("day=*"))[:-2]:  # a few files are enough
             shutil.rmtree(day)
     happen(workspace, "one")
@@ -74,7 +82,12 @@ def build(folder: Path) -> Workspace:
 def happen(workspace: Workspace, batch: str) -> None:
     """Events of the victim, of their visitor before and after log-in, and of another customer; logged and heard."""
     made, heard = [], []
-    whose: list[dict[str, Any]] = [{"anonymous_id": VISITOR}, {"customer_id": VICTIM}, {"customer_id": OTHER}, {"anonymous_id": "stays"}]
+    whose: list[dict[str, Any]] = [
+        {"anonymous_id": VISITOR},
+        {"customer_id": VICTIM},
+        {"customer_id": OTHER},
+        {"anonymous_id": "stays"},
+    ]
     for number, who in enumerate(whose):
         for kind, fields in (
             ("impression", {"offer_id": "offer-01", "channel": "app"}),
@@ -87,11 +100,16 @@ def happen(workspace: Workspace, batch: str) -> None:
             if kind == "impression":
                 heard.append(
                     Heard(
-                        event.unit, history.ContactEvent(history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id))
+                        event.unit,
+                        history.ContactEvent(
+                            history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)
+                        ),
                     )
                 )
             else:
-                heard.append(Heard(event.unit, event=RecentEvent(key_of(event.event_id), kind, at, at, {"minutes": 4.0})))
+                heard.append(
+                    Heard(event.unit, event=RecentEvent(key_of(event.event_id), kind, at, at, {"minutes": 4.0}))
+                )
     known = Event(event_id=f"{batch}-known", type="identify", occurred_at=NOW, customer_id=VICTIM, anonymous_id=VISITOR)
     log_events(workspace, [*made, known])
     asyncio.run(_hear(workspace, [*heard, Heard(f"~{VISITOR}", identify=VICTIM)]))
@@ -121,8 +139,12 @@ def content(workspace: Workspace) -> Content:
             for one in read_lines(file)
             if one.customer_id not in UNITS
         ),
-        "online": _records(workspace.online / current(workspace.online), {entity_key("customer_id", unit) for unit in UNITS}),
-        "ledger": _records(workspace.data / "ledger", {kind + hash_of(unit) for unit in UNITS for kind in (CUSTOMERS, RECENT)}),
+        "online": _records(
+            workspace.online / current(workspace.online), {entity_key("customer_id", unit) for unit in UNITS}
+        ),
+        "ledger": _records(
+            workspace.data / "ledger", {kind + hash_of(unit) for unit in UNITS for kind in (CUSTOMERS, RECENT)}
+        ),
     }
 
 

@@ -28,9 +28,19 @@ EMPTY: dict[str, dict[str, pa.DataType]] = {
         "degraded": pa.list_(pa.string()),
         "took_us": pa.int64(),
     },
-    "outcomes": {"customer_id": pa.string(), "type": pa.string(), "time": pa.timestamp("us", "UTC"), "value": pa.float64()},
+    "outcomes": {
+        "customer_id": pa.string(),
+        "type": pa.string(),
+        "time": pa.timestamp("us", "UTC"),
+        "value": pa.float64(),
+    },
     "impressions": {"customer_id": pa.string(), "time": pa.timestamp("us", "UTC")},
-    "consents": {"customer_id": pa.string(), "time": pa.timestamp("us", "UTC"), "purpose": pa.string(), "allowed": pa.bool_()},
+    "consents": {
+        "customer_id": pa.string(),
+        "time": pa.timestamp("us", "UTC"),
+        "purpose": pa.string(),
+        "allowed": pa.bool_(),
+    },
 }
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -46,7 +56,14 @@ def lake_of(rows: Rows) -> duckdb.DuckDBPyConnection:
 
 def question(**changes: Any) -> Question:
     """A week of purchases, as of the fortieth day."""
-    usual = {"experiment": KEY, "arms": ARMS, "control": ARMS[0], "outcome": "conversion", "window_seconds": WEEK_SECONDS, "now": NOW}
+    usual = {
+        "experiment": KEY,
+        "arms": ARMS,
+        "control": ARMS[0],
+        "outcome": "conversion",
+        "window_seconds": WEEK_SECONDS,
+        "now": NOW,
+    }
     return Question(**(usual | changes))
 
 
@@ -58,7 +75,9 @@ def made(
     dismissals: tuple[float, ...] = (0.05, 0.05),
     days: int = 30,
 ) -> Rows:
-    """Units that are exposed once, over so many days, see it, and convert, spend and dismiss as their arm says; some did so before."""
+    """Units that are exposed once, over so many days, see it, and convert, spend and dismiss as their arm says; some
+    did so before.
+    """
     rng, rows = np.random.default_rng(seed), Rows(exposures=[], outcomes=[], impressions=[], consents=[])
     arms = rng.choice(len(rates), units, p=shares)
     at = START + np.sort(rng.integers(0, days * DAY, units))
@@ -66,7 +85,9 @@ def made(
     draws = rng.random((units, 4))
     for number in range(units):
         arm, time, who = int(arms[number]), int(at[number]), f"c{number}"
-        rows["exposures"].append(exposure(who, time, ARMS[arm], shares[arm], channel=("app", "web", "shop")[number % 3]))
+        rows["exposures"].append(
+            exposure(who, time, ARMS[arm], shares[arm], channel=("app", "web", "shop")[number % 3])
+        )
         rows["impressions"].append({"customer_id": who, "time": time + MICROSECONDS})
         for which, rate, kind, moved in (
             (0, rates[arm] * (2 if eager[number] else 4 / 7), "conversion", DAY),
@@ -81,5 +102,12 @@ def made(
 
 def exposure(who: str, time: int, arm: str, probability: float | None = 0.5, **more: Any) -> dict[str, Any]:
     """A row."""
-    usual = {"customer_id": who, "experiment": KEY, "arm": arm, "time": time, "probability": probability, "decision_id": f"{time:x}-{who}"}
+    usual = {
+        "customer_id": who,
+        "experiment": KEY,
+        "arm": arm,
+        "time": time,
+        "probability": probability,
+        "decision_id": f"{time:x}-{who}",
+    }
     return usual | {"channel": "app", "degraded": [], "took_us": 400} | more

@@ -1,4 +1,5 @@
-"""Forgets the victim in copies of a workspace, dying by SIGKILL at another step in each, and goes on: `forget_killed.py BASE COPIES EVERY`.
+"""Forgets the victim in copies of a workspace, dying by SIGKILL at another step in each, and goes on: `forget_killed.py
+BASE COPIES EVERY`.
 
 Prints one line of JSON a copy: the step, the signal that ended the first try, and what the second one answered.
 """

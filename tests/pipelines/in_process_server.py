@@ -1,4 +1,6 @@
-"""A server's work in process for tests of experiments: decisions, flags and log-ins through the same routes, the journal told of all."""
+"""A server's work in process for tests of experiments: decisions, flags and log-ins through the same routes, the
+journal told of all.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Counter:
         self.flags = Flags(Enquiry(self.desk), self.decisions)
         self.log = EventLog(event_folder(self.workspace.data), clock=now)
         contacting, offers = self.loaded.hub.contacting, self.loaded.catalogue
-        sense = EventContext(EventSchema(self.workspace, offers.offers), frozenset(("accepted",)), 1 << 60, contacting, offers.index)
+        sense = EventContext(
+            EventSchema(self.workspace, offers.offers), frozenset(("accepted",)), 1 << 60, contacting, offers.index
+        )
         self.hearing = EventDelivery(lambda: sense, lambda: self.desk.ledger, cast(EventWriter, None), Metrics(), now)
 
     async def decide(self, **who: Any) -> Decision:
@@ -72,7 +76,9 @@ class Counter:
     async def identify(self, anonymous_id: str, customer_id: str) -> None:
         """Somebody logs in."""
         moment = from_microseconds(self.now())
-        await self.tell(Event(f"{anonymous_id}-is-{customer_id}-{self.now():x}", "identify", moment, customer_id, anonymous_id))
+        await self.tell(
+            Event(f"{anonymous_id}-is-{customer_id}-{self.now():x}", "identify", moment, customer_id, anonymous_id)
+        )
 
     def close(self) -> None:
         """Leave everything as a server that ends does."""

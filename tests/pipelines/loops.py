@@ -1,4 +1,6 @@
-"""What the tests of the loop share: a workspace whose journals and event log are filled, and what its lake must hold then."""
+"""What the tests of the loop share: a workspace whose journals and event log are filled, and what its lake must hold
+then.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ from serving.decision.journal import SEALED
 from tests.workspaces import make_workspace
 
 START = datetime(2026, 11, 20, 23, 0, tzinfo=UTC)
-CONTEXTS: tuple[dict[str, Any], ...] = ({"channel": "app", "hour": 3, "roaming_now": True}, {"hour": 0.5}, {"channel": None}, {})
+CONTEXTS: tuple[dict[str, Any], ...] = (
+    {"channel": "app", "hour": 3, "roaming_now": True},
+    {"hour": 0.5},
+    {"channel": None},
+    {},
+)
 EVENTS = 14
 
 
@@ -125,7 +132,12 @@ def expected(lines: list[Line], happened: list[Event]) -> Counter[tuple[str, ...
             rows["recorded", one.decision_id, offer, columns.tobytes().hex()] += 1
             if one.customer_id:
                 rows["decisions", one.decision_id, offer, json.dumps(one.context.get("hour"))] += 1
-    tables = {"impression": "impressions", "calls": "streams.calls", "payments": "streams.payments", "identify": "links"}
+    tables = {
+        "impression": "impressions",
+        "calls": "streams.calls",
+        "payments": "streams.payments",
+        "identify": "links",
+    }
     for event in happened:
         for purpose in event.purposes:
             rows["consents", event.event_id, event.unit, purpose] += 1
@@ -136,7 +148,9 @@ def expected(lines: list[Line], happened: list[Event]) -> Counter[tuple[str, ...
 
 
 def in_lake(workspace: Workspace) -> Counter[tuple[str, ...]]:
-    """The rows that events and journals brought, the same way; read file by file, without the views of linked customers."""
+    """The rows that events and journals brought, the same way; read file by file, without the views of linked
+    customers.
+    """
     rows: Counter[tuple[str, ...]] = Counter()
     con = lake.connect(workspace)
     for name, what in {

@@ -1,4 +1,6 @@
-"""Ships a workspace, or compacts it, and dies by SIGKILL at a step: `ship_killed.py WORKSPACE STEP ship|compact NOW`."""
+"""Ships a workspace, or compacts it, and dies by SIGKILL at a step: `ship_killed.py WORKSPACE STEP ship|compact
+NOW`.
+"""
 
 import os
 import sys

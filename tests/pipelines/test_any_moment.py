@@ -1,4 +1,6 @@
-"""From nothing to a model that serves, with events, a refresh and a doctor that finds nothing, at whatever moment and in whatever zone."""
+"""From nothing to a model that serves, with events, a refresh and a doctor that finds nothing, at whatever moment and
+in whatever zone.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ ASKED = 30
 @pytest.mark.slow
 @pytest.mark.skipif(not clock.OFFSET_US, reason="`make test-clock` runs it, at three hard moments")
 def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
-    """A new workspace in the machine's zone is imported, trained and served, hears of what happens, and the doctor has nothing to say."""
+    """A new workspace in the machine's zone is imported, trained and served, hears of what happens, and the doctor has
+    nothing to say.
+    """
     folder, zone = tmp_path / "shop", os.environ.get(MACHINE_ZONE, "UTC")
     starter.write_starter(folder)
     file = folder / "workspace.yaml"
@@ -58,7 +62,9 @@ def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
         begun = now()
         _ask(folder)
         ship(workspace)
-        until(lambda: refresh_changed.refresh_changed(workspace) > 0, "a refresh")  # it goes by whole seconds, and this one is not over
+        until(
+            lambda: refresh_changed.refresh_changed(workspace) > 0, "a refresh"
+        )  # it goes by whole seconds, and this one is not over
         report = examine(workspace, now())
     found = [finding for finding in report.findings if finding.check != "clock_is_moved"]
     assert not found, found
@@ -67,13 +73,17 @@ def test_everything_from_the_first_import_to_the_doctor(tmp_path: Path) -> None:
 
     # The same by a process of the machine, which is in its own zone until it says otherwise.
     command = [sys.executable, "-m", "pipelines.main", "doctor", "-w", str(folder), "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=without_settings(), capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    done = subprocess.run(
+        command, cwd=ROOT, env=without_settings(), capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
     assert done.returncode == 0, done.stderr
     assert begun <= parse_moment(json.loads(done.stdout)["at"]) <= now()
 
 
 def _ask(folder: Path) -> None:
-    """Decisions for some customers, who see what is shown and take some of it, or did so yesterday, as their devices tell now."""
+    """Decisions for some customers, who see what is shown and take some of it, or did so yesterday, as their devices
+    tell now.
+    """
     desk = Reloader(load(folder, sources=False))
     desk.load()
     loaded = desk.loaded
@@ -92,7 +102,13 @@ def _ask(folder: Path) -> None:
                     event = Event(f"{kind}-{number}-{offer.offer_id}", kind, from_microseconds(now()), **about)  # type: ignore[arg-type]
                     (result,) = log.append([event_item(event, time_of(event))])
                     assert result.outcome == "stored", result
-            late = Event(f"late-{number}", "impression", from_microseconds(now() - 3_600 * MICROSECONDS), customer, offer_id=offer.offer_id)
+            late = Event(
+                f"late-{number}",
+                "impression",
+                from_microseconds(now() - 3_600 * MICROSECONDS),
+                customer,
+                offer_id=offer.offer_id,
+            )
             log.append([event_item(late, time_of(late))])
     finally:
         journal.close()

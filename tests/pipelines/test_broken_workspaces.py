@@ -1,7 +1,7 @@
 """Broken workspaces, kept as fixtures: what `opportune check` says of each, word by word.
 
-`tests/fixtures/broken/whole` is a workspace without faults. Every other folder there has the one file that is broken, and what is
-said of it in `expected.txt`.
+`tests/fixtures/broken/whole` is a workspace without faults. Every other folder there has the one file that is broken,
+and what is said of it in `expected.txt`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def test_the_whole_workspace_has_no_faults() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_broken_is_told_with_its_place_and_remedy(name: str, tmp_path: Path) -> None:
-    """File, line, place, what was expected, what came and the way out, as `expected.txt` has it; the rest of the workspace is as it should be."""
+    """File, line, place, what was expected, what came and the way out, as `expected.txt` has it; the rest of the
+    workspace is as it should be.
+    """
     folder = tmp_path / "kiosk"
     shutil.copytree(BROKEN / "whole", folder)
     file = next(file for file in (BROKEN / name).iterdir() if file.suffix == ".yaml")

@@ -32,14 +32,20 @@ def test_it_runs_as_nobody_in_particular() -> None:
 
 def test_what_is_copied_is_not_ignored() -> None:
     """The context holds what the file copies from it, and nothing else."""
-    kept = [line.removeprefix("!") for line in (ROOT / ".containerignore").read_text().splitlines() if line.startswith("!")]
-    copied = [word for one in instructions() if one.name == "COPY" and "--from" not in one.text for word in one.words[:-1]]
+    kept = [
+        line.removeprefix("!") for line in (ROOT / ".containerignore").read_text().splitlines() if line.startswith("!")
+    ]
+    copied = [
+        word for one in instructions() if one.name == "COPY" and "--from" not in one.text for word in one.words[:-1]
+    ]
     assert sorted(copied) == sorted(kept) and any(fnmatch("dist/opportune-0.1.0-py3-none-any.whl", one) for one in kept)
 
 
 def test_its_command_exists() -> None:
-    """The entry point with its words is a verb of ours with options that it has, and listens where the health check asks."""
-    (program, verb, *words) = [*last("ENTRYPOINT").words, *last("CMD").words]
+    """The entry point with its words is a verb of ours with options that it has, and listens where the health check
+    asks.
+    """
+    program, verb, *words = [*last("ENTRYPOINT").words, *last("CMD").words]
     known = {name for parameter in typer.main.get_command(app).commands[verb].params for name in parameter.opts}  # type: ignore[attr-defined]
     assert program == "opportune" and {word for word in words if word.startswith("--")} <= known
     port = words[words.index("--port") + 1]

@@ -69,7 +69,10 @@ def rows() -> list[Row]:
                 history,
                 yaml.safe_load(request.strip("` ")),
                 shown[1].split(", ") if shown else [],
-                *([code for what, code in codes if what == kind] for kind in ("with the note", "without", "degraded by")),
+                *(
+                    [code for what, code in codes if what == kind]
+                    for kind in ("with the note", "without", "degraded by")
+                ),
             )
         )
     return found
@@ -91,10 +94,14 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, Dictiona
     forest = compile_forest(written(np.random.default_rng(1), len(columns), trees=1, leaves_max=1))
     calibration = Calibration("sigmoid")
     raw = np.array([0.0])
-    made = Bundle("sha256:0", Manifest(1, "telephone-sales", "1", "", "", "", {}), workspace.contract, {}, calibration, [], forest)
+    made = Bundle(
+        "sha256:0", Manifest(1, "telephone-sales", "1", "", "", "", {}), workspace.contract, {}, calibration, [], forest
+    )
     shared, offers, pairs = (len(workspace.contract.of_kind(kind)) for kind in ("customer", "offer", "pair"))
     raw[0] = forest_value(made, shared, offers, pairs)
-    golden = Golden([None] * shared, [[None] * offers], [[None] * pairs], raw.tolist(), calibration.probabilities(raw).tolist())
+    golden = Golden(
+        [None] * shared, [[None] * offers], [[None] * pairs], raw.tolist(), calibration.probabilities(raw).tolist()
+    )
     everyone = RowSchema.of(workspace.views, "everyone").nobody()
     bundle = msgspec.structs.replace(made, golden=[golden])
     return Snapshot(workspace, bundle, read_catalogue(workspace), everyone, words, NOW / MICROSECONDS), words
@@ -105,7 +112,9 @@ def forest_value(bundle: Bundle, *columns: int) -> float:
     from serving.kernel.kernel import Kernel
 
     first, second, end = columns[0], columns[0] + columns[1], sum(columns)
-    kernel = Kernel(bundle.forest, list(range(first)), list(range(first, second)), list(range(second, end)), pair_default=[])
+    kernel = Kernel(
+        bundle.forest, list(range(first)), list(range(first, second)), list(range(second, end)), pair_default=[]
+    )
     raw = np.empty(1)
     table = kernel.prepare(np.empty((1, columns[1])))
     kernel.score(np.full(first, np.nan), table, np.zeros(1, np.int32), np.empty((1, columns[2])), raw)
@@ -117,7 +126,9 @@ def row_of(loaded: Snapshot, words: Dictionary, known: dict[str, Any]) -> Online
     row = loaded.layout.plan.nobody()
     row.event_times[:] = NOW / MICROSECONDS
     for name, value in known.items():
-        row.numbers[loaded.layout.plan.scalars[f"customer.{name}"]] = words.id(value) if isinstance(value, str) else float(value)
+        row.numbers[loaded.layout.plan.scalars[f"customer.{name}"]] = (
+            words.id(value) if isinstance(value, str) else float(value)
+        )
     return row
 
 
@@ -129,7 +140,9 @@ def history_of(loaded: Snapshot, entries: list[str]) -> bytes:
         time = NOW / MICROSECONDS - duration_seconds(age)
         group = loaded.catalogue.offers[loaded.catalogue.index[offer]].group
         kind = IMPRESSION if what == "impression" else OUTCOME
-        event = ContactEvent(kind, time, key_of(offer), 0, key_of(group), word_of("app"), 0 if kind == IMPRESSION else word_of(what))
+        event = ContactEvent(
+            kind, time, key_of(offer), 0, key_of(group), word_of("app"), 0 if kind == IMPRESSION else word_of(what)
+        )
         history += event.entry(loaded.hub.contacting.policy).pack()
     return history
 
@@ -171,9 +184,13 @@ def test_treatments_are_the_nearest(loaded: tuple[Snapshot, Dictionary]) -> None
     assert pushed.offers[0].treatment == {"headline": "New for you: 20 GB more"}
 
 
-@pytest.mark.parametrize("row", [row for row in rows() if "placement" in row.request], ids=lambda row: f"{row.customer} {row.request}")
+@pytest.mark.parametrize(
+    "row", [row for row in rows() if "placement" in row.request], ids=lambda row: f"{row.customer} {row.request}"
+)
 def test_explanations_say_why(loaded: tuple[Snapshot, Dictionary], row: Row) -> None:
-    """Every offer that is not shown is told with what stopped it and why, or with its rank and what would have let it come first."""
+    """Every offer that is not shown is told with what stopped it and why, or with its rank and what would have let it
+    come first.
+    """
     decision = answered(*loaded, row._replace(request=row.request | {"explain": True}))
     explanation = decision.explanation
     assert isinstance(explanation, dict)
@@ -189,15 +206,22 @@ def test_explanations_say_why(loaded: tuple[Snapshot, Dictionary], row: Row) -> 
 
 
 def test_reasons_are_told_in_words(loaded: tuple[Snapshot, Dictionary]) -> None:
-    """Rules are told with description and values, limits, pauses, quiet hours and placements in the words of the file."""
+    """Rules are told with description and values, limits, pauses, quiet hours and placements in the words of the
+    file.
+    """
     seen: dict[str, str] = {}
     for row in rows():
         decision = answered(*loaded, row._replace(request=row.request | {"explain": True}))
         assert isinstance(decision.explanation, dict)
         for place in decision.explanation["placements"].values():
             for offer in place["not_shown"]:
-                seen[offer["stopped_by"]] = "; ".join([*offer.get("because", []), offer.get("to_pass", ""), offer.get("description", "")])
-    assert "Phones are sold on credit" in seen["rule phones_for_known"] and "(needs >= 90)" in seen["rule phones_for_known"]
+                seen[offer["stopped_by"]] = "; ".join(
+                    [*offer.get("because", []), offer.get("to_pass", ""), offer.get("description", "")]
+                )
+    assert (
+        "Phones are sold on credit" in seen["rule phones_for_known"]
+        and "(needs >= 90)" in seen["rule phones_for_known"]
+    )
     assert seen["limit same_offer"].startswith("at most 2 impressions of the same offer in 7d; with a max above 2")
     assert seen["pause not_wanted"].startswith("dismissal 2 times within 30d; when 60d are over")
     assert seen["quiet_hours night"].startswith("quiet hours from 21:00 to 08:00; after 08:00")

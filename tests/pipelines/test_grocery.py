@@ -42,7 +42,9 @@ class Started:
         command = [sys.executable, "-m", "pipelines.main", "up", "-w", str(self.folder), "--port", str(self.port)]
         log = self.folder.parent / "up.log"
         with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=ROOT, text=True)
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=ROOT, text=True
+            )
         while "Ctrl-C stops" not in (text := log.read_text()):
             assert self.process.poll() is None, text
             assert time.monotonic() - began < START_SECONDS_MAX, text
@@ -82,7 +84,12 @@ def opportune(*arguments: str) -> str:
     """Run a verb and return what it prints."""
     environment = os.environ | {"COLUMNS": "160"}
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.main", *arguments], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+        [sys.executable, "-m", "pipelines.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -134,7 +141,8 @@ def test_only_coupons_of_own_running_campaigns_are_offered(started: Started) -> 
     customer = re.findall(r"--customer (\S+)", started.said)[0]
     _, answer = started.ask(json.dumps({"customer_id": customer, "placement": "checkout", "limit": 50}))
     mailed = duckdb.execute(
-        f"SELECT DISTINCT split_part(offer_id, '-', 1) FROM '{GROCERY}/data/decisions.parquet' WHERE customer_id = ?", [customer]
+        f"SELECT DISTINCT split_part(offer_id, '-', 1) FROM '{GROCERY}/data/decisions.parquet' WHERE customer_id = ?",
+        [customer],
     )
     campaigns = {row[0] for row in mailed.fetchall()}
     running = duckdb.execute(
@@ -150,7 +158,14 @@ def test_only_coupons_of_own_running_campaigns_are_offered(started: Started) -> 
 def test_quality_reaches_its_bars(started: Started) -> None:
     """Evaluation of the published version: the split has the counts it should have, and the model its figures."""
     report = json.loads(opportune("evaluate", "-w", str(started.folder), "--json"))
-    print(json.dumps({"model": report["model"], "baselines": {name: values["mrr"] for name, values in report["baselines"].items()}}))
+    print(
+        json.dumps(
+            {
+                "model": report["model"],
+                "baselines": {name: values["mrr"] for name, values in report["baselines"].items()},
+            }
+        )
+    )
     assert report["split"]["cut"].startswith("2017-08-01")
     assert report["split"]["test"]["decisions_with_success"] == 513
     assert report["split"]["training"]["decisions_with_success"] == 262
@@ -162,9 +177,16 @@ def test_quality_reaches_its_bars(started: Started) -> None:
 def test_decide_explains(started: Started) -> None:
     """`opportune decide --explain` tells on one screen why these offers, and what stopped the others."""
     customer = re.findall(r"--customer (\S+)", started.said)[0]
-    for placement, *context in (("checkout",), ("app_home", "locale=es"), ("mail", "channel=mail"), ("push", "channel=push")):
+    for placement, *context in (
+        ("checkout",),
+        ("app_home", "locale=es"),
+        ("mail", "channel=mail"),
+        ("push", "channel=push"),
+    ):
         facts = [word for fact in context for word in ("--context", fact)]
-        text = opportune("decide", "-w", str(started.folder), "--customer", customer, "--placement", placement, *facts, "--explain")
+        text = opportune(
+            "decide", "-w", str(started.folder), "--customer", customer, "--placement", placement, *facts, "--explain"
+        )
         assert re.search(rf"^{placement} for customer {customer}: \d of \d+ offers considered$", text, re.M)
         assert re.search(r"^rule targeted +\d+ +\d+ +\d+-\d+ .*eligibility: .*is 0 \(needs >= 1\)", text, re.M), text
         assert len(text.splitlines()) <= 45 and max(map(len, text.splitlines())) <= 160, text
@@ -173,7 +195,9 @@ def test_decide_explains(started: Started) -> None:
 
 
 def test_help_comes_before_coupons(started: Started) -> None:
-    """Where a case is open, or a customer is upset, coupons give way to what helps; the call centre never reads out coupons."""
+    """Where a case is open, or a customer is upset, coupons give way to what helps; the call centre never reads out
+    coupons.
+    """
     customer = re.findall(r"--customer (\S+)", started.said)[0]
     for placement, context in (
         ("call_centre", {"channel": "call_centre", "open_case": True}),
@@ -183,22 +207,34 @@ def test_help_comes_before_coupons(started: Started) -> None:
         _, answer = started.ask(json.dumps({"customer_id": customer, "placement": placement, "context": context}))
         assert answer["offers"][0]["offer_id"] == "help-with-complaint"
         assert not any(COUPON.match(offer["offer_id"]) for offer in answer["offers"])
-        assert ("help_first" in answer["notes"]) == (placement == "app_home")  # no coupon was to be had at the call centre
-    _, calm = started.ask(json.dumps({"customer_id": customer, "placement": "call_centre", "context": {"channel": "call_centre"}}))
+        assert ("help_first" in answer["notes"]) == (
+            placement == "app_home"
+        )  # no coupon was to be had at the call centre
+    _, calm = started.ask(
+        json.dumps({"customer_id": customer, "placement": "call_centre", "context": {"channel": "call_centre"}})
+    )
     assert calm["offers"][-1]["treatment"] == {"say": "Is there anything else that I can do for you?"}
 
 
 def test_coupons_come_before_what_the_model_never_saw(started: Started) -> None:
-    """On the first screen of the app a household that has coupons sees some of them, and never more than two other offers."""
+    """On the first screen of the app a household that has coupons sees some of them, and never more than two other
+    offers.
+    """
     customer = re.findall(r"--customer (\S+)", started.said)[0]
-    _, answer = started.ask(json.dumps({"customer_id": customer, "placement": "app_home", "context": {"channel": "app"}}))
+    _, answer = started.ask(
+        json.dumps({"customer_id": customer, "placement": "app_home", "context": {"channel": "app"}})
+    )
     coupons = [offer for offer in answer["offers"] if COUPON.match(offer["offer_id"])]
     assert len(answer["offers"]) == 4 and len(coupons) >= 2
 
 
 def test_readme_commands_run(started: Started) -> None:
     """The README's `opportune` lines that read only run as they stand, on the copy of the example."""
-    lines = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith(("opportune decide", "opportune evaluate"))]
+    lines = [
+        line.split("#")[0].strip()
+        for line in README.splitlines()
+        if line.startswith(("opportune decide", "opportune evaluate"))
+    ]
     assert len(lines) >= 2
     for line in lines:
         opportune(*shlex.split(line.replace("examples/grocery", str(started.folder)))[1:])
@@ -206,7 +242,13 @@ def test_readme_commands_run(started: Started) -> None:
 
 def test_feast_reads_the_registry(started: Started) -> None:
     """Feast's own command line lists the views, and its SDK reads a household from the online store."""
-    feast = [sys.executable, "-c", "from feast.cli.cli import cli; cli()", "-c", str(started.folder / ".opportune" / "feast")]
+    feast = [
+        sys.executable,
+        "-c",
+        "from feast.cli.cli import cli; cli()",
+        "-c",
+        str(started.folder / ".opportune" / "feast"),
+    ]
     done = subprocess.run([*feast, "feature-views", "list"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert "purchases" in done.stdout

@@ -1,4 +1,6 @@
-"""Whoever reads a history by an id reads it as a decision does: of an anonymous id that was linked, the customer's, with what is new."""
+"""Whoever reads a history by an id reads it as a decision does: of an anonymous id that was linked, the customer's,
+with what is new.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ LIMITS = {"limits": {"once": {"max": 1, "window": "30d", "per": "offer", "count"
 
 @pytest.fixture(scope="module")
 def counter(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Counter:
-    """A visitor was decided for, then a customer, then the visitor turned out to be that customer, who withdrew a consent and called."""
+    """A visitor was decided for, then a customer, then the visitor turned out to be that customer, who withdrew a
+    consent and called.
+    """
     folder = copy_of(trained_workspace, tmp_path_factory.mktemp("links") / "shop")
     (folder / "policies.yaml").write_text(yaml.safe_dump(POLICIES | LIMITS))
     made = Counter(folder, {})
@@ -37,7 +41,10 @@ def counter(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -
         await made.decide(anonymous_id=VISITOR)
         await made.decide(customer_id=CUSTOMER)
         await made.identify(VISITOR, CUSTOMER)
-        calls = [Event(f"call-{n}", "calls", moment, CUSTOMER, fields={"minutes": 90.0, "topic": "roaming"}) for n in range(9)]
+        calls = [
+            Event(f"call-{n}", "calls", moment, CUSTOMER, fields={"minutes": 90.0, "topic": "roaming"})
+            for n in range(9)
+        ]
         await made.tell(Event("no", "consent", moment, CUSTOMER, purposes={"personalization": False}), *calls)
 
     asyncio.run(live())
@@ -46,7 +53,9 @@ def counter(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_simulation_decides_as_the_service_would(counter: Counter, tmp_path: Path) -> None:
-    """Of a visitor's and their customer's decisions, both sides are what desk and decision say of the customer, not of a stranger."""
+    """Of a visitor's and their customer's decisions, both sides are what desk and decision say of the customer, not of
+    a stranger.
+    """
     other = tmp_path / "other"
     other.mkdir()
     (other / "policies.yaml").write_text(
@@ -58,7 +67,12 @@ def test_a_simulation_decides_as_the_service_would(counter: Counter, tmp_path: P
     again = Counter(counter.workspace.folder, {}, lambda: at)
     changes, _ = changed(again.workspace, other)
     after = Snapshot(
-        changes, again.loaded.bundle, read_catalogue(changes), again.loaded.everyone, again.desk.engine.words, at / MICROSECONDS
+        changes,
+        again.loaded.bundle,
+        read_catalogue(changes),
+        again.loaded.everyone,
+        again.desk.engine.words,
+        at / MICROSECONDS,
     )
     request = msgspec.convert({"placement": "home", "anonymous_id": VISITOR}, DecisionRequest)
 

@@ -1,4 +1,6 @@
-"""A workspace is portable: wherever its folder was copied, moved or linked to, it works from there, into itself alone."""
+"""A workspace is portable: wherever its folder was copied, moved or linked to, it works from there, into itself
+alone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ HARD = "Ünï a=b [x] 'q' %41?c#d"
 
 @pytest.fixture(scope="module")
 def original(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that is at home where it lies, as version 1d4f7d4 has written it: with its absolute addresses in MLflow, and in Feast's files."""
+    """A copy that is at home where it lies, as version 1d4f7d4 has written it: with its absolute addresses in MLflow,
+    and in Feast's files.
+    """
     folder = copy_of(trained_workspace, tmp_path_factory.mktemp("original") / "fernruf")
     workspace = load(folder)
     registry.connect(workspace)
@@ -57,7 +61,9 @@ def addresses(workspace: Workspace, folder: Path) -> int:
         for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             for _, column, *_ in db.execute(f'PRAGMA table_info("{table}")').fetchall():
                 where = f'instr(CAST("{column}" AS TEXT), ?) = 1'
-                count += db.execute(f'SELECT count(*) FROM "{table}" WHERE {where}', (f"{folder.as_uri()}/",)).fetchone()[0]
+                count += db.execute(
+                    f'SELECT count(*) FROM "{table}" WHERE {where}', (f"{folder.as_uri()}/",)
+                ).fetchone()[0]
     return count
 
 
@@ -67,7 +73,9 @@ def state_of(folder: Path) -> dict[str, str]:
 
 
 def test_a_copy_trains_into_itself(original: Path, tmp_path: Path) -> None:
-    """Train, evaluate and go back to the version before, in a copy, change nothing in the original, and leave nothing beside the copy."""
+    """Train, evaluate and go back to the version before, in a copy, change nothing in the original, and leave nothing
+    beside the copy.
+    """
     before = state_of(original)
     workspace = load(copy_of(original, tmp_path / HARD))
     with warnings.catch_warnings():
@@ -106,7 +114,9 @@ def test_a_moved_workspace_needs_nothing_of_its_old_place(original: Path, tmp_pa
 
 
 def test_a_link_to_the_workspace_is_the_workspace(original: Path, tmp_path: Path) -> None:
-    """Through a symbolic link everything has the address of the folder itself, so that both ways lead to the same and nothing is rewritten."""
+    """Through a symbolic link everything has the address of the folder itself, so that both ways lead to the same and
+    nothing is rewritten.
+    """
     folder = copy_of(original, tmp_path / "folder")
     link = tmp_path / "link"
     link.symlink_to(folder)
@@ -116,7 +126,9 @@ def test_a_link_to_the_workspace_is_the_workspace(original: Path, tmp_path: Path
 
 
 def test_two_copies_are_strangers(original: Path, tmp_path: Path) -> None:
-    """A copy of a workspace that is held, written and served is neither: it has locks, journals and counters of its own."""
+    """A copy of a workspace that is held, written and served is neither: it has locks, journals and counters of its
+    own.
+    """
     one = load(copy_of(original, tmp_path / "one"))
     with closing(Journal.open(one.data / "journal")), steps.alone(one), ship.alone(one), only_one(one):
         other = load(copy_of(one.folder, tmp_path / "other"))
@@ -127,32 +139,46 @@ def test_two_copies_are_strangers(original: Path, tmp_path: Path) -> None:
 
 
 def test_the_tools_of_mlflow_and_feast_work_on_a_moved_workspace(original: Path, tmp_path: Path) -> None:
-    """What `opportune registry` prints opens in a process that knows nothing of ours, and gives the model; Feast's own files are the copy's."""
+    """What `opportune registry` prints opens in a process that knows nothing of ours, and gives the model; Feast's own
+    files are the copy's.
+    """
     workspace = load(copy_of(original, tmp_path / "a%41?"))
     printed = CliRunner().invoke(app, ["registry", "-w", str(workspace.folder)]).stdout.strip()
     code = (
         "import sys, mlflow; mlflow.set_tracking_uri(sys.argv[1]); "
         "print(len(mlflow.lightgbm.load_model('models:/fernruf-accepts/1').feature_name()))"
     )
-    done = subprocess.run([sys.executable, "-c", code, printed], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, printed], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout.strip() == str(len(workspace.contract.columns)), done.stderr
     definitions.open_store(workspace)
     store = FeatureStore(repo_path=str(workspace.data / "feast"))
     assert {view.name for view in store.list_feature_views()} == {view.name for view in workspace.views}
     assert all(str(original) not in str(source) for source in store.list_data_sources())
     customers = [{"customer_id": "nobody"}]
-    assert store.get_online_features(features=["calls:calls_all"], entity_rows=customers).to_dict()["calls_all"] == [None]
+    assert store.get_online_features(features=["calls:calls_all"], entity_rows=customers).to_dict()["calls_all"] == [
+        None
+    ]
 
 
 def test_addresses_that_are_not_ours_stay(original: Path, tmp_path: Path) -> None:
-    """Experiments that somebody else keeps in the same file, and texts that only contain the old address, are left as they are."""
+    """Experiments that somebody else keeps in the same file, and texts that only contain the old address, are left as
+    they are.
+    """
     workspace = load(copy_of(original, tmp_path / "copy"))
     foreign = (tmp_path / "theirs").as_uri()
     with closing(sqlite3.connect(workspace.data / "mlflow.db")) as db, db:
-        row = "INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time, last_update_time) VALUES ('x', ?, 'active', 0, 0)"
+        row = (
+            "INSERT INTO experiments (name, artifact_location, lifecycle_stage, creation_time, last_update_time) VALUES"
+            " ('x', ?, 'active', 0, 0)"
+        )
         db.execute(row, (foreign,))
         db.execute("UPDATE tags SET value = ? WHERE key = 'mlflow.source.name'", (f"see {original.as_uri()}/x",))
-        db.execute("UPDATE tags SET value = ? WHERE key = 'mlflow.user'", (f"{original.as_uri()}/.opportune/mlflow-artifacts2/x",))
+        db.execute(
+            "UPDATE tags SET value = ? WHERE key = 'mlflow.user'",
+            (f"{original.as_uri()}/.opportune/mlflow-artifacts2/x",),
+        )
     registry.connect(workspace)
     with closing(sqlite3.connect(workspace.data / "mlflow.db")) as db:
         assert db.execute("SELECT artifact_location FROM experiments WHERE name = 'x'").fetchone() == (foreign,)
@@ -161,13 +187,18 @@ def test_addresses_that_are_not_ours_stay(original: Path, tmp_path: Path) -> Non
     assert told["mlflow.user"] == f"{original.as_uri()}/.opportune/mlflow-artifacts2/x"
 
 
-def test_a_registry_that_cannot_be_written_is_said(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_cannot_be_written_is_said(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A database that somebody keeps locked: one line says what could not be done, and no address has changed."""
     workspace = load(copy_of(original, tmp_path / "copy"))
     monkeypatch.setattr("training.bundle.artifact_locations.WAIT_SECONDS_MAX", 0.1)
     with closing(sqlite3.connect(workspace.data / "mlflow.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        with pytest.raises(registry.RegistryUnavailable, match="find its artifacts where the workspace lies now, got: database is locked"):
+        with pytest.raises(
+            registry.RegistryUnavailable,
+            match="find its artifacts where the workspace lies now, got: database is locked",
+        ):
             registry.address(workspace)
         db.execute("ROLLBACK")
     assert addresses(workspace, workspace.folder) == 0

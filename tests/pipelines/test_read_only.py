@@ -18,7 +18,15 @@ from serving.kernel import compile_cache
 from tests.serving.live import COMPILES_SECONDS_MAX, ROOT, Live
 from tests.trained import copy_of
 
-HOMES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "NUMBA_CACHE_DIR", "BENTOML_HOME")
+HOMES = (
+    "HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "NUMBA_CACHE_DIR",
+    "BENTOML_HOME",
+)
 
 
 def unprivileged() -> tuple[str, ...]:
@@ -33,7 +41,9 @@ def unprivileged() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the code that nobody can write to, with the machine code of this tree beside it, as a package brings it."""
+    """A copy of the code that nobody can write to, with the machine code of this tree beside it, as a package brings
+    it.
+    """
     folder = tmp_path_factory.mktemp("code") / "opportune"
     for package in ("features", "training", "serving", "pipelines"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +62,9 @@ def _allow(folder: Path, mode: int) -> None:
 
 def command(tree: Path, *words: str, **environment: str) -> tuple[list[str], dict[str, str]]:
     """A verb from the read-only tree, without a home folder, and its environment."""
-    kept = {name: value for name, value in os.environ.items() if name not in HOMES and not name.startswith("OPPORTUNE_")}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in HOMES and not name.startswith("OPPORTUNE_")
+    }
     given = kept | {"HOME": "/nonexistent", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": ""} | environment
     return [*unprivileged(), sys.executable, "-m", "pipelines.main", *words], given
 
@@ -65,7 +77,9 @@ def run(tree: Path, *words: str, **environment: str) -> subprocess.CompletedProc
 @pytest.mark.slow
 @pytest.mark.timeout(1_500)
 def test_it_checks_trains_and_serves(tree: Path, trained_workspace: Path, tmp_path: Path) -> None:
-    """Neither code nor home can be written: `check`, `train` and `serve` work, and write nowhere but into the data folder."""
+    """Neither code nor home can be written: `check`, `train` and `serve` work, and write nowhere but into the data
+    folder.
+    """
     shop = copy_of(trained_workspace, tmp_path / "shop")
     before = sorted(tree.rglob("*"))
     assert "no faults" in run(tree, "check", "-w", str(shop)).stdout
@@ -98,7 +112,9 @@ def test_a_workspace_that_cannot_be_written(tree: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders that can be written are left alone; in place of others stand ones below data, else below the temporary folder."""
+    """Folders that can be written are left alone; in place of others stand ones below data, else below the temporary
+    folder.
+    """
     for name in HOMES:
         monkeypatch.delenv(name, raising=False)
     data, home = tmp_path / "data", tmp_path / "home"
@@ -116,7 +132,9 @@ def test_what_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         cache_folders, "ROOT", tmp_path / "file"
     )  # no folder, and none can be made there: for root all others can be written
     settle(data)
-    assert os.environ["NUMBA_CACHE_DIR"] == str(place / "home" / ".cache" / "opportune" / "numba"), "HOME can be written by now"
+    assert os.environ["NUMBA_CACHE_DIR"] == str(place / "home" / ".cache" / "opportune" / "numba"), (
+        "HOME can be written by now"
+    )
 
 
 def test_the_temporary_folder_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,4 +165,6 @@ def test_compiled_code_lies_where_numba_looks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     assert compiled_folder(package) == package / "__pycache__"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert compiled_folder(package) == tmp_path / UserProvidedCacheLocator.get_suitable_cache_subpath(str(package / "layout.py"))
+    assert compiled_folder(package) == tmp_path / UserProvidedCacheLocator.get_suitable_cache_subpath(
+        str(package / "layout.py")
+    )

@@ -1,4 +1,6 @@
-"""No skew: what a model was trained on and what it is asked with are laid out from different stores, and equal to the bit."""
+"""No skew: what a model was trained on and what it is asked with are laid out from different stores, and equal to the
+bit.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ from pipelines.materialize.steps import state_of
 from training.bundle import bundle
 
 CUSTOMERS_MIN = 500
-CONTEXTS = [{}, {"channel": "app", "hour": 18.5, "roaming_now": True}, {"channel": "shop", "hour": 3.0, "roaming_now": False}]
+CONTEXTS = [
+    {},
+    {"channel": "app", "hour": 18.5, "roaming_now": True},
+    {"channel": "shop", "hour": 3.0, "roaming_now": False},
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,9 @@ def customers_of(workspace: Workspace) -> list[str]:
     from features.lake import lake
 
     con = lake.connect(workspace)
-    found = con.execute("SELECT customer_id FROM streams_calls UNION SELECT customer_id FROM decisions ORDER BY 1").fetchall()
+    found = con.execute(
+        "SELECT customer_id FROM streams_calls UNION SELECT customer_id FROM decisions ORDER BY 1"
+    ).fetchall()
     con.close()
     return [row[0] for row in found] + ["stranger-1", "stranger-2"]
 
@@ -55,7 +63,12 @@ def layout_of(workspace: Workspace, catalogue: Catalogue, words: Dictionary) -> 
     assert place is not None
     categories = bundle.read(place).categories
     return Layout(
-        workspace.contract, RowSchema.of(workspace.views), RowSchema.of(workspace.views, "everyone"), catalogue, categories, words
+        workspace.contract,
+        RowSchema.of(workspace.views),
+        RowSchema.of(workspace.views, "everyone"),
+        catalogue,
+        categories,
+        words,
     )
 
 
@@ -71,9 +84,14 @@ def test_training_row_and_online_row_are_equal_to_the_bit(workspace: Workspace) 
     engine = engine_of(workspace)
     offline = layout_of(workspace, Catalogue(offers_of(workspace)), words)
     online = layout_of(workspace, Catalogue(read_catalogue(workspace)), engine.words)
-    assert [offer.offer_id for offer in offline.catalogue.offers] == [offer.offer_id for offer in online.catalogue.offers]
+    assert [offer.offer_id for offer in offline.catalogue.offers] == [
+        offer.offer_id for offer in online.catalogue.offers
+    ]
     everyone_now = engine.everyone()
-    offers_then, offers_now = offline.offer_values(everyone_then, midnight / MICROSECONDS), online.offer_values(everyone_now, moment)
+    offers_then, offers_now = (
+        offline.offer_values(everyone_then, midnight / MICROSECONDS),
+        online.offer_values(everyone_now, moment),
+    )
     assert bits(offers_then) == bits(offers_now)
     every = np.arange(len(offline.catalogue), dtype=np.int32)
     compared = stated = 0
@@ -91,7 +109,10 @@ def test_training_row_and_online_row_are_equal_to_the_bit(workspace: Workspace) 
                     layout.pair_values(source, everyone, offers, every, moment),
                 ]
             )
-            for layout, source, everyone, offers in ((offline, then, everyone_then, offers_then), (online, row, everyone_now, offers_now))
+            for layout, source, everyone, offers in (
+                (offline, then, everyone_then, offers_then),
+                (online, row, everyone_now, offers_now),
+            )
         )
         different = [name for at, name in enumerate(names) if bits(one[:, at]) != bits(other[:, at])]
         assert not different, (customer, different)
@@ -115,20 +136,27 @@ def test_each_column_says_something(workspace: Workspace) -> None:
         shared = np.tile(layout.shared_values(row, CONTEXTS[len(rows) % 3], now / MICROSECONDS), (len(every), 1))
         rows.append(np.hstack([shared, offers, layout.pair_values(row, everyone, offers, every, now / MICROSECONDS)]))
     table = np.vstack(rows)
-    distinct = {name: len(np.unique(table[~np.isnan(table[:, at]), at])) for at, name in enumerate(workspace.contract.names)}
+    distinct = {
+        name: len(np.unique(table[~np.isnan(table[:, at]), at])) for at, name in enumerate(workspace.contract.names)
+    }
     assert all(distinct.values()), [name for name, count in distinct.items() if not count]
     assert sum(count > 1 for count in distinct.values()) >= 0.9 * len(distinct)
     engine.close()
 
 
 def test_the_rows_that_were_trained_on_are_those_of_the_join(workspace: Workspace) -> None:
-    """A decision at the moment of materialization would be laid out from the same bytes: the online row equals the training row."""
+    """A decision at the moment of materialization would be laid out from the same bytes: the online row equals the
+    training row.
+    """
     from training.dataset.examples import examples_of
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         examples = examples_of(workspace, state_of(workspace).computed_at)
-    con_rows = {(decision, offer): at for at, (decision, offer) in enumerate(zip(examples.decision, examples.offer, strict=True))}
+    con_rows = {
+        (decision, offer): at
+        for at, (decision, offer) in enumerate(zip(examples.decision, examples.offer, strict=True))
+    }
     assert len(con_rows) == len(examples)
     chosen = [number for number in range(0, len(examples.ids), 40) if not examples.strangers[number]]
     customers = [examples.ids[number].split("-")[1] for number in chosen]

@@ -1,4 +1,6 @@
-"""The wheel: what is in it, and that it is enough, outside the repository, on every supported Python of this machine."""
+"""The wheel: what is in it, and that it is enough, outside the repository, on every supported Python of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     """Every module of the four packages, a `py.typed` in each, the lock, and the metadata."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(file.relative_to(environments.ROOT)) for package in PACKAGES for file in (environments.ROOT / package).rglob("*.py")}
+    modules = {
+        str(file.relative_to(environments.ROOT))
+        for package in PACKAGES
+        for file in (environments.ROOT / package).rglob("*.py")
+    }
     others = {"pipelines/requirements.lock", *(f"{package}/py.typed" for package in PACKAGES)}
     metadata = {
         name
@@ -43,8 +49,15 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
 def test_the_wheel_is_enough(wheel: Path, version: str, tmp_path: Path) -> None:
     """By the steps of the Containerfile `init`, `check` and `up` work, until a decision and a health check."""
     (install,) = [one.words for one in instructions() if one.text.startswith("uv pip install")]
-    places = {"/build/requirements.lock": str(environments.ROOT / "requirements.lock"), "/build/opportune-*.whl": str(wheel)}
-    arguments = [places.get(word, word) for word in install[3:] if word not in ("--no-cache", "--python", "/opt/opportune/bin/python")]
+    places = {
+        "/build/requirements.lock": str(environments.ROOT / "requirements.lock"),
+        "/build/opportune-*.whl": str(wheel),
+    }
+    arguments = [
+        places.get(word, word)
+        for word in install[3:]
+        if word not in ("--no-cache", "--python", "/opt/opportune/bin/python")
+    ]
     python = environments.environment(tmp_path / "env", *arguments, version=version)
     opportune, shop = str(python.with_name("opportune")), tmp_path / "shop"
     assert re.fullmatch(r"opportune \d+\.\d+\.\d+\n", environments.run([opportune, "--version"]).stdout)

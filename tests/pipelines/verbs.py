@@ -1,4 +1,6 @@
-"""The command `opportune` in this process: what the real command does and says, without the seconds in which a new one imports libraries."""
+"""The command `opportune` in this process: what the real command does and says, without the seconds in which a new one
+imports libraries.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.serving.live import ROOT
 
 
 def opportune(*words: str | Path) -> CompletedProcess[str]:
-    """Run `opportune WORDS` in the folder of this repository, without settings of the environment; return status and what was printed."""
+    """Run `opportune WORDS` in the folder of this repository, without settings of the environment; return status and
+    what was printed.
+    """
     from pipelines.main import main
 
     arguments = ["opportune", *map(str, words)]
@@ -24,7 +28,12 @@ def opportune(*words: str | Path) -> CompletedProcess[str]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before, sys.argv = sys.argv, arguments
     try:
-        with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        with (
+            contextlib.chdir(ROOT),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # as in a process of its own, where they are no errors
             main()
     except SystemExit as end:

@@ -1,4 +1,6 @@
-"""Lives of a workspace for tests: decisions taken and journalled, events logged and heard, in process, at moments of their own."""
+"""Lives of a workspace for tests: decisions taken and journalled, events logged and heard, in process, at moments of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,12 @@ def limited(folder: Path, policies: dict[str, Any] = POLICIES, daily: int = 30, 
     """The workspace under policies, with offers that have budgets."""
     offers = yaml.safe_load((folder / "offers.yaml").read_text())
     by_hand = [offer for offer in offers["offers"] if offer["offer_id"] not in ("rare", "few")]
-    rare = {"offer_id": "rare", "value": 1e6, "attributes": {"topic": "voice"}, "budget": {"daily": daily, "lifetime": 7 * daily}}
+    rare = {
+        "offer_id": "rare",
+        "value": 1e6,
+        "attributes": {"topic": "voice"},
+        "budget": {"daily": daily, "lifetime": 7 * daily},
+    }
     few = {"offer_id": "few", "value": 1e5, "attributes": {"topic": "data"}, "budget": {"stock": stock}}
     (folder / "offers.yaml").write_text(yaml.safe_dump(offers | {"group": "topic", "offers": [*by_hand, rare, few]}))
     (folder / "policies.yaml").write_text(yaml.safe_dump(policies))
@@ -65,7 +72,9 @@ def limited(folder: Path, policies: dict[str, Any] = POLICIES, daily: int = 30, 
 
 
 class Life:
-    """A server's work in process, at moments of its own: decisions are taken and journalled, events logged and heard."""
+    """A server's work in process, at moments of its own: decisions are taken and journalled, events logged and
+    heard.
+    """
 
     def __init__(self, workspace: Workspace, seed: int, days: float = DAYS) -> None:
         self.workspace, self.random = workspace, random.Random(seed)
@@ -88,7 +97,9 @@ class Life:
             self.contacting,
             index,
         )
-        self.hearing = EventDelivery(lambda: sense, lambda: self.ledger, cast(EventWriter, None), Metrics(), lambda: self.now)
+        self.hearing = EventDelivery(
+            lambda: sense, lambda: self.ledger, cast(EventWriter, None), Metrics(), lambda: self.now
+        )
         self.engine = EmbeddedEngine(workspace.online, workspace.views)
         self.shown: list[tuple[str, str, str]] = []
         self.runner = asyncio.Runner()
@@ -143,7 +154,9 @@ class Life:
                 if scalar.dtype == "category" and numbers[slot] == numbers[slot]:
                     numbers[slot] = words.id(self.engine.words.texts[int(numbers[slot])])
         families = [
-            None if one is None else KeyedRow(np.array([words.id(self.engine.words.texts[key]) for key in one.keys], np.uint32), one.values)
+            None
+            if one is None
+            else KeyedRow(np.array([words.id(self.engine.words.texts[key]) for key in one.keys], np.uint32), one.values)
             for one in row.families
         ]
         return OnlineRow(numbers, families, row.event_times)
@@ -169,7 +182,10 @@ class Life:
         if kind == "identify":
             who = {"customer_id": self.random.choice(CUSTOMERS), "anonymous_id": f"a{self.random.randrange(8)}"}
         elif kind == "calls":
-            who["fields"] = {"minutes": self.random.choice([1.5, 12.25, 0.1]), "topic": self.random.choice(["data", "voice"])}
+            who["fields"] = {
+                "minutes": self.random.choice([1.5, 12.25, 0.1]),
+                "topic": self.random.choice(["data", "voice"]),
+            }
         elif kind == "consent":
             who["purposes"] = {"personalization": self.random.random() < 0.5}
         else:

@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 
 from features.common.types import CONTEXT_INTEGER_MAX
 
-TEXTS = st.sampled_from(["", "a", "home", "app", "x" * 64, "x" * 65, "y" * 256, "y" * 257, "7", "~7", "a b", "a\n", "ä", "\u200b", "A"])
-NUMBERS = st.sampled_from([0, 1, 3, 3.0, 3.5, 50, 51, -1, 24, 25, 1e18, 10**18, CONTEXT_INTEGER_MAX, CONTEXT_INTEGER_MAX + 1, 1e12, 2e12])
+TEXTS = st.sampled_from(
+    ["", "a", "home", "app", "x" * 64, "x" * 65, "y" * 256, "y" * 257, "7", "~7", "a b", "a\n", "ä", "\u200b", "A"]
+)
+NUMBERS = st.sampled_from(
+    [0, 1, 3, 3.0, 3.5, 50, 51, -1, 24, 25, 1e18, 10**18, CONTEXT_INTEGER_MAX, CONTEXT_INTEGER_MAX + 1, 1e12, 2e12]
+)
 ANY = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, st.just([]), st.just({}))
 
 
@@ -36,5 +40,11 @@ def events() -> st.SearchStrategy[dict[str, Any]]:
         "experiment": st.none() | TEXTS,
         "arm": st.none() | TEXTS,
     }
-    whole = {"event_id": "e", "type": "click", "occurred_at": "2026-01-01T00:00:00Z", "customer_id": "7", "offer_id": "o"}
+    whole = {
+        "event_id": "e",
+        "type": "click",
+        "occurred_at": "2026-01-01T00:00:00Z",
+        "customer_id": "7",
+        "offer_id": "o",
+    }
     return st.builds(lambda one, filled: one | whole if filled else one, objects(fields), st.booleans())

@@ -49,7 +49,9 @@ async def decide(body: bytes, _: Call) -> Answer:
     if request.customer_id == "explode":
         raise RuntimeError(f"no luck with {request.context}")
     offers: list[Any] = []
-    decision = Decision("d", request.customer_id, str(request.placement), offers, _STAMP, (), 0, "2026-01-01T00:00:00Z", "c0ffee")
+    decision = Decision(
+        "d", request.customer_id, str(request.placement), offers, _STAMP, (), 0, "2026-01-01T00:00:00Z", "c0ffee"
+    )
     return 200, JSON_HEADERS, msgspec.json.encode(decision), (1_000_000, 2_500_000)
 
 
@@ -126,12 +128,16 @@ def front_door(keys: Keys | None = None, limits: RequestLimits | None = None, **
 
 
 @contextlib.contextmanager
-def served(app: FrontDoor, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None) -> Iterator[int]:
+def served(
+    app: FrontDoor, head_seconds_max: float | None = None, keep_alive_seconds: float | None = None
+) -> Iterator[int]:
     """Serves as BentoML's worker does (`_bentoml_impl/worker/service.py`); yields the port."""
     uvicorn_protocol.install()
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app=app, backlog=2048, log_config=None, workers=1, timeout_keep_alive=5, server_header=False)
+    config = uvicorn.Config(
+        app=app, backlog=2048, log_config=None, workers=1, timeout_keep_alive=5, server_header=False
+    )
     config.load()
     limits = {"head_seconds_max": head_seconds_max, "keep_alive_seconds": keep_alive_seconds}
     given = {name: value for name, value in limits.items() if value is not None}

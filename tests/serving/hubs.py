@@ -1,4 +1,6 @@
-"""What the tests of the decision hub share: states made of the trained workspace with other files, and customers made by hand."""
+"""What the tests of the decision hub share: states made of the trained workspace with other files, and customers made
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,11 @@ class Hubs:
         return Snapshot(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
 
     def row(
-        self, families: Mapping[str, Mapping[str, list[float]]] | None = None, age: float = HOUR_SECONDS, now: float = 0.0, **scalars: Any
+        self,
+        families: Mapping[str, Mapping[str, list[float]]] | None = None,
+        age: float = HOUR_SECONDS,
+        now: float = 0.0,
+        **scalars: Any,
     ) -> OnlineRow:
         """A customer of whom this is known, `age` seconds before `now`.
 
@@ -85,11 +91,17 @@ class Hubs:
         row = plan.nobody()
         slots = {name.partition(".")[2]: slot for name, slot in plan.scalars.items()}
         for name, value in scalars.items():
-            row.numbers[slots[name]] = np.nan if value is None else words.id(value) if isinstance(value, str) else float(value)
+            row.numbers[slots[name]] = (
+                np.nan if value is None else words.id(value) if isinstance(value, str) else float(value)
+            )
         for name, values in (families or {}).items():
             keys = np.array([words.id(key) for key in sorted(values)], np.uint32)
-            measures = next(len(f.measures) for view in plan.views for f in view.families if f"{view.name}.{f.name}" == name)
-            columns = np.array([values[key] for key in sorted(values)], np.float64).reshape(len(keys), measures).T.copy()
+            measures = next(
+                len(f.measures) for view in plan.views for f in view.families if f"{view.name}.{f.name}" == name
+            )
+            columns = (
+                np.array([values[key] for key in sorted(values)], np.float64).reshape(len(keys), measures).T.copy()
+            )
             row.families[plan.families[name]] = KeyedRow(keys, columns)
         row.event_times[:] = (now or NOON) - age
         return row
@@ -110,7 +122,9 @@ def opened(trained_workspace: Path) -> Iterator[Hubs]:
 
 def asked(placement: str | None = "home", **fields: Any) -> DecisionRequest:
     """A request of somebody, somewhere."""
-    given: dict[str, Any] = {"customer_id": "436600000", "context": {}} | ({} if placement is None else {"placement": placement})
+    given: dict[str, Any] = {"customer_id": "436600000", "context": {}} | (
+        {} if placement is None else {"placement": placement}
+    )
     return msgspec.convert(given | fields, DecisionRequest)
 
 

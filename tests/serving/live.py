@@ -1,4 +1,6 @@
-"""A real server for tests: `opportune serve` with BentoML's supervisor and workers below it, and clients that load it."""
+"""A real server for tests: `opportune serve` with BentoML's supervisor and workers below it, and clients that load
+it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,12 @@ class Answer(NamedTuple):
 
 
 def ask(
-    port: int, method: str, path: str, body: Any = None, connection: http.client.HTTPConnection | None = None, **headers: str
+    port: int,
+    method: str,
+    path: str,
+    body: Any = None,
+    connection: http.client.HTTPConnection | None = None,
+    **headers: str,
 ) -> Answer:
     """One request; `body` is bytes as they are, or something to encode. A connection that is given is kept."""
     begun = time.perf_counter()
@@ -58,7 +65,9 @@ def ask(
     try:
         made.request(method, path, content, fields)
         answer = made.getresponse()
-        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read(), time.perf_counter() - begun)
+        return Answer(
+            answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read(), time.perf_counter() - begun
+        )
     except (OSError, http.client.HTTPException) as error:
         made.close()
         return Answer(0, {}, f"{type(error).__name__}: {error}".encode(), time.perf_counter() - begun)
@@ -87,13 +96,21 @@ class Live:
         """Start and wait until it is ready."""
         self.port = self.port or free_port()
         verb = ("serve", "-w", str(self.workspace), "--port", str(self.port), "--workers", str(self.workers))
-        command = [part.format(port=self.port) for part in self.command] or [sys.executable, "-m", "pipelines.main", *verb]
+        command = [part.format(port=self.port) for part in self.command] or [
+            sys.executable,
+            "-m",
+            "pipelines.main",
+            *verb,
+        ]
         environment = without_settings() | {DRAIN_VARIABLE: "0.2"} | self.environment
         with tempfile.NamedTemporaryFile(delete=False) as output:  # not a pipe: nobody reads while it runs
             self._output = Path(output.name)
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            wait_for(lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200, self.ready_seconds_max)
+            wait_for(
+                lambda: self.process.poll() is not None or ask(self.port, "GET", "/readyz").status == 200,
+                self.ready_seconds_max,
+            )
             assert self.process.poll() is None, f"the server ended: {self.said}"
             wait_for(lambda: len(self.serving()) == self.workers)
         except BaseException:
@@ -202,7 +219,9 @@ def load_on(port: int, connections: int = 4, pause: float = 0.002) -> Iterator[l
         turn = 0
         while not ended.wait(pause):
             turn += 1
-            seen.append(ask(port, "POST", "/v1/decisions", decision(f"436{600_000 + (number * 37 + turn) % 300}"), connection))
+            seen.append(
+                ask(port, "POST", "/v1/decisions", decision(f"436{600_000 + (number * 37 + turn) % 300}"), connection)
+            )
         connection.close()
 
     threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(connections)]

@@ -1,4 +1,5 @@
-"""A process of clients that hammer servers: kept connections, each with one request on its way, and a line of the log an answer.
+"""A process of clients that hammer servers: kept connections, each with one request on its way, and a line of the log
+an answer.
 
 It runs apart from the test that started it, so that neither waits for the other, and says nothing but the log.
 """
@@ -107,17 +108,28 @@ def _run(ports: list[int], log: Path, connections: int, seed: int) -> None:
 
 
 async def _all(ports: list[int], log: Path, connections: int, seed: int) -> None:
-    drawn, handle, numbers = random.Random(seed), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), itertools.count()
+    drawn, handle, numbers = (
+        random.Random(seed),
+        os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        itertools.count(),
+    )
 
     def next_one() -> tuple[str, str, str, bytes]:
         chance, channel, turn = drawn.random(), drawn.choice(CHANNELS), next(numbers) // TURN_REQUESTS
-        customer = f"{seed}-{turn}" if chance < 0.8 else CONSTANT if chance < 0.9 else f"436{600_000 + drawn.randrange(500)}"
+        customer = (
+            f"{seed}-{turn}" if chance < 0.8 else CONSTANT if chance < 0.9 else f"436{600_000 + drawn.randrange(500)}"
+        )
         placement = drawn.choices(PLACEMENTS, (5, 4, 1))[0]
         body = f'{{"customer_id":"{customer}","placement":"{placement}","context":{{"channel":"{channel}","hour":18}}}}'
-        head = f"POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head = (
+            "POST /v1/decisions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
+            f" {len(body)}\r\n\r\n"
+        )
         return customer, channel, placement, (head + body).encode()
 
-    await asyncio.gather(*(_client(ports[at % len(ports)], at * STAGGER_SECONDS, next_one, handle) for at in range(connections)))
+    await asyncio.gather(
+        *(_client(ports[at % len(ports)], at * STAGGER_SECONDS, next_one, handle) for at in range(connections))
+    )
 
 
 async def _client(port: int, wait: float, next_one: Callable[[], tuple[str, str, str, bytes]], handle: int) -> None:
@@ -134,13 +146,27 @@ async def _client(port: int, wait: float, next_one: Callable[[], tuple[str, str,
             status, body = await wire.ask(request)
         except OSError:
             wire = None
-            os.write(handle, msgspec.json.encode(Asked(begin, time.monotonic(), 0, port, customer, channel, placement, "", [], [])) + b"\n")
+            os.write(
+                handle,
+                msgspec.json.encode(Asked(begin, time.monotonic(), 0, port, customer, channel, placement, "", [], []))
+                + b"\n",
+            )
             await asyncio.sleep(RETRY_SECONDS)
             continue
         told = _decode_answer(body) if status == 200 else _Answer("", [], [body.decode()], "")
         shown = [offer.offer_id for offer in told.offers]
         asked = Asked(
-            begin, time.monotonic(), status, port, customer, channel, placement, told.decision_id, shown, told.degraded, told.config
+            begin,
+            time.monotonic(),
+            status,
+            port,
+            customer,
+            channel,
+            placement,
+            told.decision_id,
+            shown,
+            told.degraded,
+            told.config,
         )
         os.write(handle, msgspec.json.encode(asked) + b"\n")
         if number % KEPT_REQUESTS == 0:

@@ -1,4 +1,6 @@
-"""Types that stock generators make of /openapi.json compile under strict settings, and fit what the running server answers."""
+"""Types that stock generators make of /openapi.json compile under strict settings, and fit what the running server
+answers.
+"""
 
 from __future__ import annotations
 

@@ -41,10 +41,23 @@ def test_idle_connections_are_closed_after_the_setting() -> None:
 
 @pytest.mark.slow
 def test_serve_takes_the_option(trained_workspace: Path, tmp_path: Path) -> None:
-    """`opportune serve --keep-alive` reaches the workers, and goes before the environment; what it prints at its start decides for nobody."""
+    """`opportune serve --keep-alive` reaches the workers, and goes before the environment; what it prints at its start
+    decides for nobody.
+    """
     folder = copy_of(trained_workspace, tmp_path / "shop")
     environment = {settings.KEEP_ALIVE_VARIABLE: "600"}
-    verb = (sys.executable, "-m", "pipelines.main", "serve", "-w", str(folder), "--port", "{port}", "--keep-alive", "1.5")
+    verb = (
+        sys.executable,
+        "-m",
+        "pipelines.main",
+        "serve",
+        "-w",
+        str(folder),
+        "--port",
+        "{port}",
+        "--keep-alive",
+        "1.5",
+    )
     live = Live(folder, command=verb, environment=environment).start()
     try:
         assert 1.4 < idle_seconds(live.port) < 300

@@ -1,4 +1,6 @@
-"""Stock OpenFeature clients, as they are, against the real server: Python's in this process, Node's in one of its own."""
+"""Stock OpenFeature clients, as they are, against the real server: Python's in this process, Node's in one of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def live(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, dict[str, str]]) -> Iterator[Live]:
+def live(
+    trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, dict[str, str]]
+) -> Iterator[Live]:
     """A server with experiments, and with keys."""
     folder = trial_workspace(trained_workspace, tmp_path_factory.mktemp("flags") / "shop")
-    server = Live(folder, environment={"OPPORTUNE_KEYS_FILE": str(keys[0]), ORIGINS_VARIABLE: f"https://other.example {SHOP}"}).start()
+    server = Live(
+        folder, environment={"OPPORTUNE_KEYS_FILE": str(keys[0]), ORIGINS_VARIABLE: f"https://other.example {SHOP}"}
+    ).start()
     yield server
     server.stop()
 
@@ -84,8 +90,12 @@ def logged(live: Live) -> list[Event]:
     return [row.event for row in read(folder, 0)] if any(folder.glob("*.db")) else []
 
 
-def test_python(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str]) -> None:
-    """The stock provider reads variants and offers; whatever is wrong gives the default, with OpenFeature's own code."""
+def test_python(
+    live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str]
+) -> None:
+    """The stock provider reads variants and offers; whatever is wrong gives the default, with OpenFeature's own
+    code.
+    """
     api.set_provider(OFREPProvider(app[0], headers_factory=lambda: app[1]), "stock")
     client, said = api.get_client("stock"), answers(live, keys[1]["experiments"], "headline")
     for customer in CUSTOMERS[:20]:
@@ -127,7 +137,9 @@ def test_python_with_a_wrong_key(app: tuple[str, dict[str, str]]) -> None:
 
 def hook_module() -> Any:
     """`clients/python/opportune_openfeature.py`, which applications copy."""
-    spec = importlib.util.spec_from_file_location("opportune_openfeature", ROOT / "clients" / "python" / "opportune_openfeature.py")
+    spec = importlib.util.spec_from_file_location(
+        "opportune_openfeature", ROOT / "clients" / "python" / "opportune_openfeature.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -135,7 +147,9 @@ def hook_module() -> Any:
 
 
 def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple[str, str]) -> None:
-    """What is tracked is an event of the log, and reading a variant an exposure; one whom it does not concern is not exposed."""
+    """What is tracked is an event of the log, and reading a variant an exposure; one whom it does not concern is not
+    exposed.
+    """
     hooks, before = hook_module(), len(logged(live))
     provider = hooks.TrackingProvider(app[0], headers_factory=lambda: app[1])
     api.set_provider(provider, "tracking")
@@ -143,13 +157,29 @@ def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple
     client.add_hooks([hooks.ExposureHook(provider)])
     arm = client.get_string_value("experiment.one-or-two", "none", EvaluationContext(known[0]))
     assert client.get_string_value("experiment.one-or-two", "none", EvaluationContext(known[1])) == "none"
-    client.track("conversion", EvaluationContext(known[0]), TrackingEventDetails(12.5, {"offer_id": "say-nothing", "channel": "app"}))
-    client.track("calls", EvaluationContext("~visitor"), TrackingEventDetails(attributes={"minutes": 3, "topic": "data"}))
+    client.track(
+        "conversion",
+        EvaluationContext(known[0]),
+        TrackingEventDetails(12.5, {"offer_id": "say-nothing", "channel": "app"}),
+    )
+    client.track(
+        "calls", EvaluationContext("~visitor"), TrackingEventDetails(attributes={"minutes": 3, "topic": "data"})
+    )
     provider.shutdown()
     assert provider.lost == 0
     exposure, conversion, call = logged(live)[before:]
-    assert (exposure.type, exposure.customer_id, exposure.experiment, exposure.arm) == ("exposure", known[0], "one-or-two", arm)
-    assert (conversion.type, conversion.customer_id, conversion.value, conversion.offer_id) == ("conversion", known[0], 12.5, "say-nothing")
+    assert (exposure.type, exposure.customer_id, exposure.experiment, exposure.arm) == (
+        "exposure",
+        known[0],
+        "one-or-two",
+        arm,
+    )
+    assert (conversion.type, conversion.customer_id, conversion.value, conversion.offer_id) == (
+        "conversion",
+        known[0],
+        12.5,
+        "say-nothing",
+    )
     assert (call.type, call.unit, call.fields) == ("calls", "~visitor", {"minutes": 3.0, "topic": "data"})
 
 
@@ -189,7 +219,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed(tmp_path_factory.mktemp("node"), files, "Node's stock client")
 
 
-def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path) -> None:
+def test_node(
+    live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path
+) -> None:
     """The same from Node: variants, offers, defaults with OpenFeature's codes, tracking and exposures."""
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "ask.mjs", app[0], keys[1]["app"], *known, "web-7"]
@@ -200,7 +232,8 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
     assert told["object"]["value"]["offers"][0]["rank"] == 1
     assert told["object"]["value"]["decision_id"] == told["object"]["flagMetadata"]["decisionId"]
     failed = {
-        name: (told[name]["value"], told[name].get("errorCode")) for name in ("boolean", "unknown", "nobody", "unfit", "wrong", "outside")
+        name: (told[name]["value"], told[name].get("errorCode"))
+        for name in ("boolean", "unknown", "nobody", "unfit", "wrong", "outside")
     }
     assert failed == {
         "boolean": (False, "TYPE_MISMATCH"),
@@ -208,11 +241,19 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
         "nobody": ("none", "TARGETING_KEY_MISSING"),
         "unfit": ("none", "INVALID_CONTEXT"),
         "wrong": ("none", "GENERAL"),
-        "outside": ("none", "GENERAL"),  # provider 0.1.3 is older than the answer without a value, and takes its default all the same
+        "outside": (
+            "none",
+            "GENERAL",
+        ),  # provider 0.1.3 is older than the answer without a value, and takes its default all the same
     }
     assert (told["unseen"], told["lost"]) == ("none", 0)
     exposure, conversion, call = logged(live)[before:]
-    assert (exposure.customer_id, exposure.anonymous_id, exposure.experiment, exposure.arm) == (known[0], "web-7", "visitor", told["seen"])
+    assert (exposure.customer_id, exposure.anonymous_id, exposure.experiment, exposure.arm) == (
+        known[0],
+        "web-7",
+        "visitor",
+        told["seen"],
+    )
     assert (conversion.type, conversion.customer_id, conversion.value) == ("conversion", known[0], 12.5)
     assert (call.type, call.unit, call.fields) == ("calls", "~web-7", {"minutes": 3.0, "topic": "data"})
 
@@ -220,7 +261,9 @@ def test_node(live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dic
 def test_node_in_a_page(
     live: Live, app: tuple[str, dict[str, str]], keys: tuple[Path, dict[str, str]], known: tuple[str, str], node: Path
 ) -> None:
-    """The web provider, behind a browser's rules, reads all flags, and 304 where it has them; a page of another origin gets nothing."""
+    """The web provider, behind a browser's rules, reads all flags, and 304 where it has them; a page of another origin
+    gets nothing.
+    """
     before, arm = len(logged(live)), answers(live, keys[1]["experiments"], "headline")[known[0]]["arm"]
     command = ["node", "web.mjs", app[0], keys[1]["app"], known[0], SHOP, THIEF]
     done = subprocess.run(command, cwd=node, capture_output=True, text=True, timeout=LIMIT_S, check=False)
@@ -229,9 +272,15 @@ def test_node_in_a_page(
     assert (told["failed"], told["string"]["value"], told["string"]["reason"]) == ("", arm, "SPLIT")
     assert (told["again"]["value"], told["statuses"]) == (arm, [200, 304, 401])
     assert told["object"]["value"]["offers"][0]["rank"] == 1 and told["object"]["value"]["decision_id"] is None
-    assert (told["outside"]["value"], told["outside"]["reason"], told["outside"].get("errorCode")) == ("none", "DISABLED", None)
+    assert (told["outside"]["value"], told["outside"]["reason"], told["outside"].get("errorCode")) == (
+        "none",
+        "DISABLED",
+        None,
+    )
     assert (told["unknown"]["value"], told["unknown"]["errorCode"]) == ("none", "FLAG_NOT_FOUND")
-    assert told["wrong"] and told["stranger"], "neither provider is ready; the statuses say that one was refused, and the other not let out"
+    assert told["wrong"] and told["stranger"], (
+        "neither provider is ready; the statuses say that one was refused, and the other not let out"
+    )
     assert len(logged(live)) == before
 
 
@@ -241,8 +290,13 @@ BLOCK = re.compile(r"^```(?P<kind>sh|python|js)(?P<hook> hook)?\n(?P<body>.*?)^`
 
 def run(command: list[str], text: str, folder: Path, key: str) -> str:
     """What an example of the page prints."""
-    environment = os.environ | {"KEY": key, "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path])}
-    done = subprocess.run([*command, text], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment)
+    environment = os.environ | {
+        "KEY": key,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path]),
+    }
+    done = subprocess.run(
+        [*command, text], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -265,7 +319,9 @@ def test_curl_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]]
 def test_python_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """The stock provider prints arm and offers, and the hook tells of the exposure and the outcome."""
     (text,) = examples(live, "python")
-    arm, offers = run([sys.executable, "-c"], f"import os\nKEY = os.environ['KEY']\n{text}", tmp_path, keys[1]["app"]).splitlines()
+    arm, offers = run(
+        [sys.executable, "-c"], f"import os\nKEY = os.environ['KEY']\n{text}", tmp_path, keys[1]["app"]
+    ).splitlines()
     assert (arm, "'rank': 1" in offers) == ("one", True)
     (hook,), before = examples(live, "python", hook=True), len(logged(live))
     run([sys.executable, "-c"], f"import os\nKEY = os.environ['KEY']\n{hook}", tmp_path, keys[1]["app"])
@@ -289,10 +345,19 @@ def test_node_examples_of_the_page(live: Live, keys: tuple[Path, dict[str, str]]
 
 
 def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact probabilities."""
+    """An exposure that a client tells of is a row of the lake under the experiment's own kind of unit, with the exact
+    probabilities.
+    """
     at = clock.now().isoformat()
     events = [
-        {"event_id": f"x{number}", "type": "exposure", "occurred_at": at, "experiment": "visitor", "arm": "left", **unit}
+        {
+            "event_id": f"x{number}",
+            "type": "exposure",
+            "occurred_at": at,
+            "experiment": "visitor",
+            "arm": "left",
+            **unit,
+        }
         for number, unit in enumerate([{"customer_id": "9", "anonymous_id": "seen"}, {"anonymous_id": "seen-too"}])
     ]
     events.append(
@@ -317,11 +382,18 @@ def test_exposures_of_clients_are_exported(live: Live, keys: tuple[Path, dict[st
     workspace, file = load(live.workspace, sources=False), tmp_path / "visitor.parquet"
     write_exposures(workspace, "visitor", "parquet", file, lambda _: None)
     rows = duckdb.sql(
-        f"SELECT unit, arm, reason, probability, covered, decision_id FROM '{file}' WHERE event_id IN ('x0', 'x1', 'x2') ORDER BY unit"
+        f"SELECT unit, arm, reason, probability, covered, decision_id FROM '{file}' WHERE event_id IN ('x0', 'x1',"
+        " 'x2') ORDER BY unit"
     ).fetchall()
     assert rows == [("~seen", "left", "client", 0.5, 1.0, None), ("~seen-too", "left", "client", 0.5, 1.0, None)]
     lines = tmp_path / "lines.ndjson"
     write_exposures(workspace, "one-or-two", "ndjson", lines, lambda _: None)
     (row,) = [one for one in map(json.loads, lines.read_text().splitlines()) if one["event_id"] == "x2"]
-    assert (row["unit"], row["arm"], row["probability"], row["covered"], row["decision_id"]) == ("9", "one", 0.5, 0.3, "d")
+    assert (row["unit"], row["arm"], row["probability"], row["covered"], row["decision_id"]) == (
+        "9",
+        "one",
+        0.5,
+        0.3,
+        "d",
+    )
     assert datetime.fromisoformat(row["time"]) == datetime.fromisoformat(at)

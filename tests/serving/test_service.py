@@ -72,7 +72,9 @@ def problem(answer: Answer) -> tuple[int, str]:
 
 
 def test_a_decision(live: Live, desk: Reloader) -> None:
-    """The README's request is answered in the documented shape, with what this process decides, and the stages' times."""
+    """The README's request is answered in the documented shape, with what this process decides, and the stages'
+    times.
+    """
     answer = live.ask("POST", "/v1/decisions", decision(limit=3))
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
@@ -96,7 +98,8 @@ def test_a_stranger_gets_the_same_shape(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs.json", "/static_content/index.css", "/healthz", "/assets/x", "/v1/decisions/", "/decide/submit"]
+    "path",
+    ["/", "/docs.json", "/static_content/index.css", "/healthz", "/assets/x", "/v1/decisions/", "/decide/submit"],
 )
 def test_pages_of_bentoml_are_not_there(live: Live, path: str) -> None:
     """What the route table does not name does not exist, as a problem document."""
@@ -221,7 +224,9 @@ def test_openapi_is_true(live: Live) -> None:
             assert problem(bad) == (405, "method") and bad.headers["allow"]
     schema = contract["components"]["schemas"]
     assert set(schema["Decision"]["properties"]) == set(Decision.__struct_fields__)
-    assert set(schema["DecisionRequest"]["properties"]) == set(live.ask("GET", "/schema.json").json["routes"][0]["input"]["properties"])
+    assert set(schema["DecisionRequest"]["properties"]) == set(
+        live.ask("GET", "/schema.json").json["routes"][0]["input"]["properties"]
+    )
 
 
 @contextlib.contextmanager
@@ -234,7 +239,12 @@ def bentoml_client(live: Live, **named: Any) -> Iterator[Any]:
 
 def test_bentoml_client_gets_the_same(live: Live) -> None:
     """BentoML's own client, which knows nothing but the address, gets the offers that the HTTP route gives."""
-    fields: dict[str, Any] = {"placement": "home", "limit": 3, "context": {"channel": "app", "hour": 18}, "exclude": ["say-nothing"]}
+    fields: dict[str, Any] = {
+        "placement": "home",
+        "limit": 3,
+        "context": {"channel": "app", "hour": 18},
+        "exclude": ["say-nothing"],
+    }
     with bentoml_client(live) as client:
         for customer in CUSTOMERS[:5]:
             typed = client.decide(customer_id=customer, **fields)
@@ -242,7 +252,9 @@ def test_bentoml_client_gets_the_same(live: Live) -> None:
             assert (typed["offers"], typed["model"]) == (plain["offers"], plain["model"])
         many = client.decide_many(requests=[decision(customer, **fields) for customer in CUSTOMERS[:20]])
         assert [answer["customer_id"] for answer in many] == CUSTOMERS[:20]
-        assert [answer["offers"] for answer in many[:3]] == [live.decide(customer, **fields)["offers"] for customer in CUSTOMERS[:3]]
+        assert [answer["offers"] for answer in many[:3]] == [
+            live.decide(customer, **fields)["offers"] for customer in CUSTOMERS[:3]
+        ]
         assert (
             client.decide(anonymous_id="a1", **fields)["offers"]
             == live.ask("POST", "/v1/decisions", {"anonymous_id": "a1"} | fields).json["offers"]
@@ -252,14 +264,19 @@ def test_bentoml_client_gets_the_same(live: Live) -> None:
 
 
 def test_customers_do_not_mix(live: Live, desk: Reloader) -> None:
-    """20,000 requests over 64 connections, each with its own marker: every answer is the caller's, and what this process decides for them."""
+    """20,000 requests over 64 connections, each with its own marker: every answer is the caller's, and what this
+    process decides for them.
+    """
 
     async def caller(queue: asyncio.Queue[str], answers: list[tuple[str, dict[str, Any]]]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         while not queue.empty():
             customer, marker = queue.get_nowait(), f"marker-{queue.qsize()}"
             body = json.dumps(decision(customer, limit=5)).encode()
-            fields = f"host: localhost\r\ncontent-type: application/json\r\nx-request-id: {marker}\r\ncontent-length: {len(body)}"
+            fields = (
+                f"host: localhost\r\ncontent-type: application/json\r\nx-request-id: {marker}\r\ncontent-length:"
+                f" {len(body)}"
+            )
             writer.write(f"POST /v1/decisions HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body)
             told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             assert told.startswith("http/1.1 200") and f"\r\nx-request-id: {marker}\r\n" in told, told
@@ -295,7 +312,18 @@ def keyed(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         entries.append(entry_yaml(entry))
     file.write_text("".join(entries))
     file.chmod(0o600)
-    command = (sys.executable, "-m", "pipelines.main", "serve", "-w", str(live.workspace), "--port", "{port}", "--host", "0.0.0.0")
+    command = (
+        sys.executable,
+        "-m",
+        "pipelines.main",
+        "serve",
+        "-w",
+        str(live.workspace),
+        "--port",
+        "{port}",
+        "--host",
+        "0.0.0.0",
+    )
     server = Live(live.workspace, environment={"OPPORTUNE_KEYS_FILE": str(file)}, command=command).start()
     yield server, keys
     server.stop()
@@ -328,7 +356,9 @@ def test_routes_want_their_keys(keyed: tuple[Live, dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/decisions", "/decide", "/decide_many"])
 def test_explanations_want_an_admin(keyed: tuple[Live, dict[str, str]], path: str) -> None:
-    """An explanation shows a customer's data: a key of the role `decide` gets 403, one of the role `admin` the columns."""
+    """An explanation shows a customer's data: a key of the role `decide` gets 403, one of the role `admin` the
+    columns.
+    """
     live, keys = keyed
     body = {"requests": [decision(), decision(explain=True)]} if path == "/decide_many" else decision(explain=True)
     assert problem(live.ask("POST", path, body, authorization=f"Bearer {keys['decide']}")) == (403, "forbidden")
@@ -347,7 +377,18 @@ def test_other_addresses_want_keys(live: Live) -> None:
     """Without keys, an address that others can reach is refused with the remedy, before anything starts."""
     for verb in ("serve", "up"):
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines.main", verb, "-w", str(live.workspace), "--host", "0.0.0.0", "--port", str(free_port())],
+            [
+                sys.executable,
+                "-m",
+                "pipelines.main",
+                verb,
+                "-w",
+                str(live.workspace),
+                "--host",
+                "0.0.0.0",
+                "--port",
+                str(free_port()),
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -441,7 +482,10 @@ def test_damaged_bundle_is_refused(changing: Live, damage: str) -> None:
     content[len(content) // 2] ^= 0xFF
     (place / damage).write_bytes(content)
     (folder / bundle.CURRENT).write_text(place.name)
-    wait_for(lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2, what="the refusal of both workers")
+    wait_for(
+        lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2,
+        what="the refusal of both workers",
+    )
     assert bundles(changing) == {before}
     assert changing.ask("GET", "/readyz").status == 200
     log = (changing.workspace / ".opportune" / "logs" / "server.log").read_text()
@@ -461,14 +505,19 @@ def test_a_killed_worker_comes_back(changing: Live) -> None:
         wait_for(lambda: victim not in changing.serving())
         wait_for(lambda: len(seen) > at + 200, what="answers while one is away")
         wait_for(lambda: len(changing.serving()) == 2, what="another worker")
-        wait_for(lambda: len({changing.decide()["decision_id"].split("-")[1] for _ in range(20)}) == 2, what="answers of both workers")
+        wait_for(
+            lambda: len({changing.decide()["decision_id"].split("-")[1] for _ in range(20)}) == 2,
+            what="answers of both workers",
+        )
     failed = [answer for answer in seen if answer.status != 200]
     assert len(failed) <= connections, Counter(answer.body for answer in failed)
     assert len({*changing.serving()} - {*before}) == 1
 
 
 def test_stop_under_load_drains(changing: Live) -> None:
-    """SIGTERM under load: what was taken is answered, readiness goes first, connections are closed with their answer, all end."""
+    """SIGTERM under load: what was taken is answered, readiness goes first, connections are closed with their answer,
+    all end.
+    """
     assert changing.process is not None
     with load_on(changing.port, 8) as seen:
         wait_for(lambda: len(seen) > 100)
@@ -480,10 +529,12 @@ def test_stop_under_load_drains(changing: Live) -> None:
     assert during.status == 200 and during.headers["connection"] == "close"
     first = next((at for at, answer in enumerate(seen) if answer.status == 0), len(seen))
     assert all(answer.status == 200 for answer in seen[:first])
-    assert sum(answer.headers["connection"] == "close" for answer in seen[:first] if "connection" in answer.headers) > 20, "it drained"
+    assert (
+        sum(answer.headers["connection"] == "close" for answer in seen[:first] if "connection" in answer.headers) > 20
+    ), "it drained"
     errors = Counter(answer.body.split(b":")[0] for answer in seen if answer.status != 200)
-    # Reset: in the listening queue when the last worker had closed its side; broken pipe: the same, seen while the request was still being
-    # written. Dropped after being taken would be RemoteDisconnected.
+    # Reset: in the listening queue when the last worker had closed its side; broken pipe: the same, seen while the
+    # request was still being written. Dropped after being taken would be RemoteDisconnected.
     assert set(errors) <= {b"ConnectionRefusedError", b"ConnectionResetError", b"BrokenPipeError"}, errors
     assert errors[b"ConnectionResetError"] <= 40
     _, alive = psutil.wait_procs(processes, 5)

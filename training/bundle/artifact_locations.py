@@ -1,9 +1,11 @@
-"""Where MLflow keeps a workspace's artifacts: the addresses in its own SQLite file follow the data folder wherever that lies.
+"""Where MLflow keeps a workspace's artifacts: the addresses in its own SQLite file follow the data folder wherever that
+lies.
 
-MLflow stores absolute addresses, in experiments, runs, logged models and versions. A workspace that was copied, moved or mounted elsewhere
-would read from the place where it was made, and write into it. So whoever opens the file looks first whether the experiments have their
-artifacts in this data folder. Where they do not, every text that begins with the old address gets the new one, in one transaction. What
-`stores.registry` names, a server or another database, is left as it is.
+MLflow stores absolute addresses, in experiments, runs, logged models and versions. A workspace that was copied, moved
+or mounted elsewhere would read from the place where it was made, and write into it. So whoever opens the file looks
+first whether the experiments have their artifacts in this data folder. Where they do not, every text that begins with
+the old address gets the new one, in one transaction. What `stores.registry` names, a server or another database, is
+left as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ WAIT_SECONDS_MAX = 30.0
 
 
 def database_address(data: Path) -> str:
-    """Return the address of the SQLite file of a data folder as SQLAlchemy reads it: `%` begins a code there, and `?` the options."""
+    """Return the address of the SQLite file of a data folder as SQLAlchemy reads it: `%` begins a code there, and `?`
+    the options.
+    """
     return "sqlite:///" + str(data.resolve() / DATABASE).replace("%", "%25").replace("?", "%3F")
 
 
@@ -43,7 +47,8 @@ def relocate(data: Path) -> None:
 
 @contextmanager
 def recording(data: Path) -> Iterator[None]:
-    """Have all addresses name this data folder, and keep them so: a process that has it under another path must wait to change them.
+    """Have all addresses name this data folder, and keep them so: a process that has it under another path must wait to
+    change them.
 
     Raises:
         sqlite3.Error, OSError: as `relocate`.
@@ -55,7 +60,9 @@ def recording(data: Path) -> Iterator[None]:
 
 
 def versions_in(data: Path, model: str) -> tuple[int, str | None]:
-    """Count the registered versions of a model in the SQLite file of a data folder, and name the champion; (0, None) without a file."""
+    """Count the registered versions of a model in the SQLite file of a data folder, and name the champion; (0, None)
+    without a file.
+    """
     if not (data / DATABASE).exists():
         return 0, None
     with closing(_connect(data)) as connection:
@@ -68,7 +75,9 @@ def versions_in(data: Path, model: str) -> tuple[int, str | None]:
 
 @contextmanager
 def without_empty_folder(data: Path) -> Iterator[None]:
-    """Remove the empty folder that MLflow makes when it opens a file whose address holds codes: it takes the address for a path."""
+    """Remove the empty folder that MLflow makes when it opens a file whose address holds codes: it takes the address
+    for a path.
+    """
     folder = Path(database_address(data).removeprefix("sqlite:///")).parent
     new = [place for place in (folder, *folder.parents) if not place.exists()]
     yield
@@ -84,12 +93,16 @@ def _foreign(data: Path) -> list[str]:
     with closing(_connect(data)) as connection:
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone() is None:
             return []
-        found = connection.execute("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'").fetchall()
+        found = connection.execute(
+            "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"
+        ).fetchall()
     return [address for (address,) in found if address.endswith(f"/{ARTIFACTS}") and address != artifacts_address(data)]
 
 
 def _replace(data: Path, old: str, new: str) -> None:
-    """Replace an address, alone or as the beginning of a longer one, wherever a text of the database is or begins with it."""
+    """Replace an address, alone or as the beginning of a longer one, wherever a text of the database is or begins with
+    it.
+    """
     with closing(_connect(data)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -104,4 +117,6 @@ def _replace(data: Path, old: str, new: str) -> None:
 
 
 def _connect(data: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{(data.resolve() / DATABASE).as_uri()}?mode=rw", uri=True, timeout=WAIT_SECONDS_MAX, isolation_level=None)
+    return sqlite3.connect(
+        f"{(data.resolve() / DATABASE).as_uri()}?mode=rw", uri=True, timeout=WAIT_SECONDS_MAX, isolation_level=None
+    )

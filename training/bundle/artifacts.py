@@ -41,7 +41,8 @@ def digest(contents: dict[str, bytes]) -> str:
 
 
 def fetch(workspace: Workspace, version: str, place: Path) -> Artifacts:
-    """Download a version into a folder and verify it against what was recorded at training. The model itself is not loaded.
+    """Download a version into a folder and verify it against what was recorded at training. The model itself is not
+    loaded.
 
     Raises:
         BadBundle: it is not what was trained, or not for the workspace's columns.
@@ -51,13 +52,15 @@ def fetch(workspace: Workspace, version: str, place: Path) -> Artifacts:
     model, folder = place / "model.txt", place / registry.ARTIFACTS
     if digest_of(model) != record["digest"]:
         raise BadBundle(
-            f"expected the model of version {version} to be the one that was trained, got another digest. Train again; do not serve it."
+            f"expected the model of version {version} to be the one that was trained, got another digest. Train again;"
+            " do not serve it."
         )
     try:
         contents = {name: (folder / name).read_bytes() for name in NAMES}
         if digest(contents) != record["tags"].get(DIGEST_TAG):
             raise BadBundle(
-                f"expected {', '.join(NAMES)} of version {version} as they were recorded, got others. Train again; do not serve it."
+                f"expected {', '.join(NAMES)} of version {version} as they were recorded, got others. Train again; do"
+                " not serve it."
             )
         contract = msgspec.json.decode(contents["columns.json"], type=Contract)
         refuse_other_columns(workspace, contract)
@@ -79,13 +82,24 @@ def refuse_other_columns(workspace: Workspace, contract: Contract) -> None:
         return
     differences = _differences(wanted.columns, contract.columns)
     differences += [f"for rules, {text}" for text in _differences(wanted.auxiliary, contract.auxiliary)]
-    raise BadBundle(f"expected a model on the workspace's columns, got another contract ({'; '.join(differences)}). Run `opportune train`.")
+    raise BadBundle(
+        f"expected a model on the workspace's columns, got another contract ({'; '.join(differences)}). Run `opportune"
+        " train`."
+    )
 
 
 def _differences(wanted: tuple[Column, ...], found: tuple[Column, ...]) -> list[str]:
     ours, theirs = {column.name: column for column in wanted}, {column.name: column for column in found}
-    changed = [f"{name} ({_change(ours[name], theirs[name])})" for name in sorted(set(ours) & set(theirs)) if ours[name] != theirs[name]]
-    named = {"not in the model": sorted(set(ours) - set(theirs)), "only in the model": sorted(set(theirs) - set(ours)), "changed": changed}
+    changed = [
+        f"{name} ({_change(ours[name], theirs[name])})"
+        for name in sorted(set(ours) & set(theirs))
+        if ours[name] != theirs[name]
+    ]
+    named = {
+        "not in the model": sorted(set(ours) - set(theirs)),
+        "only in the model": sorted(set(theirs) - set(ours)),
+        "changed": changed,
+    }
     if wanted != found and not any(named.values()):
         at = next((at for at, (one, other) in enumerate(zip(wanted, found, strict=False)) if one != other), len(wanted))
         named = {"another order from": [column.name for column in found[at : at + 2]]}
@@ -94,4 +108,6 @@ def _differences(wanted: tuple[Column, ...], found: tuple[Column, ...]) -> list[
 
 def _change(ours: Column, theirs: Column) -> str:
     before, after = msgspec.structs.asdict(theirs), msgspec.structs.asdict(ours)
-    return ", ".join(f"{key} {before[key]!r} in the model, {after[key]!r} here" for key in after if before[key] != after[key])
+    return ", ".join(
+        f"{key} {before[key]!r} in the model, {after[key]!r} here" for key in after if before[key] != after[key]
+    )

@@ -1,7 +1,8 @@
-"""A bundle: the verified folder that serving loads. Text and plain arrays, with a manifest of digests; no pickle, no code.
+"""A bundle: the verified folder that serving loads. Text and plain arrays, with a manifest of digests; no pickle, no
+code.
 
-`write` makes one aside and moves it in whole. `read` checks every digest before anything is decoded, so a damaged or foreign
-bundle is refused with a reason and can never crash the process that reads it.
+`write` makes one aside and moves it in whole. `read` checks every digest before anything is decoded, so a damaged or
+foreign bundle is refused with a reason and can never crash the process that reads it.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
         manifest: its `files` are filled in here.
 
     Returns:
-        The bundle's own folder, named by the digest of its manifest: one that is there already and whole is left as it is.
+        The bundle's own folder, named by the digest of its manifest: one that is there already and whole is left as it
+        is.
     """
     aside = folder / f".writing-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
@@ -154,7 +156,8 @@ def read(place: Path) -> Bundle:
     """Read and verify a bundle.
 
     Raises:
-        BadBundle: a file is missing, too many, too large, changed, or does not decode; or the parts do not fit each other.
+        BadBundle: a file is missing, too many, too large, changed, or does not decode; or the parts do not fit each
+            other.
     """
     content = _manifest_bytes(place)
     try:
@@ -162,9 +165,13 @@ def read(place: Path) -> Bundle:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadBundle(f"expected a manifest at {place.name}/{MANIFEST}, got: {error}") from error
     if manifest.format != FORMAT:
-        raise BadBundle(f"expected bundle format {FORMAT}, got {manifest.format}: publish the model again with this version")
+        raise BadBundle(
+            f"expected bundle format {FORMAT}, got {manifest.format}: publish the model again with this version"
+        )
     if place.name != _name(digest_of_manifest(content)):
-        raise BadBundle(f"expected the manifest that {place.name} is named by, got another: the bundle was changed or damaged")
+        raise BadBundle(
+            f"expected the manifest that {place.name} is named by, got another: the bundle was changed or damaged"
+        )
     if set(manifest.files) != set(FILES):
         raise BadBundle(f"expected the files {', '.join(FILES)}, got {', '.join(sorted(manifest.files))}")
     more = sorted({file.name for file in place.iterdir()} - {MANIFEST, *FILES})
@@ -211,10 +218,13 @@ def _verify(file: Path, stamp: FileStamp) -> None:
         size = _size(file)
         if size != stamp.bytes or size > FILE_BYTES_MAX:
             raise BadBundle(
-                f"expected {stamp.bytes} bytes of {file.name} (at most {FILE_BYTES_MAX}), got {size}: the bundle was changed or damaged"
+                f"expected {stamp.bytes} bytes of {file.name} (at most {FILE_BYTES_MAX}), got {size}: the bundle was"
+                " changed or damaged"
             )
         if digest_of(file) != stamp.sha256:
-            raise BadBundle(f"expected {file.name} with the digest of the manifest, got another: the bundle was changed or damaged")
+            raise BadBundle(
+                f"expected {file.name} with the digest of the manifest, got another: the bundle was changed or damaged"
+            )
     except OSError as error:
         raise BadBundle(f"expected {file.name} in the bundle, got: {error.strerror}") from error
 
@@ -227,22 +237,30 @@ def _refuse_misfits(found: Bundle) -> None:
     """
     contract = found.contract
     if found.manifest.contract != contract.fingerprint:
-        raise BadBundle("expected the columns that the manifest names, got others: the bundle was put together from several")
+        raise BadBundle(
+            "expected the columns that the manifest names, got others: the bundle was put together from several"
+        )
     if list(found.forest.columns) != contract.names:
         raise BadBundle(
-            f"expected a forest on the bundle's {len(contract.names)} columns in their order, got others ({len(found.forest.columns)})"
+            f"expected a forest on the bundle's {len(contract.names)} columns in their order, got others"
+            f" ({len(found.forest.columns)})"
         )
     wanted = {column.name for column in contract.columns if column.dtype == "category"}
     if set(found.categories) != wanted:
         raise BadBundle(
-            f"expected categories of {', '.join(sorted(wanted)) or 'no column'}, got those of {', '.join(sorted(found.categories)) or 'none'}"
+            f"expected categories of {', '.join(sorted(wanted)) or 'no column'}, got those of"
+            f" {', '.join(sorted(found.categories)) or 'none'}"
         )
     shared = len(contract.of_kind("customer")) + len(contract.of_kind("context"))
     offer, pair = len(contract.of_kind("offer")), len(contract.of_kind("pair"))
     for at, case in enumerate(found.golden):
         widths = ({len(case.shared)}, {*map(len, case.offers)}, {*map(len, case.pairs)})
-        if widths != ({shared}, {offer}, {pair}) or not len(case.offers) == len(case.pairs) == len(case.raw) == len(case.propensities):
-            raise BadBundle(f"expected golden request {at} to be of the bundle's columns, one answer an offer, got another shape")
+        if widths != ({shared}, {offer}, {pair}) or not len(case.offers) == len(case.pairs) == len(case.raw) == len(
+            case.propensities
+        ):
+            raise BadBundle(
+                f"expected golden request {at} to be of the bundle's columns, one answer an offer, got another shape"
+            )
 
 
 def current(folder: Path) -> Path | None:
@@ -268,7 +286,9 @@ def switch(folder: Path, place: Path) -> None:
 
 
 def aliased(folder: Path, alias: str) -> Path | None:
-    """Return the bundle that serves the arms of experiments that name this model; None when none was published. See `current`."""
+    """Return the bundle that serves the arms of experiments that name this model; None when none was published. See
+    `current`.
+    """
     try:
         return folder / (folder / ALIASES / alias).read_text("ascii", "replace").strip()
     except FileNotFoundError:
@@ -276,7 +296,9 @@ def aliased(folder: Path, alias: str) -> Path | None:
 
 
 def point(folder: Path, alias: str, place: Path) -> None:
-    """Make a bundle the one of an alias, beside the one that serves; the one before it goes where nothing else needs it."""
+    """Make a bundle the one of an alias, beside the one that serves; the one before it goes where nothing else needs
+    it.
+    """
     before = aliased(folder, alias)
     (folder / ALIASES).mkdir(exist_ok=True)
     write_whole(folder / ALIASES / alias, place.name.encode())

@@ -31,10 +31,18 @@ class Calibration(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         x, y = np.array(self.x), np.array(self.y)
         if not (np.isfinite([self.slope, self.intercept]).all() and self.slope > 0):
-            raise ValueError(f"expected a slope above zero and a finite intercept, got {self.slope} and {self.intercept}")
+            raise ValueError(
+                f"expected a slope above zero and a finite intercept, got {self.slope} and {self.intercept}"
+            )
         if len(x) != len(y) or (self.method == "isotonic" and not len(x)):
             raise ValueError(f"expected as many y as x, and knots for the isotonic method, got {len(x)} and {len(y)}")
-        if not (np.isfinite(x).all() and (np.diff(x) > 0).all() and (np.diff(y) >= 0).all() and (y > 0).all() and (y < 1).all()):
+        if not (
+            np.isfinite(x).all()
+            and (np.diff(x) > 0).all()
+            and (np.diff(y) >= 0).all()
+            and (y > 0).all()
+            and (y < 1).all()
+        ):
             raise ValueError("expected knots with rising x, and y that never falls, above 0 and below 1")
 
     def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:

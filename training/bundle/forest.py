@@ -154,7 +154,9 @@ class Forest:
         path = Path(path)
         size = path.stat().st_size
         if size > FILE_BYTES_MAX:
-            raise ForestDamaged(f"{path}: expected at most {FILE_BYTES_MAX} bytes, came {size}; publish the model again")
+            raise ForestDamaged(
+                f"{path}: expected at most {FILE_BYTES_MAX} bytes, came {size}; publish the model again"
+            )
         members = _members(path, path.read_bytes())
         try:
             head = json.loads(members["head"].tobytes())
@@ -231,7 +233,8 @@ def _tree(tree: int, fields: dict[str, str], sets: int, words: int) -> tuple[dic
             "leaf_value": _numbers(fields, "leaf_value", np.float64, leaves),
             # LightGBM writes no count for a tree that is a single leaf
             "leaf_count": _numbers(fields, "leaf_count", np.int64, leaves if splits or "leaf_count" in fields else 0),
-            "category_start": _numbers(fields, "cat_boundaries", np.int64, tree_sets + 1 if tree_sets else 0)[1:] + words,
+            "category_start": _numbers(fields, "cat_boundaries", np.int64, tree_sets + 1 if tree_sets else 0)[1:]
+            + words,
             "category_words": _numbers(fields, "cat_threshold", np.uint32, None if tree_sets else 0),
         }
     except (KeyError, ValueError, OverflowError) as error:
@@ -277,7 +280,9 @@ def _check(forest: Forest) -> None:
         _wrong("leaf_value, threshold", "numbers", "NaN or an infinite leaf")
     if (forest.decision >> MISSING_SHIFT > MISSING_NAN).any():
         _wrong("decision", "a missing type 0, 1 or 2", f"{forest.decision.max() >> MISSING_SHIFT}")
-    if len(forest.split_column) and not 0 <= forest.split_column.min() <= forest.split_column.max() < len(forest.columns):
+    if len(forest.split_column) and not 0 <= forest.split_column.min() <= forest.split_column.max() < len(
+        forest.columns
+    ):
         _wrong("split_column", f"0 to {len(forest.columns) - 1}", f"up to {forest.split_column.max()}")
     if min(forest.split_count.min(initial=0), forest.leaf_count.min(initial=0)) < 0:
         _wrong("split_count, leaf_count", "counts", "a negative number")
@@ -320,7 +325,17 @@ def _members(path: Path, data: bytes) -> dict[str, Array]:
                 if info.file_size > len(data):  # members are stored, not packed: a larger one is a lie
                     raise ValueError(f"member {name} claims {info.file_size} bytes")
                 members[name] = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
-    except (ValueError, KeyError, OSError, EOFError, RuntimeError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        OverflowError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+    ) as error:
         _damaged(path, error)
     return members
 

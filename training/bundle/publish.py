@@ -1,4 +1,6 @@
-"""From a registered version to a verified bundle: digests, contract, compiled forest, a canary in a process of its own."""
+"""From a registered version to a verified bundle: digests, contract, compiled forest, a canary in a process of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ def make(workspace: Workspace, version: str) -> Path:
     """Write and verify the bundle of a registered version; it does not serve yet.
 
     Raises:
-        BadBundle: the model or what is beside it is not what was recorded at training, its columns are not the workspace's, its
-            forest cannot be compiled, or it does not give its golden answers.
+        BadBundle: the model or what is beside it is not what was recorded at training, its columns are not the
+            workspace's, its forest cannot be compiled, or it does not give its golden answers.
         RegistryUnavailable: MLflow does not have the version.
     """
     with tempfile.TemporaryDirectory(prefix="opportune-") as scratch:
@@ -38,11 +40,15 @@ def make(workspace: Workspace, version: str) -> Path:
             name=workspace.model.name,
             version=version,
             run_id=found.record["run_id"],
-            created_at=rfc3339(registry.registered_at(workspace, version) or now()),  # one digest a version, whenever it is published
+            created_at=rfc3339(
+                registry.registered_at(workspace, version) or now()
+            ),  # one digest a version, whenever it is published
             contract=found.contract.fingerprint,
             files={},
             metrics={name: value for name, value in metrics.items() if "." not in name},
-            data={name.removeprefix("opportune."): value for name, value in tags.items() if name.startswith("opportune.")},
+            data={
+                name.removeprefix("opportune."): value for name, value in tags.items() if name.startswith("opportune.")
+            },
             libraries={name: installed(name) for name in LIBRARIES},
         )
         contents: dict[str, bytes | Path] = {"model.txt": found.model, "forest.npz": forest}

@@ -65,14 +65,18 @@ def _explained(doing: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, sqlite3.Error, OSError) as error:  # what requests raises is an OSError too
-        raise RegistryUnavailable(f"expected MLflow to {doing}, got: {(str(error).splitlines() or [repr(error)])[0]}") from error
+        raise RegistryUnavailable(
+            f"expected MLflow to {doing}, got: {(str(error).splitlines() or [repr(error)])[0]}"
+        ) from error
 
 
 def address(workspace: Workspace) -> str:
-    """Return where MLflow keeps runs and versions: a SQLite file in the data folder unless the workspace names a server.
+    """Return where MLflow keeps runs and versions: a SQLite file in the data folder unless the workspace names a
+    server.
 
     Raises:
-        RegistryUnavailable: the file holds addresses of another place, from which the workspace came, and cannot be written.
+        RegistryUnavailable: the file holds addresses of another place, from which the workspace came, and cannot be
+            written.
     """
     named = workspace.settings.stores.registry
     if not named:
@@ -95,7 +99,9 @@ def connect(workspace: Workspace) -> mlflow.MlflowClient:
             client.create_experiment(workspace.settings.name, place)
         mlflow.set_experiment(workspace.settings.name)
         if "%" in where:
-            client.search_registered_models(max_results=1)  # opens the store of versions too, while its empty folder is minded
+            client.search_registered_models(
+                max_results=1
+            )  # opens the store of versions too, while its empty folder is minded
     return client
 
 
@@ -135,7 +141,9 @@ def record(
         mlflow.log_params({name: str(value)[:PARAMETER_CHARACTERS_MAX] for name, value in parameters.items()})
         mlflow.log_metrics(metrics)
         at = now() // 1_000
-        by_round = [Metric(name, value, at, step + 1) for name, values in steps.items() for step, value in enumerate(values)]
+        by_round = [
+            Metric(name, value, at, step + 1) for name, values in steps.items() for step, value in enumerate(values)
+        ]
         for first in range(0, len(by_round), METRICS_A_CALL_MAX):
             client.log_batch(run.info.run_id, by_round[first : first + METRICS_A_CALL_MAX])
         mlflow.set_tags(tags)
@@ -149,13 +157,22 @@ def record(
             registered_model_name=workspace.model.name,
             signature=infer_signature(example, booster.predict(example)),
             input_example=example,
-            pip_requirements=[f"lightgbm=={lgb.__version__}", f"pandas=={pd.__version__}", f"mlflow=={mlflow.__version__}"],
+            pip_requirements=[
+                f"lightgbm=={lgb.__version__}",
+                f"pandas=={pd.__version__}",
+                f"mlflow=={mlflow.__version__}",
+            ],
         )
         return run.info.run_id, str(model.registered_model_version)
 
 
 def record_report(
-    workspace: Workspace, name: str, metrics: dict[str, float], tags: dict[str, str], figures: dict[str, Figure], texts: dict[str, str]
+    workspace: Workspace,
+    name: str,
+    metrics: dict[str, float],
+    tags: dict[str, str],
+    figures: dict[str, Figure],
+    texts: dict[str, str],
 ) -> str:
     """Record what was read off an experiment: a run without a model.
 
@@ -209,7 +226,9 @@ def version_of(workspace: Workspace, alias_or_version: str) -> str | None:
 
 
 def names_of(workspace: Workspace) -> tuple[list[str], dict[str, str]]:
-    """Return all versions of the workspace's model, the newest first, and by alias the version that it points at; both may be empty."""
+    """Return all versions of the workspace's model, the newest first, and by alias the version that it points at; both
+    may be empty.
+    """
     client = connect(workspace)
     with _explained(f"list the versions of {workspace.model.name}"):
         try:
@@ -247,11 +266,15 @@ def download(workspace: Workspace, version: str, place: Path) -> dict[str, Any]:
         run = _run_of(client, workspace, version)
         mlflow.artifacts.download_artifacts(artifact_uri=f"runs:/{run.info.run_id}/{ARTIFACTS}", dst_path=str(place))
         model = Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour"))
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{workspace.model.name}/{version}", dst_path=str(place / "flavour")
+            )
         )
     texts = sorted(model.glob("model.lgb")) or sorted(model.glob("**/*.lgb"))
     if not texts:
-        raise RegistryUnavailable(f"expected a LightGBM text model in version {version} of {workspace.model.name}, got none")
+        raise RegistryUnavailable(
+            f"expected a LightGBM text model in version {version} of {workspace.model.name}, got none"
+        )
     texts[0].rename(place / "model.txt")
     return {
         "run_id": run.info.run_id,
@@ -265,5 +288,7 @@ def _run_of(client: mlflow.MlflowClient, workspace: Workspace, version: str) -> 
     """Return the run that made a version."""
     found = client.get_model_version(workspace.model.name, version).run_id
     if not found:
-        raise RegistryUnavailable(f"expected version {version} of {workspace.model.name} to come from a run of ours, got one without a run")
+        raise RegistryUnavailable(
+            f"expected version {version} of {workspace.model.name} to come from a run of ours, got one without a run"
+        )
     return client.get_run(found)

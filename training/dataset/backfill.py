@@ -30,7 +30,12 @@ Integers = NDArray[np.int64]
 
 
 def fill(
-    workspace: Workspace, catalogue: Catalogue, con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, values: Floats, texts: Texts
+    workspace: Workspace,
+    catalogue: Catalogue,
+    con: duckdb.DuckDBPyConnection,
+    decisions: RecordedDecisions,
+    values: Floats,
+    texts: Texts,
 ) -> None:
     """Columns that a decision's bundle did not have, as the point-in-time join knows them."""
     columns = workspace.contract.columns
@@ -45,7 +50,9 @@ def fill(
     context = _context(workspace, con, decisions, chosen)
     for column in texts.columns:
         _meet(column, joined, context, catalogue, texts)
-    layout = Layout(workspace.contract, joined.plan, RowSchema.of(workspace.views, "everyone"), catalogue, texts.of, words)
+    layout = Layout(
+        workspace.contract, joined.plan, RowSchema.of(workspace.views, "everyone"), catalogue, texts.of, words
+    )
     of_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
     first_offer = len(layout.shared)
     first_pair = first_offer + len(layout.offer)
@@ -67,16 +74,26 @@ def _lacking(columns: tuple[Column, ...], bundle: RecordedBundle) -> list[int]:
     return [at for at in new if not columns[at].relative]
 
 
-def _context(workspace: Workspace, con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, chosen: Integers) -> list[dict[str, Any]]:
+def _context(
+    workspace: Workspace, con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, chosen: Integers
+) -> list[dict[str, Any]]:
     """Return what the requests said of the moment."""
     names = [name for name in workspace.features.context if name != OFFERS_CONSIDERED]
     stated = "".join(f", any_value({lake.quoted(name)})" for name in names)
-    found = con.execute(f"SELECT decision_id{stated} FROM decisions SEMI JOIN made USING (decision_id) GROUP BY decision_id").fetchall()
+    found = con.execute(
+        f"SELECT decision_id{stated} FROM decisions SEMI JOIN made USING (decision_id) GROUP BY decision_id"
+    ).fetchall()
     said = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
     return [said.get(decisions.ids[at], {}) | {OFFERS_CONSIDERED: int(decisions.considered[at])} for at in chosen]
 
 
-def _meet(column: Column, joined: point_in_time.OfflineHistory, context: list[dict[str, Any]], catalogue: Catalogue, texts: Texts) -> None:
+def _meet(
+    column: Column,
+    joined: point_in_time.OfflineHistory,
+    context: list[dict[str, Any]],
+    catalogue: Catalogue,
+    texts: Texts,
+) -> None:
     """Number the texts that a category column may have."""
     stated: list[Any]
     if column.kind == "customer":

@@ -1,4 +1,6 @@
-"""Texts of category columns on their way to codes: numbered as they are met, of which the commonest become the dictionary."""
+"""Texts of category columns on their way to codes: numbered as they are met, of which the commonest become the
+dictionary.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +36,23 @@ class Texts:
         """One number a text."""
         return np.array([self.number(column, text) for text in texts], np.float64)
 
-    def settle(self, values: Floats, at: int, column: Column, catalogue: Catalogue, given: list[str] | None) -> list[str]:
+    def settle(
+        self, values: Floats, at: int, column: Column, catalogue: Catalogue, given: list[str] | None
+    ) -> list[str]:
         """Put the codes of the final dictionary into a column of rows; returns the dictionary."""
         known = self.of[column.name]
         numbers = values[:, at]
         if given is None:
-            met, first, counts = np.unique(numbers[~np.isnan(numbers)].astype(np.int64), return_index=True, return_counts=True)
+            met, first, counts = np.unique(
+                numbers[~np.isnan(numbers)].astype(np.int64), return_index=True, return_counts=True
+            )
             common = sorted(range(len(met)), key=lambda one: (-counts[one], known[met[one]]))[:CATEGORIES_MAX]
             given = [known[met[one]] for one in sorted(common, key=lambda one: first[one])]
             if column.kind == "offer":  # an offer that was not shown yet may be tomorrow
-                others = {category_text(offer.attributes.get(column.source)) for offer in catalogue.offers} - {"", *given}
+                others = {category_text(offer.attributes.get(column.source)) for offer in catalogue.offers} - {
+                    "",
+                    *given,
+                }
                 given += sorted(others)[: CATEGORIES_MAX - len(given)]
         code = {text: float(number) for number, text in enumerate(given)}
         table = np.array([*(code.get(text, np.nan) for text in known), np.nan])

@@ -1,7 +1,8 @@
-"""Examples: decisions and outcomes become rows (customer, context, offer, pair) -> label, as the model would have seen them.
+"""Examples: decisions and outcomes become rows (customer, context, offer, pair) -> label, as the model would have seen
+them.
 
-A row is positive when the label's outcome followed for this offer within the attribution window. Time is cut, never shuffled:
-training decisions have their window closed before the cut, test decisions come after it.
+A row is positive when the label's outcome followed for this offer within the attribution window. Time is cut, never
+shuffled: training decisions have their window closed before the cut, test decisions come after it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Examples:
         return len(self.labels)
 
     def lots(self, salt: str = "") -> NDArray[np.uint64]:
-        """Return a number drawn for each row by hash of its decision and offer: the same in any run and in any order of rows."""
+        """Return a number drawn for each row by hash of its decision and offer: the same in any run and in any order of
+        rows.
+        """
         of_decision = np.array([fnv1a(salt + text) for text in self.ids], np.uint64)
         of_offer = np.array([fnv1a(text) for text in self.offer_ids], np.uint64)
         mixed = (of_decision[self.decision] << np.uint64(32)) | of_offer[self.offer]
@@ -134,9 +137,13 @@ class _Decisions:
 
 
 def examples_of(
-    workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
+    workspace: Workspace,
+    now: Micros,
+    progress: Callable[[float], None] = lambda _: None,
+    categories: dict[str, list[str]] | None = None,
 ) -> Examples:
-    """Return all imported decisions of the lake as examples; those of this service are in `training/dataset/recorded.py`.
+    """Return all imported decisions of the lake as examples; those of this service are in
+    `training/dataset/recorded.py`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.
@@ -155,7 +162,9 @@ def examples_of(
     if categories is None:
         categories = _categories(contract, joined, decisions, catalogue)
     layout = Layout(contract, joined.plan, RowSchema.of(workspace.views, "everyone"), catalogue, categories, words)
-    offers_by_day = [layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)]
+    offers_by_day = [
+        layout.offer_values(row, day / MICROSECONDS).copy() for row, day in zip(everyone, days, strict=True)
+    ]
     strangers = strangers_of(workspace, decisions.ids)
     rows_of = np.array([len(offers) for offers in decisions.offers]) * np.where(strangers, 2, 1)
     values = np.empty((int(rows_of.sum()), len(contract.columns)))
@@ -200,7 +209,10 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: Micros) -> _Deci
     con = lake.connect(workspace)
     ends = np.minimum(catalogue.valid_until, FOREVER)
     con.register(
-        "catalogue", pa.table({"offer_id": list(catalogue.index), "position": pa.array(np.arange(len(catalogue))), "ends": pa.array(ends)})
+        "catalogue",
+        pa.table(
+            {"offer_id": list(catalogue.index), "position": pa.array(np.arange(len(catalogue))), "ends": pa.array(ends)}
+        ),
     )
     # An offer that had ended before the decision has a window of no length.
     closes = "greatest(m.time, make_timestamptz(c.ends))"
@@ -209,8 +221,7 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: Micros) -> _Deci
     columns = "".join(f", arg_min({lake.quoted(name)}, offer_id) AS context_{at}" for at, name in enumerate(context))
     until = f"time <= make_timestamptz({now}::BIGINT)"
     imported = f"{until} AND event_id IS NULL"
-    con.execute(
-        f"""
+    con.execute(f"""
         CREATE TEMP TABLE made AS
         SELECT decision_id, arg_min(customer_id, (time, offer_id)) AS customer_id, min(time) AS time{columns}
         FROM decisions WHERE {imported} GROUP BY decision_id;
@@ -228,32 +239,32 @@ def _decisions(workspace: Workspace, catalogue: Catalogue, now: Micros) -> _Deci
             WHERE s.time >= d.time AND s.time < d.closes
             QUALIFY row_number() OVER (PARTITION BY s.number ORDER BY d.time DESC, d.decision_id) = 1
         )
-        """
-    )
-    found = con.execute(
-        """
+        """)
+    found = con.execute("""
         SELECT m.*, epoch_us(m.time) AS moment, g.closes, g.offers, g.labels FROM made m JOIN (
             SELECT decision_id, epoch_us(max(closes)) AS closes, list(position ORDER BY position) AS offers,
                 list(s.position IS NOT NULL ORDER BY position) AS labels
             FROM considered LEFT JOIN successes s USING (decision_id, position) GROUP BY decision_id
         ) g USING (decision_id) ORDER BY moment, decision_id
-        """
-    ).to_arrow_table()
+        """).to_arrow_table()
     made = con.execute("SELECT count(*) FROM made").fetchone()
     con.close()
     if not found.num_rows and made and made[0]:
         raise NoExamples(
-            f"expected decisions about offers of the catalogue, got none among {made[0]}. Bring the offers' table, or mend the offer ids."
+            f"expected decisions about offers of the catalogue, got none among {made[0]}. Bring the offers' table, or"
+            " mend the offer ids."
         )
     if not found.num_rows:
         raise NoExamples(
-            "expected decisions to learn from, got none. Name `sources.decisions` in workspace.yaml and run `opportune import`."
+            "expected decisions to learn from, got none. Name `sources.decisions` in workspace.yaml and run `opportune"
+            " import`."
         )
     columns_of: dict[str, list[Any]] = {name: found.column(name).to_pylist() for name in found.column_names}
     labels = [np.array(hits, np.float64) for hits in columns_of["labels"]]
     if not any(hits.any() for hits in labels):
         raise NoExamples(
-            f"expected outcomes of type `{label.outcome}` within {label.within} of a decision, got none. Mend `label` in model.yaml."
+            f"expected outcomes of type `{label.outcome}` within {label.within} of a decision, got none. Mend `label`"
+            " in model.yaml."
         )
     return _Decisions(
         ids=columns_of["decision_id"],
@@ -292,7 +303,9 @@ def _categories(
 
 
 def strangers_of(workspace: Workspace, ids: list[str]) -> NDArray[np.bool_]:
-    """Decisions that are also shown to the model as if the customer were unknown: chosen by hash, so the same every time."""
+    """Decisions that are also shown to the model as if the customer were unknown: chosen by hash, so the same every
+    time.
+    """
     share, seed = workspace.model.cold_start_share, workspace.model.seed
     return np.array([fnv1a(f"{seed}:{text}") % 10_000 < share * 10_000 for text in ids])
 
@@ -301,7 +314,8 @@ def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bo
     """Cut time, after `model.yaml`.
 
     Args:
-        fixed: whether `split.cut` counts; it is a moment of the imported history, which recorded decisions all come after.
+        fixed: whether `split.cut` counts; it is a moment of the imported history, which recorded decisions all come
+            after.
 
     Raises:
         NoExamples: a side of the cut has no decisions, or none with a success.
@@ -312,7 +326,9 @@ def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bo
     else:
         closed = np.sort(examples.times[examples.closes <= now])
         if not len(closed):
-            raise NoExamples("expected decisions whose attribution window is closed, got none. Shorten `label.within` or wait.")
+            raise NoExamples(
+                "expected decisions whose attribution window is closed, got none. Shorten `label.within` or wait."
+            )
         cut = int(closed[int(len(closed) * (1 - settings.test_share))])
     training = (examples.closes <= cut) & (examples.times < cut)
     test = (examples.times >= cut) & ~examples.strangers
@@ -320,7 +336,8 @@ def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bo
         test &= examples.closes <= now
     if not training.any() or not test.any():
         raise NoExamples(
-            f"expected decisions on both sides of the cut {timeline.shown(moved, cut)}, got {training.sum()} before and {test.sum()} after."
+            f"expected decisions on both sides of the cut {timeline.shown(moved, cut)}, got {training.sum()} before and"
+            f" {test.sum()} after."
         )
     times = np.sort(examples.times[training])
     stopping_cut = int(times[min(len(times) - 1, int(len(times) * (1 - settings.stopping_share)))])
@@ -329,6 +346,7 @@ def split_of(workspace: Workspace, examples: Examples, now: Micros, *, fixed: bo
     for name, side in (("training", fit), ("early stopping", stopping), ("test", test)):
         if not examples.labels[side[examples.decision]].any():
             raise NoExamples(
-                f"expected a success among the {side.sum()} decisions for {name}, got none. Move `split.cut` in model.yaml, or bring more history."
+                f"expected a success among the {side.sum()} decisions for {name}, got none. Move `split.cut` in"
+                " model.yaml, or bring more history."
             )
     return DatasetSplit(cut, stopping_cut, fit, stopping, test)

@@ -1,8 +1,9 @@
 """Recorded decisions as examples: rows with the columns as the model saw them when it decided.
 
-Numbers are laid by the names of columns, whatever model recorded them; codes of categories become texts, and those codes of the dictionary
-that is trained with. A column that a decision's model did not have is filled by the point-in-time join, as imported history is; only what
-is relative to all offers considered stays missing there, since the lake holds those that were shown.
+Numbers are laid by the names of columns, whatever model recorded them; codes of categories become texts, and those
+codes of the dictionary that is trained with. A column that a decision's model did not have is filled by the
+point-in-time join, as imported history is; only what is relative to all offers considered stays missing there, since
+the lake holds those that were shown.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def count(workspace: Workspace, now: Micros) -> RecordedCounts:
     try:
         attribute(con, workspace, Catalogue(offers_of(workspace)), now)
         taken = "SELECT DISTINCT decision_id FROM shown WHERE label"
-        found = con.execute(f"SELECT count(*), count(s.decision_id) FROM made LEFT JOIN ({taken}) s USING (decision_id)").fetchone()
+        found = con.execute(
+            f"SELECT count(*), count(s.decision_id) FROM made LEFT JOIN ({taken}) s USING (decision_id)"
+        ).fetchone()
         assert found is not None
         return RecordedCounts(int(found[0]), int(found[1]))
     finally:
@@ -54,9 +57,13 @@ def count(workspace: Workspace, now: Micros) -> RecordedCounts:
 
 
 def recorded_of(
-    workspace: Workspace, now: Micros, progress: Callable[[float], None] = lambda _: None, categories: dict[str, list[str]] | None = None
+    workspace: Workspace,
+    now: Micros,
+    progress: Callable[[float], None] = lambda _: None,
+    categories: dict[str, list[str]] | None = None,
 ) -> Examples:
-    """Return all recorded decisions whose attribution window is closed, as examples. For which offers of them, see `attribution`.
+    """Return all recorded decisions whose attribution window is closed, as examples. For which offers of them, see
+    `attribution`.
 
     Args:
         now: microseconds since 1970; what happened after it is not known.
@@ -79,21 +86,31 @@ def recorded_of(
         con.close()
     places = {column.name: at for at, column in enumerate(contract.columns)}
     found = {
-        column.name: texts.settle(values, places[column.name], column, catalogue, None if categories is None else categories[column.name])
+        column.name: texts.settle(
+            values, places[column.name], column, catalogue, None if categories is None else categories[column.name]
+        )
         for column in texts.columns
     }
     progress(1.0)
     return _with_strangers(workspace, catalogue, decisions, values, found)
 
 
-def _values(columns: tuple[Column, ...], con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, texts: Texts) -> Floats:
-    """Return what the model saw, by the columns of today, NaN where its bundle had no such column; categories as numbers of `texts`."""
+def _values(
+    columns: tuple[Column, ...], con: duckdb.DuckDBPyConnection, decisions: RecordedDecisions, texts: Texts
+) -> Floats:
+    """Return what the model saw, by the columns of today, NaN where its bundle had no such column; categories as
+    numbers of `texts`.
+    """
     values = np.full((len(decisions.offers), len(columns)), np.nan)
     bundle_of_row = np.repeat(decisions.bundle, np.diff(decisions.first))
     plans = [_plan(columns, bundle, texts) for bundle in decisions.bundles]
-    seen = "SELECT DISTINCT ON (r.decision_id, c.place) r.decision_id, c.place AS position, r.columns FROM recorded r JOIN catalogue c USING (offer_id)"
+    seen = (
+        "SELECT DISTINCT ON (r.decision_id, c.place) r.decision_id, c.place AS position, r.columns FROM recorded r JOIN"
+        " catalogue c USING (offer_id)"
+    )
     batches = con.execute(
-        f"SELECT v.columns FROM shown s JOIN made m USING (decision_id) JOIN ({seen}) v USING (decision_id, position) ORDER BY {ROWS_ORDER}"
+        f"SELECT v.columns FROM shown s JOIN made m USING (decision_id) JOIN ({seen}) v USING (decision_id, position)"
+        f" ORDER BY {ROWS_ORDER}"
     ).to_arrow_reader(ROWS_AT_ONCE)
     at = 0
     for batch in batches:
@@ -105,7 +122,8 @@ def _values(columns: tuple[Column, ...], con: duckdb.DuckDBPyConnection, decisio
                 continue
             if (np.diff(offsets)[rows] != width).any():
                 raise NoExamples(
-                    "expected recorded decisions with as many numbers as their model has columns, got others: the lake is damaged"
+                    "expected recorded decisions with as many numbers as their model has columns, got others: the lake"
+                    " is damaged"
                 )
             saw = flat[offsets[rows][:, None] + np.arange(width)]
             for target, source, codes in plan:
@@ -117,23 +135,37 @@ def _values(columns: tuple[Column, ...], con: duckdb.DuckDBPyConnection, decisio
     return values
 
 
-def _plan(columns: tuple[Column, ...], bundle: RecordedBundle, texts: Texts) -> tuple[list[tuple[int, int, Floats | None]], int]:
-    """Where each column of today stands in a bundle, with the numbers of its texts, NaN last; and how many columns the bundle has."""
+def _plan(
+    columns: tuple[Column, ...], bundle: RecordedBundle, texts: Texts
+) -> tuple[list[tuple[int, int, Floats | None]], int]:
+    """Where each column of today stands in a bundle, with the numbers of its texts, NaN last; and how many columns the
+    bundle has.
+    """
     places = {column.name: (at, column) for at, column in enumerate(bundle.contract.columns)}
     plan: list[tuple[int, int, Floats | None]] = []
     for target, column in enumerate(columns):
         source, was = places.get(column.name, (-1, None))
         if was is None or not is_same(column, was):
             continue
-        codes = np.append(texts.numbers(column.name, bundle.categories[column.name]), np.nan) if column.dtype == "category" else None
+        codes = (
+            np.append(texts.numbers(column.name, bundle.categories[column.name]), np.nan)
+            if column.dtype == "category"
+            else None
+        )
         plan.append((target, source, codes))
     return plan, len(places)
 
 
 def _with_strangers(
-    workspace: Workspace, catalogue: Catalogue, decisions: RecordedDecisions, values: Floats, categories: dict[str, list[str]]
+    workspace: Workspace,
+    catalogue: Catalogue,
+    decisions: RecordedDecisions,
+    values: Floats,
+    categories: dict[str, list[str]],
 ) -> Examples:
-    """Return the examples, some of them twice: the copy as if nothing were known of the customer (see `cold_start_share`)."""
+    """Return the examples, some of them twice: the copy as if nothing were known of the customer (see
+    `cold_start_share`).
+    """
     strange = strangers_of(workspace, decisions.ids)
     order = np.repeat(np.arange(len(decisions.ids)), np.where(strange, 2, 1))
     copies = np.append(False, order[1:] == order[:-1])

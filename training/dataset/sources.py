@@ -51,7 +51,9 @@ def _imported(workspace: Workspace, now: Micros) -> int:
     con = lake.connect(workspace)
     try:
         until = f"time <= make_timestamptz({now}::BIGINT)"
-        found = con.execute(f"SELECT count(DISTINCT decision_id) FROM decisions WHERE event_id IS NULL AND {until}").fetchone()
+        found = con.execute(
+            f"SELECT count(DISTINCT decision_id) FROM decisions WHERE event_id IS NULL AND {until}"
+        ).fetchone()
     finally:
         con.close()
     return int(found[0]) if found else 0

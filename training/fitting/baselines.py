@@ -23,11 +23,13 @@ def random_scores(examples: Examples) -> Floats:
 
 
 def popularity(train: Examples, test: Examples, column: str | None) -> Floats:
-    """Scores of the test rows by how often an offer was taken before: a column that counts it, or the rate in the training rows.
+    """Scores of the test rows by how often an offer was taken before: a column that counts it, or the rate in the
+    training rows.
 
     Args:
-        column: name of a column of the contract that counts takers, or ranks by them, unknown coming last; None takes each
-            offer's success rate, with one success and one hundred failures added for all, so that an offer shown once does not lead.
+        column: name of a column of the contract that counts takers, or ranks by them, unknown coming last; None takes
+            each offer's success rate, with one success and one hundred failures added for all, so that an offer shown
+            once does not lead.
     """
     if column is not None:
         at = test.contract.names.index(column)
@@ -39,13 +41,18 @@ def popularity(train: Examples, test: Examples, column: str | None) -> Floats:
 
 
 class Logistic:
-    """Logistic regression on the same columns: signed logarithms, standardized, with marks for missing values and common categories."""
+    """Logistic regression on the same columns: signed logarithms, standardized, with marks for missing values and
+    common categories.
+    """
 
     def __init__(self, train: Examples, seed: int) -> None:
         self._columns = train.contract.columns
         rows, correction = _sampled(train, seed)
         values, labels = train.values[rows], train.labels[rows]
-        self._codes = [_common(values[:, at]) if column.dtype == "category" else np.empty(0) for at, column in enumerate(self._columns)]
+        self._codes = [
+            _common(values[:, at]) if column.dtype == "category" else np.empty(0)
+            for at, column in enumerate(self._columns)
+        ]
         self._scaler = StandardScaler().fit(self._encoded(values))
         self._model = LogisticRegression(C=0.1, max_iter=300).fit(self._scaler.transform(self._encoded(values)), labels)
         self._model.intercept_ = self._model.intercept_ + correction
@@ -63,7 +70,9 @@ class Logistic:
                 continue
             missing = np.isnan(column)
             known = np.where(missing, 0.0, column)
-            parts.append(np.stack([np.sign(known) * np.log1p(np.abs(known)), missing.astype(float)], axis=1).astype(np.float32))
+            parts.append(
+                np.stack([np.sign(known) * np.log1p(np.abs(known)), missing.astype(float)], axis=1).astype(np.float32)
+            )
         return np.concatenate(parts, axis=1)
 
 

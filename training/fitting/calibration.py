@@ -1,4 +1,6 @@
-"""From a raw score to a probability: identity, Platt's sigmoid or isotonic regression, whichever predicts best on held-out decisions."""
+"""From a raw score to a probability: identity, Platt's sigmoid or isotonic regression, whichever predicts best on
+held-out decisions.
+"""
 
 from __future__ import annotations
 

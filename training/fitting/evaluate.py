@@ -29,7 +29,9 @@ Floats = NDArray[np.float64]
 MODEL = "model"
 
 DECISIONS_WITH_SUCCESS_MIN = 30
-"""Of the test slice. With fewer, the shares that models are compared by are uncertain by more than a fifth of themselves."""
+"""Of the test slice. With fewer, the shares that models are compared by are uncertain by more than a fifth of
+themselves.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class ModelComparison:
     metrics: dict[str, dict[str, float]]
 
 
-def compare(workspace: Workspace, examples: Examples, split: DatasetSplit, raw: Floats, probabilities: Floats) -> ModelComparison:
+def compare(
+    workspace: Workspace, examples: Examples, split: DatasetSplit, raw: Floats, probabilities: Floats
+) -> ModelComparison:
     """Hold a model against chance, popularity and logistic regression, all on the same rows.
 
     Args:
@@ -61,7 +65,9 @@ def compare(workspace: Workspace, examples: Examples, split: DatasetSplit, raw: 
     return ModelComparison(scores, measured)
 
 
-def report_of(workspace: Workspace, examples: Examples, split: DatasetSplit, compared: ModelComparison, now: Micros) -> dict[str, Any]:
+def report_of(
+    workspace: Workspace, examples: Examples, split: DatasetSplit, compared: ModelComparison, now: Micros
+) -> dict[str, Any]:
     """Return what `opportune evaluate --json` prints; moments of demo data as the source says them."""
     moved = timeline.recorded(workspace) or Timeline()
 
@@ -103,8 +109,9 @@ def report_of(workspace: Workspace, examples: Examples, split: DatasetSplit, com
 def _warnings(successes: int) -> Iterator[str]:
     if successes < DECISIONS_WITH_SUCCESS_MIN:
         yield (
-            f"expected at least {DECISIONS_WITH_SUCCESS_MIN} decisions with a success in the test slice, got {successes}: whether the model "
-            "is better than the baselines is chance. Bring more history, or train again when more was recorded."
+            f"expected at least {DECISIONS_WITH_SUCCESS_MIN} decisions with a success in the test slice, got"
+            f" {successes}: whether the model is better than the baselines is chance. Bring more history, or train"
+            " again when more was recorded."
         )
 
 

@@ -1,4 +1,6 @@
-"""Fit the propensity model: LightGBM with early stopping on a later slice, then calibrated there, then refitted on both."""
+"""Fit the propensity model: LightGBM with early stopping on a later slice, then calibrated there, then refitted on
+both.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +76,13 @@ def load(model: Path) -> lgb.Booster:
     return lgb.Booster(model_file=str(model))
 
 
-def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[int, int], None] = lambda _done, _all: None) -> Fitted:
+def fit(
+    model: ModelFile, early: Examples, later: Examples, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Fitted:
     """Fit on the earlier training decisions, stop and calibrate on the later ones, refit on both.
 
-    The number of rounds found is kept; the calibration is that of the first fit, whose scores the later decisions had not
-    been seen by.
+    The number of rounds found is kept; the calibration is that of the first fit, whose scores the later decisions had
+    not been seen by.
 
     Args:
         progress: told the rounds that are done and the most that there can be.
@@ -96,10 +100,14 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
     weight = model.weight_without_success
     training = _dataset(weight, early)
     try:
-        first = lgb.train(parameters, training, model.rounds_max, [_dataset(weight, later, training)], ["later"], callbacks=callbacks)
+        first = lgb.train(
+            parameters, training, model.rounds_max, [_dataset(weight, later, training)], ["later"], callbacks=callbacks
+        )
     except lgb.basic.LightGBMError as error:
         said = str(error).splitlines()[0].strip(" .")
-        raise BadParameters(f"expected parameters that LightGBM takes, got: {said}. Mend `parameters` in model.yaml.") from error
+        raise BadParameters(
+            f"expected parameters that LightGBM takes, got: {said}. Mend `parameters` in model.yaml."
+        ) from error
     rounds = max(1, first.best_iteration)
     raw = np.asarray(first.predict(later.values, raw_score=True, num_iteration=rounds, num_threads=threads()))
     calibration = choose(raw, later.labels, later.decision)
@@ -112,14 +120,17 @@ def fit(model: ModelFile, early: Examples, later: Examples, progress: Callable[[
 
 
 def parameters_of(model: ModelFile, examples: Examples) -> dict[str, Any]:
-    """Return what LightGBM is given, by its main names: our defaults, over them the file's own, over them what other keys of the file say.
+    """Return what LightGBM is given, by its main names: our defaults, over them the file's own, over them what other
+    keys of the file say.
 
     Raises:
         BadParameters: one of the file's own would have no effect, or cannot be served.
     """
     has_categories = any(column.dtype == "category" for column in examples.contract.columns)
     for wrong in wrong_parameters(model.parameters, is_monotone=bool(model.monotone), has_categories=has_categories):
-        raise BadParameters(f"expected {wrong.expected} in model.yaml, got {wrong.got} among `parameters`. {wrong.remedy}".strip())
+        raise BadParameters(
+            f"expected {wrong.expected} in model.yaml, got {wrong.got} among `parameters`. {wrong.remedy}".strip()
+        )
     own = main_names(model.parameters)
     parameters = DEFAULTS | own | {"metric": METRIC, "num_threads": threads(), "seed": model.seed}
     if own.get("force_row_wise"):
@@ -132,7 +143,9 @@ def parameters_of(model: ModelFile, examples: Examples) -> dict[str, Any]:
     return parameters
 
 
-def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None) -> lgb.Dataset:
+def _dataset(
+    weight: float, examples: Examples, reference: lgb.Dataset | None = None, more: Examples | None = None
+) -> lgb.Dataset:
     values, labels, weights = examples.values, examples.labels, _weights(weight, examples)
     if more is not None:
         values, labels = np.concatenate([values, more.values]), np.concatenate([labels, more.labels])
@@ -140,7 +153,13 @@ def _dataset(weight: float, examples: Examples, reference: lgb.Dataset | None = 
     names = examples.contract.names
     categorical = [column.name for column in examples.contract.columns if column.dtype == "category"]
     return lgb.Dataset(
-        values, labels, weight=weights, feature_name=names, categorical_feature=categorical, reference=reference, free_raw_data=True
+        values,
+        labels,
+        weight=weights,
+        feature_name=names,
+        categorical_feature=categorical,
+        reference=reference,
+        free_raw_data=True,
     )
 
 

@@ -1,4 +1,6 @@
-"""How good a model is: as a probability (log loss, Brier, calibration) and as an order of offers (MRR, NDCG, hit rate)."""
+"""How good a model is: as a probability (log loss, Brier, calibration) and as an order of offers (MRR, NDCG, hit
+rate).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ Z_95 = 1.959963984540054
 def ranks(examples: Examples, scores: Floats) -> NDArray[np.int64]:
     """Place of each row within its decision, from 1; the higher score first, ties in an order that a hash draws.
 
-    The hash is of decision and offer, so that equal scores neither profit from the order of the table nor change by the run.
+    The hash is of decision and offer, so that equal scores neither profit from the order of the table nor change by the
+    run.
     """
     order = np.lexsort((examples.lots(), -scores, examples.decision))
     starts = np.flatnonzero(np.r_[True, np.diff(examples.decision[order]) > 0])
@@ -55,7 +58,9 @@ def ranking(examples: Examples, scores: Floats) -> dict[str, float]:
 
 def decision_auc(examples: Examples, probabilities: Floats) -> float:
     """AUC of "anything succeeds in this decision", scored by 1 - product(1 - p); NaN when all decisions agree."""
-    misses = np.bincount(examples.decision, np.log1p(-np.clip(probabilities, 0, 1 - PROBABILITY_MIN)), len(examples.ids))
+    misses = np.bincount(
+        examples.decision, np.log1p(-np.clip(probabilities, 0, 1 - PROBABILITY_MIN)), len(examples.ids)
+    )
     anything = np.bincount(examples.decision, examples.labels, len(examples.ids)) > 0
     return auc(anything, -misses)
 
@@ -68,8 +73,9 @@ def auc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
 def auc_interval(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[np.int64]) -> tuple[float, float, float]:
     """Return low end, AUC and high end of its 95 % interval; NaN when all labels agree.
 
-    The standard error is that of Obuchowski (1997), which is DeLong's with whole groups of rows in place of rows: rows of one decision are
-    alike. Each row's part is the share of rows of the other label that it is on the right side of, ties counting half.
+    The standard error is that of Obuchowski (1997), which is DeLong's with whole groups of rows in place of rows: rows
+    of one decision are alike. Each row's part is the share of rows of the other label that it is on the right side of,
+    ties counting half.
 
     Args:
         groups: the decision of each row, from 0.
@@ -81,7 +87,9 @@ def auc_interval(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[np.
 
     def below(values: NDArray[Any], of: NDArray[Any]) -> Floats:
         ordered = np.sort(of)
-        return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (2 * len(ordered))
+        return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (
+            2 * len(ordered)
+        )
 
     part = np.empty(len(scores))
     part[hit] = below(hits, misses)
@@ -95,13 +103,22 @@ def auc_interval(labels: NDArray[Any], scores: NDArray[Any], groups: NDArray[np.
 
 
 def calibration_bins(labels: Floats, probabilities: Floats) -> list[dict[str, float]]:
-    """Bins of equally many rows by predicted probability: mean prediction, observed rate and its standard error, rows."""
+    """Bins of equally many rows by predicted probability: mean prediction, observed rate and its standard error,
+    rows.
+    """
     order = np.argsort(probabilities, kind="stable")
     bins = []
     for part in np.array_split(order, min(BINS, len(order))):
         rate = float(labels[part].mean())
         error = float(np.sqrt(rate * (1 - rate) / len(part)))
-        bins.append({"predicted": float(probabilities[part].mean()), "observed": rate, "standard_error": error, "rows": float(len(part))})
+        bins.append(
+            {
+                "predicted": float(probabilities[part].mean()),
+                "observed": rate,
+                "standard_error": error,
+                "rows": float(len(part)),
+            }
+        )
     return bins
 
 

@@ -42,7 +42,9 @@ class Trained:
     report: dict[str, Any]
 
 
-def train(workspace: Workspace, now: Micros, progress: Progress = lambda _stage, _part: None, *, promote: bool = True) -> Trained:
+def train(
+    workspace: Workspace, now: Micros, progress: Progress = lambda _stage, _part: None, *, promote: bool = True
+) -> Trained:
     """Train, compare, record, and (when the gates are passed) make the version the champion.
 
     Args:
@@ -55,7 +57,10 @@ def train(workspace: Workspace, now: Micros, progress: Progress = lambda _stage,
     examples, source = learnt_from(workspace, now, lambda part: progress("lay out examples", part))
     split = split_of(workspace, examples, now, fixed=source.is_imported)
     fitted = fit(
-        workspace.model, examples.where(split.fit), examples.where(split.stopping), lambda done, most: progress("fit", done / most)
+        workspace.model,
+        examples.where(split.fit),
+        examples.where(split.stopping),
+        lambda done, most: progress("fit", done / most),
     )
     progress("compare", 0.0)
     test = examples.where(split.test)
@@ -68,7 +73,10 @@ def train(workspace: Workspace, now: Micros, progress: Progress = lambda _stage,
     }
     interval = metrics.auc_interval(test.labels, raw, test.decision)
     failed = list(gates.failed(workspace.model.gates, fitted.trees, interval, compared.metrics))
-    report |= {"trees": fitted.trees, "auc_interval": [None if end != end else end for end in (interval[0], interval[2])]}
+    report |= {
+        "trees": fitted.trees,
+        "auc_interval": [None if end != end else end for end in (interval[0], interval[2])],
+    }
     progress("record", 0.0)
     run_id, version = _record(workspace, examples, test, fitted, compared.scores, report)
     if promote and not failed:
@@ -80,7 +88,12 @@ def train(workspace: Workspace, now: Micros, progress: Progress = lambda _stage,
 
 
 def _record(
-    workspace: Workspace, examples: Examples, test: Examples, fitted: Fitted, scores: dict[str, Floats], report: dict[str, Any]
+    workspace: Workspace,
+    examples: Examples,
+    test: Examples,
+    fitted: Fitted,
+    scores: dict[str, Floats],
+    report: dict[str, Any],
 ) -> tuple[str, str]:
     frame = pd.DataFrame(test.values[:EXAMPLE_ROWS], columns=examples.contract.names)
     bins = metrics.calibration_bins(test.labels, scores[MODEL])
@@ -162,7 +175,8 @@ def digest(examples: Examples) -> str:
 def golden(examples: Examples, test: Examples, fitted: Fitted) -> list[Golden]:
     """Decisions with the answers that a server must give, spread over the test slice, and one of a stranger."""
     wanted = [
-        test.where(_only(len(test.ids), number)) for number in np.unique(np.linspace(0, len(test.ids) - 1, GOLDEN_DECISIONS).astype(int))
+        test.where(_only(len(test.ids), number))
+        for number in np.unique(np.linspace(0, len(test.ids) - 1, GOLDEN_DECISIONS).astype(int))
     ]
     strange = np.flatnonzero(examples.strangers)
     if len(strange):

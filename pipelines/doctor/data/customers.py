@@ -35,16 +35,17 @@ def absurd_shares(facts: Facts) -> Seen:
         if table.time is None:
             continue
         facts.con.execute(
-            "CREATE OR REPLACE TEMP TABLE shares AS SELECT customer_id, count(*) AS rows, count(*) / sum(count(*)) OVER () AS share,"
-            f" median(count(*)) OVER () AS usual, count(*) OVER () AS customers FROM {view} WHERE customer_id IS NOT NULL GROUP BY 1"
+            "CREATE OR REPLACE TEMP TABLE shares AS SELECT customer_id, count(*) AS rows, count(*) / sum(count(*))"
+            f" OVER () AS share, median(count(*)) OVER () AS usual, count(*) OVER () AS customers FROM {view} WHERE"
+            " customer_id IS NOT NULL GROUP BY 1"
         )
         [(rows, customers)] = facts.con.execute("SELECT coalesce(sum(rows), 0), count(*) FROM shares").fetchall()
         if rows < ROWS_MIN or customers < CUSTOMERS_MIN:
             continue
         looked += int(rows)
         absurd = facts.con.execute(
-            f"SELECT customer_id, rows, share FROM shares WHERE share >= {ABSURD_SHARE_MIN} AND share * customers >= {ABSURD_TIMES}"
-            f" AND rows >= {ABSURD_TIMES} * usual ORDER BY rows DESC LIMIT {NAMED_MAX}"
+            f"SELECT customer_id, rows, share FROM shares WHERE share >= {ABSURD_SHARE_MIN} AND share * customers >="
+            f" {ABSURD_TIMES} AND rows >= {ABSURD_TIMES} * usual ORDER BY rows DESC LIMIT {NAMED_MAX}"
         ).fetchall()
         for customer, count, share in absurd:
             evidence: dict[str, float | str] = {
@@ -55,7 +56,10 @@ def absurd_shares(facts: Facts) -> Seen:
                 "customers": customers,
             }
             what = f"one customer, {customer!r}, has {share:.1%} of the rows of {table.name}"
-            todo = "Look what writes this id: a default, a test, a bot or a missing value. Mend the source; `opportune forget` removes its rows."
+            todo = (
+                "Look what writes this id: a default, a test, a bot or a missing value. Mend the source; `opportune"
+                " forget` removes its rows."
+            )
             found.append(Finding("absurd_shares", "warning", what, evidence, todo))
     if not looked:
         raise CannotSay(f"no table has {ROWS_MIN} rows of {CUSTOMERS_MIN} customers")
@@ -75,7 +79,10 @@ def ids_that_are_none(facts: Facts) -> Seen:
         if missing:
             evidence: dict[str, float | str] = {"table": table.name, "rows": count, "such": missing, "id": word}
             what = f"{table.name} has rows of a customer called {word!r}, as programs write a missing value"
-            todo = "Leave the cell empty where nobody is known, mend the source, and import again; `opportune forget` removes the rows."
+            todo = (
+                "Leave the cell empty where nobody is known, mend the source, and import again; `opportune forget`"
+                " removes the rows."
+            )
             found.append(Finding("ids_that_are_none", "warning", what, evidence, todo))
     if not looked:
         raise CannotSay("the lake has no row of a customer")
@@ -85,7 +92,13 @@ def ids_that_are_none(facts: Facts) -> Seen:
 def time_zones(facts: Facts) -> Seen:
     """Time zones of customers, by which quiet hours go, are not understood."""
     hours: dict[str, QuietHours] = facts.workspace.policies.quiet_hours
-    columns = sorted({one.time_zone for one in hours.values() if one.time_zone and one.time_zone.startswith(("customer.", "context."))})
+    columns = sorted(
+        {
+            one.time_zone
+            for one in hours.values()
+            if one.time_zone and one.time_zone.startswith(("customer.", "context."))
+        }
+    )
     if not columns:
         raise CannotSay("no quiet hours go by a column")
     found = []
@@ -93,7 +106,8 @@ def time_zones(facts: Facts) -> Seen:
         for column, zones in strange.items():
             what = f"time zones of {table} are not understood: {listed(list(zones), NAMED_MAX)}"
             todo = (
-                "Write IANA names, as Europe/Vienna, or offsets, as +01:00; until then the workspace's own zone counts for these customers."
+                "Write IANA names, as Europe/Vienna, or offsets, as +01:00; until then the workspace's own zone counts"
+                " for these customers."
             )
             evidence: dict[str, float | str] = {"column": column, "customers": sum(zones.values()), **zones}
             found.append(Finding("time_zones", "warning", what, evidence, todo))

@@ -22,7 +22,9 @@ def no_impressions(facts: Facts) -> Seen:
     """Decisions are answered with offers, and next to no impressions come back."""
     traffic = facts.traffic
     if traffic.decisions < DECISIONS_MIN:
-        raise CannotSay(f"{traffic.decisions} decisions with offers in {traffic.hours} h, expected at least {DECISIONS_MIN}")
+        raise CannotSay(
+            f"{traffic.decisions} decisions with offers in {traffic.hours} h, expected at least {DECISIONS_MIN}"
+        )
     if traffic.impressions >= IMPRESSIONS_SHARE_MIN * traffic.shown:
         return Seen(f"{traffic.decisions:,} decisions with offers of the last {traffic.hours} h")
     return Seen(
@@ -31,8 +33,14 @@ def no_impressions(facts: Facts) -> Seen:
             Finding(
                 "no_impressions",
                 "error",
-                "decisions are served, and hardly any impressions arrive: limits, popularity and training do not learn what was seen",
-                {"hours": traffic.hours, "decisions": traffic.decisions, "offers_shown": traffic.shown, "impressions": traffic.impressions},
+                "decisions are served, and hardly any impressions arrive: limits, popularity and training do not learn"
+                " what was seen",
+                {
+                    "hours": traffic.hours,
+                    "decisions": traffic.decisions,
+                    "offers_shown": traffic.shown,
+                    "impressions": traffic.impressions,
+                },
                 "Send an `impression` to POST /v1/events for each offer that was seen, with its decision_id.",
                 rfc3339(traffic.decided_first) if traffic.decided_first and not traffic.impressions else "",
             )
@@ -44,7 +52,10 @@ def outcomes_without_decisions(facts: Facts) -> Seen:
     """Outcomes name decisions that nobody recorded."""
     traffic = facts.traffic
     if traffic.outcomes_tied < DECISIONS_MIN:
-        raise CannotSay(f"{traffic.outcomes_tied} outcomes with a decision_id in {traffic.hours} h, expected at least {DECISIONS_MIN}")
+        raise CannotSay(
+            f"{traffic.outcomes_tied} outcomes with a decision_id in {traffic.hours} h, expected at least"
+            f" {DECISIONS_MIN}"
+        )
     share = traffic.outcomes_unknown / traffic.outcomes_tied
     if share <= UNKNOWN_SHARE_MAX:
         return Seen(f"{traffic.outcomes_tied:,} outcomes that name a decision, of the last {traffic.hours} h")
@@ -55,15 +66,23 @@ def outcomes_without_decisions(facts: Facts) -> Seen:
                 "outcomes_without_decisions",
                 "error",
                 "outcomes name decisions that nobody recorded: they teach the model nothing",
-                {"hours": traffic.hours, "outcomes": traffic.outcomes_tied, "unknown": traffic.outcomes_unknown, "share": share},
-                "Send the decision_id of the answer as it came; when several workspaces serve, send events to the one that decided.",
+                {
+                    "hours": traffic.hours,
+                    "outcomes": traffic.outcomes_tied,
+                    "unknown": traffic.outcomes_unknown,
+                    "share": share,
+                },
+                "Send the decision_id of the answer as it came; when several workspaces serve, send events to the one"
+                " that decided.",
             )
         ],
     )
 
 
 def outcomes_before_decisions(facts: Facts) -> Seen:
-    """Impressions and outcomes happened, as they say, before the decision that they followed from, by more than a clock explains."""
+    """Impressions and outcomes happened, as they say, before the decision that they followed from, by more than a clock
+    explains.
+    """
     traffic = facts.traffic
     tied = traffic.outcomes_tied - traffic.outcomes_unknown + traffic.impressions_tied
     if tied < DECISIONS_MIN:
@@ -100,7 +119,12 @@ def dead_letters(facts: Facts) -> Seen:
                 "dead_letters",
                 "error" if share > DEAD_SHARE_ERROR else "warning",
                 "events are dead letters: they were accepted and can be of no use as they are",
-                {"accepted": log.accepted, "dead": log.dead, "share": share, **{f"of_{name}": count for name, count in most.items()}},
+                {
+                    "accepted": log.accepted,
+                    "dead": log.dead,
+                    "share": share,
+                    **{f"of_{name}": count for name, count in most.items()},
+                },
                 "Mend what the clients send by the reasons that answers and dead letters give, then send it again.",
             )
         ],
@@ -191,7 +215,13 @@ def shipper(facts: Facts) -> Seen:
     if loop.left_out:
         evidence = {f"of_{name}": count for name, count in loop.left_out.items()}
         found.append(
-            Finding("shipper", "warning", "events that no table of the lake takes", evidence, "Declare their streams in features.yaml.")
+            Finding(
+                "shipper",
+                "warning",
+                "events that no table of the lake takes",
+                evidence,
+                "Declare their streams in features.yaml.",
+            )
         )
     return Seen("journals and event log", found)
 

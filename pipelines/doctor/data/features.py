@@ -1,4 +1,6 @@
-"""Checks of what is known of customers: is the online store filled, fresh and right, do columns say anything, have they moved."""
+"""Checks of what is known of customers: is the online store filled, fresh and right, do columns say anything, have they
+moved.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,15 @@ def store_empty(facts: Facts) -> Seen:
     evidence: dict[str, float | str] = {"sampled": store.sampled, "known": store.known}
     return Seen(
         f"{store.sampled:,} customers looked up in the online store, and the checksum of every record",
-        [Finding("store_empty", "error", what, evidence, "Run `opportune materialize`; `opportune rebuild --online` where it fails.")],
+        [
+            Finding(
+                "store_empty",
+                "error",
+                what,
+                evidence,
+                "Run `opportune materialize`; `opportune rebuild --online` where it fails.",
+            )
+        ],
     )
 
 
@@ -53,10 +63,21 @@ def views_never_filled(facts: Facts) -> Seen:
     empty = [view.name for view in store.views if not view.present]
     if not empty:
         return Seen(f"{store.known:,} rows of the online store")
-    todo = "Bring the data of these sources (`opportune import`), then `opportune materialize`; or take them out of features.yaml."
+    todo = (
+        "Bring the data of these sources (`opportune import`), then `opportune materialize`; or take them out of"
+        " features.yaml."
+    )
     return Seen(
         f"{store.known:,} rows of the online store",
-        [Finding("views_never_filled", "warning", f"no customer has a row of {', '.join(empty)}", {"sampled": store.known}, todo)],
+        [
+            Finding(
+                "views_never_filled",
+                "warning",
+                f"no customer has a row of {', '.join(empty)}",
+                {"sampled": store.known},
+                todo,
+            )
+        ],
     )
 
 
@@ -68,7 +89,11 @@ def rows_too_old(facts: Facts) -> Seen:
     found = []
     for view in store.views:
         if view.present and view.stale > STALE_SHARE_MAX * view.present:
-            evidence: dict[str, float | str] = {"sampled": view.present, "too_old": view.stale, "newest": rfc3339(int(view.newest * 1e6))}
+            evidence: dict[str, float | str] = {
+                "sampled": view.present,
+                "too_old": view.stale,
+                "newest": rfc3339(int(view.newest * 1e6)),
+            }
             what = f"rows of {view.name} are older than their freshness limit: what they say is missing in decisions"
             todo = "Run the background worker, or `opportune features` and `opportune materialize`."
             found.append(Finding("rows_too_old", "error", what, evidence, todo, rfc3339(int(view.newest * 1e6))))
@@ -83,7 +108,9 @@ def columns_say_nothing(facts: Facts) -> Seen:
         raise CannotSay(f"fewer than {ROWS_MIN} known customers")
     return Seen(
         f"{len(columns)} columns of {store.known:,} rows",
-        _silent(columns, "columns_say_nothing", "in the online store", "Look at their source and window in features.yaml."),
+        _silent(
+            columns, "columns_say_nothing", "in the online store", "Look at their source and window in features.yaml."
+        ),
     )
 
 
@@ -95,7 +122,12 @@ def recorded_columns_say_nothing(facts: Facts) -> Seen:
     todo = "A context column must come with the request; a pair column needs offers whose keys customers have."
     return Seen(
         f"{len(drift.columns)} columns of {drift.decisions:,} decisions",
-        _silent([c for c in drift.columns if c.rows >= ROWS_MIN], "recorded_columns_say_nothing", "in recorded decisions", todo),
+        _silent(
+            [c for c in drift.columns if c.rows >= ROWS_MIN],
+            "recorded_columns_say_nothing",
+            "in recorded decisions",
+            todo,
+        ),
     )
 
 
@@ -107,7 +139,9 @@ def _silent(columns: list[ColumnFacts], check: str, where: str, todo: str) -> li
         if names:
             more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
             evidence: dict[str, float | str] = {"columns": len(names), "of": len(columns), "rows": columns[0].rows}
-            found.append(Finding(check, "warning", f"{what} {where}: {', '.join(names[:NAMED_MAX])}{more}", evidence, todo))
+            found.append(
+                Finding(check, "warning", f"{what} {where}: {', '.join(names[:NAMED_MAX])}{more}", evidence, todo)
+            )
     return found
 
 
@@ -127,7 +161,11 @@ def columns_moved(facts: Facts) -> Seen:
                 "columns_moved",
                 "warning",
                 f"{len(moved)} columns have another distribution than at training",
-                {"compared": drift.compared, "customers": drift.customers, **{name: _finite(index) for name, index in worst.items()}},
+                {
+                    "compared": drift.compared,
+                    "customers": drift.customers,
+                    **{name: _finite(index) for name, index in worst.items()},
+                },
                 "Look whether their source changed; if the world did, run `opportune train`.",
             )
         ],
@@ -163,8 +201,13 @@ def consent(facts: Facts) -> Seen:
     for purpose, (rows, denied) in store.consents.items():
         if rows >= ROWS_MIN and denied > KNOWN_SHARE_MIN * rows:
             evidence: dict[str, float | str] = {"sampled": rows, "denied": denied, "share": denied / rows}
-            todo = "Look whether the column of features.yaml, `consent`, is filled: an unknown answer may count as a denial."
-            found.append(Finding("consent", "warning", f"most customers do not allow the purpose {purpose}", evidence, todo))
+            todo = (
+                "Look whether the column of features.yaml, `consent`, is filled: an unknown answer may count as a"
+                " denial."
+            )
+            found.append(
+                Finding("consent", "warning", f"most customers do not allow the purpose {purpose}", evidence, todo)
+            )
     return Seen(f"{store.known:,} rows of the online store", found)
 
 

@@ -22,8 +22,15 @@ def limits_always_bind(facts: Facts) -> Seen:
     found = []
     for name, count in limits.exhausted.items():
         if count >= ALWAYS_SHARE * limits.customers:
-            evidence: dict[str, float | str] = {"customers": limits.customers, "at_the_limit": count, "share": count / limits.customers}
-            todo = "Raise the limit or shorten its window in policies.yaml, if that is not what it is for; `opportune simulate` shows what would change."
+            evidence: dict[str, float | str] = {
+                "customers": limits.customers,
+                "at_the_limit": count,
+                "share": count / limits.customers,
+            }
+            todo = (
+                "Raise the limit or shorten its window in policies.yaml, if that is not what it is for; `opportune"
+                " simulate` shows what would change."
+            )
             found.append(Finding("limits_always_bind", "warning", f"{name} binds for nearly everybody", evidence, todo))
     return Seen(f"{len(limits.exhausted)} limits for {limits.customers:,} customers", found)
 
@@ -41,7 +48,11 @@ def limits_never_bind(facts: Facts) -> Seen:
         f"{len(limits.exhausted)} limits for {limits.customers:,} customers",
         [
             Finding(
-                "limits_never_bind", "warning", f"no customer is at {', '.join(never[:NAMED_MAX])}", {"customers": limits.customers}, todo
+                "limits_never_bind",
+                "warning",
+                f"no customer is at {', '.join(never[:NAMED_MAX])}",
+                {"customers": limits.customers},
+                todo,
             )
         ],
     )
@@ -58,7 +69,15 @@ def ledger_full(facts: Facts) -> Seen:
     todo = "Shorten the longest windows of limits and pauses, or keep the ledger in Redis (`stores.online.url`)."
     return Seen(
         "the file of the contact ledger",
-        [Finding("ledger_full", "error", "the contact ledger is nearly full: when it is, what has a limit is not shown", evidence, todo)],
+        [
+            Finding(
+                "ledger_full",
+                "error",
+                "the contact ledger is nearly full: when it is, what has a limit is not shown",
+                evidence,
+                todo,
+            )
+        ],
     )
 
 

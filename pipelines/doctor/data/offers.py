@@ -14,7 +14,8 @@ ROWS_MIN = 50
 UNKNOWN_SHARE_MAX = 0.05
 UNSEEN_SHARE_MAX = 0.5
 MATURED_MIN, SUCCESSES_MIN = 500, 25
-"""Offers shown whose window is closed, and outcomes expected or seen among them, without which calibration is chance."""
+"""Offers shown whose window is closed, and outcomes expected or seen among them, without which calibration is chance.
+"""
 FACTOR_MAX, SURE_ERRORS = 1.5, 4.0
 """A rate is far off that is another one by this factor and by so many standard errors."""
 
@@ -27,7 +28,8 @@ def offers_unknown(facts: Facts) -> Seen:
     found, looked = [], 0
     for table in ("impressions", "outcomes"):
         rows = facts.con.execute(
-            f"SELECT offer_id, count(*), list_contains(?, offer_id) FROM {quoted(table)} WHERE offer_id IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
+            f"SELECT offer_id, count(*), list_contains(?, offer_id) FROM {quoted(table)} WHERE offer_id IS NOT NULL"
+            " GROUP BY 1 ORDER BY 2 DESC, 1",
             [known],
         ).fetchall()
         total = sum(int(count) for _, count, _ in rows)
@@ -43,7 +45,9 @@ def offers_unknown(facts: Facts) -> Seen:
                 "offers": len(strange),
             }
             what = f"{table} tell of offers that the catalogue has not: {listed(list(strange), 5)}"
-            todo = "Import the offers too, with those that are over (`valid_until`): rows of unknown offers teach nothing."
+            todo = (
+                "Import the offers too, with those that are over (`valid_until`): rows of unknown offers teach nothing."
+            )
             found.append(Finding("offers_unknown", "warning", what, evidence, todo))
     if not looked:
         raise CannotSay(f"fewer than {ROWS_MIN} impressions and outcomes")
@@ -60,7 +64,8 @@ def offers_unseen(facts: Facts) -> Seen:
     valid = [
         offer
         for offer in read_catalogue(facts.workspace)
-        if (offer.valid_from is None or offer.valid_from <= seconds) and (offer.valid_until is None or offer.valid_until > seconds)
+        if (offer.valid_from is None or offer.valid_from <= seconds)
+        and (offer.valid_until is None or offer.valid_until > seconds)
     ]
     columns = [column for column in found.contract.columns if column.kind == "offer" and column.dtype == "category"]
     if not valid or not columns:
@@ -75,7 +80,10 @@ def offers_unseen(facts: Facts) -> Seen:
     if not unseen:
         return Seen(f"{len(columns)} categories of {len(valid):,} offers")
     evidence: dict[str, float | str] = {"offers": len(valid), **unseen}
-    what = f"most offers that are valid now have values of {listed(list(unseen))} that the model never saw: to it they are missing"
+    what = (
+        f"most offers that are valid now have values of {listed(list(unseen))} that the model never saw: to it they are"
+        " missing"
+    )
     todo = "Run `opportune train` once these offers were shown; `opportune import` alone does not teach the model."
     return Seen(f"{len(columns)} categories", [Finding("offers_unseen", "warning", what, evidence, todo)])
 
@@ -96,24 +104,34 @@ def calibration_off(facts: Facts) -> Seen:
     try:
         attribute(con, facts.workspace, Catalogue(read_catalogue(facts.workspace)), facts.now)
         [(rows, expected, spread, taken)] = con.execute(
-            "SELECT count(*), coalesce(sum(p), 0), coalesce(sum(p * (1 - p)), 0), coalesce(sum(s.label::INTEGER), 0) FROM shown s"
-            " JOIN catalogue c ON c.place = s.position JOIN (SELECT decision_id, offer_id, any_value(propensity) AS p FROM recorded"
-            " WHERE bundle = ? AND NOT isnan(propensity) GROUP BY ALL) r ON r.decision_id = s.decision_id AND r.offer_id = c.offer_id",
+            "SELECT count(*), coalesce(sum(p), 0), coalesce(sum(p * (1 - p)), 0), coalesce(sum(s.label::INTEGER), 0)"
+            " FROM shown s JOIN catalogue c ON c.place = s.position JOIN (SELECT decision_id, offer_id,"
+            " any_value(propensity) AS p FROM recorded WHERE bundle = ? AND NOT isnan(propensity) GROUP BY ALL) r ON"
+            " r.decision_id = s.decision_id AND r.offer_id = c.offer_id",
             [name],
         ).fetchall()
     finally:
         con.close()
     if rows < MATURED_MIN or max(expected, taken) < SUCCESSES_MIN:
         raise CannotSay(
-            f"{rows:,} offers shown by this model have a closed window, {taken:,} were taken, expected {MATURED_MIN:,} and {SUCCESSES_MIN}"
+            f"{rows:,} offers shown by this model have a closed window, {taken:,} were taken, expected {MATURED_MIN:,}"
+            f" and {SUCCESSES_MIN}"
         )
     seen = f"{rows:,} offers shown, whose window is closed"
     off = max((taken + 1) / (expected + 1), (expected + 1) / (taken + 1))
     if off <= FACTOR_MAX or abs(taken - expected) <= SURE_ERRORS * math.sqrt(spread):
         return Seen(seen)
-    evidence: dict[str, float | str] = {"shown": rows, "taken": taken, "expected": expected, "times": (taken + 1) / (expected + 1)}
+    evidence: dict[str, float | str] = {
+        "shown": rows,
+        "taken": taken,
+        "expected": expected,
+        "times": (taken + 1) / (expected + 1),
+    }
     what = f"offers are taken {(taken + 1) / (expected + 1):.2g} times as often as the model says"
-    todo = "Look whether outcomes arrive that were counted at training (`label` in model.yaml), then run `opportune train`."
+    todo = (
+        "Look whether outcomes arrive that were counted at training (`label` in model.yaml), then run `opportune"
+        " train`."
+    )
     return Seen(seen, [Finding("calibration_off", "warning", what, evidence, todo)])
 
 

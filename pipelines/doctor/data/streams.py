@@ -26,19 +26,35 @@ def streams_stopped(facts: Facts) -> Seen:
         view = quoted(view_name(table))
         # Of what comes as events the hours in which some came; of imports their moments.
         for which, moments in (
-            ("events", f"SELECT DISTINCT received // 3600000000 * 3600000000 AS hour FROM {view} WHERE received IS NOT NULL"),
-            ("imports", f"SELECT DISTINCT epoch_us(imported_at) // 3600000000 * 3600000000 AS hour FROM {view} WHERE received IS NULL"),
+            (
+                "events",
+                f"SELECT DISTINCT received // 3600000000 * 3600000000 AS hour FROM {view} WHERE received IS NOT NULL",
+            ),
+            (
+                "imports",
+                (
+                    f"SELECT DISTINCT epoch_us(imported_at) // 3600000000 * 3600000000 AS hour FROM {view} WHERE"
+                    " received IS NULL"
+                ),
+            ),
         ):
             [(count, last, longest)] = facts.con.execute(
-                f"SELECT count(*), max(hour), max(gap) FROM (SELECT hour, hour - lag(hour) OVER (ORDER BY hour) AS gap FROM ({moments}) WHERE hour IS NOT NULL)"
+                "SELECT count(*), max(hour), max(gap) FROM (SELECT hour, hour - lag(hour) OVER (ORDER BY hour) AS gap"
+                f" FROM ({moments}) WHERE hour IS NOT NULL)"
             ).fetchall()
             if count < ARRIVALS_MIN:
                 continue
             looked += 1
             silent, usual = (facts.now - last) / MICROSECONDS, longest / MICROSECONDS
             if silent > max(QUIET_SECONDS_MIN, GAP_TIMES * usual):
-                evidence: dict[str, float | str] = {"table": table.name, "hours_without": silent / 3_600, "longest_before": usual / 3_600}
-                todo = "Look at what sends it: the client's key and address, its queue, or the job that writes the files."
+                evidence: dict[str, float | str] = {
+                    "table": table.name,
+                    "hours_without": silent / 3_600,
+                    "longest_before": usual / 3_600,
+                }
+                todo = (
+                    "Look at what sends it: the client's key and address, its queue, or the job that writes the files."
+                )
                 what = f"{table.name} gets no {which} any more"
                 found.append(Finding("streams_stopped", "warning", what, evidence, todo, rfc3339(last)))
     if not looked:
@@ -66,7 +82,8 @@ def clock_behind(facts: Facts) -> Seen:
         return Seen(f"the newest moments of {len(newest)} places")
     evidence: dict[str, float | str] = {"seconds": ahead, "newest": rfc3339(latest), "in": where}
     todo = (
-        "Let a time service keep the clock. Where it was ahead before, limits and windows count what lies in the future until it is past."
+        "Let a time service keep the clock. Where it was ahead before, limits and windows count what lies in the future"
+        " until it is past."
     )
     what = "the newest record is dated after now: the clock of this machine went back, or was ahead when it was made"
     return Seen("the newest moments", [Finding("clock_behind", "error", what, evidence, todo)])

@@ -28,7 +28,9 @@ class Traffic(Struct, frozen=True):
     impressions_tied: int
     impressions_early: int
     clamped: int
-    """Impressions and outcomes that say so of themselves, and whose clock explains it: they count as at the decision's moment."""
+    """Impressions and outcomes that say so of themselves, and whose clock explains it: they count as at the decision's
+    moment.
+    """
     events: int
     late: int
     """Events that were received more than a day after they happened."""
@@ -163,7 +165,9 @@ class RegistryFacts(Struct, frozen=True):
     aliases: dict[str, str | None] = {}
     """The version of `champion`, and of each model that arms of running experiments name; None where there is none."""
     registered: dict[str, int] = {}
-    """By version, when it was trained, microseconds since 1970; those that serve or are champion, and that the registry has."""
+    """By version, when it was trained, microseconds since 1970; those that serve or are champion, and that the registry
+    has.
+    """
 
 
 class BrokenFiles(Struct, frozen=True):

@@ -1,4 +1,6 @@
-"""Files that the doctor reads to see whether they can be read: those of the lake, and the small ones that say how far something is."""
+"""Files that the doctor reads to see whether they can be read: those of the lake, and the small ones that say how far
+something is.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ from pipelines.shipping.state import LoopState, Shipped, intent_file, loop_file,
 
 AGAIN = "Move it away; it is made again by the next `opportune up`."
 SHIPPER = (
-    "Take it from a backup. Without one end the service and move it away together with the lake's files called `shipped-*` and `merged-*`: "
-    "what journals and event log still hold is then shipped again."
+    "Take it from a backup. Without one end the service and move it away together with the lake's files called"
+    " `shipped-*` and `merged-*`: what journals and event log still hold is then shipped again."
 )
 
 
@@ -34,7 +36,9 @@ def broken_files(workspace: Workspace) -> BrokenFiles:
     """Read the footer of every Parquet file of the lake; what is between is read by whoever asks for it."""
     files, broken = list[Path](), dict[str, str]()
     if workspace.lake.is_dir():
-        for table in sorted({Path(folder) for folder, _, names in os.walk(workspace.lake) if any(n.endswith(".parquet") for n in names)}):
+        for table in sorted(
+            {Path(folder) for folder, _, names in os.walk(workspace.lake) if any(n.endswith(".parquet") for n in names)}
+        ):
             try:
                 files += [file for file in counting(table) if file.parent == table]
             except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -75,7 +79,11 @@ def small_files(workspace: Workspace) -> list[tuple[Path, Callable[[bytes], Any]
         (data / "evaluation.json", json(dict[str, Any]), "Move it away; the next `opportune train` writes it again."),
         (data / "imports.json", json(dict[str, Any]), "Move it away; the next `opportune import` writes it again."),
         (catalogue_file(workspace), json(list[Offer]), "Move it away, then run `opportune import`."),
-        (timeline_file(workspace), json(Timeline), "Take it from a backup, or import everything again into an empty data folder."),
+        (
+            timeline_file(workspace),
+            json(Timeline),
+            "Take it from a backup, or import everything again into an empty data folder.",
+        ),
         (shipped_file(workspace), json(Shipped), SHIPPER),
         (intent_file(workspace), json(Shipped), SHIPPER),
         (workspace.bundles / "current", _name, "Run `opportune publish`."),

@@ -1,7 +1,7 @@
 """What checks of `opportune doctor` ask for: facts, each gathered when the first check wants it, and once.
 
-A fact that cannot be had is a text or a `CannotSay`, which every check that wants it then says. What nobody expected (a damaged file, a
-store that is away) passes through, and `doctor.examine` makes a finding of it.
+A fact that cannot be had is a text or a `CannotSay`, which every check that wants it then says. What nobody expected (a
+damaged file, a store that is away) passes through, and `doctor.examine` makes a finding of it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ T = TypeVar("T")
 
 
 class fact(Generic[T]):
-    """A property that is computed at its first use; what it raised then it raises at every later use. A text that is given says why not."""
+    """A property that is computed at its first use; what it raised then it raises at every later use. A text that is
+    given says why not.
+    """
 
     def __init__(self, gather: Callable[[Any], T | str]) -> None:
         self._gather, self._name, self.__doc__ = gather, gather.__name__, gather.__doc__
@@ -116,7 +118,9 @@ class Facts:
     def ledger_verdict(self) -> Verdict:
         """Return what a look at every record of the embedded ledger finds."""
         if not is_embedded(self.workspace, "ledger"):
-            raise CannotSay("the ledger is in Redis, whose records cannot be looked at from here: `redis-cli --bigkeys` counts them")
+            raise CannotSay(
+                "the ledger is in Redis, whose records cannot be looked at from here: `redis-cli --bigkeys` counts them"
+            )
         if not was_there(self.workspace, "ledger"):
             raise CannotSay("there is no contact ledger yet")
         return verify(self.workspace.data / "ledger", "ledger")

@@ -36,20 +36,29 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -
     """Return what happened in the last hours; the rows that events and journals brought."""
     since = now - HOURS * 3_600 * MICROSECONDS
     young = f"received > {since}"
-    [(first, last)] = con.execute("SELECT epoch_us(min(time)), epoch_us(max(time)) FROM decisions WHERE received IS NOT NULL").fetchall()
+    [(first, last)] = con.execute(
+        "SELECT epoch_us(min(time)), epoch_us(max(time)) FROM decisions WHERE received IS NOT NULL"
+    ).fetchall()
     if first is None:
         return "no decision was recorded yet: nothing was served, or nothing was brought into the lake"
-    [(decisions, shown)] = con.execute(f"SELECT count(DISTINCT decision_id), count(*) FROM decisions WHERE {young}").fetchall()
-    [(impressions, named)] = con.execute(f"SELECT count(*), count(decision_id) FROM impressions WHERE {young}").fetchall()
+    [(decisions, shown)] = con.execute(
+        f"SELECT count(DISTINCT decision_id), count(*) FROM decisions WHERE {young}"
+    ).fetchall()
+    [(impressions, named)] = con.execute(
+        f"SELECT count(*), count(decision_id) FROM impressions WHERE {young}"
+    ).fetchall()
     early = table_fit.early(workspace, con, young)
     impressions_early = early["impressions"].before if "impressions" in early else 0
     clamped = sum(table.clamped for table in early.values())
     [(outcomes, tied, unknown, outcomes_early)] = con.execute(
-        "SELECT count(*), count(o.decision_id), count(o.decision_id) FILTER (WHERE d.decision_id IS NULL), count(*) FILTER (WHERE o.time < d.time)"
-        f" FROM (SELECT decision_id, time FROM outcomes WHERE {young}) o"
-        " LEFT JOIN (SELECT decision_id, min(time) AS time FROM decisions GROUP BY ALL) d ON d.decision_id = o.decision_id"
+        "SELECT count(*), count(o.decision_id), count(o.decision_id) FILTER (WHERE d.decision_id IS NULL), count(*)"
+        f" FILTER (WHERE o.time < d.time) FROM (SELECT decision_id, time FROM outcomes WHERE {young}) o LEFT JOIN"
+        " (SELECT decision_id, min(time) AS time FROM decisions GROUP BY ALL) d ON d.decision_id = o.decision_id"
     ).fetchall()
-    events = f"SELECT received, epoch_us(time) AS happened FROM impressions WHERE {young} UNION ALL SELECT received, epoch_us(time) FROM outcomes WHERE {young}"
+    events = (
+        f"SELECT received, epoch_us(time) AS happened FROM impressions WHERE {young} UNION ALL SELECT received,"
+        f" epoch_us(time) FROM outcomes WHERE {young}"
+    )
     [(count, late, future)] = con.execute(
         f"SELECT count(*), count(*) FILTER (WHERE received - happened > {LATE_SECONDS * MICROSECONDS}),"
         f" count(*) FILTER (WHERE happened - received > {FUTURE_SECONDS * MICROSECONDS}) FROM ({events})"
@@ -64,16 +73,19 @@ def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | st
     shared = table_fit.shared(workspace, con)
     if not shared:
         return "the lake has no rows yet"
-    return DataFacts(tuple(shared), table_fit.early(workspace, con, "event_id IS NULL"), table_fit.unknown_zones(workspace, con))
+    return DataFacts(
+        tuple(shared), table_fit.early(workspace, con, "event_id IS NULL"), table_fit.unknown_zones(workspace, con)
+    )
 
 
 def _days_missing(con: duckdb.DuckDBPyConnection, now: Micros) -> tuple[str, ...]:
     since = now - DAYS_LOOKED_AT * DAY_SECONDS * MICROSECONDS
     day = "make_timestamp(epoch_us(time))::DATE"
     found = con.execute(
-        f"WITH days AS (SELECT DISTINCT {day} AS day FROM decisions WHERE received IS NOT NULL AND time > make_timestamptz({since}))"
-        " SELECT range::DATE::VARCHAR FROM range((SELECT min(day) FROM days)::TIMESTAMP, (SELECT max(day) FROM days)::TIMESTAMP, INTERVAL 1 DAY)"
-        " WHERE range::DATE NOT IN (SELECT day FROM days) ORDER BY 1"
+        f"WITH days AS (SELECT DISTINCT {day} AS day FROM decisions WHERE received IS NOT NULL AND time >"
+        f" make_timestamptz({since})) SELECT range::DATE::VARCHAR FROM range((SELECT min(day) FROM days)::TIMESTAMP,"
+        " (SELECT max(day) FROM days)::TIMESTAMP, INTERVAL 1 DAY) WHERE range::DATE NOT IN (SELECT day FROM days)"
+        " ORDER BY 1"
     ).fetchall()
     return tuple(row[0] for row in found)
 
@@ -94,11 +106,18 @@ def drift(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -> 
     facts = tuple(_column(name, seen[:, at]) for at, name in enumerate(contract.names))
     # Of each customer one decision: a customer who asks often is no sign of a change.
     newest = "QUALIFY row_number() OVER (PARTITION BY customer_id ORDER BY time DESC, decision_id, position) = 1"
-    people = _columns(con, f"SELECT columns {of_bundle} AND customer_id IS NOT NULL {newest} ORDER BY time DESC LIMIT {ROWS_MAX}")
+    people = _columns(
+        con, f"SELECT columns {of_bundle} AND customer_id IS NOT NULL {newest} ORDER BY time DESC LIMIT {ROWS_MAX}"
+    )
     _trained_at(workspace, con, parse_moment(bundle.manifest.created_at))
     moved, growing = dict[str, float](), _growing(workspace)
     for at, column in enumerate(contract.columns):
-        if column.kind == "customer" and column.dtype == "number" and column.name not in growing and len(people) >= ROWS_MIN:
+        if (
+            column.kind == "customer"
+            and column.dtype == "number"
+            and column.name not in growing
+            and len(people) >= ROWS_MIN
+        ):
             expected = _trained_on(workspace, con, column.source)
             if len(expected) >= ROWS_MIN:
                 moved[column.name] = stability_index(expected, people[:, at])
@@ -113,7 +132,11 @@ def _columns(con: duckdb.DuckDBPyConnection, query: str) -> Floats:
 def _growing(workspace: Workspace) -> set[str]:
     """Columns that only ever go one way as time goes by: counts, sums and extremes over all time."""
     scalars = [scalar for view in workspace.views for scalar in view.scalars]
-    return {scalar.name for scalar in scalars if scalar.aggregate and scalar.window_seconds is None and AGGREGATES[scalar.aggregate].grows}
+    return {
+        scalar.name
+        for scalar in scalars
+        if scalar.aggregate and scalar.window_seconds is None and AGGREGATES[scalar.aggregate].grows
+    }
 
 
 def _column(name: str, values: Floats) -> ColumnFacts:
@@ -122,15 +145,17 @@ def _column(name: str, values: Floats) -> ColumnFacts:
 
 
 def _trained_at(workspace: Workspace, con: duckdb.DuckDBPyConnection, trained: int) -> None:
-    """A table of the moments of decisions before the training for which columns were computed: those that training could have seen."""
+    """A table of the moments of decisions before the training for which columns were computed: those that training
+    could have seen.
+    """
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
     there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]
     none = "SELECT NULL::VARCHAR AS customer_id, NULL::TIMESTAMPTZ AS event_timestamp WHERE false"
     computed = " UNION ".join([none, *(f"SELECT customer_id, event_timestamp FROM {rows}" for rows in there)])
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE trained_at AS SELECT DISTINCT d.customer_id, d.time AS event_timestamp FROM decisions d"
-        f" SEMI JOIN ({computed}) c ON c.customer_id = d.customer_id AND c.event_timestamp = d.time"
-        f" WHERE d.time <= make_timestamptz({trained})"
+        "CREATE OR REPLACE TEMP TABLE trained_at AS SELECT DISTINCT d.customer_id, d.time AS event_timestamp FROM"
+        f" decisions d SEMI JOIN ({computed}) c ON c.customer_id = d.customer_id AND c.event_timestamp = d.time WHERE"
+        f" d.time <= make_timestamptz({trained})"
     )
 
 
@@ -141,17 +166,25 @@ def _trained_on(workspace: Workspace, con: duckdb.DuckDBPyConnection, source: st
     if not any(folder.glob("*.parquet")):
         return np.empty(0)
     offline = folder_reader(folder)
-    query = f"SELECT f.{quoted(name)}::DOUBLE AS value FROM trained_at LEFT JOIN {offline} f USING (customer_id, event_timestamp)"
+    query = (
+        f"SELECT f.{quoted(name)}::DOUBLE AS value FROM trained_at LEFT JOIN {offline} f USING (customer_id,"
+        " event_timestamp)"
+    )
     found: Floats = np.ma.filled(np.ma.asarray(con.execute(query).fetchnumpy()["value"], np.float64), np.nan)
     return found
 
 
 def stability_index(expected: Floats, seen: Floats) -> float:
-    """Population stability index: the sum over bins of (p - q) ln(p / q); bins are deciles of what was expected, and what is missing.
+    """Population stability index: the sum over bins of (p - q) ln(p / q); bins are deciles of what was expected, and
+    what is missing.
 
     From 0 (the same) up; 0.25 is commonly taken for another distribution.
     """
-    edges = np.unique(np.nanquantile(expected, np.linspace(0, 1, BINS + 1)[1:-1])) if not np.isnan(expected).all() else np.empty(0)
+    edges = (
+        np.unique(np.nanquantile(expected, np.linspace(0, 1, BINS + 1)[1:-1]))
+        if not np.isnan(expected).all()
+        else np.empty(0)
+    )
 
     def shares(values: Floats) -> Floats:
         at = np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="left"))

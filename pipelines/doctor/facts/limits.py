@@ -30,7 +30,10 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) ->
     embedded = workspace.online_url == "embedded" or workspace.online_url.startswith("feast:")
     if embedded and not (folder / LEDGER).exists():
         return "there is no contact ledger yet"
-    query = "SELECT customer_id FROM decisions WHERE received IS NOT NULL GROUP BY ALL ORDER BY max(time) DESC, customer_id LIMIT ?"
+    query = (
+        "SELECT customer_id FROM decisions WHERE received IS NOT NULL GROUP BY ALL ORDER BY max(time) DESC, customer_id"
+        " LIMIT ?"
+    )
     customers = [str(row[0]) for row in con.execute(query, [CUSTOMERS_MAX]).fetchall()]
     contacting, _ = contacting_of(workspace)
     exhausted = dict.fromkeys((f"limit {name}" for name in workspace.policies.limits), 0)
@@ -59,8 +62,15 @@ def budgets(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -
     budgeted = [offer for offer in read_catalogue(workspace) if offer.budget is not None]
     if not budgeted:
         return ()
-    today = from_microseconds(now).astimezone(zone_of(workspace.settings.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
-    begin, end = to_microseconds(today), to_microseconds(today + timedelta(days=1))  # on the wall's clock: a day may have 23 hours
+    today = (
+        from_microseconds(now)
+        .astimezone(zone_of(workspace.settings.time_zone))
+        .replace(hour=0, minute=0, second=0, microsecond=0)
+    )
+    begin, end = (
+        to_microseconds(today),
+        to_microseconds(today + timedelta(days=1)),
+    )  # on the wall's clock: a day may have 23 hours
     of_today = f"time >= make_timestamptz({begin}) AND time < make_timestamptz({end})"
     rows = con.execute(
         f"SELECT offer_id, count(DISTINCT decision_id), count(DISTINCT decision_id) FILTER (WHERE {of_today})"

@@ -39,7 +39,9 @@ def registry(workspace: Workspace) -> RegistryFacts:
         try:
             with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
                 [(said,)] = db.execute("PRAGMA quick_check(1)").fetchall()
-                [(tables,)] = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'registered_models'").fetchall()
+                [(tables,)] = db.execute(
+                    "SELECT count(*) FROM sqlite_master WHERE name = 'registered_models'"
+                ).fetchall()
             db.close()
             said = said if said != "ok" or tables else "it holds no registry"
         except sqlite3.Error as error:
@@ -70,7 +72,8 @@ def model(workspace: Workspace, con: duckdb.DuckDBPyConnection, registered: Mapp
     """Return which bundle serves, or why none can, and how many decisions came after it was trained.
 
     Args:
-        registered: by version, when it was trained, microseconds since 1970; of others it counts when their bundle was made.
+        registered: by version, when it was trained, microseconds since 1970; of others it counts when their bundle was
+            made.
     """
     refused, serving, trained, measured, trees = "", None, None, dict[str, float](), 0
     try:
@@ -84,6 +87,9 @@ def model(workspace: Workspace, con: duckdb.DuckDBPyConnection, registered: Mapp
             measured, trees = dict(found.manifest.metrics), found.forest.trees
     except bundle.BadBundle as error:
         refused = str(error)
-    query = "SELECT count(DISTINCT decision_id), count(DISTINCT decision_id) FILTER (WHERE epoch_us(time) > ?) FROM decisions"
+    query = (
+        "SELECT count(DISTINCT decision_id), count(DISTINCT decision_id) FILTER (WHERE epoch_us(time) > ?) FROM"
+        " decisions"
+    )
     decisions, after = con.execute(query, [trained or 0]).fetchall()[0]
     return ModelFacts(serving, refused, trained, decisions, after if trained else 0, measured, trees)

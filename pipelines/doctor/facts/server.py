@@ -23,7 +23,9 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 def server(url: str | None) -> ServerFacts | str:
-    """Return what a server answers: whether it is ready, whether it is open to whoever has no key, its clock and its metrics."""
+    """Return what a server answers: whether it is ready, whether it is open to whoever has no key, its clock and its
+    metrics.
+    """
     if url is None:
         return "no server was named: give --url"
     parts = urlsplit(url)
@@ -35,10 +37,16 @@ def server(url: str | None) -> ServerFacts | str:
     def ask(method: str, path: str, body: bytes | None = None, key: str = "") -> tuple[int, str, str]:
         connection = kind(str(parts.hostname), parts.port, timeout=ANSWER_SECONDS_MAX)
         try:
-            headers = ({} if body is None else {"content-type": "application/json"}) | ({"x-api-key": key} if key else {})
+            headers = ({} if body is None else {"content-type": "application/json"}) | (
+                {"x-api-key": key} if key else {}
+            )
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            return answer.status, answer.read(METRICS_BYTES_MAX).decode(errors="replace"), answer.getheader("date") or ""
+            return (
+                answer.status,
+                answer.read(METRICS_BYTES_MAX).decode(errors="replace"),
+                answer.getheader("date") or "",
+            )
         except (OSError, http.client.HTTPException) as error:
             return 0, str(error), ""
         finally:
@@ -54,7 +62,9 @@ def server(url: str | None) -> ServerFacts | str:
 
 
 def _metrics(text: str) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]]:
-    """Return the bundles that workers serve, and by experiment the decisions of its units and the exposures among them."""
+    """Return the bundles that workers serve, and by experiment the decisions of its units and the exposures among
+    them.
+    """
     bundles, arms = dict[str, None](), dict[str, tuple[float, float]]()
     for name, labels, value in _SERIES.findall(text):
         given = dict(_LABEL.findall(labels))
@@ -64,11 +74,15 @@ def _metrics(text: str) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]
         decisions, exposures = arms.get(given.get("experiment", ""), (0.0, 0.0))
         more = float(value)
         is_decision = name == "opportune_arm_decisions_total"
-        arms[given.get("experiment", "")] = (decisions + more, exposures) if is_decision else (decisions, exposures + more)
+        arms[given.get("experiment", "")] = (
+            (decisions + more, exposures) if is_decision else (decisions, exposures + more)
+        )
     return tuple(bundles), arms
 
 
 def _is_loopback(host: str) -> bool:
     with contextlib.suppress(OSError):
-        return all(str(found[4][0]).startswith("127.") or found[4][0] == "::1" for found in socket.getaddrinfo(host, None))
+        return all(
+            str(found[4][0]).startswith("127.") or found[4][0] == "::1" for found in socket.getaddrinfo(host, None)
+        )
     return False

@@ -57,7 +57,9 @@ def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
         for scalar in view.scalars
         if not scalar.beside
     )
-    return StoreFacts(len(customers), len(known), views, columns, materialized, state.computed_at, _consents(workspace, plan, known))
+    return StoreFacts(
+        len(customers), len(known), views, columns, materialized, state.computed_at, _consents(workspace, plan, known)
+    )
 
 
 def _view(at: int, view: View, plan: RowSchema, rows: list[OnlineRow], workspace: Workspace, now: Seconds) -> ViewFacts:
@@ -66,7 +68,10 @@ def _view(at: int, view: View, plan: RowSchema, rows: list[OnlineRow], workspace
     times = np.array([row.event_times[at] for row in rows])
     present = times[~np.isnan(times)]
     return ViewFacts(
-        view.name, len(present), int((now - present > limit).sum()), float(present.max(initial=-np.inf)) if len(present) else np.nan
+        view.name,
+        len(present),
+        int((now - present > limit).sum()),
+        float(present.max(initial=-np.inf)) if len(present) else np.nan,
     )
 
 
@@ -86,7 +91,9 @@ def _consents(workspace: Workspace, plan: RowSchema, rows: list[OnlineRow]) -> d
 
 
 def _customers(workspace: Workspace, count: int) -> list[str]:
-    """Some customers for whom features were computed: by a hash, so that they are the same each time and no particular ones."""
+    """Some customers for whom features were computed: by a hash, so that they are the same each time and no particular
+    ones.
+    """
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
     there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]
     if not there:
@@ -104,7 +111,14 @@ def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], 
     """Return the rows as serving reads them."""
 
     async def read() -> tuple[list[OnlineRow], Dictionary]:
-        engine = open_engine(workspace.online_url, workspace.online, workspace.views, TIMEOUT_MS, workspace.project, workspace.online_feast)
+        engine = open_engine(
+            workspace.online_url,
+            workspace.online,
+            workspace.views,
+            TIMEOUT_MS,
+            workspace.project,
+            workspace.online_feast,
+        )
         try:
             found = []
             for customer in customers:
@@ -120,8 +134,8 @@ def _rows(workspace: Workspace, customers: list[str]) -> tuple[list[OnlineRow], 
 def skew(workspace: Workspace) -> SkewFacts | str:
     """Compare scalars of some online rows, hidden ones included, with windows that are computed again.
 
-    Each view is computed at its row's own moment, from what was received before it, whatever has happened, come late, been linked or left
-    a window since. Columns over days that retention has let go since then cannot be compared.
+    Each view is computed at its row's own moment, from what was received before it, whatever has happened, come late,
+    been linked or left a window since. Columns over days that retention has let go since then cannot be compared.
     """
     customers = _customers(workspace, COMPARED)
     if not customers:
@@ -133,9 +147,9 @@ def skew(workspace: Workspace) -> SkewFacts | str:
     for at, row in enumerate(rows):
         for view, seconds in zip(plan.views, row.event_times, strict=True):
             if row.known:  # a view without a row has none because nothing was known at the moment of the others
-                moments.setdefault(_moment(workspace, float(np.nanmax(row.event_times) if np.isnan(seconds) else seconds)), []).append(
-                    (at, view)
-                )
+                moments.setdefault(
+                    _moment(workspace, float(np.nanmax(row.event_times) if np.isnan(seconds) else seconds)), []
+                ).append((at, view))
     different: dict[str, None] = {}
     for moment, found in moments.items():
         computed = windows.compute_for(workspace, moment, [customers[at] for at, _ in found])
@@ -152,7 +166,9 @@ def skew(workspace: Workspace) -> SkewFacts | str:
 
 
 def _moment(workspace: Workspace, seconds: float) -> Micros:
-    """Return the moment of a stored row in microseconds: some stores keep whole seconds of it, and of the last computation we know more."""
+    """Return the moment of a stored row in microseconds: some stores keep whole seconds of it, and of the last
+    computation we know more.
+    """
     stored, computed = Micros(round(seconds * MICROSECONDS)), steps.state_of(workspace).computed_at
     return computed if stored == whole_second(computed) else stored
 

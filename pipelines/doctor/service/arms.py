@@ -1,4 +1,6 @@
-"""Checks of what arms of running experiments need to be served: the models that they name, and the offers and groups."""
+"""Checks of what arms of running experiments need to be served: the models that they name, and the offers and
+groups.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,21 @@ def arms_without_model(facts: Facts) -> Seen:
     for name in names:
         why = _why_not(facts, name)
         if why:
-            arms = [f"{key}/{arm}" for key, some in changing(workspace.experiments).items() for arm, c in some.items() if c.model == name]
+            arms = [
+                f"{key}/{arm}"
+                for key, some in changing(workspace.experiments).items()
+                for arm, c in some.items()
+                if c.model == name
+            ]
             evidence: dict[str, float | str] = {"model": name, "arms": listed(arms), "why": why}
-            what = f"arms name the model {name}, which cannot serve: no server takes these files, and one that starts is not ready"
-            todo = f"Run `opportune publish --alias {name}` (with `--version` where the alias is not set yet), or stop the experiment."
+            what = (
+                f"arms name the model {name}, which cannot serve: no server takes these files, and one that starts is"
+                " not ready"
+            )
+            todo = (
+                f"Run `opportune publish --alias {name}` (with `--version` where the alias is not set yet), or stop the"
+                " experiment."
+            )
             found.append(Finding("arms_without_model", "error", what, evidence, todo))
     return Seen(f"{len(names)} models that arms name", found)
 
@@ -55,7 +68,11 @@ def arms_follow_registry(facts: Facts) -> Seen:
             continue  # `arms_without_model` tells
         if serves is None or registered == serves:
             continue
-        evidence: dict[str, float | str] = {"model": name, "serves": serves, "registry": registered or "no such version"}
+        evidence: dict[str, float | str] = {
+            "model": name,
+            "serves": serves,
+            "registry": registered or "no such version",
+        }
         todo = f"Run `opportune publish --alias {name}`; the background worker does so by itself where it runs."
         what = f"arms that name {name} are served another version than the registry says"
         found.append(Finding("arms_follow_registry", "warning", what, evidence, todo))
@@ -81,8 +98,13 @@ def arms_of_unknown_offers(facts: Facts) -> Seen:
             lacks = sorted(of_offers - known) + sorted(of_groups - groups)
             if lacks:
                 evidence: dict[str, float | str] = {"experiment": key, "arm": arm, "unknown": listed(lacks)}
-                what = f"the arm {arm} of {key} names offers or groups that no offer of the catalogue is: {listed(lacks)}"
-                todo = "Import the offers again, or mend the names: what is named so has no effect, and the arms are alike."
+                what = (
+                    f"the arm {arm} of {key} names offers or groups that no offer of the catalogue is: {listed(lacks)}"
+                )
+                todo = (
+                    "Import the offers again, or mend the names: what is named so has no effect, and the arms are"
+                    " alike."
+                )
                 found.append(Finding("arms_of_unknown_offers", "warning", what, evidence, todo))
     if not named:
         raise CannotSay("no arm of a running experiment names an offer or a group")

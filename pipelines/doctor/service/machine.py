@@ -21,9 +21,13 @@ def disk_space(facts: Facts) -> Seen:
         return Seen("the disk of the data folder")
     severe = machine.free_bytes < FREE_BYTES_ERROR
     evidence: dict[str, float | str] = {"free_bytes": machine.free_bytes, "total_bytes": machine.total_bytes}
-    todo = "Make room, or shorten `retention` in workspace.yaml: on a full disk events are refused and decisions are not recorded."
+    todo = (
+        "Make room, or shorten `retention` in workspace.yaml: on a full disk events are refused and decisions are not"
+        " recorded."
+    )
     return Seen(
-        "the disk of the data folder", [Finding("disk_space", "error" if severe else "warning", "the disk is nearly full", evidence, todo)]
+        "the disk of the data folder",
+        [Finding("disk_space", "error" if severe else "warning", "the disk is nearly full", evidence, todo)],
     )
 
 
@@ -55,7 +59,9 @@ def clock_is_moved(facts: Facts) -> Seen:
     if not facts.machine.clock_moved:
         return Seen("whether a setting moves the clock")
     todo = "Unset OPPORTUNE_CLOCK, unless this is a rehearsal, and start the server and the background worker again."
-    finding = Finding("clock_is_moved", "warning", "a setting moves the clock", {"says": facts.machine.clock_moved}, todo)
+    finding = Finding(
+        "clock_is_moved", "warning", "a setting moves the clock", {"says": facts.machine.clock_moved}, todo
+    )
     return Seen("whether a setting moves the clock", [finding])
 
 
@@ -82,13 +88,23 @@ def keys_expire(facts: Facts) -> Seen:
         evidence: dict[str, float | str] = {"keys": machine.keys, "without_expiry": machine.keys_without_expiry}
         found.append(
             Finding(
-                "keys_expire", "warning", "keys are valid for ever", evidence, "Give each an `expires`; two keys of one name may overlap."
+                "keys_expire",
+                "warning",
+                "keys are valid for ever",
+                evidence,
+                "Give each an `expires`; two keys of one name may overlap.",
             )
         )
     if machine.keys_expired:
         evidence = {"keys": machine.keys, "expired": machine.keys_expired}
         found.append(
-            Finding("keys_expire", "warning", "keys have expired", evidence, "Make new ones (`opportune key new`), and take these out.")
+            Finding(
+                "keys_expire",
+                "warning",
+                "keys have expired",
+                evidence,
+                "Make new ones (`opportune key new`), and take these out.",
+            )
         )
     return Seen(f"{machine.keys} keys", found)
 
@@ -101,7 +117,8 @@ def server_ready(facts: Facts) -> Seen:
     evidence: dict[str, float | str] = {"status": server.ready, "said": server.said}
     todo = "Look at the server's log, and whether the address is the right one."
     return Seen(
-        "the server's answer to /readyz", [Finding("server_ready", "error", f"the server at {server.address} is not ready", evidence, todo)]
+        "the server's answer to /readyz",
+        [Finding("server_ready", "error", f"the server at {server.address} is not ready", evidence, todo)],
     )
 
 
@@ -117,7 +134,15 @@ def door_is_locked(facts: Facts) -> Seen:
     todo = "Configure keys (`opportune key new`) and start the server again, or let it listen on 127.0.0.1."
     return Seen(
         "the server's answer to a request without a key",
-        [Finding("door_is_locked", "error", "a server that others can reach answers without a key", {"address": server.address}, todo)],
+        [
+            Finding(
+                "door_is_locked",
+                "error",
+                "a server that others can reach answers without a key",
+                {"address": server.address},
+                todo,
+            )
+        ],
     )
 
 
@@ -131,7 +156,15 @@ def clocks(facts: Facts) -> Seen:
     todo = "Let a time service keep the clocks of all machines: windows, limits and training compare their times."
     return Seen(
         "the date of the server's answer",
-        [Finding("clocks", "error", "the server's clock differs from this machine's", {"ahead_seconds": server.clock_seconds}, todo)],
+        [
+            Finding(
+                "clocks",
+                "error",
+                "the server's clock differs from this machine's",
+                {"ahead_seconds": server.clock_seconds},
+                todo,
+            )
+        ],
     )
 
 

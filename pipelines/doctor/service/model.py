@@ -1,4 +1,6 @@
-"""Checks of what serves: is there a model, is it the champion, does the registry know it, is it worth serving, is it older than its data."""
+"""Checks of what serves: is there a model, is it the champion, does the registry know it, is it worth serving, is it
+older than its data.
+"""
 
 from __future__ import annotations
 
@@ -45,19 +47,32 @@ def golden_fails(facts: Facts) -> Seen:
         nobody = RowSchema.of(workspace.views, "everyone").nobody()
         Snapshot(workspace, found, read_catalogue(workspace), nobody, Dictionary(), in_seconds(facts.now))
     except bundle.BadBundle as bad:
-        todo = "Run `opportune publish`; where it refuses too, the installed libraries are others than those that trained: see packages."
+        todo = (
+            "Run `opportune publish`; where it refuses too, the installed libraries are others than those that trained:"
+            " see packages."
+        )
         finding = Finding(
-            "golden_fails", "error", "the model does not give the answers that it was published with", {"why": str(bad)}, todo
+            "golden_fails",
+            "error",
+            "the model does not give the answers that it was published with",
+            {"why": str(bad)},
+            todo,
         )
         return Seen("golden requests", [finding])
-    return Seen(f"{len(found.golden)} golden requests, by the kernel; LightGBM's own answers are asked for by `opportune publish`")
+    return Seen(
+        f"{len(found.golden)} golden requests, by the kernel; LightGBM's own answers are asked for by `opportune"
+        " publish`"
+    )
 
 
 def registry_answers(facts: Facts) -> Seen:
     """The registry does not answer, is damaged, or names no champion."""
     registry = facts.registry
     if registry.fault:
-        todo = "Start MLflow's server, or take mlflow.db from a backup. What serves goes on; nothing new is trained or published meanwhile."
+        todo = (
+            "Start MLflow's server, or take mlflow.db from a backup. What serves goes on; nothing new is trained or"
+            " published meanwhile."
+        )
         what = "the registry cannot be asked: champions do not change, and `train` and `publish` fail"
         return Seen("the registry", [Finding("registry_answers", "error", what, {"why": registry.fault}, todo)])
     if registry.aliases.get("champion") is None:
@@ -77,7 +92,8 @@ def served_version_registered(facts: Facts) -> Seen:
     if serving in facts.registry.registered:
         return Seen("the version that serves, in the registry")
     todo = (
-        "Point the workspace at the registry that trained it (`stores.registry`), or train and publish again: it cannot be rolled back to."
+        "Point the workspace at the registry that trained it (`stores.registry`), or train and publish again: it cannot"
+        " be rolled back to."
     )
     what = "the version that serves is not in the registry"
     return Seen("the registry", [Finding("served_version_registered", "warning", what, {"serves": serving}, todo)])
@@ -110,14 +126,25 @@ def workers_differ(facts: Facts) -> Seen:
         raise CannotSay("the server's metrics name no bundle")
     place = bundle.current(facts.workspace.bundles)
     published = "" if place is None else place.name
-    different = [one for one in server.bundles if published and one.removeprefix("sha256:")[: len(published)] != published]
+    different = [
+        one for one in server.bundles if published and one.removeprefix("sha256:")[: len(published)] != published
+    ]
     if len(server.bundles) == 1 and not different:
         return Seen("the bundles that the server's workers serve")
-    evidence: dict[str, float | str] = {"bundles": len(server.bundles), "published": published, "others": len(different)}
+    evidence: dict[str, float | str] = {
+        "bundles": len(server.bundles),
+        "published": published,
+        "others": len(different),
+    }
     todo = (
-        "Wait some seconds and look again; if it stays, the server's log says why a worker refuses what was published, or start it again."
+        "Wait some seconds and look again; if it stays, the server's log says why a worker refuses what was published,"
+        " or start it again."
     )
-    what = "workers of the server serve different bundles" if len(server.bundles) > 1 else "the server does not serve what was published"
+    what = (
+        "workers of the server serve different bundles"
+        if len(server.bundles) > 1
+        else "the server does not serve what was published"
+    )
     return Seen("bundles of workers", [Finding("workers_differ", "warning", what, evidence, todo)])
 
 
@@ -129,14 +156,26 @@ def model_weak(facts: Facts) -> Seen:
     seen, found = f"{model.trees} trees, and the metrics of its test slice", []
     if model.trees < TREES_MIN:
         evidence: dict[str, float | str] = {"trees": model.trees}
-        todo = "Look at `parameters` in model.yaml (boosting, early stopping, min_data_in_leaf), then run `opportune train`."
+        todo = (
+            "Look at `parameters` in model.yaml (boosting, early stopping, min_data_in_leaf), then run `opportune"
+            " train`."
+        )
         found.append(
-            Finding("model_weak", "error", "the model that serves has hardly a tree: it has learnt next to nothing", evidence, todo)
+            Finding(
+                "model_weak",
+                "error",
+                "the model that serves has hardly a tree: it has learnt next to nothing",
+                evidence,
+                todo,
+            )
         )
     auc = model.metrics.get("auc")
     if auc is not None and auc < COIN_AUC_MAX:
         evidence = {"auc": auc, "trees": model.trees}
-        todo = "Look whether the label of model.yaml happens at all, and whether columns say anything (`columns_say_nothing`); then train again."
+        todo = (
+            "Look whether the label of model.yaml happens at all, and whether columns say anything"
+            " (`columns_say_nothing`); then train again."
+        )
         found.append(Finding("model_weak", "error", "the model that serves orders offers like a coin", evidence, todo))
     return Seen(seen, found)
 
@@ -152,10 +191,17 @@ def model_older_than_data(facts: Facts) -> Seen:
     if share <= AFTER_SHARE_MAX:
         return Seen(f"{model.decisions:,} decisions")
     days = (facts.now - model.trained_at) / MICROSECONDS / DAY_SECONDS
-    evidence: dict[str, float | str] = {"decisions": model.decisions, "after_training": model.decisions_after, "share": share, "days": days}
+    evidence: dict[str, float | str] = {
+        "decisions": model.decisions,
+        "after_training": model.decisions_after,
+        "share": share,
+        "days": days,
+    }
     todo = "Run `opportune train`: it takes recorded decisions where there are enough."
     what = "the model was trained before most of the decisions that are known"
-    return Seen("decisions", [Finding("model_older_than_data", "warning", what, evidence, todo, rfc3339(model.trained_at))])
+    return Seen(
+        "decisions", [Finding("model_older_than_data", "warning", what, evidence, todo, rfc3339(model.trained_at))]
+    )
 
 
 CHECKS = (

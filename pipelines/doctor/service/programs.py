@@ -1,4 +1,6 @@
-"""Checks of what is installed: Python, the packages beside what they ask for and beside the lock, native libraries, the port."""
+"""Checks of what is installed: Python, the packages beside what they ask for and beside the lock, native libraries, the
+port.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def python_version(facts: Facts) -> Seen:
         return Seen(f"Python {here}, wanted {wanted}")
     evidence: dict[str, float | str] = {"python": here, "wanted": wanted}
     todo = "Make the environment again with a Python that is supported: `make env PYTHON=python3.12`."
-    return Seen("the version of Python", [Finding("python_version", "error", "this Python is not supported", evidence, todo)])
+    return Seen(
+        "the version of Python", [Finding("python_version", "error", "this Python is not supported", evidence, todo)]
+    )
 
 
 def packages(facts: Facts) -> Seen:
@@ -57,7 +61,10 @@ def packages(facts: Facts) -> Seen:
     seen = f"{looked} requirements"
     if not wrong:
         return Seen(seen)
-    todo = "Make the environment again from the lock (`make env`), or install the package again: `pip install --force-reinstall opportune`."
+    todo = (
+        "Make the environment again from the lock (`make env`), or install the package again: `pip install"
+        " --force-reinstall opportune`."
+    )
     what = f"packages are missing or have other versions than are wanted: {listed(wrong, NAMED_MAX)}"
     return Seen(seen, [Finding("packages", "error", what, {"requirements": looked, "wrong": len(wrong)}, todo)])
 
@@ -100,7 +107,9 @@ def packages_locked(facts: Facts) -> Seen:
         return Seen(f"{looked} installed packages that the lock names")
     todo = "Make the environment again from the lock: `make env`. What was tested is the lock."
     what = f"packages have other versions than the lock: {listed(sorted(other), NAMED_MAX)}"
-    return Seen("packages", [Finding("packages_locked", "warning", what, {"packages": looked, "other": len(other)}, todo)])
+    return Seen(
+        "packages", [Finding("packages_locked", "warning", what, {"packages": looked, "other": len(other)}, todo)]
+    )
 
 
 def _pins(text: str) -> dict[str, set[str]]:
@@ -118,7 +127,9 @@ def native_libraries(facts: Facts) -> Seen:
     except ModuleNotFoundError as error:
         raise CannotSay(f"{error.name} is not installed: this environment only serves") from None
     except (ImportError, OSError) as error:
-        todo = "Install the system's OpenMP library (Debian: `apt-get install libgomp1`; Fedora: `dnf install libgomp`)."
+        todo = (
+            "Install the system's OpenMP library (Debian: `apt-get install libgomp1`; Fedora: `dnf install libgomp`)."
+        )
         what = "LightGBM cannot be loaded: `train`, `evaluate` and `publish` fail, serving does not need it"
         return Seen("LightGBM", [Finding("native_libraries", "error", what, {"why": str(error)}, todo)])
     return Seen(f"LightGBM and its OpenMP library, by {fit.__name__}")

@@ -14,7 +14,9 @@ OVERDUE_SECONDS = 600.0
 
 
 def ramps_wait(facts: Facts) -> Seen:
-    """Ramps of running experiments wait for somebody: they were not started, were rolled back, lack data, or a step is overdue."""
+    """Ramps of running experiments wait for somebody: they were not started, were rolled back, lack data, or a step is
+    overdue.
+    """
     ramped = [one for one in facts.running if one.standing is not None]
     if not ramped:
         raise CannotSay("no running experiment has a ramp")
@@ -27,12 +29,20 @@ def _waits(facts: Facts, one: ReadExperiment) -> Finding | None:
     assert standing is not None
     assert plan is not None
     key, last = one.key, _last(facts, one.key)
-    evidence: dict[str, float | str] = {"experiment": key, "share": standing.share, "state": standing.state.replace("_", " ")}
+    evidence: dict[str, float | str] = {
+        "experiment": key,
+        "share": standing.share,
+        "state": standing.state.replace("_", " "),
+    }
     verb = f"`opportune experiment ramp {key}`"
     if standing.is_damaged:
         todo = f"Say by {verb} with `--to` or `--roll-back` what holds; until then nothing rises by itself."
         return Finding(
-            "ramps_wait", "error", f"a line of the record of the ramp of {key} cannot be read: it may have been a roll back", evidence, todo
+            "ramps_wait",
+            "error",
+            f"a line of the record of the ramp of {key} cannot be read: it may have been a roll back",
+            evidence,
+            todo,
         )
     if standing.state == "not_started":
         return Finding(
@@ -59,9 +69,16 @@ def _waits(facts: Facts, one: ReadExperiment) -> Finding | None:
         evidence |= {"waits_seconds": late}
         return Finding("ramps_wait", "warning", f"the ramp of {key} waits: {step.reason}", evidence, todo, rfc3339(due))
     if step.verdict == "roll_back":
-        todo = "The background worker takes it back within a minute or so; where none runs, start `opportune up`, or take it back by hand."
+        todo = (
+            "The background worker takes it back within a minute or so; where none runs, start `opportune up`, or take"
+            " it back by hand."
+        )
         return Finding(
-            "ramps_wait", "error", f"the ramp of {key} is to be rolled back, and is not yet: {step.reason}", evidence, f"{todo} {verb}"
+            "ramps_wait",
+            "error",
+            f"the ramp of {key} is to be rolled back, and is not yet: {step.reason}",
+            evidence,
+            f"{todo} {verb}",
         )
     if late <= OVERDUE_SECONDS:
         return None
@@ -71,7 +88,10 @@ def _waits(facts: Facts, one: ReadExperiment) -> Finding | None:
 
 
 def _last(facts: Facts, key: str) -> RampLine | None:
-    return next((line for line in reversed(read_record(facts.workspace.data)) if line is not None and line.experiment == key), None)
+    return next(
+        (line for line in reversed(read_record(facts.workspace.data)) if line is not None and line.experiment == key),
+        None,
+    )
 
 
 def ramps_record(facts: Facts) -> Seen:
@@ -84,8 +104,13 @@ def ramps_record(facts: Facts) -> Seen:
     if not damaged:
         return Seen(f"{len(lines)} lines of the record of ramps")
     evidence: dict[str, float | str] = {"lines": len(lines), "damaged": damaged}
-    todo = "Take the file from a backup, or say by `opportune experiment ramp` where each ramp stands: its next line holds."
-    return Seen("the record of ramps", [Finding("ramps_record", "error", f"lines of {RECORD} are damaged", evidence, todo)])
+    todo = (
+        "Take the file from a backup, or say by `opportune experiment ramp` where each ramp stands: its next line"
+        " holds."
+    )
+    return Seen(
+        "the record of ramps", [Finding("ramps_record", "error", f"lines of {RECORD} are damaged", evidence, todo)]
+    )
 
 
 CHECKS = (ramps_wait, ramps_record)

@@ -21,7 +21,9 @@ FILES_BESIDE = 256
 MEMORY_BYTES_MIN = 1 << 30
 """A server, the background worker and a training run beside each other."""
 VOLATILE = frozenset({"tmpfs", "ramfs"})
-SHARED = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs"})
+SHARED = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs"}
+)
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -38,14 +40,22 @@ def file_system(facts: Facts) -> Seen:
         what = f"the data folder lies in memory ({kind}): journal and event log are gone with the machine's next start"
         return Seen(seen, [Finding("file_system", "warning", what, {**evidence}, todo)])
     if kind in SHARED:
-        todo = "Put the data folder on a disk of this machine; for several machines use Redis (`stores.online.url`) and copy the lake."
-        what = f"the data folder lies on a network ({kind}): LMDB and SQLite rely on locks and memory maps that it does not keep"
+        todo = (
+            "Put the data folder on a disk of this machine; for several machines use Redis (`stores.online.url`) and"
+            " copy the lake."
+        )
+        what = (
+            f"the data folder lies on a network ({kind}): LMDB and SQLite rely on locks and memory maps that it does"
+            " not keep"
+        )
         return Seen(seen, [Finding("file_system", "error", what, {**evidence}, todo)])
     return Seen(seen)
 
 
 def _mount(place: Path) -> tuple[str, str]:
-    """Return the type of the file system that a folder lies on, and where that is mounted; empty texts where nobody says."""
+    """Return the type of the file system that a folder lies on, and where that is mounted; empty texts where nobody
+    says.
+    """
     try:
         lines = (PROC / "self" / "mountinfo").read_text().splitlines()
     except OSError:
@@ -67,8 +77,13 @@ def free_files(facts: Facts) -> Seen:
     if machine.free_files >= FREE_FILES_MIN:
         return Seen(f"{machine.free_files:,} files that the file system still takes")
     evidence: dict[str, float | str] = {"free": machine.free_files, "total": machine.total_files}
-    todo = "Remove what is not needed (`df -i` counts), or give the data folder a larger disk: no new file means no shipment and no bundle."
-    return Seen("files", [Finding("free_files", "error", "the file system takes hardly any more files", evidence, todo)])
+    todo = (
+        "Remove what is not needed (`df -i` counts), or give the data folder a larger disk: no new file means no"
+        " shipment and no bundle."
+    )
+    return Seen(
+        "files", [Finding("free_files", "error", "the file system takes hardly any more files", evidence, todo)]
+    )
 
 
 def data_folder(facts: Facts) -> Seen:
@@ -83,17 +98,36 @@ def data_folder(facts: Facts) -> Seen:
         todo = f"Give it to the user who runs the service: `chown -R {me} {data}`, or mount it writable."
         found.append(Finding("data_folder", "error", "the data folder cannot be written", evidence, todo))
     entries = [entry for entry in sorted(data.iterdir()) if not entry.is_symlink()]
-    others = [entry.name for entry in entries if entry.stat().st_uid != status.st_uid or (me != 0 and not os.access(entry, os.W_OK))]
+    others = [
+        entry.name
+        for entry in entries
+        if entry.stat().st_uid != status.st_uid or (me != 0 and not os.access(entry, os.W_OK))
+    ]
     if others:
         evidence = {"entries": len(others), "owner_of_the_folder": status.st_uid}
-        todo = f"`chown -R` them to one user: a command that ran as another, root for example, left them ({listed(others, 5)})."
+        todo = (
+            "`chown -R` them to one user: a command that ran as another, root for example, left them"
+            f" ({listed(others, 5)})."
+        )
         found.append(
-            Finding("data_folder", "error", "parts of the data folder belong to another user, or cannot be written", evidence, todo)
+            Finding(
+                "data_folder",
+                "error",
+                "parts of the data folder belong to another user, or cannot be written",
+                evidence,
+                todo,
+            )
         )
     if status.st_mode & stat.S_IWOTH:
         evidence = {"mode": oct(stat.S_IMODE(status.st_mode))}
         found.append(
-            Finding("data_folder", "error", "everybody on this machine can write the data folder", evidence, f"`chmod 700 {data}`")
+            Finding(
+                "data_folder",
+                "error",
+                "everybody on this machine can write the data folder",
+                evidence,
+                f"`chmod 700 {data}`",
+            )
         )
     return Seen(f"the owner and mode of {len(entries)} entries", found)
 
@@ -106,7 +140,10 @@ def open_files(facts: Facts) -> Seen:
     if soft == resource.RLIM_INFINITY or soft >= limits.receiving_max:
         return Seen(f"a limit of {'any number of' if soft == resource.RLIM_INFINITY else f'{soft:,}'} open files")
     evidence: dict[str, float | str] = {"limit": soft, "hard": hard, "wanted": wanted}
-    todo = f"Start the service with `ulimit -n {wanted}` or more (systemd: `LimitNOFILE`): beyond it connections are refused at the door."
+    todo = (
+        f"Start the service with `ulimit -n {wanted}` or more (systemd: `LimitNOFILE`): beyond it connections are"
+        " refused at the door."
+    )
     what = "a worker may open fewer files than it takes connections"
     return Seen("the limit of open files", [Finding("open_files", "warning", what, evidence, todo)])
 
@@ -117,12 +154,17 @@ def memory(facts: Facts) -> Seen:
     most = min(machine, allowed or machine)
     evidence: dict[str, float | str] = {"allowed_bytes": most, "machine_bytes": machine}
     if most < MEMORY_BYTES_MIN:
-        todo = "Give it 1 GiB at least: what has less is killed when a training run or a computation of features begins."
-        return Seen("memory", [Finding("memory", "warning", "there is less memory than the service needs", evidence, todo)])
+        todo = (
+            "Give it 1 GiB at least: what has less is killed when a training run or a computation of features begins."
+        )
+        return Seen(
+            "memory", [Finding("memory", "warning", "there is less memory than the service needs", evidence, todo)]
+        )
     if allowed and machine * MEMORY_SHARE > allowed:
         evidence["queries_may_take_bytes"] = machine * MEMORY_SHARE
         todo = (
-            "Give the container more memory, or fewer rows to compute at once (`buckets` in workspace.yaml): queries do not know its limit."
+            "Give the container more memory, or fewer rows to compute at once (`buckets` in workspace.yaml): queries do"
+            " not know its limit."
         )
         what = "the container allows less memory than queries on the lake may take: they can be killed"
         return Seen("memory", [Finding("memory", "warning", what, evidence, todo)])
@@ -166,7 +208,10 @@ def cores(facts: Facts) -> Seen:
         return Seen(f"{running} server processes on {allowed:g} cores")
     evidence: dict[str, float | str] = {"processes": running, "cores": allowed}
     todo = "Start with fewer `--workers`: processes that wait for a core answer late, and no more of them."
-    return Seen("server processes", [Finding("cores", "warning", "more server processes run than there are cores", evidence, todo)])
+    return Seen(
+        "server processes",
+        [Finding("cores", "warning", "more server processes run than there are cores", evidence, todo)],
+    )
 
 
 def time_zone_data(facts: Facts) -> Seen:
@@ -174,19 +219,27 @@ def time_zone_data(facts: Facts) -> Seen:
     from features.common.time_zones import zone_of
 
     hours = facts.workspace.policies.quiet_hours.values()
-    named = [one.time_zone for one in hours if one.time_zone and not one.time_zone.startswith(("customer.", "context."))]
+    named = [
+        one.time_zone for one in hours if one.time_zone and not one.time_zone.startswith(("customer.", "context."))
+    ]
     zones = sorted({facts.workspace.settings.time_zone, *named, "Europe/Berlin"})
     lacking = [zone for zone in zones if zone_of(zone) is None]
     if time.timezone:
         evidence: dict[str, float | str] = {"zone": time.tzname[0]}
         finding = Finding(
-            "time_zone_data", "error", "this process is not in UTC", evidence, "Report it: every process of ours sets TZ=UTC."
+            "time_zone_data",
+            "error",
+            "this process is not in UTC",
+            evidence,
+            "Report it: every process of ours sets TZ=UTC.",
         )
         return Seen("the zone of this process", [finding])
     if not lacking:
         return Seen(f"{len(zones)} time zones")
     todo = "Install the package `tzdata`, which the lock has, or the system's own."
-    finding = Finding("time_zone_data", "error", f"time zones are not known here: {listed(lacking)}", {"lacking": len(lacking)}, todo)
+    finding = Finding(
+        "time_zone_data", "error", f"time zones are not known here: {listed(lacking)}", {"lacking": len(lacking)}, todo
+    )
     return Seen("time zones", [finding])
 
 

@@ -1,4 +1,6 @@
-"""Checks of what the program keeps for itself: small files, the lake's files, the event log, the stores, what was set aside or moved."""
+"""Checks of what the program keeps for itself: small files, the lake's files, the event log, the stores, what was set
+aside or moved.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,27 @@ def lake_files(facts: Facts) -> Seen:
     seen = f"the footers of {lake.files:,} files; their pages are read by who needs their rows"
     if not lake.broken:
         return Seen(seen)
-    evidence: dict[str, float | str] = {"files": lake.files, "broken": len(lake.broken), "why": next(iter(lake.broken.values()))}
-    todo = "Take them from a backup, or move them away: imported ones come again with `opportune import`, shipped ones are lost."
-    return Seen(seen, [Finding("lake_files", "error", f"files of the lake cannot be read: {listed(list(lake.broken), 5)}", evidence, todo)])
+    evidence: dict[str, float | str] = {
+        "files": lake.files,
+        "broken": len(lake.broken),
+        "why": next(iter(lake.broken.values())),
+    }
+    todo = (
+        "Take them from a backup, or move them away: imported ones come again with `opportune import`, shipped ones are"
+        " lost."
+    )
+    return Seen(
+        seen,
+        [
+            Finding(
+                "lake_files",
+                "error",
+                f"files of the lake cannot be read: {listed(list(lake.broken), 5)}",
+                evidence,
+                todo,
+            )
+        ],
+    )
 
 
 def event_log_damaged(facts: Facts) -> Seen:
@@ -67,8 +87,13 @@ def event_log_damaged(facts: Facts) -> Seen:
         said = str(error)
     if said == "ok":
         return Seen("every page of the event log")
-    todo = "Start the service: it sets a damaged log aside and begins another. Events that were not shipped are then in the file set aside."
-    return Seen("the event log", [Finding("event_log_damaged", "error", "the event log is damaged", {"why": said}, todo)])
+    todo = (
+        "Start the service: it sets a damaged log aside and begins another. Events that were not shipped are then in"
+        " the file set aside."
+    )
+    return Seen(
+        "the event log", [Finding("event_log_damaged", "error", "the event log is damaged", {"why": said}, todo)]
+    )
 
 
 def ledger_damaged(facts: Facts) -> Seen:
@@ -91,13 +116,16 @@ def damaged_set_aside(facts: Facts) -> Seen:
     evidence: dict[str, float | str] = {"files": len(files), "bytes": sum(file.stat().st_size for file in files)}
     what = f"damaged files were set aside, and may hold what is nowhere else: {listed(names, 5)}"
     todo = (
-        "Look at the disk and at the logs of that time. Journal files were shipped as far as they can be read; remove what you do not need."
+        "Look at the disk and at the logs of that time. Journal files were shipped as far as they can be read; remove"
+        " what you do not need."
     )
     return Seen("the folders of journal and event log", [Finding("damaged_set_aside", "warning", what, evidence, todo)])
 
 
 def copied_or_moved(facts: Facts) -> Seen:
-    """The registry or Feast's registry names another folder: the workspace was copied or moved, and writes into the original."""
+    """The registry or Feast's registry names another folder: the workspace was copied or moved, and writes into the
+    original.
+    """
     workspace = facts.workspace
     file, folder = registry_file(workspace), workspace.data.resolve()
     if file is None:
@@ -108,7 +136,8 @@ def copied_or_moved(facts: Facts) -> Seen:
         raise CannotSay("the registry cannot be read: see registry_answers")
     with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as db:
         query = (
-            "SELECT artifact_location FROM experiments WHERE name = ? UNION SELECT artifact_uri FROM runs WHERE lifecycle_stage = 'active'"
+            "SELECT artifact_location FROM experiments WHERE name = ? UNION SELECT artifact_uri FROM runs WHERE"
+            " lifecycle_stage = 'active'"
         )
         places = [str(row[0]) for row in db.execute(query, [workspace.settings.name]).fetchall() if row[0]]
     db.close()

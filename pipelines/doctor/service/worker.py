@@ -1,4 +1,6 @@
-"""Checks of the background worker and of what processes write beside their work: does it run, does it fail again and again, do logs grow."""
+"""Checks of the background worker and of what processes write beside their work: does it run, does it fail again and
+again, do logs grow.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ def worker_runs(facts: Facts) -> Seen:
         return Seen("the last run of the shipper, beside servers that run")
     evidence: dict[str, float | str] = {"silent_seconds": silent if file.exists() else "for ever"}
     what = "servers run without a background worker: nothing is shipped, features age, ramps and erasures wait"
-    todo = "Start `opportune up`, which runs one, or `python -m pipelines.worker DIR` beside `opportune serve`; logs/worker.log says why one ends."
+    todo = (
+        "Start `opportune up`, which runs one, or `python -m pipelines.worker DIR` beside `opportune serve`;"
+        " logs/worker.log says why one ends."
+    )
     since = rfc3339(int(written_s(file.stat()) * MICROSECONDS)) if file.exists() else ""
     return Seen("the last run of the shipper", [Finding("worker_runs", "error", what, evidence, todo, since)])
 
@@ -58,7 +63,10 @@ def worker_fails(facts: Facts) -> Seen:
             text = re.sub(r"\d+(\.\d+)?", "N", found[4])
             complaints[text] += 1
             first.setdefault(text, f"{found[1].replace(' ', 'T')}Z")
-    seen, again = f"{len(lines):,} lines of its log", [(text, count) for text, count in complaints.most_common(3) if count >= AGAIN_MIN]
+    seen, again = (
+        f"{len(lines):,} lines of its log",
+        [(text, count) for text, count in complaints.most_common(3) if count >= AGAIN_MIN],
+    )
     findings = [
         Finding(
             "worker_fails",
@@ -75,7 +83,13 @@ def worker_fails(facts: Facts) -> Seen:
         evidence: dict[str, float | str] = {"tracebacks": crashes, "last_line": last[:200]}
         what = "the background worker ended with tracebacks and was started again"
         findings.append(
-            Finding("worker_fails", "error", what, evidence, "Look at logs/worker.log; state_files says which file may be damaged.")
+            Finding(
+                "worker_fails",
+                "error",
+                what,
+                evidence,
+                "Look at logs/worker.log; state_files says which file may be damaged.",
+            )
         )
     return Seen(seen, findings)
 
@@ -99,7 +113,8 @@ def logs_grow(facts: Facts) -> Seen:
     most = max(sizes, key=sizes.__getitem__)
     evidence: dict[str, float | str] = {"bytes": total, "largest": most, "largest_bytes": sizes[most]}
     todo = (
-        "Look what repeats in it, then start the service again: each start begins new files. `logrotate` with `copytruncate` bounds them."
+        "Look what repeats in it, then start the service again: each start begins new files. `logrotate` with"
+        " `copytruncate` bounds them."
     )
     return Seen(seen, [Finding("logs_grow", "warning", "the logs take much room", evidence, todo)])
 

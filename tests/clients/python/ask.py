@@ -1,4 +1,6 @@
-"""A client that has nothing but types generated from /openapi.json: `python ask.py ADDRESS CUSTOMER` prints what it got as JSON."""
+"""A client that has nothing but types generated from /openapi.json: `python ask.py ADDRESS CUSTOMER` prints what it got
+as JSON.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,11 @@ def main(address: str, customer: str) -> None:
         offer_id=decision.offers[0].offer_id,
     )
     told = ask(f"{address}/v1/events", EventsAnswer, EventsBody(events=[event]))
-    assigned = ask(f"{address}/v1/assignments", AssignmentsAnswer, AssignmentRequests(requests=[AssignmentRequest(customer_id=customer)]))
+    assigned = ask(
+        f"{address}/v1/assignments",
+        AssignmentsAnswer,
+        AssignmentRequests(requests=[AssignmentRequest(customer_id=customer)]),
+    )
     experiments = ask(f"{address}/v1/experiments", ExperimentsAnswer)
     asked = EvaluationRequest(context=EvaluationContext(targetingKey=customer))
     flags = ask(f"{address}/ofrep/v1/evaluate/flags", Evaluations, asked)

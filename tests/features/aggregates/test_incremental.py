@@ -93,7 +93,13 @@ def columns(draw: st.DrawFn) -> dict[str, Any]:
 def pairs(draw: st.DrawFn) -> dict[str, Any]:
     aggregate, of = draw(st.sampled_from(MEASURES))
     spans = draw(st.lists(st.sampled_from(SPANS), min_size=1, unique=True))
-    pair = {"stream": "moves", "aggregate": aggregate, "windows": spans, "where": draw(st.sampled_from(WHERES)), "match": "shop"}
+    pair = {
+        "stream": "moves",
+        "aggregate": aggregate,
+        "windows": spans,
+        "where": draw(st.sampled_from(WHERES)),
+        "match": "shop",
+    }
     return pair | {"key": draw(st.sampled_from(["shop", "kind"]))} | ({"of": of} if of else {})
 
 
@@ -129,7 +135,9 @@ def events_of(drawn: list[tuple[int, int, float | None, str | None, str | None]]
 
 
 def leaves(events: list[RecentEvent], base: int, now: int, span: int | None) -> bool:
-    """Whether an event that the base holds has left a window since, and the window does not lie wholly after the base."""
+    """Whether an event that the base holds has left a window since, and the window does not lie wholly after the
+    base.
+    """
     if span is None or now - span >= base:
         return False
     return any(e.contained(base) and base - span <= e.time < now - span for e in events)
@@ -141,7 +149,9 @@ def leaves(events: list[RecentEvent], base: int, now: int, span: int | None) -> 
 def test_the_fold_is_what_the_batch_computes(
     workspace: Workspace, said: dict[str, Any], drawn: list[Any], first: int, second: int, empty: bool
 ) -> None:
-    """Over the row of a moment, or over none, the fold at a later moment gives what the batch gives then, for all that has not aged."""
+    """Over the row of a moment, or over none, the fold at a later moment gives what the batch gives then, for all that
+    has not aged.
+    """
     base, now = START + min(first, second) * GRID, START + max(first, second) * GRID
     events = events_of(drawn)
     there = replace(workspace, features=msgspec.convert(said, FeaturesFile, strict=False))
@@ -172,7 +182,10 @@ def test_the_fold_is_what_the_batch_computes(
             name = f"{view.name}.{family.name}"
             aged = [leaves(events, base, now, _span(measure.window_seconds)) for measure in family.measures]
             for measure, has_aged in zip(family.measures, aged, strict=True):
-                assert has_aged or got[f"{name}.{measure.name}"] == wanted[f"{name}.{measure.name}"], (name, measure.name)
+                assert has_aged or got[f"{name}.{measure.name}"] == wanted[f"{name}.{measure.name}"], (
+                    name,
+                    measure.name,
+                )
             assert any(aged) or got[name] == wanted[name]
 
 
@@ -199,7 +212,9 @@ def lasting(workspace: Workspace) -> Workspace:
 
 
 def test_what_is_hidden_is_no_column(lasting: Workspace) -> None:
-    """What a mean, a last and a distinct are added up with is stored, and the model, its names and history know nothing of it."""
+    """What a mean, a last and a distinct are added up with is stored, and the model, its names and history know nothing
+    of it.
+    """
     (view,) = lasting.views
     assert view.hidden == {
         *("_sum_typical_all", "_stated_typical_all", "_latest_latest_all"),
@@ -226,7 +241,9 @@ def test_what_is_hidden_is_withheld_with_its_column(lasting: Workspace) -> None:
 
 
 def test_what_does_not_fit_is_passed_over(lasting: Workspace) -> None:
-    """Events of other streams, of now and later, and values of another type than is declared change nothing; nothing fails."""
+    """Events of other streams, of now and later, and values of another type than is declared change nothing; nothing
+    fails.
+    """
     plan, words = RowSchema.of(lasting.views), Dictionary()
     fold, row = Fold(plan, words), plan.nobody()
     row.event_times[:] = seconds(START)
@@ -258,7 +275,9 @@ def test_what_a_row_lacks_stays_missing(workspace: Workspace) -> None:
 
 
 def test_a_family_stays_within_its_bound(lasting: Workspace) -> None:
-    """With more keys than the batch keeps, those of what is new stay, in the order of their texts; texts that are told apart are counted all."""
+    """With more keys than the batch keeps, those of what is new stay, in the order of their texts; texts that are told
+    apart are counted all.
+    """
     plan, words = RowSchema.of(lasting.views), Dictionary()
     row = plan.nobody()
     row.event_times[:], row.numbers[:] = seconds(START), 0.0
@@ -280,7 +299,11 @@ amounts = st.floats(-8e9, 8e9)
 def test_sums_are_exact(lasting: Workspace, stored: float, more: list[float]) -> None:
     """From a stored sum below 2**33, sums are those of whole millionths, whatever the amounts' binary forms are."""
     whole = int(kernels.millionths(stored))
-    hypothesis.assume(all(abs(whole + sum(int(kernels.millionths(a)) for a in more[:n])) < 2**33 * 10**6 for n in range(len(more) + 1)))
+    hypothesis.assume(
+        all(
+            abs(whole + sum(int(kernels.millionths(a)) for a in more[:n])) < 2**33 * 10**6 for n in range(len(more) + 1)
+        )
+    )
     plan = RowSchema.of(lasting.views)
     row = plan.nobody()
     row.event_times[:] = seconds(START)
@@ -298,5 +321,7 @@ def test_millionths_are_those_of_the_database(numbers: list[float]) -> None:
     """DuckDB rounds an amount to the same whole millionths."""
     con = duckdb.connect()
     query = "SELECT CAST(round(unnest(?::DOUBLE[]) * 1000000) AS BIGINT)"
-    assert [int(kernels.millionths(number)) for number in numbers] == [row[0] for row in con.execute(query, [numbers]).fetchall()]
+    assert [int(kernels.millionths(number)) for number in numbers] == [
+        row[0] for row in con.execute(query, [numbers]).fetchall()
+    ]
     con.close()

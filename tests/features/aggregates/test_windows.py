@@ -28,7 +28,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = START + timedelta(days=9)
 DAY = timedelta(days=1)
 GRID = timedelta(hours=6)
-"""Events and moments lie on one grid, so that many are exactly at the edges of windows and at the moments themselves."""
+"""Events and moments lie on one grid, so that many are exactly at the edges of windows and at the moments themselves.
+"""
 
 WHERES: dict[str, dict[str, Any]] = {
     "any": {},
@@ -39,7 +40,10 @@ WHERES: dict[str, dict[str, Any]] = {
     "both": {"kind": ["card"], "amount": {"minimum": -1, "below": 7.25}},
 }
 SCALARS = [(a, None) for a in ("count", "days_since", "share")]
-SCALARS += [(a, "amount") for a in ("sum", "mean", "min", "max", "last", "share")] + [("last", "kind"), ("distinct", "kind")]
+SCALARS += [(a, "amount") for a in ("sum", "mean", "min", "max", "last", "share")] + [
+    ("last", "kind"),
+    ("distinct", "kind"),
+]
 MEASURES = [("count", None), ("days_since", None), ("sum", "amount"), ("min", "amount"), ("max", "amount")]
 WINDOWS = ["6h", "3d", "all"]
 DAYS = ["1d", "3d", "all"]
@@ -52,13 +56,17 @@ def features(wheres: tuple[str, ...] = tuple(WHERES)) -> dict[str, Any]:
     for (aggregate, of), (name, where) in itertools.product(SCALARS, _chosen(wheres)):
         if aggregate == "share" and not where:
             continue
-        column = {"stream": "moves", "aggregate": aggregate, "windows": WINDOWS, "where": where} | ({"of": of} if of else {})
+        column = {"stream": "moves", "aggregate": aggregate, "windows": WINDOWS, "where": where} | (
+            {"of": of} if of else {}
+        )
         columns[f"{aggregate}_{of or 'events'}_{name}"] = column
         if aggregate != "days_since" and of != "kind" and name in ("any", "both"):
             columns[f"{aggregate}_{of or 'events'}_{name}_zero"] = column | {"missing": "zero"}
             columns[f"{aggregate}_{of or 'events'}_{name}_unknown"] = column | {"missing": "unknown"}
         if "kind" not in where and of != "kind":
-            columns[f"{aggregate}_{of or 'events'}_{name}_of"] = column | {"group": {"by": "kind", "values": ["card", "wire"]}}
+            columns[f"{aggregate}_{of or 'events'}_{name}_of"] = column | {
+                "group": {"by": "kind", "values": ["card", "wire"]}
+            }
     pairs: dict[str, Any] = {}
     for (aggregate, of), (name, where) in itertools.product(MEASURES, _chosen(wheres)):
         for scope, spans in (("customer", WINDOWS), ("everyone", DAYS)):
@@ -101,12 +109,20 @@ def events_of(seed: int) -> list[Event]:
 
 
 def made(
-    folder: Path, events: list[Event], moments: list[tuple[str, datetime]], wheres: tuple[str, ...] = tuple(WHERES), buckets: int = 1
+    folder: Path,
+    events: list[Event],
+    moments: list[tuple[str, datetime]],
+    wheres: tuple[str, ...] = tuple(WHERES),
+    buckets: int = 1,
 ) -> Workspace:
     """A workspace with these events, imported and computed."""
     folder.mkdir()
     content: dict[str, Any] = {
-        "workspace.yaml": {"name": "bank", "buckets": buckets, "sources": {"decisions": "d.parquet", "streams": {"moves": "m.parquet"}}},
+        "workspace.yaml": {
+            "name": "bank",
+            "buckets": buckets,
+            "sources": {"decisions": "d.parquet", "streams": {"moves": "m.parquet"}},
+        },
         "features.yaml": features(wheres),
         "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": "o", "attributes": {"shop": "s1"}}]},
         "model.yaml": {"name": "m", "label": {"outcome": "yes"}},
@@ -142,7 +158,9 @@ def offline(workspace: Workspace, view: str) -> pa.Table:
 
 def moments_of(seed: int) -> list[tuple[str, datetime]]:
     chance = random.Random(seed + 1)
-    some = [(f"c{chance.randrange(7)}", START + chance.randrange(1, 9 * 4) * GRID) for _ in range(30)]  # c6 has no events at all
+    some = [
+        (f"c{chance.randrange(7)}", START + chance.randrange(1, 9 * 4) * GRID) for _ in range(30)
+    ]  # c6 has no events at all
     return sorted(set(some))
 
 
@@ -167,10 +185,16 @@ def total(numbers: Iterable[float]) -> float:
     return sum(round(number * 1_000_000) for number in numbers) / 1_000_000
 
 
-def reference(events: list[Event], moment: datetime, aggregate: str, of: str | None, window: str, where: Any, whole: Any) -> Any:
+def reference(
+    events: list[Event], moment: datetime, aggregate: str, of: str | None, window: str, where: Any, whole: Any
+) -> Any:
     """What the documentation says, as a loop; None where no event counts."""
     seconds = window_seconds(window)
-    seen = [e for e in events if e["time"] < moment and (seconds is None or e["time"] >= moment - timedelta(seconds=seconds))]
+    seen = [
+        e
+        for e in events
+        if e["time"] < moment and (seconds is None or e["time"] >= moment - timedelta(seconds=seconds))
+    ]
     part = [e for e in seen if holds(where, e)]
     values = [e[of] for e in part if of and e[of] is not None]
     if aggregate == "share":
@@ -204,11 +228,19 @@ def test_every_scalar_is_what_the_reference_says(case: tuple[Workspace, list[Eve
             where = column["where"] | ({"kind": value} if group else {})
             field = f"{name}_{window}" + (f"_{value}" if group else "")
             whole = column["where"] if group else {}
-            zero = column.get("missing") == "zero" or ("missing" not in column and column["aggregate"] in ("count", "sum", "distinct"))
+            zero = column.get("missing") == "zero" or (
+                "missing" not in column and column["aggregate"] in ("count", "sum", "distinct")
+            )
             for row in rows:
                 own = [e for e in events if e["customer_id"] == row["customer_id"]]
-                expected = reference(own, row["event_timestamp"], column["aggregate"], column.get("of"), window, where, whole)
-                assert row[field] == (0 if expected is None and zero else expected), (field, row["customer_id"], row["event_timestamp"])
+                expected = reference(
+                    own, row["event_timestamp"], column["aggregate"], column.get("of"), window, where, whole
+                )
+                assert row[field] == (0 if expected is None and zero else expected), (
+                    field,
+                    row["customer_id"],
+                    row["event_timestamp"],
+                )
                 compared += 1
     assert compared > 10_000
 
@@ -230,7 +262,9 @@ def test_every_measure_is_what_the_reference_says(case: tuple[Workspace, list[Ev
                 values = dict(zip(keys, row[f"by_shop__{name}_{window}"], strict=True))
                 for key in ("s1", "s2", "é"):
                     of_key = [e for e in own if e["shop"] == key]
-                    expected = reference(of_key, row["event_timestamp"], pair["aggregate"], pair.get("of"), window, pair["where"], {})
+                    expected = reference(
+                        of_key, row["event_timestamp"], pair["aggregate"], pair.get("of"), window, pair["where"], {}
+                    )
                     if isinstance(expected, datetime):
                         expected = expected.timestamp()
                     assert values.get(key) == expected, (name, window, key, row["event_timestamp"])
@@ -255,7 +289,10 @@ def test_order_and_buckets_change_nothing(tmp_path: Path) -> None:
     events, moments = events_of(3), moments_of(3)
     shuffled = random.Random(5).sample(events, len(events))
     wheres = ("any", "both")
-    one, seven = made(tmp_path / "one", events, moments, wheres), made(tmp_path / "seven", shuffled, moments, wheres, buckets=7)
+    one, seven = (
+        made(tmp_path / "one", events, moments, wheres),
+        made(tmp_path / "seven", shuffled, moments, wheres, buckets=7),
+    )
     assert len(list((seven.offline / "moves").iterdir())) == 7
     for view in ("moves", "everyone_moves"):
         assert offline(one, view).equals(offline(seven, view)), view
@@ -274,7 +311,10 @@ def test_a_future_event_moves_no_training_row(tmp_path: Path) -> None:
         file = tmp_path / "w" / "data" / f"{name}.parquet"
         table = pa.parquet.read_table(file)
         more = [row | {times: cut + number * timedelta(hours=1)} for number, row in enumerate(table.to_pylist()[:60])]
-        more = [row | ({times: cut + timedelta(microseconds=1), "tariff": "new"} if name == "customers" else {}) for row in more]
+        more = [
+            row | ({times: cut + timedelta(microseconds=1), "tariff": "new"} if name == "customers" else {})
+            for row in more
+        ]
         pa.parquet.write_table(pa.concat_tables([table, pa.Table.from_pylist(more, table.schema)]), file)
         planted += len(more)
     after = _rows_up_to(workspace, now, cut)

@@ -129,10 +129,10 @@ def test_optimizely_equals_its_doubles(parent: str, unit: str) -> None:
 def test_the_same_in_every_process() -> None:
     """Processes with different hash seeds give the same buckets for the same units."""
     code = (
-        "from features.bucketing import fnv, hashing\n"
-        "hashes = [hashing.growthbook_v2('s'), hashing.growthbook_v1('s'), hashing.eppo('s'), hashing.unleash('s', 100),\n"
-        "    hashing.optimizely('s'), hashing.statsig('s', 'r'), hashing.statsig_experiment('s'), hashing.launchdarkly('f', 's')]\n"
-        "print([hash_(f'{at}-\\u00fc') for at in range(200) for hash_ in hashes])\n"
+        "from features.bucketing import fnv, hashing\nhashes = [hashing.growthbook_v2('s'), hashing.growthbook_v1('s'),"
+        " hashing.eppo('s'), hashing.unleash('s', 100),\n    hashing.optimizely('s'), hashing.statsig('s', 'r'),"
+        " hashing.statsig_experiment('s'), hashing.launchdarkly('f', 's')]\nprint([hash_(f'{at}-\\u00fc') for at in"
+        " range(200) for hash_ in hashes])\n"
     )
     found = [
         subprocess.run(

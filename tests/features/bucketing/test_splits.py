@@ -1,4 +1,6 @@
-"""Splits: which arm the tools themselves give over many units, their published ranges, and what holds for any weights."""
+"""Splits: which arm the tools themselves give over many units, their published ranges, and what holds for any
+weights.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,10 @@ def test_growthbook_gives_the_same_arms(version: int) -> None:
 def test_eppo_gives_the_same_arms() -> None:
     """Eppo's client gives the same arm to 100,000 units: traffic by one salt, the split by another."""
     given_ = entry("eppo", [0.25, 0.25, 0.5], coverage=0.6, salt="split", traffic_salt="traffic")
-    assert len(assert_same(split_of("key", given_), vendor_sdks.eppo("split", "traffic", [2_500, 5_000, 10_000], 6_000))) == 4
+    assert (
+        len(assert_same(split_of("key", given_), vendor_sdks.eppo("split", "traffic", [2_500, 5_000, 10_000], 6_000)))
+        == 4
+    )
 
 
 @pytest.mark.slow
@@ -79,7 +84,9 @@ def test_optimizely_gives_the_same_arms() -> None:
 
 @pytest.mark.slow
 def test_statsig_gives_the_same_arms() -> None:
-    """Statsig's core lets the same units pass a gate, and puts the same into the groups of an experiment, 100,000 each."""
+    """Statsig's core lets the same units pass a gate, and puts the same into the groups of an experiment, 100,000
+    each.
+    """
     first = split_of("key", entry("statsig", [1, 0], coverage=0.375, salt="config", rule="rule"))
     groups = split_of("key", entry("statsig-experiment", [0.5, 0.5], coverage=0.9, salt="config"))
     with vendor_sdks.statsig("config", "rule", 37.5, [450, 900]) as (gate, test):
@@ -146,7 +153,9 @@ def test_raising_the_coverage_moves_nobody(parts: list[int], low: float, high: f
     """With GrowthBook's ranges whoever has an arm keeps it when the coverage rises."""
     low, high = sorted((low, high))
     weights = [part / sum(parts) for part in parts]
-    before, after = (splits.by_ranges(int, 1_000, [[one] for one in splits.growthbook_ranges(weights, part)]) for part in (low, high))
+    before, after = (
+        splits.by_ranges(int, 1_000, [[one] for one in splits.growthbook_ranges(weights, part)]) for part in (low, high)
+    )
     for bucket in map(str, range(1_000)):
         arm = before(bucket)[0]
         assert arm in (-1, after(bucket)[0])
@@ -163,6 +172,15 @@ def test_ranges_that_an_arm_states() -> None:
 
 def test_nobody_is_covered() -> None:
     """With a coverage of 0 no unit gets an arm, whatever the hash."""
-    for hash_ in ("growthbook-v2", "growthbook-v1", "eppo", "optimizely", "statsig", "statsig-experiment", "launchdarkly", "unleash"):
+    for hash_ in (
+        "growthbook-v2",
+        "growthbook-v1",
+        "eppo",
+        "optimizely",
+        "statsig",
+        "statsig-experiment",
+        "launchdarkly",
+        "unleash",
+    ):
         split = split_of("key", entry(hash_, [1, 1] if hash_ == "unleash" else [0.5, 0.5], coverage=0))
         assert split.covered == 0 and {split(unit)[0] for unit in units(200)} == {-1}

@@ -1,4 +1,6 @@
-"""Kinds that files may name: each one is computed by every part that meets it, and one that is not computed is refused at once."""
+"""Kinds that files may name: each one is computed by every part that meets it, and one that is not computed is refused
+at once.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ from tests.serving.live import ROOT
 
 START = 1_772_323_200 * MICROSECONDS
 DAY = DAY_SECONDS * MICROSECONDS
-OF = {"none": [None], "number": ["amount"], "number or none": [None, "amount"], "category": ["kind"], "any": ["amount", "kind"]}
+OF = {
+    "none": [None],
+    "number": ["amount"],
+    "number or none": [None, "amount"],
+    "category": ["kind"],
+    "any": ["amount", "kind"],
+}
 """What `of` may be, by what an aggregate takes."""
 
 
@@ -43,19 +51,35 @@ def test_files_may_name_what_is_computed() -> None:
     assert set(typing.get_args(schema.DataType)) <= set(tables.SQL_TYPES)
     assert {AGGREGATES[name].combine for name in PAIRED} == set(pairs.COMBINE)
     added = {name for name, kind in AGGREGATES.items() if kind.quotient is None} - {"distinct"}
-    assert set(incremental_kernels.OPERATIONS) == added, "the fold adds to all but quotients and what is told apart by keys"
+    assert set(incremental_kernels.OPERATIONS) == added, (
+        "the fold adds to all but quotients and what is told apart by keys"
+    )
 
 
 def everything() -> dict[str, Any]:
-    """A `features.yaml` with a column of every aggregate and field, and pair columns of every aggregate in both scopes."""
+    """A `features.yaml` with a column of every aggregate and field, and pair columns of every aggregate in both
+    scopes.
+    """
     columns, matched = {}, {}
     for name in DECLARED:
         for of in OF[AGGREGATES[name].fields]:
-            column: dict[str, Any] = {"stream": "moves", "aggregate": name, "windows": ["3d", "all"], "where": {"shop": ["s1", "s2"]}}
+            column: dict[str, Any] = {
+                "stream": "moves",
+                "aggregate": name,
+                "windows": ["3d", "all"],
+                "where": {"shop": ["s1", "s2"]},
+            }
             columns[f"{name}_{of or 'events'}"] = column | ({"of": of} if of else {})
     for name in PAIRED:
         for scope in SCOPES:
-            pair = {"stream": "moves", "aggregate": name, "windows": ["3d", "all"], "key": "shop", "match": "shop", "scope": scope}
+            pair = {
+                "stream": "moves",
+                "aggregate": name,
+                "windows": ["3d", "all"],
+                "key": "shop",
+                "match": "shop",
+                "scope": scope,
+            }
             matched[f"{scope}_{name}"] = (
                 pair | {"relative": list(RELATIVES)} | ({"of": "amount"} if AGGREGATES[name].fields == "number" else {})
             )
@@ -81,12 +105,26 @@ def written(folder: Path, features: dict[str, Any]) -> Path:
 
 
 def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
-    """Check takes it, the windows compute it, the fold adds an event to it as the windows would, and doctor reads it."""
+    """Check takes it, the windows compute it, the fold adds an event to it as the windows would, and doctor reads
+    it.
+    """
     workspace = load(written(tmp_path / "bank", everything()))
-    drawn = [(0, 2.5, "card", "s1"), (1, 0.7, "cash", "s2"), (1, 7.25, "card", "s1"), (3, -1.0, "wire", "s3"), (5, 3.0, "cash", "s1")]
+    drawn = [
+        (0, 2.5, "card", "s1"),
+        (1, 0.7, "cash", "s2"),
+        (1, 7.25, "card", "s1"),
+        (3, -1.0, "wire", "s3"),
+        (5, 3.0, "cash", "s1"),
+    ]
     events = [
         event_of(
-            at, "moves", START + day * DAY + at * MICROSECONDS, START + day * DAY + at * MICROSECONDS, amount=amount, kind=kind, shop=shop
+            at,
+            "moves",
+            START + day * DAY + at * MICROSECONDS,
+            START + day * DAY + at * MICROSECONDS,
+            amount=amount,
+            kind=kind,
+            shop=shop,
         )
         for at, (day, amount, kind, shop) in enumerate(drawn)
     ]
@@ -114,7 +152,10 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
 
 CHANGES = {
     # what `features/config/schema.py` says -> with one word more, and the part of features.yaml that uses it
-    '"days_since", "share"]': ('"days_since", "share", "median"]', ("columns", {"aggregate": "median", "of": "amount"})),
+    '"days_since", "share"]': (
+        '"days_since", "share", "median"]',
+        ("columns", {"aggregate": "median", "of": "amount"}),
+    ),
     '"max", "days_since"]': ('"max", "days_since", "median"]', ("pairs", {"aggregate": "median", "of": "amount"})),
     'Literal["share", "rank", "ratio"]': (
         'Literal["share", "rank", "ratio", "median"]',
@@ -140,7 +181,12 @@ def test_a_kind_that_only_the_forms_know(said: str, tmp_path: Path) -> None:
     for verb in ("check", "features"):
         command = [sys.executable, "-m", "pipelines.main", verb, "-w", str(shop)]
         done = subprocess.run(
-            command, cwd=code, env=dict(os.environ) | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=False
+            command,
+            cwd=code,
+            env=dict(os.environ) | {"PYTHONPATH": str(code)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done
         assert "a kind that is computed, got `median`" in done.stderr and "features.yaml:" in done.stderr

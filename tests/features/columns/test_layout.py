@@ -1,4 +1,6 @@
-"""The layout of columns against a loop over plain Python values: the one function of training and serving must be right."""
+"""The layout of columns against a loop over plain Python values: the one function of training and serving must be
+right.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +59,21 @@ FEATURES = msgspec.convert(
         },
         "pairs": {
             "bought": PAIR
-            | {"aggregate": "count", "windows": ["1d", "all"], "relative": ["share", "rank", "ratio"], "reason": "bought_here"},
-            "paid": PAIR | {"aggregate": "sum", "of": "amount", "missing": "unknown", "relative": ["share", "rank", "ratio"]},
+            | {
+                "aggregate": "count",
+                "windows": ["1d", "all"],
+                "relative": ["share", "rank", "ratio"],
+                "reason": "bought_here",
+            },
+            "paid": PAIR
+            | {"aggregate": "sum", "of": "amount", "missing": "unknown", "relative": ["share", "rank", "ratio"]},
             "least": PAIR | {"aggregate": "min", "of": "amount"},
             "most": PAIR | {"aggregate": "max", "of": "amount", "relative": ["rank"]},
             "ago": PAIR | {"aggregate": "days_since", "freshness": "5d"},
             "of_kind": PAIR | {"aggregate": "count", "key": "kind", "match": "kind", "model": False},
             "hidden": PAIR | {"aggregate": "count", "key": "kind", "match": "kind", "relative": ["share"]},
-            "popular": PAIR | {"aggregate": "count", "scope": "everyone", "windows": ["7d", "all"], "relative": ["share", "ratio"]},
+            "popular": PAIR
+            | {"aggregate": "count", "scope": "everyone", "windows": ["7d", "all"], "relative": ["share", "ratio"]},
             "dearest": PAIR | {"aggregate": "max", "of": "amount", "scope": "everyone"},
             "fashion": PAIR | {"aggregate": "days_since", "scope": "everyone"},
         },
@@ -75,7 +84,12 @@ VIEWS = views_of(FEATURES)
 CONTRACT = contract_of(FEATURES, leave_out=("hidden_all",))
 OWN, EVERYONE = RowSchema.of(VIEWS), RowSchema.of(VIEWS, "everyone")
 SHOPS, KINDS, CITIES = ["s1", "s2", "s3", "s4"], ["k1", "k2", "k3"], ["Wien", "Graz", "Linz"]
-CATEGORIES = {"city": ["Graz", "Wien"], "kind_all": ["k1", "k3"], "channel": ["app", "web", "3"], "offer_kind": ["k2", "k3"]}
+CATEGORIES = {
+    "city": ["Graz", "Wien"],
+    "kind_all": ["k1", "k3"],
+    "channel": ["app", "web", "3"],
+    "offer_kind": ["k2", "k3"],
+}
 NUMBERS = [math.nan, 0.0, 1.0, 1.0, 2.5, -3.0, 0.1, 7e5]
 
 
@@ -97,7 +111,11 @@ class Known:
         for name, found in self.families.items():
             if found is not None:
                 keys = sorted(found)
-                values = np.ascontiguousarray(np.array([found[key] for key in keys]).T) if keys else np.empty((_measures(name), 0))
+                values = (
+                    np.ascontiguousarray(np.array([found[key] for key in keys]).T)
+                    if keys
+                    else np.empty((_measures(name), 0))
+                )
                 families[plan.families[name]] = KeyedRow(np.array([words.id(key) for key in keys], np.uint32), values)
         times = np.array([NOW - self.ages[view.name] if view.name in self.ages else np.nan for view in plan.views])
         return OnlineRow(numbers, families, times)
@@ -118,7 +136,10 @@ def reference(column: Column, own: Known, everyone: Known, context: dict[str, An
         base = next(c for c in (*CONTRACT.columns, *CONTRACT.auxiliary) if c.name == column.relative_to)
         return related(column.relative, reference(base, own, everyone, context, offers))
     if column.match:
-        return [matched(column, known.families.get(".".join(column.source.split(".")[:2])) if fresh else None, offer) for offer in offers]
+        return [
+            matched(column, known.families.get(".".join(column.source.split(".")[:2])) if fresh else None, offer)
+            for offer in offers
+        ]
     if column.kind == "customer":
         return [typed(column, known.scalars.get(column.source) if fresh else None)] * len(offers)
     if column.kind == "context":
@@ -145,13 +166,21 @@ def matched(column: Column, family: dict[str, list[float]] | None, offer: Offer)
     wanted = offer.attributes.get(column.match)
     keys = wanted if isinstance(wanted, list) else [] if wanted is None else [str(wanted)]
     view, name, measure = column.source.split(".")
-    at = [m.name for v in VIEWS if v.name == view for f in v.families if f.name == name for m in f.measures].index(measure)
+    at = [m.name for v in VIEWS if v.name == view for f in v.families if f.name == name for m in f.measures].index(
+        measure
+    )
     values = [family[key][at] for key in sorted(family) if key in keys and not math.isnan(family[key][at])]
     if not values:
         return 0.0 if column.empty == "zero" else math.nan
     value = values[0]
     for other in values[1:]:
-        value = value + other if column.combine == "sum" else min(value, other) if column.combine == "min" else max(value, other)
+        value = (
+            value + other
+            if column.combine == "sum"
+            else min(value, other)
+            if column.combine == "min"
+            else max(value, other)
+        )
     return (NOW - value) / DAY if column.dtype == "age" else value
 
 
@@ -165,7 +194,9 @@ def related(relative: str, values: list[float]) -> list[float]:
     return [math.nan if math.isnan(value) else 0.0 if whole == 0 else value / whole for value in values]
 
 
-def laid(layout: Layout, own: OnlineRow, everyone: OnlineRow, context: dict[str, Any], chosen: np.ndarray) -> np.ndarray:
+def laid(
+    layout: Layout, own: OnlineRow, everyone: OnlineRow, context: dict[str, Any], chosen: np.ndarray
+) -> np.ndarray:
     """All columns of the offers considered, in model order, as training and serving put them together."""
     shared = layout.shared_values(own, context, NOW).copy()
     static = layout.offer_values(everyone, NOW)
@@ -197,9 +228,15 @@ def knowns(draw: st.DrawFn, plan: RowSchema) -> Known:
             "time": st.sampled_from([NOW, NOW - 3 * DAY, -1e8]),
             "boolean": st.sampled_from([0.0, 1.0]),
         }
-        known.scalars[name] = draw(st.none() | choices.get(kinds[name], numbers)) if name.split(".")[0] in known.ages else None
+        known.scalars[name] = (
+            draw(st.none() | choices.get(kinds[name], numbers)) if name.split(".")[0] in known.ages else None
+        )
     for name in plan.families:
-        known.families[name] = draw(families(name, KINDS if name.endswith("kind") else SHOPS)) if name.split(".")[0] in known.ages else None
+        known.families[name] = (
+            draw(families(name, KINDS if name.endswith("kind") else SHOPS))
+            if name.split(".")[0] in known.ages
+            else None
+        )
     return known
 
 
@@ -216,7 +253,12 @@ def catalogues(draw: st.DrawFn) -> list[Offer]:
             "launched": draw(st.none() | st.just(NOW - 20 * DAY)),
         }
         made.append(
-            Offer(f"o{number}", attributes={name: value for name, value in attributes.items() if value is not None or draw(st.booleans())})
+            Offer(
+                f"o{number}",
+                attributes={
+                    name: value for name, value in attributes.items() if value is not None or draw(st.booleans())
+                },
+            )
         )
     return made
 
@@ -253,7 +295,9 @@ def test_every_column_is_what_the_reference_says(
         np.testing.assert_array_equal(values[:, at], np.array(expected, float), err_msg=column.name)
     for column in CONTRACT.auxiliary:
         found = layout.matched(column.name, rows[1] if layout.is_everyone(column.name) else rows[0], NOW)[chosen]
-        np.testing.assert_array_equal(found, np.array(reference(column, own, everyone, context, considered), float), err_msg=column.name)
+        np.testing.assert_array_equal(
+            found, np.array(reference(column, own, everyone, context, considered), float), err_msg=column.name
+        )
 
 
 @pytest.mark.slow
@@ -262,7 +306,9 @@ def test_every_column_is_what_the_reference_says(
 def test_pair_columns_are_the_same_of_what_was_matched_before(
     own: Known, everyone: Known, offers: list[Offer], data: st.DataObject
 ) -> None:
-    """What conditions have matched for all offers gives, for those considered, bit for bit what the layout matches itself."""
+    """What conditions have matched for all offers gives, for those considered, bit for bit what the layout matches
+    itself.
+    """
     chosen = np.array(sorted(data.draw(st.sets(st.integers(0, len(offers) - 1)))), np.int32)
     words = Dictionary([*SHOPS, *KINDS, *CITIES])
     layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue(offers), CATEGORIES, words)
@@ -277,7 +323,9 @@ def test_pair_columns_are_the_same_of_what_was_matched_before(
 
 
 def test_columns_are_in_model_order() -> None:
-    """Customer, context, offer, pair; in each kind as declared; auxiliary ones are those that rules and relatives need."""
+    """Customer, context, offer, pair; in each kind as declared; auxiliary ones are those that rules and relatives
+    need.
+    """
     kinds = [column.kind for column in CONTRACT.columns]
     assert kinds == sorted(kinds, key=["customer", "context", "offer", "pair"].index)
     assert CONTRACT.names[:4] == ["city", "age", "vip", "since"]
@@ -329,7 +377,15 @@ def test_one_catalogue_serves_two_engines() -> None:
 
 def test_a_category_is_the_same_text_everywhere() -> None:
     """Booleans and whole floats are written as an import writes them; nothing is no text."""
-    assert [category_text(value) for value in (True, False, 3.0, 2.5, 7, "x", None)] == ["true", "false", "3", "2.5", "7", "x", ""]
+    assert [category_text(value) for value in (True, False, 3.0, 2.5, 7, "x", None)] == [
+        "true",
+        "false",
+        "3",
+        "2.5",
+        "7",
+        "x",
+        "",
+    ]
 
 
 def test_a_catalogue_has_each_offer_once_and_not_too_many() -> None:

@@ -1,4 +1,6 @@
-"""The clock of a process: moved by a setting, inherited by what the process starts, refused where the setting is nonsense."""
+"""The clock of a process: moved by a setting, inherited by what the process starts, refused where the setting is
+nonsense.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ HERE = parse_moment("2026-11-30T10:00:00Z")
 TOLD = """
 import json, os, subprocess, sys
 from features.common import clock, timestamps
-said = [timestamps.now(), clock.now_us(), clock.system_s(), clock.written_s(os.stat(__file__ if "__file__" in globals() else ".")), clock.notice()]
+written = os.stat(__file__ if "__file__" in globals() else ".")
+said = [timestamps.now(), clock.now_us(), clock.system_s(), clock.written_s(written), clock.notice()]
 if len(sys.argv) > 1:
-    said.append(json.loads(subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=True).stdout))
+    child = subprocess.run([sys.executable, "-c", sys.argv[1]], capture_output=True, text=True, check=True)
+    said.append(json.loads(child.stdout))
 print(json.dumps(said))
 """
 
@@ -33,12 +37,15 @@ def told(setting: str | None, *more: str, **others: str) -> subprocess.Completed
     """What a process with this setting says of its clock."""
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE} | others
     environment |= {} if setting is None else {VARIABLE: setting}
-    return subprocess.run([sys.executable, "-c", TOLD, *more], env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", TOLD, *more], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 @pytest.mark.clock
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("+90d", 90 * 86_400), ("-36h", -36 * 3_600), ("+0.000001s", 1e-6), ("+2w", 14 * 86_400), ("-5m", -300)]
+    ("text", "seconds"),
+    [("+90d", 90 * 86_400), ("-36h", -36 * 3_600), ("+0.000001s", 1e-6), ("+2w", 14 * 86_400), ("-5m", -300)],
 )
 def test_a_span_moves_the_clock_by_itself(text: str, seconds: float) -> None:
     """A span is that many seconds, whatever the system's clock says."""
@@ -57,7 +64,19 @@ def test_a_moment_is_where_the_clock_stands(moment: int, minutes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tomorrow", "90d", "+d", "+1y", "+999w 1d", "2028-02-29", "2027-02-29T00:00:00Z", "+99999999w", "1999-12-31T00:00:00Z", "+١d"]
+    "text",
+    [
+        "tomorrow",
+        "90d",
+        "+d",
+        "+1y",
+        "+999w 1d",
+        "2028-02-29",
+        "2027-02-29T00:00:00Z",
+        "+99999999w",
+        "1999-12-31T00:00:00Z",
+        "+١d",
+    ],
 )
 def test_nonsense_is_refused_in_one_line(text: str) -> None:
     """What is neither a span nor a moment with its zone ends the process with one line that says what was expected."""
@@ -77,7 +96,9 @@ def test_without_a_setting_the_clock_is_the_systems() -> None:
 
 
 def test_a_process_and_what_it_starts_have_one_clock() -> None:
-    """A clock that stands at a moment runs on in children, the zone of the machine does not matter, files are stamped by it, and it is told."""
+    """A clock that stands at a moment runs on in children, the zone of the machine does not matter, files are stamped
+    by it, and it is told.
+    """
     for zone in ("Pacific/Kiritimati", "America/St_Johns"):
         before = time.time()
         done = told("2028-02-29T12:00:00Z", TOLD, TZ=zone)
@@ -92,7 +113,10 @@ def test_a_process_and_what_it_starts_have_one_clock() -> None:
 
 def test_reading_the_clock_costs_what_the_system_asks(tmp_path: Path) -> None:
     """Without a setting the function that decisions call is the plain one: it looks at no variable and at no offset."""
-    script = "from features.common import clock, timestamps; print(clock.now_us is clock._system_us, timestamps.now is clock.now_us)"
+    script = (
+        "from features.common import clock, timestamps; print(clock.now_us is clock._system_us, timestamps.now is"
+        " clock.now_us)"
+    )
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]

@@ -1,4 +1,6 @@
-"""Workspace files as text: each class of bad file has its message, with the line, the path, what was expected and what came."""
+"""Workspace files as text: each class of bad file has its message, with the line, the path, what was expected and what
+came.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def told(text: str | bytes, kind: Any = FeaturesFile, folder: Path | None = None
 
 NOT_PLAIN = [
     ("customer: {", "f.yaml:1: at $: expected valid YAML, got an error while parsing a flow node"),
-    ("\tcustomer: {}", "f.yaml:1: at $: expected valid YAML, got an error while scanning for the next token found character '\\t'"),
+    (
+        "\tcustomer: {}",
+        "f.yaml:1: at $: expected valid YAML, got an error while scanning for the next token found character '\\t'",
+    ),
     ("a: 1\n---\nb: 2", "f.yaml:2: at $: expected valid YAML, got an error expected a single document"),
     ("a: *b", "f.yaml:1: at $: expected valid YAML, got an error found undefined alias 'b'"),
     ("streams:\n  a: {}\n  a: {}", "f.yaml:3: at $.streams.a: expected each key once, got the key again"),
@@ -39,7 +44,10 @@ NOT_PLAIN = [
     ("a: !!timestamp soon", "f.yaml:1: at $.a: expected a value without a tag, got `timestamp`. Remove the tag."),
     ("? !!binary x\n: 1", "f.yaml:1: at $.x: expected a value without a tag, got `binary`. Remove the tag."),
     ("a: 1e999", "f.yaml:1: at $.a: expected a number within range, got `1e999`"),
-    ("? [a]\n: 1", "f.yaml:1: at $: expected valid YAML, got an error while constructing a mapping found unhashable key"),
+    (
+        "? [a]\n: 1",
+        "f.yaml:1: at $: expected valid YAML, got an error while constructing a mapping found unhashable key",
+    ),
     ("a: &a [*a]", "expected at most 32 levels, got more"),
     ("[" * 3_000, "f.yaml: at $: expected at most 32 levels, got many more"),
     (
@@ -59,9 +67,15 @@ def test_what_is_not_plain_yaml_is_refused(text: str, message: str) -> None:
 
 def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
     """A file that is not UTF-8, too large or missing says so."""
-    assert told(b"a: \xff", folder=tmp_path) == ["f.yaml:1: at $: expected UTF-8 text, got a byte that is not. Save the file as UTF-8."]
-    assert told(b"#" * (8 << 20) + b"\n", folder=tmp_path) == ["f.yaml: at $: expected at most 8388608 bytes, got 8388609 bytes"]
-    with pytest.raises(BadWorkspace, match="features.yaml: at \\$: expected a readable file, got no such file or directory"):
+    assert told(b"a: \xff", folder=tmp_path) == [
+        "f.yaml:1: at $: expected UTF-8 text, got a byte that is not. Save the file as UTF-8."
+    ]
+    assert told(b"#" * (8 << 20) + b"\n", folder=tmp_path) == [
+        "f.yaml: at $: expected at most 8388608 bytes, got 8388609 bytes"
+    ]
+    with pytest.raises(
+        BadWorkspace, match="features.yaml: at \\$: expected a readable file, got no such file or directory"
+    ):
         Document(tmp_path / "features.yaml", "features.yaml")
 
 
@@ -71,23 +85,47 @@ NOT_OURS: list[tuple[Any, str, str]] = [
     (FeaturesFile, "steams: {}", "f.yaml:1: at $.steams: expected a known key, got `steams`. Did you mean `streams`?"),
     (FeaturesFile, "qqq: {}", "Known keys here: columns, consent, context, customer, offer, pairs, streams."),
     (FeaturesFile, "1: {}", "f.yaml:1: at $.1: expected a text, got `1`"),
-    (FeaturesFile, "streams:\n  Calls: {}", "f.yaml:2: at $.streams.Calls: expected a name of lower case letters, digits and underscores"),
-    (FeaturesFile, "streams:\n  a: {}\n  b:\n    numbers: x", "f.yaml:4: at $.streams.b.numbers: expected a list, got 'x'"),
+    (
+        FeaturesFile,
+        "streams:\n  Calls: {}",
+        "f.yaml:2: at $.streams.Calls: expected a name of lower case letters, digits and underscores",
+    ),
+    (
+        FeaturesFile,
+        "streams:\n  a: {}\n  b:\n    numbers: x",
+        "f.yaml:4: at $.streams.b.numbers: expected a list, got 'x'",
+    ),
     (
         FeaturesFile,
         "streams:\n  b:\n    numbers:\n    - a\n    - 7",
         "f.yaml:5: at $.streams.b.numbers[1]: expected a text, got 7. Put it in quotes.",
     ),
-    (FeaturesFile, "customer: {attributes: {a: {dtype: txt}}}", "expected one of boolean, category, integer, number, time, got 'txt'"),
+    (
+        FeaturesFile,
+        "customer: {attributes: {a: {dtype: txt}}}",
+        "expected one of boolean, category, integer, number, time, got 'txt'",
+    ),
     (FeaturesFile, "customer: {attributes: {a: {dtype: nmber}}}", "Did you mean `number`?"),
-    (FeaturesFile, "customer: {attributes: {a: {}}}", "at $.customer.attributes.a: expected the key `dtype`, got a mapping without it"),
+    (
+        FeaturesFile,
+        "customer: {attributes: {a: {}}}",
+        "at $.customer.attributes.a: expected the key `dtype`, got a mapping without it",
+    ),
     (
         FeaturesFile,
         "columns: {a: {stream: s, aggregate: sum, windows: []}}",
         "at $.columns.a.windows: expected a list of length >= 1, got []",
     ),
-    (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [30x]}}", "expected a window like 12h, 30d or 4w, or all, got '30x'"),
-    (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [0d]}}", "expected a window like 12h, 30d or 4w, or all, got '0d'"),
+    (
+        FeaturesFile,
+        "columns: {a: {stream: s, aggregate: sum, windows: [30x]}}",
+        "expected a window like 12h, 30d or 4w, or all, got '30x'",
+    ),
+    (
+        FeaturesFile,
+        "columns: {a: {stream: s, aggregate: sum, windows: [0d]}}",
+        "expected a window like 12h, 30d or 4w, or all, got '0d'",
+    ),
     (FeaturesFile, "columns: {a: {stream: s, aggregate: sum, windows: [٣d]}}", "expected a window like"),
     (FeaturesFile, "customer: {freshness: soon}", "expected a duration like 30m, 12h, 7d or 4w, got 'soon'"),
     (
@@ -95,7 +133,11 @@ NOT_OURS: list[tuple[Any, str, str]] = [
         "columns: {a: {stream: s, aggregate: sum, where: {b: {minimum: x}}}}",
         "at $.columns.a.where.b.minimum: expected a number",
     ),
-    (WorkspaceFile, "name: Shop", "expected a name of lower case letters, digits and - that starts with a letter, got 'Shop'"),
+    (
+        WorkspaceFile,
+        "name: Shop",
+        "expected a name of lower case letters, digits and - that starts with a letter, got 'Shop'",
+    ),
     (
         WorkspaceFile,
         "name: a\ncurrency: euro",
@@ -104,11 +146,23 @@ NOT_OURS: list[tuple[Any, str, str]] = [
     (WorkspaceFile, "name: a\nbuckets: 0", "f.yaml:2: at $.buckets: expected a whole number >= 1, got 0"),
     (WorkspaceFile, "name: a\nbuckets: many", "f.yaml:2: at $.buckets: expected a whole number, got 'many'"),
     (WorkspaceFile, "name: a\nsources: {offers: [a, b]}", "expected a text or a mapping or nothing, got a list"),
-    (WorkspaceFile, "name: a\ndemo: {now: yesterday}", "expected a date like 2026-11-22, or a time with its offset like"),
+    (
+        WorkspaceFile,
+        "name: a\ndemo: {now: yesterday}",
+        "expected a date like 2026-11-22, or a time with its offset like",
+    ),
     (ModelFile, "name: a b\nlabel: {outcome: x}", "at $.name: expected a name of letters, digits and . _ -, got 'a b'"),
-    (ModelFile, "name: a\nlabel: {outcome: x, within: 3}", "at $.label.within: expected a text, got 3. Put it in quotes."),
+    (
+        ModelFile,
+        "name: a\nlabel: {outcome: x, within: 3}",
+        "at $.label.within: expected a text, got 3. Put it in quotes.",
+    ),
     (ModelFile, "name: a\nlabel: {outcome: x, within: 3y}", "expected a duration like 30d, or offer_end, got '3y'"),
-    (OffersFile, "placements: {home: {}}\noffers: [{offer_id: 'a b'}]", "at $.offers[0].offer_id: expected an id of letters, digits and"),
+    (
+        OffersFile,
+        "placements: {home: {}}\noffers: [{offer_id: 'a b'}]",
+        "at $.offers[0].offer_id: expected an id of letters, digits and",
+    ),
     (
         OffersFile,
         "placements: {home: {}}\ntreatments: [{chanel: app}]",
@@ -160,7 +214,13 @@ def test_scalars_mean_what_a_person_reads() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "content"),
-    [(WorkspaceFile, WORKSPACE), (FeaturesFile, FEATURES), (OffersFile, OFFERS), (PoliciesFile, POLICIES), (ModelFile, MODEL)],
+    [
+        (WorkspaceFile, WORKSPACE),
+        (FeaturesFile, FEATURES),
+        (OffersFile, OFFERS),
+        (PoliciesFile, POLICIES),
+        (ModelFile, MODEL),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_file_comes_back_as_it_was(kind: Any, content: dict[str, Any]) -> None:
@@ -173,7 +233,13 @@ def test_a_file_comes_back_as_it_was(kind: Any, content: dict[str, Any]) -> None
 def test_defaults_are_good() -> None:
     """A workspace that says nothing gets an embedded store, UTC, one bucket, a deadline of 50 ms and no demo."""
     made = Document(Path("absent"), "f", "name: a").convert(WorkspaceFile)
-    assert (made.time_zone, made.stores.online.url, made.buckets, made.demo, made.data) == ("UTC", "embedded", 1, None, ".opportune")
+    assert (made.time_zone, made.stores.online.url, made.buckets, made.demo, made.data) == (
+        "UTC",
+        "embedded",
+        1,
+        None,
+        ".opportune",
+    )
     assert made.serving.deadline_ms == 50
     assert Document(Path("absent"), "f", "").convert(FeaturesFile) == FeaturesFile()
     assert Document(Path("absent"), "f", "").convert(PoliciesFile) == PoliciesFile()

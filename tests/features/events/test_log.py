@@ -1,4 +1,6 @@
-"""The event log against a model of ten lines: conservation, order, barriers, forgetting, letters that are sent again."""
+"""The event log against a model of ten lines: conservation, order, barriers, forgetting, letters that are sent
+again.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,10 @@ def test_what_is_stored_is_durable_and_private(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events", ROOMY)
     log.append([item(happened("e1"))])
     with log.file.transaction() as connection:
-        pragmas = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode", "secure_delete")]
+        pragmas = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode", "secure_delete")
+        ]
     assert pragmas == [2, "wal", 1]
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "events").iterdir()}
     assert {"events.db", "events.db-wal"} <= set(modes)
@@ -77,7 +82,9 @@ ITEMS = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(batches=st.lists(st.tuples(st.integers(0, 1), ITEMS, st.booleans()), max_size=8))
-def test_any_sequence_is_as_the_model(batches: list[tuple[int, list[Any], bool]], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_sequence_is_as_the_model(
+    batches: list[tuple[int, list[Any], bool]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Two writers in turn, reopened now and then, give each item what a dictionary gives it, and count exactly that."""
     folder = tmp_path_factory.mktemp("log")
     logs = [EventLog(folder, ROOMY), EventLog(folder, ROOMY)]
@@ -102,13 +109,17 @@ def test_any_sequence_is_as_the_model(batches: list[tuple[int, list[Any], bool]]
     assert counts(folder) == EventCounts(tally.total(), tally["stored"], tally["duplicate"], dead, 0)
     rows = list(read_all(folder, 0)) if exists(folder) else []
     assert len(rows) == len(model)
-    assert all(row.intact and row.received < after.received and row.seq < after.seq for row, after in itertools.pairwise(rows))
+    assert all(
+        row.intact and row.received < after.received and row.seq < after.seq for row, after in itertools.pairwise(rows)
+    )
     for log in logs:
         log.close()
 
 
 def test_two_processes_conserve(tmp_path: Path) -> None:
-    """Whatever two processes write at once: each id is stored once, and every item is stored, a duplicate or dead, exactly."""
+    """Whatever two processes write at once: each id is stored once, and every item is stored, a duplicate or dead,
+    exactly.
+    """
     command = [sys.executable, "-m", "tests.features.event_child", str(tmp_path)]
     children = [subprocess.Popen([*command, str(seed), "60"], stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
     answered: Counter[str] = Counter()
@@ -128,7 +139,9 @@ def test_two_processes_conserve(tmp_path: Path) -> None:
 
 
 def test_barrier_divides(tmp_path: Path) -> None:
-    """All that was received before a barrier is below it, all that comes after is not, though the clock stands or runs back."""
+    """All that was received before a barrier is below it, all that comes after is not, though the clock stands or runs
+    back.
+    """
     now = [1_000_000]
     log = EventLog(tmp_path, ROOMY, clock=lambda: now[0])
     other = EventLog(tmp_path, ROOMY, clock=lambda: now[0] - 500)
@@ -168,14 +181,18 @@ def test_barriers_hold_beside_writers(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert seen
-    assert [len(list(read_all(tmp_path, 0, received_before=moment))) for moment, _ in seen] == [count for _, count in seen]
+    assert [len(list(read_all(tmp_path, 0, received_before=moment))) for moment, _ in seen] == [
+        count for _, count in seen
+    ]
     assert counts(tmp_path).stored == 240
     for log in logs:
         log.close()
 
 
 def test_forgotten_for_good(tmp_path: Path) -> None:
-    """Nothing of a forgotten unit stays in any file, its late events are dropped and counted, its later ones are kept."""
+    """Nothing of a forgotten unit stays in any file, its late events are dropped and counted, its later ones are
+    kept.
+    """
     folder = tmp_path / "events"
     log = EventLog(folder, ROOMY)
     canary = "canary-77"
@@ -206,9 +223,15 @@ def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
     now = [1_000]
     log = EventLog(tmp_path, ROOMY, clock=lambda: now[0], worker=5)
     results = log.append([item(happened(f"e{at}")) for at in range(10)] + [dead_item("field-type", "", b"{}")])
-    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=0) == {"events": 0, "dead_letters": 0}  # nobody has heard of them
+    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=0) == {
+        "events": 0,
+        "dead_letters": 0,
+    }  # nobody has heard of them
     log.append([], heard=results[5].seq)
-    assert log.prune(before=results[3].received, shipped=results[7].seq, dead_before=0) == {"events": 3, "dead_letters": 0}
+    assert log.prune(before=results[3].received, shipped=results[7].seq, dead_before=0) == {
+        "events": 3,
+        "dead_letters": 0,
+    }
     assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 3, "dead_letters": 1}
     log.append([], heard=results[9].seq)
     assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 2, "dead_letters": 0}
@@ -218,11 +241,19 @@ def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
 
 
 def test_letters_are_sent_again(tmp_path: Path) -> None:
-    """What the workspace understands by now is stored or recognised, the rest stays; accepted does not change, and conserves."""
+    """What the workspace understands by now is stored or recognised, the rest stays; accepted does not change, and
+    conserves.
+    """
     happenings = EventSchema(load(make_workspace(tmp_path / "w"), sources=False), None)
     folder, log = tmp_path / "events", EventLog(tmp_path / "events", ROOMY)
     body = b'{"event_id":"%s","type":"click","occurred_at":"2026-11-22T09:00:00Z","customer_id":"c1","offer_id":"new"}'
-    log.append([dead_item("offer-unknown", "c1", body % b"e1"), dead_item("offer-unknown", "c1", body % b"e1"), dead_item("x", "", b"{")])
+    log.append(
+        [
+            dead_item("offer-unknown", "c1", body % b"e1"),
+            dead_item("offer-unknown", "c1", body % b"e1"),
+            dead_item("x", "", b"{"),
+        ]
+    )
     log.append([item(happened("e2")), item(happened("e2", 3.0))])
     log.close()
     sent = send_again(folder, happenings, time_of(happened("x", minutes=9)))
@@ -230,19 +261,23 @@ def test_letters_are_sent_again(tmp_path: Path) -> None:
     assert sorted(letter.reason for letter in letters(folder)) == [CONFLICT, "x"]
     assert counts(folder) == EventCounts(5, 2, 1, 2, 0)
     [worker] = list(consumers.dead(folder))  # the ledger has still to hear of it
-    assert [row.event.event_id for row in read(folder, consumers.mark_of(folder, worker.worker) or 0, worker=worker.worker)] == ["e1"]
+    assert [
+        row.event.event_id for row in read(folder, consumers.mark_of(folder, worker.worker) or 0, worker=worker.worker)
+    ] == ["e1"]
     worker.release()
 
 
 def test_damaged_file_is_set_aside_and_others_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file beyond recovery is set aside with a word in the log, a new one goes on with later places, and who had the old one open follows."""
+    """A file beyond recovery is set aside with a word in the log, a new one goes on with later places, and who had the
+    old one open follows.
+    """
     log, other = EventLog(tmp_path, ROOMY), EventLog(tmp_path, ROOMY)
     before = log.append([item(happened(f"e{at}")) for at in range(200)])
     other.append([item(happened("other"))])
     log.checkpoint(whole=True)
     log.close()
-    script = (
-        "import sys; f = open(sys.argv[1], 'r+b'); f.seek(4096); f.write(b'\\x55' * 40960)"  # closing it here would drop SQLite's locks
+    script = (  # closing it here would drop SQLite's locks
+        "import sys; f = open(sys.argv[1], 'r+b'); f.seek(4096); f.write(b'\\x55' * 40960)"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "events.db")], check=True)
     fresh = EventLog(tmp_path, ROOMY)
@@ -271,7 +306,9 @@ def test_row_that_the_disk_changed_is_told(tmp_path: Path) -> None:
 
 
 def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
-    """Batches that wait are written together, each gets its own results, and beyond the bound they are refused at once."""
+    """Batches that wait are written together, each gets its own results, and beyond the bound they are refused at
+    once.
+    """
 
     async def scenario() -> None:
         writer = EventWriter(tmp_path, LogLimits(free_bytes_min=0, waiting_rows_max=300))
@@ -292,7 +329,9 @@ def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
 
 
 def test_heard_is_known_of_duplicates(tmp_path: Path) -> None:
-    """A duplicate says whether its first is known to be heard: up to the mark of who took it, or when that one was buried."""
+    """A duplicate says whether its first is known to be heard: up to the mark of who took it, or when that one was
+    buried.
+    """
     alive = consumers.begin(tmp_path)
     log = EventLog(tmp_path, ROOMY, worker=alive.worker)
     first, second = log.append([item(happened("e1")), item(happened("e2"))])

@@ -31,7 +31,9 @@ OFFER = Offer("o1", group="loans", attributes={"topic": "roaming", "price": 3.0}
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = load(make_workspace(tmp_path_factory.mktemp("happenings")), sources=False)
-    return replace(made, experiments=ExperimentsFile(experiments={"colour": Experiment(arms={"red": Arm(), "blue": Arm()})}))
+    return replace(
+        made, experiments=ExperimentsFile(experiments={"colour": Experiment(arms={"red": Arm(), "blue": Arm()})})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,16 @@ DO_NOT: list[tuple[Event, str, str]] = [
     (event("decisions"), "type-unknown", "/type"),
     (event("impressions"), "type-unknown", "/type"),
     (event("click", offer_id="o1", occurred_at=NOW - timedelta(days=30, microseconds=1)), "clock-skew", "/occurred_at"),
-    (event("click", offer_id="o1", occurred_at=NOW + timedelta(minutes=5, microseconds=1)), "clock-skew", "/occurred_at"),
-    (event("click", offer_id="o1", occurred_at=datetime.fromisoformat("0001-01-01T00:00:00+14:00")), "clock-skew", "/occurred_at"),
+    (
+        event("click", offer_id="o1", occurred_at=NOW + timedelta(minutes=5, microseconds=1)),
+        "clock-skew",
+        "/occurred_at",
+    ),
+    (
+        event("click", offer_id="o1", occurred_at=datetime.fromisoformat("0001-01-01T00:00:00+14:00")),
+        "clock-skew",
+        "/occurred_at",
+    ),
     (event("click", offer_id="o1", customer_id=""), "field-missing", "/customer_id"),
     (event("click", offer_id="o1", customer_id="undefined"), "field-value", "/customer_id"),
     (event("calls", customer_id="NuLL"), "field-value", "/customer_id"),
@@ -101,9 +111,13 @@ def test_fits(happenings: EventSchema, fitting: Event) -> None:
     assert happenings.poison(fitting, NOW_US) is None
 
 
-@pytest.mark.parametrize(("poison", "code", "pointer"), DO_NOT, ids=[f"{one.type} {code} {pointer}" for one, code, pointer in DO_NOT])
+@pytest.mark.parametrize(
+    ("poison", "code", "pointer"), DO_NOT, ids=[f"{one.type} {code} {pointer}" for one, code, pointer in DO_NOT]
+)
 def test_does_not_fit(happenings: EventSchema, poison: Event, code: str, pointer: str) -> None:
-    """What does not fit has a code from a closed set, a place, and what was expected there; it never repeats what came."""
+    """What does not fit has a code from a closed set, a place, and what was expected there; it never repeats what
+    came.
+    """
     found = happenings.poison(poison, NOW_US)
     assert isinstance(found, InvalidEvent)
     assert found[:2] == (code, pointer)
@@ -123,7 +137,9 @@ def test_offers_that_are_not_known_yet_are_taken(workspace: Workspace) -> None:
 
 def test_outcome_is_heard(happenings: EventSchema) -> None:
     """An outcome is an entry of the contact history and an event of the stream, with the categories of its offer."""
-    heard = happenings.heard(event("accepted", offer_id="o1", decision_id="d1", channel="app", value=2, placement="home"), 5)
+    heard = happenings.heard(
+        event("accepted", offer_id="o1", decision_id="d1", channel="app", value=2, placement="home"), 5
+    )
     contact = history.ContactEvent(
         history.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted")
     )
@@ -134,7 +150,9 @@ def test_outcome_is_heard(happenings: EventSchema) -> None:
 def test_impression_is_heard(workspace: Workspace, happenings: EventSchema) -> None:
     """An impression is an entry of the history, and an event where some window looks at impressions."""
     seen = event("impression", offer_id="o1", placement="home", channel="app")
-    contact = history.ContactEvent(history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
+    contact = history.ContactEvent(
+        history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0
+    )
     assert happenings.heard(seen, 5) == Heard("c1", contact)
     pair = {"stream": "impressions", "aggregate": "count", "key": "offer_id", "match": "offer_id"}
     pairs = {**FEATURES["pairs"], "seen": pair}
@@ -160,14 +178,24 @@ def test_stream_identity_and_consent_are_heard(happenings: EventSchema) -> None:
         "~a1", event=RecentEvent(key_of("e1"), "calls", NOW_US, 5, {"minutes": 3.0, "topic": "roaming"})
     )
     assert happenings.heard(event("identify", anonymous_id="a1"), 5) == Heard("~a1", identify="c1", received=5)
-    assert happenings.heard(event("consent", purposes={"service": False}), 5) == Heard("c1", consent={"service": (NOW_US, False)})
+    assert happenings.heard(event("consent", purposes={"service": False}), 5) == Heard(
+        "c1", consent={"service": (NOW_US, False)}
+    )
 
 
 def test_moment_of_a_decision_is_in_its_id() -> None:
     """Ids of ours tell when they were made; those of others, and moments that cannot be, do not."""
     late = 30 * 86_400 * 10**6
     assert decided_at(f"{NOW_US:x}-170eb82a-1", NOW_US + 5, late) == NOW_US
-    for strange in ("", "d1", "order-7", f"{NOW_US:x}", f"{NOW_US - late - 1:x}-w-1", f"{NOW_US + 10**9:x}-w-1", "zz660d8cccaa83f-1"):
+    for strange in (
+        "",
+        "d1",
+        "order-7",
+        f"{NOW_US:x}",
+        f"{NOW_US - late - 1:x}-w-1",
+        f"{NOW_US + 10**9:x}-w-1",
+        "zz660d8cccaa83f-1",
+    ):
         assert decided_at(strange, NOW_US, late) is None
 
 
@@ -203,10 +231,14 @@ def test_outcomes_are_not_other_types(tmp_path: Path, workspace: Workspace) -> N
 
 
 def test_an_event_follows_the_decision_that_it_names(happenings: EventSchema) -> None:
-    """A clock of whole seconds, or one that is a little behind, counts at the decision's moment for limits and windows; an hour is too much."""
+    """A clock of whole seconds, or one that is a little behind, counts at the decision's moment for limits and windows;
+    an hour is too much.
+    """
     decided = NOW_US + 412_000
     name = f"{decided:x}-170eb82a-1"
     for behind, counts in ((0, decided), (30, decided), (301, NOW_US - 301 * 1_000_000), (-5, NOW_US + 5_000_000)):
-        heard = happenings.heard(event("accepted", offer_id="o1", decision_id=name, occurred_at=NOW - timedelta(seconds=behind)), NOW_US)
+        heard = happenings.heard(
+            event("accepted", offer_id="o1", decision_id=name, occurred_at=NOW - timedelta(seconds=behind)), NOW_US
+        )
         assert heard.contact is not None and heard.contact.time == counts / 1_000_000
     assert decided_at(name, NOW_US, 86_400_000_000) == decided

@@ -165,7 +165,10 @@ GOLDEN: list[tuple[str, list[tuple[int, int, str, str, str]]]] = [
     ("days(customer.visits_90d) > customer.wait", [(1, 6, "a plain number in `days( )`", "customer.visits_90d", "")]),
     ("default(context.channel, 'fax') == 'web'", [(1, 26, "a declared value", '"fax"', "")]),
     ("default(customer.wait, customer.tenure_days) > 1", [(1, 24, "a constant", "customer.tenure_days", "")]),
-    ("('a' if context.open_case else 'b') == offer.region", [(1, 2, "two numbers or two conditions", '"a"', "each branch")]),
+    (
+        "('a' if context.open_case else 'b') == offer.region",
+        [(1, 2, "two numbers or two conditions", '"a"', "each branch")],
+    ),
     ("(customer.wait > 1", [(1, 1, "`)` to close", "the end", "")]),
     ("customer.wait > 1) or (context.open_case", [(1, 18, "none is open", ")", "")]),
     ("customer.wait > [1)", [(1, 19, "`]`", ")", "")]),
@@ -208,9 +211,13 @@ def test_spellings_of_the_same_have_one_canonical_form(one: str, other: str) -> 
     assert parsed(one).root == parsed(other).root
 
 
-@pytest.mark.parametrize("text", [row[0] for row in EXAMPLES] + ["(customer.wait - (1 - customer.wait)) * -customer.wait > 1"])
+@pytest.mark.parametrize(
+    "text", [row[0] for row in EXAMPLES] + ["(customer.wait - (1 - customer.wait)) * -customer.wait > 1"]
+)
 def test_the_canonical_text_is_the_expression(text: str) -> None:
-    """The canonical text of an expression, parsed again, is the same expression; units have been converted in it already."""
+    """The canonical text of an expression, parsed again, is the same expression; units have been converted in it
+    already.
+    """
     root = parsed(text).root
     plain = {name: dataclasses.replace(term, unit=None) for name, term in SCOPE.items()}
     assert parsed(root.text, scope=plain).root == root
@@ -297,7 +304,9 @@ def test_any_text_gives_an_expression_or_problems(text: str) -> None:
 
 def test_segments_use_each_other_in_any_order() -> None:
     """A segment may use one that is declared after it, and means what that means."""
-    terms, wrong = parse_segments({"loyal": "segment.old and customer.visits_90d > 3", "old": "customer.tenure_days > 365"}, SCOPE)
+    terms, wrong = parse_segments(
+        {"loyal": "segment.old and customer.visits_90d > 3", "old": "customer.tenure_days > 365"}, SCOPE
+    )
     assert not wrong
     rule = parsed("not segment.loyal", scope=SCOPE | terms)
     assert rule.names == ("customer.tenure_days", "customer.visits_90d")
@@ -307,7 +316,13 @@ def test_segments_use_each_other_in_any_order() -> None:
 
 def test_segments_that_use_themselves_are_refused() -> None:
     """A cycle of segments is told once at each of its segments, and what uses them is not told again."""
-    texts = {"a": "segment.b", "b": "segment.c or context.open_case", "c": "not segment.a", "own": "segment.own", "uses": "segment.a"}
+    texts = {
+        "a": "segment.b",
+        "b": "segment.c or context.open_case",
+        "c": "not segment.a",
+        "own": "segment.own",
+        "uses": "segment.a",
+    }
     terms, wrong = parse_segments({**texts, "good": "context.open_case", "bad": "context.hour"}, SCOPE)
     assert sorted(wrong) == ["a", "b", "bad", "c", "own"]
     assert all("do not use themselves" in wrong[name][0].expected for name in ("a", "b", "c", "own"))
@@ -317,12 +332,16 @@ def test_segments_that_use_themselves_are_refused() -> None:
 
 def test_segments_within_each_other_are_bounded() -> None:
     """A long chain of segments is a problem of the one that goes too far, and wide reuse costs nothing."""
-    chain = {f"s{at}": f"segment.s{at - 1} and customer.wait > {at}" if at else "context.open_case" for at in range(TREE_DEPTH_MAX + 10)}
+    chain = {
+        f"s{at}": f"segment.s{at - 1} and customer.wait > {at}" if at else "context.open_case"
+        for at in range(TREE_DEPTH_MAX + 10)
+    }
     _, wrong = parse_segments(chain, SCOPE)
     assert len(wrong) == 1
     assert "segments included" in next(iter(wrong.values()))[0].expected
     twice = {
-        f"s{at}": f"segment.s{at - 1} if customer.wait > {at} else not segment.s{at - 1}" if at else "context.open_case" for at in range(26)
+        f"s{at}": f"segment.s{at - 1} if customer.wait > {at} else not segment.s{at - 1}" if at else "context.open_case"
+        for at in range(26)
     }
     terms, wrong = parse_segments(twice, SCOPE)
     assert not wrong
@@ -343,7 +362,14 @@ pairs: {bought: {stream: visits, aggregate: count, key: group, match: group, win
 def test_a_workspace_gives_its_scope() -> None:
     """All columns of a workspace are names with their types, but for those that depend on what else is eligible."""
     scope = scope_of(msgspec.convert(Tree("features.yaml", FEATURES.encode()).value, FeaturesFile), "USD")
-    names = "context.hour customer.joined customer.spend_30d customer.tier offer.group offer.name offer.offer_id offer.tags offer.value pair.bought_90d"
+    names = (
+        "context.hour customer.joined customer.spend_30d customer.tier offer.group offer.name offer.offer_id offer.tags"
+        " offer.value pair.bought_90d"
+    )
     assert sorted(scope) == names.split()
-    assert (scope["customer.spend_30d"].unit, scope["offer.value"].unit, scope["context.hour"].maximum) == ("USD", "USD", 23)
+    assert (scope["customer.spend_30d"].unit, scope["offer.value"].unit, scope["context.hour"].maximum) == (
+        "USD",
+        "USD",
+        23,
+    )
     assert isinstance(parse("customer.joined > days(30) and offer.value >= customer.spend_30d", scope), Expression)

@@ -1,4 +1,6 @@
-"""The Feast engine: faults of foreign stores, the bounds of its threads, and a whole workspace that serves from SQLite."""
+"""The Feast engine: faults of foreign stores, the bounds of its threads, and a whole workspace that serves from
+SQLite.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,11 @@ from tests.trained import copy_of
 from tests.waiting import ANSWER_S
 from tests.workspaces import make_workspace
 
-SHOP = view("shop", {"age": "number", "visits": "integer", "city": "category", "since": "time"}, {"by_group": ["spend", "count"]})
+SHOP = view(
+    "shop",
+    {"age": "number", "visits": "integer", "city": "category", "since": "time"},
+    {"by_group": ["spend", "count"]},
+)
 EVERYONE = view("everyone_shop", {"age": "number"}, entity="everyone")
 SECONDS_MAX = 120.0
 SOON_MS = 50.0
@@ -110,9 +116,17 @@ def foreign() -> Iterator[Foreign]:
 
 def test_what_a_foreign_store_gives(foreign: Foreign) -> None:
     """A naive time is UTC; values of another type, of no known age or of another length are missing and counted."""
-    families = {"by_group__keys": Value(string_list_val=StringList(val=["a", "b"])), "by_group__spend": Value(string_val="x")}
+    families = {
+        "by_group__keys": Value(string_list_val=StringList(val=["a", "b"])),
+        "by_group__spend": Value(string_val="x"),
+    }
     lists = {**families, "by_group__count": Value(double_list_val=DoubleList(val=[1.0, 2.0]))}
-    values = {"age": Value(int64_val=3), "visits": Value(int64_val=7), "since": Value(unix_timestamp_val=-(1 << 63)), "other": Value()}
+    values = {
+        "age": Value(int64_val=3),
+        "visits": Value(int64_val=7),
+        "since": Value(unix_timestamp_val=-(1 << 63)),
+        "other": Value(),
+    }
     reads: dict[str, Read] = {
         "naive": (datetime(2026, 1, 2, 3, 4, 5, 6), {**values, **lists}),  # noqa: DTZ001 - what is shown
         "ageless": (None, {"age": Value(double_val=1.0)}),
@@ -138,9 +152,13 @@ def test_what_a_foreign_store_gives(foreign: Foreign) -> None:
     assert engine.damaged == 3
 
 
-@pytest.mark.parametrize("thrown", [ValueError("odd"), OSError("no route"), KeyError("x"), RuntimeError("x" * 10_000), StopIteration()])
+@pytest.mark.parametrize(
+    "thrown", [ValueError("odd"), OSError("no route"), KeyError("x"), RuntimeError("x" * 10_000), StopIteration()]
+)
 def test_whatever_a_store_throws(foreign: Foreign, thrown: Exception) -> None:
-    """Any exception of a store is StoreUnavailable with its message, opens the breaker, and is over when the store mends."""
+    """Any exception of a store is StoreUnavailable with its message, opens the breaker, and is over when the store
+    mends.
+    """
 
     def throws(view: str, customer: str) -> Read:
         raise thrown
@@ -165,7 +183,9 @@ def test_whatever_a_store_throws(foreign: Foreign, thrown: Exception) -> None:
 
 
 def test_half_closed(foreign: Foreign) -> None:
-    """After a read that was tried succeeds, one more failure opens the breaker again, and a success forgets all failures."""
+    """After a read that was tried succeeds, one more failure opens the breaker again, and a success forgets all
+    failures.
+    """
     broken = threading.Event()
     broken.set()
 
@@ -190,7 +210,9 @@ def test_half_closed(foreign: Foreign) -> None:
 
 
 def test_a_store_that_hangs(foreign: Foreign) -> None:
-    """Reads of a store that hangs end in time, the breaker opens, threads and queue stay bounded, and it is over when it answers."""
+    """Reads of a store that hangs end in time, the breaker opens, threads and queue stay bounded, and it is over when
+    it answers.
+    """
     before = readers()
     hanging = threading.Event()
     foreign.acts(lambda view, customer: foreign.hangs() if hanging.is_set() else GOOD)
@@ -294,7 +316,9 @@ def test_closed(foreign: Foreign) -> None:
 
 
 def test_another_time_zone_is_refused(foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Feast's SQLite store shifts times by the zone of the process, so that a process in another than UTC does not begin."""
+    """Feast's SQLite store shifts times by the zone of the process, so that a process in another than UTC does not
+    begin.
+    """
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
@@ -314,7 +338,9 @@ def arena(tmp_path: Path) -> Iterator[Arena]:
 
 def test_a_locked_database(arena: Arena) -> None:
     """A SQLite file that another process keeps locked is unavailable in time, and read again when it is let go."""
-    store = feast_store(arena.folder, arena.online, (SHOP,), project=arena.project)  # in the mode in which a writer locks readers out
+    store = feast_store(
+        arena.folder, arena.online, (SHOP,), project=arena.project
+    )  # in the mode in which a writer locks readers out
     write(store, SHOP, [("1", {"age": 3.0}, 1.0)])
     engine = arena.engine(SHOP, timeout_ms=SOON_MS)
     arena.recovers(engine)
@@ -360,7 +386,9 @@ def test_a_damaged_database(arena: Arena) -> None:
 
 
 def test_a_view_that_expired(arena: Arena) -> None:
-    """A value that outlived its view's time to live is given with its event time, as by Feast's SDK: freshness is judged later."""
+    """A value that outlived its view's time to live is given with its event time, as by Feast's SDK: freshness is
+    judged later.
+    """
     store = arena.store(SHOP)
     write(store, SHOP, [("1", {"age": 3.0, "city": "Łódź"}, -500 * 86_400.0)])
     engine = arena.engine(SHOP)
@@ -374,7 +402,9 @@ def serving_from(folder: Path, feast: Any, url: str | None = None) -> None:
     """Names another online store in the workspace file."""
     file = folder / "workspace.yaml"
     given = yaml.safe_load(file.read_text())
-    given["stores"] = {"online": {"feast": feast, "timeout_ms": int(PATIENT_MS), **({} if url is None else {"url": url})}}
+    given["stores"] = {
+        "online": {"feast": feast, "timeout_ms": int(PATIENT_MS), **({} if url is None else {"url": url})}
+    }
     given["serving"] = {"deadline_ms": int(PATIENT_MS)}
     file.write_text(yaml.safe_dump(given))
 
@@ -403,7 +433,9 @@ def decisions(folder: Path, customers: list[str], at: int) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_workspace_serves_the_same_from_sqlite(trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_serves_the_same_from_sqlite(
+    trained_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Materialized into Feast's SQLite store, a workspace gives the decisions that it gives from the embedded one."""
     folder, at = copy_of(trained_workspace, tmp_path / "copy"), now()
     known = pyarrow.parquet.read_table(folder / "data" / "customers.parquet")["msisdn"].unique().to_pylist()
@@ -434,8 +466,16 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("feast", "url", "told"),
     [
-        ({"type": "sqlite"}, "redis://cache", "$.stores.online.feast: expected one online store, got both `url` and `feast`. Remove one"),
-        ({"path": "x"}, None, "$.stores.online.feast: expected Feast's `online_store` section with its `type`, got none. For example"),
+        (
+            {"type": "sqlite"},
+            "redis://cache",
+            "$.stores.online.feast: expected one online store, got both `url` and `feast`. Remove one",
+        ),
+        (
+            {"path": "x"},
+            None,
+            "$.stores.online.feast: expected Feast's `online_store` section with its `type`, got none. For example",
+        ),
         (
             {"type": "postgress"},
             None,
@@ -444,13 +484,28 @@ def folder(tmp_path: Path) -> Path:
         ({"type": "x"}, None, "got `x`. Known are aerospike, "),
         ({"type": "hbase"}, None, "got `hbase`: No module named 'happybase'. Run `pip install 'feast[hbase]=="),
         ({"type": "bigtable"}, None, "Run `pip install 'feast[gcp]=="),
-        ({"type": "nowhere.OurOnlineStore"}, None, "got `nowhere.OurOnlineStore`: No module named 'nowhere'. Install the package"),
-        ({"type": "tests.features.fake_feast_store.OurOnlineStore"}, None, "Could not import class 'OurOnlineStoreConfig'"),
-        ({"type": "sqlite", "pfad": "x"}, None, "$.stores.online.feast.pfad: expected settings that Feast's store takes, got Extra inputs"),
+        (
+            {"type": "nowhere.OurOnlineStore"},
+            None,
+            "got `nowhere.OurOnlineStore`: No module named 'nowhere'. Install the package",
+        ),
+        (
+            {"type": "tests.features.fake_feast_store.OurOnlineStore"},
+            None,
+            "Could not import class 'OurOnlineStoreConfig'",
+        ),
+        (
+            {"type": "sqlite", "pfad": "x"},
+            None,
+            "$.stores.online.feast.pfad: expected settings that Feast's store takes, got Extra inputs",
+        ),
         (
             {"type": "sqlite", "path": "${FEAST_TEST_UNSET}/online.db"},
             None,
-            "$.stores.online.feast.path: expected a variable of the environment that is set, got `${FEAST_TEST_UNSET}`. Set FEAST_TEST_UNSET",
+            (
+                "$.stores.online.feast.path: expected a variable of the environment that is set, got"
+                " `${FEAST_TEST_UNSET}`. Set FEAST_TEST_UNSET"
+            ),
         ),
         (
             {"type": "hybrid", "online_stores": [{"type": "${FEAST_TEST_UNSET}"}]},
@@ -470,13 +525,21 @@ def test_faults_of_the_workspace_file(folder: Path, feast: dict[str, Any], url: 
 def test_secrets_come_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A placeholder is filled in where the store is opened, and stays as it is in what is written, shown and told."""
     monkeypatch.setenv("FEAST_TEST_SECRET", "pa$$: ${HOME} '\"")
-    serving_from(folder, {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a ${FEAST_TEST_SECRET} b"})
+    serving_from(
+        folder, {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a ${FEAST_TEST_SECRET} b"}
+    )
     workspace = load(folder)
-    assert workspace.online_feast == {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a pa$$: ${HOME} '\" b"}
+    assert workspace.online_feast == {
+        "type": "tests.features.fake_feast_store.ForeignOnlineStore",
+        "name": "a pa$$: ${HOME} '\" b",
+    }
     assert definitions.configuration(workspace)["online_store"] == workspace.online_feast
     assert workspace.online_feast_written["name"] == "a ${FEAST_TEST_SECRET} b"
     assert workspace.online_url.startswith("feast:tests.features.fake_feast_store.ForeignOnlineStore#")
-    serving_from(folder, {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a", "port": "${FEAST_TEST_SECRET}"})
+    serving_from(
+        folder,
+        {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a", "port": "${FEAST_TEST_SECRET}"},
+    )
     with pytest.raises(BadWorkspace, match="valid integer") as caught:
         load(folder)
     assert "pa$$" not in str(caught.value)
@@ -499,8 +562,12 @@ def test_the_environment_may_name_another_store(folder: Path, monkeypatch: pytes
         ({"path": "${PLACE}/b.db"}, "/c/b.db"),
     ],
 )
-def test_a_sqlite_file_lies_in_the_workspace(folder: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], place: str) -> None:
-    """A relative path starts at the workspace, a default lies with all that is made, and a placeholder may be the beginning."""
+def test_a_sqlite_file_lies_in_the_workspace(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], place: str
+) -> None:
+    """A relative path starts at the workspace, a default lies with all that is made, and a placeholder may be the
+    beginning.
+    """
     monkeypatch.setenv("PLACE", "/c")
     serving_from(folder, {"type": "sqlite", **given})
     found = load(folder).online_feast

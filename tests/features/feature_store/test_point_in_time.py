@@ -1,4 +1,6 @@
-"""Point-in-time joins: Feast on its DuckDB offline store against a raw ASOF join, our own join on top, and the registry."""
+"""Point-in-time joins: Feast on its DuckDB offline store against a raw ASOF join, our own join on top, and the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ TTL_DAYS = 7
 
 
 def test_feast_on_duckdb_is_an_asof_join(tmp_path: Path) -> None:
-    """Several offers at one moment, late corrections, expired rows and no row at all: Feast gives what ASOF, TTL and created say."""
+    """Several offers at one moment, late corrections, expired rows and no row at all: Feast gives what ASOF, TTL and
+    created say.
+    """
     random = np.random.default_rng(4)
     ours = view("habits", {"spend": "number", "visits": "integer", "city": "category"})
     ours = View(ours.name, ours.entity, ours.stream, ours.scalars, ours.families, TTL_DAYS * 86_400)
@@ -63,7 +67,8 @@ def test_feast_on_duckdb_is_an_asof_join(tmp_path: Path) -> None:
     known = rows.head(20)  # exactly at the moment of a row, and exactly at the end of its life
     edges = [known["event_timestamp"] + offset for offset in (pd.Timedelta(0), pd.Timedelta(days=TTL_DAYS))]
     asked = pd.concat(
-        [asked, *(pd.DataFrame({"customer_id": known["customer_id"], "event_timestamp": edge}) for edge in edges)], ignore_index=True
+        [asked, *(pd.DataFrame({"customer_id": known["customer_id"], "event_timestamp": edge}) for edge in edges)],
+        ignore_index=True,
     )
     asked["event_timestamp"] = asked["event_timestamp"].astype("datetime64[us, UTC]")
     asked["offer"] = np.arange(len(asked))
@@ -73,22 +78,24 @@ def test_feast_on_duckdb_is_an_asof_join(tmp_path: Path) -> None:
         joined = store.get_historical_features(entity_df=asked, features=features).to_arrow().sort_by("offer")
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    truth = con.execute(
-        f"""
-        WITH latest AS (SELECT * FROM rows QUALIFY row_number() OVER (PARTITION BY customer_id, event_timestamp ORDER BY created DESC) = 1),
+    truth = con.execute(f"""
+        WITH latest AS (SELECT * FROM rows QUALIFY row_number() OVER (PARTITION BY customer_id, event_timestamp ORDER
+            BY created DESC) = 1),
         found AS (SELECT a.offer, a.event_timestamp AS t, l.* FROM asked a ASOF LEFT JOIN latest l
             ON a.customer_id = l.customer_id AND a.event_timestamp >= l.event_timestamp)
-        SELECT offer, CASE WHEN event_timestamp >= t - INTERVAL {TTL_DAYS} DAY THEN {{'spend': spend, 'visits': visits, 'city': city}} END AS row
+        SELECT offer, CASE WHEN event_timestamp >= t - INTERVAL {TTL_DAYS} DAY THEN
+            {{'spend': spend, 'visits': visits, 'city': city}} END AS row
         FROM found ORDER BY offer
-        """
-    ).fetchall()
+        """).fetchall()
     con.close()
     assert joined.num_rows == len(asked)
     got = joined.to_pylist()
     missing = 0
     for expected, row in zip(truth, got, strict=True):
         assert expected[0] == row["offer"]
-        assert {name: row[name] for name in ("spend", "visits", "city")} == (expected[1] or {"spend": None, "visits": None, "city": None})
+        assert {name: row[name] for name in ("spend", "visits", "city")} == (
+            expected[1] or {"spend": None, "visits": None, "city": None}
+        )
         missing += expected[1] is None
     assert 50 < missing < len(asked) - 200
 
@@ -106,7 +113,8 @@ def test_rows_come_in_the_order_of_the_moments(workspace: Workspace) -> None:
     """One row for each moment asked for, in that order, the same moment twice the same, each with its own values."""
     file = str(workspace.offline / "calls" / "*.parquet")
     found = duckdb.sql(
-        f"SELECT customer_id, epoch_us(event_timestamp), calls_all, last_country_all, epoch(since_call_all) FROM '{file}'"
+        "SELECT customer_id, epoch_us(event_timestamp), calls_all, last_country_all, epoch(since_call_all) FROM"
+        f" '{file}'"
     ).fetchall()
     chosen = [found[at] for at in np.random.default_rng(2).integers(0, len(found), 200)]
     words = Dictionary()
@@ -129,12 +137,18 @@ def test_families_come_with_their_keys(workspace: Workspace) -> None:
     file = str(workspace.offline / "calls" / "*.parquet")
     now = to_microseconds(END)
     found = duckdb.sql(
-        f"SELECT customer_id, by_topic__keys, by_topic__topic_calls_all FROM '{file}' WHERE event_timestamp = make_timestamptz({now}) ORDER BY 1"
+        f"SELECT customer_id, by_topic__keys, by_topic__topic_calls_all FROM '{file}' WHERE event_timestamp ="
+        f" make_timestamptz({now}) ORDER BY 1"
     ).fetchall()
     joined = point_in_time.join(workspace, [row[0] for row in found], np.full(len(found), now), words)
     at, empty = joined.plan.families["calls.by_topic"], 0
     measure = [
-        m.name for v in joined.plan.views if v.name == "calls" for f in v.families if f.name == "by_topic" for m in f.measures
+        m.name
+        for v in joined.plan.views
+        if v.name == "calls"
+        for f in v.families
+        if f.name == "by_topic"
+        for m in f.measures
     ].index("topic_calls_all")
     for row, (_, keys, values) in zip(joined.rows(), found, strict=True):
         family = row.families[at]
@@ -146,7 +160,9 @@ def test_families_come_with_their_keys(workspace: Workspace) -> None:
 
 
 def test_who_was_not_known_is_missing(workspace: Workspace) -> None:
-    """A stranger, a moment before the first row, and one after all rows have expired: rows of missing values, none dropped."""
+    """A stranger, a moment before the first row, and one after all rows have expired: rows of missing values, none
+    dropped.
+    """
     now = to_microseconds(END)
     customer = "436600000"
     moments = np.array([now, now - 300 * 86_400_000_000, now + 500 * 86_400_000_000, now])
@@ -159,7 +175,9 @@ def test_everyone_is_joined_by_time_alone(workspace: Workspace) -> None:
     """Popularity at a moment is that of the midnight before it."""
     midnight = to_microseconds(END - timedelta(days=5))
     words = Dictionary()
-    joined = point_in_time.join(workspace, [], np.array([midnight, midnight + 3_600_000_000, midnight + 1]), words, "everyone")
+    joined = point_in_time.join(
+        workspace, [], np.array([midnight, midnight + 3_600_000_000, midnight + 1]), words, "everyone"
+    )
     first, second, third = joined.rows()
     at = joined.plan.families["everyone_outcomes.by_offer_id"]
     for other in (second, third):

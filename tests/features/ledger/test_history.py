@@ -1,4 +1,6 @@
-"""Contact histories: counting against ten plain lines, the kernels against the plain words, and bounds that never forget a limit."""
+"""Contact histories: counting against ten plain lines, the kernels against the plain words, and bounds that never
+forget a limit.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +80,15 @@ def drawn_entries(draw: Any, policy: ContactPolicy) -> list[Entry]:
     found = []
     for _ in range(draw(st.integers(0, 14))):
         kind, at = draw(st.sampled_from([DECISION, DECISION, IMPRESSION, OUTCOME])), draw(offers)
-        channel, seen = draw(st.sampled_from([WEB, MAIL])), int(kind == IMPRESSION or (kind == DECISION and draw(st.booleans())))
+        channel, seen = (
+            draw(st.sampled_from([WEB, MAIL])),
+            int(kind == IMPRESSION or (kind == DECISION and draw(st.booleans()))),
+        )
         what = draw(st.sampled_from([DISMISSED, CLICKED])) if kind == OUTCOME else 0
         keep = policy.outcome_keep(what) if what else policy.contact_keep(OFFERS[at], GROUPS[at])
-        found.append(Entry(draw(seconds), OFFERS[at], draw(st.integers(0, 1 << 40)), GROUPS[at], channel, what, keep, kind, seen))
+        found.append(
+            Entry(draw(seconds), OFFERS[at], draw(st.integers(0, 1 << 40)), GROUPS[at], channel, what, keep, kind, seen)
+        )
     return found
 
 
@@ -183,7 +190,9 @@ def test_pauses(data: st.DataObject, policy: ContactPolicy) -> None:
 
 @given(st.data(), policies)
 def test_a_take_is_counted_one_by_one(data: st.DataObject, policy: ContactPolicy) -> None:
-    """A take grants what counting after each contact grants, adds all or nothing, and adds nothing when it is repeated."""
+    """A take grants what counting after each contact grants, adds all or nothing, and adds nothing when it is
+    repeated.
+    """
     found = data.draw(drawn_entries(policy))
     chosen = data.draw(st.lists(offers, min_size=1, max_size=4))
     positions = list(range(len(policy.limits)))
@@ -235,7 +244,9 @@ def test_a_bounded_history_forgets_no_limit(data: st.DataObject, policy: Contact
 
 
 def test_a_gap_is_an_exhausted_limit() -> None:
-    """A limit whose window reaches behind a gap counts as exhausted, one that does not is counted, and time closes the gap."""
+    """A limit whose window reaches behind a gap counts as exhausted, one that does not is counted, and time closes the
+    gap.
+    """
     policy = ContactPolicy((ContactLimit(3, 100), ContactLimit(3, 10)), contacts_max=3)
     early = [Entry(NOW - 50 + i, OFFERS[i], i + 1, 0, WEB, 0, 100, DECISION, 0) for i in range(5)]
     history = fitted(packed(early), policy, NOW)
@@ -254,7 +265,9 @@ def test_a_gap_is_an_exhausted_limit() -> None:
 
 
 def test_what_nothing_looks_back_at_goes_first() -> None:
-    """A full history drops an old contact that no limit counts before an older one that a limit does, and has no gap then."""
+    """A full history drops an old contact that no limit counts before an older one that a limit does, and has no gap
+    then.
+    """
     policy = ContactPolicy((ContactLimit(1, 1_000, "offer", OFFERS[0]),), remember_seconds=10_000, contacts_max=3)
     history = b""
     for step, at in enumerate([0, 1, 2, 3, 1, 2]):
@@ -267,7 +280,9 @@ def test_what_nothing_looks_back_at_goes_first() -> None:
 
 
 def test_noting() -> None:
-    """An impression marks its contact as seen, once; without one it is an entry of its own; outcomes are kept by their time."""
+    """An impression marks its contact as seen, once; without one it is an entry of its own; outcomes are kept by their
+    time.
+    """
     policy = ContactPolicy((ContactLimit(2, 1_000),), (ContactPause(DISMISSED, 2, 100, 100),))
     _, history = taken(b"", Take("1", 7, NOW, (policy.contact(OFFERS[0], GROUPS[0], WEB, [0]),), policy))
     seen = ContactEvent(IMPRESSION, NOW + 1, OFFERS[0], 7, GROUPS[0], WEB)
@@ -290,7 +305,9 @@ def test_noting() -> None:
 @settings(max_examples=60)
 @given(st.data())
 def test_merging(data: st.DataObject) -> None:
-    """Two histories become one with the entries of both, each once, in the order of time; doing it again changes nothing."""
+    """Two histories become one with the entries of both, each once, in the order of time; doing it again changes
+    nothing.
+    """
     policy = ContactPolicy((ContactLimit(3, 200),), (ContactPause(DISMISSED, 1, 100, 100),))
     one, two = data.draw(drawn_entries(policy)), data.draw(drawn_entries(policy))
     both = merged(packed(one), packed(two + one[:2]), policy, NOW)
@@ -304,7 +321,10 @@ def test_merging(data: st.DataObject) -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (lambda: ContactPolicy((ContactLimit(CONTACTS_MAX + 1, 10),)), "limit 0: contacts_max: expected a whole number from 0 to 384, got 385"),
+    (
+        lambda: ContactPolicy((ContactLimit(CONTACTS_MAX + 1, 10),)),
+        "limit 0: contacts_max: expected a whole number from 0 to 384, got 385",
+    ),
     (lambda: ContactPolicy((ContactLimit(1, 0),)), "window_seconds: expected more than 0"),
     (lambda: ContactPolicy((ContactLimit(1, float("nan")),)), "window_seconds"),
     (lambda: ContactPolicy((ContactLimit(1, 1e10),)), "window_seconds"),
@@ -317,7 +337,10 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: ContactPolicy().contact(1, 0, 0, [0]), "position of a limit"),
     (lambda: Take("1", 0, NOW, (), ContactPolicy()).packed(), "expected a decision"),
     (lambda: Take("1", 1, float("inf"), (), ContactPolicy()).packed(), "finite time"),
-    (lambda: Take("1", 1, NOW, (ContactPolicy().contact(1, 0, 0, []),) * 65, ContactPolicy()).packed(), "at most 64 contacts"),
+    (
+        lambda: Take("1", 1, NOW, (ContactPolicy().contact(1, 0, 0, []),) * 65, ContactPolicy()).packed(),
+        "at most 64 contacts",
+    ),
 ]
 
 

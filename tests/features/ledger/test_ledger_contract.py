@@ -1,4 +1,6 @@
-"""The contract of the ledgers: the same cases over LMDB, a real Valkey, and a cluster of three, against a model in plain Python."""
+"""The contract of the ledgers: the same cases over LMDB, a real Valkey, and a cluster of three, against a model in
+plain Python.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ class Shop:
         informed: bool = False,
     ) -> TakeResult:
         """A take in which all limits concern all offers."""
-        contacts = tuple(policy.contact(OFFERS[at], GROUPS[at], channel, list(range(len(policy.limits)))) for at in offers)
+        contacts = tuple(
+            policy.contact(OFFERS[at], GROUPS[at], channel, list(range(len(policy.limits)))) for at in offers
+        )
         take = Take(customer, decision, now, contacts, policy)
         history = self.run(self.ledger.read(customer)) if informed else None
         found = None if informed else self.ledger.take_now(take)
@@ -117,7 +121,10 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         return
     folder = tmp_path_factory.mktemp("servers")
     server = Server(folder / "one").start()
-    nodes = [Server(folder / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start() for i in range(3)]
+    nodes = [
+        Server(folder / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start()
+        for i in range(3)
+    ]
     try:
         for i, (node, first, last) in enumerate(zip(nodes, (0, 5461, 10923), (5460, 10922, 16383), strict=True)):
             assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
@@ -125,7 +132,10 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for node in nodes[1:]:
             nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
         end = time.monotonic() + LIMIT_S
-        while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
+        while not all(
+            b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
+            for n in nodes
+        ):
             assert time.monotonic() < end, "the cluster did not form"
             time.sleep(0.05)
         yield {"embedded": "", "redis": server.url, "cluster": f"redis+cluster://127.0.0.1:{nodes[1].port}"}
@@ -159,7 +169,9 @@ def test_a_stranger(shop: Shop) -> None:
 
 
 def test_all_or_nothing(shop: Shop) -> None:
-    """One contact that falls keeps all from being taken, says which limit fell, and does not count for those after it."""
+    """One contact that falls keeps all from being taken, says which limit fell, and does not count for those after
+    it.
+    """
     policy = ContactPolicy((ContactLimit(1, DAY, "offer"), ContactLimit(2, DAY, "group"), ContactLimit(4, DAY)))
     assert shop.take(policy, 1, NOW, [0]).granted
     before = shop.read()
@@ -179,7 +191,9 @@ def test_one_slate_counts_itself(shop: Shop) -> None:
 
 
 def test_a_repeated_take(shop: Shop) -> None:
-    """The same decision may take again, alone, with others, and when its limit is used up by itself: nothing is added twice."""
+    """The same decision may take again, alone, with others, and when its limit is used up by itself: nothing is added
+    twice.
+    """
     policy = ContactPolicy((ContactLimit(1, DAY, "offer"),))
     for informed in (False, True, False):
         assert shop.take(policy, 7, NOW, [0, 1], informed=informed).granted
@@ -208,9 +222,14 @@ def test_windows_end(shop: Shop) -> None:
 
 
 def test_channels_and_keys(shop: Shop) -> None:
-    """A channel's quota counts that channel; a limit of a named group counts that group; a limit that does not concern an offer lets it pass."""
+    """A channel's quota counts that channel; a limit of a named group counts that group; a limit that does not concern
+    an offer lets it pass.
+    """
     policy = ContactPolicy((ContactLimit(1, DAY, channel=MAIL), ContactLimit(1, DAY, "group", key=GROUPS[2])))
-    mail, cards = [policy.contact(OFFERS[at], GROUPS[at], MAIL, [0]) for at in (0, 4)], policy.contact(OFFERS[3], GROUPS[3], WEB, [1])
+    mail, cards = (
+        [policy.contact(OFFERS[at], GROUPS[at], MAIL, [0]) for at in (0, 4)],
+        policy.contact(OFFERS[3], GROUPS[3], WEB, [1]),
+    )
     for decision, contact, granted in ((1, mail[0], True), (2, mail[1], False), (3, cards, True), (4, cards, False)):
         assert shop.run(shop.ledger.take(Take("1", decision, NOW, (contact,), policy))).granted == granted
     exempt = policy.contact(OFFERS[2], GROUPS[2], MAIL, [])
@@ -230,7 +249,11 @@ def test_impressions_and_hold(shop: Shop) -> None:
     assert [e.seen for e in shop.read()] == [0, 1]
     assert not shop.take(policy, 3, NOW + 1_000, [2]).granted
     stray = ContactEvent(IMPRESSION, NOW, OFFERS[1], 0, GROUPS[1], WEB)
-    assert shop.run(shop.ledger.note("2", policy, [stray, stray, stray._replace(time=NOW + 1)], NOW)) == [True, False, True]
+    assert shop.run(shop.ledger.note("2", policy, [stray, stray, stray._replace(time=NOW + 1)], NOW)) == [
+        True,
+        False,
+        True,
+    ]
     assert not shop.take(policy, 3, NOW + 1_000, [2], customer="2").granted
 
 
@@ -263,7 +286,9 @@ def test_link_and_forget(shop: Shop) -> None:
 
 
 def test_a_full_history(shop: Shop) -> None:
-    """A history stays within its bounds; when it has dropped what a limit looks back at, the limit refuses until time has passed."""
+    """A history stays within its bounds; when it has dropped what a limit looks back at, the limit refuses until time
+    has passed.
+    """
     policy = ContactPolicy((ContactLimit(2, 100, "offer"), ContactLimit(4, 1)), contacts_max=4, remember_seconds=1_000)
     granted = Counter(shop.take(policy, i + 1, NOW + i, [i % 6]).granted for i in range(12))
     assert granted[True] >= 5
@@ -283,7 +308,11 @@ def test_what_has_aged_goes(shop: Shop) -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["take", "take", "inform", "repeat", "see", "stray", "dismiss"]), st.integers(0, 5), st.integers(0, 30)),
+    st.tuples(
+        st.sampled_from(["take", "take", "inform", "repeat", "see", "stray", "dismiss"]),
+        st.integers(0, 5),
+        st.integers(0, 30),
+    ),
     min_size=1,
     max_size=25,
 )
@@ -292,7 +321,9 @@ steps = st.lists(
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps, st.booleans(), st.integers(1, 3))
 def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bool, most: int) -> None:
-    """Random takes, repeats, impressions and outcomes over time: what a plain model grants is granted; with small bounds, never more."""
+    """Random takes, repeats, impressions and outcomes over time: what a plain model grants is granted; with small
+    bounds, never more.
+    """
     policy = ContactPolicy(
         (
             ContactLimit(most, 60, "offer"),
@@ -316,7 +347,16 @@ def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bo
                 if any(e["offer"] == offer and e["decision"] == decision for e in trial):
                     continue
                 expected = expected and fits(trial, policy, offer, channel, now)
-                trial.append({"offer": offer, "decision": decision, "time": now, "channel": channel, "seen": False, "decided": True})
+                trial.append(
+                    {
+                        "offer": offer,
+                        "decision": decision,
+                        "time": now,
+                        "channel": channel,
+                        "seen": False,
+                        "decided": True,
+                    }
+                )
             said = shop.take(policy, decision, now, slate, channel, customer, what == "inform").granted
             assert said == expected or (small and expected)
             model = trial if said else model
@@ -325,11 +365,17 @@ def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bo
             shop.run(shop.ledger.note(customer, policy, [event], now))
             own[-1]["seen"] = True
         elif what == "stray":
-            shop.run(shop.ledger.note(customer, policy, [ContactEvent(IMPRESSION, now, OFFERS[at], 0, GROUPS[at], WEB)], now))
+            shop.run(
+                shop.ledger.note(customer, policy, [ContactEvent(IMPRESSION, now, OFFERS[at], 0, GROUPS[at], WEB)], now)
+            )
             if not any(e["decision"] == 0 and e["time"] == now for e in own):
                 model.append({"offer": at, "decision": 0, "time": now, "channel": WEB, "seen": True, "decided": False})
         elif what == "dismiss":
-            shop.run(shop.ledger.note(customer, policy, [ContactEvent(OUTCOME, now, OFFERS[at], 0, GROUPS[at], WEB, DISMISSED)], now))
+            shop.run(
+                shop.ledger.note(
+                    customer, policy, [ContactEvent(OUTCOME, now, OFFERS[at], 0, GROUPS[at], WEB, DISMISSED)], now
+                )
+            )
     found = shop.read(customer)
     assert sum(e.kind in (DECISION, IMPRESSION) for e in found) <= policy.contacts_max
 
@@ -363,7 +409,9 @@ def test_both_write_the_same_bytes(tmp_path: Path, urls: dict[str, str]) -> None
         for step in range(60):
             shop.take(policy, step + 1, NOW + step * 0.4 * DAY, [step % 6, step % 5], informed=step % 3 == 0)
             if step % 4 == 0:
-                event = ContactEvent(IMPRESSION, NOW + step * 0.4 * DAY + 1, OFFERS[step % 6], step + 1, GROUPS[step % 6], WEB)
+                event = ContactEvent(
+                    IMPRESSION, NOW + step * 0.4 * DAY + 1, OFFERS[step % 6], step + 1, GROUPS[step % 6], WEB
+                )
                 shop.run(shop.ledger.note("1", policy, [event], NOW + step * 0.4 * DAY + 1))
         histories[kind] = shop.run(shop.ledger.read("1"))
         shop.close()
@@ -395,8 +443,14 @@ def test_the_script_says_what_the_kernel_says(urls: dict[str, str], drawn: tuple
 
 
 def test_budgets(shop: Shop) -> None:
-    """Budgets are reserved for all offers or for none, released by time, given back, and used up by what is confirmed."""
-    first, daily, free = BudgetBound(OFFERS[0], lifetime_max=3), BudgetBound(OFFERS[1], daily_max=2), BudgetBound(OFFERS[2])
+    """Budgets are reserved for all offers or for none, released by time, given back, and used up by what is
+    confirmed.
+    """
+    first, daily, free = (
+        BudgetBound(OFFERS[0], lifetime_max=3),
+        BudgetBound(OFFERS[1], daily_max=2),
+        BudgetBound(OFFERS[2]),
+    )
     moment = Moment(NOW, 20_000, 120)
     assert shop.budgets([first, daily, free], moment) == ["", "", ""]
     assert shop.budgets([first, daily], moment) == ["", ""]
@@ -479,7 +533,9 @@ def test_what_makes_no_sense(shop: Shop) -> None:
 
 
 def test_ids_of_any_kind(shop: Shop) -> None:
-    """Ids with zeros, braces, any letters and great length have histories of their own, to be read after a sync by another handle."""
+    """Ids with zeros, braces, any letters and great length have histories of their own, to be read after a sync by
+    another handle.
+    """
     ids = ["\0", "a\0b", "Łódź \U0001f600", "{x}", "}{", "x" * 125, "x" * 5_000]
     for i, customer in enumerate(ids):
         assert shop.take(WEEK, i + 1, NOW, [0], customer=customer).granted

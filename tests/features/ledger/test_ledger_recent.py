@@ -1,4 +1,6 @@
-"""What the ledgers hear and show of a unit: the same cases over LMDB, a real Valkey, and a cluster of three, against a model of sets."""
+"""What the ledgers hear and show of a unit: the same cases over LMDB, a real Valkey, and a cluster of three, against a
+model of sets.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, urls: dict[str, str]) -
 
 
 def happened(key: int, time: int = T, received: int | None = None) -> RecentEvent:
-    return RecentEvent(key, "calls", time, time + 5 if received is None else received, {"minutes": 1.5, "topic": f"t{key % 3}"})
+    return RecentEvent(
+        key, "calls", time, time + 5 if received is None else received, {"minutes": 1.5, "topic": f"t{key % 3}"}
+    )
 
 
 def hear(shop: Shop, *heard: Heard, policy: ContactPolicy = POLICY) -> list[bool]:
@@ -74,7 +78,9 @@ def test_a_stranger(shop: Shop) -> None:
 
 
 def test_what_is_heard_again(shop: Shop) -> None:
-    """Events, contacts and consent count once however often and in whatever order they are heard; of consent the latest holds."""
+    """Events, contacts and consent count once however often and in whatever order they are heard; of consent the latest
+    holds.
+    """
     contact = ContactEvent(OUTCOME, NOW, OFFERS[0], 5, GROUPS[0], WEB, DISMISSED)
     said = [
         Heard("1", event=happened(9)),
@@ -84,7 +90,10 @@ def test_what_is_heard_again(shop: Shop) -> None:
     ]
     assert hear(shop, *said) == [True] * 4
     assert hear(shop, *reversed(said)) == [False] * 4
-    assert hear(shop, Heard("1", consent={"ads": (T - 1, False)}), Heard("1", consent={"ads": (T, False)})) == [False, True]
+    assert hear(shop, Heard("1", consent={"ads": (T - 1, False)}), Heard("1", consent={"ads": (T, False)})) == [
+        False,
+        True,
+    ]
     assert hear(shop, Heard("1", consent={"ads": (T + 1, True)})) == [True]
     known = look(shop, "1")
     assert known.recent == Recent("", {"ads": (T + 1, True), "news": (T, False)}, (happened(3), happened(9)))
@@ -119,16 +128,27 @@ def test_trim_and_forget(shop: Shop) -> None:
 
 
 def test_a_link(shop: Shop) -> None:
-    """All of an anonymous id comes to its customer, once; rows from before the link do not hold its events; the first link holds."""
-    hear(shop, Heard("~a", ContactEvent(OUTCOME, NOW, OFFERS[0]), happened(1)), Heard("~a", consent={"ads": (T, False)}))
-    hear(shop, Heard("c", ContactEvent(OUTCOME, NOW + 1, OFFERS[1]), happened(2)), Heard("c", consent={"ads": (T - 1, True)}))
+    """All of an anonymous id comes to its customer, once; rows from before the link do not hold its events; the first
+    link holds.
+    """
+    hear(
+        shop, Heard("~a", ContactEvent(OUTCOME, NOW, OFFERS[0]), happened(1)), Heard("~a", consent={"ads": (T, False)})
+    )
+    hear(
+        shop,
+        Heard("c", ContactEvent(OUTCOME, NOW + 1, OFFERS[1]), happened(2)),
+        Heard("c", consent={"ads": (T - 1, True)}),
+    )
     assert hear(shop, Heard("~a", identify="c", received=T + 100)) == [True]
     expected = Recent("", {"ads": (T, False)}, (happened(1, T, T + 100), happened(2)))
     assert look(shop, "~a") == look(shop, "c")
     assert look(shop, "~a").unit == "c"
     assert look(shop, "c").recent == expected
     assert [entry.offer for entry in unpacked(look(shop, "c").contacts)] == OFFERS[:2]
-    assert hear(shop, Heard("~a", identify="d", received=T + 200), Heard("~a", identify="c", received=T + 300)) == [False, False]
+    assert hear(shop, Heard("~a", identify="d", received=T + 200), Heard("~a", identify="c", received=T + 300)) == [
+        False,
+        False,
+    ]
     assert look(shop, "d") == Known("d", b"", NOTHING)
     assert hear(shop, Heard("~a", event=happened(1)), Heard("~a", event=happened(4))) == [False, True]
     assert look(shop, "c").recent.events == (*expected.events, happened(4, T, T + 100))
@@ -159,7 +179,9 @@ walks = st.lists(
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(walks, st.integers(1, 5))
 def test_against_a_model(shop: Shop, walk: list[tuple[str, str, int]], together: int) -> None:
-    """Random events, links, repeats and looks: every unit has what a model of sets says, and an anonymous id what its customer has."""
+    """Random events, links, repeats and looks: every unit has what a model of sets says, and an anonymous id what its
+    customer has.
+    """
     run, said = f"{next(_numbers)}", list[Heard]()
     for what, name, number in walk:
         unit = f"{name}{run}"

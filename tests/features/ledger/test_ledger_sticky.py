@@ -1,4 +1,6 @@
-"""Sticky assignments in the ledgers: the first write holds, whoever else writes; they move with a link, and go with the customer."""
+"""Sticky assignments in the ledgers: the first write holds, whoever else writes; they move with a link, and go with the
+customer.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, urls: dict[str, str]) -
     found.close()
 
 
-def keep(shop: Shop, unit: str, wanted: dict[str, KeptArm], over: dict[str, KeptArm] | None = None) -> dict[str, KeptArm]:
+def keep(
+    shop: Shop, unit: str, wanted: dict[str, KeptArm], over: dict[str, KeptArm] | None = None
+) -> dict[str, KeptArm]:
     found: dict[str, KeptArm] = shop.run(shop.ledger.settle(unit, wanted, over or {}))
     return dict(found)
 
@@ -55,7 +59,9 @@ def test_an_arm_that_is_gone_is_replaced_by_who_saw_it(shop: Shop) -> None:
 
 
 def test_assignments_move_with_a_link_and_go_with_the_customer(shop: Shop) -> None:
-    """The customer's own win, the anonymous id's come where there are none, later writes go to the customer; forgetting takes all."""
+    """The customer's own win, the anonymous id's come where there are none, later writes go to the customer; forgetting
+    takes all.
+    """
     keep(shop, "~a", {"e": A, "f": A})
     keep(shop, "c", {"e": B})
     hear(shop, Heard("~a", identify="c", received=T))
@@ -66,7 +72,9 @@ def test_assignments_move_with_a_link_and_go_with_the_customer(shop: Shop) -> No
 
 
 def test_two_processes_agree(shop: Shop, tmp_path: Path, urls: dict[str, str]) -> None:
-    """Two processes want other arms for the same units, 50 times at once each: every unit has one arm, for all of them, for good."""
+    """Two processes want other arms for the same units, 50 times at once each: every unit has one arm, for all of them,
+    for good.
+    """
     context = multiprocessing.get_context("spawn")
     gates, workers = [], []
     for arm in ("a", "b"):

@@ -1,4 +1,6 @@
-"""What only the embedded engine has to bear: damaged, cut and swapped files, a map that is too small, other processes' words."""
+"""What only the embedded engine has to bear: damaged, cut and swapped files, a map that is too small, other processes'
+words.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ SHOP = view("shop", {"age": "number", "city": "category"}, {"by_group": ["spend"
 
 def row(i: int, city: str = "") -> dict[str, object]:
     keys = [f"g{k}" for k in range(i % 50)]
-    return {"age": float(i), "city": city or f"city {i % 9}", "by_group__keys": keys, "by_group__spend": [float(i)] * len(keys)}
+    return {
+        "age": float(i),
+        "city": city or f"city {i % 9}",
+        "by_group__keys": keys,
+        "by_group__spend": [float(i)] * len(keys),
+    }
 
 
 @pytest.fixture
@@ -49,7 +56,9 @@ def data_file(arena: Arena) -> Path:
 
 
 def test_later_created_wins(arena: Arena) -> None:
-    """Of two rows with the same event time the later created one is kept, in either order; on Redis Feast keeps the first."""
+    """Of two rows with the same event time the later created one is kept, in either order; on Redis Feast keeps the
+    first.
+    """
     store = arena.store(SHOP, created=True)
     engine = arena.engine(SHOP)
     write(store, SHOP, [("1", row(1), 1.0), ("2", row(2), 1.0), ("3", row(3), 1.0)], created=[5.0, 5.0, 5.0])
@@ -82,18 +91,24 @@ def test_words_of_other_writers(arena: Arena, store: FeatureStore) -> None:
 
 
 def test_rebuild_is_swapped_in(arena: Arena, store: FeatureStore) -> None:
-    """A new generation is filled beside the old one and swapped in whole; word ids that were given stay what they were."""
+    """A new generation is filled beside the old one and swapped in whole; word ids that were given stay what they
+    were.
+    """
     root = arena.folder / "online"
     engine = arena.engine(SHOP)
     before = arena.read(engine, "5")
     known = list(engine.words.texts)
     for turn in range(3):
         name = new_generation(root)
-        rebuilt = feast_store(arena.folder / f"rebuild{turn}", {**arena.online, "generation": name}, (SHOP,), project=arena.project)
+        rebuilt = feast_store(
+            arena.folder / f"rebuild{turn}", {**arena.online, "generation": name}, (SHOP,), project=arena.project
+        )
         write(rebuilt, SHOP, [(str(i), row(i, f"{turn}: {i % 7}"), 2.0 + turn) for i in range(50)])
         assert arena.read(engine, "5").numbers[0] == before.numbers[0]
         publish(root, name)
-        write(store, SHOP, [("after", row(turn, "after"), 10.0 + turn)])  # a writer that was there before writes to the new one
+        write(
+            store, SHOP, [("after", row(turn, "after"), 10.0 + turn)]
+        )  # a writer that was there before writes to the new one
         arena.recovers(engine, "5", lambda row, turn=turn: engine.words.texts[int(row.numbers[1])] == f"{turn}: 5")  # type: ignore[misc]
         assert engine.words.texts[: len(known)] == known
         assert not arena.read(engine, "1999").known
@@ -103,9 +118,13 @@ def test_rebuild_is_swapped_in(arena: Arena, store: FeatureStore) -> None:
     assert engine.damaged == 0
 
 
-@pytest.mark.parametrize("loss", ["file", "folder", "pointer", "empty", "cut", "header", "meta", "garbage", "pointing nowhere"])
+@pytest.mark.parametrize(
+    "loss", ["file", "folder", "pointer", "empty", "cut", "header", "meta", "garbage", "pointing nowhere"]
+)
 def test_lost_and_damaged_files(arena: Arena, store: FeatureStore, loss: str) -> None:
-    """A file that is deleted, cut or overwritten is unavailable, now and to who comes after; a rebuild mends it for all."""
+    """A file that is deleted, cut or overwritten is unavailable, now and to who comes after; a rebuild mends it for
+    all.
+    """
     engine = arena.engine(SHOP)
     assert arena.read(engine, "7").known
     file, root = data_file(arena), arena.folder / "online"
@@ -134,7 +153,9 @@ def test_lost_and_damaged_files(arena: Arena, store: FeatureStore, loss: str) ->
     with pytest.raises(StoreUnavailable):
         late.everyone()
     name = new_generation(root)
-    rebuilt = feast_store(arena.folder / "rebuild", {**arena.online, "generation": name}, (SHOP,), project=arena.project)
+    rebuilt = feast_store(
+        arena.folder / "rebuild", {**arena.online, "generation": name}, (SHOP,), project=arena.project
+    )
     write(rebuilt, SHOP, [("7", row(7), 1.0)])
     publish(root, name)
     for found in (engine, late):
@@ -143,11 +164,15 @@ def test_lost_and_damaged_files(arena: Arena, store: FeatureStore, loss: str) ->
 
 
 def test_damaged_record(arena: Arena, store: FeatureStore) -> None:
-    """A record that does not decode is an unknown customer, counted; its neighbours are read, and it can be written again."""
+    """A record that does not decode is an unknown customer, counted; its neighbours are read, and it can be written
+    again.
+    """
     environment = attach(arena.folder / "online")
     with environment.write() as transaction:
         whole = transaction.get(b"rshop") or transaction.get(b"rcustomer_id\x0011") or b""
-        for number, record in enumerate((whole[:-1], whole[:50], b"", b"x", whole[:60] + b"!" + whole[61:], whole + whole)):
+        for number, record in enumerate(
+            (whole[:-1], whole[:50], b"", b"x", whole[:60] + b"!" + whole[61:], whole + whole)
+        ):
             transaction.put(b"rcustomer_id\x0010%d" % number, record)
     environment.release()
     engine = arena.engine(SHOP)
@@ -182,7 +207,9 @@ def test_flipped_bytes_in_rows(arena: Arena, store: FeatureStore) -> None:
 
 
 def test_map_grows(arena: Arena) -> None:
-    """A map that is too small grows under writers and under readers, also those of other processes; its bound says its name."""
+    """A map that is too small grows under writers and under readers, also those of other processes; its bound says its
+    name.
+    """
     online = {**arena.online, "map_bytes": 1 << 18, "map_bytes_max": 1 << 22}
     store = feast_store(arena.folder, online, (SHOP,), project=arena.project)
     write(store, SHOP, [("0", row(0), 1.0)])
@@ -250,7 +277,11 @@ def test_refusals(arena: Arena, store: FeatureStore) -> None:
         feast_store(arena.folder / "other", arena.online, (SHOP,), project="other")
     online = {**arena.online, "words_max": 50}
     with pytest.raises(ValueError, match="is one of the fields an identifier"):
-        write(feast_store(arena.folder, online, project=arena.project), SHOP, [(str(i), row(1, f"id {i}"), 9.0) for i in range(60)])
+        write(
+            feast_store(arena.folder, online, project=arena.project),
+            SHOP,
+            [(str(i), row(1, f"id {i}"), 9.0) for i in range(60)],
+        )
     engine = arena.engine(SHOP)
     assert arena.read(engine, "1").event_times[0] == moment(1.0).timestamp()
 

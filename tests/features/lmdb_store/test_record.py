@@ -40,11 +40,25 @@ def sections(draw: st.DrawFn) -> Section:
     for _, kind in schema.lists:
         length = draw(st.none() | st.integers(0, 5))
         size = 4 if kind == "texts" else 8
-        lists.append((LIST_NONE, b"") if length is None else (length, draw(st.binary(min_size=length * size, max_size=length * size))))
-    exact = draw(st.lists(st.tuples(st.integers(0, 3), st.integers(-(1 << 63), (1 << 63) - 1)), max_size=2, unique_by=lambda e: e[0]))
+        lists.append(
+            (LIST_NONE, b"")
+            if length is None
+            else (length, draw(st.binary(min_size=length * size, max_size=length * size)))
+        )
+    exact = draw(
+        st.lists(
+            st.tuples(st.integers(0, 3), st.integers(-(1 << 63), (1 << 63) - 1)), max_size=2, unique_by=lambda e: e[0]
+        )
+    )
     event, created = draw(micros), draw(st.just(CREATED_NONE) | micros)
     values = [draw(st.floats()) for _ in schema.scalars]
-    return Section(number, event, created, schema.fixed.pack(event / 1e6, event, created, *values), pack_lists(schema, lists, exact))
+    return Section(
+        number,
+        event,
+        created,
+        schema.fixed.pack(event / 1e6, event, created, *values),
+        pack_lists(schema, lists, exact),
+    )
 
 
 @given(st.lists(sections(), max_size=4), st.integers(0, (1 << 32) - 1))

@@ -1,4 +1,6 @@
-"""The contract of the online engines: the same cases over LMDB, a real Valkey and SQLite, written by Feast, compared with Feast."""
+"""The contract of the online engines: the same cases over LMDB, a real Valkey and SQLite, written by Feast, compared
+with Feast.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from tests.features.writer import Writer, rounds_view, values
 from tests.stores import Server, find_server
 from tests.waiting import ANSWER_S
 
-CUSTOMER = view("customer", {"age": "number", "visits": "integer", "city": "category", "vip": "boolean", "since": "time"})
+CUSTOMER = view(
+    "customer", {"age": "number", "visits": "integer", "city": "category", "vip": "boolean", "since": "time"}
+)
 ORDERS = view("orders", {"spend": "number"}, {"by_group": ["spend_90d", "count_90d"], "by_brand": ["share"]})
 EVERYONE = view("everyone_orders", {}, {"by_group": ["spend_90d"]}, entity="everyone")
 VIEWS = (CUSTOMER, ORDERS)
@@ -102,7 +106,9 @@ EXTREMES: list[dict[str, Any]] = [
 
 
 def test_extremes(arena: Arena) -> None:
-    """Infinities, the smallest and the largest integers, empty and odd texts, nulls and absent fields are kept apart."""
+    """Infinities, the smallest and the largest integers, empty and odd texts, nulls and absent fields are kept
+    apart.
+    """
     store = arena.store(CUSTOMER)
     write(store, CUSTOMER, [(str(i), given, 1.0) for i, given in enumerate(EXTREMES)])
     engine = arena.engine(CUSTOMER)
@@ -125,8 +131,22 @@ def test_families(arena: Arena) -> None:
         ("null", orders(by_group__keys=None, by_group__spend_90d=None, by_group__count_90d=None), 1.0),
         ("absent", {"spend": 1.0}, 1.0),
         ("half", orders(by_group__count_90d=None), 1.0),
-        ("long", orders(by_group__keys=many, by_group__spend_90d=[*map(float, range(300))], by_group__count_90d=[math.nan] * 300), 1.0),
-        ("odd", orders(by_group__keys=["", "é\0", "x" * 300], by_group__spend_90d=[1.0, -0.0, 2.0], by_group__count_90d=[1.0] * 3), 1.0),
+        (
+            "long",
+            orders(
+                by_group__keys=many, by_group__spend_90d=[*map(float, range(300))], by_group__count_90d=[math.nan] * 300
+            ),
+            1.0,
+        ),
+        (
+            "odd",
+            orders(
+                by_group__keys=["", "é\0", "x" * 300],
+                by_group__spend_90d=[1.0, -0.0, 2.0],
+                by_group__count_90d=[1.0] * 3,
+            ),
+            1.0,
+        ),
     ]
     write(store, ORDERS, rows)
     engine = arena.engine(ORDERS)
@@ -194,7 +214,9 @@ def test_views_of_a_subset(arena: Arena) -> None:
 def test_fields_come_and_go(arena: Arena) -> None:
     """After a view has changed, old rows are read by name: new fields are missing, removed ones are passed over."""
     before = view("customer", {"age": "number", "gone": "integer", "city": "category"}, {"by_group": ["a"]})
-    after = view("customer", {"city": "category", "new": "boolean", "age": "number"}, {"by_group": ["b", "a"], "by_new": ["a"]})
+    after = view(
+        "customer", {"city": "category", "new": "boolean", "age": "number"}, {"by_group": ["b", "a"], "by_new": ["a"]}
+    )
     old = {"age": 1.5, "gone": 4, "city": "Roma", "by_group__keys": ["x"], "by_group__a": [2.0]}
     store = arena.store(before)
     write(store, before, [("1", old, 1.0), ("2", old, 1.0)])
@@ -203,7 +225,14 @@ def test_fields_come_and_go(arena: Arena) -> None:
     store = arena.store(after)
     engine = arena.engine(after)
     same_as_sdk(engine, arena.read(engine, "1"), store, (after,), "1")
-    new = {"age": 2.5, "new": True, "city": "Łódź", "by_group__keys": ["x", "y"], "by_group__a": [2.0, 3.0], "by_group__b": [4.0, 5.0]}
+    new = {
+        "age": 2.5,
+        "new": True,
+        "city": "Łódź",
+        "by_group__keys": ["x", "y"],
+        "by_group__a": [2.0, 3.0],
+        "by_group__b": [4.0, 5.0],
+    }
     write(store, after, [("1", new, 2.0)])
     for entity in ("1", "2"):
         same_as_sdk(engine, arena.read(engine, entity), store, (after,), entity)
@@ -214,7 +243,10 @@ def test_fields_come_and_go(arena: Arena) -> None:
 
 def test_field_of_another_type(arena: Arena) -> None:
     """A field that has changed its type is missing until it is written again."""
-    before, after = view("customer", {"a": "number", "b": "integer"}), view("customer", {"a": "category", "b": "integer"})
+    before, after = (
+        view("customer", {"a": "number", "b": "integer"}),
+        view("customer", {"a": "category", "b": "integer"}),
+    )
     store = arena.store(before)
     write(store, before, [("1", {"a": 1.0, "b": 2}, 1.0)])
     store = arena.store(after)
@@ -232,7 +264,9 @@ def test_older_never_overwrites_newer(arena: Arena) -> None:
     store = arena.store(*VIEWS)
     write(store, CUSTOMER, [("1", customer(age=2.0), 10.0)])
     write(store, CUSTOMER, [("1", customer(age=1.0), 9.999999)])
-    write(store, CUSTOMER, [("2", customer(age=3.0), 3.0), ("2", customer(age=5.0), 5.0), ("2", customer(age=4.0), 4.0)])
+    write(
+        store, CUSTOMER, [("2", customer(age=3.0), 3.0), ("2", customer(age=5.0), 5.0), ("2", customer(age=4.0), 4.0)]
+    )
     write(store, ORDERS, [("1", orders(), 1.0)])
     engine = arena.engine(*VIEWS)
     assert [arena.read(engine, entity).numbers[0] for entity in ("1", "2")] == [2.0, 5.0]
@@ -253,7 +287,9 @@ def test_equal_event_times(arena: Arena) -> None:
 
 
 def test_push_and_dataframes(arena: Arena) -> None:
-    """What pandas makes of missing values, times and lists on the way through Feast's push and write arrives as the SDK says."""
+    """What pandas makes of missing values, times and lists on the way through Feast's push and write arrives as the SDK
+    says.
+    """
     store = arena.store(*VIEWS)
     frame = pd.DataFrame(
         {
@@ -268,7 +304,9 @@ def test_push_and_dataframes(arena: Arena) -> None:
     )
     store.push("customer_push", frame, to=PushMode.ONLINE)
     lists = {name: [value, value] for name, value in orders().items()}
-    store.write_to_online_store("orders", df=pd.DataFrame({"customer_id": ["1", "2"], **lists, "event_timestamp": [moment(2.0)] * 2}))
+    store.write_to_online_store(
+        "orders", df=pd.DataFrame({"customer_id": ["1", "2"], **lists, "event_timestamp": [moment(2.0)] * 2})
+    )
     engine = arena.engine(*VIEWS)
     for entity in ("1", "2"):
         same_as_sdk(engine, arena.read(engine, entity), store, VIEWS, entity)
@@ -323,12 +361,16 @@ def test_feast_reads_some_fields(arena: Arena) -> None:
     """Feast's own read gives the requested fields only, for known and unknown keys at once."""
     store = arena.store(*VIEWS)
     write(store, CUSTOMER, [("1", customer(), 1.0)])
-    answer = store.get_online_features(["customer:city", "orders:spend"], [{"customer_id": "nobody"}, {"customer_id": "1"}]).to_dict()
+    answer = store.get_online_features(
+        ["customer:city", "orders:spend"], [{"customer_id": "nobody"}, {"customer_id": "1"}]
+    ).to_dict()
     assert answer == {"customer_id": ["nobody", "1"], "city": [None, "Łódź"], "spend": [None, None]}
 
 
 def test_removed_view(arena: Arena) -> None:
-    """A view that is removed from Feast takes its values along while the other views' stay, and a teardown takes all."""
+    """A view that is removed from Feast takes its values along while the other views' stay, and a teardown takes
+    all.
+    """
     lacks(arena, "feast", "Feast's SQLite store drops the table of a view, and reads of it fail")
     store = arena.store(*VIEWS)
     write(store, CUSTOMER, [(str(i), customer(), 1.0) for i in range(3)])
@@ -344,7 +386,9 @@ def test_removed_view(arena: Arena) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory, server: Server | None) -> Iterator[list[tuple[Arena, FeatureStore, Any]]]:
+def drawn(
+    tmp_path_factory: pytest.TempPathFactory, server: Server | None
+) -> Iterator[list[tuple[Arena, FeatureStore, Any]]]:
     arenas = [Arena(kind, tmp_path_factory.mktemp("drawn"), None) for kind in ("embedded", "feast")]
     if server is not None:
         arenas += [Arena(kind, tmp_path_factory.mktemp("drawn"), server) for kind in ("redis", "redis near")]
@@ -370,7 +414,9 @@ LISTED = st.lists(st.tuples(text, st.floats(), st.floats()), max_size=5)
     groups=st.none() | LISTED,
     seconds=st.floats(0, 1e6),
 )
-def test_drawn_rows(drawn: list[tuple[Arena, FeatureStore, Any]], groups: Any, spend: Any, seconds: float, **given: Any) -> None:
+def test_drawn_rows(
+    drawn: list[tuple[Arena, FeatureStore, Any]], groups: Any, spend: Any, seconds: float, **given: Any
+) -> None:
     """Any row that Feast can write is read the same by the engine and by the SDK, and the same from all stores."""
     rows = []
     entity = f"{test_drawn_rows.__name__}{next(_drawn)}"
@@ -478,7 +524,9 @@ def test_absent_at_start(arena: Arena) -> None:
 
 
 def test_emptied(arena: Arena) -> None:
-    """A store that has lost its rows gives unknown customers or says that it is gone, never old values; filled again, it is read."""
+    """A store that has lost its rows gives unknown customers or says that it is gone, never old values; filled again,
+    it is read.
+    """
     store = arena.store(CUSTOMER)
     write(store, CUSTOMER, [("1", customer(), 1.0)])
     engine = arena.engine(CUSTOMER)
@@ -497,7 +545,10 @@ def test_emptied(arena: Arena) -> None:
 def test_zz_the_same_cases_ran_on_all(capsys: pytest.CaptureFixture[str]) -> None:
     """Says how many cases ran on each engine: as many on one as on the other, and some."""
     with capsys.disabled():
-        told = (f"{ran[kind]} cases on {kind}" + (f" ({lacking[kind]} left out);" if lacking[kind] else ";") for kind in KINDS)
+        told = (
+            f"{ran[kind]} cases on {kind}" + (f" ({lacking[kind]} left out);" if lacking[kind] else ";")
+            for kind in KINDS
+        )
         print("\nonline contract:", *told, find_server()[1])
     assert ran["embedded"] > 0
     assert (ran["feast"] + lacking["feast"], lacking["feast"]) == (ran["embedded"], 3)

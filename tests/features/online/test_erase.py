@@ -1,4 +1,6 @@
-"""One customer's row goes from the online store, whatever its engine, and from what keeps copies of it; LMDB's pages keep nothing either."""
+"""One customer's row goes from the online store, whatever its engine, and from what keeps copies of it; LMDB's pages
+keep nothing either.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def key_of(number: int) -> bytes:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_lmdb_keeps_no_bytes(tmp_path: Path, seed: int) -> None:
-    """After many changes the id stands in pages that are no longer used; in the new generation it stands nowhere, and all others do."""
+    """After many changes the id stands in pages that are no longer used; in the new generation it stands nowhere, and
+    all others do.
+    """
     chance, root = random.Random(seed), tmp_path / "online"
     environment = attach(root, create=True)
     for _ in range(6):
@@ -77,7 +81,9 @@ def test_lmdb_keeps_no_bytes(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_lmdb_is_scrubbed_in_place(tmp_path: Path, seed: int) -> None:
-    """What values of before left in free pages, in gaps and behind large values is overwritten while another holds the environment open."""
+    """What values of before left in free pages, in gaps and behind large values is overwritten while another holds the
+    environment open.
+    """
     chance, folder = random.Random(seed), tmp_path / "ledger"
     folder.mkdir()
     held = attach_folder(folder.resolve(), MAP_BYTES, sync=False)
@@ -104,7 +110,9 @@ def test_lmdb_is_scrubbed_in_place(tmp_path: Path, seed: int) -> None:
 
 
 def test_redis_and_near_caches(server: Server) -> None:
-    """A customer's key goes, the others stay, and a worker that kept the row is told: it knows nobody of that name any more."""
+    """A customer's key goes, the others stay, and a worker that kept the row is told: it knows nobody of that name any
+    more.
+    """
     hand = Hand(server)
     hand.put("1", 41.0)
     hand.put("2", 42.0)

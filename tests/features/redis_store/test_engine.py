@@ -60,7 +60,9 @@ def arena(tmp_path: Path, server: Server) -> Iterator[Arena]:
 
 
 def test_a_stopped_server_costs_the_timeout_once(arena: Arena, server: Server) -> None:
-    """While a server hangs, reads fail within the timeout, then at once; it is read again within two seconds of its return."""
+    """While a server hangs, reads fail within the timeout, then at once; it is read again within two seconds of its
+    return.
+    """
     write(arena.store(SHOP), SHOP, [("1", row(1), 1.0)])
     engine = arena.engine(SHOP, timeout_ms=25)
     arena.recovers(engine)
@@ -78,7 +80,9 @@ def test_a_stopped_server_costs_the_timeout_once(arena: Arena, server: Server) -
 
 
 def test_killed_and_restarted(tmp_path: Path) -> None:
-    """A killed server is unavailable at once; one that comes back, with what Feast writes again, is read within two seconds."""
+    """A killed server is unavailable at once; one that comes back, with what Feast writes again, is read within two
+    seconds.
+    """
     server = Server(tmp_path / "valkey").start()
     arena = Arena("redis", tmp_path, server)
     try:
@@ -116,7 +120,9 @@ def test_answers_never_change_hands(arena: Arena, server: Server) -> None:
 
     async def all_of_them() -> None:
         for turn in range(30):
-            reading = asyncio.gather(*(read(draw.randrange(200), draw.choice([0.0005, 0.003, 1.0])) for _ in range(100)))
+            reading = asyncio.gather(
+                *(read(draw.randrange(200), draw.choice([0.0005, 0.003, 1.0])) for _ in range(100))
+            )
             if turn % 10 == 5:
                 await asyncio.sleep(0)
                 server.pause()
@@ -297,10 +303,15 @@ class TlsDoor:
 
     def _make(self, folder: Path) -> Path:
         """A key and its own certificate, for 127.0.0.1; the key's file."""
-        key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        key, name = (
+            ec.generate_private_key(ec.SECP256R1()),
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")]),
+        )
         now = clock.now()
         made = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+            x509.CertificateBuilder(
+                name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1)
+            )
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
             .sign(key, hashes.SHA256())
         )
@@ -319,7 +330,9 @@ class TlsDoor:
 
 @pytest.mark.parametrize("near_cache_rows", [0, 10])
 def test_tls(arena: Arena, server: Server, tmp_path: Path, near_cache_rows: int) -> None:
-    """`rediss://` is read over TLS, with a certificate that is checked: against the URL's authority and host, unless it says no."""
+    """`rediss://` is read over TLS, with a certificate that is checked: against the URL's authority and host, unless it
+    says no.
+    """
     everyone = view("everyone_shop", {}, {"by_group": ["spend"]}, entity="everyone")
     store = arena.store(SHOP, everyone)
     write(store, SHOP, [("1", row(1), 1.0)])
@@ -328,7 +341,9 @@ def test_tls(arena: Arena, server: Server, tmp_path: Path, near_cache_rows: int)
 
     def engine(host: str, scheme: str, options: str, timeout_ms: float = 300) -> OnlineEngine:
         views, url = (SHOP, everyone), f"{scheme}://{host}:{door.port}{options}"
-        arena.engines.append(open_engine(url, tmp_path, views, timeout_ms, arena.project, near_cache_rows=near_cache_rows))
+        arena.engines.append(
+            open_engine(url, tmp_path, views, timeout_ms, arena.project, near_cache_rows=near_cache_rows)
+        )
         return arena.engines[-1]
 
     authority = f"?ssl_ca_certs={door.certificate}"

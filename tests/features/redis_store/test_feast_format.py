@@ -26,7 +26,9 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 def test_keys(entity: str, project: str) -> None:
     """Hash keys are Feast's, serialization version 3."""
     key = EntityKey(join_keys=["customer_id"], entity_values=[Value(string_val=entity)])
-    assert feast_format.entity_key("customer_id", entity, project) == _redis_key(project, key, entity_key_serialization_version=3)
+    assert feast_format.entity_key("customer_id", entity, project) == _redis_key(
+        project, key, entity_key_serialization_version=3
+    )
 
 
 @given(text, text)
@@ -57,7 +59,9 @@ def test_lists(names: list[str], values: list[float]) -> None:
         ids = feast_format.texts(proto("texts", names).SerializeToString(), words, known)
         assert ids is not None
         assert [words.texts[i] for i in ids] == names
-    np.testing.assert_array_equal(feast_format.numbers(proto("numbers", values).SerializeToString()), np.array(values, dtype=float))
+    np.testing.assert_array_equal(
+        feast_format.numbers(proto("numbers", values).SerializeToString()), np.array(values, dtype=float)
+    )
 
 
 @given(text)

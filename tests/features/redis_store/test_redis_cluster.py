@@ -33,7 +33,10 @@ def row(i: int) -> dict[str, object]:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[list[Server]]:
     """A cluster of three."""
-    nodes = [Server(tmp_path / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start() for i in range(3)]
+    nodes = [
+        Server(tmp_path / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start()
+        for i in range(3)
+    ]
     try:
         bounds = [0, 5461, 10923, 16384]
         for i, node in enumerate(nodes):
@@ -42,7 +45,10 @@ def cluster(tmp_path: Path) -> Iterator[list[Server]]:
         for node in nodes[1:]:
             nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
         end = time.monotonic() + LIMIT_S
-        while not all(b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3 for n in nodes):
+        while not all(
+            b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
+            for n in nodes
+        ):
             assert time.monotonic() < end, "the cluster did not form"
             time.sleep(0.05)
         yield nodes
@@ -52,13 +58,18 @@ def cluster(tmp_path: Path) -> Iterator[list[Server]]:
 
 
 def test_cluster(cluster: list[Server], tmp_path: Path) -> None:
-    """A cluster is read from any of its nodes, also after slots have moved; a dead node costs its own customers only."""
+    """A cluster is read from any of its nodes, also after slots have moved; a dead node costs its own customers
+    only.
+    """
     arena = Arena("redis", tmp_path, cluster[0])
     everyone = view("everyone_shop", {}, {"by_group": ["spend"]}, entity="everyone")
     nodes = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     try:
         store = feast_store(
-            tmp_path, {"type": "redis", "redis_type": "redis_cluster", "connection_string": nodes}, (SHOP, everyone), project="shop"
+            tmp_path,
+            {"type": "redis", "redis_type": "redis_cluster", "connection_string": nodes},
+            (SHOP, everyone),
+            project="shop",
         )
         write(store, SHOP, [(str(i), row(i), 1.0) for i in range(60)])
         write(store, everyone, [("*", {"by_group__keys": ["g1"], "by_group__spend": [1.0]}, 1.0)])
@@ -123,7 +134,9 @@ async def told_by_all(engine: RedisEngine) -> None:
 
 
 def test_a_slot_that_moves(cluster: list[Server]) -> None:
-    """Through all steps of a slot's move (ASK, MOVED), a read gives what was written last, with the near cache as without."""
+    """Through all steps of a slot's move (ASK, MOVED), a read gives what was written last, with the near cache as
+    without.
+    """
     move, hands = Move(cluster), [Hand(node) for node in cluster]
     url = f"redis+cluster://127.0.0.1:{cluster[2].port}"
 
@@ -180,7 +193,9 @@ def test_a_slot_that_moves(cluster: list[Server]) -> None:
 
 
 def test_a_new_map_ends_what_was_kept(cluster: list[Server]) -> None:
-    """When another node's failure makes the engine look at the map, the rows of a node that has lost slots count no more."""
+    """When another node's failure makes the engine look at the map, the rows of a node that has lost slots count no
+    more.
+    """
     move, hand = Move(cluster), Hand(cluster[0])
     url = f"redis+cluster://127.0.0.1:{cluster[1].port}"
 

@@ -1,4 +1,6 @@
-"""The near cache on a real server: a kept row is what the store holds, whatever is written, lost or silent meanwhile."""
+"""The near cache on a real server: a kept row is what the store holds, whatever is written, lost or silent
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,17 @@ from features.redis_store.engine import RedisEngine
 from features.redis_store.feast_format import entity_key, field_name, timestamp_name
 from features.redis_store.tracking_cache import NEAR_CACHE_SILENCE_SECONDS_MAX
 from tests.features.store_cases import proto
-from tests.features.tracking_cases import KEY, WAIT_SECONDS_MAX, Hand, age_of, engine_at, running, told, until, until_read
+from tests.features.tracking_cases import (
+    KEY,
+    WAIT_SECONDS_MAX,
+    Hand,
+    age_of,
+    engine_at,
+    running,
+    told,
+    until,
+    until_read,
+)
 from tests.stores import Server, find_server
 
 pytestmark = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
@@ -39,7 +51,8 @@ def hand(server: Server) -> Iterator[Hand]:
     found.client.close()
 
 
-# What the server tells ----------------------------------------------------------------------------------------------------
+# What the server tells
+# ----------------------------------------------------------------------------------------------------
 
 
 def rename(client: Any) -> None:
@@ -48,7 +61,9 @@ def rename(client: Any) -> None:
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
-    "HSET of its view": lambda client: client.hset(KEY, field_name("shop", "age"), proto("number", 2.0).SerializeToString()),
+    "HSET of its view": lambda client: client.hset(
+        KEY, field_name("shop", "age"), proto("number", 2.0).SerializeToString()
+    ),
     "HSET of another view": lambda client: client.hset(KEY, b"other", b"value"),
     "HDEL": lambda client: client.hdel(KEY, timestamp_name("shop")),
     "DEL": lambda client: client.delete(KEY),
@@ -194,7 +209,9 @@ def test_drawn_writes_and_reads(server: Server, steps: list[tuple[str, Any, Any]
 
 
 def test_writes_among_reads(server: Server, hand: Hand) -> None:
-    """While many read and one writes, a write that was acknowledged and told is never undone, and most reads are hits."""
+    """While many read and one writes, a write that was acknowledged and told is never undone, and most reads are
+    hits.
+    """
     draw, done = random.Random(3), 0.0
 
     async def case(engine: RedisEngine) -> None:
@@ -222,7 +239,8 @@ def test_writes_among_reads(server: Server, hand: Hand) -> None:
     running(case, engine_at(server.url))
 
 
-# A server that is lost ----------------------------------------------------------------------------------------------------
+# A server that is lost
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_no_permission(server: Server, hand: Hand) -> None:
@@ -282,7 +300,9 @@ def test_killed_and_restarted_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("timeout_ms", [50, 10_000])
 def test_a_server_that_falls_silent(tmp_path: Path, timeout_ms: float) -> None:
-    """A server that hangs with its connection open is noticed while rows are in use: by the PING, or at the latest by the bound."""
+    """A server that hangs with its connection open is noticed while rows are in use: by the PING, or at the latest by
+    the bound.
+    """
     server = Server(tmp_path / "valkey").start()
     hand, late = Hand(server), 0.0
 

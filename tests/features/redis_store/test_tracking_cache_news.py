@@ -1,4 +1,6 @@
-"""The near cache by itself, and against a server that says what the test wants: order of news, silence, refusals, what goes first."""
+"""The near cache by itself, and against a server that says what the test wants: order of news, silence, refusals, what
+goes first.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from features.redis_store.tracking_cache import (
 from tests.features.tracking_cases import ALL, KEY, ROW, Fake, age_of, engine_at, news, until, until_read
 
 
-def against(work: Callable[[Fake, RedisEngine], Coroutine[Any, Any, None]], clock: Callable[[], float] = lambda: 1.0) -> None:
+def against(
+    work: Callable[[Fake, RedisEngine], Coroutine[Any, Any, None]], clock: Callable[[], float] = lambda: 1.0
+) -> None:
     async def case() -> None:
         async with Fake() as fake:
             engine = engine_at(fake.url, clock=clock)
@@ -52,7 +56,9 @@ def against(work: Callable[[Fake, RedisEngine], Coroutine[Any, Any, None]], cloc
     ids=["alone", "other keys", "other news", "after", "before", "before, among others", "all after", "all before"],
 )
 def test_news_while_a_read_is_on_its_way(answer: bytes, kept: bool) -> None:
-    """News of a key that arrives with the reply, before or after it, keeps the reply out; what comes next is kept again."""
+    """News of a key that arrives with the reply, before or after it, keeps the reply out; what comes next is kept
+    again.
+    """
 
     async def case(fake: Fake, engine: RedisEngine) -> None:
         fake.answers[b"HMGET"] = answer
@@ -115,7 +121,9 @@ def test_of_reads_at_once_the_first_is_kept() -> None:
 
 
 def test_rows_in_use_are_proven() -> None:
-    """A hit on a silent connection sends one PING; its answer extends what is kept, its absence ends it at the bound."""
+    """A hit on a silent connection sends one PING; its answer extends what is kept, its absence ends it at the
+    bound.
+    """
     now = 1_000.0
 
     async def case(fake: Fake, engine: RedisEngine) -> None:
@@ -180,7 +188,9 @@ def test_rows_grow_old() -> None:
 @pytest.mark.parametrize("refused", [b"HELLO", b"CLIENT"])
 @pytest.mark.parametrize("answer", [b"-ERR unknown command\r\n", None])
 def test_refused(refused: bytes, answer: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that refuses, or hangs up, is read without the cache, which is said once; one that grants it later is used with it."""
+    """A server that refuses, or hangs up, is read without the cache, which is said once; one that grants it later is
+    used with it.
+    """
 
     async def case(fake: Fake, engine: RedisEngine) -> None:
         fake.answers[refused] = answer
@@ -205,7 +215,8 @@ def test_refused(refused: bytes, answer: bytes | None, caplog: pytest.LogCapture
     assert len([record for record in caplog.records if "the near cache is off" in record.message]) == 1
 
 
-# The rows themselves ------------------------------------------------------------------------------------------------------
+# The rows themselves
+# ------------------------------------------------------------------------------------------------------
 
 
 def a_row(number: float) -> OnlineRow:
@@ -216,10 +227,16 @@ def a_row(number: float) -> OnlineRow:
 @settings(max_examples=200, deadline=None)
 @given(
     st.integers(1, 4),
-    st.lists(st.tuples(st.sampled_from(["get", "keep", "changed", "forget"]), st.sampled_from([b"a", b"b", b"c", b"d", b"e"]))),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["get", "keep", "changed", "forget"]), st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
+        )
+    ),
 )
 def test_the_least_recently_used_goes_first(rows_max: int, steps: list[tuple[str, bytes]]) -> None:
-    """Against an ordered dictionary of ten lines: what is kept, what goes when it is full, and that it never holds more."""
+    """Against an ordered dictionary of ten lines: what is kept, what goes when it is full, and that it never holds
+    more.
+    """
     cache, holds = NearCache(rows_max, lambda: 1.0), OrderedDict[bytes, float | None]()
     session = cache.session(lambda: None)
     session.heard = 1.0
@@ -265,7 +282,9 @@ def test_what_does_not_count_takes_no_place() -> None:
 
 
 def test_kept_rows_cannot_be_written() -> None:
-    """Who has a row, read or kept, cannot change what the next one gets: arrays are read-only, and the rest is its own."""
+    """Who has a row, read or kept, cannot change what the next one gets: arrays are read-only, and the rest is its
+    own.
+    """
     cache = NearCache(10, lambda: 1.0)
     session = cache.session(lambda: None)
     session.heard = 1.0

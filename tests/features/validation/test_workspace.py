@@ -20,7 +20,12 @@ PAIR = COUNT | {"key": "topic", "match": "topic"}
 
 FAULTS: list[tuple[str, str, Any, str]] = [
     # workspace.yaml
-    ("workspace", "time_zone", "Vienna", "$.time_zone: expected an IANA time zone, got `Vienna`. For example Europe/Vienna"),
+    (
+        "workspace",
+        "time_zone",
+        "Vienna",
+        "$.time_zone: expected an IANA time zone, got `Vienna`. For example Europe/Vienna",
+    ),
     (
         "workspace",
         "stores",
@@ -31,12 +36,25 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "workspace",
         "stores",
         {"online": {"near_cache_rows": 1_000}},
-        "$.stores.online.near_cache_rows: expected a Redis store, which tells of changes, got another one. Leave it out, or name",
+        (
+            "$.stores.online.near_cache_rows: expected a Redis store, which tells of changes, got another one. Leave it"
+            " out, or name"
+        ),
     ),
     ("workspace", "data", ".", "$.data: expected a folder of its own: it may be deleted, got `.`"),
     ("workspace", "data", "..", "$.data: expected a folder of its own"),
-    ("workspace", "demo", {"now": "2026-02-30"}, "$.demo.now: expected a moment that the calendar has, got `2026-02-30`"),
-    ("workspace", "sources.offers", "data/none.csv", "$.sources.offers: expected a file, folder or glob that exists, got `data/none.csv`"),
+    (
+        "workspace",
+        "demo",
+        {"now": "2026-02-30"},
+        "$.demo.now: expected a moment that the calendar has, got `2026-02-30`",
+    ),
+    (
+        "workspace",
+        "sources.offers",
+        "data/none.csv",
+        "$.sources.offers: expected a file, folder or glob that exists, got `data/none.csv`",
+    ),
     (
         "workspace",
         "sources.streams.cals",
@@ -50,16 +68,31 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "$.sources.customers.columns.tarif: expected a column of the table, renamed as `ours: theirs`",
     ),
     # streams and facts
-    ("features", "streams.customers", {}, "$.streams.customers: expected a name that is not built in, got `customers`. Rename"),
+    (
+        "features",
+        "streams.customers",
+        {},
+        "$.streams.customers: expected a name that is not built in, got `customers`. Rename",
+    ),
     ("features", "streams.everyone_x", {}, "$.streams.everyone_x: expected a name that is not built in"),
-    ("features", "streams.x", {"numbers": ["time"]}, "$.streams.x: expected fields beside those that every stream has, got `time`"),
+    (
+        "features",
+        "streams.x",
+        {"numbers": ["time"]},
+        "$.streams.x: expected fields beside those that every stream has, got `time`",
+    ),
     (
         "features",
         "streams.x",
         {"numbers": ["a"], "categories": ["a"]},
         "$.streams.x: expected each field once, got `a`, both a number and a category",
     ),
-    ("features", "streams.x", {"numbers": ["a", "a"]}, "$.streams.x.numbers[1]: expected each field once, got `a` again"),
+    (
+        "features",
+        "streams.x",
+        {"numbers": ["a", "a"]},
+        "$.streams.x.numbers[1]: expected each field once, got `a` again",
+    ),
     (
         "features",
         "customer.attributes.created",
@@ -72,14 +105,24 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         {"dtype": "category"},
         "expected a name that the table `decisions` does not have anyway, got `placement`",
     ),
-    ("features", "offer.value", {"dtype": "number"}, "expected a name that the table `offers` does not have anyway, got `value`"),
+    (
+        "features",
+        "offer.value",
+        {"dtype": "number"},
+        "expected a name that the table `offers` does not have anyway, got `value`",
+    ),
     (
         "features",
         "customer.attributes.x",
         {"dtype": "time", "missing": "zero"},
         "$.customer.attributes.x.missing: expected unknown: a time has no zero",
     ),
-    ("features", "offer.x", {"dtype": "category", "missing": "zero"}, "$.offer.x.missing: expected unknown: a category has no zero"),
+    (
+        "features",
+        "offer.x",
+        {"dtype": "category", "missing": "zero"},
+        "$.offer.x.missing: expected unknown: a category has no zero",
+    ),
     (
         "features",
         "offer.x",
@@ -92,15 +135,30 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         {"dtype": "number", "freshness": "1d"},
         "$.context.x.freshness: expected no such key: it comes with the request",
     ),
-    ("features", "context.x", {"dtype": "category", "missing": "zero"}, "$.context.x.missing: expected unknown: a category has no zero"),
+    (
+        "features",
+        "context.x",
+        {"dtype": "category", "missing": "zero"},
+        "$.context.x.missing: expected unknown: a category has no zero",
+    ),
     (
         "features",
         "context.x",
         {"dtype": "number", "missing": "zero", "default": 1},
         "$.context.x.missing: expected either `missing: zero` or `default`",
     ),
-    ("features", "context.x", {"dtype": "number", "values": ["a"]}, "$.context.x.values: expected no such key for a number"),
-    ("features", "context.x", {"dtype": "category", "minimum": 1}, "$.context.x.minimum: expected no such key for a category"),
+    (
+        "features",
+        "context.x",
+        {"dtype": "number", "values": ["a"]},
+        "$.context.x.values: expected no such key for a number",
+    ),
+    (
+        "features",
+        "context.x",
+        {"dtype": "category", "minimum": 1},
+        "$.context.x.minimum: expected no such key for a category",
+    ),
     (
         "features",
         "context.x",
@@ -134,7 +192,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         COUNT | {"aggregate": "sum"},
         "$.columns.x: expected `of`: the field that `sum` is taken of, got none. Fields: minutes",
     ),
-    ("features", "columns.x", COUNT | {"of": "minutes"}, "$.columns.x.of: expected no field: `count` looks at events alone, got `minutes`"),
+    (
+        "features",
+        "columns.x",
+        COUNT | {"of": "minutes"},
+        "$.columns.x.of: expected no field: `count` looks at events alone, got `minutes`",
+    ),
     (
         "features",
         "columns.x",
@@ -165,14 +228,24 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         COUNT | {"where": {"topic": {"below": 1}}},
         "$.columns.x.where.topic: expected a number of the stream, got `topic`",
     ),
-    ("features", "columns.x", COUNT | {"where": {"topic": []}}, "$.columns.x.where.topic: expected at least one value, got an empty list"),
+    (
+        "features",
+        "columns.x",
+        COUNT | {"where": {"topic": []}},
+        "$.columns.x.where.topic: expected at least one value, got an empty list",
+    ),
     (
         "features",
         "columns.x",
         COUNT | {"where": {"minutes": {}}},
         "$.columns.x.where.minutes: expected `minimum`, `below` or both, got neither",
     ),
-    ("features", "columns.x", COUNT | {"where": {"minutes": {"minimum": 2, "below": 2}}}, "expected minimum less than below, got 2 and 2"),
+    (
+        "features",
+        "columns.x",
+        COUNT | {"where": {"minutes": {"minimum": 2, "below": 2}}},
+        "expected minimum less than below, got 2 and 2",
+    ),
     (
         "features",
         "columns.x",
@@ -185,25 +258,50 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         COUNT | {"group": {"by": "topic", "values": ["a"]}, "where": {"topic": "a"}},
         "expected no condition on what the column is grouped by",
     ),
-    ("features", "columns.x", COUNT | {"windows": ["1d", "1d"]}, "$.columns.x.windows[1]: expected each window once, got `1d` again"),
+    (
+        "features",
+        "columns.x",
+        COUNT | {"windows": ["1d", "1d"]},
+        "$.columns.x.windows[1]: expected each window once, got `1d` again",
+    ),
     (
         "features",
         "columns.x",
         COUNT | {"aggregate": "days_since", "missing": "zero"},
         "$.columns.x.missing: expected unknown: a time has no zero",
     ),
-    ("features", "columns.x", COUNT | {"aggregate": "last", "of": "topic", "missing": "zero"}, "expected unknown: a category has no zero"),
+    (
+        "features",
+        "columns.x",
+        COUNT | {"aggregate": "last", "of": "topic", "missing": "zero"},
+        "expected unknown: a category has no zero",
+    ),
     # pairs
     ("features", "pairs.x", PAIR | {"stream": "cals"}, "$.pairs.x.stream: expected a declared stream, got `cals`"),
-    ("features", "pairs.x", PAIR | {"key": "minutes"}, "$.pairs.x.key: expected a category of the stream, got `minutes`"),
+    (
+        "features",
+        "pairs.x",
+        PAIR | {"key": "minutes"},
+        "$.pairs.x.key: expected a category of the stream, got `minutes`",
+    ),
     (
         "features",
         "pairs.x",
         PAIR | {"match": "price"},
         "$.pairs.x.match: expected an offer attribute of texts, a category, or offer_id, got `price`",
     ),
-    ("features", "pairs.x", PAIR | {"aggregate": "max"}, "$.pairs.x: expected `of`: the field that `max` is taken of, got none"),
-    ("features", "pairs.x", PAIR | {"aggregate": "days_since", "missing": "zero"}, "expected unknown: `days_since` of nothing is not zero"),
+    (
+        "features",
+        "pairs.x",
+        PAIR | {"aggregate": "max"},
+        "$.pairs.x: expected `of`: the field that `max` is taken of, got none",
+    ),
+    (
+        "features",
+        "pairs.x",
+        PAIR | {"aggregate": "days_since", "missing": "zero"},
+        "expected unknown: `days_since` of nothing is not zero",
+    ),
     (
         "features",
         "pairs.x",
@@ -216,7 +314,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         PAIR | {"scope": "everyone", "freshness": "6h"},
         "$.pairs.x.freshness: expected more than a day for `scope: everyone`",
     ),
-    ("features", "pairs.x", PAIR | {"relative": ["rank", "rank"]}, "$.pairs.x.relative[1]: expected each of them once, got `rank` again"),
+    (
+        "features",
+        "pairs.x",
+        PAIR | {"relative": ["rank", "rank"]},
+        "$.pairs.x.relative[1]: expected each of them once, got `rank` again",
+    ),
     # names
     (
         "features",
@@ -232,7 +335,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ),
     ("features", "columns.x", COUNT | {"windows": ["1d", "2d"], "group": {"by": "topic", "values": ["a"]}}, ""),
     # offers.yaml
-    ("offers", "offers.1.offer_id", "summer-data", "$.offers[1].offer_id: expected an id of its own, got `summer-data` again"),
+    (
+        "offers",
+        "offers.1.offer_id",
+        "summer-data",
+        "$.offers[1].offer_id: expected an id of its own, got `summer-data` again",
+    ),
     (
         "offers",
         "offers.0.attributes.prize",
@@ -243,20 +351,50 @@ FAULTS: list[tuple[str, str, Any, str]] = [
     ("offers", "offers.0.attributes.price", True, "$.offers[0].attributes.price: expected a number, got True"),
     ("offers", "offers.0.attributes.months", 1.5, "$.offers[0].attributes.months: expected an integer, got 1.5"),
     ("offers", "offers.0.attributes.topic", 5, "$.offers[0].attributes.topic: expected a category, got 5"),
-    ("offers", "offers.0.attributes.countries", "at", "$.offers[0].attributes.countries: expected a list of texts, got 'at'"),
+    (
+        "offers",
+        "offers.0.attributes.countries",
+        "at",
+        "$.offers[0].attributes.countries: expected a list of texts, got 'at'",
+    ),
     ("offers", "offers.0.attributes.online_only", 1, "$.offers[0].attributes.online_only: expected a boolean, got 1"),
     ("offers", "offers.0.attributes.launched", "May", "$.offers[0].attributes.launched: expected a time, got 'May'"),
-    ("offers", "offers.0.placements", ["hme"], "$.offers[0].placements[0]: expected a declared placement, got `hme`. Did you mean `home`?"),
-    ("offers", "offers.0.valid_until", "2019-12-31", "$.offers[0].valid_until: expected a moment after valid_from, got `2019-12-31`"),
-    ("offers", "offers.0.valid_until", "2020-01-01T01:00:00+02:00", "$.offers[0].valid_until: expected a moment after valid_from"),
-    ("offers", "offers.0.valid_until", "2026-13-01", "$.offers[0].valid_until: expected a moment that the calendar has"),
+    (
+        "offers",
+        "offers.0.placements",
+        ["hme"],
+        "$.offers[0].placements[0]: expected a declared placement, got `hme`. Did you mean `home`?",
+    ),
+    (
+        "offers",
+        "offers.0.valid_until",
+        "2019-12-31",
+        "$.offers[0].valid_until: expected a moment after valid_from, got `2019-12-31`",
+    ),
+    (
+        "offers",
+        "offers.0.valid_until",
+        "2020-01-01T01:00:00+02:00",
+        "$.offers[0].valid_until: expected a moment after valid_from",
+    ),
+    (
+        "offers",
+        "offers.0.valid_until",
+        "2026-13-01",
+        "$.offers[0].valid_until: expected a moment that the calendar has",
+    ),
     (
         "offers",
         "treatments.1.channel",
         "shp",
         "$.treatments[1].channel: expected a channel that the context knows, or any, got `shp`. Did you mean `shop`?",
     ),
-    ("offers", "treatments.1.channel", "any", "$.treatments[1].channel: expected each channel once in a locale, got `any` and `any` again"),
+    (
+        "offers",
+        "treatments.1.channel",
+        "any",
+        "$.treatments[1].channel: expected each channel once in a locale, got `any` and `any` again",
+    ),
     (
         "offers",
         "treatments.0.payload.headline",
@@ -277,17 +415,40 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "$.rules.not_pushed.unless: expected a name of pair, got `pair.targeted`",
     ),
     ("model", "leave_out", ["calls_8d"], "$.leave_out[0]: expected a column, got `calls_8d`. Did you mean `calls_7d`?"),
-    ("model", "monotone", {"calls_8d": "increasing"}, "$.monotone.calls_8d: expected a column that the model uses, got `calls_8d`"),
-    ("model", "monotone", {"tariff": "increasing"}, "$.monotone.tariff: expected a numeric column, got `tariff`, a category"),
+    (
+        "model",
+        "monotone",
+        {"calls_8d": "increasing"},
+        "$.monotone.calls_8d: expected a column that the model uses, got `calls_8d`",
+    ),
+    (
+        "model",
+        "monotone",
+        {"tariff": "increasing"},
+        "$.monotone.tariff: expected a numeric column, got `tariff`, a category",
+    ),
     ("model", "split", {"cut": "2026-02-30"}, "$.split.cut: expected a moment that the calendar has, got `2026-02-30`"),
     (
         "model",
         "parameters.objective",
         "lambdarank",
-        "$.parameters.objective: expected `binary`, got the text 'lambdarank'. A propensity is a probability: leave it out.",
+        (
+            "$.parameters.objective: expected `binary`, got the text 'lambdarank'. A propensity is a probability: leave"
+            " it out."
+        ),
     ),
-    ("model", "parameters.boosting", "dart", "$.parameters.boosting: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early"),
-    ("model", "parameters.boost", "dart", "$.parameters.boost: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early"),
+    (
+        "model",
+        "parameters.boosting",
+        "dart",
+        "$.parameters.boosting: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early",
+    ),
+    (
+        "model",
+        "parameters.boost",
+        "dart",
+        "$.parameters.boost: expected gbdt or gbrt, got the text 'dart'. dart cannot stop early",
+    ),
     (
         "model",
         "parameters.max_leaves",
@@ -300,7 +461,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "7",
         "$.parameters.num_leaves: expected a whole number of 2 at least and 256 at most, got the text '7'.",
     ),
-    ("model", "parameters.metric", "auc", "$.parameters.metric: expected no such parameter: rounds stop by the log loss"),
+    (
+        "model",
+        "parameters.metric",
+        "auc",
+        "$.parameters.metric: expected no such parameter: rounds stop by the log loss",
+    ),
     (
         "model",
         "parameters.bagging",
@@ -339,7 +505,9 @@ def changed(folder: Path, file: str, path: str, value: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("file", "path", "value", "message"), FAULTS, ids=[f"{file}.{path}-{n}" for n, (file, path, _, _) in enumerate(FAULTS)]
+    ("file", "path", "value", "message"),
+    FAULTS,
+    ids=[f"{file}.{path}-{n}" for n, (file, path, _, _) in enumerate(FAULTS)],
 )
 def test_a_fault_has_its_message(good: Path, file: str, path: str, value: Any, message: str) -> None:
     """One change makes one fault, told with file, line, path, what was expected, what came, and what to do."""
@@ -363,8 +531,14 @@ def test_a_business_must_have_offers_and_columns(tmp_path: Path) -> None:
     with pytest.raises(BadWorkspace) as caught:
         load(folder)
     assert [str(fault) for fault in caught.value.faults] == [
-        "offers.yaml:1: at $.offers: expected offers here, or `sources.offers` in workspace.yaml, got neither. Declare at least one offer.",
-        "model.yaml:1: at $: expected at least one column for the model to use, got none. Declare columns in features.yaml.",
+        (
+            "offers.yaml:1: at $.offers: expected offers here, or `sources.offers` in workspace.yaml, got neither."
+            " Declare at least one offer."
+        ),
+        (
+            "model.yaml:1: at $: expected at least one column for the model to use, got none. Declare columns in"
+            " features.yaml."
+        ),
     ]
 
 
@@ -376,6 +550,8 @@ def test_the_faults_above_are_many() -> None:
 
 def test_too_many_columns_are_refused(good: Path) -> None:
     """A thousand columns are enough; more is a mistake."""
-    columns = {f"c{n}": COUNT | {"windows": ["1d", "2d", "3d", "4d", "5d", "6d", "7d", "8d", "9d", "10d"]} for n in range(100)}
+    columns = {
+        f"c{n}": COUNT | {"windows": ["1d", "2d", "3d", "4d", "5d", "6d", "7d", "8d", "9d", "10d"]} for n in range(100)
+    }
     (fault,) = changed(good, "features", "columns", columns)
     assert "at $: expected at most 1000 columns, got" in str(fault)

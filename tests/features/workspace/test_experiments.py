@@ -29,7 +29,10 @@ WORKSPACE: dict[str, Any] = {
             }
         },
         "offer": {"topic": {"dtype": "category"}},
-        "context": {"channel": {"dtype": "category", "values": ["app", "web"]}, "page": {"dtype": "category", "model": False}},
+        "context": {
+            "channel": {"dtype": "category", "values": ["app", "web"]},
+            "page": {"dtype": "category", "model": False},
+        },
     },
     "offers": {
         "placements": {"home": {"limit": 3}, "bill": {"limit": 1}},
@@ -44,7 +47,10 @@ WORKSPACE: dict[str, Any] = {
             "known": {"when": "customer.tenure_days >= 90", "groups": ["sales"]},
             "cheap": {"when": "offer.value < 50", "stage": "suitability"},
         },
-        "arbitration": {"worth": {"service": 2}, "weights": {"on_app": {"when": 'context.channel == "app"', "weight": 2}}},
+        "arbitration": {
+            "worth": {"service": 2},
+            "weights": {"on_app": {"when": 'context.channel == "app"', "weight": 2}},
+        },
     },
     "model": {"name": "accepts", "label": {"outcome": "accepted"}},
 }
@@ -111,19 +117,38 @@ def ramped(ramp: dict[str, Any] | None = None, hash: str = "growthbook-v2", **mo
     return {"arms": {"a": {}, "b": {}}, "hash": hash, "ramp": {"arm": "b"} | more if ramp is None else ramp} | of_entry
 
 
-SHORT: dict[str, Any] = {"status": "running", "arms": {"plain": {}, "short": {"changes": {"placements": {"home": {"limit": 1}}}}}}
+SHORT: dict[str, Any] = {
+    "status": "running",
+    "arms": {"plain": {}, "short": {"changes": {"placements": {"home": {"limit": 1}}}}},
+}
 MANY = {f"short-{number}": SHORT for number in range(7)}
 
 FAULTS: list[tuple[str, Any, str]] = [
     ("goals", {"value": {"cap": 500}, "clicks": {"winsorize": 0.99}}, ""),
-    ("goals", {"value": {}}, "$.goals.value: expected `cap` or `winsorize`, got neither. For example {winsorize: 0.99}."),
+    (
+        "goals",
+        {"value": {}},
+        "$.goals.value: expected `cap` or `winsorize`, got neither. For example {winsorize: 0.99}.",
+    ),
     ("goals", {"value": {"cap": 0}}, "$.goals.value.cap: expected"),
     ("goals", {"clicks": {"winsorize": 1.0}}, "$.goals.clicks.winsorize: expected"),
-    ("experiments.other.goals", {"value": {"cap": 5, "winsorize": 0.9}}, "goals.value: expected `cap` or `winsorize`, got both."),
+    (
+        "experiments.other.goals",
+        {"value": {"cap": 5, "winsorize": 0.9}},
+        "goals.value: expected `cap` or `winsorize`, got both.",
+    ),
     # form
     ("experiment", {}, "$.experiment: expected a known key, got `experiment`. Did you mean `experiments`?"),
-    (f"{OTHER}.coverge", 1, "$.experiments.other.coverge: expected a known key, got `coverge`. Did you mean `coverage`?"),
-    (f"{OTHER}.arms.c.wieght", 1, "$.experiments.other.arms.c.wieght: expected a known key, got `wieght`. Did you mean `weight`?"),
+    (
+        f"{OTHER}.coverge",
+        1,
+        "$.experiments.other.coverge: expected a known key, got `coverge`. Did you mean `coverage`?",
+    ),
+    (
+        f"{OTHER}.arms.c.wieght",
+        1,
+        "$.experiments.other.arms.c.wieght: expected a known key, got `wieght`. Did you mean `weight`?",
+    ),
     (f"{OTHER}.arms", {"a": {}}, "$.experiments.other.arms: expected two arms at least, got 1"),
     (f"{OTHER}.status", "runing", "expected one of draft, running, stopped, got 'runing'. Did you mean `running`?"),
     (f"{OTHER}.hash", "growthbook", "$.experiments.other.hash: expected one of"),
@@ -132,30 +157,62 @@ FAULTS: list[tuple[str, Any, str]] = [
     (f"{CHANGES}.model", 12, f"$.{CHANGES}.model: expected a text or nothing, got 12. Put it in quotes."),
     (f"{CHANGES}.rules.on", ["cheap"], "expected a known key, got `on`"),
     # hashes
-    (f"{OTHER}.salt", "x", "$.experiments.other.salt: expected seed and encoding at most, got `salt`, which `growthbook-v2` does not take"),
-    (OTHER, other(hash="eppo", encoding="utf-16"), "expected salt and traffic_salt at most, got `encoding`, which `eppo` does not take"),
+    (
+        f"{OTHER}.salt",
+        "x",
+        "$.experiments.other.salt: expected seed and encoding at most, got `salt`, which `growthbook-v2` does not take",
+    ),
+    (
+        OTHER,
+        other(hash="eppo", encoding="utf-16"),
+        "expected salt and traffic_salt at most, got `encoding`, which `eppo` does not take",
+    ),
     (f"{OTHER}.seed", 5, "$.experiments.other.seed: expected a text, got `5`. Put it in quotes."),
     (OTHER, other(hash="launchdarkly", seed="5"), "$.experiments.other.seed: expected a whole number, got `5`"),
-    (f"{OTHER}.min_bucket_version", 1, "$.experiments.other.min_bucket_version: expected at most `bucket_version`, got 1"),
+    (
+        f"{OTHER}.min_bucket_version",
+        1,
+        "$.experiments.other.min_bucket_version: expected at most `bucket_version`, got 1",
+    ),
     # arms
     (f"{OTHER}.arms.a.control", True, "$.experiments.other.arms.b.control: expected one control arm, got 2"),
-    (f"{OTHER}.arms.b.weight", 0.5, "$.experiments.other.arms.a: expected a weight for each arm, or for none, got none"),
-    (OTHER, other(arms={"a": {"weight": 2}, "b": {"weight": 1}}), "$.experiments.other.arms: expected weights that add up to 1, got 3"),
+    (
+        f"{OTHER}.arms.b.weight",
+        0.5,
+        "$.experiments.other.arms.a: expected a weight for each arm, or for none, got none",
+    ),
+    (
+        OTHER,
+        other(arms={"a": {"weight": 2}, "b": {"weight": 1}}),
+        "$.experiments.other.arms: expected weights that add up to 1, got 3",
+    ),
     (OTHER, other(arms={"a": {"weight": 0.995}, "b": {"weight": 0.01}}), ""),
-    (OTHER, other(hash="eppo", arms={"a": {"weight": 0.995}, "b": {"weight": 0.01}}), "expected weights that add up to 1, got 1.005"),
+    (
+        OTHER,
+        other(hash="eppo", arms={"a": {"weight": 0.995}, "b": {"weight": 0.01}}),
+        "expected weights that add up to 1, got 1.005",
+    ),
     (
         OTHER,
         other(hash="unleash", arms={"a": {"weight": 0.5}, "b": {"weight": 1}}),
         "$.experiments.other.arms.a.weight: expected a whole number",
     ),
-    (OTHER, other(hash="unleash", arms={"a": {"weight": 0}, "b": {"weight": 0}}), "expected weights that add up to 1 at least"),
+    (
+        OTHER,
+        other(hash="unleash", arms={"a": {"weight": 0}, "b": {"weight": 0}}),
+        "expected weights that add up to 1 at least",
+    ),
     (OTHER, other(hash="unleash", arms={"a": {"weight": 330}, "b": {"weight": 670}}), ""),
     (
         OTHER,
         other(hash="unleash", arms={"a": {}, "b": {}}, coverage=0.125),
         "$.experiments.other.coverage: expected a whole number of 100 parts",
     ),
-    (OTHER, other(hash="statsig", coverage=0.12345), "$.experiments.other.coverage: expected a whole number of 10,000 parts"),
+    (
+        OTHER,
+        other(hash="statsig", coverage=0.12345),
+        "$.experiments.other.coverage: expected a whole number of 10,000 parts",
+    ),
     (OTHER, other(coverage=0.12345), ""),
     (
         OTHER,
@@ -172,10 +229,26 @@ FAULTS: list[tuple[str, Any, str]] = [
         other(arms={"a": {"ranges": [[0.5, 0]]}, "b": {"ranges": [[0.6, 1]]}}),
         "arms.a.ranges[0]: expected a range that begins before",
     ),
-    (OTHER, other(arms={"a": {"ranges": [[0, 0]]}, "b": {}}), "$.experiments.other.arms: expected at least one range that holds a bucket"),
-    (OTHER, other(arms={"a": {"ranges": [[0, 0.5]]}, "b": {"weight": 1}}), "$.experiments.other.arms.b.weight: expected weights or ranges"),
-    (OTHER, other(coverage=0.5, arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}), "expected ranges, or a coverage, got both"),
-    (OTHER, other(hash="unleash", arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}), "expected weights: `unleash` knows no ranges"),
+    (
+        OTHER,
+        other(arms={"a": {"ranges": [[0, 0]]}, "b": {}}),
+        "$.experiments.other.arms: expected at least one range that holds a bucket",
+    ),
+    (
+        OTHER,
+        other(arms={"a": {"ranges": [[0, 0.5]]}, "b": {"weight": 1}}),
+        "$.experiments.other.arms.b.weight: expected weights or ranges",
+    ),
+    (
+        OTHER,
+        other(coverage=0.5, arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}),
+        "expected ranges, or a coverage, got both",
+    ),
+    (
+        OTHER,
+        other(hash="unleash", arms={"a": {"ranges": [[0, 0.5]]}, "b": {}}),
+        "expected weights: `unleash` knows no ranges",
+    ),
     # ramps
     (OTHER, ramped(), ""),
     (OTHER, ramped(hash="unleash", unit="account"), ""),
@@ -185,29 +258,81 @@ FAULTS: list[tuple[str, Any, str]] = [
         ramped(arms={"a": {}, "b": {}, "c": {}}),
         "$.experiments.other.arms: expected two arms, the control and the one that is ramped",
     ),
-    (OTHER, ramped(ramp={"arm": "c"}), "$.experiments.other.ramp.arm: expected an arm of the experiment, got `c`. Declared: a, b."),
-    (OTHER, ramped(ramp={"arm": "a"}), "$.experiments.other.ramp.arm: expected another arm than the control, got `a`. The first arm"),
-    (OTHER, ramped(arms={"a": {}, "b": {"weight": 1}}), "$.experiments.other.arms.b.weight: expected the shares of `ramp`, got `weight`"),
-    (OTHER, ramped(arms={"a": {"ranges": [[0, 1]]}, "b": {}}), "$.experiments.other.arms.a.ranges: expected the shares of `ramp`"),
-    (OTHER, ramped(coverage=0.5), "$.experiments.other.coverage: expected the shares of `ramp`, got `coverage` too. Remove it"),
-    (OTHER, ramped(sticky=True), "$.experiments.other.sticky: expected no `sticky` beside `ramp`, got true. A ramp moves nobody"),
+    (
+        OTHER,
+        ramped(ramp={"arm": "c"}),
+        "$.experiments.other.ramp.arm: expected an arm of the experiment, got `c`. Declared: a, b.",
+    ),
+    (
+        OTHER,
+        ramped(ramp={"arm": "a"}),
+        "$.experiments.other.ramp.arm: expected another arm than the control, got `a`. The first arm",
+    ),
+    (
+        OTHER,
+        ramped(arms={"a": {}, "b": {"weight": 1}}),
+        "$.experiments.other.arms.b.weight: expected the shares of `ramp`, got `weight`",
+    ),
+    (
+        OTHER,
+        ramped(arms={"a": {"ranges": [[0, 1]]}, "b": {}}),
+        "$.experiments.other.arms.a.ranges: expected the shares of `ramp`",
+    ),
+    (
+        OTHER,
+        ramped(coverage=0.5),
+        "$.experiments.other.coverage: expected the shares of `ramp`, got `coverage` too. Remove it",
+    ),
+    (
+        OTHER,
+        ramped(sticky=True),
+        "$.experiments.other.sticky: expected no `sticky` beside `ramp`, got true. A ramp moves nobody",
+    ),
     (OTHER, ramped(steps=[0.01, 0.0125]), "$.experiments.other.ramp.steps[1]: expected a whole number of 1,000 parts"),
-    (OTHER, ramped(steps=[0.1, 0.1]), "$.experiments.other.ramp.steps[1]: expected more than 0.1, got 0.1. Steps rise."),
+    (
+        OTHER,
+        ramped(steps=[0.1, 0.1]),
+        "$.experiments.other.ramp.steps[1]: expected more than 0.1, got 0.1. Steps rise.",
+    ),
     (OTHER, ramped(steps=[0]), "$.experiments.other.ramp.steps[0]: expected a number > 0"),
-    (OTHER, ramped(window="2d"), "$.experiments.other.ramp.window: expected at most `hold`, which is 1d, got 2d. Units count"),
-    (OTHER, ramped(patience="1d"), "$.experiments.other.ramp.patience: expected more than `hold`, which is 1d, got 1d."),
+    (
+        OTHER,
+        ramped(window="2d"),
+        "$.experiments.other.ramp.window: expected at most `hold`, which is 1d, got 2d. Units count",
+    ),
+    (
+        OTHER,
+        ramped(patience="1d"),
+        "$.experiments.other.ramp.patience: expected more than `hold`, which is 1d, got 1d.",
+    ),
     (OTHER, ramped(patience=None, guardrails={"slow": None, "conversion": 0.02}), ""),
     # moments, units, namespaces
-    (f"{OTHER}.start", "2026-02-30", "$.experiments.other.start: expected a moment that the calendar has, got `2026-02-30`"),
+    (
+        f"{OTHER}.start",
+        "2026-02-30",
+        "$.experiments.other.start: expected a moment that the calendar has, got `2026-02-30`",
+    ),
     (f"{LOUDER}.end", "2026-11-01", "$.experiments.louder-levers.end: expected a moment after start, got `2026-11-01`"),
-    ("account", "customer.houshold", "$.account: expected a category of customer or context, got `customer.houshold`. Did you mean"),
-    ("account", "customer.tenure_days", "$.account: expected a category of customer or context, got `customer.tenure_days`"),
+    (
+        "account",
+        "customer.houshold",
+        "$.account: expected a category of customer or context, got `customer.houshold`. Did you mean",
+    ),
+    (
+        "account",
+        "customer.tenure_days",
+        "$.account: expected a category of customer or context, got `customer.tenure_days`",
+    ),
     (
         "control_groups",
         {"no_levers": 0.1, "salt": "2026-h2"},
         "$.control_groups: expected another salt than that of `holdout`, got `2026-h2`.",
     ),
-    ("control_groups", {"no_levers": 0.6, "random_eligible": 0.6}, "$.control_groups: expected shares that add up to at most 1, got 1.2"),
+    (
+        "control_groups",
+        {"no_levers": 0.6, "random_eligible": 0.6},
+        "$.control_groups: expected shares that add up to at most 1, got 1.2",
+    ),
     (
         f"{OTHER}.namespace.range",
         [0.4, 1],
@@ -219,28 +344,76 @@ FAULTS: list[tuple[str, Any, str]] = [
         "$.experiments.other.namespace.range: expected a range that begins before it ends, got [1, 0.5]",
     ),
     (OTHER, other(unit="account", status="stopped", namespace={"name": "levers", "range": [0, 1]}), ""),
-    (f"{OTHER}.unit", "customer", "$.experiments.other.unit: expected one unit in the namespace `levers`, got `customer` and `account`"),
+    (
+        f"{OTHER}.unit",
+        "customer",
+        "$.experiments.other.unit: expected one unit in the namespace `levers`, got `customer` and `account`",
+    ),
     # expressions
-    (f"{OTHER}.targeting", "customer.tenure >= 5", "$.experiments.other.targeting: expected a name of customer, got `customer.tenure`"),
+    (
+        f"{OTHER}.targeting",
+        "customer.tenure >= 5",
+        "$.experiments.other.targeting: expected a name of customer, got `customer.tenure`",
+    ),
     (
         f"{OTHER}.targeting",
         "offer.value > 5",
         "expected columns of customer and context, and segments of them, got `offer.value`. Who takes",
     ),
-    (f"{OTHER}.targeting", "segment.dear", "expected columns of customer and context, and segments of them, got `offer.value`"),
+    (
+        f"{OTHER}.targeting",
+        "segment.dear",
+        "expected columns of customer and context, and segments of them, got `offer.value`",
+    ),
     (f"{OTHER}.targeting", "customer.tenure_days >=", "$.experiments.other.targeting: expected"),
     (f"{CHANGES}.arbitration.formula", "propensty * value", f"$.{CHANGES}.arbitration.formula: expected"),
     # changes
-    (f"{CHANGES}.rules.off", ["cheep"], f"$.{CHANGES}.rules.off[0]: expected a rule of policies.yaml, got `cheep`. Did you mean `cheap`?"),
-    (f"{CHANGES}.rules.off", ["known"], f"$.{CHANGES}.rules.off[0]: expected a rule of another stage than eligibility, got `known`"),
-    (f"{CHANGES}.arbitration.weights.on_ap", 2, "expected a weight of policies.yaml, got `on_ap`. Did you mean `on_app`?"),
+    (
+        f"{CHANGES}.rules.off",
+        ["cheep"],
+        f"$.{CHANGES}.rules.off[0]: expected a rule of policies.yaml, got `cheep`. Did you mean `cheap`?",
+    ),
+    (
+        f"{CHANGES}.rules.off",
+        ["known"],
+        f"$.{CHANGES}.rules.off[0]: expected a rule of another stage than eligibility, got `known`",
+    ),
+    (
+        f"{CHANGES}.arbitration.weights.on_ap",
+        2,
+        "expected a weight of policies.yaml, got `on_ap`. Did you mean `on_app`?",
+    ),
     (f"{CHANGES}.arbitration.worth.money", 2, "expected a kind of value of policies.yaml, got `money`"),
-    (f"{CHANGES}.arbitration.groups.hlp", 2, f"$.{CHANGES}.arbitration.groups.hlp: expected a group that some offer has, got `hlp`"),
-    (f"{CHANGES}.arbitration.offers.data-6", 2, f"$.{CHANGES}.arbitration.offers.data-6: expected an offer, got `data-6`"),
-    (f"{CHANGES}.placements.hme", {"limit": 1}, f"$.{CHANGES}.placements.hme: expected a declared placement, got `hme`"),
-    (f"{CHANGES}.placements.home.fallback", ["sorry"], f"$.{CHANGES}.placements.home.fallback[0]: expected an offer, got `sorry`"),
-    (f"{CHANGES}.placements.home.groups", ["sale"], f"$.{CHANGES}.placements.home.groups[0]: expected a group that some offer has"),
-    ("experiments", MANY, "$.experiments: expected at most 64 combinations of arms that change something, got 128. Put experiments"),
+    (
+        f"{CHANGES}.arbitration.groups.hlp",
+        2,
+        f"$.{CHANGES}.arbitration.groups.hlp: expected a group that some offer has, got `hlp`",
+    ),
+    (
+        f"{CHANGES}.arbitration.offers.data-6",
+        2,
+        f"$.{CHANGES}.arbitration.offers.data-6: expected an offer, got `data-6`",
+    ),
+    (
+        f"{CHANGES}.placements.hme",
+        {"limit": 1},
+        f"$.{CHANGES}.placements.hme: expected a declared placement, got `hme`",
+    ),
+    (
+        f"{CHANGES}.placements.home.fallback",
+        ["sorry"],
+        f"$.{CHANGES}.placements.home.fallback[0]: expected an offer, got `sorry`",
+    ),
+    (
+        f"{CHANGES}.placements.home.groups",
+        ["sale"],
+        f"$.{CHANGES}.placements.home.groups[0]: expected a group that some offer has",
+    ),
+    (
+        "experiments",
+        MANY,
+        "$.experiments: expected at most 64 combinations of arms that change something, got 128. Put experiments",
+    ),
 ]
 
 
@@ -253,7 +426,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def document(content: Any) -> Document:
-    return Document(Path("experiments.yaml"), "experiments.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return Document(
+        Path("experiments.yaml"), "experiments.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    )
 
 
 def faults_in(workspace: Workspace, content: Any) -> list[str]:
@@ -272,7 +447,9 @@ def test_a_file_without_faults(workspace: Workspace) -> None:
     assert faults_in(workspace, {}) == []
 
 
-@pytest.mark.parametrize(("path", "value", "message"), FAULTS, ids=[f"{path}-{at}" for at, (path, _, _) in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("path", "value", "message"), FAULTS, ids=[f"{path}-{at}" for at, (path, _, _) in enumerate(FAULTS)]
+)
 def test_a_fault_has_its_message(workspace: Workspace, path: str, value: Any, message: str) -> None:
     """One change makes one fault, told with file, line, path, what was expected, what came, and what to do."""
     content: Any = copy.deepcopy(EXPERIMENTS)
@@ -293,7 +470,10 @@ def test_an_account_needs_its_column(workspace: Workspace) -> None:
     content = copy.deepcopy(EXPERIMENTS)
     del content["account"]
     assert [fault.partition("expected ")[2] for fault in faults_in(workspace, content)] == [
-        "a unit that the file knows, got `account`, without its column. For example `account: customer.household` at the top of the file."
+        (
+            "a unit that the file knows, got `account`, without its column. For example"
+            " `account: customer.household` at the top of the file."
+        )
     ] * 2
 
 
@@ -317,7 +497,9 @@ def test_every_check_can_fail(workspace: Workspace) -> None:
 
 
 def test_what_is_read(workspace: Workspace) -> None:
-    """Moments are numbers, conditions are parsed, the control is the arm that says so or the first, shares are exact."""
+    """Moments are numbers, conditions are parsed, the control is the arm that says so or the first, shares are
+    exact.
+    """
     book = read_rules(workspace.policies, workspace.features, "EUR")
     louder, second = read_experiments(document(EXPERIMENTS).convert(ExperimentsFile), book).experiments
     assert (louder.start, louder.end) == (parse_moment("2026-11-01"), parse_moment("2026-11-30T23:00:00Z"))

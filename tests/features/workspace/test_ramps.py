@@ -44,7 +44,9 @@ def entry(**more: Any) -> Experiment:
 
 @pytest.mark.parametrize("hash_", get_args(Hashing))
 def test_nobody_changes_arms_up_to_one_half(hash_: str) -> None:
-    """With every hash, 100,000 units together: arms are equally large and only grow up to one half; beyond, the control gives way."""
+    """With every hash, 100,000 units together: arms are equally large and only grow up to one half; beyond, the control
+    gives way.
+    """
     experiment, before = entry(hash=hash_), dict[str, int]()
     for share in SHARES:
         split = split_of(KEY, experiment, share)
@@ -53,7 +55,10 @@ def test_nobody_changes_arms_up_to_one_half(hash_: str) -> None:
         found = {unit: split(unit)[0] for unit in units(UNITS_A_HASH)}
         for unit, arm in before.items():
             assert found[unit] == arm if share <= 0.5 or arm == 1 else found[unit] >= 0, (share, unit)
-        assert abs(sum(arm == 1 for arm in found.values()) - share * len(found)) <= 6 * (share * (1 - share) * len(found)) ** 0.5
+        assert (
+            abs(sum(arm == 1 for arm in found.values()) - share * len(found))
+            <= 6 * (share * (1 - share) * len(found)) ** 0.5
+        )
         before = {unit: arm for unit, arm in found.items() if arm >= 0}
     assert set(before.values()) == {1} and len(before) == len(found)
     nobody = split_of(KEY, experiment, 0.0)
@@ -61,12 +66,17 @@ def test_nobody_changes_arms_up_to_one_half(hash_: str) -> None:
 
 
 def test_the_tools_have_the_same_split_with_a_third_arm_between() -> None:
-    """Unleash, Optimizely and LaunchDarkly give the same arms where a third variant, of nobody, has what lies between."""
+    """Unleash, Optimizely and LaunchDarkly give the same arms where a third variant, of nobody, has what lies
+    between.
+    """
     first = {"louder": {}, "as_it_is": {"control": True}}
     asked = (
         (entry(hash="unleash", group=KEY, arms=first), vendor_sdks.unleash(KEY, [100, 800, 100], 100)),
         (entry(hash="optimizely", parent=KEY, arms=first), vendor_sdks.optimizely(KEY, [1_000, 9_000, 10_000])),
-        (entry(hash="launchdarkly", flag=KEY, salt=SEED, arms=first), vendor_sdks.launchdarkly(KEY, SEED, [10_000, 80_000, 10_000])),
+        (
+            entry(hash="launchdarkly", flag=KEY, salt=SEED, arms=first),
+            vendor_sdks.launchdarkly(KEY, SEED, [10_000, 80_000, 10_000]),
+        ),
     )
     theirs = {0: "arm-0", -1: "arm-1", 1: "arm-2"}
     for experiment, ask in asked:
@@ -76,13 +86,27 @@ def test_the_tools_have_the_same_split_with_a_third_arm_between() -> None:
         assert [theirs[arm] for arm in found] == [ask(unit) for unit in units(10_000)]
 
 
-# The record ---------------------------------------------------------------------------------------------------------------
+# The record
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def line(at: int, share: float, verdict: str = "proceed", **more: Any) -> RampLine:
     """The step of the day `at` of the usual experiment."""
-    usual = {"experiment": KEY, "moment": f"2026-11-{at + 1:02}T00:00:00Z", "arm": "louder", "before": 0.0, "share": share}
-    said = {"verdict": verdict, "code": "next_step", "reason": "é", "who": "worker", "compared": compared_of(entry()), "plan": "p"}
+    usual = {
+        "experiment": KEY,
+        "moment": f"2026-11-{at + 1:02}T00:00:00Z",
+        "arm": "louder",
+        "before": 0.0,
+        "share": share,
+    }
+    said = {
+        "verdict": verdict,
+        "code": "next_step",
+        "reason": "é",
+        "who": "worker",
+        "compared": compared_of(entry()),
+        "plan": "p",
+    }
     return msgspec.convert(usual | said | more, RampLine)
 
 
@@ -102,7 +126,9 @@ def stands(data: Path, experiment: Experiment | None = None) -> RampState:
 
 
 def test_a_record_is_where_a_ramp_stands(tmp_path: Path) -> None:
-    """Without a record a ramp was not started; then its last line holds; what was told since the last change is known."""
+    """Without a record a ramp was not started; then its last line holds; what was told since the last change is
+    known.
+    """
     assert stands(tmp_path) == NOT_STARTED
     written(tmp_path)
     assert read_record(tmp_path) == STEPS
@@ -120,7 +146,9 @@ def test_a_record_is_where_a_ramp_stands(tmp_path: Path) -> None:
 
 
 def test_what_is_exposed_counts_from_the_last_move_on(tmp_path: Path) -> None:
-    """Evidence is as old as the start, until units change arms, as they do on the way beyond one half and back from there."""
+    """Evidence is as old as the start, until units change arms, as they do on the way beyond one half and back from
+    there.
+    """
     given_ = [
         ("start", 0.0, 0.01),
         ("proceed", 0.01, 0.5),
@@ -137,12 +165,23 @@ def test_what_is_exposed_counts_from_the_last_move_on(tmp_path: Path) -> None:
 
 
 def test_what_is_compared_makes_a_ramp(tmp_path: Path) -> None:
-    """Another arm, change, unit or hash is another ramp, which was not started; another plan, text or targeting is the same."""
+    """Another arm, change, unit or hash is another ramp, which was not started; another plan, text or targeting is the
+    same.
+    """
     written(tmp_path)
     changed = {"as_it_is": {}, "louder": {"changes": {"exploration": {"floor": 0.1}}}}
-    for other in ({"arms": changed}, {"unit": "anonymous"}, {"hash": "eppo"}, {"seed": "x"}, {"ramp": {"arm": "as_it_is"}}):
+    for other in (
+        {"arms": changed},
+        {"unit": "anonymous"},
+        {"hash": "eppo"},
+        {"seed": "x"},
+        {"ramp": {"arm": "as_it_is"}},
+    ):
         assert stands(tmp_path, entry(**other)) == NOT_STARTED._replace(lines=4), other
-    for same in ({"ramp": {"arm": "louder", "steps": [0.1, 0.2], "units": 5}}, {"description": "x", "targeting": "true"}):
+    for same in (
+        {"ramp": {"arm": "louder", "steps": [0.1, 0.2], "units": 5}},
+        {"description": "x", "targeting": "true"},
+    ):
         assert stands(tmp_path, entry(**same)).share == 0.1
     assert plan_digest(Ramp(arm="a")) != plan_digest(Ramp(arm="a", units=5))
 
@@ -165,7 +204,9 @@ def test_a_torn_record_stands_at_its_last_whole_line(tmp_path: Path, cut: int) -
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_line_never_counts(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever byte of a line is another, the line is not believed; behind the last step it is told, until a later step is taken."""
+    """Whatever byte of a line is another, the line is not believed; behind the last step it is told, until a later step
+    is taken.
+    """
     file = tmp_path / RECORD
     file.unlink(missing_ok=True)
     lines = written(tmp_path).read_bytes().splitlines(keepends=True)
@@ -180,7 +221,9 @@ def test_a_damaged_line_never_counts(tmp_path: Path, data: st.DataObject) -> Non
         assert stands(tmp_path).share == STEPS[which - 1 if which == len(STEPS) - 1 else -1].share
         assert stands(tmp_path).is_damaged == (which == len(STEPS) - 1)
         append(tmp_path, line(8, stands(tmp_path).share, "hold", code="damaged"), stands(tmp_path).lines)
-        assert stands(tmp_path).is_damaged == (which == len(STEPS) - 1), "that it waits was written down: it waits still"
+        assert stands(tmp_path).is_damaged == (which == len(STEPS) - 1), (
+            "that it waits was written down: it waits still"
+        )
         append(tmp_path, line(9, 0.25, "by_hand"), stands(tmp_path).lines)
         assert stands(tmp_path).share == 0.25 and not stands(tmp_path).is_damaged
 
@@ -218,7 +261,9 @@ for number in range(100_000):
 
 
 def test_a_killed_writer_leaves_what_it_acknowledged(tmp_path: Path) -> None:
-    """After SIGKILL at any moment, every step that was acknowledged is there, at most one more, and the next writer is not held up."""
+    """After SIGKILL at any moment, every step that was acknowledged is there, at most one more, and the next writer is
+    not held up.
+    """
     words = [sys.executable, "-c", CHILD, str(tmp_path), msgspec.json.encode(line(1, 0.05)).decode()]
     with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as child:
         assert child.stdout is not None

@@ -57,7 +57,9 @@ def gives_way(answer: Decision, weight: float = 3.0) -> bool:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_each_situation_from_the_context(made: Hubs, situation: str) -> None:
-    """A boolean of the context with a situation's name keeps sales away where it is true; false and unknown keep nobody from anything."""
+    """A boolean of the context with a situation's name keeps sales away where it is true; false and unknown keep nobody
+    from anything.
+    """
     features = features_of(made, **{situation: {"dtype": "boolean", "model": False}})
     loaded = made.make(PACK, OFFERS, features=features)
     assert gives_way(answered(loaded, made.row(), **{situation: True}))
@@ -78,7 +80,9 @@ def test_each_situation_from_a_segment(made: Hubs, situation: str) -> None:
 
 
 def test_situation_from_a_column_of_the_customer(made: Hubs) -> None:
-    """A boolean attribute with a situation's name counts for customers of whom it is known and true, while it is fresh."""
+    """A boolean attribute with a situation's name counts for customers of whom it is known and true, while it is
+    fresh.
+    """
     said = msgspec.to_builtins(made.desk.workspace.features)
     policies = msgspec.convert(PACK, PoliciesFile)
     said["customer"]["attributes"]["bereaved"] = {"dtype": "boolean", "model": False}
@@ -95,7 +99,9 @@ def test_situation_from_a_column_of_the_customer(made: Hubs) -> None:
 
 
 def test_segment_goes_before_context_and_context_before_customer(made: Hubs) -> None:
-    """Where a workspace says a situation in several ways, the segment counts, then the context; what is no boolean is not looked at."""
+    """Where a workspace says a situation in several ways, the segment counts, then the context; what is no boolean is
+    not looked at.
+    """
     said = msgspec.to_builtins(features_of(made, open_case={"dtype": "boolean"}, bereaved={"dtype": "category"}))
     said["customer"]["attributes"] |= {
         "open_case": {"dtype": "boolean"},
@@ -111,9 +117,16 @@ def test_segment_goes_before_context_and_context_before_customer(made: Hubs) -> 
 
 
 def test_several_situations_and_the_packs_own_weight(made: Hubs) -> None:
-    """Two situations at once multiply their weights; the pack's weight may be set, and rules of the workspace come beside it."""
-    features = features_of(made, open_case={"dtype": "boolean", "model": False}, problem_now={"dtype": "boolean", "model": False})
-    policies = {"situation_first": {"service": ["service"], "weight": 5}, "rules": {"cheap": {"when": "offer.price < 4", "reason": "dear"}}}
+    """Two situations at once multiply their weights; the pack's weight may be set, and rules of the workspace come
+    beside it.
+    """
+    features = features_of(
+        made, open_case={"dtype": "boolean", "model": False}, problem_now={"dtype": "boolean", "model": False}
+    )
+    policies = {
+        "situation_first": {"service": ["service"], "weight": 5},
+        "rules": {"cheap": {"when": "offer.price < 4", "reason": "dear"}},
+    }
     loaded = made.make(policies, OFFERS, features=features)
     answer = answered(loaded, made.row(), open_case=True, problem_now=True)
     assert shown(answer) == ["o1"]
@@ -132,10 +145,15 @@ def faults_of(made: Hubs, policies: str, features: FeaturesFile | None = None) -
 
 
 def test_pack_without_any_situation_is_a_fault(made: Hubs) -> None:
-    """A pack that could never find a situation, or a group that helps, is told with what to declare; a segment that is wrong is told once."""
+    """A pack that could never find a situation, or a group that helps, is told with what to declare; a segment that is
+    wrong is told once.
+    """
     without = faults_of(made, "situation_first: {service: [service]}\n")
     assert len(without) == 2
-    assert "policies.yaml:1: at $.situation_first: expected at least one of open_case, bad_experience, vulnerable" in without[0]
+    assert (
+        "policies.yaml:1: at $.situation_first: expected at least one of open_case, bad_experience, vulnerable"
+        in without[0]
+    )
     assert "Declare one as a segment, or as a boolean context or customer column." in without[0]
     assert "$.situation_first.service[0]: expected a group that some offer has, got `service`" in without[1]
     wrong = faults_of(made, "situation_first: {service: [service]}\nsegments: {open_case: customer.mod > 3}\n")
@@ -143,12 +161,18 @@ def test_pack_without_any_situation_is_a_fault(made: Hubs) -> None:
         "policies.yaml:2: at $.segments.open_case",
         "policies.yaml:1: at $.situation_first.service[0]",
     ]
-    assert "at least one" not in faults_of(made, "situation_first: {service: [service]}\nsegments: {open_case: customer.business}\n")[0]
+    assert (
+        "at least one"
+        not in faults_of(made, "situation_first: {service: [service]}\nsegments: {open_case: customer.business}\n")[0]
+    )
 
 
 def test_workspaces_own_rule_with_the_packs_prefix_keeps_its_place(made: Hubs) -> None:
     """A rule or weight of the workspace that is named like one of the pack is faulted where it stands."""
-    text = "rules:\n  situation_mine: {when: customer.nothing > 1}\narbitration:\n  weights:\n    situation_mine: {when: context.nothing, weight: 2}\n"
+    text = (
+        "rules:\n  situation_mine: {when: customer.nothing > 1}\narbitration:\n  weights:\n    situation_mine: {when:"
+        " context.nothing, weight: 2}\n"
+    )
     told = faults_of(made, text)
     assert [fault.partition(": expected")[0] for fault in told] == [
         "policies.yaml:2: at $.rules.situation_mine.when",

@@ -14,12 +14,23 @@ from features.config.experiments import Changes, ExperimentsFile
 from features.config.faults import BadWorkspace
 from features.config.policies import PoliciesFile
 from features.validation.load import load
-from features.workspace.variants import VARIANTS_MAX, aliases, by_propensity, combinations, count, with_changes, without_levers
+from features.workspace.variants import (
+    VARIANTS_MAX,
+    aliases,
+    by_propensity,
+    combinations,
+    count,
+    with_changes,
+    without_levers,
+)
 from features.workspace.workspace import Workspace
 from tests.workspaces import make_workspace
 
 POLICIES: dict[str, Any] = {
-    "rules": {"adults": {"when": "customer.lines > 0"}, "not_now": {"when": "customer.lines > 1", "stage": "suitability"}},
+    "rules": {
+        "adults": {"when": "customer.lines > 0"},
+        "not_now": {"when": "customer.lines > 1", "stage": "suitability"},
+    },
     "arbitration": {
         "offers": {"o1": 2.0},
         "groups": {"g": 3.0},
@@ -56,17 +67,31 @@ def arms(*names: str, status: str = "running", **more: Any) -> dict[str, Any]:
 def test_each_kind_of_change_changes_that_alone(workspace: Workspace) -> None:
     """What a change names stands instead of what the files say, and the rest stays."""
     policies, offers = workspace.policies, workspace.offers
-    made = with_changes(workspace, [changes(arbitration={"formula": "propensity", "offers": {"o2": 5.0}, "weights": {"evening": 7.0}})])
-    assert made.policies.arbitration.formula == "propensity" and made.policies.arbitration.offers == {"o1": 2.0, "o2": 5.0}
+    made = with_changes(
+        workspace, [changes(arbitration={"formula": "propensity", "offers": {"o2": 5.0}, "weights": {"evening": 7.0}})]
+    )
+    assert made.policies.arbitration.formula == "propensity" and made.policies.arbitration.offers == {
+        "o1": 2.0,
+        "o2": 5.0,
+    }
     assert (
         made.policies.arbitration.weights["evening"].weight == 7
         and made.policies.arbitration.weights["evening"].when == "context.hour > 18"
     )
-    assert (made.policies.rules, made.offers, made.policies.arbitration.worth) == (policies.rules, offers, {"service": 1.0})
+    assert (made.policies.rules, made.offers, made.policies.arbitration.worth) == (
+        policies.rules,
+        offers,
+        {"service": 1.0},
+    )
     assert set(with_changes(workspace, [changes(rules={"off": ["not_now"]})]).policies.rules) == {"adults"}
     placed = with_changes(workspace, [changes(placements={"home": {"limit": 1}})]).offers.placements
-    assert placed["home"] == msgspec.structs.replace(offers.placements["home"], limit=1) and placed["bill"] == offers.placements["bill"]
-    explored = with_changes(workspace, [changes(exploration={"gamma": 9}), changes(exploration={"floor": 0.5})]).policies.exploration
+    assert (
+        placed["home"] == msgspec.structs.replace(offers.placements["home"], limit=1)
+        and placed["bill"] == offers.placements["bill"]
+    )
+    explored = with_changes(
+        workspace, [changes(exploration={"gamma": 9}), changes(exploration={"floor": 0.5})]
+    ).policies.exploration
     assert explored and (explored.gamma, explored.floor) == (9, 0.5)
     assert with_changes(workspace, [changes(), changes(model="challenger")]) == workspace
 
@@ -81,11 +106,15 @@ def test_control_groups_without_levers_and_by_propensity(workspace: Workspace) -
     """Levers go and weights stay; by propensity, only the formula is another."""
     bare = without_levers(workspace).policies.arbitration
     assert (bare.offers, bare.groups, bare.weights) == ({}, {}, workspace.policies.arbitration.weights)
-    assert by_propensity(workspace).policies.arbitration == msgspec.structs.replace(workspace.policies.arbitration, formula="propensity")
+    assert by_propensity(workspace).policies.arbitration == msgspec.structs.replace(
+        workspace.policies.arbitration, formula="propensity"
+    )
 
 
 def test_combinations_are_those_that_can_meet() -> None:
-    """Experiments multiply, but for those of one namespace; who is kept in a sticky one may meet any other; drafts do not count."""
+    """Experiments multiply, but for those of one namespace; who is kept in a sticky one may meet any other; drafts do
+    not count.
+    """
     spaced = [{"namespace": {"name": "n", "range": [at / 4, (at + 1) / 4]}} for at in range(3)]
     file = file_of(a=arms("x", "y", **spaced[0]), b=arms("x", **spaced[1]), c=arms("z"), d=arms("x", status="draft"))
     assert set(combinations(file)) == {
@@ -100,7 +129,13 @@ def test_combinations_are_those_that_can_meet() -> None:
 
 def test_models_of_running_arms() -> None:
     """The models that running arms name, each once."""
-    named = {"arms": {"a": {"changes": {"model": "new"}}, "b": {"changes": {"model": "12"}}, "c": {"changes": {"model": "new"}}}}
+    named = {
+        "arms": {
+            "a": {"changes": {"model": "new"}},
+            "b": {"changes": {"model": "12"}},
+            "c": {"changes": {"model": "new"}},
+        }
+    }
     assert aliases(file_of(e={"status": "running", **named})) == ("12", "new")
     assert aliases(file_of(e={"status": "draft", **named})) == ()
 
@@ -110,7 +145,9 @@ def test_too_many_combinations_are_a_fault(folder: Path) -> None:
     louder = {"status": "running", "arms": {"control": {}, "loud": {"changes": {"placements": {"home": {"limit": 1}}}}}}
     experiments = {f"e{number}": dict(louder) for number in range(7)}
     (folder / "experiments.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
-    with pytest.raises(BadWorkspace, match=rf"at most {VARIANTS_MAX} combinations of arms that change something, got 128. Put"):
+    with pytest.raises(
+        BadWorkspace, match=rf"at most {VARIANTS_MAX} combinations of arms that change something, got 128. Put"
+    ):
         load(folder)
     for number, entry in enumerate(experiments.values()):
         entry["namespace"] = {"name": "n", "range": [number / 10, (number + 1) / 10]}

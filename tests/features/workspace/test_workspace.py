@@ -21,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_good_workspace_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole workspace loads from a folder whose name would be a glob, relative or not, and holds one column of every kind."""
+    """A whole workspace loads from a folder whose name would be a glob, relative or not, and holds one column of every
+    kind.
+    """
     monkeypatch.chdir(folder.parent)
     workspace = load(Path(folder.name))
     assert workspace.folder == folder.resolve()
@@ -33,7 +35,10 @@ def test_a_good_workspace_loads(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_folder_without_workspace_says_what_to_do(tmp_path: Path) -> None:
     """A folder that is none names the file that is missing and both ways out."""
-    with pytest.raises(BadWorkspace, match="workspace.yaml: at \\$: expected a workspace folder, got no such file. Name a folder with -w"):
+    with pytest.raises(
+        BadWorkspace,
+        match="workspace.yaml: at \\$: expected a workspace folder, got no such file. Name a folder with -w",
+    ):
         load(tmp_path)
 
 
@@ -41,7 +46,9 @@ def test_a_folder_without_workspace_says_what_to_do(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     """Each of the files must be there."""
     (folder / name).unlink()
-    with pytest.raises(BadWorkspace, match=f"{name}: at \\$: expected a readable file, got no such file or directory. See"):
+    with pytest.raises(
+        BadWorkspace, match=f"{name}: at \\$: expected a readable file, got no such file or directory. See"
+    ):
         load(folder)
 
 

@@ -1,4 +1,6 @@
-"""Backups: whole or refused, hostile ones too; restored beside or in place, with nothing overwritten and nobody remembered who was forgotten."""
+"""Backups: whole or refused, hostile ones too; restored beside or in place, with nothing overwritten and nobody
+remembered who was forgotten.
+"""
 
 from __future__ import annotations
 
@@ -63,14 +65,20 @@ def said(*arguments: str | Path) -> Result:
 
 @pytest.mark.parametrize("name", ["shop.tar", "shop.tar.zst", "shop.tgz"])
 def test_what_is_restored_is_what_was_there(workspace: Workspace, tmp_path: Path, name: str) -> None:
-    """Every event, decision, row and file is there once, in any compression, and the rest of the work goes on: what waited is shipped."""
+    """Every event, decision, row and file is there once, in any compression, and the rest of the work goes on: what
+    waited is shipped.
+    """
     expected = content(workspace)
     done = said("backup", tmp_path / name, "-w", workspace.folder, "--json")
     assert done.exit_code == 0, done.output
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     told = json.loads(done.stdout)["contents"]
     assert told["events"] > told["events_waiting"] > 0 and told["decisions_waiting"] > 0 and told["customers"] > 0
-    assert said("backup", tmp_path / name, "--verify").exit_code == said("restore", tmp_path / name, "-w", "x", "--verify").exit_code == 0
+    assert (
+        said("backup", tmp_path / name, "--verify").exit_code
+        == said("restore", tmp_path / name, "-w", "x", "--verify").exit_code
+        == 0
+    )
     shutil.rmtree(workspace.folder)
     done = said("restore", tmp_path / name, "-w", tmp_path / "new" / "shop", "--json")
     assert done.exit_code == 0, done.output
@@ -83,16 +91,32 @@ def test_what_is_restored_is_what_was_there(workspace: Workspace, tmp_path: Path
 
 
 def test_a_backup_leaves_nothing_behind(workspace: Workspace, tmp_path: Path) -> None:
-    """Neither copies in the data folder nor half a file; locks, logs and what was not finished are not in the archive."""
+    """Neither copies in the data folder nor half a file; locks, logs and what was not finished are not in the
+    archive.
+    """
     back_up(workspace, tmp_path / "shop.tar")
     names = {member.name for member in read(tmp_path / "shop.tar").members}
-    assert not list((workspace.data / "aside").glob("backup*")) and sorted(p.name for p in tmp_path.iterdir()) == ["shop", "shop.tar"]
-    assert not [name for name in names if name.endswith((".lock", ".alive", "-wal", "-shm", "lock.mdb", "/turn")) or "/aside/" in name]
-    assert {"data/events/events.db", "data/ledger/data.mdb", "data/lake/shipped.json", "workspace/features.yaml"} <= names
+    assert not list((workspace.data / "aside").glob("backup*")) and sorted(p.name for p in tmp_path.iterdir()) == [
+        "shop",
+        "shop.tar",
+    ]
+    assert not [
+        name
+        for name in names
+        if name.endswith((".lock", ".alive", "-wal", "-shm", "lock.mdb", "/turn")) or "/aside/" in name
+    ]
+    assert {
+        "data/events/events.db",
+        "data/ledger/data.mdb",
+        "data/lake/shipped.json",
+        "workspace/features.yaml",
+    } <= names
     assert any(name.startswith("workspace/data/calls") for name in names)
 
 
-def test_a_disk_that_is_full_leaves_the_backup_of_before(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_leaves_the_backup_of_before(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What fails while it is written is gone, and the file that was there under the name is as it was."""
     file = tmp_path / "shop.tar"
     file.write_bytes(b"of before")
@@ -107,7 +131,9 @@ def test_a_disk_that_is_full_leaves_the_backup_of_before(workspace: Workspace, t
 
 
 def test_places_where_no_backup_can_be(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not within what is copied, not in a folder that is not there; and not while another process works on the workspace for too long."""
+    """Not within what is copied, not in a folder that is not there; and not while another process works on the
+    workspace for too long.
+    """
     for file in (workspace.data / "shop.tar", tmp_path / "nowhere" / "shop.tar", tmp_path):
         with pytest.raises(CannotBackUp, match="expected"):
             back_up(workspace, file)
@@ -117,7 +143,9 @@ def test_places_where_no_backup_can_be(workspace: Workspace, tmp_path: Path, mon
 
 
 def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path: Path) -> None:
-    """A store that cannot be copied keeps nothing else from being saved; where the backup is restored it is made again from the rest."""
+    """A store that cannot be copied keeps nothing else from being saved; where the backup is restored it is made again
+    from the rest.
+    """
     file = workspace.data / "ledger" / "data.mdb"
     file.write_bytes(os.urandom(file.stat().st_size))
     manifest = back_up(workspace, tmp_path / "shop.tar")
@@ -129,11 +157,14 @@ def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path:
     assert contents_of(restored).ledger > 0
 
 
-# where it goes ----------------------------------------------------------------------------------------------------------
+# where it goes
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_overwritten(workspace: Workspace, saved: Path) -> None:
-    """A data folder, or other files of a workspace, are in the way and stay as they are; with --force they go aside, sources never do."""
+    """A data folder, or other files of a workspace, are in the way and stay as they are; with --force they go aside,
+    sources never do.
+    """
     before = {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*")}
     done = said("restore", saved, "-w", workspace.folder)
     assert isinstance(done.exception, CannotRestore) and "expected no data in" in str(done.exception)
@@ -143,7 +174,9 @@ def test_nothing_is_overwritten(workspace: Workspace, saved: Path) -> None:
     assert isinstance(done.exception, CannotRestore) and "got offers.yaml, which differ" in str(done.exception)
     shutil.move(workspace.folder.parent / "kept", workspace.data)
     assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
-        path: path.stat().st_mtime_ns if path.name == "offers.yaml" else at for path, at in before.items() if path.is_file()
+        path: path.stat().st_mtime_ns if path.name == "offers.yaml" else at
+        for path, at in before.items()
+        if path.is_file()
     }
     source = next((workspace.folder / "data").glob("calls*"))
     source.write_bytes(source.read_bytes() + b"x")
@@ -176,12 +209,15 @@ def test_into_a_mounted_data_folder(saved: Path, tmp_path: Path) -> None:
     assert data.stat().st_ino == inode and (data / "lake").is_dir() and not restored.kept
 
 
-# who was forgotten since ------------------------------------------------------------------------------------------------
+# who was forgotten since
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_who_was_forgotten_since_is_forgotten_again(workspace: Workspace, tmp_path: Path) -> None:
-    """In place by itself, elsewhere when the later data folder is named; without one it is said that nobody can tell."""
+    """In place by itself, elsewhere when the later data folder is named; without one it is said that nobody can
+    tell.
+    """
     file = tmp_path / "shop.tar"
     back_up(workspace, file)
     assert forget(workspace, VICTIM).done
@@ -208,7 +244,8 @@ def test_logs_that_have_nothing_to_do_with_each_other(workspace: Workspace, save
     assert told["forgotten_again"] == 0 and "with another key" in told["forgotten_unknown"]
 
 
-# files that are no backup, or no longer ---------------------------------------------------------------------------------
+# files that are no backup, or no longer
+# ---------------------------------------------------------------------------------
 
 
 def small(folder: Path, name: str = "small.tar") -> Path:
@@ -269,14 +306,24 @@ def heads() -> Iterator[tarfile.TarInfo]:
         "data/" + "a" * 2_000,
     ):
         yield tarfile.TarInfo(name)
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.CONTTYPE):
+    for kind in (
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.DIRTYPE,
+        tarfile.CONTTYPE,
+    ):
         head = tarfile.TarInfo("data/x")
         head.type, head.linkname = kind, "/etc/passwd"
         yield head
 
 
 def test_a_hostile_archive_writes_nowhere(tmp_path: Path) -> None:
-    """Names that lead out, links, devices, and files that the manifest does not name: refused, and nothing is left of them."""
+    """Names that lead out, links, devices, and files that the manifest does not name: refused, and nothing is left of
+    them.
+    """
     for number, head in enumerate(heads()):
         file = hostile(tmp_path / "made" / str(number), head)
         with pytest.raises(BadBackup, match="expected"):
@@ -285,7 +332,11 @@ def test_a_hostile_archive_writes_nowhere(tmp_path: Path) -> None:
     file = hostile(tmp_path / "made" / "more", tarfile.TarInfo("data/x"))
     with pytest.raises(BadBackup, match="got one that it does not name at 'data/x'"):
         restore(file, tmp_path / "target" / "deep")
-    assert not is_safe("data/..") and is_safe("data/day=2026-11-30/shipped-1.parquet") and is_safe("workspace/Ünï code/a b.csv")
+    assert (
+        not is_safe("data/..")
+        and is_safe("data/day=2026-11-30/shipped-1.parquet")
+        and is_safe("workspace/Ünï code/a b.csv")
+    )
 
 
 @pytest.mark.parametrize("data", ["../elsewhere", "/tmp/elsewhere-of-nobody"])
@@ -332,7 +383,9 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
 
 
 def test_counts_that_differ_are_refused(base: Path, tmp_path: Path) -> None:
-    """Digests that fit are not enough: what is counted in the restored files must be what was counted when they were copied."""
+    """Digests that fit are not enough: what is counted in the restored files must be what was counted when they were
+    copied.
+    """
     (tmp_path / "a").write_bytes(b"a")
     members = [("data/a", tmp_path / "a"), *((f"workspace/{file.name}", file) for file in sorted(base.glob("*.yaml")))]
     lies = msgspec.structs.replace(EMPTY, events=7)

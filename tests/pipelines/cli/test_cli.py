@@ -1,4 +1,6 @@
-"""The command `opportune` as a newcomer meets it: help, a first workspace, `up` twice, and what it says when something is wrong."""
+"""The command `opportune` as a newcomer meets it: help, a first workspace, `up` twice, and what it says when something
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """The command in a process of its own, as a script would call it."""
     clean = without_settings()
     command = [sys.executable, "-m", "pipelines.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    return subprocess.run(
+        command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=False, timeout=LIMIT_S
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -92,9 +96,9 @@ def test_every_verb_helps_with_an_example(verb: tuple[str, ...]) -> None:
 def test_help_is_light() -> None:
     """Asking for help imports none of the libraries that take long."""
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.main import app\n"
-        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
-        "print(sorted({'mlflow', 'feast', 'lightgbm', 'bentoml', 'sklearn', 'pandas', 'matplotlib', 'numba'} & set(sys.modules)), len(sys.modules))"
+        "import sys; from typer.testing import CliRunner; from pipelines.main import app\nassert"
+        " CliRunner().invoke(app, ['--help']).exit_code == 0\nprint(sorted({'mlflow', 'feast', 'lightgbm', 'bentoml',"
+        " 'sklearn', 'pandas', 'matplotlib', 'numba'} & set(sys.modules)), len(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[] "), done.stdout
@@ -110,7 +114,9 @@ def test_init_writes_a_workspace_that_passes_check(tmp_path: Path) -> None:
     assert facts["sources"] == 5 and facts["columns"] > 10
     assert "no faults" in run("check", "-w", str(folder)).stdout
     assert "an empty or new folder" in refused(run("init", str(folder)))
-    assert refused(run("init", str(folder / "model.yaml"))).endswith("an empty or new folder, got a file. Name another folder.")
+    assert refused(run("init", str(folder / "model.yaml"))).endswith(
+        "an empty or new folder, got a file. Name another folder."
+    )
 
 
 def test_bad_workspace_has_a_line_for_each_fault(tmp_path: Path) -> None:
@@ -129,7 +135,9 @@ def test_bad_workspace_has_a_line_for_each_fault(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = done.stderr.splitlines()
     for name in ("features.yaml", "model.yaml"):
-        assert sum(re.search(rf"\b{name}:\d+: at \$.*expected .*got ", line) is not None for line in lines) == 1, done.stderr
+        assert sum(re.search(rf"\b{name}:\d+: at \$.*expected .*got ", line) is not None for line in lines) == 1, (
+            done.stderr
+        )
     assert len(lines) == 2 + ("workspace.yaml" in done.stderr)
     assert "opportune init" in refused(run("check", "-w", str(tmp_path / "nowhere")))
 
@@ -146,14 +154,17 @@ def test_a_parameter_that_nobody_knows_is_told_before_any_work(tmp_path: Path) -
         assert isinstance(done.exception, BadWorkspace), done
         leafs, estimators = str(done.exception).splitlines()
         assert re.search(
-            r"model\.yaml:\d+: at \$\.parameters\.num_leafs: expected .*, got `num_leafs`. Did you mean `num_leaves`\?$", leafs
+            r"model\.yaml:\d+: at \$\.parameters\.num_leafs: expected .*, got `num_leafs`. Did you mean"
+            r" `num_leaves`\?$",
+            leafs,
         )
         assert estimators.endswith("expected `rounds_max`, got `n_estimators`. Say `rounds_max` instead.")
     file.write_text(whole.replace("num_leaves: 7", "max_leaves: 7"))
     assert not load(folder).lake.exists(), "nothing was imported"
     code = (
-        "import sys; from typer.testing import CliRunner; from pipelines.main import app\n"
-        f"assert CliRunner().invoke(app, ['check', '-w', {str(folder)!r}]).exit_code == 0; assert 'lightgbm' not in sys.modules"
+        "import sys; from typer.testing import CliRunner; from pipelines.main import app\nassert"
+        f" CliRunner().invoke(app, ['check', '-w', {str(folder)!r}]).exit_code == 0; assert 'lightgbm' not in"
+        " sys.modules"
     )
     done_alone = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done_alone.returncode == 0, done_alone.stderr
@@ -173,9 +184,16 @@ def test_new_key() -> None:
 
 
 def test_an_import_says_what_it_left_out_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    """Columns that nothing uses and refused rows are named, whatever is in the names; where all went well nothing is added."""
+    """Columns that nothing uses and refused rows are named, whatever is in the names; where all went well nothing is
+    added.
+    """
     done = ImportReport(
-        "offers", [], read=3, stored=1, refused={"`value` is not a number": 1, "`time` is not a time": 1}, ignored=["[red]", "b"]
+        "offers",
+        [],
+        read=3,
+        stored=1,
+        refused={"`value` is not a number": 1, "`time` is not a time": 1},
+        ignored=["[red]", "b"],
     )
     print_reports([done])
     text = capsys.readouterr().out
@@ -186,7 +204,8 @@ def test_an_import_says_what_it_left_out_and_what_to_do(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines()[3:] == ["1 rows read, 1 of them new, 0 refused; nothing to look at."]
 
 
-# What follows stands on one workspace that was brought up once --------------------------------------------------------------
+# What follows stands on one workspace that was brought up once
+# --------------------------------------------------------------
 
 
 def up(folder: Path) -> Live:
@@ -246,7 +265,9 @@ def test_second_up_trains_nothing(shop: Path, capsys: pytest.CaptureFixture[str]
         answer = live.ask("POST", "/v1/decisions", {"customer_id": "c0001", "placement": "home"})
         assert answer.json["model"]["version"] == "1" and answer.json["degraded"] == []
         wait_for(lambda: "Ctrl-C stops." in live.said, what="the greeting")
-        assert any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()), "the background worker runs"
+        assert any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()), (
+            "the background worker runs"
+        )
     finally:
         assert live.stop(signal.SIGINT) == 0
     assert not re.search("imported|computed|filled|trained|published", live.said), live.said
@@ -298,9 +319,14 @@ def test_busy_workspace(shop: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_outlives_a_killed_up(shop: Path) -> None:
-    """When `up` is killed without a chance to say so, its server, the server's workers and the background worker end by themselves."""
+    """When `up` is killed without a chance to say so, its server, the server's workers and the background worker end by
+    themselves.
+    """
     live = up(shop).start()
-    wait_for(lambda: any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()), what="the background worker")
+    wait_for(
+        lambda: any("pipelines.worker" in " ".join(child.cmdline()) for child in live.tree()),
+        what="the background worker",
+    )
     left = live.tree()
     assert len(left) >= 3 and live.process is not None
     live.process.kill()
@@ -314,30 +340,44 @@ def test_nothing_outlives_a_killed_up(shop: Path) -> None:
 
 @pytest.mark.slow
 def test_decide_prints_a_decision(shop: Path) -> None:
-    """`decide` prints a table with the offers; with `--explain` the terms of their priorities, the funnel, and why not others."""
+    """`decide` prints a table with the offers; with `--explain` the terms of their priorities, the funnel, and why not
+    others.
+    """
     plain = run("decide", "-w", str(shop), "--customer", "c0001", "--placement", "home")
     assert re.search(r"^rank +offer +headline +priority +propensity +reasons", plain.stdout, re.M), plain
-    done = run("decide", "-w", str(shop), "--customer", "c0001", "--placement", "home", "--context", "channel=app", "--explain")
+    done = run(
+        "decide", "-w", str(shop), "--customer", "c0001", "--placement", "home", "--context", "channel=app", "--explain"
+    )
     assert done.returncode == 0, done.stderr
     text = done.stdout
     assert re.search(r"^home for customer c0001: 3 of 13 offers considered$", text, re.M)
-    assert re.search(r"^rank +offer +headline +propensity +x weight +x value +x lever +\W priority +score comes from", text, re.M)
-    shown = re.findall(r"^[123] +offer-\d\d +\d+ % off \w+ +(0\.\d+) +(1) +([\d.]+) +(1) +([\d.]+) +\w+ [+-]\d", text, re.M)
+    assert re.search(
+        r"^rank +offer +headline +propensity +x weight +x value +x lever +\W priority +score comes from", text, re.M
+    )
+    shown = re.findall(
+        r"^[123] +offer-\d\d +\d+ % off \w+ +(0\.\d+) +(1) +([\d.]+) +(1) +([\d.]+) +\w+ [+-]\d", text, re.M
+    )
     assert len(shown) == 3
     for propensity, weight, value, lever, priority in shown:
-        assert float(propensity) * float(weight) * float(value) * float(lever) == pytest.approx(float(priority), rel=0.02)
+        assert float(propensity) * float(weight) * float(value) * float(lever) == pytest.approx(
+            float(priority), rel=0.02
+        )
     assert re.search(r"^Why not the other offers, by what stopped them first, of 13 in the catalogue$", text, re.M)
     assert re.search(r"^rank +10 +3 +offer-\d\d .* others have more priority", text, re.M)
     assert re.search(r"^Next in rank, 4 of 10 \(--json has all\)$", text, re.M)
     following = re.findall(r"^(\d) +offer-\d\d .* a lever of ([\d.]+) \(is 1\), or a value of [\d.]+ \(is ", text, re.M)
     assert [rank for rank, _ in following] == ["4", "5", "6", "7"] and all(float(lever) > 1 for _, lever in following)
-    assert re.search(r"^Model shop-acceptance version 1, bundle [0-9a-f]{16}; policies [0-9a-f]{16}; good until ", text, re.M)
+    assert re.search(
+        r"^Model shop-acceptance version 1, bundle [0-9a-f]{16}; policies [0-9a-f]{16}; good until ", text, re.M
+    )
     assert max(map(len, text.splitlines())) <= 160 and len(text.splitlines()) <= 45
 
 
 @pytest.mark.slow
 def test_decide_tells_programs(shop: Path) -> None:
-    """`decide --json` prints the answer of the HTTP route; a stranger is answered too, and a wrong option is refused with the known ones."""
+    """`decide --json` prints the answer of the HTTP route; a stranger is answered too, and a wrong option is refused
+    with the known ones.
+    """
     done = run("decide", "-w", str(shop), "--customer", "who-is-this", "--placement", "basket", "--json")
     answer = json.loads(done.stdout)
     assert answer["customer_id"] == "who-is-this" and len(answer["offers"]) == 1 and "explanation" not in answer

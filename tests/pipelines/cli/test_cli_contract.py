@@ -1,4 +1,6 @@
-"""What programs may rely on: exit statuses, one JSON document with `--json` whatever happens, one line on standard error."""
+"""What programs may rely on: exit statuses, one JSON document with `--json` whatever happens, one line on standard
+error.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ class Said(NamedTuple):
 
     @property
     def problem(self) -> Any:
-        """The document on standard output, which must be one that tells of an error, with its text as the one line beside it."""
+        """The document on standard output, which must be one that tells of an error, with its text as the one line
+        beside it.
+        """
         told = json.loads(self.out)
         assert set(told) <= {"type", "title", "exit_status", "detail", "errors"} and told["exit_status"] == self.status
         assert told["type"].startswith(errors.TYPE_PREFIX) and told["title"] and told["detail"]
@@ -109,13 +113,19 @@ def test_every_verb_is_held_here() -> None:
 
 @pytest.mark.parametrize("verb", sorted(NOWHERE), ids=" ".join)
 def test_where_there_is_no_workspace(verb: tuple[str, ...], opportune: Callable[..., Said], tmp_path: Path) -> None:
-    """A verb ends with 1 and one line; with `--json` the same as a document that says where, what was expected, and the way out."""
+    """A verb ends with 1 and one line; with `--json` the same as a document that says where, what was expected, and the
+    way out.
+    """
     words = (*verb, *NOWHERE[verb], "-w", str(tmp_path / "nowhere"))
     plain = opportune(*words)
     assert plain.status == errors.REFUSED and plain.out == "" and "Traceback" not in plain.err
     assert len(plain.err.splitlines()) == 1 and plain.err.startswith("opportune: ") and "opportune init" in plain.err
     (fault,) = opportune(*words, "--json").problem["errors"]
-    assert fault["file"].endswith("nowhere/workspace.yaml") and fault["expected"] == "a workspace folder" and fault["remedy"]
+    assert (
+        fault["file"].endswith("nowhere/workspace.yaml")
+        and fault["expected"] == "a workspace folder"
+        and fault["remedy"]
+    )
 
 
 @pytest.mark.parametrize("verb", sorted(NO_WORKSPACE), ids=" ".join)
@@ -168,14 +178,18 @@ def test_completion(tmp_path: Path) -> None:
     """The shell's question after `ma` is answered by `materialize`; the script for the shell can be shown."""
     asked = {"_OPPORTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "opportune ma", "COMP_CWORD": "1"}
     script = Path(sys.executable).with_name("opportune")
-    done = subprocess.run([script], env=dict(os.environ) | asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [script], env=dict(os.environ) | asked, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout.split() == ["materialize"], done
     options = {name for parameter in COMMAND.params for name in parameter.opts}
     assert {"--install-completion", "--show-completion", "--version"} <= options
 
 
 def test_init_and_keys_tell_programs(opportune: Callable[..., Said], tmp_path: Path) -> None:
-    """What `init` wrote, the address of the registry, and a new key with its entry are documents that say what the texts say."""
+    """What `init` wrote, the address of the registry, and a new key with its entry are documents that say what the
+    texts say.
+    """
     made = json.loads(opportune("init", str(tmp_path / "shop"), "--json").out)
     assert made["folder"] == str(tmp_path / "shop") and "workspace.yaml" in made["files"]
     registry = json.loads(opportune("registry", "-w", str(tmp_path / "shop"), "--json").out)
@@ -204,19 +218,26 @@ def test_a_fault_of_the_program_is_one_line(opportune: Callable[..., Said], tmp_
 
     def broken(*words: str, **environment: str) -> Said:
         command = [sys.executable, "-c", BROKEN, str(tmp_path / "shop"), *words]
-        done = subprocess.run(command, cwd=ROOT, env=dict(os.environ) | environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=dict(os.environ) | environment, capture_output=True, text=True, check=False
+        )
         return Said(done.returncode, done.stdout, done.stderr)
 
     plain = broken()
     assert plain.status == errors.BROKEN and plain.out == ""
-    assert re.fullmatch(r"opportune: unexpected KeyError: .* at pipelines/cli/data\.py:\d+\. .*OPPORTUNE_TRACEBACK=1 .*\n", plain.err)
+    assert re.fullmatch(
+        r"opportune: unexpected KeyError: .* at pipelines/cli/data\.py:\d+\. .*OPPORTUNE_TRACEBACK=1 .*\n", plain.err
+    )
     assert broken("--json").problem["type"] == "urn:opportune:error:unexpected"
     assert "Traceback (most recent call last)" in broken(OPPORTUNE_TRACEBACK="1").err
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     """`opportune … | head` ends in silence when head has seen enough."""
-    code = "import sys; from pipelines import main; from pipelines.output import console; console.as_json = lambda value: [print('x' * 1000) for _ in range(1000)]; main.main()"
+    code = (
+        "import sys; from pipelines import main; from pipelines.output import console; console.as_json = lambda value:"
+        " [print('x' * 1000) for _ in range(1000)]; main.main()"
+    )
     command = f'{sys.executable} -c "{code}" key new shop --role decide --json | head -c 10'
     done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "x" * 10 and done.stderr == ""

@@ -1,4 +1,6 @@
-"""`opportune build`: a bento that serves by BentoML's own command, from an empty folder, with nothing of ours around it."""
+"""`opportune build`: a bento that serves by BentoML's own command, from an empty folder, with nothing of ours around
+it.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def build(folder: Path, home: Path, *options: str) -> tuple[str, Path]:
 
 @pytest.mark.timeout(900)
 def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: Path) -> None:
-    """In an environment of its own requirements, the bento with its customers answers what this process decides, by its own files."""
+    """In an environment of its own requirements, the bento with its customers answers what this process decides, by its
+    own files.
+    """
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     tag, place = build(folder, tmp_path / "home", "--with-customers")
     assert tag.startswith("opportune:") and "\n" not in tag
@@ -51,7 +55,9 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
     assert "://" not in asked.read_text()
     python = environments.environment(tmp_path / "env", "--require-hashes", "-r", str(asked))
     had = environments.run([environments.uv(), "pip", "freeze", "--python", str(python)]).stdout
-    assert not re.search(r"^(duckdb|pyarrow|pandas|feast|mlflow|lightgbm|opportune)\b", had, re.M), "the server needs none of them"
+    assert not re.search(r"^(duckdb|pyarrow|pandas|feast|mlflow|lightgbm|opportune)\b", had, re.M), (
+        "the server needs none of them"
+    )
     empty = tmp_path / "empty"
     empty.mkdir()
     live = Live(
@@ -90,18 +96,24 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
             assert told["degraded"] == [] and told["model"]["bundle"] == desk.loaded.stamp.bundle
             request = msgspec.convert(decision(customer), DecisionRequest)
             moment = int(told["decision_id"].split("-")[0], 16)
-            expected = decide(request, desk.loaded, asyncio.run(desk.row(customer)), moment, decision_id=told["decision_id"])
+            expected = decide(
+                request, desk.loaded, asyncio.run(desk.row(customer)), moment, decision_id=told["decision_id"]
+            )
             assert told == json.loads(msgspec.json.encode(expected))
         desk.close()
         assert live.ask("GET", "/").status == 404
-        assert list((place / "serving/kernel/__pycache__").glob("*.nbi")), "the bento's own code was compiled, or brought along, and run"
+        assert list((place / "serving/kernel/__pycache__").glob("*.nbi")), (
+            "the bento's own code was compiled, or brought along, and run"
+        )
         assert not list(empty.iterdir())
     finally:
         live.stop()
 
 
 def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: Path) -> None:
-    """Without the option the package holds code, workspace and bundle, and no row of a customer; its files say what the workspace's say."""
+    """Without the option the package holds code, workspace and bundle, and no row of a customer; its files say what the
+    workspace's say.
+    """
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     with (folder / "workspace.yaml").open("a") as settings:
         settings.write("demo: {now: 2018-01-01T05:00:00Z}\n")
@@ -114,11 +126,18 @@ def test_bento_has_no_customers_unless_asked(trained_workspace: Path, tmp_path: 
     assert timeline.recorded(packed) == timeline.Timeline(3 * timeline.WEEK_MICROSECONDS)
     assert (packed.data / ramps.RECORD).read_text() == "a step\n", "where ramps stand goes with them"
     found = {str(file.relative_to(place)) for file in place.rglob("*") if file.is_file()}
-    assert {"workspace/workspace.yaml", "workspace/made/catalogue.json", "serving/service.py", "features/columns/layout.py"} <= found
+    assert {
+        "workspace/workspace.yaml",
+        "workspace/made/catalogue.json",
+        "serving/service.py",
+        "features/columns/layout.py",
+    } <= found
     assert any(name.startswith("workspace/made/bundles/") and name.endswith("forest.npz") for name in found)
     assert not any(name.startswith("workspace/made/online/") or name.endswith(".mdb") for name in found)
     rooms = {str(Path(name).parent) for name in found if name.startswith("compiled/")}
-    assert {"compiled/serving/kernel", "compiled/features/columns"} <= rooms, "the machine code of every room is brought along"
+    assert {"compiled/serving/kernel", "compiled/features/columns"} <= rooms, (
+        "the machine code of every room is brought along"
+    )
     assert not any(name.startswith(("pipelines/", "tests/", "workspace/data/")) for name in found)
 
 
@@ -127,7 +146,11 @@ def test_nothing_to_build(trained_workspace: Path, tmp_path: Path) -> None:
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     (load(folder, sources=False).bundles / "current").unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.main", "build", "-w", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pipelines.main", "build", "-w", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert next(line for line in done.stderr.splitlines() if not line.startswith("build:")).startswith(

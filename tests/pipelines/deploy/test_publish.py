@@ -1,4 +1,6 @@
-"""Models beside the one that serves: published under an alias for the arms that name it, followed by the background worker, kept."""
+"""Models beside the one that serves: published under an alias for the arms that name it, followed by the background
+worker, kept.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,16 @@ ARMS = {"champion": {}, "challenger": {"changes": {"model": "challenger"}}}
 @pytest.fixture(scope="module")
 def workspace(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = copy_of(trained_workspace, tmp_path_factory.mktemp("beside") / "fernruf")
-    (folder / "experiments.yaml").write_text(yaml.safe_dump({"experiments": {"e": {"status": "running", "arms": ARMS}}}))
+    (folder / "experiments.yaml").write_text(
+        yaml.safe_dump({"experiments": {"e": {"status": "running", "arms": ARMS}}})
+    )
     return load(folder, sources=False)
 
 
 def test_the_worker_follows_the_aliases_that_arms_name(workspace: Workspace) -> None:
-    """An alias without a version is left alone; one that has a version is published beside, once, and what serves stays."""
+    """An alias without a version is left alone; one that has a version is published beside, once, and what serves
+    stays.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         worker.follow(workspace)
@@ -85,7 +91,9 @@ def test_the_verb_publishes_beside(workspace: Workspace) -> None:
 
 
 def test_a_version_and_an_alias_go_together(workspace: Workspace) -> None:
-    """With both, the registry's alias is set to the version and the version published for it, whatever the alias was before."""
+    """With both, the registry's alias is set to the version and the version published for it, whatever the alias was
+    before.
+    """
     served = bundle.current(workspace.bundles)
     for alias in ("newcomer", "newcomer", "challenger"):
         done = said("publish", "-w", str(workspace.folder), "--version", "1", "--alias", alias, "--json")
@@ -98,7 +106,10 @@ def test_a_version_and_an_alias_go_together(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--alias", "rival"], "got `rival`; versions: 1; aliases: .*champion \\(1\\).* `opportune publish --version 1 --alias rival`"),
+        (
+            ["--alias", "rival"],
+            "got `rival`; versions: 1; aliases: .*champion \\(1\\).* `opportune publish --version 1 --alias rival`",
+        ),
         (["--version", "9"], "got `9`; versions: 1; aliases: .*champion \\(1\\)"),
         (["--version", "9", "--alias", "rival"], "got `9`; versions: 1;"),
         (["--version", "1", "--alias", "2"], "expected the name of an alias for version 1, got '2'"),
@@ -106,11 +117,18 @@ def test_a_version_and_an_alias_go_together(workspace: Workspace) -> None:
         (["--version", "1", "--alias", "v1"], "neither `latest` nor `v` and a number"),
     ],
 )
-def test_options_of_publish_that_lead_nowhere_are_refused(workspace: Workspace, options: list[str], reason: str) -> None:
-    """An unknown version or alias is answered with those that exist, an alias without a version with the command that gives it one."""
+def test_options_of_publish_that_lead_nowhere_are_refused(
+    workspace: Workspace, options: list[str], reason: str
+) -> None:
+    """An unknown version or alias is answered with those that exist, an alias without a version with the command that
+    gives it one.
+    """
     done = said("publish", "-w", str(workspace.folder), *options)
     assert done.exit_code != 0 and bundle.aliased(workspace.bundles, "rival") is None
-    assert re.search(reason, " ".join(f"{done.output} {done.exception}".replace("│", " ").split())), (done.output, done.exception)
+    assert re.search(reason, " ".join(f"{done.output} {done.exception}".replace("│", " ").split())), (
+        done.output,
+        done.exception,
+    )
 
 
 def said(*arguments: str) -> Result:

@@ -30,9 +30,15 @@ except supervisor.Stopped as stopped:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_query_is_a_stop(number: int) -> None:
-    """DuckDB turns the exception of a signal into its own RuntimeError; it leaves as `Stopped` with the signal's number."""
+    """DuckDB turns the exception of a signal into its own RuntimeError; it leaves as `Stopped` with the signal's
+    number.
+    """
     ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED.format(number=int(number))], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", INTERRUPTED.format(number=int(number))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ended.stdout.split() == [str(int(number)), "RuntimeError"]
 
@@ -47,7 +53,9 @@ def test_an_error_without_a_signal_stays_itself() -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_stop_is_told_as_any_end_is(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line that begins with `opportune:` on standard error, and with `--json` one document with the status on standard output."""
+    """One line that begins with `opportune:` on standard error, and with `--json` one document with the status on
+    standard output.
+    """
     assert errors.end_stopped(143, as_json=as_json) == 143
     out, err = capsys.readouterr()
     assert err == "opportune: stopped; what is done stays done\n"

@@ -68,10 +68,17 @@ def healthy(life: Life, decisions: int, events: bool = True) -> None:
                 happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "accepted", life.now + 1)
 
 
-def happened(life: Life, decision: str, customer: str, offer: str, kind: str, at: int | None = None, name: str = "") -> Event:
+def happened(
+    life: Life, decision: str, customer: str, offer: str, kind: str, at: int | None = None, name: str = ""
+) -> Event:
     """Tell of an outcome or an impression."""
     event = Event(
-        name or f"h{next(life.count)}", kind, from_microseconds(at or life.now), customer, decision_id=decision or None, offer_id=offer
+        name or f"h{next(life.count)}",
+        kind,
+        from_microseconds(at or life.now),
+        customer,
+        decision_id=decision or None,
+        offer_id=offer,
     )
     life.log.append([event_item(event, time_of(event))])
     return event
@@ -116,7 +123,9 @@ def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> Doct
         warnings.simplefilter("ignore")
         report = examine(workspace, clock() + later, url)
     said = msgspec.json.encode([finding for finding in report.findings if finding.check != "absurd_shares"]).decode()
-    assert not [customer for customer in CUSTOMERS if customer in said], "no customer is named but one with an absurd share"
+    assert not [customer for customer in CUSTOMERS if customer in said], (
+        "no customer is named but one with an absurd share"
+    )
     for finding in report.findings:
         assert finding.what and finding.todo, finding
     return report
@@ -133,10 +142,12 @@ def test_a_healthy_workspace_gives_no_findings(well: Path) -> None:
     """After a day of decisions, impressions and outcomes nothing is found, and most checks have looked."""
     report = looked(load(well))
     assert [finding for finding in report.findings if finding.check not in OF_THE_MACHINE] == []
-    assert set(report.not_checked) - {"streams_stopped"} == {  # this one needs events of several days, which the hour decides
+    # `streams_stopped` needs events of several days, which the hour decides.
+    assert set(report.not_checked) - {"streams_stopped"} == {
         "worker_runs", "worker_fails", "logs_grow", "time_zones", "consent", "keys_expire", "cores",
         "split_mismatch", "exposures_missing", "experiment_of_nobody", "experiments_over", "groups_too_small",
-        "arms_without_model", "arms_follow_registry", "arms_of_unknown_offers", "ramps_wait", "ramps_record", "calibration_off",
+        "arms_without_model", "arms_follow_registry", "arms_of_unknown_offers", "ramps_wait", "ramps_record",
+        "calibration_off",
         "server_ready", "door_is_locked", "clocks", "workers_differ", "port_taken",
     }  # fmt: skip
     assert len(report.fine) == len(doctor.CHECKS) - len(report.not_checked) > 50
@@ -153,7 +164,9 @@ def test_a_workspace_of_nothing_is_told_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
-    """Whether no server ran, or one runs, or ran, to which no event came: what could not be looked at says which it is."""
+    """Whether no server ran, or one runs, or ran, to which no event came: what could not be looked at says which it
+    is.
+    """
     workspace = bank(tmp_path / "w", {})
 
     def why() -> tuple[str, str]:
@@ -170,7 +183,8 @@ def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
     assert why() == ("a server ran here, and no event ever came to it", nothing)
 
 
-# What comes in ----------------------------------------------------------------------------------------------------------------
+# What comes in
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_decisions_without_impressions(lived: Life) -> None:
@@ -183,7 +197,9 @@ def test_decisions_without_impressions(lived: Life) -> None:
 
 
 def test_events_that_do_not_fit_their_decisions(lived: Life) -> None:
-    """Outcomes of decisions that nobody knows, outcomes before their decision, events of yesterday and of tomorrow are told apart."""
+    """Outcomes of decisions that nobody knows, outcomes before their decision, events of yesterday and of tomorrow are
+    told apart.
+    """
     healthy(lived, 60)
     name, customer, offer = lived.shown[0]
     for number in range(30):
@@ -204,7 +220,9 @@ def test_events_a_day_late(lived: Life) -> None:
     """Events that come a day after they happened are a warning."""
     lived.now += int(0.8 * DAY)
     for number in range(60):
-        event = happened(lived, "", CUSTOMERS[number % 20], "offer-01", "click", lived.now - 2 * DAY if number % 3 else None)
+        event = happened(
+            lived, "", CUSTOMERS[number % 20], "offer-01", "click", lived.now - 2 * DAY if number % 3 else None
+        )
         assert event.type == "click"
     lived.decide(CUSTOMERS[0])
     ship(lived.workspace)
@@ -220,12 +238,18 @@ def test_dead_letters_and_duplicates(lived: Life) -> None:
     lived.log.append([dead_item("offer-unknown", CUSTOMERS[0], b"{}")] * 20)
     report = looked(lived.workspace)
     finding = found(report, "dead_letters")
-    assert finding.severity == "error" and finding.evidence["of_offer-unknown"] == 20 and finding.evidence["accepted"] == 51
+    assert (
+        finding.severity == "error"
+        and finding.evidence["of_offer-unknown"] == 20
+        and finding.evidence["accepted"] == 51
+    )
     assert found(report, "duplicates").evidence["duplicates"] == 30
 
 
 def test_nobody_ships(lived: Life) -> None:
-    """Journals that nobody brings into the lake, journals that went before they were shipped, events that no table takes."""
+    """Journals that nobody brings into the lake, journals that went before they were shipped, events that no table
+    takes.
+    """
     healthy(lived, 5)
     finding = found(looked(lived.workspace, later=3_600 * MICROSECONDS), "shipper")
     assert finding.severity == "error" and float(finding.evidence["oldest_seconds"]) > 3_000
@@ -249,7 +273,8 @@ def test_days_that_are_missing(lived: Life) -> None:
     assert float(found(looked(lived.workspace), "lake_days").evidence["days"]) >= 1
 
 
-# What is known of customers -----------------------------------------------------------------------------------------------------
+# What is known of customers
+# -----------------------------------------------------------------------------------------------------
 
 
 def _flip(workspace: Workspace) -> None:
@@ -266,7 +291,9 @@ def _emptied(workspace: Workspace) -> None:
     environment.publish(workspace.online, generation)
 
 
-@pytest.mark.parametrize(("damage", "what"), [(_flip, "damaged"), (_emptied, "empty"), (lambda w: shutil.rmtree(w.online), "damaged")])
+@pytest.mark.parametrize(
+    ("damage", "what"), [(_flip, "damaged"), (_emptied, "empty"), (lambda w: shutil.rmtree(w.online), "damaged")]
+)
 def test_a_store_without_rows(shop: Path, tmp_path: Path, damage: Callable[[Workspace], None], what: str) -> None:
     """A store that is damaged, emptied or gone is an error."""
     workspace = load(copy_of(shop, tmp_path / "shop"))
@@ -282,7 +309,10 @@ def test_rows_that_outlived_their_limit(well: Path) -> None:
 
 def bank_of(folder: Path, features: dict[str, Any] | None = None, more: dict[str, Any] | None = None) -> Workspace:
     """Eighty customers of one city, whose income nobody knows; materialized."""
-    rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": 20 + at % 50, "vip": "false"} for at in range(80)]
+    rows = [
+        {"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": 20 + at % 50, "vip": "false"}
+        for at in range(80)
+    ]
     name = write(folder / "customers.csv", rows)
     workspace = bank(folder, {"customers": name}, features=features)
     now = clock()
@@ -308,7 +338,9 @@ def test_a_view_without_any_row(tmp_path: Path) -> None:
     """Attributes that are declared and come from nowhere leave their view without rows."""
     rows = [{"customer_id": f"c{at}", "time": "2026-06-01", "amount": at, "kind": "card"} for at in range(60)]
     columns = {"spend": {"stream": "moves", "aggregate": "sum", "of": "amount"}}
-    workspace = bank(tmp_path / "w", {"streams.moves": write(tmp_path / "w" / "moves.csv", rows)}, features={"columns": columns})
+    workspace = bank(
+        tmp_path / "w", {"streams.moves": write(tmp_path / "w" / "moves.csv", rows)}, features={"columns": columns}
+    )
     now = clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -320,7 +352,9 @@ def test_a_view_without_any_row(tmp_path: Path) -> None:
 
 
 def test_recorded_columns_that_moved_or_say_nothing(lived: Life) -> None:
-    """Fees that are ten times those of training have moved, and a context column that no request gives is always missing."""
+    """Fees that are ten times those of training have moved, and a context column that no request gives is always
+    missing.
+    """
     slot = lived.engine.plan.scalars["customer.monthly_fee"]
     for number in range(230):
         lived.now += int(0.9 * DAY) // 300
@@ -358,13 +392,17 @@ def test_the_stability_index_tells_shifts_from_chance(moved: float, low: float, 
     assert stability_index(np.full(300, 2.0), np.full(300, 2.0)) == 0
 
 
-# Limits and budgets -------------------------------------------------------------------------------------------------------------
+# Limits and budgets
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_limits_that_always_or_never_bind_and_budgets_that_are_used_up(shop: Path, tmp_path: Path) -> None:
     """One show a month binds for everybody, a hundred an hour for nobody, and a budget of thirty a day is used up."""
     folder = copy_of(shop, tmp_path / "shop")
-    limits = {"one": {"max": 1, "window": "30d", "per": "any", "count": "decisions"}, "wide": {"max": 100, "window": "1h", "per": "any"}}
+    limits = {
+        "one": {"max": 1, "window": "30d", "per": "any", "count": "decisions"},
+        "wide": {"max": 100, "window": "1h", "per": "any"},
+    }
     (folder / "policies.yaml").write_text(yaml.safe_dump({"limits": limits}))
     life = Life(load(folder), 5, days=0.1)
     for number in range(300):
@@ -383,7 +421,8 @@ def test_limits_that_always_or_never_bind_and_budgets_that_are_used_up(shop: Pat
     assert found(report, "ledger_full").severity == "error"
 
 
-# Models -------------------------------------------------------------------------------------------------------------------------
+# Models
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_another_version_serves_than_the_champion_and_it_is_old(shop: Path, tmp_path: Path) -> None:
@@ -414,7 +453,8 @@ def test_a_bundle_that_is_refused(shop: Path, tmp_path: Path) -> None:
     assert found(looked(workspace), "bundle_refused").severity == "error"
 
 
-# The machine and the door -------------------------------------------------------------------------------------------------------
+# The machine and the door
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_keys_without_an_end(well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,19 +504,31 @@ def test_what_only_another_machine_could_show(well: Path) -> None:
     facts = Facts(load(well), clock())
     assert facts.machine.lake_bytes_a_day > 0
     full = msgspec.structs.replace(
-        facts.machine, free_bytes=100 << 20, total_bytes=1 << 40, free_files=3, lake_bytes_a_day=float(50 << 20), kept_days=None
+        facts.machine,
+        free_bytes=100 << 20,
+        total_bytes=1 << 40,
+        free_files=3,
+        lake_bytes_a_day=float(50 << 20),
+        kept_days=None,
     )
     door = doctor_facts.ServerFacts("http://10.0.0.7:3000", False, 200, "", True, 0.0)
     shown = doctor.report(Facts(load(well), clock(), "http://10.0.0.7:3000", machine=full, server=door))
-    assert {finding.check for finding in shown.findings if finding.severity == "error"} == {"disk_space", "door_is_locked", "free_files"}
+    assert {finding.check for finding in shown.findings if finding.severity == "error"} == {
+        "disk_space",
+        "door_is_locked",
+        "free_files",
+    }
     assert float(found(shown, "retention_fits").evidence["full_in_days"]) == 2
 
 
-# The verbs ----------------------------------------------------------------------------------------------------------------------
+# The verbs
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_verbs_print_and_end_as_they_say(well: Path, tmp_path: Path) -> None:
-    """`doctor` ends with 0 where only warnings are, with 1 where an error is; `rebuild --check` likewise; both print JSON."""
+    """`doctor` ends with 0 where only warnings are, with 1 where an error is; `rebuild --check` likewise; both print
+    JSON.
+    """
     app = typer.Typer()
     maintenance.register(app)
     runner, folder = CliRunner(), str(well)

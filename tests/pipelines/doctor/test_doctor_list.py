@@ -1,4 +1,6 @@
-"""The list of the doctor's checks: each is named once, explained to operators, and none can pass without having looked."""
+"""The list of the doctor's checks: each is named once, explained to operators, and none can pass without having
+looked.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_every_check_is_explained() -> None:
 def test_every_module_of_checks_is_asked() -> None:
     """What a module of checks names in its `CHECKS` is asked, and each says what it is for."""
     found = []
-    for file in sorted((*(ROOT / "pipelines/doctor/data").glob("*.py"), *(ROOT / "pipelines/doctor/service").glob("*.py"))):
+    for file in sorted(
+        (*(ROOT / "pipelines/doctor/data").glob("*.py"), *(ROOT / "pipelines/doctor/service").glob("*.py"))
+    ):
         if file.name != "__init__.py":
             found += importlib.import_module(f"pipelines.doctor.{file.parent.name}.{file.stem}").CHECKS
     assert sorted(map(name_of, found)) == sorted(map(name_of, CHECKS))

@@ -1,4 +1,6 @@
-"""What experiments keep of accounts, when a customer is forgotten: an account that is theirs alone goes, a shared one loses their link."""
+"""What experiments keep of accounts, when a customer is forgotten: an account that is theirs alone goes, a shared one
+loses their link.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def settle(workspace: Workspace, *units: str) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """The victim has an account of their own by their column and one by decisions, and shares one; a part was shipped."""
+    """The victim has an account of their own by their column and one by decisions, and shares one; a part was
+    shipped.
+    """
     folder = make_workspace(tmp_path / "shop", customers=9, decisions=1, days=4)
     table = pq.read_table(folder / "data" / "customers.parquet").to_pylist()
     rows = [row | {"tariff": ALONE[1:]} if row["msisdn"] == VICTIM else row | {"tariff": "common"} for row in table]
@@ -72,12 +76,19 @@ def workspace(tmp_path: Path) -> Workspace:
     (folder / "experiments.yaml").write_text(yaml.safe_dump(EXPERIMENTS))
     made = load(folder)
     steps.import_tables(made, now())
-    shown = [decided(1, VICTIM, SHARED), decided(2, OTHER, SHARED), decided(3, VICTIM, ALSO_ALONE), decided(4, OTHER, "@common")]
+    shown = [
+        decided(1, VICTIM, SHARED),
+        decided(2, OTHER, SHARED),
+        decided(3, VICTIM, ALSO_ALONE),
+        decided(4, OTHER, "@common"),
+    ]
     write_lines(made, "0000000a", shown)
     settle(made, ALONE, SHARED)
     ship(made)
     settle(made, ALSO_ALONE)
-    write_lines(made, "0000000b", [decided(5, VICTIM, SHARED), decided(6, VICTIM, "@one-day"), decided(7, VISITOR, "@one-day")])
+    write_lines(
+        made, "0000000b", [decided(5, VICTIM, SHARED), decided(6, VICTIM, "@one-day"), decided(7, VISITOR, "@one-day")]
+    )
     return load(folder, sources=False)
 
 
@@ -108,7 +119,9 @@ def test_whose_an_account_is(workspace: Workspace) -> None:
 
 
 def test_an_account_of_one_goes_and_a_shared_one_loses_the_link(workspace: Workspace) -> None:
-    """Ledger, journal, lake and every file's bytes have nothing of accounts that were theirs alone; the shared one keeps its arm."""
+    """Ledger, journal, lake and every file's bytes have nothing of accounts that were theirs alone; the shared one
+    keeps its arm.
+    """
     assert kept(workspace) == {ALONE, ALSO_ALONE, SHARED} == in_journal(workspace)
     assert scan(workspace.data, [ALONE]).plaintext_hits and scan(workspace.data, [ALSO_ALONE]).plaintext_hits
     before = in_lake(workspace, "exposures", "customer_id, unit, decision_id")
@@ -131,5 +144,9 @@ def test_what_is_kept_of_a_customer_is_found(workspace: Workspace) -> None:
     """A customer of whom the ledger has nothing but an arm is counted, and after the forgetting it has nothing."""
     settle(workspace, OTHER)
     done = forget(workspace, OTHER)
-    assert done.done and (done.places["ledger"].found, done.places["ledger"].removed, done.places["ledger"].left) == (1, 1, 0)
+    assert done.done and (done.places["ledger"].found, done.places["ledger"].removed, done.places["ledger"].left) == (
+        1,
+        1,
+        0,
+    )
     assert kept(workspace) == {ALONE, ALSO_ALONE, SHARED} and OTHER not in in_journal(workspace)

@@ -63,7 +63,9 @@ def workspace(base: Workspace, tmp_path: Path) -> Workspace:
 
 
 def test_everywhere(workspace: Workspace) -> None:
-    """Something is found in each place, nothing is left in any, no file holds the id, and nobody else has lost a row."""
+    """Something is found in each place, nothing is left in any, no file holds the id, and nobody else has lost a
+    row.
+    """
     before, hits = content(workspace), scan(workspace.data, UNITS)
     assert {Path(name).parts[0] for name in hits.where} >= {"events", "journal", "lake", "ledger", "online", "aside"}, (
         "the scan sees nothing"
@@ -107,7 +109,10 @@ def test_late_events_are_dropped_and_counted(workspace: Workspace) -> None:
     late = Event(event_id="late", type="impression", occurred_at=NOW, customer_id=VICTIM)
     early = Event(event_id="new", type="impression", occurred_at=clock.now() + timedelta(minutes=1), customer_id=VICTIM)
     with closing(EventLog(event_folder(workspace.data))) as log:
-        outcomes = [result.outcome for result in log.append([event_item(one, to_microseconds(one.occurred_at)) for one in (late, early)])]
+        outcomes = [
+            result.outcome
+            for result in log.append([event_item(one, to_microseconds(one.occurred_at)) for one in (late, early)])
+        ]
     assert outcomes == ["dead", "stored"]
     assert counts(event_folder(workspace.data)).dropped == before.dropped + 1
 
@@ -129,7 +134,9 @@ def test_the_business_files_do_not_bring_them_back(workspace: Workspace) -> None
     assert payments.refused == {FORGOTTEN: len(theirs)}
     assert payments.conserved
     stored = [
-        row for part in (workspace.lake / "streams" / "payments").glob("**/*.parquet") for row in pq.ParquetFile(part).read().to_pylist()
+        row
+        for part in (workspace.lake / "streams" / "payments").glob("**/*.parquet")
+        for row in pq.ParquetFile(part).read().to_pylist()
     ]
     assert len([row for row in stored if row["customer_id"] == VICTIM]) == 1
 
@@ -159,7 +166,9 @@ def test_units() -> None:
 
 
 def test_pseudonyms(tmp_path: Path) -> None:
-    """A pseudonym is the same each time and in each thread, another in another place, and its secret is its owner's alone."""
+    """A pseudonym is the same each time and in each thread, another in another place, and its secret is its owner's
+    alone.
+    """
     made: list[str] = []
     threads = [threading.Thread(target=lambda: made.append(pseudonym(tmp_path / "one", VICTIM))) for _ in range(8)]
     for thread in threads:
@@ -179,7 +188,9 @@ def test_pseudonyms(tmp_path: Path) -> None:
 )
 @settings(deadline=None)
 def test_blanked(who: list[str], units: set[str]) -> None:
-    """Of a file the lines of some units go, all others stay at their bytes, and it is as long and as whole as it was."""
+    """Of a file the lines of some units go, all others stay at their bytes, and it is as long and as whole as it
+    was.
+    """
     data, buffer = b"", bytearray()
     for number, unit in enumerate(who):
         write_frame(line(number, customer_id=unit), buffer)
@@ -198,7 +209,9 @@ def test_blanked(who: list[str], units: set[str]) -> None:
 
 
 def test_a_live_journal_turns(tmp_path: Path, base: Workspace) -> None:
-    """A worker that goes on writing seals what it has, so that its lines of before can be blanked, and loses none of the others."""
+    """A worker that goes on writing seals what it has, so that its lines of before can be blanked, and loses none of
+    the others.
+    """
     workspace = dataclasses.replace(base, folder=tmp_path)
     folder = workspace.data / "journal"
     journal, places = Journal.open(folder, JournalLimits(keep_seconds=0.005, free_bytes_min=0)), Journals(workspace)
@@ -253,9 +266,13 @@ def test_a_stuck_worker_is_told_of(tmp_path: Path, base: Workspace) -> None:
     ids=["sqlite", "any other"],
 )
 def test_stores_of_feast(workspace: Workspace, feast: dict[str, str], how: str, is_done: bool) -> None:
-    """From a SQLite file the rows are deleted; any other store is given nulls, and the answer says so: the key stays there."""
+    """From a SQLite file the rows are deleted; any other store is given nulls, and the answer says so: the key stays
+    there.
+    """
     said = yaml.safe_load((workspace.folder / "workspace.yaml").read_text())
-    (workspace.folder / "workspace.yaml").write_text(yaml.safe_dump(said | {"stores": {"online": {"feast": feast, "timeout_ms": 5_000}}}))
+    (workspace.folder / "workspace.yaml").write_text(
+        yaml.safe_dump(said | {"stores": {"online": {"feast": feast, "timeout_ms": 5_000}}})
+    )
     other = load(workspace.folder)
     shutil.rmtree(other.online)
     with warnings.catch_warnings():
@@ -269,7 +286,9 @@ def test_stores_of_feast(workspace: Workspace, feast: dict[str, str], how: str, 
 
 
 def test_the_shipper_goes_on(workspace: Workspace) -> None:
-    """After a forgetting the shipper brings the lines of the others that waited, each once, and takes blanks for nothing."""
+    """After a forgetting the shipper brings the lines of the others that waited, each once, and takes blanks for
+    nothing.
+    """
     forget(workspace, VICTIM)
     ship(workspace)
     state = state_of(workspace)
@@ -277,7 +296,11 @@ def test_the_shipper_goes_on(workspace: Workspace) -> None:
     con = lake.connect(workspace)
     shipped = con.execute("SELECT decision_id, customer_id FROM recorded GROUP BY ALL").fetchall()
     con.close()
-    written = {(one.decision_id, one.customer_id) for file in (workspace.data / "journal").glob("2*") for one in read_lines(file)}
+    written = {
+        (one.decision_id, one.customer_id)
+        for file in (workspace.data / "journal").glob("2*")
+        for one in read_lines(file)
+    }
     assert set(shipped) == written
     assert len(shipped) == len(written) > 4
     assert not {who for _, who in shipped} & set(UNITS)

@@ -1,4 +1,6 @@
-"""Reading experiments: what the lake holds becomes the right numbers, broken splits are told with their causes, known effects are found."""
+"""Reading experiments: what the lake holds becomes the right numbers, broken splits are told with their causes, known
+effects are found.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ from features.validation.load import load
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
 from pipelines.cli import experiment
-from pipelines.experiments.analysis import ReportQuery, UnknownExperiment, find, listed, metrics_of, question_of, report_on, status_at
+from pipelines.experiments.analysis import (
+    ReportQuery,
+    UnknownExperiment,
+    find,
+    listed,
+    metrics_of,
+    question_of,
+    report_on,
+    status_at,
+)
 from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
 from pipelines.experiments.plots import write_plots
 from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
@@ -54,7 +65,9 @@ def by_hand(rows: Rows, asked: Question) -> dict[str, dict[str, float]]:
         if (asked.since is not None and first < asked.since) or (asked.until is not None and first >= asked.until):
             continue
 
-        def after(name: str, begin: int = first, end: int = min(first + length - 1, asked.now), who: str = unit) -> list[dict[str, Any]]:
+        def after(
+            name: str, begin: int = first, end: int = min(first + length - 1, asked.now), who: str = unit
+        ) -> list[dict[str, Any]]:
             return [row for row in rows[name] if row["customer_id"] == who and begin <= row["time"] <= end]
 
         bought = [row for row in after("outcomes") if row["type"] == asked.outcome]
@@ -88,17 +101,29 @@ def busy(seed: int) -> Rows:
         arm = ARMS[hash_of(who) % 2] if rng.random() < 0.97 else ["louder", "gone"][number % 2]
         kind = rng.integers(0, 4)
         if kind == 0:
-            more = {"degraded": ["features_unavailable"] if rng.random() < 0.3 else [], "decision_id": f"d{number // 2 * 2}-{who}"}
-            rows["exposures"].append(exposure(who, time, arm, **more) | ({"experiment": "other"} if rng.random() < 0.1 else {}))
+            more = {
+                "degraded": ["features_unavailable"] if rng.random() < 0.3 else [],
+                "decision_id": f"d{number // 2 * 2}-{who}",
+            }
+            rows["exposures"].append(
+                exposure(who, time, arm, **more) | ({"experiment": "other"} if rng.random() < 0.1 else {})
+            )
         elif kind == 1:
             rows["impressions"].append({"customer_id": who, "time": time})
         elif kind == 2:
             value = None if rng.random() < 0.3 else float(rng.integers(1, 50))
             rows["outcomes"].append(
-                {"customer_id": who, "type": str(rng.choice(["conversion", "click", "dismissal"])), "time": time, "value": value}
+                {
+                    "customer_id": who,
+                    "type": str(rng.choice(["conversion", "click", "dismissal"])),
+                    "time": time,
+                    "value": value,
+                }
             )
         else:
-            rows["consents"].append({"customer_id": who, "time": time, "purpose": "marketing", "allowed": bool(rng.random() < 0.5)})
+            rows["consents"].append(
+                {"customer_id": who, "time": time, "purpose": "marketing", "allowed": bool(rng.random() < 0.5)}
+            )
     return rows
 
 
@@ -110,18 +135,29 @@ def hash_of(who: str) -> int:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"open_windows": True}, {"since": START + 5 * DAY, "until": START + 20 * DAY}, {"window_seconds": 3600, "outcome": "click"}],
+    [
+        {},
+        {"open_windows": True},
+        {"since": START + 5 * DAY, "until": START + 20 * DAY},
+        {"window_seconds": 3600, "outcome": "click"},
+    ],
     ids=["closed", "open", "bounds", "hour of clicks"],
 )
 def test_numbers_are_those_of_a_loop(seed: int, changes: dict[str, Any]) -> None:
-    """Units, sums of all numbers and of their products are what a loop over the rows finds, whatever meets at the ends of windows."""
+    """Units, sums of all numbers and of their products are what a loop over the rows finds, whatever meets at the ends
+    of windows.
+    """
     rows, asked = busy(seed), question(**changes)
     units = by_hand(rows, asked)
-    arms = {row["customer_id"]: row["arm"] for row in rows["exposures"] if row["experiment"] == KEY and row["time"] <= NOW}
+    arms = {
+        row["customer_id"]: row["arm"] for row in rows["exposures"] if row["experiment"] == KEY and row["time"] <= NOW
+    }
     found = read(lake_of(rows), asked)
     assert len(units) > 5
     for at, arm in enumerate(ARMS):
-        wanted = np.array([[units[who][name] for name in NUMBERS] for who in sorted(units) if arms[who] == arm]).reshape(-1, len(NUMBERS))
+        wanted = np.array(
+            [[units[who][name] for name in NUMBERS] for who in sorted(units) if arms[who] == arm]
+        ).reshape(-1, len(NUMBERS))
         daily = [day[at] for day in found.daily]
         assert sum(float(one.units) for one in daily) == len(wanted)
         np.testing.assert_allclose(sum(one.means * one.units for one in daily), wanted.sum(0), atol=1e-9)
@@ -148,7 +184,9 @@ def test_an_effect_is_found_and_said() -> None:
 
 
 def test_equal_arms_show_nothing_and_say_how_long() -> None:
-    """Equal arms show no difference; a smaller lift takes longer to see, a sequential one longer than a fixed look; CUPED helps."""
+    """Equal arms show no difference; a smaller lift takes longer to see, a sequential one longer than a fixed look;
+    CUPED helps.
+    """
     rows = made(2)
     found, fixed, plain = report(rows), report(rows, sequential=False), report(rows, cuped=False)
     small = report(rows, detect=0.02)
@@ -227,22 +265,28 @@ def test_bots_and_lost_events_are_causes() -> None:
     rows = made(7, units=800)
     for number in range(120):
         rows["exposures"] += [
-            exposure(f"c{number + 10_000}", START + number * 1000 + again, "louder") for again in range(BOT_EXPOSURES + 1)
+            exposure(f"c{number + 10_000}", START + number * 1000 + again, "louder")
+            for again in range(BOT_EXPOSURES + 1)
         ]
     assert any("bots" in cause for cause in report(rows).split.causes)
     lost = lossy(made(7), everywhere)
     lost["impressions"] = [row for row in lost["impressions"] if hash_of(row["customer_id"]) % 3]
-    silent = {row["customer_id"] for row in lost["exposures"] if row["arm"] == "louder" and hash_of(row["customer_id"]) % 2}
+    silent = {
+        row["customer_id"] for row in lost["exposures"] if row["arm"] == "louder" and hash_of(row["customer_id"]) % 2
+    }
     for name in ("impressions", "outcomes"):
         lost[name] = [row for row in lost[name] if row["customer_id"] not in silent]
     assert any("lost events in one arm" in cause for cause in report(lost).split.causes)
 
 
 def test_a_split_that_changed_is_no_mismatch() -> None:
-    """Units are held against the split of their day; that it changed is told, and the day of the change is not tested."""
+    """Units are held against the split of their day; that it changed is told, and the day of the change is not
+    tested.
+    """
     before, after = made(8, units=3_000, shares=(0.9, 0.1), days=10), made(9, units=3_000, days=20)
     moved = [
-        row | {"customer_id": f"c{hash_of(row['customer_id']) + 100_000}", "time": row["time"] + 9 * DAY} for row in after["exposures"]
+        row | {"customer_id": f"c{hash_of(row['customer_id']) + 100_000}", "time": row["time"] + 9 * DAY}
+        for row in after["exposures"]
     ]
     found = report(before | {"exposures": before["exposures"] + moved})
     assert found.split.changed and not found.split.alarm
@@ -256,26 +300,42 @@ def test_units_in_two_arms_are_left_out_and_told() -> None:
     rows = made(10)
     switched = rows["exposures"][::50]
     other = {ARMS[0]: ARMS[1], ARMS[1]: ARMS[0]}
-    rows["exposures"] = rows["exposures"] + [row | {"time": row["time"] + DAY, "arm": other[row["arm"]]} for row in switched]
+    rows["exposures"] = rows["exposures"] + [
+        row | {"time": row["time"] + DAY, "arm": other[row["arm"]]} for row in switched
+    ]
     found = report(rows)
     assert found.split.several == len(switched) == 120
     assert sum(arm.units for arm in found.arms) == 6_000 - 120
-    assert any("120 units (2.00%) were seen in two arms" in warning and "more than" in warning for warning in found.split.warnings)
+    assert any(
+        "120 units (2.00%) were seen in two arms" in warning and "more than" in warning
+        for warning in found.split.warnings
+    )
 
 
 def test_accounts_are_units_of_their_customers() -> None:
     """Where another unit was hashed, what any of its customers did is the unit's."""
     con = lake_of(
-        {"outcomes": [{"customer_id": f"c{number}", "type": "conversion", "time": START + 5, "value": 2.0} for number in range(4)]}
+        {
+            "outcomes": [
+                {"customer_id": f"c{number}", "type": "conversion", "time": START + 5, "value": 2.0}
+                for number in range(4)
+            ]
+        }
     )
     rows = ", ".join(
-        f"('c{number}', '{KEY}', '{ARMS[number // 2]}', make_timestamptz({START + number}), 'a{number // 2}')" for number in range(4)
+        f"('c{number}', '{KEY}', '{ARMS[number // 2]}', make_timestamptz({START + number}), 'a{number // 2}')"
+        for number in range(4)
     )
     con.unregister("exposures")
-    con.execute(f"CREATE TABLE exposures AS SELECT * FROM (VALUES {rows}) AS given(customer_id, experiment, arm, time, unit)")
+    con.execute(
+        f"CREATE TABLE exposures AS SELECT * FROM (VALUES {rows}) AS given(customer_id, experiment, arm, time, unit)"
+    )
     found = read(con, question())
     assert found.units == (1, 1) and found.exposures == (2, 2)
-    assert [[float(arm.means[NUMBERS.index(name)]) for arm in found.daily[0]] for name in ("converted", "value")] == [[1, 1], [4, 4]]
+    assert [[float(arm.means[NUMBERS.index(name)]) for arm in found.daily[0]] for name in ("converted", "value")] == [
+        [1, 1],
+        [4, 4],
+    ]
     assert so_far(con) == {KEY: (4, 2)}
 
 
@@ -293,7 +353,9 @@ def test_nothing_to_read_is_said() -> None:
 
 
 def test_the_report_is_printed_drawn_and_encoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The tables open with the alarm, pictures of the same report are the same bytes, JSON has no NaN and gives the report back."""
+    """The tables open with the alarm, pictures of the same report are the same bytes, JSON has no NaN and gives the
+    report back.
+    """
     found = report(lossy(made(11, rates=(0.1, 0.13)), everywhere))
     print_report(found)
     printed = capsys.readouterr().out
@@ -316,10 +378,17 @@ def experiments() -> Experiments:
 
 
 def test_experiments_of_a_workspace(tmp_path: Path) -> None:
-    """The list knows status and split before anything was exposed; window and outcome are the label's; unknown keys are told the known ones."""
+    """The list knows status and split before anything was exposed; window and outcome are the label's; unknown keys are
+    told the known ones.
+    """
     workspace, known = load(make_workspace(tmp_path, customers=4, decisions=1)), experiments()
     running, draft = listed(workspace, known.experiments, NOW)
-    assert (running.status, running.split, running.exposures, running.since) == ("running", (0.5, 0.5), 0, "2026-10-01T00:00:00Z")
+    assert (running.status, running.split, running.exposures, running.since) == (
+        "running",
+        (0.5, 0.5),
+        0,
+        "2026-10-01T00:00:00Z",
+    )
     assert draft.status == "draft"
     assert [status_at(known.experiments[0], at) for at in (START - 1, START + 70 * DAY)] == ["not started", "ended"]
     asked = question_of(workspace, find(known, KEY), ReportQuery(), NOW)
@@ -350,7 +419,9 @@ def test_verbs_refuse_what_they_do_not_understand(tmp_path: Path) -> None:
 def test_a_report_is_a_run_in_mlflow(tmp_path: Path) -> None:
     """Metrics, tags, pictures and the whole report are kept as a run."""
     workspace, found = load(make_workspace(tmp_path, customers=4, decisions=1)), report(made(12, units=2_000))
-    run = record_report(workspace, "experiment louder", metrics_of(found), {"opportune.experiment": KEY}, {}, {"report.json": "{}"})
+    run = record_report(
+        workspace, "experiment louder", metrics_of(found), {"opportune.experiment": KEY}, {}, {"report.json": "{}"}
+    )
     client = connect(workspace)
     kept = client.get_run(run)
     assert kept.data.tags["opportune.experiment"] == KEY

@@ -1,4 +1,6 @@
-"""Experiments at the edges: losses, nobody, all alike, one unit that outweighs all others. What can be said is said, and nothing else."""
+"""Experiments at the edges: losses, nobody, all alike, one unit that outweighs all others. What can be said is said,
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ UNITS = 800
 
 
 def lived(values: dict[str, list[float]], before: dict[str, list[float]] | None = None) -> Rows:
-    """Units with an exposure and, but for a value of 0, an outcome of that value a day later; what was before is a day earlier."""
+    """Units with an exposure and, but for a value of 0, an outcome of that value a day later; what was before is a day
+    earlier.
+    """
     rows = Rows(exposures=[], outcomes=[], impressions=[], consents=[])
     for arm, of_arm in values.items():
         for number, value in enumerate(of_arm):
@@ -37,7 +41,9 @@ def lived(values: dict[str, list[float]], before: dict[str, list[float]] | None 
             moments = [(value, DAY)] + ([(before[arm][number], -DAY)] if before else [])
             for one, moved in moments:
                 if one:
-                    rows["outcomes"].append({"customer_id": who, "type": "conversion", "time": time + moved, "value": one})
+                    rows["outcomes"].append(
+                        {"customer_id": who, "type": "conversion", "time": time + moved, "value": one}
+                    )
     return rows
 
 
@@ -58,13 +64,21 @@ def shown(found: ExperimentReport, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(("control", "treated", "verdict"), [(-10, -5, "higher"), (-10, -15, "lower"), (-10, 5, "higher")])
-def test_a_control_that_loses_has_no_lift(control: float, treated: float, verdict: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Vouchers cost: the difference has its sign and its interval, the verdict is its, and why there is no lift is said."""
+@pytest.mark.parametrize(
+    ("control", "treated", "verdict"), [(-10, -5, "higher"), (-10, -15, "lower"), (-10, 5, "higher")]
+)
+def test_a_control_that_loses_has_no_lift(
+    control: float, treated: float, verdict: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vouchers cost: the difference has its sign and its interval, the verdict is its, and why there is no lift is
+    said.
+    """
     found = report(lived({ARMS[0]: normal(1, control), ARMS[1]: normal(2, treated)}))
     one = goal(found)
     assert one.difference == pytest.approx(treated - control, abs=0.6) and one.verdict == verdict
-    assert one.lift is None and one.fixed == one.sequential == (None, None) and one.detectable is None and one.days is None
+    assert (
+        one.lift is None and one.fixed == one.sequential == (None, None) and one.detectable is None and one.days is None
+    )
     assert one.no_lift == "the control's mean is not above zero"
     low, high = one.difference_sequential
     assert low is not None and high is not None and low < treated - control < high
@@ -90,10 +104,23 @@ def test_an_arm_without_units_has_no_figures(empty: str, capsys: pytest.CaptureF
     for one in found.goals:
         mean, other = (one.control, one.treated) if empty == ARMS[0] else (one.treated, one.control)
         assert mean is None and other is not None
-        assert [one.difference, one.lift, *one.fixed, *one.sequential, *one.difference_fixed, one.p, one.kept, one.days] == [None] * 11
+        assert [
+            one.difference,
+            one.lift,
+            *one.fixed,
+            *one.sequential,
+            *one.difference_fixed,
+            one.p,
+            one.kept,
+            one.days,
+        ] == [None] * 11
         assert one.verdict == "too few yet" and one.no_lift is None
     for guard in found.guardrails:
-        assert (guard.control if empty == ARMS[0] else guard.treated) is None and guard.p is None and guard.verdict == "too few yet"
+        assert (
+            (guard.control if empty == ARMS[0] else guard.treated) is None
+            and guard.p is None
+            and guard.verdict == "too few yet"
+        )
     text = shown(found, capsys)
     assert "none" in text and "-100" not in text.partition("Lift over the control")[2]
 
@@ -120,7 +147,9 @@ def test_units_that_are_all_alike_can_have_no_difference(value: float, capsys: p
 
 
 def test_constant_arms_that_differ_do_differ() -> None:
-    """All units of an arm are worth 0.3, all of the other 0.1: sums of such numbers round, and the difference is certain all the same."""
+    """All units of an arm are worth 0.3, all of the other 0.1: sums of such numbers round, and the difference is
+    certain all the same.
+    """
     found = goal(report(lived({ARMS[0]: [0.1] * UNITS, ARMS[1]: [0.3] * UNITS})))
     assert found.verdict == "higher" and found.p_corrected == 0.0 and found.lift == pytest.approx(2.0)
     assert found.sequential == pytest.approx((2.0, 2.0))
@@ -144,7 +173,9 @@ def test_one_unit_hides_all_others_and_is_told(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("option", [Bounded(cap=40), Bounded(winsorize=0.99)], ids=["cap", "winsorize"])
 @pytest.mark.parametrize("fortune", [1e6, -1e6])
-def test_bounds_give_the_goal_its_sight_back(option: Bounded, fortune: float, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bounds_give_the_goal_its_sight_back(
+    option: Bounded, fortune: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With a cap or a quantile the difference is seen; how many units were bounded is told, by arm."""
     found = report(heavy(fortune), question(goals=Goals(value=option)))
     assert goal(found).verdict == "higher" and goal(found).difference == pytest.approx(2, abs=0.5)
@@ -160,9 +191,14 @@ def test_bounds_give_the_goal_its_sight_back(option: Bounded, fortune: float, ca
 @pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize("share", [0.9, 0.99, 0.967])
 def test_quantiles_are_scipys(positive: bool, share: float) -> None:
-    """Among those who have anything, both arms together, values are those of `mstats.winsorize`, and so are the past's and the estimate."""
+    """Among those who have anything, both arms together, values are those of `mstats.winsorize`, and so are the past's
+    and the estimate.
+    """
     chance = np.random.default_rng(7)
-    values = {arm: [float(one) for one in chance.pareto(1.2, 300) * (1 if positive else chance.choice([-1, 1], 300))] for arm in ARMS}
+    values = {
+        arm: [float(one) for one in chance.pareto(1.2, 300) * (1 if positive else chance.choice([-1, 1], 300))]
+        for arm in ARMS
+    }
     for of_arm in values.values():
         of_arm[::3] = [0.0] * len(of_arm[::3])
     before = {arm: [float(one) for one in chance.permutation(of_arm)] for arm, of_arm in values.items()}
@@ -177,7 +213,10 @@ def test_quantiles_are_scipys(positive: bool, share: float) -> None:
     counted = {arm: np.clip(values[arm], bound.low, bound.high) for arm in ARMS}
     assert sorted(np.concatenate([*counted.values()])[pooled != 0]) == pytest.approx(sorted(some))
     assert list(bound.units) == [int((counted[arm] != np.array(values[arm])).sum()) for arm in ARMS]
-    arms = [summary_of(np.column_stack([counted[arm], np.clip(before[arm], bound.low, bound.high)])) for arm in reversed(ARMS)]
+    arms = [
+        summary_of(np.column_stack([counted[arm], np.clip(before[arm], bound.low, bound.high)]))
+        for arm in reversed(ARMS)
+    ]
     wanted = compare(*arms, MetricColumns(0, covariate=1))
     got = goal(report(lived(values, before), asked))
     ends = (*wanted.difference_fixed, *wanted.difference_sequential)
@@ -195,7 +234,9 @@ def test_ratios_are_of_bounded_numbers() -> None:
         rate = 0.3 if row["customer_id"].startswith(f"{ARMS[0]}-") else 0.45
         more = 4_000 if row["customer_id"] == f"{ARMS[0]}-0" else int(chance.random() < rate)
         rows["impressions"] += [row] * (5_000 if more > 1 else 0)
-        rows["outcomes"] += [{"customer_id": row["customer_id"], "type": "click", "time": row["time"] + 1, "value": None}] * more
+        rows["outcomes"] += [
+            {"customer_id": row["customer_id"], "type": "click", "time": row["time"] + 1, "value": None}
+        ] * more
     blind = report(rows)
     assert {one.number for one in blind.outliers} == {"clicks", "impressions"}
     assert goal(blind, "clicks per impression").verdict != "higher"
@@ -237,14 +278,18 @@ def test_groups_have_the_same_bounds_and_the_same_words(capsys: pytest.CaptureFi
     ],
 )
 def test_a_ramp_tolerates_a_part_of_a_loss(control: float, treated: float, verdict: str) -> None:
-    """A tenth of what the control has, whatever its sign: -10.4 is within a tenth of -10, -14 is not, and better is never harm."""
+    """A tenth of what the control has, whatever its sign: -10.4 is within a tenth of -10, -14 is not, and better is
+    never harm.
+    """
     rows = lived({ARMS[0]: normal(1, control), ARMS[1]: normal(2, treated)})
     plan = Ramp(arm=ARMS[1], steps=(0.5,), guardrails=Guardrails(conversion=None, value=0.1))
     assert watched_in(rows, plan)["value"] == verdict
 
 
 def test_a_ramp_sees_harm_that_has_no_exception() -> None:
-    """Each decision of the arm is degraded, none of the control's: nothing varies within an arm, and the harm is certain."""
+    """Each decision of the arm is degraded, none of the control's: nothing varies within an arm, and the harm is
+    certain.
+    """
     rows = lived({arm: normal(1, 10) for arm in ARMS})
     for row in rows["exposures"]:
         row["degraded"] = ["features_unavailable"] if row["arm"] == ARMS[1] else []

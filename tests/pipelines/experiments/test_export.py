@@ -1,4 +1,6 @@
-"""`opportune experiment export`: the rows of assignments are what the pure assignment says of every customer; both forms say the same."""
+"""`opportune experiment export`: the rows of assignments are what the pure assignment says of every customer; both
+forms say the same.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def rows(workspace: Workspace, key: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def test_assignments_are_those_of_the_pure_assignment(workspace: Workspace, tmp_path: Path) -> None:
-    """Every customer of the lake has one row, with arm, reason, probabilities and group as the file alone says; held-out ones too."""
+    """Every customer of the lake has one row, with arm, reason, probabilities and group as the file alone says;
+    held-out ones too.
+    """
     book = read_rules(workspace.policies, workspace.features, workspace.settings.currency)
     oracle = Assigner.of(read_experiments(workspace.experiments, book))
     with connect(workspace) as con:
@@ -89,7 +93,18 @@ def test_an_unknown_experiment_is_refused(workspace: Workspace, tmp_path: Path) 
 def test_the_verb(workspace: Workspace, tmp_path: Path) -> None:
     """The command line writes exposures, of which there are none yet, and says how many and where."""
     file = tmp_path / "out.ndjson"
-    command = ["experiment", "export", "-w", str(workspace.folder), "headline", "--format", "ndjson", "--out", str(file), "--json"]
+    command = [
+        "experiment",
+        "export",
+        "-w",
+        str(workspace.folder),
+        "headline",
+        "--format",
+        "ndjson",
+        "--out",
+        str(file),
+        "--json",
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"file": str(file), "rows": 0}

@@ -62,7 +62,10 @@ def test_a_mismatch_is_told_by_every_worker(tmp_path: Path) -> None:
     assert one == other
     assert one[f"opportune_experiment_mismatch {KEY}"] == 1 and one["opportune_experiment_mismatch other"] == 0
     assert one[f"opportune_experiment_split_p {KEY}"] < 1e-6 and one["opportune_experiment_split_p other"] > 0.5
-    assert (one[f"opportune_experiment_units {KEY} {ARMS[0]}"], one[f"opportune_experiment_units_expected {KEY} {ARMS[0]}"]) == (461, 336)
+    assert (
+        one[f"opportune_experiment_units {KEY} {ARMS[0]}"],
+        one[f"opportune_experiment_units_expected {KEY} {ARMS[0]}"],
+    ) == (461, 336)
     assert one["opportune_experiment_looked_seconds"] == NOW / 1e6
     assert not any("stopped" in name or "gone" in name for name in one)
 
@@ -79,8 +82,12 @@ def test_the_worker_looks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("weights", "is_alarm"), [((0.7, 0.3), False), ((0.5, 0.5), True), ((0.0, 1.0), True)])
-def test_units_are_held_against_the_split_of_the_file(tmp_path: Path, weights: tuple[float, float], is_alarm: bool) -> None:
-    """Where nobody wrote probabilities down, today's weights count; an arm that expects nobody and has somebody is a mismatch."""
+def test_units_are_held_against_the_split_of_the_file(
+    tmp_path: Path, weights: tuple[float, float], is_alarm: bool
+) -> None:
+    """Where nobody wrote probabilities down, today's weights count; an arm that expects nobody and has somebody is a
+    mismatch.
+    """
     arms = {arm: {"weight": weight} for arm, weight in zip(ARMS, weights, strict=True)}
     workspace = workspace_with(tmp_path / "shop", arms=arms)
     fill(workspace, exposed({KEY: (690, 310)}, (None, None)))

@@ -1,4 +1,6 @@
-"""Units of experiments in a lake that journals and events filled: anonymous ids that log in, accounts, and lakes of an older form."""
+"""Units of experiments in a lake that journals and events filled: anonymous ids that log in, accounts, and lakes of an
+older form.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             told(3, "accepted", 2, customer_id="c1", **(accepted | {"value": 100.0})),
             told(4, "accepted", 6, customer_id="c2", **(accepted | {"value": 1_000.0})),
             told(5, "identify", 7, anonymous_id="a2", customer_id="c1"),
-            told(6, "exposure", 8, anonymous_id="a1", customer_id="c1", experiment="web", arm="a", channel="web", placement="home"),
+            told(
+                6,
+                "exposure",
+                8,
+                anonymous_id="a1",
+                customer_id="c1",
+                experiment="web",
+                arm="a",
+                channel="web",
+                placement="home",
+            ),
         ],
     )
     ship(made)
@@ -91,10 +103,13 @@ def counted(found: ExperimentReport) -> list[tuple[int, int, int, float]]:
 
 
 def test_anonymous_units_stay_units_after_log_in(workspace: Workspace) -> None:
-    """Two browsers of one customer are two units, in an arm each; what was accepted before and after the log-in counts for them."""
+    """Two browsers of one customer are two units, in an arm each; what was accepted before and after the log-in counts
+    for them.
+    """
     found = report(workspace, "web")
     assert found.split.several == 0
-    # The second browser was shown something after the customer's acceptances, and is linked to the customer: nothing counts for it.
+    # The second browser was shown something after the customer's acceptances, and is linked to the customer: nothing
+    # counts for it.
     assert counted(found) == [(1, 3, 1, 110.0), (1, 1, 0, 0.0)]
 
 
@@ -112,7 +127,8 @@ def test_exposures_say_where_and_how_fast(workspace: Workspace) -> None:
     """Rows of decisions have channel, placement, flags and duration; those of clients what the client told."""
     with lake.connect(workspace) as con:
         rows = con.execute(
-            "SELECT event_id, unit, channel, placement, degraded, took_us FROM exposures WHERE experiment = 'web' ORDER BY time"
+            "SELECT event_id, unit, channel, placement, degraded, took_us FROM exposures WHERE experiment = 'web' ORDER"
+            " BY time"
         ).fetchall()
         assert so_far(con) == {"web": (4, 2), "firm": (2, 1), "people": (1, 1)}
     assert rows == [
@@ -136,7 +152,10 @@ def test_lakes_of_an_older_form_still_read(workspace: Workspace) -> None:
     before = counted(report(workspace, "web"))
     file = next(one for one in counting(workspace.lake / "exposures") if "2026-11-21" in str(one))
     kept, rows = file.read_bytes(), pq.read_table(file)
-    units = [unit or customer for unit, customer in zip(*(rows[name].to_pylist() for name in ("unit", "customer_id")), strict=True)]
+    units = [
+        unit or customer
+        for unit, customer in zip(*(rows[name].to_pylist() for name in ("unit", "customer_id")), strict=True)
+    ]
     older = rows.drop_columns(list(NEW)).set_column(0, "customer_id", pa.array(units))
     try:
         pq.write_table(older, file)
@@ -149,7 +168,9 @@ def test_lakes_of_an_older_form_still_read(workspace: Workspace) -> None:
 
 
 def test_what_clients_tell_after_a_roll_back(tmp_path: Path) -> None:
-    """Exposures that come when a ramp was rolled back have no probability, rather than none at all: the report tests the split by halves."""
+    """Exposures that come when a ramp was rolled back have no probability, rather than none at all: the report tests
+    the split by halves.
+    """
     folder = workspace_in(tmp_path / "w").folder
     ramped = {"status": "running", "arms": ARMS, "ramp": {"arm": "b"}}
     (folder / "experiments.yaml").write_text(yaml.safe_dump({"experiments": {"web": ramped}}))
@@ -157,24 +178,38 @@ def test_what_clients_tell_after_a_roll_back(tmp_path: Path) -> None:
     for step in (Step("start", 0.25, "started", ""), Step("roll_back", 0.0, "by_hand", "")):
         ramp.write(made, find(experiments_in(made), "web"), step, BEGIN, "command")
     units = [("a", number) for number in range(30)] + [("b", number) for number in range(30, 62)]
-    log_events(made, [told(number, "exposure", 1, customer_id=f"c{number}", experiment="web", arm=arm) for arm, number in units])
+    log_events(
+        made,
+        [told(number, "exposure", 1, customer_id=f"c{number}", experiment="web", arm=arm) for arm, number in units],
+    )
     ship(made)
-    found = report_on(made, find(experiments_in(made), "web"), ReportQuery(open_windows=True), ReportSettings(), BEGIN + 2 * HOUR)
-    assert (found.split.units, found.split.expected, found.split.alarm) == ((30, 32), (31.0, 31.0), False) and found.split.p > 0.5
+    found = report_on(
+        made, find(experiments_in(made), "web"), ReportQuery(open_windows=True), ReportSettings(), BEGIN + 2 * HOUR
+    )
+    assert (found.split.units, found.split.expected, found.split.alarm) == (
+        (30, 32),
+        (31.0, 31.0),
+        False,
+    ) and found.split.p > 0.5
 
 
 def test_the_list_counts_the_units_of_the_report(tmp_path: Path) -> None:
-    """Two browsers of one customer are two units of the list too, though the lake shows both as the customer; and one that is asked again is one."""
+    """Two browsers of one customer are two units of the list too, though the lake shows both as the customer; and one
+    that is asked again is one.
+    """
     folder = workspace_in(tmp_path / "w").folder
     entries = {"web": "anonymous", "people": "customer"}
     file = {"experiments": {key: {"unit": unit, "status": "running", "arms": ARMS} for key, unit in entries.items()}}
     (folder / "experiments.yaml").write_text(yaml.safe_dump(file))
     made = load(folder)
     shown = [
-        exposed(at, unit, unit, key, "a", at) for at, (unit, key) in enumerate((one, key) for one in ("~a1", "~a2") for key in entries)
+        exposed(at, unit, unit, key, "a", at)
+        for at, (unit, key) in enumerate((one, key) for one in ("~a1", "~a2") for key in entries)
     ]
     write_lines(made, "a", shown)  # type: ignore[arg-type]
     log_events(made, [told(at, "identify", 9, anonymous_id=f"a{at}", customer_id="c1") for at in (1, 2)])
     ship(made)
     units = {one.experiment: one.units for one in listed(made, experiments_in(made).experiments, BEGIN + 100 * HOUR)}
-    assert units == {key: sum(arm.units for arm in report(made, key).arms) for key in entries} == {"web": 2, "people": 1}
+    assert (
+        units == {key: sum(arm.units for arm in report(made, key).arms) for key in entries} == {"web": 2, "people": 1}
+    )

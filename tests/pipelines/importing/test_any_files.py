@@ -28,7 +28,10 @@ Row = dict[str, Any]
 TIMES = st.integers(0, 10_000_000).map(lambda seconds: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds))
 WORD = st.sampled_from(["None", "nan", "NULL", "n/a", "undefined"])
 TEXTS = st.one_of(
-    st.sampled_from(["card", "a,b", 'say "hi"', "x;y\tz", "two\nlines", "two\r\nlines", " edge ", "ü€😀", "3.0", "'", "-"]), WORD
+    st.sampled_from(
+        ["card", "a,b", 'say "hi"', "x;y\tz", "two\nlines", "two\r\nlines", " edge ", "ü€😀", "3.0", "'", "-"]
+    ),
+    WORD,
 )
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6).map(lambda n: n / 4), st.none())
 ROWS = st.lists(
@@ -58,7 +61,9 @@ DIALECTS = st.fixed_dictionaries(
 )
 KINDS = st.fixed_dictionaries(
     {
-        "customer_id": st.sampled_from(["int64", "uint64", "text", "large", "dictionary", "double", "decimal0", "decimal2"]),
+        "customer_id": st.sampled_from(
+            ["int64", "uint64", "text", "large", "dictionary", "double", "decimal0", "decimal2"]
+        ),
         "time": st.sampled_from(["us", "us-naive", "ns", "ms", "zone", "text"]),
         "amount": st.sampled_from(["double", "float", "int", "decimal", "text", "nulls"]),
         "kind": st.sampled_from(["text", "large", "dictionary", "double", "int", "decimal"]),
@@ -75,7 +80,9 @@ def text(value: Any) -> str:
 
 def moment(value: datetime, *, offset: bool) -> str:
     return (
-        (value.astimezone(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00") if offset else value.strftime("%Y-%m-%d %H:%M:%SZ")
+        (value.astimezone(UTC) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00")
+        if offset
+        else value.strftime("%Y-%m-%d %H:%M:%SZ")
     )
 
 
@@ -84,13 +91,24 @@ def write_csv(place: Path, rows: list[Row], dialect: dict[str, Any]) -> Path:
     names = ["customer_id", "time", "amount", "kind"]
     names = names[::-1] if dialect["turned"] else names
     lines = []
-    for row in [dict(zip(names, names, strict=True)), *({**row, "time": moment(row["time"], offset=dialect["offset"])} for row in rows)]:
+    for row in [
+        dict(zip(names, names, strict=True)),
+        *({**row, "time": moment(row["time"], offset=dialect["offset"])} for row in rows),
+    ]:
         line = io.StringIO()
-        csv.writer(line, delimiter=dialect["delimiter"], quoting=dialect["quoting"]).writerow([text(row[n]) for n in names])
+        csv.writer(line, delimiter=dialect["delimiter"], quoting=dialect["quoting"]).writerow(
+            [text(row[n]) for n in names]
+        )
         lines.append(line.getvalue().removesuffix("\r\n"))
     ends = dialect["ends"]
     content = "".join(line + ends[at % len(ends)] for at, line in enumerate(lines))
-    content = content.rstrip("\r\n") if dialect["tail"] == "cut" else content + ends[0] * 3 if dialect["tail"] == "blank" else content
+    content = (
+        content.rstrip("\r\n")
+        if dialect["tail"] == "cut"
+        else content + ends[0] * 3
+        if dialect["tail"] == "blank"
+        else content
+    )
     data = content.encode(dialect["encoding"])
     file = place.with_name(f"{place.name}.{dialect['name']}")
     if dialect["name"].lower().endswith(".gz"):
@@ -119,12 +137,21 @@ def array(kind: str, values: list[Any]) -> pa.Array:  # type: ignore[type-arg]
     """Values as a column of a type; as text where that type does not hold them."""
     kind = kind if fits(kind, values) else "text"
     plain = [None if value is None else text(value) for value in values]
-    types = {"int64": pa.int64(), "uint64": pa.uint64(), "int": pa.int32(), "double": pa.float64(), "float": pa.float32()}
+    types = {
+        "int64": pa.int64(),
+        "uint64": pa.uint64(),
+        "int": pa.int32(),
+        "double": pa.float64(),
+        "float": pa.float32(),
+    }
     if kind in types:
-        return pa.array([None if value is None else (float if "o" in kind else int)(value) for value in values], types[kind])
+        return pa.array(
+            [None if value is None else (float if "o" in kind else int)(value) for value in values], types[kind]
+        )
     if kind.startswith("decimal"):
         return pa.array(
-            [None if value is None else Decimal(text(value)) for value in values], pa.decimal128(38, 0 if kind == "decimal0" else 2)
+            [None if value is None else Decimal(text(value)) for value in values],
+            pa.decimal128(38, 0 if kind == "decimal0" else 2),
         )
     if kind == "nulls":
         return pa.nulls(len(values))
@@ -139,7 +166,12 @@ def array(kind: str, values: list[Any]) -> pa.Array:  # type: ignore[type-arg]
 
 def write_parquet(place: Path, rows: list[Row], kinds: dict[str, Any]) -> Path:
     """A file whose columns have these types."""
-    times = {"us": pa.timestamp("us", "UTC"), "us-naive": pa.timestamp("us"), "ns": pa.timestamp("ns", "UTC"), "ms": pa.timestamp("ms")}
+    times = {
+        "us": pa.timestamp("us", "UTC"),
+        "us-naive": pa.timestamp("us"),
+        "ns": pa.timestamp("ns", "UTC"),
+        "ms": pa.timestamp("ms"),
+    }
     columns = {name: array(kinds[name], [row[name] for row in rows]) for name in ("customer_id", "amount", "kind")}
     seen = [row["time"] for row in rows]
     if kinds["time"] == "text":
@@ -147,7 +179,8 @@ def write_parquet(place: Path, rows: list[Row], kinds: dict[str, Any]) -> Path:
     else:
         naive = kinds["time"] in ("us-naive", "ms")
         columns["time"] = pa.array(
-            [value.replace(tzinfo=None) if naive else value for value in seen], times.get(kinds["time"], pa.timestamp("us", "Asia/Tokyo"))
+            [value.replace(tzinfo=None) if naive else value for value in seen],
+            times.get(kinds["time"], pa.timestamp("us", "Asia/Tokyo")),
         )
     if all(row["amount"] is None for row in rows) and kinds["more"]:
         del columns["amount"]
@@ -162,13 +195,19 @@ def write_parquet(place: Path, rows: list[Row], kinds: dict[str, Any]) -> Path:
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILES)
-def test_any_split_types_and_dialects_are_one_lake(tmp_path: Path, files: list[tuple[list[Row], dict[str, Any]]]) -> None:
-    """The same rows in many files, each written its own way, and in one plain file, are one lake; importing again changes nothing."""
+def test_any_split_types_and_dialects_are_one_lake(
+    tmp_path: Path, files: list[tuple[list[Row], dict[str, Any]]]
+) -> None:
+    """The same rows in many files, each written its own way, and in one plain file, are one lake; importing again
+    changes nothing.
+    """
     folder = tmp_path / "w"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "many").mkdir(parents=True)
     (folder / "one").mkdir()
-    unique = {(row["customer_id"], row["time"]): row for rows, _ in files for row in rows}  # what two files have is one event
+    unique = {
+        (row["customer_id"], row["time"]): row for rows, _ in files for row in rows
+    }  # what two files have is one event
     for number, (rows, how) in enumerate(files):
         rows = [row for row in rows if unique.pop((row["customer_id"], row["time"]), None) is not None]
         (write_csv if "delimiter" in how else write_parquet)(folder / "many" / f"{number}", rows, how) if rows else None
@@ -195,7 +234,9 @@ PIECES = st.lists(st.sampled_from(['"', '""', ",", "a", "b c", "\n", "\r\n", "\r
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PIECES, st.integers(1, 7))
 def test_the_fast_reader_is_pythons(tmp_path: Path, content: str, chunk: int) -> None:
-    """What is called plain is read by Arrow as Python's strict reader reads it; whatever it is cut into, both refuse the same files."""
+    """What is called plain is read by Arrow as Python's strict reader reads it; whatever it is cut into, both refuse
+    the same files.
+    """
     file = tmp_path / "x.csv"
     file.write_bytes(b"p,q\n" + content.encode())
     found = read_header(file)

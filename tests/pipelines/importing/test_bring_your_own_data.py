@@ -55,7 +55,13 @@ def test_the_example_imports_as_the_page_says(imported: tuple[Workspace, list[Im
     _, reports = imported
     told = re.findall(r"^\| (\S+) \| (\d+) \| (\d+) \| (\d+) \|(.*)\|$", TEXT, re.MULTILINE)
     got = [
-        (r.table, str(r.read), str(r.stored), str(r.duplicate), ", ".join(f"{count}: {reason}" for reason, count in r.refused.items()))
+        (
+            r.table,
+            str(r.read),
+            str(r.stored),
+            str(r.duplicate),
+            ", ".join(f"{count}: {reason}" for reason, count in r.refused.items()),
+        )
         for r in reports
     ]
     assert [(*row[:4], row[4].strip()) for row in told] == got

@@ -48,7 +48,9 @@ def test_the_same_again_is_a_duplicate(tmp_path: Path) -> None:
 
 
 def test_overlapping_files_count_each_event_once(tmp_path: Path) -> None:
-    """Days 1 to 3, then 2 to 4, one after the other or as two files of a folder: four days; two equal events of a file stay two."""
+    """Days 1 to 3, then 2 to 4, one after the other or as two files of a folder: four days; two equal events of a file
+    stay two.
+    """
     days = [MOVE | {"time": f"2026-06-0{day}"} for day in range(1, 5)]
     folder = tmp_path / "turns"
     write(folder / "a.csv", [*days[:3], days[0]])
@@ -56,7 +58,10 @@ def test_overlapping_files_count_each_event_once(tmp_path: Path) -> None:
     assert only(import_all(workspace, NOW), "streams.moves").stored == 4
     write(folder / "a.csv", [*days[1:], days[0], days[0], days[0]])
     report = only(import_all(workspace, NOW), "streams.moves")
-    assert (report.stored, report.duplicate) == (2, 4)  # one day is new, and the first day's event now occurs a third time
+    assert (report.stored, report.duplicate) == (
+        2,
+        4,
+    )  # one day is new, and the first day's event now occurs a third time
     write(tmp_path / "w" / "moves" / "1.csv", [*days[:3], days[0]])
     write(tmp_path / "w" / "moves" / "2.csv", [*days[1:], days[0], days[0], days[0]])
     together = bank(tmp_path / "w", {"streams.moves": "moves/*.csv"})
@@ -66,7 +71,9 @@ def test_overlapping_files_count_each_event_once(tmp_path: Path) -> None:
 
 
 def test_a_changed_attribute_is_a_new_version(tmp_path: Path) -> None:
-    """The same key with another content replaces the older; going back to the first is a change again; the last row of a file wins."""
+    """The same key with another content replaces the older; going back to the first is a change again; the last row of
+    a file wins.
+    """
     folder = tmp_path / "w"
     workspace = bank(folder, {"customers": write(folder / "c.csv", [CUSTOMER | {"city": "Wien"}])})
     cities = []
@@ -78,15 +85,27 @@ def test_a_changed_attribute_is_a_new_version(tmp_path: Path) -> None:
 
 
 def test_a_decision_that_says_something_else_is_refused(tmp_path: Path) -> None:
-    """A decision's offer was shown in one context: another row of it is a duplicate or a contradiction, in a file and across."""
+    """A decision's offer was shown in one context: another row of it is a duplicate or a contradiction, in a file and
+    across.
+    """
     folder = tmp_path / "w"
     other = "another row with the same `decision_id` and `offer_id` says something else"
-    rows = [DECISION | {"channel": "app"}, DECISION | {"channel": "web"}, DECISION | {"channel": "app"}, DECISION | {"offer_id": "o2"}]
+    rows = [
+        DECISION | {"channel": "app"},
+        DECISION | {"channel": "web"},
+        DECISION | {"channel": "app"},
+        DECISION | {"offer_id": "o2"},
+    ]
     workspace = bank(folder, {"decisions": write(folder / "d.csv", rows)})
     report = only(import_all(workspace, NOW), "decisions")
     assert (report.stored, report.duplicate, report.refused) == (2, 1, {other: 1})
     write(
-        folder / "d.csv", [DECISION | {"channel": "shop"}, DECISION | {"channel": "app"}, DECISION | {"offer_id": "o3", "channel": "app"}]
+        folder / "d.csv",
+        [
+            DECISION | {"channel": "shop"},
+            DECISION | {"channel": "app"},
+            DECISION | {"offer_id": "o3", "channel": "app"},
+        ],
     )
     report = only(import_all(workspace, NOW), "decisions")
     assert (report.stored, report.duplicate, report.refused) == (1, 1, {other: 1})
@@ -125,7 +144,11 @@ def test_a_column_declared_later_does_not_double_the_rows(tmp_path: Path, table:
 def test_a_type_declared_anew_reads_what_fits(tmp_path: Path) -> None:
     """A category that becomes a number: what is stored is read as numbers, and the rest is missing."""
     folder = tmp_path / "w"
-    sources = {"customers": write(folder / "c.csv", [CUSTOMER | {"city": "12"}, CUSTOMER | {"customer_id": "c2", "city": "Graz"}])}
+    sources = {
+        "customers": write(
+            folder / "c.csv", [CUSTOMER | {"city": "12"}, CUSTOMER | {"customer_id": "c2", "city": "Graz"}]
+        )
+    }
     import_all(bank(folder, sources), NOW)
     number = {"customer": {"attributes": {"city": {"dtype": "number"}}}}
     assert [row[2] for row in stored(bank(folder, sources, features=number), "customers")] == [12.0, None]
@@ -143,7 +166,11 @@ def test_demo_data_is_moved_by_whole_weeks_once(tmp_path: Path) -> None:
     week = timedelta(weeks=1)
     shift = timedelta(microseconds=moved.offset)
     assert shift % week == timedelta(0)
-    assert timedelta(0) <= timedelta(microseconds=NOW) - (timedelta(microseconds=parse_moment("2018-01-01")) + shift) < week
+    assert (
+        timedelta(0)
+        <= timedelta(microseconds=NOW) - (timedelta(microseconds=parse_moment("2018-01-01")) + shift)
+        < week
+    )
     time = stored(workspace, "streams.moves")[0][1]
     source = datetime(2017, 3, 3, 10, tzinfo=UTC)
     assert (time - shift, time.weekday()) == (source, source.weekday())
@@ -179,7 +206,8 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     assert min(report.stored, report.duplicate, len(report.refused)) > 2
     assert len(stored(workspace, "decisions")) == report.stored
     moves = [
-        MOVE | {"time": chance.choice(["2026-06-01", "2026-06-02", "z"]), "amount": chance.choice(["1", "2", "inf"])} for _ in range(400)
+        MOVE | {"time": chance.choice(["2026-06-01", "2026-06-02", "z"]), "amount": chance.choice(["1", "2", "inf"])}
+        for _ in range(400)
     ]
     workspace, report = one(tmp_path / "moves", "streams.moves", moves)
     good = Counter((row["time"], row["amount"]) for row in moves if row["time"] != "z" and row["amount"] != "inf")
@@ -211,7 +239,11 @@ def test_a_killed_import_is_mended_by_the_next(tmp_path: Path) -> None:
     for _ in range(5):
         shutil.rmtree(workspace.data)
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(folder), str(now)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", KILLED, str(folder), str(now)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None

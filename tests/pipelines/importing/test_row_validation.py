@@ -50,8 +50,12 @@ REASONS: list[tuple[str, dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("table", "bad", "reason"), REASONS, ids=[f"{table}-{n}" for n, (table, _, _) in enumerate(REASONS)])
-def test_a_bad_row_is_refused_with_its_reason_and_the_good_one_stored(tmp_path: Path, table: str, bad: dict[str, str], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "bad", "reason"), REASONS, ids=[f"{table}-{n}" for n, (table, _, _) in enumerate(REASONS)]
+)
+def test_a_bad_row_is_refused_with_its_reason_and_the_good_one_stored(
+    tmp_path: Path, table: str, bad: dict[str, str], reason: str
+) -> None:
     """Each reason to refuse is counted under its own words; the rows beside it are stored."""
     good = ROWS[table]
     workspace, report = one(tmp_path, table, [good, good | bad, good | bad])
@@ -61,7 +65,9 @@ def test_a_bad_row_is_refused_with_its_reason_and_the_good_one_stored(tmp_path: 
 
 
 def test_what_is_unusual_but_right_is_stored(tmp_path: Path) -> None:
-    """Births before 1970, attributes from next year on, gaps, spaces around numbers, and the very edge of the future."""
+    """Births before 1970, attributes from next year on, gaps, spaces around numbers, and the very edge of the
+    future.
+    """
     rows = [
         CUSTOMER | {"born": "1931-04-05", "age": " 95 ", "income": "1e-3", "vip": "yes", "city": "Sankt Pölten"},
         CUSTOMER | {"valid_from": "2027-01-01", "age": "4.0", "vip": "0"},
@@ -101,13 +107,21 @@ def test_csv_and_parquet_are_the_same(tmp_path: Path) -> None:
         for n, topics in enumerate([["a", "b"], ["a"], None])
     ]
     cells = [
-        row | {"name": f'"{row["name"]}"', "placements": "home", "topics": " |".join(row["topics"] or []), "valid_from": moment.isoformat()}
+        row
+        | {
+            "name": f'"{row["name"]}"',
+            "placements": "home",
+            "topics": " |".join(row["topics"] or []),
+            "valid_from": moment.isoformat(),
+        }
         for row in rows
     ]
     write(tmp_path / "csv" / "o.csv", cells)
     write(tmp_path / "semicolons" / "o.csv", cells, ";")
     write(tmp_path / "zipped" / "o.csv", cells)
-    (tmp_path / "zipped" / "o.csv.gz").write_bytes(gzip.compress((tmp_path / "zipped" / "o.csv").read_bytes().replace(b"\n", b"\r\n")))
+    (tmp_path / "zipped" / "o.csv.gz").write_bytes(
+        gzip.compress((tmp_path / "zipped" / "o.csv").read_bytes().replace(b"\n", b"\r\n"))
+    )
     (tmp_path / "parquet").mkdir()
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "parquet" / "o.parquet")
     lakes = []
@@ -121,8 +135,16 @@ def test_csv_and_parquet_are_the_same(tmp_path: Path) -> None:
 
 def test_times_are_utc_unless_they_say_otherwise(tmp_path: Path) -> None:
     """An offset counts, a time without one is UTC, a date is its first moment; Parquet's kinds of time are one time."""
-    texts = ["2026-06-01T10:00:00Z", "2026-06-01T12:00:00+02:00", "2026-06-01 10:00:00", "2026-06-01T05:30:00-04:30", "2026-06-01"]
-    workspace, report = one(tmp_path, "streams.moves", [MOVE | {"time": text, "kind": str(n)} for n, text in enumerate(texts)])
+    texts = [
+        "2026-06-01T10:00:00Z",
+        "2026-06-01T12:00:00+02:00",
+        "2026-06-01 10:00:00",
+        "2026-06-01T05:30:00-04:30",
+        "2026-06-01",
+    ]
+    workspace, report = one(
+        tmp_path, "streams.moves", [MOVE | {"time": text, "kind": str(n)} for n, text in enumerate(texts)]
+    )
     assert report.refused == {}
     ten = datetime(2026, 6, 1, 10, tzinfo=UTC)
     assert {row[3]: row[1] for row in stored(workspace, "streams.moves")} == {
@@ -141,7 +163,9 @@ def test_times_are_utc_unless_they_say_otherwise(tmp_path: Path) -> None:
         table = pa.table(
             {
                 "customer_id": ["c1"],
-                "time": pa.array([moment if getattr(kind, "tz", None) or kind == pa.date32() else moment.replace(tzinfo=None)], kind),
+                "time": pa.array(
+                    [moment if getattr(kind, "tz", None) or kind == pa.date32() else moment.replace(tzinfo=None)], kind
+                ),
             }
         )
         pa.parquet.write_table(table, folder / "m.parquet")
@@ -151,7 +175,9 @@ def test_times_are_utc_unless_they_say_otherwise(tmp_path: Path) -> None:
 
 
 def test_ids_and_categories_of_numbers_have_no_tail(tmp_path: Path) -> None:
-    """Whole numbers that a tool stored as floats, or as integers, are the texts that CSV has; a gap among them is missing."""
+    """Whole numbers that a tool stored as floats, or as integers, are the texts that CSV has; a gap among them is
+    missing.
+    """
     (tmp_path / "w").mkdir()
     table = pa.table(
         {
@@ -173,7 +199,9 @@ def test_ids_and_categories_of_numbers_have_no_tail(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(20, 2)], ids=str)
 def test_ids_that_came_as_floats_are_whole_or_refused(tmp_path: Path, kind: pa.DataType) -> None:
-    """900.0 is the id 900 and a gap is missing; a fraction, and what a float cannot tell from its neighbours, is refused; decimals keep digits."""
+    """900.0 is the id 900 and a gap is missing; a fraction, and what a float cannot tell from its neighbours, is
+    refused; decimals keep digits.
+    """
     (tmp_path / "w").mkdir()
     ids = pa.array([Decimal(900), None, Decimal("900.5"), Decimal(10**17)]).cast(kind)
     moment = datetime(2026, 6, 1, tzinfo=UTC)
@@ -182,12 +210,17 @@ def test_ids_that_came_as_floats_are_whole_or_refused(tmp_path: Path, kind: pa.D
     workspace = bank(tmp_path / "w", {"outcomes": "o.parquet"})
     told = "`customer_id` is a float, but no whole number up to 9007199254740992: store ids as texts or integers"
     exact = pa.types.is_decimal(kind)
-    assert only(import_all(workspace, NOW), "outcomes").refused == {told: 1 if exact else 2, "`customer_id` is missing": 1}
+    assert only(import_all(workspace, NOW), "outcomes").refused == {
+        told: 1 if exact else 2,
+        "`customer_id` is missing": 1,
+    }
     assert [row[1] for row in stored(workspace, "outcomes")] == (["100000000000000000", "900"] if exact else ["900"])
 
 
 def test_folders_and_extra_columns_are_told(tmp_path: Path) -> None:
-    """The report names the files that were read and the columns that were not; columns may differ in order between files."""
+    """The report names the files that were read and the columns that were not; columns may differ in order between
+    files.
+    """
     write(tmp_path / "w" / "moves" / "1.csv", [MOVE | {"note": "x"}])
     write(tmp_path / "w" / "moves" / "deep" / "2.csv", [dict(reversed(list((MOVE | {"kind": "cash"}).items())))])
     report = only(import_all(bank(tmp_path / "w", {"streams.moves": "moves"}), NOW), "streams.moves")

@@ -1,4 +1,6 @@
-"""What an import makes of data as businesses have it, and what it says of it: types, words, tails, zones, clocks, places."""
+"""What an import makes of data as businesses have it, and what it says of it: types, words, tails, zones, clocks,
+places.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,19 @@ def parquet(file: Path, **columns: Any) -> None:
 
 
 def test_rows_are_judged_by_the_types_of_their_own_file(tmp_path: Path) -> None:
-    """A later file of texts turns no earlier 900.0 into another customer; a fraction is refused beside it; categories lose their tail."""
+    """A later file of texts turns no earlier 900.0 into another customer; a fraction is refused beside it; categories
+    lose their tail.
+    """
     folder = tmp_path / "w" / "moves"
     parquet(folder / "1.parquet", customer_id=[900.0, 900.5], kind=[3.0, 2.5])
     workspace = bank(tmp_path / "w", {"streams.moves": "moves/*"})
     only(import_all(workspace, NOW), "streams.moves")
     parquet(folder / "2.parquet", kind=["3", "3.0"], customer_id=["901", "900.5"])
-    parquet(folder / "3.parquet", customer_id=pa.array([902, 903], pa.uint64()), kind=pa.array([Decimal("3.00"), Decimal("2.50")]))
+    parquet(
+        folder / "3.parquet",
+        customer_id=pa.array([902, 903], pa.uint64()),
+        kind=pa.array([Decimal("3.00"), Decimal("2.50")]),
+    )
     report = only(import_all(workspace, NOW), "streams.moves")
     assert (report.stored, report.duplicate, sum(report.refused.values())) == (4, 1, 1)
     assert report.refused_first == {next(iter(report.refused)): RowPlace("moves/1.parquet", 2, None, "customer_id")}
@@ -89,19 +97,36 @@ def test_everyday_csv_is_read(tmp_path: Path, content: bytes, name: str) -> None
     workspace = bank(tmp_path / "w", {"streams.moves": "moves"})
     report = only(import_all(workspace, NOW), "streams.moves")
     assert (report.stored, report.refused) == (4, {})
-    assert [(row[0], row[3]) for row in stored(workspace, "streams.moves")] == [("c1", "a"), ("c2", "b"), ("c3", "c"), ("c4", "d")]
+    assert [(row[0], row[3]) for row in stored(workspace, "streams.moves")] == [
+        ("c1", "a"),
+        ("c2", "b"),
+        ("c3", "c"),
+        ("c4", "d"),
+    ]
 
 
 def test_numbers_and_booleans_of_csv_are_those_of_parquet(tmp_path: Path) -> None:
     """1_000 and hexadecimal are no numbers; 1.0 and 0.0 are booleans as in Parquet, 0.5 is none."""
-    rows = [{"vip": "1.0"}, {"vip": "0.0"}, {"vip": "0.5"}, {"income": "1_000"}, {"age": "0x1F"}, {"age": "1_0"}, {"born": " 1980-02-03 "}]
-    workspace, report = one(tmp_path, "customers", [CUSTOMER | {"customer_id": f"c{at}"} | row for at, row in enumerate(rows)])
+    rows = [
+        {"vip": "1.0"},
+        {"vip": "0.0"},
+        {"vip": "0.5"},
+        {"income": "1_000"},
+        {"age": "0x1F"},
+        {"age": "1_0"},
+        {"born": " 1980-02-03 "},
+    ]
+    workspace, report = one(
+        tmp_path, "customers", [CUSTOMER | {"customer_id": f"c{at}"} | row for at, row in enumerate(rows)]
+    )
     assert report.refused == {"`age` is not an integer": 2, "`income` is not a number": 1, "`vip` is not a boolean": 1}
     assert [row[5] for row in stored(workspace, "customers")] == [True, False, None]
 
 
 def test_the_first_refused_row_of_each_reason_has_its_place(tmp_path: Path) -> None:
-    """File, line and column, as the file calls it, in what is printed and in JSON; lines count within quotes and blank."""
+    """File, line and column, as the file calls it, in what is printed and in JSON; lines count within quotes and
+    blank.
+    """
     folder = tmp_path / "w" / "moves"
     folder.mkdir(parents=True)
     (folder / "1.csv").write_text('kunde,time,kind\nc1,2026-06-01,"two\nlines"\n\nc1,gestern,a\n,2026-06-01,b\n')
@@ -115,7 +140,10 @@ def test_the_first_refused_row_of_each_reason_has_its_place(tmp_path: Path) -> N
     }
     told = list(notes(report))
     assert "refused in streams.moves: 2 rows: `time` is not a time (first in moves/1.csv, line 5)" in told
-    assert "refused in streams.moves: 1 row: `customer_id` is missing (first in moves/1.csv, line 6, column `kunde`)" in told
+    assert (
+        "refused in streams.moves: 1 row: `customer_id` is missing (first in moves/1.csv, line 6, column `kunde`)"
+        in told
+    )
 
 
 WORDED = [
@@ -135,7 +163,13 @@ def test_words_for_what_is_missing_are_missing(tmp_path: Path) -> None:
         ("c2", None, None, None, None, None),
         ("c3", "Nantes", None, None, None, None),
     ]
-    words = {"city": {"None": 1, "n/a": 1}, "age": {"NULL": 1}, "vip": {"undefined": 1}, "born": {"NaT": 1}, "customer_id": {"NaN": 1}}
+    words = {
+        "city": {"None": 1, "n/a": 1},
+        "age": {"NULL": 1},
+        "vip": {"undefined": 1},
+        "born": {"NaT": 1},
+        "customer_id": {"NaN": 1},
+    }
     assert report.words == words
     parquet(tmp_path / "p" / "m.parquet", customer_id=["null", "c1"], kind=["None", "x"])
     made = bank(tmp_path / "p", {"streams.moves": "m.parquet"})
@@ -145,7 +179,9 @@ def test_words_for_what_is_missing_are_missing(tmp_path: Path) -> None:
 
 def test_a_source_says_which_words_mean_missing(tmp_path: Path) -> None:
     """`missing: []` takes all words as values; another list stands in place of the usual one."""
-    name = write(tmp_path / "w" / "c.csv", [CUSTOMER | {"city": "None"}, CUSTOMER | {"customer_id": "c2", "city": "Unknown"}])
+    name = write(
+        tmp_path / "w" / "c.csv", [CUSTOMER | {"city": "None"}, CUSTOMER | {"customer_id": "c2", "city": "Unknown"}]
+    )
     for missing, cities in (([], ["None", "Unknown"]), (["unknown"], ["None", None]), (None, [None, "Unknown"])):
         source = {"path": name} | ({} if missing is None else {"missing": missing})
         workspace = bank(tmp_path / "w", {"customers": source})
@@ -154,19 +190,33 @@ def test_a_source_says_which_words_mean_missing(tmp_path: Path) -> None:
 
 
 def test_ids_with_tails_are_told_by_name(tmp_path: Path) -> None:
-    """`9001.0` stays what it is; import and doctor say that no other table knows it, and that others have it without the tail."""
+    """`9001.0` stays what it is; import and doctor say that no other table knows it, and that others have it without
+    the tail.
+    """
     write(tmp_path / "w" / "c.csv", [CUSTOMER | {"customer_id": str(9000 + n)} for n in range(30)])
     write(tmp_path / "w" / "m.csv", [MOVE | {"customer_id": f"{9000 + n}.0"} for n in range(30)])
     workspace = bank(tmp_path / "w", {"customers": "c.csv", "streams.moves": "m.csv"})
     report = only(import_all(workspace, NOW), "streams.moves")
     (shared,) = report.ids
-    assert (shared.ids, shared.known, shared.unknown_rows, shared.tailed, shared.tailed_known) == (30, {"customers": 0}, 30, 30, 30)
+    assert (shared.ids, shared.known, shared.unknown_rows, shared.tailed, shared.tailed_known) == (
+        30,
+        {"customers": 0},
+        30,
+        30,
+        30,
+    )
     told = list(notes(report))
     assert "streams.moves: none of its 30 customers is in customers" in told
-    assert any("30 customers end in `.0`, as 9000.0, 9001.0, 9002.0, 30 of which other tables have without it" in note for note in told)
+    assert any(
+        "30 customers end in `.0`, as 9000.0, 9001.0, 9002.0, 30 of which other tables have without it" in note
+        for note in told
+    )
     facts = Facts(workspace, NOW)
     found = [*data_checks.ids_in_common(facts).findings, *data_checks.ids_with_tails(facts).findings]
-    assert {(finding.check, finding.severity) for finding in found} == {("ids_in_common", "error"), ("ids_with_tails", "warning")}
+    assert {(finding.check, finding.severity) for finding in found} == {
+        ("ids_in_common", "error"),
+        ("ids_with_tails", "warning"),
+    }
 
 
 def test_a_customer_who_is_hardly_one_is_named(tmp_path: Path) -> None:
@@ -184,7 +234,9 @@ def test_a_customer_who_is_hardly_one_is_named(tmp_path: Path) -> None:
 def test_tables_that_fit_say_nothing(tmp_path: Path) -> None:
     """Where tables know each other's ids there is no note, and the report says how many they share."""
     write(tmp_path / "w" / "c.csv", [CUSTOMER | {"customer_id": f"c{n}"} for n in range(10)])
-    write(tmp_path / "w" / "m.csv", [MOVE | {"customer_id": f"c{n}"} for n in range(8)] + [MOVE | {"customer_id": "new"}])
+    write(
+        tmp_path / "w" / "m.csv", [MOVE | {"customer_id": f"c{n}"} for n in range(8)] + [MOVE | {"customer_id": "new"}]
+    )
     workspace = bank(tmp_path / "w", {"customers": "c.csv", "streams.moves": "m.csv"})
     reports = import_all(workspace, NOW)
     assert [note for report in reports for note in notes(report)] == []
@@ -206,9 +258,13 @@ def quiet_bank(folder: Path, rows: list[dict[str, Any]]) -> Workspace:
 
 
 def test_time_zones_that_are_none_are_counted(tmp_path: Path) -> None:
-    """Import and doctor tell which texts of the column that quiet hours look at are no zones, and of how many customers."""
+    """Import and doctor tell which texts of the column that quiet hours look at are no zones, and of how many
+    customers.
+    """
     zones = ["Europe/Vienna", "asia/tokyo", "+01:00", "Vienna", "Vienna", "W. Europe Standard Time", ""]
-    workspace = quiet_bank(tmp_path / "w", [CUSTOMER | {"customer_id": f"c{n}", "zone": zone} for n, zone in enumerate(zones)])
+    workspace = quiet_bank(
+        tmp_path / "w", [CUSTOMER | {"customer_id": f"c{n}", "zone": zone} for n, zone in enumerate(zones)]
+    )
     report = only(import_all(workspace, NOW), "customers")
     assert report.zones == {"zone": {"Vienna": 2, "W. Europe Standard Time": 1}}
     [finding] = customers.time_zones(Facts(workspace, NOW)).findings
@@ -218,7 +274,15 @@ def test_time_zones_that_are_none_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "minutes"),
     [
-        *[("asia/tokyo", 540), ("AMERICA/NEW YORK", -240), ("+01:00", 60), ("-0330", -210), ("UTC+2", 120), ("gmt-03:30", -210), ("Z", 0)],
+        *[
+            ("asia/tokyo", 540),
+            ("AMERICA/NEW YORK", -240),
+            ("+01:00", 60),
+            ("-0330", -210),
+            ("UTC+2", 120),
+            ("gmt-03:30", -210),
+            ("Z", 0),
+        ],
         *[("utc", 0), ("Etc/GMT+2", -120), ("+14", 840), ("UTC+5:45", 345), (" Europe/Vienna ", 120)],
     ],
 )
@@ -229,7 +293,9 @@ def test_zones_as_people_write_them(text: str, minutes: int) -> None:
     assert datetime(2026, 7, 1, tzinfo=UTC).astimezone(zone).utcoffset() == timedelta(minutes=minutes)
 
 
-@pytest.mark.parametrize("text", ["", "+15:00", "-13", "+01:07", "+1:60", "UTC+", "CEST", "1", "+", "01:00", "Mars/Olympus", "+٣"])
+@pytest.mark.parametrize(
+    "text", ["", "+15:00", "-13", "+01:07", "+1:60", "UTC+", "CEST", "1", "+", "01:00", "Mars/Olympus", "+٣"]
+)
 def test_what_is_no_zone(text: str) -> None:
     """Abbreviations, offsets that nobody has, and anything else."""
     assert zone_of(text) is None
@@ -249,7 +315,9 @@ BEFORE = st.one_of(st.integers(0, 400 * MICROSECONDS), st.integers(0, 90_000 * M
 @settings(max_examples=60, deadline=None)
 @given(MOMENTS, BEFORE, st.sampled_from([0, MICROSECONDS, 3_600 * MICROSECONDS, 86_400 * MICROSECONDS]))
 def test_sql_follows_as_python_does(in_utc: duckdb.DuckDBPyConnection, decided: int, before: int, clock: int) -> None:
-    """One rule, in both; what is a little before, or coarse, counts at the decision's moment, and nothing counts before its own time."""
+    """One rule, in both; what is a little before, or coarse, counts at the decision's moment, and nothing counts before
+    its own time.
+    """
     time = decided - before
     time = time - time % clock if clock else time
     sql = followed_sql(f"make_timestamptz({time}::BIGINT)", moment_sql(f"'{decided:x}-170eb82a-1'"))
@@ -261,7 +329,9 @@ def test_sql_follows_as_python_does(in_utc: duckdb.DuckDBPyConnection, decided: 
 
 
 def test_events_follow_the_decision_that_they_name(tmp_path: Path) -> None:
-    """Whole seconds, clocks that are behind and dates alone count at the decision's moment, once; hours before are told and keep their time."""
+    """Whole seconds, clocks that are behind and dates alone count at the decision's moment, once; hours before are told
+    and keep their time.
+    """
     moment = "2026-06-01T10:00:05.412Z"
     told = {
         "d1": "2026-06-01T10:00:05Z",

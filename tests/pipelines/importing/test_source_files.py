@@ -29,7 +29,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     workspace = bank(tmp_path / "w", {"streams.moves": "m.csv"})
     (tmp_path / "w" / "m.csv").unlink()
     with pytest.raises(
-        BadTable, match="streams.moves: expected a file, folder or glob, got nothing at m.csv. Mend `sources` in workspace.yaml."
+        BadTable,
+        match="streams.moves: expected a file, folder or glob, got nothing at m.csv. Mend `sources` in workspace.yaml.",
     ):
         import_all(workspace, NOW)
     (tmp_path / "w" / "empty").mkdir()
@@ -40,22 +41,57 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("m.parquet", b"not parquet", "m.parquet: expected a readable Parquet file, got: "),
-        ("m.csv", b"customer_id,time\nc1,\xff\xfe\n", "m.csv, line 2, column `time`: expected UTF-8, got the byte 0xff. Save it as UTF-8."),
-        ("m.csv", b"customer_id,\xfcber\n", "m.csv, line 1: expected UTF-8, got the byte 0xfc in the header. Save it as UTF-8."),
-        ("m.csv", b"c\0u\0", "m.csv, line 1: expected text, got zero bytes, as UTF-16 without a mark has them. Save it as UTF-8."),
-        ("m.csv", b"customer_id,time\nc1,2026-01-01,x\n", "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend"),
-        ("m.csv", b"customer_id,time\nc1,2026-01-01,\n", "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend"),
+        (
+            "m.csv",
+            b"customer_id,time\nc1,\xff\xfe\n",
+            "m.csv, line 2, column `time`: expected UTF-8, got the byte 0xff. Save it as UTF-8.",
+        ),
+        (
+            "m.csv",
+            b"customer_id,\xfcber\n",
+            "m.csv, line 1: expected UTF-8, got the byte 0xfc in the header. Save it as UTF-8.",
+        ),
+        (
+            "m.csv",
+            b"c\0u\0",
+            "m.csv, line 1: expected text, got zero bytes, as UTF-16 without a mark has them. Save it as UTF-8.",
+        ),
+        (
+            "m.csv",
+            b"customer_id,time\nc1,2026-01-01,x\n",
+            "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend",
+        ),
+        (
+            "m.csv",
+            b"customer_id,time\nc1,2026-01-01,\n",
+            "m.csv, line 2: expected 2 cells, as the header has, got 3. Mend",
+        ),
         ("m.csv", b"customer_id,time\n\n\nc1\n", "m.csv, line 4: expected 2 cells, as the header has, got 1. Mend"),
-        ("m.csv", b'customer_id,time\nc1,"2026\n', "m.csv, line 2, column `time`: expected each quote to be closed, got one that is open"),
-        ("m.csv", b'customer_id,time\n"c1,2026\n"c2",2026\n', "m.csv, line 2: expected a separator after a closing quote, got text"),
+        (
+            "m.csv",
+            b'customer_id,time\nc1,"2026\n',
+            "m.csv, line 2, column `time`: expected each quote to be closed, got one that is open",
+        ),
+        (
+            "m.csv",
+            b'customer_id,time\n"c1,2026\n"c2",2026\n',
+            "m.csv, line 2: expected a separator after a closing quote, got text",
+        ),
         ("m.csv", b"", "m.csv, line 1: expected a header with each column once, got none. Mend its first line."),
-        ("m.csv", b"customer_id,time,time\n", "m.csv, line 1: expected a header with each column once, got customer_id, time, time"),
+        (
+            "m.csv",
+            b"customer_id,time,time\n",
+            "m.csv, line 1: expected a header with each column once, got customer_id, time, time",
+        ),
         ("m.csv", b"customer_id,\n", "got customer_id, an empty name"),
         ("m.csv.gz", b"not gzip", "m.csv.gz: expected a readable file, got: zlib inflate failed"),
         (
             "m.xlsx",
             b"",
-            "expected files of .parquet, .csv, .tsv; the latter two also with .gz or .zst, got .xlsx at m.xlsx. Save it as CSV",
+            (
+                "expected files of .parquet, .csv, .tsv; the latter two also with .gz or .zst, got .xlsx at m.xlsx."
+                " Save it as CSV"
+            ),
         ),
         ("m", b"", "got a file without ending at m"),
     ],
@@ -71,7 +107,9 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, content: bytes
 
 
 def test_a_folder_names_the_file_that_is_wrong(tmp_path: Path) -> None:
-    """Of five files the third has a fault: its path and line are told, whatever the fault is; `_SUCCESS` and hidden files are passed over."""
+    """Of five files the third has a fault: its path and line are told, whatever the fault is; `_SUCCESS` and hidden
+    files are passed over.
+    """
     folder = tmp_path / "w" / "moves"
     for number in range(5):
         write(folder / f"{number}.csv", [MOVE | {"amount": str(number)}] * 3)
@@ -82,8 +120,14 @@ def test_a_folder_names_the_file_that_is_wrong(tmp_path: Path) -> None:
     for more, told in (
         (b"c9,2026-06-02,1,card,\n", "moves/2.csv, line 5: expected 4 cells, as the header has, got 5."),
         (b'c9,2026-06-02,1,"card\n', "moves/2.csv, line 5, column `kind`: expected each quote to be closed"),
-        (b"c9,2026-06-02,1,caf\xe9\n", "moves/2.csv, line 5, column `kind`: expected UTF-8, got the byte 0xe9. Save it as UTF-8."),
-        (b'c9,2026-06-02,1,"a\nb"\nc9,2026-06-02\n', "moves/2.csv, line 7: expected 4 cells, as the header has, got 2."),
+        (
+            b"c9,2026-06-02,1,caf\xe9\n",
+            "moves/2.csv, line 5, column `kind`: expected UTF-8, got the byte 0xe9. Save it as UTF-8.",
+        ),
+        (
+            b'c9,2026-06-02,1,"a\nb"\nc9,2026-06-02\n',
+            "moves/2.csv, line 7: expected 4 cells, as the header has, got 2.",
+        ),
         (b'c9,2026-06-02,1,"a" b\n', "moves/2.csv, line 5: expected a separator after a closing quote, got text"),
     ):
         (folder / "2.csv").write_bytes(good + more)
@@ -110,14 +154,15 @@ def test_a_missing_column_says_how_to_map_it(tmp_path: Path) -> None:
     """A required column that is not there lists what is, and how to rename."""
     write(tmp_path / "w" / "m.csv", [{"kunde": "c1", "time": "2026-01-01"}])
     told = refused(tmp_path, "m.csv")
-    assert told == (
-        "streams.moves: expected a column `customer_id` in m.csv, got kunde, time. "
+    assert (
+        told == "streams.moves: expected a column `customer_id` in m.csv, got kunde, time. "
         "Map it under `sources` in workspace.yaml: columns: {customer_id: <name in the file>}."
     )
     told = refused(tmp_path, {"path": "m.csv", "columns": {"customer_id": "kundin"}})
-    assert told == (
-        "streams.moves: expected a column `kundin` in m.csv, got kunde, time. "
-        "Mend what `customer_id` is mapped to under `sources` in workspace.yaml: columns: {customer_id: <name in the file>}."
+    assert (
+        told
+        == "streams.moves: expected a column `kundin` in m.csv, got kunde, time. Mend what `customer_id` is mapped to"
+        " under `sources` in workspace.yaml: columns: {customer_id: <name in the file>}."
     )
     renamed = bank(tmp_path / "w", {"streams.moves": {"path": "m.csv", "columns": {"customer_id": "kunde"}}})
     assert only(import_all(renamed, NOW), "streams.moves").stored == 1
@@ -131,7 +176,10 @@ def test_an_unknown_rename_is_refused(tmp_path: Path) -> None:
     table = import_files.tables_of(workspace)["streams.moves"]
     with pytest.raises(
         BadTable,
-        match="expected `columns` of workspace.yaml to name canonical columns, got `amont`. Known: amount, customer_id, kind, time",
+        match=(
+            "expected `columns` of workspace.yaml to name canonical columns, got `amont`. Known: amount, customer_id,"
+            " kind, time"
+        ),
     ):
         import_files.import_table(workspace, table, source, timeline.Timeline(), NOW)
 

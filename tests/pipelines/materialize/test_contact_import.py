@@ -14,7 +14,17 @@ import pytest
 import yaml
 
 from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
-from features.ledger.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, ContactEvent, Entry, key_of, unpacked, word_of
+from features.ledger.history import (
+    CONTACTS_MAX,
+    GAP,
+    IMPRESSION,
+    OUTCOME,
+    ContactEvent,
+    Entry,
+    key_of,
+    unpacked,
+    word_of,
+)
 from features.ledger.history_counts import count, paused
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
@@ -71,7 +81,14 @@ def expected(workspace: Workspace, customer: str, since: float) -> list[tuple[in
     made = [(IMPRESSION, row, word_of(row["channel"]), 0) for row in rows(workspace, "decisions")]
     made += [(OUTCOME, row, 0, word_of(row["type"])) for row in rows(workspace, "outcomes")]
     found = [
-        (kind, to_microseconds(row["time"]) / MICROSECONDS, key_of(row["offer_id"]), key_of(row["decision_id"]), channel, what)
+        (
+            kind,
+            to_microseconds(row["time"]) / MICROSECONDS,
+            key_of(row["offer_id"]),
+            key_of(row["decision_id"]),
+            channel,
+            what,
+        )
         for kind, row, channel, what in made
         if row["customer_id"] == customer
     ]
@@ -95,7 +112,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("store", ["embedded", "redis"])
 def test_history_is_that_of_the_tables(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Every decision and outcome within the horizon is in the ledger, once, however often it is written, and nothing older is."""
+    """Every decision and outcome within the horizon is in the ledger, once, however often it is written, and nothing
+    older is.
+    """
     settings = {"stores": {"online": {"url": request.getfixturevalue("url")}}} if store == "redis" else None
     workspace = imported(tmp_path / "shop", customers=30, decisions=6, settings=settings)
     assert not steps.are_contacts_brought(workspace)
@@ -118,11 +137,17 @@ def test_history_is_that_of_the_tables(store: str, tmp_path: Path, request: pyte
 
 
 def test_history_that_is_too_long_says_where_it_begins(tmp_path: Path) -> None:
-    """Of a customer with more contacts than a history holds the newest are kept, with a gap at the newest that is missing."""
+    """Of a customer with more contacts than a history holds the newest are kept, with a gap at the newest that is
+    missing.
+    """
     workspace = imported(tmp_path / "shop", customers=2, decisions=120)
     steps.bring_contacts(workspace, now())
     customer = rows(workspace, "decisions")[0]["customer_id"]
-    wanted = [one for one in expected(workspace, customer, now() / MICROSECONDS - HORIZON_DAYS * 86_400) if one[0] == IMPRESSION]
+    wanted = [
+        one
+        for one in expected(workspace, customer, now() / MICROSECONDS - HORIZON_DAYS * 86_400)
+        if one[0] == IMPRESSION
+    ]
     assert len(wanted) > CONTACTS_MAX
     newest = sorted(one[1] for one in wanted)[-CONTACTS_MAX:]
     found = unpacked(history_of(workspace, customer))
@@ -142,7 +167,11 @@ def test_no_history_is_written_where_nothing_looks_at_it(tmp_path: Path) -> None
     assert not steps.are_contacts_brought(workspace)
     brought = steps.bring_contacts(workspace, now())
     # Acceptances are remembered; what was seen nobody asks for, and a limit on decisions counts no impressions.
-    assert brought is not None and brought.impressions == 0 and brought.outcomes == brought.new == len(rows(workspace, "outcomes")) > 5
+    assert (
+        brought is not None
+        and brought.impressions == 0
+        and brought.outcomes == brought.new == len(rows(workspace, "outcomes")) > 5
+    )
     limits = {"one": {"max": 1, "window": "90d", "count": "decisions"}, "two": {"max": 2, "window": "3d"}}
     (workspace.folder / "policies.yaml").write_text(yaml.safe_dump(POLICIES | {"limits": limits}))
     policy = contact_import.contacting_of(load(workspace.folder))[0].policy
@@ -161,7 +190,9 @@ def test_another_policy_is_another_history(tmp_path: Path) -> None:
 
 
 def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
-    """Whatever is said to be kept away until a moment is so by the plain counts until then, and no longer; nothing else is."""
+    """Whatever is said to be kept away until a moment is so by the plain counts until then, and no longer; nothing else
+    is.
+    """
     workspace = imported(tmp_path / "shop", customers=25, decisions=8)
     steps.bring_contacts(workspace, now())
     contacting, catalogue = contact_import.contacting_of(workspace)
@@ -178,7 +209,10 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
         limit = policy.limits[names[name]]
         if limit.scope == "group" and not offered.group:
             return False
-        return count(history, dataclasses.replace(limit, key=key[limit.scope]), moment, policy.hold_seconds) >= limit.contacts_max
+        return (
+            count(history, dataclasses.replace(limit, key=key[limit.scope]), moment, policy.hold_seconds)
+            >= limit.contacts_max
+        )
 
     for customer in sorted({row["customer_id"] for row in rows(workspace, "decisions")}):
         history = history_of(workspace, customer)
@@ -197,7 +231,9 @@ def test_kept_away_ends_when_the_counts_say(tmp_path: Path) -> None:
 
 
 def test_card_of_a_customer(tmp_path: Path) -> None:
-    """`opportune contacts` names offers, groups, channels and outcomes, and says what is kept away; of a stranger nothing is known."""
+    """`opportune contacts` names offers, groups, channels and outcomes, and says what is kept away; of a stranger
+    nothing is known.
+    """
     workspace = imported(tmp_path / "shop", customers=10, decisions=8)
     steps.bring_contacts(workspace, now())
     customer = max(rows(workspace, "outcomes"), key=lambda row: row["time"])["customer_id"]
@@ -205,7 +241,9 @@ def test_card_of_a_customer(tmp_path: Path) -> None:
     async def note() -> None:
         ledger = ledger_of(workspace, 5_000)
         policy, at = contact_import.contacting_of(workspace)[0].policy, now() / MICROSECONDS
-        await ledger.note(customer, policy, [ContactEvent(IMPRESSION, at, key_of("long-gone"), channel=word_of("kiosk"))], at)
+        await ledger.note(
+            customer, policy, [ContactEvent(IMPRESSION, at, key_of("long-gone"), channel=word_of("kiosk"))], at
+        )
         ledger.close()
 
     asyncio.run(note())

@@ -37,7 +37,9 @@ STEPS = 4_000
 
 
 def said(life: Life, ledger: Ledger, moment: int) -> dict[str, Any]:
-    """All that a ledger says of the units and budgets, from now on: entries that count, limits and pauses at later moments."""
+    """All that a ledger says of the units and budgets, from now on: entries that count, limits and pauses at later
+    moments.
+    """
     end, found = life.now / MICROSECONDS, dict[str, Any]()
     policy = life.contacting.policy
     for unit in UNITS:
@@ -45,12 +47,16 @@ def said(life: Life, ledger: Ledger, moment: int) -> dict[str, Any]:
         assert known is not None
         kept = [entry for entry in entries(known.contacts).tolist() if entry[0] > end - policy.horizon_seconds + 86_400]
         later = [
-            sorted((bound.name, bound.channel or "", offers) for bound, offers in life.contacting.holding(known.contacts, end + ahead))
+            sorted(
+                (bound.name, bound.channel or "", offers)
+                for bound, offers in life.contacting.holding(known.contacts, end + ahead)
+            )
             for ahead in (0.0, 60.0, 601.0, 3_600.0, 43_200.0, 86_400.0, 200_000.0)
         ]
         found[unit] = (known.unit, sorted(kept), later, trimmed(known.recent, moment))
     for name in ("rare", "stock of few"):
-        record = getattr(ledger, "_read")(lambda transaction, name=name: transaction.get(b"b" + key_of(name).to_bytes(8, "little")))  # noqa: B009
+        read = getattr(ledger, "_read")  # noqa: B009 - what no caller of a ledger needs
+        record = read(lambda transaction, name=name: transaction.get(b"b" + key_of(name).to_bytes(8, "little")))
         budget = BudgetRecord.unpack(record[:-4] if record else b"")
         budget.release(life.contacting.moment(end))
         found[name] = (budget.used, budget.days, budget.open)
@@ -102,7 +108,9 @@ DAMAGES = (_gone, _cut, _flip, _zero)
 
 
 def test_a_rebuilt_ledger_says_what_the_lost_one_said(lived: Life) -> None:
-    """After thousands of decisions and events, links and a forgetting, the rebuilt ledger is the lost one, for whatever damage."""
+    """After thousands of decisions and events, links and a forgetting, the rebuilt ledger is the lost one, for whatever
+    damage.
+    """
     workspace, moment = lived.workspace, steps.state_of(lived.workspace).computed_at
     before = said(lived, lived.ledger, moment)
     of_units = [before[unit] for unit in UNITS]
@@ -134,12 +142,15 @@ def online_rows(workspace: Workspace, customers: list[str]) -> dict[str, Any]:
     """Every value of the customers' rows, and of everyone's, with texts for words."""
     engine = EmbeddedEngine(workspace.online, workspace.views)
     try:
-        rows: dict[str, OnlineRow] = {customer: engine.read_now(customer) for customer in customers} | {"*": engine.everyone()}
+        rows: dict[str, OnlineRow] = {customer: engine.read_now(customer) for customer in customers} | {
+            "*": engine.everyone()
+        }
         assert sum(row.known for row in rows.values()) > 0.9 * len(rows)
         found = {}
         for name, row in rows.items():
             families = [
-                None if one is None else ([engine.words.texts[key] for key in one.keys], one.values.tobytes()) for one in row.families
+                None if one is None else ([engine.words.texts[key] for key in one.keys], one.values.tobytes())
+                for one in row.families
             ]
             plan = engine.everyone_plan if name == "*" else engine.plan
             texts = {
@@ -160,7 +171,9 @@ def online_rows(workspace: Workspace, customers: list[str]) -> dict[str, Any]:
 
 
 def test_rebuilt_rows_are_the_lost_ones(trained_workspace: Path, tmp_path: Path) -> None:
-    """Online rows that were deleted, cut off, flipped or zeroed come back value by value, and the damaged ones are kept aside."""
+    """Online rows that were deleted, cut off, flipped or zeroed come back value by value, and the damaged ones are kept
+    aside.
+    """
     workspace = load(copy_of(trained_workspace, tmp_path / "shop"))
     moment = steps.state_of(workspace).computed_at
     customers = [f"436{600_000 + number}" for number in range(0, 520, 3)]
@@ -177,7 +190,9 @@ def test_rebuilt_rows_are_the_lost_ones(trained_workspace: Path, tmp_path: Path)
 
 
 def test_only_what_is_damaged_is_rebuilt(trained_workspace: Path, tmp_path: Path) -> None:
-    """What is whole is not touched; flipped bytes are found after a power cut, a lost store at any start, and a rebuild says what it did."""
+    """What is whole is not touched; flipped bytes are found after a power cut, a lost store at any start, and a rebuild
+    says what it did.
+    """
     workspace = load(copy_of(trained_workspace, tmp_path / "shop"))
     data = workspace.online / environment.current(workspace.online) / DATA
     assert rebuild.rebuild_if_damaged(workspace) == []
@@ -198,7 +213,11 @@ def test_only_what_is_damaged_is_rebuilt(trained_workspace: Path, tmp_path: Path
     shutil.rmtree(workspace.online)
     shutil.rmtree(workspace.lake)
     rebuild.mend(workspace, lines.append)
-    assert len(lines) == 3 and lines[2].startswith("a damaged store stays as it is: expected a lake") and "\n" not in lines[2]
+    assert (
+        len(lines) == 3
+        and lines[2].startswith("a damaged store stays as it is: expected a lake")
+        and "\n" not in lines[2]
+    )
 
 
 FULL = """
@@ -222,7 +241,11 @@ def test_a_rebuild_that_the_disk_refuses_leaves_what_was_there(lived: Life) -> N
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in (ledger, online)}
     for store in rebuild.STORES:
         told = subprocess.run(
-            [sys.executable, "-c", FULL, str(workspace.folder), store, str(16 << 10)], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-c", FULL, str(workspace.folder), store, str(16 << 10)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert told.returncode == 1, told.stderr
         assert {path: (path.stat().st_ino, path.read_bytes()) for path in before} == before, told.stderr

@@ -1,4 +1,6 @@
-"""Streams and batch say the same: events heard one by one, pushed rows and one batch over all of them give the same columns, exactly."""
+"""Streams and batch say the same: events heard one by one, pushed rows and one batch over all of them give the same
+columns, exactly.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,12 @@ COLUMNS: dict[str, Any] = {
     "shops": {"aggregate": "distinct", "of": "shop", "windows": ["all"]},
     "quiet": {"aggregate": "days_since", "windows": ["all"]},
     "by_card": {"aggregate": "share", "windows": ["all"], "where": {"kind": "card"}},
-    "part": {"aggregate": "share", "of": "amount", "windows": ["all"], "group": {"by": "kind", "values": ["card", "wire"]}},
+    "part": {
+        "aggregate": "share",
+        "of": "amount",
+        "windows": ["all"],
+        "group": {"by": "kind", "values": ["card", "wire"]},
+    },
 }
 PAIRS: dict[str, Any] = {
     "bought": {"aggregate": "count", "windows": ["all"], "relative": ["share"]},
@@ -78,16 +85,24 @@ def made(folder: Path) -> Workspace:
             "columns": {name: stream | column for name, column in COLUMNS.items()},
             "pairs": {name: stream | pair | {"key": "shop", "match": "shop"} for name, pair in PAIRS.items()},
         },
-        "offers.yaml": {"placements": {"home": {}}, "offers": [{"offer_id": f"o{i}", "attributes": {"shop": f"s{i}"}} for i in range(5)]},
+        "offers.yaml": {
+            "placements": {"home": {}},
+            "offers": [{"offer_id": f"o{i}", "attributes": {"shop": f"s{i}"}} for i in range(5)],
+        },
         "model.yaml": {"name": "m", "label": {"outcome": "click"}},
     }
     for name, part in content.items():
         (folder / name).write_text(yaml.safe_dump(part))
     workspace = load(folder)
     moment: Any = pa.timestamp("us", "UTC")
-    kinds: Any = pa.schema([("customer_id", pa.string()), ("valid_from", moment), ("age", pa.float64()), ("imported_at", moment)])
+    kinds: Any = pa.schema(
+        [("customer_id", pa.string()), ("valid_from", moment), ("age", pa.float64()), ("imported_at", moment)]
+    )
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = [{"customer_id": f"c{at}", "valid_from": began, "age": float(at % 80), "imported_at": began} for at in range(0, CUSTOMERS, 2)]
+    rows = [
+        {"customer_id": f"c{at}", "valid_from": began, "age": float(at % 80), "imported_at": began}
+        for at in range(0, CUSTOMERS, 2)
+    ]
     (workspace.lake / "customers").mkdir(parents=True)
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows, kinds), workspace.lake / "customers" / "all.parquet")
     return workspace
@@ -121,7 +136,9 @@ def of_all(row: dict[str, Any]) -> dict[str, Any]:
 async def replayed(
     workspace: Workspace, ledger: LmdbLedger, events: list[tuple[str, RecentEvent]], chance: random.Random
 ) -> tuple[list[tuple[str, RecentEvent]], int]:
-    """Hear events in their order, each received a millisecond after the one before, some twice; refresh some customers now and then."""
+    """Hear events in their order, each received a millisecond after the one before, some twice; refresh some customers
+    now and then.
+    """
     received = START + 200 * HOUR  # so that some events happen after they are received, as by a fast clock
     stamped: list[tuple[str, RecentEvent]] = []
     stops = sorted(chance.sample(range(1, len(events)), REFRESHES))
@@ -137,8 +154,12 @@ async def replayed(
         if stops and begin + CALL > stops[0]:
             stops.pop(0)
             received = whole_second(received) + MICROSECONDS
-            write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
-            await refresh(workspace, ledger, chance.sample([f"c{at}" for at in range(CUSTOMERS)], REFRESHED), received, 0)
+            write_lake(
+                workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped]
+            )
+            await refresh(
+                workspace, ledger, chance.sample([f"c{at}" for at in range(CUSTOMERS)], REFRESHED), received, 0
+            )
     return stamped, received
 
 
@@ -148,7 +169,9 @@ def replace_received(event: RecentEvent, received: int) -> RecentEvent:
 
 @pytest.mark.slow
 def test_many_events_in_five_orders(tmp_path: Path) -> None:
-    """Shuffled and replayed with refreshes in between, each order gives what one batch over all events gives, value by value."""
+    """Shuffled and replayed with refreshes in between, each order gives what one batch over all events gives, value by
+    value.
+    """
     chance = random.Random(7)
     events = drawn(chance, EVENTS, CUSTOMERS)
     workspace = made(tmp_path / "bank")
@@ -198,7 +221,10 @@ def known(
     """What a decision knows of customers, from the row and what is new; and who has no row."""
     words, rows = stored(workspace, customers)
     fold = Fold(plan, words)
-    found = {customer: shown(plan, words, fold(row, ledger.look_now(customer).recent.events, now)) for customer, row in rows.items()}
+    found = {
+        customer: shown(plan, words, fold(row, ledger.look_now(customer).recent.events, now))
+        for customer, row in rows.items()
+    }
     return found, {customer for customer, row in rows.items() if not row.known}
 
 
@@ -230,10 +256,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
-    """Whichever comes first, the row of the later moment stays; with what is new it is the batch of now, before and after each of them."""
+    """Whichever comes first, the row of the later moment stays; with what is new it is the batch of now, before and
+    after each of them.
+    """
     workspace = made(tmp_path / "bank")
     chance = random.Random(3)
-    stamped = [(customer, replace_received(event, event.time + 1 + at)) for at, (customer, event) in enumerate(drawn(chance, 400, 20))]
+    stamped = [
+        (customer, replace_received(event, event.time + 1 + at))
+        for at, (customer, event) in enumerate(drawn(chance, 400, 20))
+    ]
     write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
     ledger, plan, now = LmdbLedger(tmp_path / "ledger"), RowSchema.of(workspace.views), START + 250 * HOUR
     everybody = [f"c{at}" for at in range(20)]
@@ -241,7 +272,8 @@ def test_pushes_and_materializations(store: str, tmp_path: Path) -> None:
     first, second, third = (START + days * 24 * HOUR for days in (3, 6, 8))
     words = Dictionary()
     expected = {
-        customer: shown(plan, words, row) for customer, row in rows_of(plan, words, windows.compute_for(workspace, now, everybody)).items()
+        customer: shown(plan, words, row)
+        for customer, row in rows_of(plan, words, windows.compute_for(workspace, now, everybody)).items()
     }
 
     def check(moment: int) -> None:
@@ -279,7 +311,10 @@ def test_a_push_that_states_nothing_is_written(tmp_path: Path) -> None:
     """A row of which everything has left its windows replaces the one before, though Feast passes over such rows."""
     workspace = made(tmp_path / "bank")
     content = yaml.safe_load((workspace.folder / "features.yaml").read_text())
-    content["columns"], content["pairs"] = {"most": {"stream": "moves", "aggregate": "max", "of": "amount", "windows": ["1d"]}}, {}
+    content["columns"], content["pairs"] = (
+        {"most": {"stream": "moves", "aggregate": "max", "of": "amount", "windows": ["1d"]}},
+        {},
+    )
     (workspace.folder / "features.yaml").write_text(yaml.safe_dump(content))
     workspace = load(workspace.folder)
     write_lake(workspace, "streams.moves", ["c1"], [event_of(1, "moves", START, START + 1, amount=3.0)])
@@ -299,19 +334,35 @@ def bits(values: NDArray[np.float64]) -> bytes:
 
 
 def test_decisions_see_the_same_columns(tmp_path: Path) -> None:
-    """Laid out for a decision, a folded row and the row of a batch over all events are the same bytes, for every offer."""
+    """Laid out for a decision, a folded row and the row of a batch over all events are the same bytes, for every
+    offer.
+    """
     workspace = made(tmp_path / "bank")
     chance = random.Random(5)
     stamped = [
-        (customer, replace_received(event, START + 130 * HOUR + at)) for at, (customer, event) in enumerate(drawn(chance, 3_000, 150))
+        (customer, replace_received(event, START + 130 * HOUR + at))
+        for at, (customer, event) in enumerate(drawn(chance, 3_000, 150))
     ]
     write_lake(workspace, "streams.moves", [customer for customer, _ in stamped], [event for _, event in stamped])
     base, now, words = START + 130 * HOUR + 1_500, START + 250 * HOUR, Dictionary()
     everybody, plan = [f"c{at}" for at in range(150)], RowSchema.of(workspace.views)
     before, after = (rows_of(plan, words, windows.compute_for(workspace, moment, everybody)) for moment in (base, now))
-    categories = {column.name: ["card", "cash", "wire"] for column in workspace.contract.columns if column.dtype == "category"}
-    layout = Layout(workspace.contract, plan, RowSchema.of(workspace.views, "everyone"), Catalogue(offers_of(workspace)), categories, words)
-    everyone, every, moment = RowSchema.of(workspace.views, "everyone").nobody(), np.arange(5, dtype=np.int32), now / MICROSECONDS
+    categories = {
+        column.name: ["card", "cash", "wire"] for column in workspace.contract.columns if column.dtype == "category"
+    }
+    layout = Layout(
+        workspace.contract,
+        plan,
+        RowSchema.of(workspace.views, "everyone"),
+        Catalogue(offers_of(workspace)),
+        categories,
+        words,
+    )
+    everyone, every, moment = (
+        RowSchema.of(workspace.views, "everyone").nobody(),
+        np.arange(5, dtype=np.int32),
+        now / MICROSECONDS,
+    )
     offers = layout.offer_values(everyone, moment)
     names = [column.name for column in (*layout.customer, *layout.pair)]
     lasting = [at for at, name in enumerate(names) if not name.endswith(("_7d", "_1d"))]
@@ -319,9 +370,12 @@ def test_decisions_see_the_same_columns(tmp_path: Path) -> None:
     for customer in everybody:
         folded = Fold(plan, words)(before[customer], [event for own, event in stamped if own == customer], now)
         laid = [
-            np.hstack([np.tile(layout.shared_values(row, {}, moment), (5, 1)), layout.pair_values(row, everyone, offers, every, moment)])[
-                :, lasting
-            ]
+            np.hstack(
+                [
+                    np.tile(layout.shared_values(row, {}, moment), (5, 1)),
+                    layout.pair_values(row, everyone, offers, every, moment),
+                ]
+            )[:, lasting]
             for row in (folded, after[customer])
         ]
         assert bits(laid[0]) == bits(laid[1]), customer

@@ -1,4 +1,6 @@
-"""Sticky assignments come back: a ledger that is rebuilt keeps the arms that the lost one kept, and journal and lake say which those are."""
+"""Sticky assignments come back: a ledger that is rebuilt keeps the arms that the lost one kept, and journal and lake
+say which those are.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ ACTIONS = 320
 def experiments(version: int = 0, first: float = 0.5, **more: Any) -> dict[str, Any]:
     """A sticky experiment for each kind of unit."""
     arms = {"a": {"weight": first}, "b": {"weight": 1 - first}, **more}
-    weighted = {key: arm | {"weight": arm["weight"] / sum(one["weight"] for one in arms.values())} for key, arm in arms.items()}
+    weighted = {
+        key: arm | {"weight": arm["weight"] / sum(one["weight"] for one in arms.values())} for key, arm in arms.items()
+    }
     one = {"status": "running", "sticky": True, "bucket_version": version, "arms": weighted}
     return {"account": "customer.tariff", "experiments": {kind: one | {"unit": kind} for kind in KINDS}}
 
@@ -68,13 +72,17 @@ async def live(counter: Counter, drawn: random.Random) -> None:
             await counter.decide(customer_id=customer, anonymous_id=visitor)
         elif what < 0.9:
             key = f"experiment.{drawn.choice(KINDS)}"
-            await counter.flag(key, drawn.choice([customer, f"~{visitor}"]), **({"anonymous_id": visitor} if what < 0.8 else {}))
+            await counter.flag(
+                key, drawn.choice([customer, f"~{visitor}"]), **({"anonymous_id": visitor} if what < 0.8 else {})
+            )
         else:
             await counter.identify(visitor, customer)
 
 
 def test_a_rebuilt_ledger_keeps_the_same_arms(trained_workspace: Path, tmp_path: Path) -> None:
-    """After decisions, flags and log-ins under files that change, the lost ledger and the new one keep the same, for every unit."""
+    """After decisions, flags and log-ins under files that change, the lost ledger and the new one keep the same, for
+    every unit.
+    """
     folder, drawn = copy_of(trained_workspace, tmp_path / "shop"), random.Random(7)
     for file in FILES:
         counter = Counter(folder, file)
@@ -94,7 +102,9 @@ def test_a_rebuilt_ledger_keeps_the_same_arms(trained_workspace: Path, tmp_path:
 
 
 def test_an_evaluation_alone_comes_back(trained_workspace: Path, tmp_path: Path) -> None:
-    """What was only asked for as a flag, by customer, visitor and account, nobody was exposed to, and it is kept as it was."""
+    """What was only asked for as a flag, by customer, visitor and account, nobody was exposed to, and it is kept as it
+    was.
+    """
     counter = Counter(copy_of(trained_workspace, tmp_path / "shop"), experiments())
     for kind, who in (("customer", CUSTOMERS[0]), ("anonymous", "~web-1"), ("account", CUSTOMERS[1])):
         asyncio.run(counter.flag(f"experiment.{kind}", who))
@@ -111,13 +121,20 @@ def test_an_evaluation_alone_comes_back(trained_workspace: Path, tmp_path: Path)
         ledger.close()
 
 
-ARMS = st.dictionaries(st.sampled_from(KINDS), st.tuples(st.text(max_size=5), st.integers(0, 9), st.floats(0, 1)), max_size=3)
+ARMS = st.dictionaries(
+    st.sampled_from(KINDS), st.tuples(st.text(max_size=5), st.integers(0, 9), st.floats(0, 1)), max_size=3
+)
 SETTLED = st.builds(Settled, st.sampled_from(["c1", "~c1", "@c1", "@firm"]), st.integers(1, 1 << 50), ARMS, ARMS)
 
 
-@given(st.lists(SETTLED | st.integers(0, 20).map(line), max_size=12), st.sampled_from([["c1"], ["c1", "~c1"], ["@firm"], ["c2", "~a3"]]))
+@given(
+    st.lists(SETTLED | st.integers(0, 20).map(line), max_size=12),
+    st.sampled_from([["c1"], ["c1", "~c1"], ["@firm"], ["c2", "~a3"]]),
+)
 def test_assignments_stand_between_decisions(written: list[Any], units: list[str]) -> None:
-    """Frames of both kinds are read back in their order; of whoever is forgotten they are blanked, and all others stay where they are."""
+    """Frames of both kinds are read back in their order; of whoever is forgotten they are blanked, and all others stay
+    where they are.
+    """
     content, buffer = b"", bytearray()
     for one in written:
         write_frame(one, buffer)

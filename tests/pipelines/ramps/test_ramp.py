@@ -1,4 +1,6 @@
-"""Steps of a ramp: what the decision promises whatever the evidence, what lakes say of harm, and the verb and the worker that take steps."""
+"""Steps of a ramp: what the decision promises whatever the evidence, what lakes say of harm, and the verb and the
+worker that take steps.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,14 @@ from tests.workspaces import make_workspace
 PLAN = Ramp(arm="louder", hold="2d", window="2d", units=300)
 STEPS = PLAN.steps
 
-# The decision ---------------------------------------------------------------------------------------------------------------
+# The decision
+# ---------------------------------------------------------------------------------------------------------------
 
 VERDICTS = ("harm", "no harm shown", "too few yet", "not recorded")
 watched = st.builds(
-    lambda verdict, p: Watched(guardrail="conversion", tolerated=0.0, verdict=verdict, p=p), st.sampled_from(VERDICTS), st.floats(0, 1)
+    lambda verdict, p: Watched(guardrail="conversion", tolerated=0.0, verdict=verdict, p=p),
+    st.sampled_from(VERDICTS),
+    st.floats(0, 1),
 )
 evidences = st.builds(
     Evidence,
@@ -54,7 +59,9 @@ evidences = st.builds(
     lacks=st.sampled_from(["", "", "nothing there"]),
 )
 standings = st.builds(
-    lambda share, damaged: RampState(share, "rising" if share < 1 else "finished", START, START, frozenset(), 1, damaged),
+    lambda share, damaged: RampState(
+        share, "rising" if share < 1 else "finished", START, START, frozenset(), 1, damaged
+    ),
     st.sampled_from((*STEPS, 0.3, 0.75)),
     st.booleans(),
 )
@@ -76,7 +83,9 @@ def is_broken(evidence: Evidence) -> bool:
 
 @given(standing=standings, evidence=evidences, now=moments)
 def test_a_ramp_rises_only_on_good_evidence(standing: RampState, evidence: Evidence, now: int) -> None:
-    """An arm rises by one step and never skips one, after its time, with its units, with a guardrail that has data and none that has harm."""
+    """An arm rises by one step and never skips one, after its time, with its units, with a guardrail that has data and
+    none that has harm.
+    """
     step = next_step(PLAN, standing, evidence, now)
     assert step.reason and step.share in (0.0, standing.share, *STEPS)
     if is_broken(evidence):
@@ -93,12 +102,18 @@ def test_a_ramp_rises_only_on_good_evidence(standing: RampState, evidence: Evide
 
 
 @given(standing=standings, evidence=evidences, now=moments, data=st.data())
-def test_worse_evidence_never_raises_more(standing: RampState, evidence: Evidence, now: int, data: st.DataObject) -> None:
-    """Fewer units, a smaller p of the split, or one more harm never gives a larger share; with the usual patience, nor does less time."""
+def test_worse_evidence_never_raises_more(
+    standing: RampState, evidence: Evidence, now: int, data: st.DataObject
+) -> None:
+    """Fewer units, a smaller p of the split, or one more harm never gives a larger share; with the usual patience, nor
+    does less time.
+    """
     worse = [
         msgspec.structs.replace(evidence, fresh=(max(evidence.fresh[0] - 100, 0), evidence.fresh[1])),
         msgspec.structs.replace(evidence, mismatch_p=(evidence.mismatch_p or 0) / 10),
-        msgspec.structs.replace(evidence, guardrails=(*evidence.guardrails, Watched(guardrail="x", tolerated=0, p=0.001, verdict="harm"))),
+        msgspec.structs.replace(
+            evidence, guardrails=(*evidence.guardrails, Watched(guardrail="x", tolerated=0, p=0.001, verdict="harm"))
+        ),
         msgspec.structs.replace(evidence, lacks="nothing"),
     ]
     step = next_step(PLAN, standing, evidence, now)
@@ -131,13 +146,18 @@ def test_a_ramp_that_does_not_run_stays_so(evidence: Evidence, now: int, state: 
         (0, {"mismatch_p": 1e-4}, {}, ("roll_back", 0.0, "split")),
     ],
 )
-def test_each_reason_is_told(days: float, changes: dict[str, Any], standing: dict[str, Any], expected: tuple[str, float, str]) -> None:
+def test_each_reason_is_told(
+    days: float, changes: dict[str, Any], standing: dict[str, Any], expected: tuple[str, float, str]
+) -> None:
     """Each case has its verdict and its reason."""
-    step = next_step(PLAN, RISING._replace(**standing), msgspec.structs.replace(GOOD, **changes), START + int(days * DAY))
+    step = next_step(
+        PLAN, RISING._replace(**standing), msgspec.structs.replace(GOOD, **changes), START + int(days * DAY)
+    )
     assert (step.verdict, step.share, step.code) == expected
 
 
-# The evidence -----------------------------------------------------------------------------------------------------------------
+# The evidence
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def known(rows: Rows, standing: RampState | None = None, plan: Ramp = PLAN) -> Evidence:
@@ -179,10 +199,16 @@ def test_equal_arms_go_on() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "guardrail"),
-    [({"rates": (0.2, 0.1)}, "conversion"), ({"dismissals": (0.05, 0.12)}, "dismissals"), ({"rates": (0.2, 0.0)}, "conversion")],
+    [
+        ({"rates": (0.2, 0.1)}, "conversion"),
+        ({"dismissals": (0.05, 0.12)}, "dismissals"),
+        ({"rates": (0.2, 0.0)}, "conversion"),
+    ],
 )
 def test_harm_is_rolled_back(rows: dict[str, Any], guardrail: str) -> None:
-    """Half the conversions, none at all, or twice the dismissals roll the arm back, and the reason names it; the same in the control does not."""
+    """Half the conversions, none at all, or twice the dismissals roll the arm back, and the reason names it; the same
+    in the control does not.
+    """
     found = step(made(2, units=3_000, **rows))
     assert found[:3] == ("roll_back", 0.0, "guardrail") and found.reason.startswith(f"harm is shown: {guardrail} ")
     turned = {name: values[::-1] for name, values in rows.items()}
@@ -226,14 +252,21 @@ def test_without_data_nothing_rises() -> None:
 
 
 def test_only_what_the_ramp_caused_counts() -> None:
-    """After a restart earlier exposures count no more; beyond one half, where units moved, only those of the step; at 100 % there is no control."""
+    """After a restart earlier exposures count no more; beyond one half, where units moved, only those of the step; at
+    100 % there is no control.
+    """
     rows = made(8, units=3_000, rates=(0.2, 0.05), days=10)
     assert step(rows).verdict == "roll_back"
     again = RampState(0.1, "rising", START + 10 * DAY, START + 10 * DAY, frozenset(), 9)
     assert known(rows, again).lacks
     before = made(9, units=3_000, days=10)
     later = [
-        row | {"time": row["time"] + 10 * DAY, "arm": row["arm"] if int(row["customer_id"][1:]) % 2 else "louder", "probability": None}
+        row
+        | {
+            "time": row["time"] + 10 * DAY,
+            "arm": row["arm"] if int(row["customer_id"][1:]) % 2 else "louder",
+            "probability": None,
+        }
         for row in before["exposures"]
     ]
     moved = before | {"exposures": before["exposures"] + later}
@@ -244,7 +277,9 @@ def test_only_what_the_ramp_caused_counts() -> None:
 
 
 def test_arms_that_do_no_harm_are_rarely_rolled_back() -> None:
-    """Looked at 40 times, over five guardrails of rare and common events, less than 5 in 100 equal arms are taken for harmful."""
+    """Looked at 40 times, over five guardrails of rare and common events, less than 5 in 100 equal arms are taken for
+    harmful.
+    """
     rng, cases, looks = np.random.default_rng(3), 1_000, 40
     harmed = np.zeros(cases, bool)
     units = 100.0 * np.arange(1, looks + 1) * np.ones((cases, 1))
@@ -261,15 +296,26 @@ def test_arms_that_do_no_harm_are_rarely_rolled_back() -> None:
 
 
 def test_all_tests_of_a_plan_share_their_alpha() -> None:
-    """What is compared anew beyond one half is another test: whatever the steps and guardrails, the alphas of all tests add up to one."""
-    for steps, tests in ((STEPS, 1), ((0.1, 0.5), 1), ((0.5, 0.6, 0.75, 1.0), 3), ((0.75, 1.0), 1), ((0.6, 0.9), 2), ((1.0,), 1)):
+    """What is compared anew beyond one half is another test: whatever the steps and guardrails, the alphas of all tests
+    add up to one.
+    """
+    for steps, tests in (
+        (STEPS, 1),
+        ((0.1, 0.5), 1),
+        ((0.5, 0.6, 0.75, 1.0), 3),
+        ((0.75, 1.0), 1),
+        ((0.6, 0.9), 2),
+        ((1.0,), 1),
+    ):
         for off in ({}, {"slow": None}, {"value": 0.0}):
             plan = Ramp(arm="louder", steps=steps, guardrails=msgspec.convert(off, Guardrails))
             assert tests * len(ramp.watched_of(plan.guardrails)) * ramp.alpha_of(plan) == pytest.approx(ALPHA)
 
 
 def test_splits_are_tested_at_all_looks() -> None:
-    """Looked at 200 times, even splits alarm in fewer cases than promised at 5 %; one broken to 52 : 48 is found in 20,000 units."""
+    """Looked at 200 times, even splits alarm in fewer cases than promised at 5 %; one broken to 52 : 48 is found in
+    20,000 units.
+    """
     rng, cases = np.random.default_rng(1), 1_000
     counts = rng.multinomial(100, [0.5, 0.5], (cases, 200)).cumsum(1)
     alarmed = (mismatch_p_sequential(counts, [0.5, 0.5]) < 0.05).any(1).mean()
@@ -278,7 +324,8 @@ def test_splits_are_tested_at_all_looks() -> None:
     assert (mismatch_p_sequential(broken, [1, 1]) < MISMATCH_P).mean() > 0.9
 
 
-# The verb and the worker ----------------------------------------------------------------------------------------------------
+# The verb and the worker
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -298,7 +345,9 @@ def fill(workspace: Workspace, rows: Rows) -> None:
     """Put made-up rows into the workspace's lake; the label's outcome is `accepted`."""
     con = lake.connect(workspace)
     try:
-        outcomes = [row | {"type": {"conversion": "accepted"}.get(row["type"], row["type"])} for row in rows["outcomes"]]
+        outcomes = [
+            row | {"type": {"conversion": "accepted"}.get(row["type"], row["type"])} for row in rows["outcomes"]
+        ]
         for table, given_ in ((EXPOSURES, rows["exposures"]), (tables_of(workspace)["outcomes"], outcomes)):
             con.register("given", pa.Table.from_pylist(given_, pa.schema(list(EMPTY[table.name].items()))))
             lake.add(workspace, con, table, "given", "made")
@@ -320,7 +369,9 @@ def put(workspace: Workspace, share: float, moment: int) -> None:
 
 
 def test_the_worker_takes_the_steps(workspace: Workspace) -> None:
-    """The worker's task leaves alone what was not started, raises what does no harm, writes each reason once, and its steps are drawn."""
+    """The worker's task leaves alone what was not started, raises what does no harm, writes each reason once, and its
+    steps are drawn.
+    """
     fill(workspace, made(1, units=4_000))
     ramp.tend(workspace, NOW)
     assert read_record(workspace.data) == []
@@ -344,7 +395,9 @@ def test_the_worker_takes_the_steps(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("broken", ["", "experiments.yaml", "policies.yaml"])
 def test_the_worker_rolls_back(workspace: Workspace, broken: str) -> None:
-    """Harm rolls back at the next look, with reason and figures in the record, and for good, also while somebody edits a file."""
+    """Harm rolls back at the next look, with reason and figures in the record, and for good, also while somebody edits
+    a file.
+    """
     fill(workspace, made(2, units=3_000, rates=(0.2, 0.1)))
     put(workspace, 0.25, START)
     if broken:
@@ -352,7 +405,13 @@ def test_the_worker_rolls_back(workspace: Workspace, broken: str) -> None:
     for _ in range(2):
         worker.ramp(workspace)
     (last,) = [line for line in read_record(workspace.data) if line is not None][1:]
-    assert (last.verdict, last.code, last.before, last.share, last.who) == ("roll_back", "guardrail", 0.25, 0.0, "worker")
+    assert (last.verdict, last.code, last.before, last.share, last.who) == (
+        "roll_back",
+        "guardrail",
+        0.25,
+        0.0,
+        "worker",
+    )
     assert last.evidence is not None and last.evidence.guardrails[0].verdict == "harm" and "conversion" in last.reason
     assert listed(workspace, experiments_in(workspace).experiments, NOW)[0].ramp == "rolled back"
 
@@ -360,11 +419,15 @@ def test_the_worker_rolls_back(workspace: Workspace, broken: str) -> None:
 def told(workspace: Workspace, *words: str) -> tuple[int, str]:
     """What the verb says."""
     done = CliRunner().invoke(app, ["experiment", "ramp", "-w", str(workspace.folder), *words])
-    return done.exit_code, " ".join(done.output.split()) if done.exception is None or done.exit_code == 2 else str(done.exception)
+    return done.exit_code, (
+        " ".join(done.output.split()) if done.exception is None or done.exit_code == 2 else str(done.exception)
+    )
 
 
 def test_the_verb_moves_a_ramp(workspace: Workspace, tmp_path: Path) -> None:
-    """A person begins, looks, moves, rolls back and begins again; a dry run writes nothing; the history tells all of it."""
+    """A person begins, looks, moves, rolls back and begins again; a dry run writes nothing; the history tells all of
+    it.
+    """
     assert "--start begins" in told(workspace, KEY)[1] and read_record(workspace.data) == []
     assert "started by hand" in told(workspace, KEY, "--start", "--dry-run")[1] and read_record(workspace.data) == []
     assert "0 % -> 1 %: start" in told(workspace, KEY, "--start")[1]
@@ -377,16 +440,29 @@ def test_the_verb_moves_a_ramp(workspace: Workspace, tmp_path: Path) -> None:
     assert "it was rolled back" in told(workspace, KEY)[1]
     assert told(workspace, KEY, "--start")[0] == 0
     said = told(workspace, KEY, "--history", "--plots", str(tmp_path / "plots"))[1]
-    assert [word for word in ("start", "hold", "by hand", "roll back") if word in said] == ["start", "hold", "by hand", "roll back"]
+    assert [word for word in ("start", "hold", "by hand", "roll back") if word in said] == [
+        "start",
+        "hold",
+        "by hand",
+        "roll back",
+    ]
     assert (tmp_path / "plots" / f"ramp_{KEY}.png").stat().st_size > 5_000
     assert (
-        len(json.loads(CliRunner().invoke(app, ["experiment", "ramp", "-w", str(workspace.folder), KEY, "--history", "--json"]).stdout))
+        len(
+            json.loads(
+                CliRunner()
+                .invoke(app, ["experiment", "ramp", "-w", str(workspace.folder), KEY, "--history", "--json"])
+                .stdout
+            )
+        )
         == 5
     )
 
 
 def test_rolling_back_by_hand_waits_for_no_file(workspace: Workspace) -> None:
-    """While somebody edits files, which have faults, an arm can be taken from customers, once, and nothing else can be done."""
+    """While somebody edits files, which have faults, an arm can be taken from customers, once, and nothing else can be
+    done.
+    """
     assert told(workspace, KEY, "--start")[0] == 0
     file = workspace.folder / "policies.yaml"
     before = file.read_text() if file.exists() else ""
@@ -398,7 +474,10 @@ def test_rolling_back_by_hand_waits_for_no_file(workspace: Workspace) -> None:
     assert "is not in" in told(workspace, "other", "--roll-back", "--reason", "x")[1]
     file.write_text(before)
     assert "it was rolled back: --start begins" in told(workspace, KEY)[1]
-    assert [line and (line.verdict, line.share) for line in read_record(workspace.data)] == [("start", 0.01), ("roll_back", 0.0)]
+    assert [line and (line.verdict, line.share) for line in read_record(workspace.data)] == [
+        ("start", 0.01),
+        ("roll_back", 0.0),
+    ]
 
 
 def test_the_verb_refuses_with_the_way_out(workspace: Workspace) -> None:

@@ -1,4 +1,6 @@
-"""Merging and retention: readers see every row once at any moment, wherever it is killed, and nothing goes too early."""
+"""Merging and retention: readers see every row once at any moment, wherever it is killed, and nothing goes too
+early.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,19 @@ from features.workspace.workspace import Workspace
 from pipelines.shipping.compact import FILES_MANY, GRACE_SECONDS, compact, day_folders
 from pipelines.shipping.retention import retain
 from pipelines.shipping.ship import ship
-from tests.pipelines.loops import START, KillAt, Killed, copy_of, events, expected, in_lake, line, log_events, workspace_in, write_lines
+from tests.pipelines.loops import (
+    START,
+    KillAt,
+    Killed,
+    copy_of,
+    events,
+    expected,
+    in_lake,
+    line,
+    log_events,
+    workspace_in,
+    write_lines,
+)
 from tests.serving.decision.test_journal import until
 
 NOW = to_microseconds(START + timedelta(days=2))
@@ -146,13 +160,20 @@ def test_imported_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def _imported(workspace: Workspace) -> dict[str, list[str]]:
-    names = {name: [file.name for file in lake.imported_files(workspace, table)] for name, table in tables_of(workspace).items()}
-    assert all(is_imported(Path(file)) for group in names.values() for file in group) and sum(map(len, names.values())) > 5
+    names = {
+        name: [file.name for file in lake.imported_files(workspace, table)]
+        for name, table in tables_of(workspace).items()
+    }
+    assert (
+        all(is_imported(Path(file)) for group in names.values() for file in group) and sum(map(len, names.values())) > 5
+    )
     return names
 
 
 def test_what_is_kept_long_enough_goes(tmp_path: Path) -> None:
-    """Days beyond their table's retention are hidden, then removed; shipped journal files and recognised events go when they are old."""
+    """Days beyond their table's retention are hidden, then removed; shipped journal files and recognised events go when
+    they are old.
+    """
     workspace = workspace_in(tmp_path / "w", retention={"decisions": "2d", "journal": "3d", "streams": {"calls": "3d"}})
     lines = [line(0), line(100), line(300)]  # of 20, 21 and 22 November
     sealed, unshipped = write_lines(workspace, "a", lines), write_lines(workspace, "b", [line(301)])

@@ -31,7 +31,19 @@ from pipelines.shipping.journal_files import listed
 from pipelines.shipping.ship import ShippingLimits, ship
 from pipelines.shipping.state import loop_of, shipped_file, state_of
 from tests.architecture.house import ROOT
-from tests.pipelines.loops import EVENTS, KillAt, Killed, copy_of, events, expected, in_lake, line, log_events, workspace_in, write_lines
+from tests.pipelines.loops import (
+    EVENTS,
+    KillAt,
+    Killed,
+    copy_of,
+    events,
+    expected,
+    in_lake,
+    line,
+    log_events,
+    workspace_in,
+    write_lines,
+)
 from tests.serving.decision.test_journal import until
 from tests.waiting import LIMIT_S
 
@@ -90,16 +102,31 @@ def test_a_second_kill_while_it_is_done_again_changes_nothing(filled: Any, tmp_p
 
 
 def test_each_row_is_shipped_once_through_real_kills(tmp_path: Path) -> None:
-    """A process that is killed with SIGKILL at step after step gets further each time, and no row is lost or doubled."""
+    """A process that is killed with SIGKILL at step after step gets further each time, and no row is lost or
+    doubled.
+    """
     workspace = workspace_in(tmp_path / "w")
     lines, happened = [line(number) for number in range(6)], events(0, 7)
     write_lines(workspace, "a", lines)
     log_events(workspace, happened)
     killed = 0
     for number in (0, 2, 5, 9, 12, 10, 4, 13, 1, 99):
-        program = [sys.executable, str(ROOT / "tests" / "pipelines" / "ship_killed.py"), str(workspace.folder), str(number), "ship", "0"]
+        program = [
+            sys.executable,
+            str(ROOT / "tests" / "pipelines" / "ship_killed.py"),
+            str(workspace.folder),
+            str(number),
+            "ship",
+            "0",
+        ]
         done = subprocess.run(
-            program, check=False, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=LIMIT_S
+            program,
+            check=False,
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed += done.returncode != 0
@@ -127,7 +154,9 @@ def _until_commit(workspace: Workspace, tmp_path: Path) -> list[str]:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(["lines", "more", "seal", "damage", "events", "ship", "kill"]), max_size=12), st.data())
-def test_any_order_of_writing_renaming_and_shipping(tmp_path_factory: pytest.TempPathFactory, acts: list[str], data: st.DataObject) -> None:
+def test_any_order_of_writing_renaming_and_shipping(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[str], data: st.DataObject
+) -> None:
     """Files grow, are sealed or set aside between shipments: a byte offset by stem finds every decision once."""
     workspace = workspace_in(tmp_path_factory.mktemp("any") / "w")
     lines: list[Line] = []
@@ -137,7 +166,9 @@ def test_any_order_of_writing_renaming_and_shipping(tmp_path_factory: pytest.Tem
         if act in ("lines", "more") and (act == "lines" or not current):
             stems, current = stems + 1, f"s{stems:02d}"
         if act in ("lines", "more"):
-            fresh = [line(len(lines) + at, shown=data.draw(st.integers(0, 3))) for at in range(data.draw(st.integers(1, 4)))]
+            fresh = [
+                line(len(lines) + at, shown=data.draw(st.integers(0, 3))) for at in range(data.draw(st.integers(1, 4)))
+            ]
             write_lines(workspace, current, fresh, ".open")
             lines += fresh
         elif act in ("seal", "damage") and current:
@@ -161,10 +192,16 @@ def test_any_order_of_writing_renaming_and_shipping(tmp_path_factory: pytest.Tem
 
 
 def test_rows_hold_what_lines_and_events_say(tmp_path: Path) -> None:
-    """Placements of each offer, context in the types that are declared, what the model saw to the bit, and the stamps."""
+    """Placements of each offer, context in the types that are declared, what the model saw to the bit, and the
+    stamps.
+    """
     workspace = workspace_in(tmp_path / "w")
     several = line(
-        3, shown=3, placement="home,bill", placements=("home", "bill", "bill"), context={"channel": "web", "hour": 7, "roaming_now": False}
+        3,
+        shown=3,
+        placement="home,bill",
+        placements=("home", "bill", "bill"),
+        context={"channel": "web", "hour": 7, "roaming_now": False},
     )
     write_lines(workspace, "a", [several, line(4, customer_id="")])
     log_events(workspace, events(0, 7))
@@ -178,7 +215,8 @@ def test_rows_hold_what_lines_and_events_say(tmp_path: Path) -> None:
         for at, placement in enumerate(several.placements)
     ]
     found = con.execute(
-        f"SELECT columns, position, considered, propensity FROM recorded WHERE decision_id = '{several.decision_id}' ORDER BY position"
+        f"SELECT columns, position, considered, propensity FROM recorded WHERE decision_id = '{several.decision_id}'"
+        " ORDER BY position"
     )
     for at, (columns, position, considered, propensity) in enumerate(found.fetchall()):
         assert np.array(columns).tobytes() == several.columns()[at].tobytes()
@@ -191,24 +229,34 @@ def test_rows_hold_what_lines_and_events_say(tmp_path: Path) -> None:
 
 
 def test_linked_units_are_seen_as_their_customer(tmp_path: Path) -> None:
-    """Views show rows of an anonymous unit under the customer of the link that was received first; others stay as they are."""
+    """Views show rows of an anonymous unit under the customer of the link that was received first; others stay as they
+    are.
+    """
     workspace = workspace_in(tmp_path / "w")
     moment = events(0, 1)[0].occurred_at
 
     def event(number: int, kind: str, **fields: Any) -> Event:
         return Event(event_id=f"l{number}", type=kind, occurred_at=moment, **fields)
 
-    log_events(workspace, [event(1, "calls", anonymous_id="x"), event(2, "calls", anonymous_id="y"), event(3, "calls", customer_id="c1")])
+    log_events(
+        workspace,
+        [event(1, "calls", anonymous_id="x"), event(2, "calls", anonymous_id="y"), event(3, "calls", customer_id="c1")],
+    )
     log_events(workspace, [event(4, "identify", anonymous_id="x", customer_id="c1")])
     log_events(workspace, [event(5, "identify", anonymous_id="x", customer_id="c2")])
     ship(workspace)
     con = lake.connect(workspace)
-    assert con.execute("SELECT customer_id, count(*) FROM streams_calls GROUP BY 1 ORDER BY 1").fetchall() == [("c1", 2), ("~y", 1)]
+    assert con.execute("SELECT customer_id, count(*) FROM streams_calls GROUP BY 1 ORDER BY 1").fetchall() == [
+        ("c1", 2),
+        ("~y", 1),
+    ]
     con.close()
 
 
 def test_what_is_no_longer_declared_is_not_lost(tmp_path: Path) -> None:
-    """An event of a stream that is gone goes into the stream's table where there is one, else whole into `unclaimed`."""
+    """An event of a stream that is gone goes into the stream's table where there is one, else whole into
+    `unclaimed`.
+    """
     workspace = workspace_in(tmp_path / "w")
     moment = events(0, 1)[0].occurred_at
     gone = [
@@ -245,7 +293,9 @@ def test_what_waits_and_for_how_long(filled: Any, tmp_path: Path) -> None:
 
 
 def test_journal_files_that_vanish_before_they_are_shipped_are_counted(tmp_path: Path) -> None:
-    """A file that was deleted for space counts with the bytes that nobody shipped; one that was shipped counts nothing."""
+    """A file that was deleted for space counts with the bytes that nobody shipped; one that was shipped counts
+    nothing.
+    """
     workspace = workspace_in(tmp_path / "w")
     whole, part = write_lines(workspace, "a", [line(1)]), write_lines(workspace, "b", [line(2)], ".open")
     ship(workspace)
@@ -285,7 +335,9 @@ def test_a_lake_that_was_removed_is_shipped_again(filled: Any, tmp_path: Path) -
 
 
 def test_features_are_computed_from_all_that_was_received_before_their_moment(tmp_path: Path) -> None:
-    """The moment of a computation is the event log's barrier; what waits is shipped first, and counts in the windows."""
+    """The moment of a computation is the event log's barrier; what waits is shipped first, and counts in the
+    windows.
+    """
     workspace = workspace_in(tmp_path / "w")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -307,11 +359,21 @@ def test_features_are_computed_from_all_that_was_received_before_their_moment(tm
 
 
 def test_exposures_come_from_decisions(tmp_path: Path) -> None:
-    """A row for each arm to which a decision exposed its unit, once; not for an arm that changes nothing there, nor for older lines."""
+    """A row for each arm to which a decision exposed its unit, once; not for an arm that changes nothing there, nor for
+    older lines.
+    """
     workspace = workspace_in(tmp_path / "w")
-    given = (("one", "a", 0.5, 0.2, "split", True), ("two", "b", 1.0, 1.0, "sticky", False), ("firm", "x", 0.25, 1.0, "split", True))
+    given = (
+        ("one", "a", 0.5, 0.2, "split", True),
+        ("two", "b", 1.0, 1.0, "sticky", False),
+        ("firm", "x", 0.25, 1.0, "split", True),
+    )
     own, others = given[:2], ("c9", "c9", "@acme")
-    lines = [line(1), line(2, experiments=own), line(3, shown=0, experiments=given, units=others, customer_id="c9", group_probability=0.9)]
+    lines = [
+        line(1),
+        line(2, experiments=own),
+        line(3, shown=0, experiments=given, units=others, customer_id="c9", group_probability=0.9),
+    ]
     write_lines(workspace, "a", lines)
     ship(workspace)
     ship(workspace)

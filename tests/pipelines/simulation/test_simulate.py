@@ -51,7 +51,9 @@ def changes(folder: Path, **files: Any) -> Path:
     """A folder with the files that differ."""
     folder.mkdir()
     for name, content in files.items():
-        (folder / f"{name}.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        (folder / f"{name}.yaml").write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        )
     return folder
 
 
@@ -103,7 +105,9 @@ def ids(decision: Decision) -> list[str]:
 
 
 def test_doubled_lever_is_what_decisions_say_one_by_one(shop: Path, tmp_path: Path) -> None:
-    """Shares, changes and expected worth are those of plain decisions; the interval is that of a bootstrap over customers."""
+    """Shares, changes and expected worth are those of plain decisions; the interval is that of a bootstrap over
+    customers.
+    """
     other = changes(tmp_path / "other", policies=POLICIES | {"arbitration": {"offers": {"offer-05": 2.0}}})
     at = now() // MICROSECONDS * MICROSECONDS
     out = tmp_path / "out"
@@ -116,7 +120,11 @@ def test_doubled_lever_is_what_decisions_say_one_by_one(shop: Path, tmp_path: Pa
         ),
     )
     result = found["result"]
-    assert found["source"] == "decisions" and found["files"] == ["policies.yaml"] and result["decisions"] == SAMPLE == len(pairs)
+    assert (
+        found["source"] == "decisions"
+        and found["files"] == ["policies.yaml"]
+        and result["decisions"] == SAMPLE == len(pairs)
+    )
     assert result["customers"] == len({request.customer_id for request, *_ in pairs})
     assert result["changed"] == sum(ids(before) != ids(after) for _, before, after in pairs) > 20
     assert result["changed_first"] == sum(ids(before)[:1] != ids(after)[:1] for _, before, after in pairs)
@@ -126,7 +134,9 @@ def test_doubled_lever_is_what_decisions_say_one_by_one(shop: Path, tmp_path: Pa
     first = result["offers"][0]
     assert first["offer_id"] == "offer-05" and first["after"] > first["before"]
     value = {offer.offer_id: offer.value for offer in read_catalogue(load(shop, sources=False))}
-    worth = np.array([[sum(o.propensity * value[o.offer_id] for o in one.offers) for one in pair[1:]] for pair in pairs])
+    worth = np.array(
+        [[sum(o.propensity * value[o.offer_id] for o in one.offers) for one in pair[1:]] for pair in pairs]
+    )
     told = result["worth"]
     assert [told["before"], told["after"]] == pytest.approx(worth.sum(0).tolist(), rel=1e-9)
     assert told["difference"] == pytest.approx(told["after"] - told["before"], rel=1e-9)
@@ -135,7 +145,9 @@ def test_doubled_lever_is_what_decisions_say_one_by_one(shop: Path, tmp_path: Pa
     assert json.loads((out / JSON_FILE).read_text()) == found
     assert xml.etree.ElementTree.parse(out / PLOT_FILE).getroot().tag.endswith("svg")
     page = (out / MARKDOWN_FILE).read_text()
-    assert f"({PLOT_FILE})" in page and "| offer-05 |" in page and f"{result['changed']:,} of {SAMPLE} decisions" in page
+    assert (
+        f"({PLOT_FILE})" in page and "| offer-05 |" in page and f"{result['changed']:,} of {SAMPLE} decisions" in page
+    )
 
 
 def bootstrap(customers: list[str], differences: np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -156,12 +168,15 @@ def test_rule_leaves_a_group_out_for_whom_it_concerns(shop: Path, tmp_path: Path
         policies={"rules": POLICIES["rules"] | {"no_data": rule}},
         offers=yaml.safe_load((shop / "offers.yaml").read_text()) | {"group": "topic"},
     )
-    # At a moment that lies as far from the data on every day: the ages of offers, and so the answers, are the same whenever this runs.
+    # At a moment that lies as far from the data on every day: the ages of offers, and so the answers, are the same
+    # whenever this runs.
     found = simulated(shop, other, "--at", rfc3339(to_microseconds(end_of_data() + timedelta(hours=6))))
     result = found["result"]
     table = pyarrow.parquet.read_table(shop / "data" / "customers.parquet").to_pylist()
     business = {row["msisdn"] for row in table if row["business"]}
-    data = {offer.offer_id for offer in read_catalogue(load(shop, sources=False)) if offer.attributes.get("topic") == "data"}
+    data = {
+        offer.offer_id for offer in read_catalogue(load(shop, sources=False)) if offer.attributes.get("topic") == "data"
+    }
     assert found["files"] == ["offers.yaml", "policies.yaml"] and len(data) > 2
     assert len(result["changes"]) == result["changed"] > 10
     for change in result["changes"]:
@@ -182,7 +197,9 @@ def test_rule_leaves_a_group_out_for_whom_it_concerns(shop: Path, tmp_path: Path
 
 
 def test_limit_binds_within_a_slate_and_by_the_ledger(shop: Path, tmp_path: Path) -> None:
-    """One contact in all leaves one offer in an answer, none to those whom the ledger has; the ledger stays as it was."""
+    """One contact in all leaves one offer in an answer, none to those whom the ledger has; the ledger stays as it
+    was.
+    """
     limits = {"one": {"max": 1, "window": "30d", "per": "any"}}
     other = changes(tmp_path / "other", policies=POLICIES | {"limits": limits})
     workspace = load(shop, sources=False)
@@ -214,11 +231,17 @@ def test_limit_binds_within_a_slate_and_by_the_ledger(shop: Path, tmp_path: Path
 
 
 def test_nothing_differs(shop: Path, tmp_path: Path) -> None:
-    """Files that say the same, in other words, change nothing, and the report says so; so does a change without effect."""
+    """Files that say the same, in other words, change nothing, and the report says so; so does a change without
+    effect.
+    """
     same = changes(tmp_path / "same", policies="# Only a comment.\n" + yaml.safe_dump(POLICIES))
     found = simulated(shop, same)
     assert found["files"] == [] and found["config_before"] == found["config_after"]
-    assert found["result"]["changed"] == 0 and found["result"]["changes"] == [] and found["result"]["worth"]["difference"] == 0
+    assert (
+        found["result"]["changed"] == 0
+        and found["result"]["changes"] == []
+        and found["result"]["worth"]["difference"] == 0
+    )
     idle = changes(tmp_path / "idle", policies=POLICIES | {"arbitration": {"offers": {"nobody-has-me": 3.0}}})
     for other, said in ((same, "say the same"), (idle, "Nothing differs in what is shown")):
         done = opportune("simulate", "-w", shop, "--changes", other, "--sample", "20", "--markdown")
@@ -234,12 +257,16 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_what_cannot_be_simulated_is_refused(shop: Path, tmp_path: Path) -> None:
-    """Faults are told with file, line and remedy; so are folders without files, files without effect, and other data."""
+    """Faults are told with file, line and remedy; so are folders without files, files without effect, and other
+    data.
+    """
     broken = changes(tmp_path / "broken", policies="rules:\n  odd: {when: customer.tenure > 3}\n")
     said = refused("-w", shop, "--changes", broken)
     assert f"{broken / 'policies.yaml'}:2: at $.rules.odd.when: expected" in said
     assert "a folder" in refused("-w", shop, "--changes", tmp_path / "nowhere")
-    assert "policy.yaml, which would be without effect" in refused("-w", shop, "--changes", changes(tmp_path / "odd", policy={}))
+    assert "policy.yaml, which would be without effect" in refused(
+        "-w", shop, "--changes", changes(tmp_path / "odd", policy={})
+    )
     features = yaml.safe_load((shop / "features.yaml").read_text())
     del features["pairs"]["dearest"]
     assert "with `opportune up`" in refused("-w", shop, "--changes", changes(tmp_path / "columns", features=features))
@@ -251,12 +278,16 @@ def test_what_cannot_be_simulated_is_refused(shop: Path, tmp_path: Path) -> None
 
 
 def test_samples_come_from_the_journal_the_lake_or_the_customers(shop: Path, tmp_path: Path) -> None:
-    """The journal where it has enough, else imported decisions, else customers at every placement; by seed, the same every time."""
+    """The journal where it has enough, else imported decisions, else customers at every placement; by seed, the same
+    every time.
+    """
     workspace = load(shop, sources=False)
     sample = sample_of(workspace, 40, 1)
     assert sample.source == "decisions" and len({str(one) for one in sample.requests}) == 40
     assert sample == sample_of(workspace, 40, 1) != sample_of(workspace, 40, 2)
-    rows = {row["decision_id"]: row for row in pyarrow.parquet.read_table(shop / "data" / "decisions.parquet").to_pylist()}
+    rows = {
+        row["decision_id"]: row for row in pyarrow.parquet.read_table(shop / "data" / "decisions.parquet").to_pylist()
+    }
     known = {(r["customer_id"], r["channel"], r["hour"], r["roaming_now"]) for r in rows.values()}
     assert {(one.customer_id, *one.context.values()) for one in sample.requests} <= known
     assert len(sample_of(workspace, 50_000, 1).requests) == len(rows)
@@ -276,10 +307,15 @@ def test_samples_come_from_the_journal_the_lake_or_the_customers(shop: Path, tmp
     settings_file.write_text(yaml.safe_dump(said))
     steps.import_tables(load(fewer.folder), now())
     customers = sample_of(load(fewer.folder), 20, 1)
-    assert customers.source == "customers" and Counter(one.placement for one in customers.requests) == {"home": 10, "bill": 10}
+    assert customers.source == "customers" and Counter(one.placement for one in customers.requests) == {
+        "home": 10,
+        "bill": 10,
+    }
     written = write_journal(workspace)
     journal = sample_of(workspace, 15, 1)
-    assert journal.source == "journal" and all(one in written for one in journal.requests) and len(journal.requests) == 15
+    assert (
+        journal.source == "journal" and all(one in written for one in journal.requests) and len(journal.requests) == 15
+    )
     assert sample_of(workspace, 15, 1, "bill").requests and {
         name for one in sample_of(workspace, 5, 1, "bill").requests for name in one.asked
     } >= {"bill"}
@@ -292,7 +328,9 @@ def write_journal(workspace: Workspace) -> list[DecisionRequest]:
     desk.load()
     assert desk.loaded is not None
     lines: list[Line] = []
-    asked = [DecisionRequest(f"43660000{n % 10}", "home", 2, {"channel": "app", "hour": n}, ["offer-01"]) for n in range(12)]
+    asked = [
+        DecisionRequest(f"43660000{n % 10}", "home", 2, {"channel": "app", "hour": n}, ["offer-01"]) for n in range(12)
+    ]
     asked += [DecisionRequest(f"43660000{n}", context={"hour": n}, placements=["bill", "home"]) for n in range(8)]
     for request in asked:
         decide(request, desk.loaded, None, now(), record=lines.append)

@@ -1,4 +1,6 @@
-"""Estimators of experiments: held against truth by simulation, and against other people's packages by golden figures."""
+"""Estimators of experiments: held against truth by simulation, and against other people's packages by golden
+figures.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ Draw = Callable[[np.random.Generator, tuple[int, int], bool], Floats]
 
 
 def simulated(draw: Draw, measure: MetricColumns, seed: int) -> Comparison:
-    """`RUNS` experiments at once; `draw` gives units of shape (runs, units, columns), of the treated arm or of the control."""
+    """`RUNS` experiments at once; `draw` gives units of shape (runs, units, columns), of the treated arm or of the
+    control.
+    """
     rng, parts = np.random.default_rng(seed), []
     for _ in range(RUNS // RUNS_AT_ONCE):
         treated, control = (summary_of(draw(rng, (RUNS_AT_ONCE, UNITS), is_treated)) for is_treated in (True, False))
@@ -105,7 +109,9 @@ def spending(correlation: float, effect: float, mean: float = 2.0) -> Draw:
 
     def draw(rng: np.random.Generator, shape: tuple[int, int], is_treated: bool) -> Floats:
         before = rng.normal(0, 1, shape)
-        spent = mean + correlation * before + np.sqrt(1 - correlation**2) * rng.normal(0, 1, shape) + effect * is_treated
+        spent = (
+            mean + correlation * before + np.sqrt(1 - correlation**2) * rng.normal(0, 1, shape) + effect * is_treated
+        )
         return np.stack([spent, before], -1)
 
     return draw
@@ -141,7 +147,9 @@ def test_a_a_tests_alarm_as_seldom_as_promised(draw: Draw, measure: MetricColumn
     ],
     ids=["conversion", "half", "value", "ratio", "cuped", "cuped large", "cuped useless"],
 )
-def test_known_effects_are_covered_as_promised(draw: Draw, measure: MetricColumns, difference: float | None, lift: float) -> None:
+def test_known_effects_are_covered_as_promised(
+    draw: Draw, measure: MetricColumns, difference: float | None, lift: float
+) -> None:
     """Of 2,000 tests of a known effect, at least the promised part of intervals holds it, both kinds."""
     found = simulated(draw, measure, 2)
     bound = most(RUNS, 0.05)
@@ -159,8 +167,12 @@ def test_what_is_known_before_narrows_as_the_correlation_says(correlation: float
     draw = spending(correlation, 0.1)
     with_, without = simulated(draw, CUPED, 3), simulated(draw, MEAN, 3)
     assert float(with_.kept.mean()) == pytest.approx(1 - correlation**2, abs=0.01)
-    assert float((with_.difference_error / without.difference_error).mean()) == pytest.approx(np.sqrt(1 - correlation**2), abs=0.01)
-    assert float(with_.difference.std() / without.difference.std()) == pytest.approx(np.sqrt(1 - correlation**2), abs=0.05)
+    assert float((with_.difference_error / without.difference_error).mean()) == pytest.approx(
+        np.sqrt(1 - correlation**2), abs=0.01
+    )
+    assert float(with_.difference.std() / without.difference.std()) == pytest.approx(
+        np.sqrt(1 - correlation**2), abs=0.05
+    )
 
 
 LOOKS, UNITS_A_LOOK = 40, 250
@@ -172,7 +184,9 @@ def looked_at(control: float, treated: float, seed: int, covariate: bool = False
     rng, kinds = np.random.default_rng(seed), 2 if covariate else 1
     arms = []
     for rate in (treated, control):
-        if covariate:  # four kinds of units: converted before or not, and now or not; one that did before does so twice as often
+        if (
+            covariate
+        ):  # four kinds of units: converted before or not, and now or not; one that did before does so twice as often
             each = np.array([0.1 * 2 * rate, 0.1 * (1 - 2 * rate), 0.9 * rate, 0.9 * (1 - rate)])
             both, before, now, _ = np.moveaxis(np.cumsum(rng.multinomial(UNITS_A_LOOK, each, (RUNS, LOOKS)), 1), -1, 0)
             sums, twos = np.stack([both + now, both + before], -1), both
@@ -181,13 +195,17 @@ def looked_at(control: float, treated: float, seed: int, covariate: bool = False
         count = np.broadcast_to(np.arange(1, LOOKS + 1) * float(UNITS_A_LOOK), (RUNS, LOOKS))
         means = sums / count[..., None]
         products = np.where(np.eye(kinds, dtype=bool), sums[..., None, :], twos[..., None, None])
-        arms.append(Summary(count, means, products - means[..., :, None] * means[..., None, :] * count[..., None, None]))
+        arms.append(
+            Summary(count, means, products - means[..., :, None] * means[..., None, :] * count[..., None, None])
+        )
     return compare(arms[0], arms[1], CUPED if covariate else MEAN)
 
 
 @pytest.mark.parametrize("covariate", [False, True], ids=["plain", "cuped"])
 def test_looking_forty_times_is_allowed(covariate: bool) -> None:
-    """Of 2,000 tests of equal arms with 40 looks each, at most the promised part ever alarms; fixed intervals would thrice as often."""
+    """Of 2,000 tests of equal arms with 40 looks each, at most the promised part ever alarms; fixed intervals would
+    thrice as often.
+    """
     found = looked_at(0.1, 0.1, 4, covariate)
     for interval in (found.difference_sequential, found.lift_sequential):
         ever = ((interval.low > 0) | (interval.high < 0)).any(1)
@@ -198,17 +216,23 @@ def test_looking_forty_times_is_allowed(covariate: bool) -> None:
 
 
 def test_rare_conversions_may_be_looked_at_too() -> None:
-    """With a conversion of 2 %, and looks from `ENOUGH_CONVERSIONS` in each arm on, the promise holds; of lifts it would not before."""
+    """With a conversion of 2 %, and looks from `ENOUGH_CONVERSIONS` in each arm on, the promise holds; of lifts it
+    would not before.
+    """
     found = looked_at(0.02, 0.02, 5)
     per_arm = np.arange(1, LOOKS + 1) * UNITS_A_LOOK
-    enough = (np.minimum(found.treated, found.control) * per_arm >= ENOUGH_CONVERSIONS - 1e-6) & (per_arm >= ENOUGH_UNITS)
+    enough = (np.minimum(found.treated, found.control) * per_arm >= ENOUGH_CONVERSIONS - 1e-6) & (
+        per_arm >= ENOUGH_UNITS
+    )
     for interval in (found.difference_sequential, found.lift_sequential):
         assert int((missed_at(interval, 0) & enough).any(1).sum()) <= most(RUNS, 0.05)
     assert int(missed_at(found.lift_sequential, 0).any(1).sum()) > most(RUNS, 0.05)
 
 
 def test_a_known_effect_is_covered_at_all_looks_together() -> None:
-    """Of 2,000 tests of a known effect, at least the promised part of interval sequences holds it at every look, and most see it."""
+    """Of 2,000 tests of a known effect, at least the promised part of interval sequences holds it at every look, and
+    most see it.
+    """
     found = looked_at(0.1, 0.13, 6)
     assert int((missed_at(found.difference_sequential, 0.03)).any(1).sum()) <= most(RUNS, 0.05)
     assert int((missed_at(found.lift_sequential, 0.3)).any(1).sum()) <= most(RUNS, 0.05)
@@ -221,9 +245,13 @@ def missed_at(interval: Interval, truth: float) -> np.ndarray[Any, np.dtype[np.b
 
 
 def test_harm_is_seldom_claimed_and_found_where_it_is() -> None:
-    """Of 2,000 equal arms at most 5 % are called harmful, at one look or at any of 40; real harm is found, and gain never is harm."""
+    """Of 2,000 equal arms at most 5 % are called harmful, at one look or at any of 40; real harm is found, and gain
+    never is harm.
+    """
     equal, worse, better = (looked_at(0.1, rate, 7) for rate in (0.1, 0.13, 0.07))
-    assert int((harm_p(equal.difference, equal.difference_error, equal.freedom)[:, -1] < 0.05).sum()) <= most(RUNS, 0.05)
+    assert int((harm_p(equal.difference, equal.difference_error, equal.freedom)[:, -1] < 0.05).sum()) <= most(
+        RUNS, 0.05
+    )
     p = [harm_p_sequential(found.difference, found.difference_error, found.units) for found in (equal, worse, better)]
     assert 0 < int((p[0] < 0.05).any(1).sum()) <= most(RUNS, 0.05)
     assert float((p[1] < 0.05).any(1).mean()) > 0.97
@@ -275,7 +303,9 @@ def test_corrections_are_what_they_say(p: list[float]) -> None:
 
 
 def test_what_is_detectable_is_detected() -> None:
-    """A true effect as large as the detectable one is shown in 80 % of cases, at one look or at the size that looks need."""
+    """A true effect as large as the detectable one is shown in 80 % of cases, at one look or at the size that looks
+    need.
+    """
     rng, units = np.random.default_rng(9), 10_000
     error = float(np.sqrt(2 * 0.1 * 0.9 / (units / 2)))
     effect = detectable(error)
@@ -304,14 +334,22 @@ def test_nothing_known_is_not_a_number() -> None:
     assert np.isnan(rate_lift(1, 10, 0, 10).lift)
 
 
-@pytest.mark.parametrize(("treated", "control", "lift"), [(6.0, 5.0, 0.2), (0.1, 0.3, -2 / 3), (-5.0, -10.0, None), (3.0, 0.0, None)])
+@pytest.mark.parametrize(
+    ("treated", "control", "lift"), [(6.0, 5.0, 0.2), (0.1, 0.3, -2 / 3), (-5.0, -10.0, None), (3.0, 0.0, None)]
+)
 def test_arms_that_never_vary(treated: float, control: float, lift: float | None) -> None:
-    """Equal values in an arm make a difference certain, whatever rounding leaves; two arms with the same value can have none."""
-    at, base = (merged(summary_of(np.full((40, 1), one)), summary_of(np.full((17, 1), one))) for one in (treated, control))
+    """Equal values in an arm make a difference certain, whatever rounding leaves; two arms with the same value can have
+    none.
+    """
+    at, base = (
+        merged(summary_of(np.full((40, 1), one)), summary_of(np.full((17, 1), one))) for one in (treated, control)
+    )
     found = compare(at, base, MEAN)
     assert float(found.difference) == pytest.approx(treated - control) and float(found.difference_error) == 0.0
     assert float(found.p) == float(found.p_sequential) == 0.0
-    assert [float(end) for end in (*found.difference_fixed, *found.difference_sequential)] == pytest.approx([treated - control] * 4)
+    assert [float(end) for end in (*found.difference_fixed, *found.difference_sequential)] == pytest.approx(
+        [treated - control] * 4
+    )
     assert np.isnan(found.lift) if lift is None else float(found.lift) == pytest.approx(lift)
     same = compare(at, at, MEAN)
     assert float(same.difference) == 0.0 and np.isnan([same.p, same.p_sequential]).all()
@@ -324,7 +362,9 @@ def test_arms_that_never_vary(treated: float, control: float, lift: float | None
 
 
 def test_the_sign_of_a_lift_is_that_of_the_difference() -> None:
-    """Over many pairs of arms, losses among them: where there is a lift, it and its interval are on the side of the difference."""
+    """Over many pairs of arms, losses among them: where there is a lift, it and its interval are on the side of the
+    difference.
+    """
     rng, seen = np.random.default_rng(8), 0
     for _ in range(300):
         middle = rng.uniform(-3, 3)
@@ -379,7 +419,9 @@ def test_sequential_intervals_are_those_of_growthbook(case: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("case", GOLDEN["pdstools"], ids=lambda case: case["name"])
 def test_lift_of_control_groups_is_that_of_pdstools(case: dict[str, Any]) -> None:
-    """Lift over a control group and its standard error agree with the package pdstools, and with what `compare` says of the same units."""
+    """Lift over a control group and its standard error agree with the package pdstools, and with what `compare` says of
+    the same units.
+    """
     found = rate_lift(*case["counts"])
     assert list(found) == pytest.approx(case["expected"], rel=1e-9)
     arms = [np.arange(units)[:, None] < successes for successes, units in (case["counts"][:2], case["counts"][2:])]

@@ -49,10 +49,17 @@ def test_seed_makes_the_same_files_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_folder_is_used_again_only_for_the_same_world(tmp_path: Path) -> None:
-    """A folder with a world gives it back; another seed, or a folder with something else in it, is refused with the way out."""
+    """A folder with a world gives it back; another seed, or a folder with something else in it, is refused with the way
+    out.
+    """
     folder = tmp_path / "world"
     made = world_in(folder, customers=60, offers=None, seed=5)
-    assert made.settings == WorldSettings(customers=60, seed=5) == world_in(folder, seed=5).settings == world_in(folder).settings
+    assert (
+        made.settings
+        == WorldSettings(customers=60, seed=5)
+        == world_in(folder, seed=5).settings
+        == world_in(folder).settings
+    )
     with pytest.raises(BadWorkspace, match=r"seed.*expected 6, got 5.*--seed") as refused:
         world_in(folder, seed=6)
     assert WORLD_FILE in str(refused.value)
@@ -78,13 +85,17 @@ def plain_relevance(world: World, who: int, at: int, channel: int, what: int) ->
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_truth_is_the_formula(data: st.DataObject) -> None:
-    """Probabilities of many at once are those of the formula one by one, before and after complaints, for bots, at any rank."""
+    """Probabilities of many at once are those of the formula one by one, before and after complaints, for bots, at any
+    rank.
+    """
     world = World(SMALL)
     count = data.draw(st.integers(1, 5))
     who = np.array(data.draw(st.lists(st.integers(0, 119), min_size=count, max_size=count)))
     at = np.array(data.draw(st.lists(st.integers(SMALL.begin, SMALL.end), min_size=count, max_size=count)))
     channel = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
-    slates = np.array(data.draw(st.lists(st.lists(st.integers(-1, 11), min_size=4, max_size=4), min_size=count, max_size=count)))
+    slates = np.array(
+        data.draw(st.lists(st.lists(st.integers(-1, 11), min_size=4, max_size=4), min_size=count, max_size=count))
+    )
     found = world.probability(who, at, channel, slates)
     for row in range(count):
         for rank, offer in enumerate(slates[row]):
@@ -95,7 +106,9 @@ def test_truth_is_the_formula(data: st.DataObject) -> None:
 
 
 def test_things_happen_as_often_as_the_truth_says(world: World) -> None:
-    """Of a million draws of one visit, each rank is seen and accepted as often as stated, within five standard errors."""
+    """Of a million draws of one visit, each rank is seen and accepted as often as stated, within five standard
+    errors.
+    """
     who, at, rows = 5, NOW + 3 * DAY + 9 * HOUR, DRAWS // SLATE_OFFERS
     slate = np.array([[0, 3, 7, 9]])
     luck = np.random.default_rng(1).random((rows, SLATE_OFFERS, LUCK))
@@ -110,11 +123,15 @@ def test_things_happen_as_often_as_the_truth_says(world: World) -> None:
 
 
 def test_history_is_what_a_random_policy_shows(world: World) -> None:
-    """Offers stand at each rank as often as others, nothing invalid is shown, nothing is imported from later, bots never accept."""
+    """Offers stand at each rank as often as others, nothing invalid is shown, nothing is imported from later, bots
+    never accept.
+    """
     history = draw_history(world)
     there = world.offers.valid(history.visits.at)
     assert all((there[np.arange(len(there)), history.slates[:, rank]]).all() for rank in range(SLATE_OFFERS))
-    assert (np.sort(history.slates, 1)[:, 1:] > np.sort(history.slates, 1)[:, :-1]).all() and (history.visits.at < NOW).all()
+    assert (np.sort(history.slates, 1)[:, 1:] > np.sort(history.slates, 1)[:, :-1]).all() and (
+        history.visits.at < NOW
+    ).all()
     counts = np.stack([np.bincount(history.slates[:, rank], minlength=12) for rank in range(SLATE_OFFERS)])
     old = ~world.offers.new
     expected = len(there) / old.sum()
@@ -124,7 +141,9 @@ def test_history_is_what_a_random_policy_shows(world: World) -> None:
 
 
 def test_run_has_strangers_bots_logins_and_offers_that_come_and_go(world: World) -> None:
-    """Everything that a run promises occurs: new customers and offers, ends, bots, anonymous visits before a log-in, drift, complaints."""
+    """Everything that a run promises occurs: new customers and offers, ends, bots, anonymous visits before a log-in,
+    drift, complaints.
+    """
     visits, people, offers = draw_visits(world, LIVE, 4_000, NOW, SMALL.live_days), world.customers, world.offers
     assert (np.diff(visits.at) >= 0).all() and visits.at.min() >= NOW and visits.at.max() < SMALL.end
     assert (people.joined[visits.who] <= visits.at).all() and people.new[visits.who].any()
@@ -133,7 +152,9 @@ def test_run_has_strangers_bots_logins_and_offers_that_come_and_go(world: World)
     assert (~visits.anonymous & (people.login[visits.who] > 0)).any() and not people.consents.all()
     assert offers.new.any() and ((offers.ends > NOW) & (offers.ends < SMALL.end)).any()
     assert len(np.unique(offers.category)) == len(CATEGORIES) and offers.valid(visits.at).sum(1).min() >= SLATE_OFFERS
-    assert (people.complaint != NEVER).any() and not weekend(np.array([NOW]))[0] and weekend(np.array([NOW + 5 * DAY]))[0]
+    assert (
+        (people.complaint != NEVER).any() and not weekend(np.array([NOW]))[0] and weekend(np.array([NOW + 5 * DAY]))[0]
+    )
     busy = np.bincount(hour_of(visits.at).astype(int), minlength=24)
     assert busy[:7].max() < busy[7:].min()
     someone = np.flatnonzero(~people.bot)[:1]
@@ -144,7 +165,11 @@ def test_run_has_strangers_bots_logins_and_offers_that_come_and_go(world: World)
 def test_purchases_tell_tastes(world: World) -> None:
     """Customers buy more of what they like, from when they joined, in the order of time; bots buy nothing."""
     bought, people = draw_purchases(world), world.customers
-    assert (np.diff(bought.at) >= 0).all() and (bought.at >= people.joined[bought.who]).all() and not people.bot[bought.who].any()
+    assert (
+        (np.diff(bought.at) >= 0).all()
+        and (bought.at >= people.joined[bought.who]).all()
+        and not people.bot[bought.who].any()
+    )
     counts = np.zeros((len(people), len(CATEGORIES)))
     np.add.at(counts, (bought.who, bought.category), 1)
     rows = counts.sum(1) >= 10
@@ -155,7 +180,9 @@ def test_purchases_tell_tastes(world: World) -> None:
 
 
 def test_tables_hold_nothing_of_the_truth(tmp_path: Path, world: World) -> None:
-    """The tables name no stranger, no bot's facts, nothing from after the end of history, and action probabilities are those of the draw."""
+    """The tables name no stranger, no bot's facts, nothing from after the end of history, and action probabilities are
+    those of the draw.
+    """
     write_workspace(world, tmp_path / "world")
     tables = {file.stem: pyarrow.parquet.read_table(file) for file in (tmp_path / "world" / "data").iterdir()}
     assert len(tables) == 7

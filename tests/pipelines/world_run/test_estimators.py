@@ -49,18 +49,25 @@ def test_oracle_is_the_best_of_all_slates(offers: int, data: st.DataObject) -> N
     found = best_slates(gains, valid)
     allowed = np.flatnonzero(valid[0])
     size = min(len(allowed), SLATE_OFFERS)
-    best = max(sum(EXAMINED[rank] * gains[0, offer] for rank, offer in enumerate(slate)) for slate in itertools.permutations(allowed, size))
+    best = max(
+        sum(EXAMINED[rank] * gains[0, offer] for rank, offer in enumerate(slate))
+        for slate in itertools.permutations(allowed, size)
+    )
     assert worth(gains, found)[0] == pytest.approx(best, rel=1e-12, abs=1e-12)
     assert (found[0] >= 0).sum() == size and set(found[0][found[0] >= 0]) <= set(allowed)
 
 
 def test_oracle_has_no_regret_and_uniform_the_mean_of_all_slates() -> None:
-    """The oracle's own slates have zero regret, any other a positive one; uniform's worth is the mean of what is drawn at random."""
+    """The oracle's own slates have zero regret, any other a positive one; uniform's worth is the mean of what is drawn
+    at random.
+    """
     visits = live(300)
     drawn = uniform_slates(visits, WORLD, 1)
     found = worth_of(WORLD, visits, drawn, visits.at)
     oracle = judge(WORLD, driven_by(found.slates, visits), "oracle")
-    assert oracle.regret.regret == 0.0 and oracle.regret.captured == 1.0 and oracle.regret.served == oracle.regret.oracle
+    assert (
+        oracle.regret.regret == 0.0 and oracle.regret.captured == 1.0 and oracle.regret.served == oracle.regret.oracle
+    )
     assert (found.oracle - found.served >= -1e-12).all() and (found.oracle > found.uniform).any()
     people = ~WORLD.customers.bot[visits.who]
     plain = []
@@ -72,27 +79,50 @@ def test_oracle_has_no_regret_and_uniform_the_mean_of_all_slates() -> None:
         best = sum(EXAMINED[rank] * gain for rank, gain in enumerate(sorted(gains, reverse=True)[:SLATE_OFFERS]))
         plain.append(best - shown * gains.mean())
     assert oracle.regret.regret_uniform == pytest.approx(np.mean(plain), rel=1e-12)
-    served = np.mean([worth_of(WORLD, visits, uniform_slates(visits, WORLD, seed), visits.at).served for seed in range(300)], 0)
+    served = np.mean(
+        [worth_of(WORLD, visits, uniform_slates(visits, WORLD, seed), visits.at).served for seed in range(300)], 0
+    )
     assert served[people].mean() == pytest.approx(found.uniform[people].mean(), rel=0.01)
 
 
 def test_calibration_is_none_for_the_truth_and_that_of_a_known_distortion() -> None:
-    """Of the truth itself all distances are 0; of half of it they are the mean of the other half; a constant hides behind its mean."""
+    """Of the truth itself all distances are 0; of half of it they are the mean of the other half; a constant hides
+    behind its mean.
+    """
     true = np.random.default_rng(2).beta(1, 12, 5_000)
     exact, half = calibration_of("exact", true, true), calibration_of("half", true / 2, true)
-    assert exact is not None and exact.ece == exact.distance == 0.0 and sum(one.rows for one in exact.bins) == exact.rows == 5_000
-    assert half is not None and half.ece == pytest.approx(true.mean() / 2) and half.distance == pytest.approx(true.mean() / 2)
+    assert (
+        exact is not None
+        and exact.ece == exact.distance == 0.0
+        and sum(one.rows for one in exact.bins) == exact.rows == 5_000
+    )
+    assert (
+        half is not None
+        and half.ece == pytest.approx(true.mean() / 2)
+        and half.distance == pytest.approx(true.mean() / 2)
+    )
     constant = calibration_of("constant", np.full(5_000, true.mean()), true)
     assert constant is not None and constant.ece < 0.01 < 0.03 < constant.distance
     assert calibration_of("nobody", true[:0], true[:0]) is None
 
 
 def test_groups_of_the_report_are_judged_apart() -> None:
-    """Each group has the calibration of its own rows; halved propensities are off by half of the truth everywhere but for bots."""
+    """Each group has the calibration of its own rows; halved propensities are off by half of the truth everywhere but
+    for bots.
+    """
     visits = live(3_000)
     report = judge(WORLD, driven_by(uniform_slates(visits, WORLD, 4), visits, factor=0.5), "half")
     found = {one.group: one for one in report.calibration}
-    assert set(found) >= {"all", "customers", "known", "cold starts", "without consent", "bots", "new offers", "customers, any rank"}
+    assert set(found) >= {
+        "all",
+        "customers",
+        "known",
+        "cold starts",
+        "without consent",
+        "bots",
+        "new offers",
+        "customers, any rank",
+    }
     for name, one in found.items():
         if name != "customers, any rank":
             assert one.predicted == pytest.approx(one.true / 2) and one.ece == pytest.approx(one.true / 2), name
@@ -103,17 +133,23 @@ def test_groups_of_the_report_are_judged_apart() -> None:
 
 
 def test_conversion_is_within_its_error() -> None:
-    """Observed acceptances are their true expectation, give or take the stated error: over 60 worlds, as often as a normal draw is."""
+    """Observed acceptances are their true expectation, give or take the stated error: over 60 worlds, as often as a
+    normal draw is.
+    """
     off = []
     for seed in range(60):
         world = World(WorldSettings(customers=60, offers=10, seed=seed))
         visits = live(500, world)
-        off.append(judge(world, driven_by(uniform_slates(visits, world, seed), visits, world), "uniform").conversion[0].off)
+        off.append(
+            judge(world, driven_by(uniform_slates(visits, world, seed), visits, world), "uniform").conversion[0].off
+        )
     assert abs(np.mean(off)) < 4 / np.sqrt(60) and 0.6 < np.std(off) < 1.5
 
 
 def test_estimators_are_unbiased_and_know_their_error() -> None:
-    """Over 40 histories IPS is off by about one of its errors, and by none in the mean; SNIPS is off by few percent in the mean."""
+    """Over 40 histories IPS is off by about one of its errors, and by none in the mean; SNIPS is off by few percent in
+    the mean.
+    """
     off: dict[str, list[tuple[float, float]]] = {}
     for seed in range(40):
         world = World(WorldSettings(customers=200, offers=10, seed=seed))
@@ -138,14 +174,18 @@ def test_new_offers_get_their_fair_share_when_counts_say_so() -> None:
     for offer, found in zip(new, report.new_offers, strict=True):
         begins = int(WORLD.offers.begins[offer])
         moments = visits.at[people & (wanted == offer).any(1)]
-        assert found.shown == found.oracle == len(moments) and found.begins_hours == pytest.approx((begins - NOW) / HOUR)
+        assert found.shown == found.oracle == len(moments) and found.begins_hours == pytest.approx(
+            (begins - NOW) / HOUR
+        )
         if len(moments) >= FAIR_SHOWN_MIN:
             judged += 1
             first = visits.at[people & (visits.at >= begins)][0]
             assert found.fair_hours == pytest.approx((moments[FAIR_SHOWN_MIN - 1] - first) / HOUR)
     assert judged and FAIR_SHARE <= 1
     without = np.where(np.isin(wanted, new), -1, wanted)
-    assert all(one.fair_hours is None and one.shown == 0 for one in judge(WORLD, driven_by(without, visits), "old").new_offers)
+    assert all(
+        one.fair_hours is None and one.shown == 0 for one in judge(WORLD, driven_by(without, visits), "old").new_offers
+    )
 
 
 def test_report_survives_json() -> None:

@@ -1,4 +1,6 @@
-"""Experiments held against a simulated world: through journal, event log and lake, reports find the truth, and what is broken."""
+"""Experiments held against a simulated world: through journal, event log and lake, reports find the truth, and what is
+broken.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def arms(world: World, folder: Path) -> dict[str, Driven]:
     """The visits of the run once more for each arm of the A/B test, everybody in it."""
     workspace, visits = load(folder, sources=False), live_visits(world, DECISIONS)
     names = workspace.experiments.experiments[EFFECT].arms
-    return {arm: driven_in(world, visits, everybody_in(workspace, EFFECT, arm), shift(workspace), False) for arm in names}
+    return {
+        arm: driven_in(world, visits, everybody_in(workspace, EFFECT, arm), shift(workspace), False) for arm in names
+    }
 
 
 def one_of(found: Rehearsal, key: str) -> Rehearsed:
@@ -76,13 +80,22 @@ def one_of(found: Rehearsal, key: str) -> Rehearsed:
 
 
 def test_equal_arms_differ_by_chance_alone(found: Rehearsal, world: World) -> None:
-    """The A/A test has every customer who came, no alarm and no verdict; guardrails of real decisions are there, and the truth is inside."""
+    """The A/A test has every customer who came, no alarm and no verdict; guardrails of real decisions are there, and
+    the truth is inside.
+    """
     equal, visits = one_of(found, EQUAL), live_visits(world, DECISIONS)
     report, own = equal.report, ~visits.anonymous
     assert not report.split.alarm and {goal.verdict for goal in report.goals} <= {"no difference shown", "too few yet"}
-    assert sum(arm.units for arm in report.arms) == len(set(visits.who[own].tolist())) == sum(arm.counted for arm in report.arms)
+    assert (
+        sum(arm.units for arm in report.arms)
+        == len(set(visits.who[own].tolist()))
+        == sum(arm.counted for arm in report.arms)
+    )
     assert sum(arm.exposures for arm in report.arms) == own.sum() < DECISIONS
-    assert [(one.metric, one.truth, one.inside) for one in equal.judged] == [("conversion", 0.0, True), ("value per unit", 0.0, True)]
+    assert [(one.metric, one.truth, one.inside) for one in equal.judged] == [
+        ("conversion", 0.0, True),
+        ("value per unit", 0.0, True),
+    ]
     slow = next(one for one in report.guardrails if one.metric == "slow part of decisions")
     assert slow.control is not None and 0 < slow.control < 0.2
     assert "degraded part of decisions" in report.not_recorded, "none was"
@@ -107,7 +120,9 @@ def test_a_broken_split_is_caught_with_its_channel(found: Rehearsal) -> None:
 
 
 def test_reports_read_what_the_world_did(found: Rehearsal, folder: Path, world: World, arms: dict[str, Driven]) -> None:
-    """Conversions and values of the lake are, to the cent, those that a loop over the visits finds, arm by arm; the verb says the same."""
+    """Conversions and values of the lake are, to the cent, those that a loop over the visits finds, arm by arm; the
+    verb says the same.
+    """
     given = split_in_lake(load(folder, sources=False))
     report = one_of(found, EFFECT).report
     for arm in report.arms:
@@ -119,12 +134,16 @@ def test_reports_read_what_the_world_did(found: Rehearsal, folder: Path, world: 
     assert done.exit_code == 0, done.output
     again = msgspec.json.decode(done.stdout.encode(), type=ExperimentReport)
     assert [(one.metric, one.verdict) for one in again.goals] == [(one.metric, one.verdict) for one in report.goals]
-    assert again.split == report.split and [one.conversions for one in again.arms] == [one.conversions for one in report.arms]
+    assert again.split == report.split and [one.conversions for one in again.arms] == [
+        one.conversions for one in report.arms
+    ]
 
 
 def split_in_lake(workspace: Workspace) -> dict[str, str]:
     with lake.connect(workspace) as con:
-        return dict(con.execute("SELECT DISTINCT customer_id, arm FROM exposures WHERE experiment = ?", [EFFECT]).fetchall())
+        return dict(
+            con.execute("SELECT DISTINCT customer_id, arm FROM exposures WHERE experiment = ?", [EFFECT]).fetchall()
+        )
 
 
 def acceptances(world: World, driven: Driven) -> dict[str, list[float]]:
@@ -139,7 +158,9 @@ def acceptances(world: World, driven: Driven) -> dict[str, list[float]]:
 
 
 def test_intervals_hold_the_truth_over_many_splits(world: World, arms: dict[str, Driven], found: Rehearsal) -> None:
-    """Of 40 other splits of the same customers, 95 % intervals of one look hold the truth, within the binomial bound; none alarms wrongly."""
+    """Of 40 other splits of the same customers, 95 % intervals of one look hold the truth, within the binomial bound;
+    none alarms wrongly.
+    """
     names = tuple(arms)
     worth = {arm: acceptances(world, driven) for arm, driven in arms.items()}
     truth = [expected_of(world, arms[arm]) for arm in names]
@@ -158,7 +179,10 @@ def test_intervals_hold_the_truth_over_many_splits(world: World, arms: dict[str,
     for salt in range(SPLITS):
         given = {unit: names[growthbook_v2(str(salt))(unit) % 2] for unit in who}
         report = report_of(
-            read(lake_of(rows_of(given, begins, worth)), asked), asked, Subject(status="running", shares=(0.5, 0.5)), ReportSettings()
+            read(lake_of(rows_of(given, begins, worth)), asked),
+            asked,
+            Subject(status="running", shares=(0.5, 0.5)),
+            ReportSettings(),
         )
         for one in judged(report, *truth):
             inside[one.metric] += bool(one.inside_one_look)
@@ -173,7 +197,9 @@ def rows_of(given: dict[str, str], begins: dict[str, int], worth: dict[str, dict
     exposures: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     for unit, arm in given.items():
-        exposures.append({"customer_id": unit, "experiment": EFFECT, "arm": arm, "time": begins[unit], "probability": 0.5})
+        exposures.append(
+            {"customer_id": unit, "experiment": EFFECT, "arm": arm, "time": begins[unit], "probability": 0.5}
+        )
         for value in worth[arm].get(unit, []):
             outcomes.append({"customer_id": unit, "type": "acceptance", "time": begins[unit] + 1, "value": value})
     return {"exposures": exposures, "outcomes": outcomes}

@@ -1,4 +1,6 @@
-"""`opportune simulate-world` from its command line: a small world end to end in this process, and a service behind HTTP."""
+"""`opportune simulate-world` from its command line: a small world end to end in this process, and a service behind
+HTTP.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(folder: Path) -> Result:
     """The first run: it writes, imports, trains, publishes, decides and judges."""
-    return command(folder, "--customers", CUSTOMERS, "--offers", OFFERS, "--decisions", DECISIONS, "--seed", 7, "--json")
+    return command(
+        folder, "--customers", CUSTOMERS, "--offers", OFFERS, "--decisions", DECISIONS, "--seed", 7, "--json"
+    )
 
 
 def report_of(done: Result) -> WorldReport:
@@ -71,7 +75,15 @@ def test_small_world_learns_and_beats_uniform(made: Result) -> None:
     known = {one.group: one for one in report.calibration}["known"]
     assert known.ece < 0.5 * known.true, "propensities are far from the truth"
     assert report.degraded == {} and report.told is None
-    assert set(report.events) == {"impression", "click", "acceptance", "dismissal", "purchases", "complaints", "identify"}
+    assert set(report.events) == {
+        "impression",
+        "click",
+        "acceptance",
+        "dismissal",
+        "purchases",
+        "complaints",
+        "identify",
+    }
 
 
 class Recorder:
@@ -106,17 +118,24 @@ def run(folder: Path, deaf: bool = False) -> tuple[Driven, list[Event]]:
 
 
 def test_runs_reproduce_to_the_byte(made: Result, folder: Path) -> None:
-    """The command again gives the same report, the run again the same decisions and events; nothing is made a second time."""
+    """The command again gives the same report, the run again the same decisions and events; nothing is made a second
+    time.
+    """
     before = {file: file.stat().st_mtime_ns for file in (folder / ".opportune" / "bundles").rglob("*")}
     assert command(folder, "--decisions", DECISIONS, "--json").stdout == made.stdout
     one, again = run(folder), run(folder)
-    assert msgspec.json.encode(one[1]) == msgspec.json.encode(again[1]) and len(one[1]) == sum(one[0].events.values()) > 1_000
+    assert (
+        msgspec.json.encode(one[1]) == msgspec.json.encode(again[1])
+        and len(one[1]) == sum(one[0].events.values()) > 1_000
+    )
     assert np.array_equal(one[0].slates, again[0].slates) and np.array_equal(one[0].propensities, again[0].propensities)
     assert {file: file.stat().st_mtime_ns for file in (folder / ".opportune" / "bundles").rglob("*")} == before
 
 
 def test_what_happens_counts_for_what_follows(made: Result, folder: Path) -> None:
-    """A desk that hears events decides otherwise than one that does not, once there were some, and as before until then."""
+    """A desk that hears events decides otherwise than one that does not, once there were some, and as before until
+    then.
+    """
     assert made.exit_code == 0
     heard, deaf = run(folder)[0], run(folder, deaf=True)[0]
     differs = (heard.propensities != deaf.propensities).any(1)
@@ -124,7 +143,9 @@ def test_what_happens_counts_for_what_follows(made: Result, folder: Path) -> Non
 
 
 def test_events_tell_the_run_in_its_order(made: Result, folder: Path) -> None:
-    """Ids are unique, times ascend, outcomes follow their impression within the window, and who is not logged in is anonymous."""
+    """Ids are unique, times ascend, outcomes follow their impression within the window, and who is not logged in is
+    anonymous.
+    """
     assert made.exit_code == 0
     driven, events = run(folder)
     world, moved = world_in(folder), shift(prepared(folder))
@@ -143,7 +164,9 @@ def test_events_tell_the_run_in_its_order(made: Result, folder: Path) -> None:
         else:
             assert bool(event.customer_id) != bool(event.anonymous_id)
     logged_in = [event for event in events if event.type == "identify"]
-    assert len(logged_in) == (world.customers.login > 0).sum() > 0 and any(event.anonymous_id for event in events if event.offer_id)
+    assert len(logged_in) == (world.customers.login > 0).sum() > 0 and any(
+        event.anonymous_id for event in events if event.offer_id
+    )
     assert sum(event.value or 0.0 for event in events if event.type == "acceptance") == pytest.approx(
         float((world.offers.value[driven.slates] * driven.outcomes.accepted).sum())
     )
@@ -155,7 +178,15 @@ def test_people_and_pictures(made: Result, folder: Path, tmp_path: Path) -> None
     done = command(folder, "--decisions", 300, "--plots", tmp_path / "plots")
     assert done.exit_code == 0, done.output
     assert "busy" not in done.output, "300 visits are fewer a day than those of the history"
-    for said in ("under the oracle", "cold starts", "without consent", "new offers", "IPS", "Bots:", "Events are heard"):
+    for said in (
+        "under the oracle",
+        "cold starts",
+        "without consent",
+        "new offers",
+        "IPS",
+        "Bots:",
+        "Events are heard",
+    ):
         assert said in done.output, said
     pictures = sorted((tmp_path / "plots").iterdir())
     assert [file.name for file in pictures] == ["new_offers.png", "regret.png", "reliability.png"]
@@ -183,7 +214,9 @@ def test_what_cannot_be_simulated_is_refused(made: Result, folder: Path, tmp_pat
 
 
 class Service(ThreadingHTTPServer):
-    """A stand-in for the service: decides the first offers, takes events as the contract says, and is busy now and then."""
+    """A stand-in for the service: decides the first offers, takes events as the contract says, and is busy now and
+    then.
+    """
 
     daemon_threads = True
 
@@ -234,11 +267,24 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/decisions":
             return self._answer(404, {"title": "nothing here"})
         request = msgspec.json.decode(body, type=DecisionRequest)
-        assert request.unit and request.placement == PLACEMENT and set(request.context) == {"channel", "hour", "weekend"}
+        assert (
+            request.unit and request.placement == PLACEMENT and set(request.context) == {"channel", "hour", "weekend"}
+        )
         service.decided += 1
         offers = [RankedOffer(at + 1, offer, 0.1, 0.1, {}) for at, offer in enumerate(service.offers)]
         return self._answer(
-            200, Decision(f"d-{service.decided}", request.customer_id, PLACEMENT, offers, ModelStamp("m", "1", "b"), ("slow",), 4, "", "")
+            200,
+            Decision(
+                f"d-{service.decided}",
+                request.customer_id,
+                PLACEMENT,
+                offers,
+                ModelStamp("m", "1", "b"),
+                ("slow",),
+                4,
+                "",
+                "",
+            ),
         )
 
     def _answer(self, status: int, content: object, retry: str = "") -> None:
@@ -264,7 +310,9 @@ def service() -> Iterator[Service]:
 
 
 def test_service_over_http(made: Result, folder: Path, service: Service) -> None:
-    """Driven over HTTP, every event is accounted for once, through busy answers and one that was lost; flags are counted."""
+    """Driven over HTTP, every event is accounted for once, through busy answers and one that was lost; flags are
+    counted.
+    """
     assert made.exit_code == 0
     url, begun = f"http://127.0.0.1:{service.server_port}", now()
     report = report_of(command(folder, "--decisions", 300, "--url", url, "--key", "secret", "--json"))
@@ -274,7 +322,9 @@ def test_service_over_http(made: Result, folder: Path, service: Service) -> None
     assert told.stored + told.duplicates == len(service.bodies) and told.duplicates > 0
     assert told.dead == report.events["complaints"] > 0 and told.reasons == {"type-unknown": told.dead}
     assert service.keys == {"Bearer secret"} and service.lost_answers == 0
-    assert {slate.offer_id for slate in report.new_offers} and report.eligible_differs == 300, "the stand-in considers four offers"
+    assert {slate.offer_id for slate in report.new_offers} and report.eligible_differs == 300, (
+        "the stand-in considers four offers"
+    )
     times = [to_microseconds(event.occurred_at) for event in service.bodies.values()]
     assert min(times) >= begun and max(times) <= now(), "a service's own clock is the real one"
 

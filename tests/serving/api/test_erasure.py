@@ -1,4 +1,6 @@
-"""Forgetting over HTTP: the path, the role, and the process that does it; what it does is `tests/pipelines/erasure/test_erase.py`."""
+"""Forgetting over HTTP: the path, the role, and the process that does it; what it does is
+`tests/pipelines/erasure/test_erase.py`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ if unit == "begun":
     sys.exit(75)
 place = {"found": 3, "removed": 3, "left": 0, "how": ""}
 proof = {"files": 7, "bytes": 8, "plaintext_hits": 0, "where": []}
-print(json.dumps({"done": unit != "stays", "at": "now", "units": 1, "places": {"lake": place}, "proof": proof, "seconds": 0.1, "sources": ""}))
+told = {"done": unit != "stays", "at": "now", "units": 1, "places": {"lake": place}, "proof": proof, "seconds": 0.1}
+print(json.dumps(told | {"sources": ""}))
 """
 
 
@@ -40,7 +43,9 @@ async def echo(_: bytes, call: Call) -> Answer:
 
 def front_door(folder: Path, keys: Keys | None = None, seconds: float = 30.0) -> FrontDoor:
     forgetting = Forgetting([sys.executable, "-c", FORGET, str(folder)], answer_seconds_max=seconds)
-    other = Route(method="GET", path="/v1/customers/all", name="all", summary="A path that could be a parameter's.", handler=echo)
+    other = Route(
+        method="GET", path="/v1/customers/all", name="all", summary="A path that could be a parameter's.", handler=echo
+    )
     two = Route(method="GET", path="/v1/{one}/of/{two}", name="two", summary="Two parameters.", handler=echo)
     return FrontDoor([forgetting.route(), other, two], keys or Keys())
 
@@ -57,9 +62,16 @@ def delete(port: int, path: str, key: str = "") -> Any:
 
 
 def test_the_answer_is_that_of_the_process(port: int, tmp_path: Path) -> None:
-    """Done is 200 with what was found, removed and proved; begun and not done is 202; what could not be begun is 503."""
+    """Done is 200 with what was found, removed and proved; begun and not done is 202; what could not be begun is
+    503.
+    """
     status, said = delete(port, "/v1/customers/c-1")
-    assert (status, said["done"], said["places"]["lake"]["removed"], said["proof"]["plaintext_hits"]) == (200, True, 3, 0)
+    assert (status, said["done"], said["places"]["lake"]["removed"], said["proof"]["plaintext_hits"]) == (
+        200,
+        True,
+        3,
+        0,
+    )
     assert delete(port, "/v1/customers/~a@b")[0] == 200
     assert delete(port, "/v1/customers/c%7C2%40d")[0] == 200, "as clients write an id in a path"
     assert delete(port, "/v1/customers/begun") == (202, {"done": False})
@@ -105,7 +117,9 @@ def test_paths_go_before_parameters(port: int) -> None:
 
 
 def test_patterns() -> None:
-    """Escapes stand for bytes in parameters, and paths without parameters are not looked for; an open end takes all that is left, as it came."""
+    """Escapes stand for bytes in parameters, and paths without parameters are not looked for; an open end takes all
+    that is left, as it came.
+    """
     patterns = Patterns(["/v1/x", "/v1/x/{id}"])
     assert patterns.find(b"/v1/x/7") == (b"/v1/x/{id}", {"id": "7"})
     assert patterns.find(b"/v1/x") is None
@@ -128,7 +142,9 @@ def test_only_administrators(tmp_path: Path) -> None:
 
 
 def test_what_takes_long_goes_on(tmp_path: Path) -> None:
-    """After the time of an answer it is 202; another customer has to wait; who asks again gets the answer of the same process."""
+    """After the time of an answer it is 202; another customer has to wait; who asks again gets the answer of the same
+    process.
+    """
     with edge.served(front_door(tmp_path, seconds=0.3)) as port:
         assert delete(port, "/v1/customers/slow") == (202, {"done": False})
         status, said = delete(port, "/v1/customers/other")

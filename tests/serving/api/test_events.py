@@ -1,4 +1,6 @@
-"""`POST /v1/events`: items one by one, durable before it is acknowledged, heard before it is acknowledged or soon after, beacons."""
+"""`POST /v1/events`: items one by one, durable before it is acknowledged, heard before it is acknowledged or soon
+after, beacons.
+"""
 
 from __future__ import annotations
 
@@ -84,16 +86,22 @@ class Shop:
         positions = {offer.offer_id: at for at, offer in enumerate(OFFERS)}
         happenings = EventSchema(workspace, OFFERS)
         late = 30 * 86_400 * 10**6
-        self.understanding = EventContext(happenings, frozenset(("accepted", "acceptance", "conversion")), late, contacting, positions)
+        self.understanding = EventContext(
+            happenings, frozenset(("accepted", "acceptance", "conversion")), late, contacting, positions
+        )
         self.ledger, self.metrics = Deaf(LmdbLedger(folder / "ledger")), Metrics()
         self.folder = folder / "events"
         self.writer = EventWriter(self.folder, limits or LogLimits(free_bytes_min=0), clock=lambda: NOW)
         ledger: Any = self.ledger
-        self.hearing = EventDelivery(lambda: self.understanding, lambda: ledger, self.writer, self.metrics, clock=lambda: NOW)
+        self.hearing = EventDelivery(
+            lambda: self.understanding, lambda: ledger, self.writer, self.metrics, clock=lambda: NOW
+        )
         self.events = Events(lambda: self.understanding, self.hearing, self.writer, self.metrics, clock=lambda: NOW)
 
     async def post(self, *items: Any) -> dict[str, Any]:
-        status, _, answer, stages = await self.events.post(json.dumps({"events": items}).encode(), Call(b"r", None, {}, {}))
+        status, _, answer, stages = await self.events.post(
+            json.dumps({"events": items}).encode(), Call(b"r", None, {}, {})
+        )
         assert status == 202
         assert len(stages) == 3
         found: dict[str, Any] = json.loads(answer)
@@ -250,7 +258,10 @@ def test_each_item_is_read_by_itself(texts: list[str]) -> None:
 
 def test_texts_of_other_languages_are_events() -> None:
     """Letters of any script, escaped or not, are the same event."""
-    plain, escaped = GOOD[:-1] + ',"fields":{"topic":"Zürich ☂"}}', GOOD[:-1] + ',"fields":{"topic":"Z\\u00fcrich \\u2602"}}'
+    plain, escaped = (
+        GOOD[:-1] + ',"fields":{"topic":"Zürich ☂"}}',
+        GOOD[:-1] + ',"fields":{"topic":"Z\\u00fcrich \\u2602"}}',
+    )
     first, second = read_events(f'{{"events":[{plain},\n\t{escaped}]}}'.encode())
     assert first == second
     assert isinstance(first, Event)
@@ -278,7 +289,9 @@ def test_ledger_hears_a_few_units_at_a_time(shop: Shop) -> None:
 
 
 def test_unheard_events_are_heard_later(shop: Shop) -> None:
-    """While the ledger does not answer, events are kept and the answer says so; then they are heard, and the mark follows only then."""
+    """While the ledger does not answer, events are kept and the answer says so; then they are heard, and the mark
+    follows only then.
+    """
 
     async def scenario() -> None:
         await shop.post(row("e0"))
@@ -303,7 +316,9 @@ def test_unheard_events_are_heard_later(shop: Shop) -> None:
 
 
 def test_duplicate_of_an_unheard_event_is_heard(tmp_path: Path, workspace: Workspace) -> None:
-    """A worker that died before the ledger heard leaves nothing unheard: who sends again is heard, and another worker hears the rest."""
+    """A worker that died before the ledger heard leaves nothing unheard: who sends again is heard, and another worker
+    hears the rest.
+    """
     alive = consumers.begin(tmp_path / "events")
     dying = EventLog(tmp_path / "events", LogLimits(free_bytes_min=0), clock=lambda: NOW, worker=alive.worker)
     events = [Event(name, "calls", from_microseconds(NOW - 5_000_000), "c1") for name in ("e1", "e2")]
@@ -366,23 +381,34 @@ def confirmed(ledger: Any) -> tuple[int, int]:
 
 
 def test_budgets_are_confirmed_once(shop: Shop) -> None:
-    """A show counts when its impression is new, a piece of stock at the first acceptance of its decision, each once however often it is sent."""
+    """A show counts when its impression is new, a piece of stock at the first acceptance of its decision, each once
+    however often it is sent.
+    """
 
     async def scenario() -> None:
         decision = f"{NOW - 9_000_000:x}-1a2b-7"
         seen = row("i1", "impression", offer_id="o2", decision_id=decision)
         for _ in range(3):
             await shop.post(seen)
-        await shop.post(row("a1", "accepted", offer_id="o2", decision_id=decision), row("k1", "click", offer_id="o2", decision_id=decision))
-        await shop.post(row("a2", "conversion", offer_id="o2", decision_id=decision, occurred_at=rfc3339(NOW - 1_000_000), value=3))
-        await shop.post(row("i2", "impression", offer_id="o2", customer_id="c2"), row("i3", "impression", offer_id="o1"))
+        await shop.post(
+            row("a1", "accepted", offer_id="o2", decision_id=decision),
+            row("k1", "click", offer_id="o2", decision_id=decision),
+        )
+        await shop.post(
+            row("a2", "conversion", offer_id="o2", decision_id=decision, occurred_at=rfc3339(NOW - 1_000_000), value=3)
+        )
+        await shop.post(
+            row("i2", "impression", offer_id="o2", customer_id="c2"), row("i3", "impression", offer_id="o1")
+        )
 
     run(scenario)
     assert confirmed(shop.ledger) == (2, 1)
 
 
 def test_disk_without_room_is_503_and_recovers(tmp_path: Path, workspace: Workspace) -> None:
-    """Where the log cannot take events nothing is acknowledged, the reason is safe for anybody, and it goes on by itself."""
+    """Where the log cannot take events nothing is acknowledged, the reason is safe for anybody, and it goes on by
+    itself.
+    """
     limits = LogLimits(free_bytes_min=1 << 62, retry_seconds=0.0)
     shop = Shop(tmp_path, workspace, limits)
 
@@ -390,7 +416,9 @@ def test_disk_without_room_is_503_and_recovers(tmp_path: Path, workspace: Worksp
         with pytest.raises(problems.EventsUnavailable) as refused:
             await shop.post(row("e1"))
         assert (b"retry-after", b"1") in refused.value.headers
-        assert refused.value.detail.startswith("The disk of the event log has less room than is kept in reserve. Nothing of this")
+        assert refused.value.detail.startswith(
+            "The disk of the event log has less room than is kept in reserve. Nothing of this"
+        )
         shop.writer.log.file.limits = LogLimits(free_bytes_min=0)
         assert (await shop.post(row("e1")))["stored"] == 1
 
@@ -400,7 +428,9 @@ def test_disk_without_room_is_503_and_recovers(tmp_path: Path, workspace: Worksp
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["begin", "stored", "done", "missed", "again"]), st.integers(0, 5)), max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from(["begin", "stored", "done", "missed", "again"]), st.integers(0, 5)), max_size=40)
+)
 def test_watermark_is_never_ahead(steps: list[tuple[str, int]]) -> None:
     """Whatever requests do in whatever order, all events up to the place were heard, and at rest it is the last."""
     watermark, place = Watermark(), 0
@@ -447,7 +477,9 @@ def batch(event_id: str, **top: Any) -> bytes:
 
 
 def test_beacons_and_keys(shop: Shop) -> None:
-    """With keys, text/plain is taken here alone, with the key in its body or its head; the key is neither stored nor answered."""
+    """With keys, text/plain is taken here alone, with the key in its body or its head; the key is neither stored nor
+    answered.
+    """
     lane = FrontDoor([*shop.events.routes(), edge.routes()[0]], edge.all_keys(), metrics=shop.metrics)
     with edge.served(lane) as port:
         good, wrong = ROLE_KEYS["events"], ROLE_KEYS["decide"]
@@ -460,7 +492,10 @@ def test_beacons_and_keys(shop: Shop) -> None:
         assert problem(sent(port, batch("b2", key="events-key.nonsense"), TEXT)) == (401, "unauthenticated")
         assert problem(sent(port, batch("b2", key=7), TEXT)) == (401, "unauthenticated")
         assert problem(sent(port, batch("b2", key=wrong), TEXT)) == (403, "forbidden")
-        assert problem(sent(port, batch("b2", key=good), TEXT, f"X-API-Key: {wrong}")) == (403, "forbidden")  # the head wins
+        assert problem(sent(port, batch("b2", key=good), TEXT, f"X-API-Key: {wrong}")) == (
+            403,
+            "forbidden",
+        )  # the head wins
         assert split(sent(port, batch("b2", key="x"), TEXT, f"X-API-Key: {good}"))[0] == 202
         assert problem(sent(port, batch("b3", key=good), "Content-Type: application/json")) == (401, "unauthenticated")
         head = ("Content-Type: application/json", f"Authorization: Bearer {good}")
@@ -478,11 +513,23 @@ def test_beacons_and_keys(shop: Shop) -> None:
 
 
 def test_beacons_without_keys_come_from_this_machine(shop: Shop) -> None:
-    """Without keys, a page of another site cannot send a beacon to this machine; one of this machine, or no page at all, can."""
+    """Without keys, a page of another site cannot send a beacon to this machine; one of this machine, or no page at
+    all, can.
+    """
     with edge.served(FrontDoor(shop.events.routes(), Keys(), metrics=shop.metrics)) as port:
-        for fields in ((), ("Origin: http://localhost:8080",), ("Origin: http://[::1]",), ("Sec-Fetch-Site: same-origin",)):
+        for fields in (
+            (),
+            ("Origin: http://localhost:8080",),
+            ("Origin: http://[::1]",),
+            ("Sec-Fetch-Site: same-origin",),
+        ):
             assert split(sent(port, batch(f"ok{len(fields)}-{len(''.join(fields))}"), TEXT, *fields))[0] == 202
-        evil = ("Origin: https://evil.example", "Origin: null", "Origin: http://localhost.evil.example", "Origin: http://[")
+        evil = (
+            "Origin: https://evil.example",
+            "Origin: null",
+            "Origin: http://localhost.evil.example",
+            "Origin: http://[",
+        )
         for field in (*evil, "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site"):
             assert problem(sent(port, batch("evil"), TEXT, field)) == (403, "origin-not-local")
         status, _, body = split(raw(port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))

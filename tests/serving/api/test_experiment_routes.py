@@ -1,4 +1,6 @@
-"""Asking for variants over HTTP: what the routes of experiments and flags say is what decisions do, and asking changes nothing."""
+"""Asking for variants over HTTP: what the routes of experiments and flags say is what decisions do, and asking changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Served(NamedTuple):
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         fields = {"x-api-key": ROLE_KEYS[role]} if role else {}
         fields |= {"content-type": "application/json"} if content is not None else {}
-        return self.client.request(method, path, content=content, headers=fields | {k.replace("_", "-"): v for k, v in headers.items()})
+        return self.client.request(
+            method, path, content=content, headers=fields | {k.replace("_", "-"): v for k, v in headers.items()}
+        )
 
     def flag(self, flag: str, customer: str, role: str = "admin", **context: Any) -> httpx.Response:
         return self.ask("POST", f"{FLAGS}/{flag}", {"context": {"targetingKey": customer} | context}, role)
@@ -56,19 +60,27 @@ class Served(NamedTuple):
 
     def lines(self) -> int:
         """How many decisions were recorded."""
-        return int(self.ask("GET", "/metrics").text.partition('opportune_journal_lines_total{result="recorded"} ')[2].split("\n")[0])
+        return int(
+            self.ask("GET", "/metrics")
+            .text.partition('opportune_journal_lines_total{result="recorded"} ')[2]
+            .split("\n")[0]
+        )
 
 
 @pytest.fixture(scope="module")
 def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Decisions, experiments and flags behind the front door, with keys, over real sockets; the desk in this process."""
+    """Decisions, experiments and flags behind the front door, with keys, over real sockets; the desk in this
+    process.
+    """
     workspace = load(trial_workspace(trained_workspace, tmp_path_factory.mktemp("routes") / "shop"), sources=False)
     desk, metrics, journal = Reloader(workspace), Metrics(), Journal.open(workspace.data / "journal")
     decisions = Decisions(desk, workspace, metrics, journal)
     desk.on_build = lambda made: journal.keep(made.lineup)
     enquiry = Enquiry(desk)
     routes = (*decisions.routes(edge.inner), *ExperimentRoutes(enquiry).routes(), *Flags(enquiry, decisions).routes())
-    entries = [KeyEntry(f"{role}-key", hashlib.sha256(key.encode()).hexdigest(), role) for role, key in ROLE_KEYS.items()]  # type: ignore[arg-type]
+    entries = [
+        KeyEntry(f"{role}-key", hashlib.sha256(key.encode()).hexdigest(), role) for role, key in ROLE_KEYS.items()
+    ]  # type: ignore[arg-type]
     lane = FrontDoor(routes, Keys(tuple(entries)), metrics=metrics, inner=edge.inner)
     desk.load()
     assert desk.loaded is not None, desk.refusal
@@ -79,7 +91,9 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_experiments_are_listed(served: Served) -> None:
-    """Every experiment of the file is there with its arms, whose shares are those of the split, and one of which is the control."""
+    """Every experiment of the file is there with its arms, whose shares are those of the split, and one of which is the
+    control.
+    """
     told = served.ask("GET", "/v1/experiments", role="experiments").json()
     assert [one["key"] for one in told["experiments"]] == list(DECLARED)
     assert (told["holdout"], told["control_groups"]) == (0.1, {"random_eligible": 0.05})
@@ -88,12 +102,19 @@ def test_experiments_are_listed(served: Served) -> None:
         split = split_of(one["key"], file[one["key"]])
         assert [arm["share"] for arm in one["arms"]] == list(split.shares)
         assert one["covered"] == split.covered
-        assert [arm["arm"] for arm in one["arms"] if arm["control"]] == ["right" if one["key"] == "visitor" else one["arms"][0]["arm"]]
-        assert (one["status"], one["unit"]) == (DECLARED[one["key"]].get("status", "draft"), DECLARED[one["key"]].get("unit", "customer"))
+        assert [arm["arm"] for arm in one["arms"] if arm["control"]] == [
+            "right" if one["key"] == "visitor" else one["arms"][0]["arm"]
+        ]
+        assert (one["status"], one["unit"]) == (
+            DECLARED[one["key"]].get("status", "draft"),
+            DECLARED[one["key"]].get("unit", "customer"),
+        )
 
 
 def test_all_ways_of_asking_agree_with_decisions(served: Served) -> None:
-    """One experiment of one unit, a batch, single flags, all flags, and then decisions: the same arms with the same probabilities."""
+    """One experiment of one unit, a batch, single flags, all flags, and then decisions: the same arms with the same
+    probabilities.
+    """
     requests = [{"customer_id": customer, "context": {"channel": "app"}} for customer in CUSTOMERS]
     batch = served.ask("POST", "/v1/assignments", {"requests": requests}).json()["results"]
     groups = set()
@@ -106,16 +127,25 @@ def test_all_ways_of_asking_agree_with_decisions(served: Served) -> None:
             assert one == {"unit": customer, "group": said["group"], "assignment": by_key[key], "degraded": []}
         assert said["degraded"] == []
         flags = {
-            one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "channel": "app"}}).json()["flags"]
+            one["key"]: one
+            for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "channel": "app"}}).json()[
+                "flags"
+            ]
         }
         for key in RUNNING:
             if DECLARED[key].get("unit") != "anonymous":
                 assert flags[f"experiment.{key}"].get("value") == by_key[key]["arm"]
                 assert flags[f"experiment.{key}"]["metadata"].get("probability") == by_key[key]["probability"]
         assert served.kept(customer) == {}
-        decision = served.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": "home", "context": {"channel": "app"}}).json()
+        decision = served.ask(
+            "POST", "/v1/decisions", {"customer_id": customer, "placement": "home", "context": {"channel": "app"}}
+        ).json()
         assert decision["group"] == said["group"]
-        arms = [(one["experiment"], one["arm"], one["probability"], one["reason"]) for one in said["assignments"] if one["arm"]]
+        arms = [
+            (one["experiment"], one["arm"], one["probability"], one["reason"])
+            for one in said["assignments"]
+            if one["arm"]
+        ]
         assert [(one["key"], one["arm"], one["probability"], one["reason"]) for one in decision["experiments"]] == arms
     assert groups == {None, "holdout", "random_eligible"}
 
@@ -125,7 +155,10 @@ def test_units_of_every_kind(served: Served) -> None:
     split = split_of("visitor", served.desk.workspace.experiments.experiments["visitor"])
     for anonymous in ("a1", "b2", "c3"):
         told = served.ask("GET", f"/v1/experiments/visitor/assignments/{anonymous}").json()
-        assert told["assignment"] == served.ask("GET", f"/v1/experiments/visitor/assignments/~{anonymous}").json()["assignment"]
+        assert (
+            told["assignment"]
+            == served.ask("GET", f"/v1/experiments/visitor/assignments/~{anonymous}").json()["assignment"]
+        )
         if told["group"] is None:
             assert told["assignment"]["arm"] == ("left", "right")[split(anonymous)[0]]
     tariffs = split_of("tariffs", served.desk.workspace.experiments.experiments["tariffs"])
@@ -155,7 +188,14 @@ BAD: list[tuple[str, str, Any, int, str, str]] = [
         "field-value",
         "/requests/0/experiments/0",
     ),
-    ("POST", "/v1/assignments", {"requests": [{"customer_id": "1", "context": {"moon": 1}}]}, 422, "field-unknown", "/requests/0/context"),
+    (
+        "POST",
+        "/v1/assignments",
+        {"requests": [{"customer_id": "1", "context": {"moon": 1}}]},
+        422,
+        "field-unknown",
+        "/requests/0/context",
+    ),
     (
         "POST",
         "/v1/assignments",
@@ -169,7 +209,9 @@ BAD: list[tuple[str, str, Any, int, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "slug", "pointer"), BAD, ids=[f"{row[1][:40]} {row[4]} {row[5]}" for row in BAD]
+    ("method", "path", "body", "status", "slug", "pointer"),
+    BAD,
+    ids=[f"{row[1][:40]} {row[4]} {row[5]}" for row in BAD],
 )
 def test_bad_questions(served: Served, method: str, path: str, body: Any, status: int, slug: str, pointer: str) -> None:
     """What does not fit is refused with its problem and its place; an experiment that a unit is not in is no error."""
@@ -191,16 +233,25 @@ def test_roles(served: Served) -> None:
     assert served.flag("offers.home", "1", "decide").status_code == 200
     hidden = served.flag("offers.home", "1", "experiments")
     assert (hidden.status_code, hidden.json()["errorCode"]) == (404, "FLAG_NOT_FOUND")
-    keys = {role: {one["key"] for one in served.ask("POST", FLAGS, body, role).json()["flags"]} for role in ("experiments", "decide")}
+    keys = {
+        role: {one["key"] for one in served.ask("POST", FLAGS, body, role).json()["flags"]}
+        for role in ("experiments", "decide")
+    }
     assert keys["experiments"] == {f"experiment.{key}" for key in DECLARED}
     assert keys["decide"] == keys["experiments"] | {"offers.home", "offers.bill"}
-    bearer = served.client.post(f"{FLAGS}/experiment.headline", json=body, headers={"authorization": f"Bearer {ROLE_KEYS['experiments']}"})
+    bearer = served.client.post(
+        f"{FLAGS}/experiment.headline", json=body, headers={"authorization": f"Bearer {ROLE_KEYS['experiments']}"}
+    )
     assert bearer.status_code == 200
 
 
 def test_a_single_flag_of_a_sticky_experiment_is_kept(served: Served) -> None:
-    """The first evaluation writes the arm down, the second finds it; all flags together and the route of experiments write nothing."""
-    customer = next(one for one in map(str, range(100, 200)) if served.flag("experiment.headline", one).json().get("value"))
+    """The first evaluation writes the arm down, the second finds it; all flags together and the route of experiments
+    write nothing.
+    """
+    customer = next(
+        one for one in map(str, range(100, 200)) if served.flag("experiment.headline", one).json().get("value")
+    )
     served.ask("POST", FLAGS, {"context": {"targetingKey": customer}})
     served.ask("GET", f"/v1/experiments/kept/assignments/{customer}")
     assert served.kept(customer) == {}
@@ -211,16 +262,26 @@ def test_a_single_flag_of_a_sticky_experiment_is_kept(served: Served) -> None:
 
 
 def test_offers_as_a_flag_are_a_decision(served: Served) -> None:
-    """A single evaluation is recorded and has its id; all flags together are neither, though they show the same offers."""
+    """A single evaluation is recorded and has its id; all flags together are neither, though they show the same
+    offers.
+    """
     before, customer = served.lines(), CUSTOMERS[3]
-    every = {one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "hour": 8}}).json()["flags"]}
+    every = {
+        one["key"]: one
+        for one in served.ask("POST", FLAGS, {"context": {"targetingKey": customer, "hour": 8}}).json()["flags"]
+    }
     glimpsed = every["offers.home"]
     assert glimpsed["value"]["decision_id"] is None
     assert served.lines() == before
     told = served.flag("offers.home", customer, hour=8).json()
     assert served.lines() == before + 1
-    decided = served.ask("POST", "/v1/decisions", {"customer_id": customer, "placement": "home", "context": {"hour": 8}}).json()
-    ids = [[offer["offer_id"] for offer in offers] for offers in (told["value"]["offers"], glimpsed["value"]["offers"], decided["offers"])]
+    decided = served.ask(
+        "POST", "/v1/decisions", {"customer_id": customer, "placement": "home", "context": {"hour": 8}}
+    ).json()
+    ids = [
+        [offer["offer_id"] for offer in offers]
+        for offers in (told["value"]["offers"], glimpsed["value"]["offers"], decided["offers"])
+    ]
     assert ids[0] == ids[1] == ids[2] != []
     assert told["value"]["decision_id"] == told["metadata"]["decisionId"]
     assert told["reason"] in ("SPLIT", "DISABLED")
@@ -228,7 +289,9 @@ def test_offers_as_a_flag_are_a_decision(served: Served) -> None:
 
 
 def test_all_flags_have_an_etag(served: Served) -> None:
-    """What a client has already is answered with 304 and nothing else; another customer, or another arm, has another ETag."""
+    """What a client has already is answered with 304 and nothing else; another customer, or another arm, has another
+    ETag.
+    """
     body = {"context": {"targetingKey": CUSTOMERS[5]}}
     first = served.ask("POST", FLAGS + "?flagConfigEtag=x&flagConfigLastModified=1", body, "experiments")
     etag = first.headers["etag"]
@@ -238,13 +301,19 @@ def test_all_flags_have_an_etag(served: Served) -> None:
         assert not {"content-length", "content-type", "transfer-encoding"} & set(same.headers)
     for known in ('"other"', etag.strip('"')):
         assert served.ask("POST", FLAGS, body, "experiments", if_none_match=known).status_code == 200
-    others = {served.ask("POST", FLAGS, {"context": {"targetingKey": one}}, "experiments").headers["etag"] for one in CUSTOMERS[:20]}
+    others = {
+        served.ask("POST", FLAGS, {"context": {"targetingKey": one}}, "experiments").headers["etag"]
+        for one in CUSTOMERS[:20]
+    }
     assert len(others) > 5
 
 
 def test_reasons(served: Served) -> None:
     """A split says so, an arm for everybody does not, and whoever is in no experiment has no value."""
-    said = {customer: served.ask("GET", f"/v1/experiments/one-or-two/assignments/{customer}").json() for customer in CUSTOMERS}
+    said = {
+        customer: served.ask("GET", f"/v1/experiments/one-or-two/assignments/{customer}").json()
+        for customer in CUSTOMERS
+    }
     seen = set()
     for customer, one in said.items():
         for flag in ("experiment.one-or-two", "experiment.app-only", "experiment.idea"):
@@ -284,7 +353,9 @@ KEYS_IN_PATHS = {
 
 @pytest.mark.parametrize(("came", "status"), KEYS_IN_PATHS.items(), ids=[came[:30] for came in KEYS_IN_PATHS])
 def test_keys_in_paths(served: Served, came: str, status: int) -> None:
-    """Escapes in a key stand for bytes of UTF-8; whatever is no flag is FLAG_NOT_FOUND, with the key that was asked for."""
+    """Escapes in a key stand for bytes of UTF-8; whatever is no flag is FLAG_NOT_FOUND, with the key that was asked
+    for.
+    """
     status_line, fields, body = edge.split(edge.raw(served.port, evaluation(f"{FLAGS}/{came}")))
     told = json.loads(body)
     assert (status_line, fields["content-type"]) == (status, "application/json")
@@ -292,7 +363,9 @@ def test_keys_in_paths(served: Served, came: str, status: int) -> None:
     assert status == 200 or (told["errorCode"], bool(told["errorDetails"])) == ("FLAG_NOT_FOUND", True)
 
 
-def evaluation(path: str, *fields: str, body: bytes = b'{"context":{"targetingKey":"7"}}', role: str = "admin") -> bytes:
+def evaluation(
+    path: str, *fields: str, body: bytes = b'{"context":{"targetingKey":"7"}}', role: str = "admin"
+) -> bytes:
     """The bytes of an evaluation."""
     key = [f"X-API-Key: {ROLE_KEYS[role]}"] if role else []
     return edge.post(body, *(fields or ("Content-Type: application/json",)), *key, path=path)
@@ -302,7 +375,11 @@ OTHER_REQUESTS = {
     "charset": (evaluation(f"{FLAGS}/experiment.idea", 'Content-Type: application/json; charset="UTF-8"'), 200, ""),
     "no type": (evaluation(f"{FLAGS}/experiment.idea", "X-Nothing: 1"), 415, "GENERAL"),
     "text": (evaluation(f"{FLAGS}/experiment.idea", "Content-Type: text/plain"), 415, "GENERAL"),
-    "accepts html": (evaluation(f"{FLAGS}/experiment.idea", "Content-Type: application/json", "Accept: text/html"), 406, "GENERAL"),
+    "accepts html": (
+        evaluation(f"{FLAGS}/experiment.idea", "Content-Type: application/json", "Accept: text/html"),
+        406,
+        "GENERAL",
+    ),
     "array": (evaluation(FLAGS, body=b"[]"), 400, "PARSE_ERROR"),
     "null": (evaluation(FLAGS, body=b"null"), 400, "PARSE_ERROR"),
     "text as JSON": (evaluation(FLAGS, body=b'"x"'), 400, "PARSE_ERROR"),
@@ -316,7 +393,11 @@ OTHER_REQUESTS = {
 def test_other_requests_for_flags(served: Served, request_bytes: bytes, status: int, code: str) -> None:
     """Whatever is wrong with an evaluation is said in OFREP's form, with a code that OFREP knows."""
     answered, fields, body = edge.split(edge.raw(served.port, request_bytes))
-    assert (answered, fields["content-type"], json.loads(body).get("errorCode", "")) == (status, "application/json", code)
+    assert (answered, fields["content-type"], json.loads(body).get("errorCode", "")) == (
+        status,
+        "application/json",
+        code,
+    )
 
 
 @pytest.mark.parametrize("path", [FLAGS, f"{FLAGS}/experiment.idea"])
@@ -332,12 +413,16 @@ def test_other_methods_on_flags(served: Served) -> None:
     """Evaluations are posted: other methods are 405 with the one that is allowed, and HEAD has no body."""
     for method in ("GET", "HEAD", "PUT", "OPTIONS"):
         for path in (FLAGS, f"{FLAGS}/experiment.idea", f"{FLAGS}/a%20b"):
-            answered, fields, body = edge.split(edge.raw(served.port, evaluation(path, body=b"").replace(b"POST", method.encode(), 1)))
+            answered, fields, body = edge.split(
+                edge.raw(served.port, evaluation(path, body=b"").replace(b"POST", method.encode(), 1))
+            )
             assert (answered, fields["allow"], body == b"") == (405, "POST", method == "HEAD")
 
 
 def test_if_none_match(served: Served) -> None:
-    """A client's list may come in several fields, weak or strong; what looks like the ETag but is none does not match."""
+    """A client's list may come in several fields, weak or strong; what looks like the ETag but is none does not
+    match.
+    """
     plain = served.ask("POST", FLAGS, {"context": {"targetingKey": "7"}}, "experiments")
     etag, fixed = plain.headers["etag"], served.ask("GET", "/ofrep/v1/configuration").headers["etag"]
     assert etag[0] == etag[-1] == '"' and len(etag) > 20
@@ -372,11 +457,16 @@ def test_flags_of_files_that_are_gone(served: Served, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Enquiry, "glimpse", gone)
     flags = {one["key"]: one for one in served.ask("POST", FLAGS, {"context": {"targetingKey": "7"}}).json()["flags"]}
-    assert (flags["offers.bill"]["errorCode"], flags["offers.home"]["reason"]) == ("FLAG_NOT_FOUND", flags["offers.home"]["reason"])
+    assert (flags["offers.bill"]["errorCode"], flags["offers.home"]["reason"]) == (
+        "FLAG_NOT_FOUND",
+        flags["offers.home"]["reason"],
+    )
 
 
 def test_figures_by_arm(served: Served) -> None:
-    """What /metrics says by arm and group is what was answered: decisions, exposures of arms that change them, and flags."""
+    """What /metrics says by arm and group is what was answered: decisions, exposures of arms that change them, and
+    flags.
+    """
 
     def told() -> Counter[str]:
         lines = served.ask("GET", "/metrics").text.splitlines()
@@ -397,5 +487,7 @@ def test_figures_by_arm(served: Served) -> None:
         if "value" in flag:
             wanted[f'opportune_arm_flags_total{{experiment="headline",arm="{flag["value"]}"}}'] += 1
     assert told() - before == +wanted
-    assert {name.partition("{")[0] for name in +wanted} >= {f"opportune_arm_{what}_total" for what in ("decisions", "exposures", "flags")}
+    assert {name.partition("{")[0] for name in +wanted} >= {
+        f"opportune_arm_{what}_total" for what in ("decisions", "exposures", "flags")
+    }
     assert not any(customer in name for name in told() for customer in CUSTOMERS)

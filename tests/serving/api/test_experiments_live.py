@@ -1,4 +1,6 @@
-"""Experiments in a running server of two workers: one arm for a unit whatever races, files and models that come and go under load."""
+"""Experiments in a running server of two workers: one arm for a unit whatever races, files and models that come and go
+under load.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ REFUSED = 'opportune_refused_total{what="config"}'
 
 def experiments(first: float, **more: Any) -> dict[str, Any]:
     """A sticky experiment with a split; its second arm shows one offer."""
-    arms = {"as_it_is": {"weight": first}, "short": {"weight": round(1 - first, 3), "changes": {"placements": {"home": {"limit": 1}}}}}
+    arms = {
+        "as_it_is": {"weight": first},
+        "short": {"weight": round(1 - first, 3), "changes": {"placements": {"home": {"limit": 1}}}},
+    }
     return {"experiments": {"short": {"status": "running", "sticky": True, "arms": arms} | more}}
 
 
@@ -54,16 +59,24 @@ def arm(answer: Any) -> str:
 
 def serves(live: Live) -> set[str]:
     """The digests that workers serve by now."""
-    return {name.partition('config="')[2].partition('"')[0] for name in live.metrics() if name.startswith("opportune_bundle_info")}
+    return {
+        name.partition('config="')[2].partition('"')[0]
+        for name in live.metrics()
+        if name.startswith("opportune_bundle_info")
+    }
 
 
 def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
-    """100 first requests at once for each unit, while the split turns round and back: one arm a unit, always, and again afterwards."""
+    """100 first requests at once for each unit, while the split turns round and back: one arm a unit, always, and again
+    afterwards.
+    """
     seen: list[set[str]] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for unit in range(UNITS):
             write(live.workspace, experiments(0.0 if unit % 2 else 1.0))
-            seen.append({arm(found) for found in pool.map(lambda _, unit=unit: live.decide(f"new-{unit}"), range(AT_ONCE))})  # type: ignore[misc]
+            seen.append(
+                {arm(found) for found in pool.map(lambda _, unit=unit: live.decide(f"new-{unit}"), range(AT_ONCE))}
+            )  # type: ignore[misc]
     assert [len(found) for found in seen] == [1] * UNITS
     write(live.workspace, experiments(0.0, bucket_version=0, coverage=0.0))
     before = serves(live)
@@ -72,13 +85,18 @@ def test_a_unit_has_one_arm_whatever_races(live: Live) -> None:
         answers = [live.decide(f"new-{unit}") for _ in range(4)]
         assert {arm(one) for one in answers} == found
     lines = [
-        line for file in (load(live.workspace, sources=False).data / "journal").rglob("*") if file.is_file() for line in read_lines(file)
+        line
+        for file in (load(live.workspace, sources=False).data / "journal").rglob("*")
+        if file.is_file()
+        for line in read_lines(file)
     ]
     by_unit: dict[str, set[str]] = {}
     for line in lines:
         by_unit.setdefault(line.customer_id, set()).update(given[1] for given in line.experiments)
     assert [by_unit[f"new-{unit}"] for unit in range(UNITS)] == seen
-    assert _settled(live) == {f"new-{unit}": found for unit, found in enumerate(seen)}, "the journal says what was written down"
+    assert _settled(live) == {f"new-{unit}": found for unit, found in enumerate(seen)}, (
+        "the journal says what was written down"
+    )
     # Whichever worker is asked, the background worker's last look at the split is told.
     told = Splits(NOW, (SplitMetric("short", ("as_it_is", "short"), (461, 211), (336.0, 336.0), 1e-20, True),))
     (live.workspace / ".opportune" / FILE).write_bytes(msgspec.json.encode(told))
@@ -99,13 +117,18 @@ def _settled(live: Live) -> dict[str, set[str]]:
 
 
 def test_files_and_models_change_under_load(live: Live) -> None:
-    """No request fails while experiments come, break and go; a model that is not published is refused with the way out, then taken."""
+    """No request fails while experiments come, break and go; a model that is not published is refused with the way out,
+    then taken.
+    """
     with load_on(live.port, connections=3, pause=0.005) as seen:
         wait_for(lambda: len(seen) > 20)
         wrong = {"experiments": {"e": {"status": "running", "arms": {"alone": {}}}}}
         missing = {
             "experiments": {
-                "e": {"status": "running", "arms": {"old": {"weight": 0}, "new": {"weight": 1, "changes": {"model": "challenger"}}}}
+                "e": {
+                    "status": "running",
+                    "arms": {"old": {"weight": 0}, "new": {"weight": 1, "changes": {"model": "challenger"}}},
+                }
             }
         }
         for content, why in ((wrong, "two arms at least"), (missing, "run `opportune publish --alias challenger`")):
@@ -116,7 +139,9 @@ def test_files_and_models_change_under_load(live: Live) -> None:
             assert live.decide()["model"]["version"] == "1" and live.decide()["experiments"][0]["key"] == "short"
         place = another_bundle(live.workspace, "2")
         bundle.point(load(live.workspace, sources=False).bundles, "challenger", place)
-        wait_for(lambda: all(live.decide()["model"]["version"] == "2" for _ in range(20)), what="the challenger decides")
+        wait_for(
+            lambda: all(live.decide()["model"]["version"] == "2" for _ in range(20)), what="the challenger decides"
+        )
         (live.workspace / "experiments.yaml").unlink()
         wait_for(lambda: all("experiments" not in live.decide() for _ in range(20)), what="no experiments")
     _check(seen)

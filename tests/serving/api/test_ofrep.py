@@ -1,4 +1,6 @@
-"""OFREP as far as it needs no stores: what a context may be, how problems are answered, how many requests are let through."""
+"""OFREP as far as it needs no stores: what a context may be, how problems are answered, how many requests are let
+through.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 
 from features.config.schema import ContextColumn
 from serving.api.flags import Flags
-from serving.api.ofrep import REFUSAL, EvaluationFailure, FlagNotFound, FlagQuery, InvalidContext, TargetingKeyMissing, read_evaluation
+from serving.api.ofrep import (
+    REFUSAL,
+    EvaluationFailure,
+    FlagNotFound,
+    FlagQuery,
+    InvalidContext,
+    TargetingKeyMissing,
+    read_evaluation,
+)
 from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
 from serving.decision.assignment import Units
@@ -43,7 +53,10 @@ FITS: list[tuple[dict[str, Any], FlagQuery]] = [
         {"targetingKey": "7", "channel": "app", "hour": 18, "member": None},
         FlagQuery(Units("7", "7"), {"channel": "app", "hour": 18, "member": None}),
     ),
-    ({"targetingKey": "7", "user agent": "a\nb", "deep": {"er": [1, {}]}, "offers_considered": "x"}, FlagQuery(Units("7", "7"), {})),
+    (
+        {"targetingKey": "7", "user agent": "a\nb", "deep": {"er": [1, {}]}, "offers_considered": "x"},
+        FlagQuery(Units("7", "7"), {}),
+    ),
 ]
 DO_NOT: list[tuple[bytes, type[Problem], str]] = [
     (b"", problems.BodyEmpty, "PARSE_ERROR"),
@@ -95,7 +108,8 @@ def test_context_is_refused(body: bytes, kind: type[Problem], code: str) -> None
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*COLUMNS, "targetingKey", "context", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*COLUMNS, "targetingKey", "context", "x"]), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -115,7 +129,9 @@ def test_any_context_is_read_or_refused(context: Any) -> None:
 
 @pytest.mark.parametrize("kind", problems.catalogue().values(), ids=lambda kind: kind.slug)
 def test_every_problem_has_a_form(kind: type[Problem]) -> None:
-    """OFREP knows no 422, wants no body with 401 and 403, and the flag and a code with every other refusal of a client's fault."""
+    """OFREP knows no 422, wants no body with 401 and 403, and the flag and a code with every other refusal of a
+    client's fault.
+    """
     status, body = REFUSAL.status(kind), REFUSAL.render(kind(), FLAG)
     assert status == (400 if kind.status == 422 else kind.status)
     if status in (401, 403):
@@ -125,7 +141,10 @@ def test_every_problem_has_a_form(kind: type[Problem]) -> None:
     assert told.errorDetails
     if status < 500:
         assert (told.key, bool(told.errorCode)) == ("experiment.x", True)
-        assert msgspec.json.decode(REFUSAL.render(kind(), FLAG.rpartition(b"/")[0]), type=EvaluationFailure).key is msgspec.UNSET
+        assert (
+            msgspec.json.decode(REFUSAL.render(kind(), FLAG.rpartition(b"/")[0]), type=EvaluationFailure).key
+            is msgspec.UNSET
+        )
 
 
 @given(st.text(max_size=12))
@@ -151,7 +170,9 @@ def test_a_key_that_is_no_text_is_not_repeated() -> None:
     pauses=st.lists(st.floats(0, 3, allow_subnormal=False), max_size=60),
 )
 def test_rate(per_second: int, pauses: list[float]) -> None:
-    """Between any two moments no more pass than the rate allows, one more than a bucket's worth; after a second somebody always passes."""
+    """Between any two moments no more pass than the rate allows, one more than a bucket's worth; after a second
+    somebody always passes.
+    """
     now, passed = 0.0, list[float]()
     rate = Rate(per_second, lambda: now)
     for pause in pauses:
@@ -177,7 +198,9 @@ def test_rates_are_of_each_key() -> None:
 
 
 def test_unready_and_limited_over_http() -> None:
-    """Nothing serves: 503 in OFREP's form; the second request of the second: 429 with Retry-After; a bad type and a large body likewise."""
+    """Nothing serves: 503 in OFREP's form; the second request of the second: 429 with Retry-After; a bad type and a
+    large body likewise.
+    """
     desk: Any = SimpleNamespace(loaded=None, refusal="nothing was published")
     decisions: Any = None
     made = FrontDoor(Flags(Enquiry(desk), decisions, 1).routes(), Keys())
@@ -185,8 +208,14 @@ def test_unready_and_limited_over_http() -> None:
         unready = client.post("/ofrep/v1/evaluate/flags/experiment.x", json={"context": {"targetingKey": "7"}})
         assert (unready.status_code, unready.json()) == (503, {"errorDetails": "nothing was published"})
         limited = client.post("/ofrep/v1/evaluate/flags?flagConfigEtag=x", json={"context": {"targetingKey": "7"}})
-        assert (limited.status_code, limited.headers["retry-after"], limited.json()["errorCode"]) == (429, "1", "GENERAL")
-        typed = client.post("/ofrep/v1/evaluate/flags/experiment.x", content=b"{}", headers={"content-type": "text/plain"})
+        assert (limited.status_code, limited.headers["retry-after"], limited.json()["errorCode"]) == (
+            429,
+            "1",
+            "GENERAL",
+        )
+        typed = client.post(
+            "/ofrep/v1/evaluate/flags/experiment.x", content=b"{}", headers={"content-type": "text/plain"}
+        )
         large = client.post("/ofrep/v1/evaluate/flags/experiment.x", json={"x": "x" * 70_000})
         assert [(one.status_code, one.headers["content-type"]) for one in (typed, large)] == [
             (415, "application/json"),
@@ -208,6 +237,8 @@ def test_contract() -> None:
             if status in ("304", "401", "403"):
                 assert "content" not in answer
             elif status != "200":
-                assert answer["content"] == {"application/json": {"schema": {"$ref": "#/components/schemas/EvaluationFailure"}}}
+                assert answer["content"] == {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/EvaluationFailure"}}
+                }
         assert ("404" in answers) == ("{key}" in route.path)
         assert ("304" in answers) == (route.name != "ofrep_flag")

@@ -24,14 +24,19 @@ from serving.conditions.reasons import explain, needed
 DAY = 86_400.0
 NOW = 20_000 * DAY
 TYPES: dict[str, TermType] = {"n": "number", "m": "number", "b": "boolean", "c": "category", "t": "time"}
-SCOPE = {f"{kind}.{name}": Term(kind, dtype) for kind in ("customer", "context", "offer") for name, dtype in TYPES.items()}  # type: ignore[arg-type]
+SCOPE = {
+    f"{kind}.{name}": Term(kind, dtype) for kind in ("customer", "context", "offer") for name, dtype in TYPES.items()
+}  # type: ignore[arg-type]
 SCOPE |= {
     "pair.n": Term("pair", "number"),
     "pair.m": Term("pair", "number"),
     "pair.b": Term("pair", "boolean"),
     "offer.tags": Term("offer", "texts"),
 }
-NAMES = {dtype: sorted(name for name, term in SCOPE.items() if term.dtype == dtype) for dtype in ("number", "boolean", "category", "time")}
+NAMES = {
+    dtype: sorted(name for name, term in SCOPE.items() if term.dtype == dtype)
+    for dtype in ("number", "boolean", "category", "time")
+}
 
 POINTS = [0.0, -1.0, 1.0, 2.0, 3.5, 1e308]
 NUMBERS = st.sampled_from([*POINTS, -0.0, math.inf, -math.inf, None, None])
@@ -158,7 +163,9 @@ def leaves(draw: st.DrawFn, depth: int) -> Tree:
 @st.composite
 def conditions(draw: st.DrawFn, depth: int) -> Tree:
     """Any condition."""
-    form = draw(st.sampled_from(["leaf", "and", "or", "not", "known", "if", "==", "!=", "default"])) if depth else "leaf"
+    form = (
+        draw(st.sampled_from(["leaf", "and", "or", "not", "known", "if", "==", "!=", "default"])) if depth else "leaf"
+    )
     if form == "leaf":
         return draw(leaves(min(depth, 1)))
     parts = [
@@ -185,19 +192,28 @@ def worlds(draw: st.DrawFn) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     count = draw(st.sampled_from([0, 1, 2, 7, 65]))
     own = [name for name in SCOPE if name.split(".")[0] in ("offer", "pair")]
     shared = {name: draw(CELLS[term.dtype]) for name, term in SCOPE.items() if name not in own}
-    kinds = draw(st.lists(st.fixed_dictionaries({name: CELLS[SCOPE[name].dtype] for name in own}), min_size=1, max_size=4))
+    kinds = draw(
+        st.lists(st.fixed_dictionaries({name: CELLS[SCOPE[name].dtype] for name in own}), min_size=1, max_size=4)
+    )
     return shared, [kinds[at % len(kinds)] for at in range(count)]
 
 
 def seen(raw: dict[str, Any]) -> dict[str, Any]:
     """Values as expressions see them: a moment as its age."""
-    return {name: (NOW - cell) / DAY if SCOPE[name].dtype == "time" and cell is not None else cell for name, cell in raw.items()}
+    return {
+        name: (NOW - cell) / DAY if SCOPE[name].dtype == "time" and cell is not None else cell
+        for name, cell in raw.items()
+    }
 
 
 def laid(name: str, offers: list[dict[str, Any]]) -> Any:
     """A column of offers as conditions take it."""
     cells = [offer[name] for offer in offers]
-    return cells if SCOPE[name].dtype in ("category", "texts") else np.array([math.nan if c is None else c for c in cells], np.float64)
+    return (
+        cells
+        if SCOPE[name].dtype in ("category", "texts")
+        else np.array([math.nan if c is None else c for c in cells], np.float64)
+    )
 
 
 def rows_of(names: Any, offers: list[dict[str, Any]]) -> Any:
@@ -207,7 +223,9 @@ def rows_of(names: Any, offers: list[dict[str, Any]]) -> Any:
 @pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
 @given(trees=st.lists(conditions(3), min_size=1, max_size=4), world=worlds())
-def test_conditions_hold_where_the_reference_says_true(trees: list[Tree], world: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_conditions_hold_where_the_reference_says_true(
+    trees: list[Tree], world: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
     """For any conditions, customer and offers, the sets are those of the reference, and so are the explanations."""
     shared, offers = world
     rules, kept = {}, {}
@@ -222,20 +240,28 @@ def test_conditions_hold_where_the_reference_says_true(trees: list[Tree], world:
     sets = bound.evaluate(scalars, pairs, NOW)
     for name, bits in zip(compiled.names, sets, strict=True):
         expected = [value(kept[name], seen(shared | offer)) for offer in offers]
-        assert [bool(bits >> at & 1) for at in range(len(offers))] == [truth is True for truth in expected], rules[name].text
+        assert [bool(bits >> at & 1) for at in range(len(offers))] == [truth is True for truth in expected], rules[
+            name
+        ].text
         assert bits >> len(offers) == 0
         for at in range(min(len(offers), 4)):
             lookup = bound.lookup(at, scalars, pairs, NOW)
             lacking = needed(rules[name], lookup)
             assert (not lacking) == (expected[at] is True)
             assert not any(finding.holds for finding in lacking)
-            assert {finding.condition for finding in lacking} <= {finding.condition for finding in explain(rules[name], lookup)}
+            assert {finding.condition for finding in lacking} <= {
+                finding.condition for finding in explain(rules[name], lookup)
+            }
 
 
 @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
 @given(tree=numbers(3), world=worlds(), data=st.data())
-def test_formulas_are_those_of_the_reference(tree: Tree, world: tuple[dict[str, Any], list[dict[str, Any]]], data: st.DataObject) -> None:
-    """For any formula, customer and chosen offers, the numbers are those of the reference to the bit, NaN where that is unknown."""
+def test_formulas_are_those_of_the_reference(
+    tree: Tree, world: tuple[dict[str, Any], list[dict[str, Any]]], data: st.DataObject
+) -> None:
+    """For any formula, customer and chosen offers, the numbers are those of the reference to the bit, NaN where that is
+    unknown.
+    """
     shared, offers = world
     found = parse(written(tree), SCOPE, "number")
     assume(isinstance(found, Expression))
@@ -247,7 +273,9 @@ def test_formulas_are_those_of_the_reference(tree: Tree, world: tuple[dict[str, 
     result = bound.evaluate(scalar_values(formula.scalars, shared), rows, np.array(places, np.int32), NOW)
     expected = [value(tree, seen(shared | offers[at])) for at in places]
     assert result.shape == (len(places),)
-    np.testing.assert_array_equal(result, np.array([math.nan if cell is None else cell for cell in expected], np.float64))
+    np.testing.assert_array_equal(
+        result, np.array([math.nan if cell is None else cell for cell in expected], np.float64)
+    )
 
 
 GRID = [None, 0.0, -0.0, 1.0, -2.0, math.inf, -math.inf]
@@ -259,13 +287,19 @@ def simple(first: Tree, second: Tree) -> list[Tree]:
     compared: list[Tree] = [(op, first, second) for op in ("==", "!=", "<", "<=", ">", ">=")]
     made: list[Tree] = [(op, first, second) for op in ("+", "-", "*", "/", "min", "max")]
     made += [(op, first) for op in ("abs", "negative", "log")] + [("default", first, ("constant", 1.0))]
-    tested: list[Tree] = [("in list", first, [0.0, 1.0])] + [(op, number, ("constant", 1.0)) for number in made for op in ("!=", "<=")]
+    tested: list[Tree] = [("in list", first, [0.0, 1.0])] + [
+        (op, number, ("constant", 1.0)) for number in made for op in ("!=", "<=")
+    ]
     return [*compared, *tested, *(("known", number) for number in made if number[0] != "default")]
 
 
-@pytest.mark.parametrize("sides", list(itertools.product(("customer", "context", "offer", "pair"), repeat=2)), ids=" ".join)
+@pytest.mark.parametrize(
+    "sides", list(itertools.product(("customer", "context", "offer", "pair"), repeat=2)), ids=" ".join
+)
 def test_every_operation_on_every_pair_of_values_is_the_references(sides: tuple[str, str]) -> None:
-    """For each operator and each two values, missing and infinite ones included, true and false are those of the reference."""
+    """For each operator and each two values, missing and infinite ones included, true and false are those of the
+    reference.
+    """
     first, second = (f"{side}.{name}" for side, name in zip(sides, "nm", strict=True))
     trees, cells = simple(("column", first), ("column", second)), list(itertools.product(GRID, GRID))
     _hold_against_the_reference(trees, [{first: one, second: other} for one, other in cells])
@@ -277,7 +311,9 @@ def test_every_operation_on_every_pair_of_values_is_the_references(sides: tuple[
             ("==", ("column", first), ("constant", "red")),
             ("known", ("column", first)),
         ]
-        _hold_against_the_reference(texts, [{first: one, second: other} for one, other in itertools.product(WORDS, WORDS)])
+        _hold_against_the_reference(
+            texts, [{first: one, second: other} for one, other in itertools.product(WORDS, WORDS)]
+        )
 
 
 def _hold_against_the_reference(trees: list[Tree], cases: list[dict[str, Any]]) -> None:
@@ -309,9 +345,16 @@ def test_reasons_say_what_is_and_what_would_be_needed() -> None:
     bound = compiled.bind({name: laid(name, OFFERS) for name in compiled.offers}, 2)
     scalars, pairs = scalar_values(compiled.scalars, FACTS), rows_of(compiled.pairs, OFFERS)
     assert bound.evaluate(scalars, pairs, NOW) == (0b00, 0b10, 0b10, 0b00)
-    told = {name: [str(reason) for reason in needed(rule, bound.lookup(0, scalars, pairs, NOW))] for name, rule in compiled.rules.items()}
+    told = {
+        name: [str(reason) for reason in needed(rule, bound.lookup(0, scalars, pairs, NOW))]
+        for name, rule in compiled.rules.items()
+    }
     assert told == {
-        "tenure": ["customer.n is 12 (needs >= 90)", 'context.c is "grün" (needs in ["blue", "red"])', "context.b is True (needs False)"],
+        "tenure": [
+            "customer.n is 12 (needs >= 90)",
+            'context.c is "grün" (needs in ["blue", "red"])',
+            "context.b is True (needs False)",
+        ],
         "either": ["customer.n is 12 (needs >= 90)"],
         "tags": ['offer.tags is ["red"] (needs without "red")'],
         "region": ["pair.m is unknown (needs known)"],
@@ -335,13 +378,25 @@ def expression(text: str) -> Expression:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 63, 1_001, 10_000])
 def test_any_number_of_offers_is_compared_exactly(count: int) -> None:
-    """Comparisons of pair columns with constants are numpy's, for few and many offers, next to the constant and at infinity."""
+    """Comparisons of pair columns with constants are numpy's, for few and many offers, next to the constant and at
+    infinity.
+    """
     random = np.random.default_rng(count)
     near = [math.nextafter(0.1, 0), 0.1, math.nextafter(0.1, 1), math.nan, math.inf, -math.inf, 1.7976931348623157e308]
     pairs = random.choice(near, (2, count))
-    compares = {"==": np.equal, "!=": np.not_equal, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+    compares = {
+        "==": np.equal,
+        "!=": np.not_equal,
+        "<": np.less,
+        "<=": np.less_equal,
+        ">": np.greater,
+        ">=": np.greater_equal,
+    }
     texts = {
-        (row, op, bound): f"pair.{'mn'[row]} {op} {bound!r}" for row in (0, 1) for op in compares for bound in (0.1, near[-1], -near[-1])
+        (row, op, bound): f"pair.{'mn'[row]} {op} {bound!r}"
+        for row in (0, 1)
+        for op in compares
+        for bound in (0.1, near[-1], -near[-1])
     }
     bound = Conditions({text: expression(text) for text in texts.values()}).bind({}, count)
     for (row, op, constant), bits in zip(texts, bound.evaluate([], pairs, NOW), strict=True):
@@ -352,7 +407,9 @@ def test_any_number_of_offers_is_compared_exactly(count: int) -> None:
 
 
 def test_a_condition_of_several_rules_is_evaluated_once() -> None:
-    """Rules that share a part share its evaluation: a hundred rules of the same leaves have as many comparisons as one."""
+    """Rules that share a part share its evaluation: a hundred rules of the same leaves have as many comparisons as
+    one.
+    """
     shared = "customer.n * customer.m > 3 and pair.n >= 1"
     one = Conditions({"one": expression(shared)})
     many = Conditions({str(at): expression(f"({shared}) or offer.n > {at}") for at in range(100)})
@@ -371,8 +428,13 @@ def test_many_texts_of_an_attribute_are_found() -> None:
 
 
 def test_a_catalogue_gives_the_columns() -> None:
-    """Columns of offers are read from a catalogue: attributes by their declared type, and the facts that every offer has."""
-    offers = [Offer("a", name="A", value=2.5, attributes={"n": 3.0, "b": True, "c": "red", "t": 86400.0, "tags": ["x", "y"]}), Offer("b")]
+    """Columns of offers are read from a catalogue: attributes by their declared type, and the facts that every offer
+    has.
+    """
+    offers = [
+        Offer("a", name="A", value=2.5, attributes={"n": 3.0, "b": True, "c": "red", "t": 86400.0, "tags": ["x", "y"]}),
+        Offer("b"),
+    ]
     terms = {
         **SCOPE,
         "offer.offer_id": Term("offer", "category"),
@@ -380,7 +442,10 @@ def test_a_catalogue_gives_the_columns() -> None:
         "offer.value": Term("offer", "number"),
     }
     wanted = {name: term for name, term in terms.items() if term.kind == "offer" and name != "offer.m"}
-    found = {name: [None if cell != cell else cell for cell in column] for name, column in offer_columns(Catalogue(offers), wanted).items()}
+    found = {
+        name: [None if cell != cell else cell for cell in column]
+        for name, column in offer_columns(Catalogue(offers), wanted).items()
+    }
     assert found == {
         "offer.n": [3.0, None],
         "offer.b": [1.0, None],
@@ -394,7 +459,9 @@ def test_a_catalogue_gives_the_columns() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    """A missing column of offers, or one of another length, is refused when the catalogue is bound, and so are texts of a customer."""
+    """A missing column of offers, or one of another length, is refused when the catalogue is bound, and so are texts of
+    a customer.
+    """
     compiled = Conditions({"rule": expression("offer.n > 1")})
     for offers, got in (({}, "none"), ({"offer.n": np.zeros(2)}, "2 values")):
         with pytest.raises(ValueError, match=f"one value for each of 3 offers, got {got}"):

@@ -1,4 +1,6 @@
-"""Assignment: who gets which arm, in which order things decide, how even and how independent it is over a million units."""
+"""Assignment: who gets which arm, in which order things decide, how even and how independent it is over a million
+units.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ BOOK = read_rules(PoliciesFile(), FEATURES, "EUR")
 ARMS = {"control": {}, "treatment": {}}
 MANY = 1_000_000
 SIGMAS = 5.0
-"""A bound that an even split leaves once in two million times; the hashes are fixed, so that a test that passes once always does."""
+"""A bound that an even split leaves once in two million times; the hashes are fixed, so that a test that passes once
+always does.
+"""
 
 
 def assigner(experiments: Mapping[str, Any], **more: Any) -> Assigner:
@@ -59,11 +63,27 @@ def within(count: int, of: int, share: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    "hash_", ["growthbook-v2", "growthbook-v1", "eppo", "unleash", "optimizely", "statsig", "statsig-experiment", "launchdarkly"]
+    "hash_",
+    [
+        "growthbook-v2",
+        "growthbook-v1",
+        "eppo",
+        "unleash",
+        "optimizely",
+        "statsig",
+        "statsig-experiment",
+        "launchdarkly",
+    ],
 )
 def test_a_million_units_are_split_as_declared(hash_: str) -> None:
-    """Over 1,000,000 units each arm has its share of the covered, and the covered are their part of all, within binomial bounds."""
-    arms = {"a": {"weight": 1}, "b": {"weight": 3}} if hash_ == "unleash" else {"a": {"weight": 0.25}, "b": {"weight": 0.75}}
+    """Over 1,000,000 units each arm has its share of the covered, and the covered are their part of all, within
+    binomial bounds.
+    """
+    arms = (
+        {"a": {"weight": 1}, "b": {"weight": 3}}
+        if hash_ == "unleash"
+        else {"a": {"weight": 0.25}, "b": {"weight": 0.75}}
+    )
     (read,) = assigner({"e": {"hash": hash_, "arms": arms, "coverage": 0.6}}).experiments.experiments
     found = Counter(read.split(f"customer-{at}")[0] for at in range(MANY))
     assert read.split.covered == pytest.approx(0.6) and read.split.shares == pytest.approx((0.25, 0.75))
@@ -74,9 +94,13 @@ def test_a_million_units_are_split_as_declared(hash_: str) -> None:
 INDEPENDENT = [(hash_, MANY // 5) for hash_ in ("eppo", "unleash", "optimizely", "statsig", "launchdarkly")]
 
 
-@pytest.mark.parametrize(("hash_", "count"), [pytest.param("growthbook-v2", MANY, marks=pytest.mark.slow), *INDEPENDENT])
+@pytest.mark.parametrize(
+    ("hash_", "count"), [pytest.param("growthbook-v2", MANY, marks=pytest.mark.slow), *INDEPENDENT]
+)
 def test_experiments_are_independent(hash_: str, count: int) -> None:
-    """Over 1,000,000 units (200,000 for hashes other than the default) experiments of four arms know nothing of each other, by chi-square."""
+    """Over 1,000,000 units (200,000 for hashes other than the default) experiments of four arms know nothing of each
+    other, by chi-square.
+    """
     keys = ("checkout", "checkout-2", "levers")
     asked = assigner({key: {"hash": hash_, "arms": {name: {} for name in "abcd"}} for key in keys})
     splits = [read.split for read in asked.experiments.experiments]
@@ -89,7 +113,13 @@ def test_experiments_are_independent(hash_: str, count: int) -> None:
 
 def test_holdout_groups_and_the_rest() -> None:
     """Holdout and control groups have their exact shares, are drawn before experiments, and are in none."""
-    shares = {"random_eligible": 0.05, "propensity_only": 0.04, "no_levers": 0.03, "eligibility_only": 0.02, "random_propensity": 0.01}
+    shares = {
+        "random_eligible": 0.05,
+        "propensity_only": 0.04,
+        "no_levers": 0.03,
+        "eligibility_only": 0.02,
+        "random_propensity": 0.01,
+    }
     asked = assigner({"e": {}}, holdout={"share": 0.1}, control_groups=shares)
     groups: Counter[str | None] = Counter()
     units = 100_000
@@ -112,13 +142,19 @@ def test_the_holdout_is_of_the_customer_or_the_anonymous_id() -> None:
     assert asked.group(Units()) == asked.group(Units(account="a")) == (None, 1.0)
     half = assigner({}, holdout={"share": 0.5})
     assert len({half.group(Units(f"c{at}", "same")).name for at in range(50)}) == 2
-    assert [half.group(Units(anonymous=str(at))) for at in range(50)] == [half.group(Units(str(at))) for at in range(50)]
+    assert [half.group(Units(anonymous=str(at))) for at in range(50)] == [
+        half.group(Units(str(at))) for at in range(50)
+    ]
 
 
 def test_namespaces_exclude_each_other() -> None:
-    """Of 100,000 units none is in two experiments of a namespace; each is where GrowthBook puts it, and each has its share."""
+    """Of 100,000 units none is in two experiments of a namespace; each is where GrowthBook puts it, and each has its
+    share.
+    """
     ranges = {"a": [0, 0.25], "b": [0.25, 0.7], "c": [0.7, 1]}
-    asked = assigner({key: {"namespace": {"name": "checkout", "range": range_}, "coverage": 0.8} for key, range_ in ranges.items()})
+    asked = assigner(
+        {key: {"namespace": {"name": "checkout", "range": range_}, "coverage": 0.8} for key, range_ in ranges.items()}
+    )
     inside: Counter[str] = Counter()
     for at in range(100_000):
         found = asked.assign(Units(str(at)), everybody, NOW).assignments
@@ -144,7 +180,9 @@ def test_published_namespaces(unit: str, name: str, range_: list[float], expecte
 def test_what_is_not_running_assigns_nobody() -> None:
     """A draft, a stopped experiment, one to come and one that is over say so; start is included, end is not."""
     window = {"start": "2026-11-22T12:00:00Z", "end": "2026-11-23"}
-    asked = assigner({"draft": {"status": "draft"}, "stopped": {"status": "stopped"}, "timed": window}, holdout={"share": 0.5})
+    asked = assigner(
+        {"draft": {"status": "draft"}, "stopped": {"status": "stopped"}, "timed": window}, holdout={"share": 0.5}
+    )
     end = parse_moment("2026-11-23")
     for unit in map(str, range(20)):
         timed = {}
@@ -170,13 +208,17 @@ def test_targeting_is_asked_only_where_there_is_one() -> None:
     asked = assigner({"all": {}, "app": {"targeting": 'context.channel == "app"'}})
     for truth in (True, False):
         keys: list[str] = []
-        everyone, app = asked.assign(Units("1"), lambda key, keys=keys, truth=truth: keys.append(key) or truth, NOW).assignments  # type: ignore[misc]
+        everyone, app = asked.assign(
+            Units("1"), lambda key, keys=keys, truth=truth: keys.append(key) or truth, NOW
+        ).assignments  # type: ignore[misc]
         assert keys == ["app"] and everyone.reason == "split"
         assert (app.reason, app.bucket is None) == (("split", False) if truth else ("not_targeted", True))
 
 
 def test_changing_the_split_moves_no_sticky_unit() -> None:
-    """Whatever becomes of weights, coverage, namespace and targeting, who was assigned keeps arm and probability; others are drawn anew."""
+    """Whatever becomes of weights, coverage, namespace and targeting, who was assigned keeps arm and probability;
+    others are drawn anew.
+    """
     before = assigner({"e": {"sticky": True, "coverage": 0.5, "arms": {"a": {"weight": 0.5}, "b": {"weight": 0.5}}}})
     arms = {"a": {"weight": 0.05}, "b": {"weight": 0.95}}
     changed = {
@@ -187,7 +229,11 @@ def test_changing_the_split_moves_no_sticky_unit() -> None:
         "namespace": {"name": "n", "range": [0, 0.1]},
     }
     after, loose = assigner({"e": changed}), assigner({"e": changed | {"sticky": False}})
-    kept = {str(at): written.writes for at in range(5_000) if (written := before.assign(Units(str(at)), everybody, NOW)).writes}
+    kept = {
+        str(at): written.writes
+        for at in range(5_000)
+        if (written := before.assign(Units(str(at)), everybody, NOW)).writes
+    }
     assert within(len(kept), 5_000, 0.5)
     for unit, stored in kept.items():
         for targeted in (everybody, lambda key: False):
@@ -199,7 +245,9 @@ def test_changing_the_split_moves_no_sticky_unit() -> None:
 
 
 def test_a_bucket_version_draws_everybody_again() -> None:
-    """A higher bucket version passes over what was kept and wants a new write; a lowest version lets older units out for good."""
+    """A higher bucket version passes over what was kept and wants a new write; a lowest version lets older units out
+    for good.
+    """
     kept = {"e": Kept("treatment", 1, 0.5)}
     arms = {"control": {"weight": 1}, "treatment": {"weight": 0}}
     same, higher, blocked = (
@@ -264,9 +312,13 @@ print([repr(asked.assign(Units(f"{at}-\\u00fc"), everybody, NOW)) for at in rang
 
 
 def test_every_process_assigns_alike() -> None:
-    """Processes with different hash seeds, as after a restart, give the same answer to the same units, down to the last probability."""
+    """Processes with different hash seeds, as after a restart, give the same answer to the same units, down to the last
+    probability.
+    """
     hashes = ["growthbook-v2", "growthbook-v1", "eppo", "optimizely", "statsig", "launchdarkly"]
-    given_ = {hash_: {"hash": hash_, "coverage": 0.5, "namespace": {"name": hash_, "range": [0, 0.9]}} for hash_ in hashes}
+    given_ = {
+        hash_: {"hash": hash_, "coverage": 0.5, "namespace": {"name": hash_, "range": [0, 0.9]}} for hash_ in hashes
+    }
     root = Path(__file__).parents[3]
     found = {
         subprocess.run(
@@ -285,7 +337,10 @@ def test_every_process_assigns_alike() -> None:
 
 @given(
     unit=st.text(min_size=1),
-    kept=st.none() | st.builds(Kept, st.sampled_from(["control", "treatment", "gone"]), st.integers(0, 3), st.none() | st.floats(0, 1)),
+    kept=st.none()
+    | st.builds(
+        Kept, st.sampled_from(["control", "treatment", "gone"]), st.integers(0, 3), st.none() | st.floats(0, 1)
+    ),
     status=st.sampled_from(["draft", "running", "stopped"]),
     sticky=st.booleans(),
     targeted=st.booleans(),
@@ -295,7 +350,9 @@ def test_every_process_assigns_alike() -> None:
 def test_an_assignment_holds_together(
     unit: str, kept: Kept | None, status: str, sticky: bool, targeted: bool, coverage: float, least: int
 ) -> None:
-    """Whatever is asked: an arm comes with its probability, a write only with a drawn sticky arm, and the same question has the same answer."""
+    """Whatever is asked: an arm comes with its probability, a write only with a drawn sticky arm, and the same question
+    has the same answer.
+    """
     entry = {"status": status, "sticky": sticky, "coverage": coverage, "bucket_version": 2, "min_bucket_version": least}
     asked = assigner({"e": entry | {"targeting": 'context.channel == "app"'}})
     stored = {} if kept is None else {"e": kept}

@@ -78,7 +78,9 @@ def request(customer: str = "436600000", **fields: Any) -> DecisionRequest:
     return msgspec.convert(given | fields, DecisionRequest)
 
 
-def again(desk: Reloader, *, offers: list[Offer] | None = None, policies: PoliciesFile | None = None, **settings: Any) -> Snapshot:
+def again(
+    desk: Reloader, *, offers: list[Offer] | None = None, policies: PoliciesFile | None = None, **settings: Any
+) -> Snapshot:
     """The same bundle on other offers, other rules or other settings."""
     assert desk.loaded is not None
     before, workspace = desk.loaded, desk.workspace
@@ -86,7 +88,9 @@ def again(desk: Reloader, *, offers: list[Offer] | None = None, policies: Polici
         workspace = dataclasses.replace(workspace, policies=policies)
     if settings:
         serving = msgspec.structs.replace(workspace.settings.serving, **settings)
-        workspace = dataclasses.replace(workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving))
+        workspace = dataclasses.replace(
+            workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving)
+        )
     given = before.catalogue.offers if offers is None else offers
     return Snapshot(workspace, before.bundle, given, before.everyone, desk.engine.words, now() / MICROSECONDS)
 
@@ -100,7 +104,9 @@ def ids(decision: Decision) -> list[str]:
     return [offer.offer_id for offer in decision.offers]
 
 
-def matrix(loaded: Snapshot, row: OnlineRow, context: dict[str, Any], chosen: np.ndarray[Any, Any], at: int) -> np.ndarray[Any, Any]:
+def matrix(
+    loaded: Snapshot, row: OnlineRow, context: dict[str, Any], chosen: np.ndarray[Any, Any], at: int
+) -> np.ndarray[Any, Any]:
     """The rows that training would lay for these offers, in the order of the contract."""
     seconds = at / MICROSECONDS
     shared = loaded.layout.shared_values(row, context, seconds)
@@ -108,8 +114,12 @@ def matrix(loaded: Snapshot, row: OnlineRow, context: dict[str, Any], chosen: np
     return np.hstack([np.tile(shared, (len(chosen), 1)), loaded.offer_values[chosen], pairs])
 
 
-def test_ranking_is_that_of_lightgbm_calibrated(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """Propensities are LightGBM's on the laid matrix, calibrated; offers come by what they are worth, or by raw score where that alone counts."""
+def test_ranking_is_that_of_lightgbm_calibrated(
+    desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]
+) -> None:
+    """Propensities are LightGBM's on the laid matrix, calibrated; offers come by what they are worth, or by raw score
+    where that alone counts.
+    """
     place = bundle.current(desk.workspace.bundles)
     assert place is not None
     booster = lightgbm.Booster(model_file=str(place / "model.txt"))
@@ -118,18 +128,24 @@ def test_ranking_is_that_of_lightgbm_calibrated(desk: Reloader, loaded: Snapshot
     rows = customers | {"nobody-knows-me": unknown_row(loaded)}
     for number, (customer, row) in enumerate(rows.items()):
         asked = request(
-            customer, limit=50, context=[{"channel": "app"}, {"channel": "shop", "hour": 3.5, "roaming_now": True}, {}][number % 3]
+            customer,
+            limit=50,
+            context=[{"channel": "app"}, {"channel": "shop", "hour": 3.5, "roaming_now": True}, {}][number % 3],
         )
         answer = decide(asked, loaded, row, moment)
         chosen = np.flatnonzero(eligible(asked, loaded, row, moment)).astype(np.int32)
-        raw = np.asarray(booster.predict(matrix(loaded, row, asked.context, chosen, moment), raw_score=True, num_threads=1))
+        raw = np.asarray(
+            booster.predict(matrix(loaded, row, asked.context, chosen, moment), raw_score=True, num_threads=1)
+        )
         offers = [loaded.catalogue.offers[at].offer_id for at in chosen]
         expected = dict(zip(offers, loaded.bundle.calibration.probabilities(raw).tolist(), strict=True))
         assert len(answer.offers) == answer.considered == len(chosen) > 3
         assert {offer.offer_id: offer.propensity for offer in answer.offers} == expected
         by_raw = dict(zip(offers, raw.tolist(), strict=True))
         worth = {offer.offer_id: offer.value for offer in loaded.catalogue.offers}
-        assert [offer.score for offer in answer.offers] == sorted((expected[o] * worth[o] for o in offers), reverse=True)
+        assert [offer.score for offer in answer.offers] == sorted(
+            (expected[o] * worth[o] for o in offers), reverse=True
+        )
         shown = [by_raw[offer.offer_id] for offer in decide(asked, likely, row, moment).offers]
         assert shown == sorted(shown, reverse=True) and len(shown) >= len(offers)
         assert [offer.rank for offer in answer.offers] == list(range(1, len(offers) + 1))
@@ -140,11 +156,15 @@ def test_ranking_is_that_of_lightgbm_calibrated(desk: Reloader, loaded: Snapshot
 
 def test_customers_get_different_offers(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """The best offer depends on the customer."""
-    assert len({ids(decide(request(customer, limit=1), loaded, row, now()))[0] for customer, row in customers.items()}) > 1
+    assert (
+        len({ids(decide(request(customer, limit=1), loaded, row, now()))[0] for customer, row in customers.items()}) > 1
+    )
 
 
 @pytest.mark.parametrize(("before", "inside"), [(-1, False), (0, True), (HOUR - 1, True), (HOUR, False)])
-def test_validity_begins_with_its_moment_and_ends_before_its_end(desk: Reloader, loaded: Snapshot, before: int, inside: bool) -> None:
+def test_validity_begins_with_its_moment_and_ends_before_its_end(
+    desk: Reloader, loaded: Snapshot, before: int, inside: bool
+) -> None:
     """An offer is valid from its first moment, and no longer at its end, to the microsecond."""
     start = now()
     narrow = again(desk, offers=changed(loaded, valid_from=start, valid_until=start + HOUR))
@@ -172,7 +192,8 @@ def test_placements(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
         expected = {
             offer.offer_id
             for offer in loaded.catalogue.offers
-            if (not offer.placements or placement in offer.placements) and (offer.valid_from or 0) <= moment < (offer.valid_until or 2**62)
+            if (not offer.placements or placement in offer.placements)
+            and (offer.valid_from or 0) <= moment < (offer.valid_until or 2**62)
         }
         allowed = {
             loaded.catalogue.offers[at].offer_id
@@ -207,7 +228,10 @@ def test_excluded_offers_are_left_out(loaded: Snapshot, customers: dict[str, Onl
 def test_rules_hold_known_and_unknown_values(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
     """A rule keeps offers whose pair column is high enough, and treats the unknown as it says."""
     column, checked = "topic_calls_all", 0
-    for unknown, rule in (("eligible", Rule(unless=f"pair.{column} < 3")), ("not_eligible", Rule(when=f"pair.{column} >= 3"))):
+    for unknown, rule in (
+        ("eligible", Rule(unless=f"pair.{column} < 3")),
+        ("not_eligible", Rule(when=f"pair.{column} >= 3")),
+    ):
         rules = PoliciesFile(rules={"uses_topic": rule})
         strict, moment = again(desk, policies=rules), now()
         free = again(desk, policies=PoliciesFile())
@@ -233,7 +257,9 @@ def test_rules_on_columns_of_everyone(desk: Reloader, loaded: Snapshot) -> None:
 
 
 def test_equal_scores_are_ordered_by_a_hash(loaded: Snapshot) -> None:
-    """Ties fall differently for different customers, the same each time, whatever else is considered, and never by position alone."""
+    """Ties fall differently for different customers, the same each time, whatever else is considered, and never by
+    position alone.
+    """
     draws = np.arange(40, dtype=np.uint64) << np.uint64(32)
     orders = {customer: top(np.zeros(40), draws, customer, 40) for customer in ("a", "b", "c", "d")}
     assert len({tuple(order) for order in orders.values()}) == 4
@@ -267,7 +293,8 @@ def test_same_question_same_answer(loaded: Snapshot, customers: dict[str, Online
     moment = now()
     for customer, row in list(customers.items())[:10]:
         first, second = (
-            msgspec.json.encode(decide(request(customer, explain=True), loaded, row, moment, decision_id="d")) for _ in range(2)
+            msgspec.json.encode(decide(request(customer, explain=True), loaded, row, moment, decision_id="d"))
+            for _ in range(2)
         )
         assert first == second
     assert decide(request(), loaded, None, moment).decision_id != decide(request(), loaded, None, moment).decision_id
@@ -286,11 +313,15 @@ def test_missing_row_is_degraded(loaded: Snapshot) -> None:
     moment = now()
     answer = decide(request(), loaded, None, moment, decision_id="d")
     assert answer.degraded == (FEATURES_UNAVAILABLE,)
-    assert msgspec.structs.replace(answer, degraded=()) == decide(request(), loaded, unknown_row(loaded), moment, decision_id="d")
+    assert msgspec.structs.replace(answer, degraded=()) == decide(
+        request(), loaded, unknown_row(loaded), moment, decision_id="d"
+    )
 
 
 def test_treatments_follow_the_channel(desk: Reloader, loaded: Snapshot) -> None:
-    """The request's channel chooses the treatment, then the declared default, then `any`; what an offer lacks the workspace has."""
+    """The request's channel chooses the treatment, then the declared default, then `any`; what an offer lacks the
+    workspace has.
+    """
     moment = now()
 
     def treatments(context: dict[str, Any], state: Snapshot = loaded) -> dict[str, dict[str, Any]]:
@@ -299,19 +330,36 @@ def test_treatments_follow_the_channel(desk: Reloader, loaded: Snapshot) -> None
 
     assert treatments({"channel": "app"})["summer-data"] == {"headline": "Surf all summer", "image": "sun.png"}
     assert treatments({"channel": "shop"})["summer-data"] == {"script": "Ask about Summer data."}
-    assert treatments({})["summer-data"] == treatments({"channel": "web"})["summer-data"] == {"headline": "Summer data", "price": "9.5"}
+    assert (
+        treatments({})["summer-data"]
+        == treatments({"channel": "web"})["summer-data"]
+        == {"headline": "Summer data", "price": "9.5"}
+    )
     assert treatments({"channel": None})["summer-data"] == {"headline": "Summer data", "price": "9.5"}
-    quiet = [msgspec.structs.replace(offer, treatments=(Treatment("any", {"own": True}),)) for offer in loaded.catalogue.offers]
+    quiet = [
+        msgspec.structs.replace(offer, treatments=(Treatment("any", {"own": True}),))
+        for offer in loaded.catalogue.offers
+    ]
     assert set(map(str, treatments({"channel": "shop"}, again(desk, offers=quiet)).values())) == {"{'own': True}"}
 
 
 def test_placeholders_are_filled_once(desk: Reloader, loaded: Snapshot) -> None:
-    """Facts are written as people write them, at any depth, a missing one as nothing; what they say is not filled again."""
+    """Facts are written as people write them, at any depth, a missing one as nothing; what they say is not filled
+    again.
+    """
     payload = {
-        "text": "{name}|{price}|{months}|{countries}|{online_only}|{launched}|{topic}|{valid_until}|{offer_id}|{value}|{unknown}",
+        "text": (
+            "{name}|{price}|{months}|{countries}|{online_only}|{launched}|{topic}|{valid_until}|{offer_id}|{value}|{unknown}"
+        ),
         "list": ["{price}", 3, None, {"deep": "{topic}"}],
     }
-    attributes = {"price": 1234567.25, "months": 24.0, "countries": ["at", "de"], "online_only": 1.0, "launched": 1_770_508_800.0}
+    attributes = {
+        "price": 1234567.25,
+        "months": 24.0,
+        "countries": ["at", "de"],
+        "online_only": 1.0,
+        "launched": 1_770_508_800.0,
+    }
     offer = Offer(
         "o-1",
         name="{value}",
@@ -322,7 +370,10 @@ def test_placeholders_are_filled_once(desk: Reloader, loaded: Snapshot) -> None:
     )
     state = again(desk, offers=[offer])
     treatment = decide(request(), state, None, now()).offers[0].treatment
-    assert treatment["text"] == "{value}|1234567.25|24|at, de|true|2026-02-08T00:00:00Z||2096-10-02T07:06:40Z|o-1|2|{unknown}"
+    assert (
+        treatment["text"]
+        == "{value}|1234567.25|24|at, de|true|2026-02-08T00:00:00Z||2096-10-02T07:06:40Z|o-1|2|{unknown}"
+    )
     assert treatment["list"] == ["1234567.25", 3, None, {"deep": ""}]
 
 
@@ -337,10 +388,13 @@ def test_reasons_are_columns_above_zero(loaded: Snapshot, customers: dict[str, O
         chosen = np.flatnonzero(eligible(asked, loaded, row, moment)).astype(np.int32)
         pairs = loaded.layout.pair_values(row, loaded.everyone, loaded.offer_values, chosen, moment / MICROSECONDS)
         values = np.array(
-            [loaded.layout.column(n, row, loaded.everyone, loaded.offer_values, pairs, chosen, moment / MICROSECONDS) for n in columns]
+            [
+                loaded.layout.column(n, row, loaded.everyone, loaded.offer_values, pairs, chosen, moment / MICROSECONDS)
+                for n in columns
+            ]
         )
         expected = {
-            loaded.catalogue.offers[at].offer_id: (("uses_this",) if any_above else ())
+            loaded.catalogue.offers[at].offer_id: ("uses_this",) if any_above else ()
             for at, any_above in zip(chosen, (values > 0).any(axis=0), strict=True)
         }
         assert {offer.offer_id: offer.reasons for offer in answer.offers} == expected
@@ -352,19 +406,28 @@ def test_reasons_are_columns_above_zero(loaded: Snapshot, customers: dict[str, O
 def test_answer_expires_with_the_first_offer_shown(desk: Reloader, loaded: Snapshot) -> None:
     """An answer is good for as long as the workspace says, but not beyond the end of an offer that it shows."""
     moment = now()
-    assert decide(request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment).expires_at == second(
-        moment + 600 * MICROSECONDS
-    )
+    assert decide(
+        request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment
+    ).expires_at == second(moment + 600 * MICROSECONDS)
     offers = changed(loaded, valid_from=None, valid_until=None)
     order = ids(decide(request(limit=50), again(desk, offers=offers), None, moment))
     for shown, end in ((0, 60), (4, 300)):
-        soon = [msgspec.structs.replace(o, valid_until=moment + 60 * MICROSECONDS) if o.offer_id == order[shown] else o for o in offers]
-        assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == second(moment + end * MICROSECONDS)
+        soon = [
+            msgspec.structs.replace(o, valid_until=moment + 60 * MICROSECONDS) if o.offer_id == order[shown] else o
+            for o in offers
+        ]
+        assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == second(
+            moment + end * MICROSECONDS
+        )
 
 
 def test_explanation_adds_up(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """Each step of the funnel leaves no more than the one before, the last is what was considered, and the shown offers come first."""
-    rules = PoliciesFile(rules={"one": Rule(when="pair.topic_calls_all >= 1"), "two": Rule(unless="pair.popular_all < 1")})
+    """Each step of the funnel leaves no more than the one before, the last is what was considered, and the shown offers
+    come first.
+    """
+    rules = PoliciesFile(
+        rules={"one": Rule(when="pair.topic_calls_all >= 1"), "two": Rule(unless="pair.popular_all < 1")}
+    )
     state = again(desk, policies=rules)
     for customer, row in list(customers.items())[:10]:
         answer = decide(request(customer, explain=True, exclude=["say-nothing"]), state, row, now())
@@ -380,9 +443,13 @@ def test_explanation_adds_up(desk: Reloader, loaded: Snapshot, customers: dict[s
         assert [offer["offer_id"] for offer in placement["shown"]] == ids(answer)
         assert [offer["propensity"] for offer in placement["shown"]] == [offer.propensity for offer in answer.offers]
         for offer in considered:
-            assert offer["base"] + sum(one["contribution"] for one in offer["contributions"]) == pytest.approx(offer["raw"], abs=1e-9)
+            assert offer["base"] + sum(one["contribution"] for one in offer["contributions"]) == pytest.approx(
+                offer["raw"], abs=1e-9
+            )
         told = {offer["offer_id"] for offer in placement["not_shown"]}
-        assert told == set(state.catalogue.index) - set(ids(answer)), "every offer that is not shown is told with what stopped it"
+        assert told == set(state.catalogue.index) - set(ids(answer)), (
+            "every offer that is not shown is told with what stopped it"
+        )
         names = {*explained["customer"], *(name for offer in considered for name in offer["columns"])}
         if considered:
             assert names == set(loaded.bundle.contract.names)
@@ -440,7 +507,14 @@ def test_golden_requests_are_replayed_before_serving(desk: Reloader, loaded: Sna
     }
     for message, damaged in bad.items():
         with pytest.raises(BadBundle, match=message):
-            Snapshot(desk.workspace, damaged, loaded.catalogue.offers, loaded.everyone, desk.engine.words, now() / MICROSECONDS)
+            Snapshot(
+                desk.workspace,
+                damaged,
+                loaded.catalogue.offers,
+                loaded.everyone,
+                desk.engine.words,
+                now() / MICROSECONDS,
+            )
 
 
 def test_workspace_of_the_fixture_is_as_expected(desk: Reloader) -> None:

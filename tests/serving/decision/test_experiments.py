@@ -1,4 +1,6 @@
-"""Decisions under experiments: each change does what it says, groups follow their logic, and without experiments nothing changes."""
+"""Decisions under experiments: each change does what it says, groups follow their logic, and without experiments
+nothing changes.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,16 @@ def hubs(trained_workspace: Path) -> Iterator[Hubs]:
 def one_arm(changes: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Everybody is in the arm that changes something."""
     return {
-        "experiments": {"e": {"status": "running", "arms": {"as_it_is": {"weight": 0}, "other": {"weight": 1, "changes": changes}}} | more}
+        "experiments": {
+            "e": {"status": "running", "arms": {"as_it_is": {"weight": 0}, "other": {"weight": 1, "changes": changes}}}
+            | more
+        }
     }
 
 
-def answer(loaded: Snapshot, customer: str = "c1", row: Any = None, lines: list[Line] | None = None, **fields: Any) -> Decision:
+def answer(
+    loaded: Snapshot, customer: str = "c1", row: Any = None, lines: list[Line] | None = None, **fields: Any
+) -> Decision:
     record = None if lines is None else lines.append
     return decide(asked(customer_id=customer, **fields), loaded, row, NOW, decision_id="d", record=record)
 
@@ -73,12 +80,17 @@ def test_without_experiments_nothing_changes(hubs: Hubs) -> None:
     for customer in ("c1", "c2", "c3"):
         lines: list[Line] = []
         plain = answer(made(hubs), customer, row, lines)
-        assert not {"experiments", "group", "probability"} & set(msgspec.json.encode(plain).decode().replace('"', " ").split())
+        assert not {"experiments", "group", "probability"} & set(
+            msgspec.json.encode(plain).decode().replace('"', " ").split()
+        )
         for idle in (draft, stopped):
             other = answer(made(hubs, idle), customer, row, lines)
-            assert msgspec.json.encode(msgspec.structs.replace(other, config=plain.config)) == msgspec.json.encode(plain)
+            assert msgspec.json.encode(msgspec.structs.replace(other, config=plain.config)) == msgspec.json.encode(
+                plain
+            )
         assert (
-            len({msgspec.msgpack.encode(msgspec.structs.replace(line, config="", took_us=None)) for line in lines}) == 1 and len(lines) == 3
+            len({msgspec.msgpack.encode(msgspec.structs.replace(line, config="", took_us=None)) for line in lines}) == 1
+            and len(lines) == 3
         )
 
 
@@ -101,7 +113,10 @@ def test_arms_that_change_nothing_decide_as_before(hubs: Hubs) -> None:
 @pytest.mark.parametrize(
     ("changes", "as_if"),
     [
-        ({"arbitration": {"groups": {"even": 1.0, "odd": 20.0}}}, {"arbitration": {"groups": {"even": 1.0, "odd": 20.0}}}),
+        (
+            {"arbitration": {"groups": {"even": 1.0, "odd": 20.0}}},
+            {"arbitration": {"groups": {"even": 1.0, "odd": 20.0}}},
+        ),
         ({"arbitration": {"offers": {"o3": 99.0}}}, {"arbitration": {"offers": {"o3": 99.0}}}),
         ({"arbitration": {"formula": "value"}}, {"arbitration": {"formula": "value"}}),
         (
@@ -115,7 +130,9 @@ def test_arms_that_change_nothing_decide_as_before(hubs: Hubs) -> None:
 )
 def test_an_arm_decides_as_if_the_files_said_so(hubs: Hubs, changes: dict[str, Any], as_if: dict[str, Any]) -> None:
     """The oracle of each change is a workspace whose files say it; and it changes something for somebody."""
-    said = POLICIES | {key: POLICIES.get(key, {}) | value if key == "arbitration" else value for key, value in as_if.items()}
+    said = POLICIES | {
+        key: POLICIES.get(key, {}) | value if key == "arbitration" else value for key, value in as_if.items()
+    }
     loaded, other, before = made(hubs, one_arm(changes)), made(hubs, policies=said), made(hubs)
     differs = 0
     for number in range(12):
@@ -130,9 +147,16 @@ def test_an_arm_decides_as_if_the_files_said_so(hubs: Hubs, changes: dict[str, A
 def test_placement_changes_concern_their_placement(hubs: Hubs) -> None:
     """Another limit holds at its placement; the other one is as it was, and its decisions expose nobody."""
     loaded, lines = made(hubs, one_arm({"placements": {"home": {"limit": 2}}})), list[Line]()
-    assert len(answer(loaded, lines=lines).offers) == 2 and len(answer(loaded, placement="bill", lines=lines).offers) > 2
-    assert [line.experiments for line in lines] == [(("e", "other", 1.0, 1.0, "split", exposed),) for exposed in (True, False)]
-    assert len(answer(loaded, placement=None, placements=["bill", "home"], lines=lines).offers) > 2 and lines[-1].experiments[0][-1]
+    assert (
+        len(answer(loaded, lines=lines).offers) == 2 and len(answer(loaded, placement="bill", lines=lines).offers) > 2
+    )
+    assert [line.experiments for line in lines] == [
+        (("e", "other", 1.0, 1.0, "split", exposed),) for exposed in (True, False)
+    ]
+    assert (
+        len(answer(loaded, placement=None, placements=["bill", "home"], lines=lines).offers) > 2
+        and lines[-1].experiments[0][-1]
+    )
     assert [line.units for line in lines] == [()] * 3
     client = {"experiments": {"e": {"status": "running", "arms": {"a": {}, "b": {}}}}}
     answer(made(hubs, client), lines=lines)
@@ -140,12 +164,21 @@ def test_placement_changes_concern_their_placement(hubs: Hubs) -> None:
 
 
 def test_another_model_scores_for_its_arm(hubs: Hubs) -> None:
-    """An arm's model answers with its own stamp and propensities; one that was not published is refused with the way out."""
+    """An arm's model answers with its own stamp and propensities; one that was not published is refused with the way
+    out.
+    """
     bundle = hubs.trained.bundle
     calibration = type(bundle.calibration)("sigmoid", 1.0, 0.3)
-    golden = [msgspec.structs.replace(case, propensities=calibration.probabilities(np.array(case.raw)).tolist()) for case in bundle.golden]
+    golden = [
+        msgspec.structs.replace(case, propensities=calibration.probabilities(np.array(case.raw)).tolist())
+        for case in bundle.golden
+    ]
     other: Bundle = msgspec.structs.replace(
-        bundle, id="sha256:other", calibration=calibration, golden=golden, manifest=msgspec.structs.replace(bundle.manifest, version="2")
+        bundle,
+        id="sha256:other",
+        calibration=calibration,
+        golden=golden,
+        manifest=msgspec.structs.replace(bundle.manifest, version="2"),
     )
     contract = hubs.make().bundle.contract
     other = msgspec.structs.replace(other, contract=contract)
@@ -159,7 +192,9 @@ def test_another_model_scores_for_its_arm(hubs: Hubs) -> None:
 
 
 def test_the_holdout_is_not_personal_and_rules_hold(hubs: Hubs) -> None:
-    """The held out are scored as nobody and weighed as nobody, but rules see who they are; they are in no experiment."""
+    """The held out are scored as nobody and weighed as nobody, but rules see who they are; they are in no
+    experiment.
+    """
     loaded = made(hubs, {"holdout": {"share": 0.3}} | one_arm({"exploration": {"floor": 1.0}}))
     customer, lines = group_of("holdout", loaded), list[Line]()
     plain = POLICIES | {"arbitration": {"groups": {"even": 50.0}}}
@@ -197,8 +232,12 @@ def test_control_groups_follow_their_logic(hubs: Hubs) -> None:
     assert np.frombuffer(lines[0].probabilities).tolist() == [one.probability for one in random.offers]
     blind = answer(loaded, group_of("random_propensity", loaded), row)
     weights = [one.score for one in blind.offers]
-    assert [one.probability for one in blind.offers] == pytest.approx([weight / sum(weights[at:]) for at, weight in enumerate(weights)])
-    assert {one.offer_id: one.propensity for one in blind.offers}["o0"] == {one.offer_id: one.propensity for one in random.offers}["o0"]
+    assert [one.probability for one in blind.offers] == pytest.approx(
+        [weight / sum(weights[at:]) for at, weight in enumerate(weights)]
+    )
+    assert {one.offer_id: one.propensity for one in blind.offers}["o0"] == {
+        one.offer_id: one.propensity for one in random.offers
+    }["o0"]
 
 
 def test_groups_and_exploration_replay_the_same(hubs: Hubs) -> None:
@@ -215,7 +254,11 @@ def test_targeting_sees_what_is_allowed_only(hubs: Hubs) -> None:
     """Targeting looks at customer and context; what is unknown, or withheld, is not true."""
     loaded = made(hubs, one_arm({}, targeting='customer.lines >= 2 and context.channel == "app"'))
     assert answer(loaded, row=hubs.row(lines=2), context={"channel": "app"}).experiments
-    for row, context in ((hubs.row(lines=1), {"channel": "app"}), (hubs.row(lines=2), {"channel": "web"}), (None, {"channel": "app"})):
+    for row, context in (
+        (hubs.row(lines=1), {"channel": "app"}),
+        (hubs.row(lines=2), {"channel": "web"}),
+        (None, {"channel": "app"}),
+    ):
         assert answer(loaded, row=row, context=context).experiments == ()
     with pytest.raises(ValueError, match="a condition that reads"):
         _ = made(hubs, one_arm({}, targeting="customer.lines >=")).trials
@@ -243,11 +286,15 @@ def sticky(first: float, **more: Any) -> dict[str, Any]:
 
 
 def test_a_split_that_changes_keeps_sticky_units(hubs: Hubs) -> None:
-    """What was written first holds when the split turns round, before and after it is read back; a bucket version draws again."""
+    """What was written first holds when the split turns round, before and after it is read back; a bucket version draws
+    again.
+    """
     store: dict[str, dict[str, KeptArm]] = {}
     ask = asked(customer_id="c1")
     first = decide(ask, made(hubs, sticky(1.0)), None, NOW, take=kept_by(store))
-    assert [(one.arm, one.reason) for one in first.experiments or ()] == [("a", "split")] and store == {"c1": {"e": ("a", 0, 1.0)}}
+    assert [(one.arm, one.reason) for one in first.experiments or ()] == [("a", "split")] and store == {
+        "c1": {"e": ("a", 0, 1.0)}
+    }
     turned = made(hubs, sticky(0.0))
     raced = decide(ask, turned, None, NOW, take=kept_by(store))
     kept = {"e": Kept(*store["c1"]["e"])}
@@ -260,7 +307,9 @@ def test_a_split_that_changes_keeps_sticky_units(hubs: Hubs) -> None:
 
 
 def test_without_the_ledger_the_hash_decides_and_says_so(hubs: Hubs) -> None:
-    """Where sticky assignments cannot be read, or written, the arm is the hash's, nothing is written, and the answer is degraded."""
+    """Where sticky assignments cannot be read, or written, the arm is the hash's, nothing is written, and the answer is
+    degraded.
+    """
     loaded, store = made(hubs, sticky(1.0)), dict[str, dict[str, KeptArm]]()
     for kept, away in ((None, False), ({}, True)):
         found = decide(asked(), loaded, None, NOW, take=kept_by(store, away), kept=kept)
@@ -271,11 +320,15 @@ def test_without_the_ledger_the_hash_decides_and_says_so(hubs: Hubs) -> None:
 def test_units_of_other_kinds_are_named_in_the_journal(hubs: Hubs) -> None:
     """An experiment on anonymous ids, or accounts, keeps and records its own unit."""
     entry = one_arm({}, unit="anonymous")["experiments"]["e"]
-    loaded = made(hubs, {"account": "context.channel", "experiments": {"anon": entry, "firm": entry | {"unit": "account"}}})
+    loaded = made(
+        hubs, {"account": "context.channel", "experiments": {"anon": entry, "firm": entry | {"unit": "account"}}}
+    )
     lines: list[Line] = []
     answer(loaded, "c1", lines=lines, anonymous_id="a1", context={"channel": "app"})
     assert lines[0].units == ("~a1", "@app") and [one[0] for one in lines[0].experiments] == ["anon", "firm"]
-    assert [one.key for one in answer(loaded, "c1").experiments or ()] == ["firm"], "the channel has a default, and so an account"
+    assert [one.key for one in answer(loaded, "c1").experiments or ()] == ["firm"], (
+        "the channel has a default, and so an account"
+    )
 
 
 def test_every_combination_has_its_state(hubs: Hubs) -> None:

@@ -1,4 +1,6 @@
-"""`docs/experiments.md` is true: its file passes the check, its units are assigned as its table says, its keys and hashes are all there are."""
+"""`docs/experiments.md` is true: its file passes the check, its units are assigned as its table says, its keys and
+hashes are all there are.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ FIXED = {
     "workspace.yaml": "name: telephone\ntime_zone: Europe/Vienna\ncurrency: EUR\n",
     "model.yaml": "name: telephone-sales\nlabel: {outcome: accepted, within: 7d}\n",
 }
-ROWS = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in TEXT.splitlines() if line.startswith("| `{")]
+ROWS = [
+    [cell.strip() for cell in line.strip("| ").split(" | ")] for line in TEXT.splitlines() if line.startswith("| `{")
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,9 @@ def test_units_are_assigned_as_the_table_says(experiments: Experiments) -> None:
 
 
 def test_the_ramp_of_the_page_is_what_it_says() -> None:
-    """The page's ramp has no fault, its defaults are those of its table, and each row of shares is what the split gives."""
+    """The page's ramp has no fault, its defaults are those of its table, and each row of shares is what the split
+    gives.
+    """
     section = TEXT.partition("\n## Ramps\n")[2].partition("\n## ")[0]
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     document = Document(DOCS / "experiments.yaml", "experiments.yaml", block)
@@ -74,8 +80,16 @@ def test_the_ramp_of_the_page_is_what_it_says() -> None:
     ((key, entry),) = file.experiments.items()
     assert [fault for check in (arms, ramps) for fault in check(None, document, file)] == []  # type: ignore[arg-type]
     assert entry.ramp is not None
-    assert (entry.ramp.guardrails.dismissals, entry.ramp.guardrails.slow, entry.ramp.guardrails.conversion) == (0.1, None, 0.0)
-    told = {line.split(" | ")[0].strip("| `"): line.split(" | ")[2].strip("| `") for line in section.splitlines() if line.startswith("| `")}
+    assert (entry.ramp.guardrails.dismissals, entry.ramp.guardrails.slow, entry.ramp.guardrails.conversion) == (
+        0.1,
+        None,
+        0.0,
+    )
+    told = {
+        line.split(" | ")[0].strip("| `"): line.split(" | ")[2].strip("| `")
+        for line in section.splitlines()
+        if line.startswith("| `")
+    }
     usual = Ramp(arm="x")
     for name in ("hold", "window", "units", "patience"):
         assert told[name] == str(getattr(usual, name))
@@ -91,7 +105,9 @@ def test_the_ramp_of_the_page_is_what_it_says() -> None:
 
 
 def test_the_page_names_everything() -> None:
-    """The page speaks of every key of an experiment, every algorithm with what it takes, every reason and every control group."""
+    """The page speaks of every key of an experiment, every algorithm with what it takes, every reason and every control
+    group.
+    """
     words = set(re.findall(r"[a-z][a-z0-9_-]+", " ".join(re.findall(r"`([^`\n]+)`", TEXT))))
     assert words >= {*Experiment.__struct_fields__} - {"description"}
     assert words >= {*get_args(Hashing), *get_args(Reason)}

@@ -35,7 +35,12 @@ DAY = 86_400.0
 PAIR = {"stream": "moves", "key": "shop", "match": "shop", "aggregate": "count"}
 FEATURES = msgspec.convert(
     {
-        "customer": {"attributes": {"age": {"dtype": "integer", "freshness": "2d"}, "vip": {"dtype": "boolean", "freshness": "1d"}}},
+        "customer": {
+            "attributes": {
+                "age": {"dtype": "integer", "freshness": "2d"},
+                "vip": {"dtype": "boolean", "freshness": "1d"},
+            }
+        },
         "consent": {"personalization": {"column": "vip", "unknown": "denied"}},
         "streams": {"moves": {"numbers": ["amount"], "categories": ["shop"], "freshness": "10d"}, "calls": {}},
         "offer": {"shop": {"dtype": "category"}},
@@ -72,7 +77,9 @@ def row_of(plan: RowSchema, words: Dictionary, age: float) -> OnlineRow:
 def laid(age: float) -> dict[str, float]:
     """Every column of the model for one offer, by name."""
     words = Dictionary()
-    layout = Layout(CONTRACT, OWN, EVERYONE, Catalogue([Offer("o", attributes={"shop": "s1"})]), {"offer_shop": ["s1"]}, words)
+    layout = Layout(
+        CONTRACT, OWN, EVERYONE, Catalogue([Offer("o", attributes={"shop": "s1"})]), {"offer_shop": ["s1"]}, words
+    )
     own, everyone = row_of(OWN, words, age), row_of(EVERYONE, words, age)
     offers = layout.offer_values(everyone, NOW)
     pairs = layout.pair_values(own, everyone, offers, np.array([0], np.int32), NOW)
@@ -81,7 +88,9 @@ def laid(age: float) -> dict[str, float]:
 
 
 def test_every_column_of_the_model_lives_as_long_as_its_limit() -> None:
-    """At its limit a value still counts and a second later it is missing, for customer, pair and relative columns alike."""
+    """At its limit a value still counts and a second later it is missing, for customer, pair and relative columns
+    alike.
+    """
     looked = 0
     for column in CONTRACT.columns:
         if column.freshness_seconds is None:
@@ -151,7 +160,9 @@ def test_what_only_rules_use_makes_no_row_stale() -> None:
 
 
 def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, tmp_path: Path) -> None:
-    """Where an empty generation takes the place of a full one, customers become strangers without an error, which the desk finds out."""
+    """Where an empty generation takes the place of a full one, customers become strangers without an error, which the
+    desk finds out.
+    """
     assert global_row.STRANGERS_SECONDS + desks.WATCH_SECONDS <= 5.0, "what the documentation promises"
     folder = serving_copy(trained_workspace, tmp_path / "shop")
     desk = Reloader(load(folder, sources=False))

@@ -109,7 +109,9 @@ any_line = st.builds(
     versions=st.builds(Versions, texts, texts, texts),
     lineup_offers=st.integers(0, 2**31),
     offer_ids=st.lists(texts, max_size=5),
-    **dict.fromkeys(("considered", "shown", "propensities", "probabilities", "raw", "shared", "offers", "pairs"), blobs),
+    **dict.fromkeys(
+        ("considered", "shown", "propensities", "probabilities", "raw", "shared", "offers", "pairs"), blobs
+    ),
 )
 
 
@@ -150,7 +152,9 @@ GOLDEN = bytes.fromhex(
 
 
 def test_lines_of_today_are_read_tomorrow() -> None:
-    """A frame is what it was when its format was fixed, byte by byte; older bodies, and one with a field more, are still read."""
+    """A frame is what it was when its format was fixed, byte by byte; older bodies, and one with a field more, are
+    still read.
+    """
     frame = framed(a_line())
     assert frame == GOLDEN, frame.hex()
     for golden in (FIRST, SECOND, THIRD, GOLDEN):
@@ -169,7 +173,10 @@ def test_reader_passes_over_other_kinds(tmp_path: Path) -> None:
     path.write_bytes(bytes(other) + framed(a_line(2)))
     assert [line.decision_id for line in read_lines(path, gaps)] == ["d-2"]
     assert gaps == []
-    assert [(kind, version) for kind, version, _ in frames(path.read_bytes(), gaps)] == [(DECISION + 1, FORMAT), (DECISION, FORMAT)]
+    assert [(kind, version) for kind, version, _ in frames(path.read_bytes(), gaps)] == [
+        (DECISION + 1, FORMAT),
+        (DECISION, FORMAT),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,9 @@ def test_reader_passes_over_other_kinds(tmp_path: Path) -> None:
     ],
 )
 def test_line_holds_what_the_model_saw(lineup: int, considered: int, shown: int, width: int) -> None:
-    """Columns of the offers shown and positions of those considered come back to the bit, below and above every bound."""
+    """Columns of the offers shown and positions of those considered come back to the bit, below and above every
+    bound.
+    """
     chance = np.random.default_rng(lineup)
     chosen = np.sort(chance.permutation(lineup)[:considered]).astype(np.int32)
     best = chance.permutation(considered)[:shown].astype(np.int32)
@@ -194,7 +203,10 @@ def test_line_holds_what_the_model_saw(lineup: int, considered: int, shown: int,
     offers = chance.normal(size=(lineup, 3))
     shared[0] = pairs[:1] = np.nan
     propensities, scores = chance.random(shown), chance.random(shown)
-    ranked = [RankedOffer(place + 1, f"o-{chosen[at]}", scores[place], propensities[place], {}) for place, at in enumerate(best)]
+    ranked = [
+        RankedOffer(place + 1, f"o-{chosen[at]}", scores[place], propensities[place], {})
+        for place, at in enumerate(best)
+    ]
     decision = Decision("d", "c", "p", ranked, ModelStamp("m", "1", "b"), (), considered, "never", "c0ffee")
     request = DecisionRequest("c", "p")
     line = line_of(
@@ -315,7 +327,9 @@ def test_a_line_beyond_the_bound_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_an_append_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Appends of 3 KB are timed and printed, beside the same lines written nowhere; only that all are recorded is held."""
+    """Appends of 3 KB are timed and printed, beside the same lines written nowhere; only that all are recorded is
+    held.
+    """
     journal = Journal.open(tmp_path, JournalLimits(free_bytes_min=0))
     lines, buffer, took = [a_line(random.Random(n).randrange(100), 3_000) for n in range(64)], bytearray(), ([], [])  # type: ignore[var-annotated]
     for number in range(5_000):

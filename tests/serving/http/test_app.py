@@ -111,13 +111,15 @@ ROWS: list[tuple[str, bytes, int, str]] = [
     ],
     *[
         (f"T2 {path}", get(path), 404, "not-found")
-        for path in ("/", "/docs.json", "/schema.json", "/static_content/index.css", "/assets/x", "/healthz", "/favicon.ico")
+        for path in ("/", "/docs.json", "/schema.json", "/static_content/index.css", "/assets/x", "/healthz",
+        "/favicon.ico")
     ],
     ("41 64 KiB + 1", post(b" " * (BODY_BYTES_MAX + 1)), 413, "body-too-large"),
     ("41 1 GiB declared", post(b"", TYPE, "Content-Length: 1073741824", length=False), 413, "body-too-large"),
     (
         "41 endless chunks",
-        post(b"10000\r\n" + b"x" * 0x10000 + b"\r\n10\r\n" + b"x" * 16, TYPE, "Transfer-Encoding: chunked", length=False),
+        post(b"10000\r\n" + b"x" * 0x10000 + b"\r\n10\r\n" + b"x" * 16, TYPE, "Transfer-Encoding: chunked",
+        length=False),
         413,
         "body-too-large",
     ),
@@ -131,7 +133,8 @@ ROWS: list[tuple[str, bytes, int, str]] = [
     ("44 no host", b"GET /livez HTTP/1.1\r\n\r\n", 400, "parser"),
     ("44 two hosts", get("/livez", "Host: localhost"), 400, "parser"),
     ("44 two content types", post(GOOD, TYPE, "Content-Type: text/plain"), 400, "parser"),
-    ("56 100-continue and too large", post(b"", TYPE, "Content-Length: 99999999", "Expect: 100-continue", length=False), 413,
+    ("56 100-continue and too large", post(b"", TYPE, "Content-Length: 99999999", "Expect: 100-continue",
+    length=False), 413,
      "body-too-large"),
 ]  # fmt: skip
 
@@ -177,7 +180,12 @@ def test_parser_row(port: int, request_bytes: bytes) -> None:
 @pytest.mark.parametrize(
     "content_type",
     [
-        *("application/json", "Application/JSON", "application/json; charset=utf-8", 'application/json;charset="UTF-8"'),
+        *(
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            'application/json;charset="UTF-8"',
+        ),
         *(
             "application/json;",
             "application/json ;",
@@ -216,7 +224,9 @@ def test_head_and_pipelining(port: int) -> None:
 
 
 def test_expect_continue(port: int) -> None:
-    """A client that waits for 100 Continue gets it at once, and then its answer; head and body of an answer arrive together."""
+    """A client that waits for 100 Continue gets it at once, and then its answer; head and body of an answer arrive
+    together.
+    """
     head = post(GOOD, TYPE, "Expect: 100-continue").removesuffix(GOOD)
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(head)
@@ -259,7 +269,9 @@ def test_many_keys_in_a_large_body(port: int) -> None:
     body = json.dumps({f"k{number}": 1 for number in range(90_000)}).encode()
     assert len(body) > 1_000_000
     with httpx.Client() as client:
-        answer = client.post(f"http://127.0.0.1:{port}/v1/decisions", content=body, headers={"content-type": "application/json"})
+        answer = client.post(
+            f"http://127.0.0.1:{port}/v1/decisions", content=body, headers={"content-type": "application/json"}
+        )
     assert (answer.status_code, answer.json()["type"].rsplit(":")[-1]) == (413, "body-too-large")
 
 
@@ -307,7 +319,9 @@ CREDENTIALS = {
 
 
 def test_keys_on_every_route(locked: int) -> None:
-    """T1: every route of the table refuses every bad credential with 401, every wrong role with 403, and takes the right ones."""
+    """T1: every route of the table refuses every bad credential with 401, every wrong role with 403, and takes the
+    right ones.
+    """
     table = edge.front_door(edge.all_keys()).routes
     cells = 0
     for route in table:
@@ -337,7 +351,9 @@ def test_keys_on_every_route(locked: int) -> None:
 
 
 def test_a_key_does_not_open_what_is_not_there(locked: int) -> None:
-    """T2: a valid key changes nothing about unknown paths, and the order of refusals does not tell whether a path exists below one."""
+    """T2: a valid key changes nothing about unknown paths, and the order of refusals does not tell whether a path
+    exists below one.
+    """
     for path in ("/", "/docs.json", "/v1/admin"):
         assert problem(raw(locked, get(path, f"X-API-Key: {edge.ROLE_KEYS['admin']}"))) == (404, "not-found")
 
@@ -345,10 +361,13 @@ def test_a_key_does_not_open_what_is_not_there(locked: int) -> None:
 @pytest.mark.parametrize(
     ("host", "status"),
     [("localhost", 200), ("LOCALHOST:1", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("evil.example", 421),
-     ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("192.168.0.1", 421), ("", 421), ("localhost:x", 421)],
+     ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("192.168.0.1", 421), ("", 421), ("localhost:x",
+     421)],
 )  # fmt: skip
 def test_without_keys_only_local_names(port: int, host: str, status: int) -> None:
-    """Without keys a page whose name was bent to loopback (DNS rebinding) is refused: the Host must mean this machine."""
+    """Without keys a page whose name was bent to loopback (DNS rebinding) is refused: the Host must mean this
+    machine.
+    """
     answer = raw(port, f"GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     assert split(answer)[0] == status
 
@@ -378,7 +397,11 @@ def test_nothing_is_echoed(port: int, locked: int, caplog: pytest.LogCaptureFixt
     caplog.set_level(logging.DEBUG)
     requests = [post(body) for body in CANARIES.values()]
     requests += [get("/CANARY"), get("/v1/decisions?CANARY"), get("/livez", "Accept: CANARY/x", "Cookie: CANARY")]
-    requests += [post(GOOD, "Content-Type: CANARY/x"), post(GOOD, TYPE, "Content-Encoding: CANARY"), b"CANARY / HTTP/1.1\r\n\r\n"]
+    requests += [
+        post(GOOD, "Content-Type: CANARY/x"),
+        post(GOOD, TYPE, "Content-Encoding: CANARY"),
+        b"CANARY / HTTP/1.1\r\n\r\n",
+    ]
     requests += [get("/livez", "Host: CANARY"), post(GOOD, TYPE, "X-Request-Id: CANARY CANARY", path="/x")]
     for request in requests:
         answer = raw(port, request)
@@ -392,14 +415,20 @@ def test_nothing_is_echoed(port: int, locked: int, caplog: pytest.LogCaptureFixt
 
 
 def test_metrics_count_what_happened() -> None:
-    """Requests, problems and latencies are counted under labels of closed sets, by routes and slugs and never by paths."""
+    """Requests, problems and latencies are counted under labels of closed sets, by routes and slugs and never by
+    paths.
+    """
     app = edge.front_door()
     with edge.served(app) as port:
         for _ in range(3):
             raw(port, post(GOOD))
         raw(port, post(b"{"))
         raw(port, get("/nowhere"))
-        lines = split(raw(port, get("/metrics", "Accept: application/openmetrics-text;q=0.9, text/plain;q=0.5")))[2].decode().split("\n")
+        lines = (
+            split(raw(port, get("/metrics", "Accept: application/openmetrics-text;q=0.9, text/plain;q=0.5")))[2]
+            .decode()
+            .split("\n")
+        )
     for line in (
         'opportune_requests_total{route="decisions",status="200"} 3',
         'opportune_requests_total{route="decisions",status="400"} 1',
@@ -426,7 +455,11 @@ def test_probes_and_draining() -> None:
         assert split(raw(port, get("/readyz")))[0] == 200
         app.drain()
         assert problem(raw(port, get("/readyz"))) == (503, "draining")
-        for request in (post(GOOD, TYPE, close=False), post(b"{", TYPE, close=False), b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        for request in (
+            post(GOOD, TYPE, close=False),
+            post(b"{", TYPE, close=False),
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        ):
             answer = raw(port, request, patience=LIMIT_S)
             assert split(answer)[0] in (200, 400)
             assert b"\r\nconnection: close\r\n" in answer
@@ -442,7 +475,9 @@ uvicorn.run(edge.front_door(drain_seconds=1.0), port=int(sys.argv[1]), log_confi
 
 
 def test_sigterm_drains_first() -> None:
-    """After SIGTERM the server goes on answering for its grace, ends each connection, says so in /readyz, and then exits by itself."""
+    """After SIGTERM the server goes on answering for its grace, ends each connection, says so in /readyz, and then
+    exits by itself.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -470,9 +505,13 @@ def test_sigterm_drains_first() -> None:
         server.wait(10)
 
 
-@pytest.mark.parametrize(("server", "fit"), [(("127.0.0.1", 1), True), (("::1", 1), True), (("10.0.0.5", 1), False), (None, True)])
+@pytest.mark.parametrize(
+    ("server", "fit"), [(("127.0.0.1", 1), True), (("::1", 1), True), (("10.0.0.5", 1), False), (None, True)]
+)
 def test_without_keys_only_loopback_is_served(server: tuple[str, int] | None, fit: bool) -> None:
-    """Even when something bound all addresses, a connection that came in from outside gets nothing while there are no keys."""
+    """Even when something bound all addresses, a connection that came in from outside gets nothing while there are no
+    keys.
+    """
     gate, route = Admission(Keys(), RequestLimits()), edge.routes()[0]
     scope = {"server": server}
     if fit:
@@ -483,7 +522,9 @@ def test_without_keys_only_loopback_is_served(server: tuple[str, int] | None, fi
 
 
 def test_overload_is_shed() -> None:
-    """With as many requests in flight as a worker may have, the next gets 503 with Retry-After, and probes still answer."""
+    """With as many requests in flight as a worker may have, the next gets 503 with Retry-After, and probes still
+    answer.
+    """
     release = asyncio.Event()
 
     async def wait(_: bytes, __: Call) -> Answer:
@@ -546,7 +587,8 @@ def test_table_is_checked() -> None:
 @pytest.mark.parametrize(
     ("accept", "fit"),
     [("*/*", True), ("application/*", True), ("application/json", True), ("APPLICATION/JSON;q=0.1", True), ("", True),
-     ("text/html, */*;q=0.1", True), ("text/html", False), ("*/*;q=0", False), ("application/*, application/json;q=0.0", False),
+     ("text/html, */*;q=0.1", True), ("text/html", False), ("*/*;q=0", False),
+     ("application/*, application/json;q=0.0", False),
      ("application/json;q=1, */*;q=0", True), ("application/problem+json", False), (",", True)],
 )  # fmt: skip
 def test_accept(accept: str, fit: bool) -> None:

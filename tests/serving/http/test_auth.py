@@ -30,7 +30,9 @@ def written(path: Path, entries: list[dict[str, Any]], mode: int = 0o600) -> Pat
 
 
 def test_new_key_is_strong_and_only_its_digest_is_configured(tmp_path: Path) -> None:
-    """A made key starts with its name, has 256 random bits, works from its own entry, and the entry does not contain it."""
+    """A made key starts with its name, has 256 random bits, works from its own entry, and the entry does not contain
+    it.
+    """
     key, made = new_key("shop", ("decide", "events"))
     name, _, secret = key.partition(".")
     assert (name, len(secret)) == ("shop", 43)
@@ -59,7 +61,9 @@ def test_every_comparison_is_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_two_keys_of_a_name_for_rotation(tmp_path: Path) -> None:
-    """Old and new key are valid together, a third is refused unless one has expired, and the file is read again when it changes."""
+    """Old and new key are valid together, a third is refused unless one has expired, and the file is read again when it
+    changes.
+    """
     path = written(tmp_path / "keys.yaml", [entry("old")])
     keys = Keys.from_file(path)
     assert not keys.refresh()
@@ -93,7 +97,9 @@ def test_a_bad_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
     assert keys.caller(None, b"k").name == "shop"
 
 
-@pytest.mark.parametrize("expires", ["2026-01-02T00:00:00Z", "2026-01-02T01:00:00+01:00", datetime.date(2026, 1, 2), "2026-01-02"])
+@pytest.mark.parametrize(
+    "expires", ["2026-01-02T00:00:00Z", "2026-01-02T01:00:00+01:00", datetime.date(2026, 1, 2), "2026-01-02"]
+)
 def test_expiry(expires: Any) -> None:
     """A key is valid before its moment and not from it on; a date is its first moment in UTC."""
     moment = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC).timestamp()
@@ -107,11 +113,14 @@ def test_expiry(expires: Any) -> None:
 
 @pytest.mark.parametrize(
     ("authorization", "api_key"),
-    [(None, None), (b"", None), (b"Bearer", None), (b"Bearer ", None), (b"Basic k", None), (b"Bearer K", None), (b"Bearer k k", None),
+    [(None, None), (b"", None), (b"Bearer", None), (b"Bearer ", None), (b"Basic k", None), (b"Bearer K", None),
+    (b"Bearer k k", None),
      (None, b""), (None, b"k" * 300), (b"Basic x", b"k"), (None, b"\xff\x00")],
 )  # fmt: skip
 def test_refused_credentials(authorization: bytes | None, api_key: bytes | None) -> None:
-    """Nothing, other schemes and wrong keys are refused with a challenge; a bad Authorization is not excused by X-API-Key."""
+    """Nothing, other schemes and wrong keys are refused with a challenge; a bad Authorization is not excused by
+    X-API-Key.
+    """
     keys = Keys(parse_keys(yaml.safe_dump([entry("k")]), "test"))
     with pytest.raises(Unauthenticated) as raised:
         keys.caller(authorization, api_key)
@@ -146,7 +155,9 @@ def test_bad_configuration(text: str, message: str) -> None:
 
 
 def test_environment(tmp_path: Path) -> None:
-    """Keys come from a file or from the environment's text, in YAML or JSON; both at once are refused, neither means open."""
+    """Keys come from a file or from the environment's text, in YAML or JSON; both at once are refused, neither means
+    open.
+    """
     path = str(written(tmp_path / "keys.yaml", [entry("k")]))
     text = msgspec.json.encode([entry("k")]).decode()
     assert Keys.from_environment({"OPPORTUNE_KEYS_FILE": path}).caller(None, b"k").roles == {"decide"}
@@ -167,8 +178,10 @@ def test_a_key_file_is_private(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize(
     ("host", "safe"),
-    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
-     ("", False), ("10.0.0.1", False), ("example.com", False), ("localhost.example.com", False), ("127.0.0.1.example.com", False)],
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False),
+    ("::", False),
+     ("", False), ("10.0.0.1", False), ("example.com", False), ("localhost.example.com", False),
+     ("127.0.0.1.example.com", False)],
 )  # fmt: skip
 def test_safe_bind(host: str, safe: bool) -> None:
     """Without keys only loopback may be bound, and the refusal names the remedy; with keys any address may be."""

@@ -1,4 +1,6 @@
-"""CORS over real HTTP, held against what the Fetch standard makes of it: a browser's part in twenty lines, and a browser where there is one."""
+"""CORS over real HTTP, held against what the Fetch standard makes of it: a browser's part in twenty lines, and a
+browser where there is one.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,20 @@ def closed() -> Iterator[int]:
 
 def options(path: str, origin: str, method: str = "POST", headers: str = "content-type,x-api-key") -> bytes:
     """A preflight, as browsers send it."""
-    fields = [f"Origin: {origin}", f"Access-Control-Request-Method: {method}", f"Access-Control-Request-Headers: {headers}"]
-    return "\r\n".join([f"OPTIONS {path} HTTP/1.1", "Host: localhost", "Connection: close", "Accept: */*", *fields, "", ""]).encode()
+    fields = [
+        f"Origin: {origin}",
+        f"Access-Control-Request-Method: {method}",
+        f"Access-Control-Request-Headers: {headers}",
+    ]
+    return "\r\n".join(
+        [f"OPTIONS {path} HTTP/1.1", "Host: localhost", "Connection: close", "Accept: */*", *fields, "", ""]
+    ).encode()
 
 
 def permits(answer: bytes, origin: str, method: str, headers: str) -> bool:
-    """What a browser makes of the answer to a preflight without credentials (Fetch, "CORS-preflight fetch"); `*` stands for no key field."""
+    """What a browser makes of the answer to a preflight without credentials (Fetch, "CORS-preflight fetch"); `*` stands
+    for no key field.
+    """
     status, fields, _ = split(answer)
     allowed = {name.strip().lower() for name in fields.get("access-control-allow-headers", "").split(",")}
     methods = {name.strip() for name in fields.get("access-control-allow-methods", "").split(",")}
@@ -70,7 +80,11 @@ def readable(answer: bytes, origin: str) -> dict[str, str] | None:
     if fields.get("access-control-allow-origin") not in (origin, "*"):
         return None
     exposed = {name.strip().lower() for name in fields.get("access-control-expose-headers", "").split(",")}
-    return {name: value for name, value in fields.items() if name in exposed | {"content-type", "content-length", "cache-control"}}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name in exposed | {"content-type", "content-length", "cache-control"}
+    }
 
 
 def of_cors(answer: bytes) -> dict[str, str]:
@@ -79,8 +93,13 @@ def of_cors(answer: bytes) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", FRONTENDS)
 def test_preflight(port: int, path: str) -> None:
-    """An allowed origin may use the methods of each route with all header fields that clients send; no other origin may anything."""
-    method, fields = ("POST" if path in FRONTENDS[:3] else "GET"), "authorization,content-type,if-none-match,x-api-key,x-request-id"
+    """An allowed origin may use the methods of each route with all header fields that clients send; no other origin may
+    anything.
+    """
+    method, fields = (
+        ("POST" if path in FRONTENDS[:3] else "GET"),
+        "authorization,content-type,if-none-match,x-api-key,x-request-id",
+    )
     for origin in (SHOP, APP):
         answer = raw(port, options(path, origin, method, fields))
         assert permits(answer, origin, method, fields)
@@ -98,7 +117,10 @@ def test_preflight(port: int, path: str) -> None:
 def test_administrators_have_no_pages(port: int) -> None:
     """What only administrators may is not for browsers: no preflight, and no answer that a page could read."""
     assert edge.problem(raw(port, options("/metrics", SHOP, "GET"))) == (405, "method")
-    request = f"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\nOrigin: {SHOP}\r\nX-API-Key: {ROLE_KEYS['admin']}\r\n\r\n"
+    request = (
+        f"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\nOrigin: {SHOP}\r\nX-API-Key:"
+        f" {ROLE_KEYS['admin']}\r\n\r\n"
+    )
     answer = raw(port, request.encode())
     assert (split(answer)[0], of_cors(answer)) == (200, {})
 
@@ -124,14 +146,20 @@ def test_every_answer_can_be_read_by_the_page(port: int, request_bytes: bytes, s
     answer = raw(port, request_bytes)
     told = readable(answer, SHOP)
     assert split(answer)[0] == status
-    assert told is not None and told["x-request-id"] and (status != 200 or "/decide" in request_bytes.decode() or told["server-timing"])
+    assert (
+        told is not None
+        and told["x-request-id"]
+        and (status != 200 or "/decide" in request_bytes.decode() or told["server-timing"])
+    )
     assert of_cors(answer)["vary"] == "Origin"
     stranger = raw(port, request_bytes.replace(SHOP.encode(), THIEF.encode()))
     assert (split(stranger)[0], readable(stranger, THIEF), of_cors(stranger)) == (status, None, {"vary": "Origin"})
 
 
 def test_off(closed: int) -> None:
-    """Nothing is said to browsers unless origins are configured, and OPTIONS is a method like any other that is not allowed."""
+    """Nothing is said to browsers unless origins are configured, and OPTIONS is a method like any other that is not
+    allowed.
+    """
     assert of_cors(raw(closed, post(GOOD, TYPE, KEY, f"Origin: {SHOP}"))) == {}
     answer = raw(closed, options("/v1/decisions", SHOP))
     assert (edge.problem(answer), split(answer)[1]["allow"], of_cors(answer)) == ((405, "method"), "POST", {})
@@ -153,7 +181,9 @@ def test_without_keys_the_host_must_be_local() -> None:
         assert permits(raw(port, options("/v1/decisions", SHOP)), SHOP, "POST", "content-type")
         rebound = options("/v1/decisions", SHOP).replace(b"Host: localhost", b"Host: shop.example")
         assert edge.problem(raw(port, rebound)) == (421, "host-not-local")
-        assert edge.problem(raw(port, options("/v1/decisions", SHOP).replace(b"Accept: */*", b"Content-Length: 1") + b"x")) == (
+        assert edge.problem(
+            raw(port, options("/v1/decisions", SHOP).replace(b"Accept: */*", b"Content-Length: 1") + b"x")
+        ) == (
             413,
             "body-too-large",
         )
@@ -171,7 +201,17 @@ def test_preflights_are_counted() -> None:
 def test_origins_are_recognised(text: str) -> None:
     """Scheme, host and port, and nothing more or else."""
     assert is_origin(text)
-    for other in (text + "/", text + "/x", text + "?", text.upper(), " " + text, text + ",", f"x@{text}", text + "\n", "*." + text):
+    for other in (
+        text + "/",
+        text + "/x",
+        text + "?",
+        text.upper(),
+        " " + text,
+        text + ",",
+        f"x@{text}",
+        text + "\n",
+        "*." + text,
+    ):
         assert not is_origin(other)
 
 
@@ -193,7 +233,12 @@ def test_origins_of_the_environment(tmp_path: Path) -> None:
     assert settings("").origins == () and origins_for(settings(" "), Keys()) is None
     assert settings(f"{SHOP}, {APP} {SHOP}").origins == (SHOP, APP)
     assert settings("*").origins == ("*",)
-    for bad in (f"{SHOP}/", f"* {SHOP}", "shop.example", " ".join(f"https://s{number}.example" for number in range(ORIGINS_MAX + 1))):
+    for bad in (
+        f"{SHOP}/",
+        f"* {SHOP}",
+        "shop.example",
+        " ".join(f"https://s{number}.example" for number in range(ORIGINS_MAX + 1)),
+    ):
         with pytest.raises(BadSettings, match=ORIGINS_VARIABLE):
             settings(bad)
     with pytest.raises(Failure, match="without keys"):
@@ -263,7 +308,9 @@ def site() -> Iterator[tuple[int, list[str], queue.Queue[Any]]]:
 
 @pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="CORS in a browser: no Chromium is on the PATH")
 def test_in_a_browser(tmp_path: Path) -> None:
-    """A page of an allowed origin reads answers and refusals, but not with other header fields; one of another origin reads nothing."""
+    """A page of an allowed origin reads answers and refusals, but not with other header fields; one of another origin
+    reads nothing.
+    """
     program = next(found for name in BROWSERS if (found := shutil.which(name)))
     command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
     with site() as (at, pages, told):
@@ -272,7 +319,9 @@ def test_in_a_browser(tmp_path: Path) -> None:
             with edge.served(edge.front_door(edge.all_keys(), origins=Origins([origin]))) as port:
                 pages.append(PAGE % {"port": port, "key": ROLE_KEYS["decide"]})
                 with (tmp_path / "said").open("wb") as said:
-                    browser = subprocess.Popen([*command, f"--user-data-dir={tmp_path / str(number)}", address], stdout=said, stderr=said)
+                    browser = subprocess.Popen(
+                        [*command, f"--user-data-dir={tmp_path / str(number)}", address], stdout=said, stderr=said
+                    )
                 try:
                     assert told.get(timeout=90) == expected, (tmp_path / "said").read_text()
                 finally:

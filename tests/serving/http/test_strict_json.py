@@ -1,4 +1,6 @@
-"""Bytes to a typed request: rows 1 to 23 of the bad-input table, and that the quick screens never let anything through."""
+"""Bytes to a typed request: rows 1 to 23 of the bad-input table, and that the quick screens never let anything
+through.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,13 @@ ROWS: list[tuple[str, bytes, int, str, str | None]] = [
     ("7 duplicate unknown", b'{"a":1,"a":2}', 400, "json-duplicate-key", None),
     ("7 duplicate, wrong type", more('"limit":"a","limit":"b"'), 400, "json-duplicate-key", None),
     ("7 duplicate in a list", b'[{"a":1,"a":2}]', 400, "json-duplicate-key", None),
-    ("7 duplicate, escaped colon", more('"context":{"note":"\\u003a","hour":1,"hour":2}'), 400, "json-duplicate-key", None),
+    (
+        "7 duplicate, escaped colon",
+        more('"context":{"note":"\\u003a","hour":1,"hour":2}'),
+        400,
+        "json-duplicate-key",
+        None,
+    ),
     ("8 deep 17", more('"context":' + '{"hour":' * 16 + "1" + "}" * 16), 400, "json-too-deep", None),
     ("8 deep 1,000", b"[" * 1000 + b"]" * 1000, 400, "json-too-deep", None),
     ("8 deep 100,000", b"[" * 100_000, 400, "json-too-deep", None),
@@ -113,7 +121,13 @@ ROWS: list[tuple[str, bytes, int, str, str | None]] = [
     ("20 51", more('"limit":51'), 422, "out-of-range", "/limit"),
     ("21 20 digits", more('"limit":12345678901234567890'), 422, "out-of-range", "/limit"),
     ("21 5,000 digits", more('"limit":' + "1" * 5000), 400, "json-invalid", None),
-    ("21 20 digits in the context", more('"context":{"hour":12345678901234567890}'), 422, "out-of-range", "/context/hour"),
+    (
+        "21 20 digits in the context",
+        more('"context":{"hour":12345678901234567890}'),
+        422,
+        "out-of-range",
+        "/context/hour",
+    ),
     ("22 long context text", more('"context":{"note":"' + "x" * 257 + '"}'), 422, "field-length", "/context/note"),
     (
         "22 51 context keys",
@@ -142,11 +156,18 @@ def test_row(body: bytes, status: int, slug: str, pointer: str | None) -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    """Row 15: what lacks a field that its type requires is told which; of a decision nothing is required here, see `serving.hub.request_check`."""
+    """Row 15: what lacks a field that its type requires is told which; of a decision nothing is required here, see
+    `serving.hub.request_check`.
+    """
     with pytest.raises(Problem) as raised:
         StrictDecoder(Event)(b'{"event_id":"e1","type":"click"}')
     (error,) = raised.value.errors
-    assert (raised.value.status, raised.value.slug, error.pointer, error.code) == (422, "field-missing", "/occurred_at", "field-missing")
+    assert (raised.value.status, raised.value.slug, error.pointer, error.code) == (
+        422,
+        "field-missing",
+        "/occurred_at",
+        "field-missing",
+    )
     assert decode(b'{"placement":"checkout","anonymous_id":"a1"}').unit == "~a1"
     assert decode(b'{"placement":"checkout"}').unit == ""
 
@@ -192,7 +213,9 @@ def _characters(value: Any) -> set[str]:
 
 _keys = st.sampled_from(["customer_id", "placement", "limit", "context", "exclude", "channel", "note", ":", "a"])
 _texts = st.text(st.characters(codec="utf-8") | st.sampled_from(':"\\{}[],\u202e\n'), max_size=8)
-_leaves = st.none() | st.booleans() | st.integers(-3, 60) | st.floats(-5, 5, allow_nan=False) | _texts | st.just("checkout")
+_leaves = (
+    st.none() | st.booleans() | st.integers(-3, 60) | st.floats(-5, 5, allow_nan=False) | _texts | st.just("checkout")
+)
 
 
 @st.composite
@@ -226,7 +249,9 @@ class _Anything(msgspec.Struct):
 @example('{"a":"\\u003a","a":1}')
 @example('{"context":{"a":1,"a":2},"note":":"}')
 def test_screens_are_exact(text: str) -> None:
-    """Whatever is accepted has no duplicate key and no control or format character, and what has none is not refused for it."""
+    """Whatever is accepted has no duplicate key and no control or format character, and what has none is not refused
+    for it.
+    """
     body = text.encode()
     for decoder in (decode, StrictDecoder(_Anything)):
         try:
@@ -240,7 +265,10 @@ def test_screens_are_exact(text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=60) | _documents().map(str.encode).flatmap(lambda body: st.integers(0, 9).map(lambda n: body[: -n or None])))
+@given(
+    st.binary(max_size=60)
+    | _documents().map(str.encode).flatmap(lambda body: st.integers(0, 9).map(lambda n: body[: -n or None]))
+)
 def test_never_anything_but_a_problem(body: bytes) -> None:
     """Any bytes are either a request or a `Problem` of 400 or 422: nothing else escapes."""
     try:

@@ -55,10 +55,16 @@ def made(trained_workspace: Path) -> Iterator[Hubs]:
 
 
 def features_of(made: Hubs, consent: dict[str, Any]) -> FeaturesFile:
-    """The trained workspace's columns with purposes of all kinds: of attributes, streams, one of two pairs of a family, context."""
+    """The trained workspace's columns with purposes of all kinds: of attributes, streams, one of two pairs of a family,
+    context.
+    """
     said = msgspec.to_builtins(made.desk.workspace.features)
     attributes = said["customer"]["attributes"]
-    for name, purposes in (("monthly_fee", ["marketing"]), ("tariff", ["marketing", "billing"]), ("lines", ["billing"])):
+    for name, purposes in (
+        ("monthly_fee", ["marketing"]),
+        ("tariff", ["marketing", "billing"]),
+        ("lines", ["billing"]),
+    ):
         attributes[name]["purposes"] = purposes
     said["streams"]["calls"]["purposes"] = ["personalization", "marketing"]
     said["columns"]["megabytes_max"]["purposes"] = ["billing"]
@@ -145,16 +151,22 @@ def row_of(made: Hubs, loaded: Snapshot, customer: dict[str, Any]) -> OnlineRow:
                     .reshape(len(keys), len(family.measures))
                     .T.copy()
                 )
-                row.families[at] = KeyedRow(np.array([words.id(keys_of(family)[key]) for key in keys], np.uint32), table)
+                row.families[at] = KeyedRow(
+                    np.array([words.id(keys_of(family)[key]) for key in keys], np.uint32), table
+                )
             at += 1
     return row
 
 
 def spoiled(loaded: Snapshot, customer: dict[str, Any], other: dict[str, Any], withheld: set[str]) -> dict[str, Any]:
-    """A customer in whom every value that is withheld is another's; keys of families too where only withheld values stand there."""
+    """A customer in whom every value that is withheld is another's; keys of families too where only withheld values
+    stand there.
+    """
     found = copy.deepcopy(customer)
     scalars = [scalar.beside or scalar.name for view in loaded.layout.plan.views for scalar in view.scalars]
-    found["numbers"] = [other["numbers"][at] if name in withheld else found["numbers"][at] for at, name in enumerate(scalars)]
+    found["numbers"] = [
+        other["numbers"][at] if name in withheld else found["numbers"][at] for at, name in enumerate(scalars)
+    ]
     found |= {name: other[name] for name in ("hour", "roaming_now") if name in withheld}
     for at, family in enumerate(family for view in loaded.layout.plan.views for family in view.families):
         hidden = [at for at, measure in enumerate(family.measures) if (family.beside or measure.name) in withheld]
@@ -168,16 +180,24 @@ def spoiled(loaded: Snapshot, customer: dict[str, Any], other: dict[str, Any], w
     return found
 
 
-def decided(made: Hubs, loaded: Snapshot, request: DecisionRequest, customer: dict[str, Any]) -> tuple[Decision, bytes, bytes]:
+def decided(
+    made: Hubs, loaded: Snapshot, request: DecisionRequest, customer: dict[str, Any]
+) -> tuple[Decision, bytes, bytes]:
     """The answer, encoded as well, and its line of the journal, but for how long it took."""
     lines: list[Line] = []
     context = {name: customer[name] for name in ("hour", "roaming_now")}
     request = msgspec.structs.replace(request, context={"channel": "app", **context})
     answer = decide(request, loaded, row_of(made, loaded, customer), NOW, decision_id="d", record=lines.append)
-    return answer, msgspec.json.encode(answer), msgspec.msgpack.encode([msgspec.structs.replace(line, took_us=None) for line in lines])
+    return (
+        answer,
+        msgspec.json.encode(answer),
+        msgspec.msgpack.encode([msgspec.structs.replace(line, took_us=None) for line in lines]),
+    )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     customer=customers(),
     other=customers(),
@@ -187,7 +207,9 @@ def decided(made: Hubs, loaded: Snapshot, request: DecisionRequest, customer: di
 def test_a_decision_does_not_change_with_what_is_withheld(
     made: Hubs, customer: dict[str, Any], other: dict[str, Any], purposes: list[str] | None, unknown: str | None
 ) -> None:
-    """Answer, explanation and journal are the same to the byte whatever the withheld values are; the answer lists their columns."""
+    """Answer, explanation and journal are the same to the byte whatever the withheld values are; the answer lists their
+    columns.
+    """
     loaded = state(made, unknown)
     request = asked(explain=True, **({} if purposes is None else {"purposes": purposes}))
     answer, encoded, journal = decided(made, loaded, request, customer)
@@ -208,11 +230,19 @@ def rich(hour: float = 3) -> dict[str, Any]:
 
 
 def test_withheld_values_would_have_counted(made: Hubs) -> None:
-    """Where nothing is withheld, each part of the customer changes the answer, so that the property test looks at something."""
+    """Where nothing is withheld, each part of the customer changes the answer, so that the property test looks at
+    something.
+    """
     loaded = state(made, None)
     _, before, journal = decided(made, loaded, asked(explain=True), rich())
     scalars = [scalar.name for view in loaded.layout.plan.views for scalar in view.scalars]
-    for name, value in (("monthly_fee", 46.0), ("tariff", 4.0), ("lines", 1.0), ("megabytes_max_30d", 46.0), ("calls_30d", 46.0)):
+    for name, value in (
+        ("monthly_fee", 46.0),
+        ("tariff", 4.0),
+        ("lines", 1.0),
+        ("megabytes_max_30d", 46.0),
+        ("calls_30d", 46.0),
+    ):
         changed = rich()
         changed["numbers"][scalars.index(name)] = value
         assert decided(made, loaded, asked(explain=True), changed)[1] != before, name
@@ -225,9 +255,16 @@ def test_withheld_values_would_have_counted(made: Hubs) -> None:
 
 
 def test_a_withheld_count_is_unknown_and_not_zero(made: Hubs) -> None:
-    """Of two measures of one family only the one that is not allowed is missing: a rule that asks whether it is small is not true."""
+    """Of two measures of one family only the one that is not allowed is missing: a rule that asks whether it is small
+    is not true.
+    """
     loaded = made.make(
-        {"rules": {"few": {"unless": "pair.country_minutes_30d < 1"}, "long": {"unless": "pair.country_longest_all > 3"}}},
+        {
+            "rules": {
+                "few": {"unless": "pair.country_minutes_30d < 1"},
+                "long": {"unless": "pair.country_longest_all > 3"},
+            }
+        },
         OFFERS,
         features=features_of(made, {}),
     )
@@ -239,10 +276,13 @@ def test_a_withheld_count_is_unknown_and_not_zero(made: Hubs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "unknown", "kept"), [(True, "denied", True), (False, "allowed", False), (None, "denied", False), (None, "allowed", True)]
+    ("answer", "unknown", "kept"),
+    [(True, "denied", True), (False, "allowed", False), (None, "denied", False), (None, "allowed", True)],
 )
 def test_consent(made: Hubs, answer: bool | None, unknown: str, kept: bool) -> None:
-    """What a customer said holds for a purpose; where nothing is known, and where the row could not be read, what the file says."""
+    """What a customer said holds for a purpose; where nothing is known, and where the row could not be read, what the
+    file says.
+    """
     loaded, row = state(made, unknown), made.row(business=answer, contract_start=NOON, segment="A")
     withheld = decide(asked(), loaded, row, NOW).withheld
     assert ("contract_start" not in withheld) == kept
@@ -282,5 +322,7 @@ def test_the_given_row_stays_as_it_was(made: Hubs) -> None:
     assert decide(asked(purposes=[]), loaded, row, NOW).withheld
     assert np.array_equal(row.numbers, before[0], equal_nan=True)
     assert all(
-        one is not None and np.array_equal(one.values, was) for one, was in zip(row.families, before[1], strict=True) if was is not None
+        one is not None and np.array_equal(one.values, was)
+        for one, was in zip(row.families, before[1], strict=True)
+        if was is not None
     )

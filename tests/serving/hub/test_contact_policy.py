@@ -1,4 +1,6 @@
-"""Contact limits, pauses, prerequisites and budgets in whole decisions: what the history keeps away, and what the ledger says."""
+"""Contact limits, pauses, prerequisites and budgets in whole decisions: what the history keeps away, and what the
+ledger says.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,31 @@ from hypothesis import strategies as st
 from features.common.types import Budget, Offer
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
-from features.ledger.history import CHOSEN_MAX, DECISION, GRANTED, IMPRESSION, OUTCOME, Entry, Take, TakeResult, key_of, word_of
+from features.ledger.history import (
+    CHOSEN_MAX,
+    DECISION,
+    GRANTED,
+    IMPRESSION,
+    OUTCOME,
+    Entry,
+    Take,
+    TakeResult,
+    key_of,
+    word_of,
+)
 from features.ledger.ledger import open_ledger
-from serving.decision.decide import CONTACTS_UNAVAILABLE, TAKES_MAX, Asked, GiveBack, Given, Reserve, decide, deciding, eligible, granted
+from serving.decision.decide import (
+    CONTACTS_UNAVAILABLE,
+    TAKES_MAX,
+    Asked,
+    GiveBack,
+    Given,
+    Reserve,
+    decide,
+    deciding,
+    eligible,
+    granted,
+)
 from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import STOCK
 from tests.serving import hubs
@@ -37,12 +61,28 @@ def made(trained_workspace: Path) -> Iterator[Hubs]:
 
 
 def entry(
-    offer: str, days: float, kind: int = DECISION, channel: str = "web", seen: bool = True, what: str = "", decision: int = 1
+    offer: str,
+    days: float,
+    kind: int = DECISION,
+    channel: str = "web",
+    seen: bool = True,
+    what: str = "",
+    decision: int = 1,
 ) -> Entry:
     """One entry of a history, so many days ago."""
     group = next((o.group for o in OFFERS if o.offer_id == offer), "")
     word = word_of(what) if what else 0
-    return Entry(NOON - days * DAY, key_of(offer), decision, key_of(group) if group else 0, word_of(channel), word, 10**8, kind, int(seen))
+    return Entry(
+        NOON - days * DAY,
+        key_of(offer),
+        decision,
+        key_of(group) if group else 0,
+        word_of(channel),
+        word,
+        10**8,
+        kind,
+        int(seen),
+    )
 
 
 def history(*found: Entry) -> bytes:
@@ -51,14 +91,19 @@ def history(*found: Entry) -> bytes:
 
 def open_offers(loaded: Snapshot, contacts: bytes | None, placement: str = "home", **context: Any) -> set[str]:
     """What may be shown, where the ledger bounds nothing."""
-    return set(shown(decide(asked(placement, context=context), loaded, loaded.layout.plan.nobody(), NOW, contacts=contacts)))
+    return set(
+        shown(decide(asked(placement, context=context), loaded, loaded.layout.plan.nobody(), NOW, contacts=contacts))
+    )
 
 
 class FakeLedger:
     """Says what a test wants it to say, and remembers what it was asked."""
 
     def __init__(
-        self, falls: Callable[[int], bool] = lambda _: False, spent: dict[str, str] | None = None, away: type | None = None
+        self,
+        falls: Callable[[int], bool] = lambda _: False,
+        spent: dict[str, str] | None = None,
+        away: type | None = None,
     ) -> None:
         self.falls, self.away, self.asked = falls, away, list[Asked]()
         self.spent = {key_of(name): which for name, which in (spent or {}).items()}
@@ -123,7 +168,9 @@ def counted(limit: dict[str, Any], offer: Offer, found: list[Entry], channel: st
         ):
             continue
         held = one.kind == DECISION and one.time > NOON - 1_800  # it may still be seen
-        count += one.kind == DECISION if limit["count"] == "decisions" else bool(one.seen) or one.kind == IMPRESSION or held
+        count += (
+            one.kind == DECISION if limit["count"] == "decisions" else bool(one.seen) or one.kind == IMPRESSION or held
+        )
     return count
 
 
@@ -138,7 +185,9 @@ def concerns(limit: dict[str, Any], offer: Offer, placement: str, channel: str) 
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     limits=st.lists(LIMITS, min_size=1, max_size=3),
     found=CONTACTS,
@@ -148,24 +197,32 @@ def concerns(limit: dict[str, Any], offer: Offer, placement: str, channel: str) 
 def test_limits_are_those_of_the_reference(
     made: Hubs, limits: list[dict[str, Any]], found: list[Entry], placement: str, channel: str
 ) -> None:
-    """An offer is kept away exactly where some limit that concerns it counts its maximum in the history; without one all limited are."""
+    """An offer is kept away exactly where some limit that concerns it counts its maximum in the history; without one
+    all limited are.
+    """
     loaded = made.make({"limits": {f"l{at}": limit for at, limit in enumerate(limits)}}, OFFERS)
     expected = {
         o.offer_id
         for o in OFFERS
-        if not any(concerns(one, o, placement, channel) and counted(one, o, found, channel) >= one["max"] for one in limits)
+        if not any(
+            concerns(one, o, placement, channel) and counted(one, o, found, channel) >= one["max"] for one in limits
+        )
     }
     assert open_offers(loaded, history(*found), placement, channel=channel) == expected
     unlimited = {o.offer_id for o in OFFERS if not any(concerns(one, o, placement, channel) for one in limits)}
     for ledger in (FakeLedger(away=Take), FakeLedger(lambda _: True)):
         answer = decide(asked(placement, context={"channel": channel}), loaded, made.row(), NOW, take=ledger)
         assert set(shown(answer)) == unlimited
-        assert answer.degraded == ((CONTACTS_UNAVAILABLE,) if ledger.away and unlimited != {o.offer_id for o in OFFERS} else ())
+        assert answer.degraded == (
+            (CONTACTS_UNAVAILABLE,) if ledger.away and unlimited != {o.offer_id for o in OFFERS} else ()
+        )
     answer = decide(asked(placement, context={"channel": channel}), loaded, made.row(), NOW, contacts=None)
     assert (set(shown(answer)), answer.degraded) == (unlimited, (CONTACTS_UNAVAILABLE,))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     pause=st.fixed_dictionaries(
         {
@@ -178,21 +235,29 @@ def test_limits_are_those_of_the_reference(
     ),
     outcomes=st.lists(
         st.tuples(
-            st.sampled_from(["o0", "o1", "o3", "o5"]), st.sampled_from([0.5, 1.2, 5.0, 40.0]), st.sampled_from(["dismissal", "click"])
+            st.sampled_from(["o0", "o1", "o3", "o5"]),
+            st.sampled_from([0.5, 1.2, 5.0, 40.0]),
+            st.sampled_from(["dismissal", "click"]),
         ),
         max_size=5,
     ),
 )
-def test_pauses_are_those_of_the_reference(made: Hubs, pause: dict[str, Any], outcomes: list[tuple[str, float, str]]) -> None:
-    """After so many outcomes of a type within a time, what they were about rests; other types and other offers do not count."""
+def test_pauses_are_those_of_the_reference(
+    made: Hubs, pause: dict[str, Any], outcomes: list[tuple[str, float, str]]
+) -> None:
+    """After so many outcomes of a type within a time, what they were about rests; other types and other offers do not
+    count.
+    """
     loaded = made.make({"pauses": {"p": pause | {"outcome": "dismissal"}}}, OFFERS)
     within, rest = (float(pause[key][:-1]) for key in ("within", "pause"))
     groups = {o.offer_id: o.group for o in OFFERS}
     expected = set()
     for one in OFFERS:
-        same = {"offer": lambda o, one=one: o == one.offer_id, "group": lambda o, one=one: groups[o] == one.group, "any": lambda o: True}[
-            pause["per"]
-        ]
+        same = {
+            "offer": lambda o, one=one: o == one.offer_id,
+            "group": lambda o, one=one: groups[o] == one.group,
+            "any": lambda o: True,
+        }[pause["per"]]
         days = sorted(day for o, day, what in outcomes if what == "dismissal" and same(o))
         runs = zip(days, days[pause["times"] - 1 :], strict=False)
         rests = any(first - 1e-9 + within >= last and first < rest for first, last in runs)
@@ -203,7 +268,9 @@ def test_pauses_are_those_of_the_reference(made: Hubs, pause: dict[str, Any], ou
 
 
 def test_what_was_accepted_opens_and_closes_offers(made: Hubs) -> None:
-    """An offer that requires one of others waits until one was accepted; one that excludes others is gone after; a label's outcome counts too."""
+    """An offer that requires one of others waits until one was accepted; one that excludes others is gone after; a
+    label's outcome counts too.
+    """
     offers = [hubs.offer(at) for at in range(5)]
     offers[0] = msgspec.structs.replace(offers[0], requires=("o3", "o4"), excludes=("o2",))
     offers[1] = msgspec.structs.replace(offers[1], excludes=("o3",))
@@ -222,7 +289,9 @@ def test_what_was_accepted_opens_and_closes_offers(made: Hubs) -> None:
 
 
 def test_next_candidate_steps_in_where_a_limit_fell(made: Hubs) -> None:
-    """What the ledger refuses is left out and the next best asked for, until all that is shown was granted at once; why is told."""
+    """What the ledger refuses is left out and the next best asked for, until all that is shown was granted at once; why
+    is told.
+    """
     loaded = made.make(BY_VALUE | {"limits": {"two": {"max": 2, "window": "7d"}}}, OFFERS, {"home": {"limit": 2}})
     ledger = FakeLedger(falling("o0", "o2"))
     answer = decide(asked(explain=True), loaded, made.row(), NOW, take=ledger, decision_id="d")
@@ -245,16 +314,22 @@ def test_bundle_goes_when_one_of_it_fell(made: Hubs) -> None:
 
 
 def test_ledger_that_never_grants_comes_to_an_end(made: Hubs) -> None:
-    """After so many attempts the answer goes without limited offers, is asked for no more, and is not degraded: the ledger did answer."""
+    """After so many attempts the answer goes without limited offers, is asked for no more, and is not degraded: the
+    ledger did answer.
+    """
     many = [hubs.offer(at, value=float(100 - at), group="free" if at > 30 else "sales") for at in range(34)]
-    loaded = made.make(BY_VALUE | {"limits": {"all": {"max": 1, "window": "1d", "groups": ["sales"]}}}, many, {"home": {"limit": 3}})
+    loaded = made.make(
+        BY_VALUE | {"limits": {"all": {"max": 1, "window": "1d", "groups": ["sales"]}}}, many, {"home": {"limit": 3}}
+    )
     ledger = FakeLedger(lambda _: True)
     answer = decide(asked(), loaded, made.row(), NOW, take=ledger)
     assert (shown(answer), answer.degraded, len(ledger.asked)) == (["o31", "o32", "o33"], (), TAKES_MAX)
 
 
 def test_what_is_counted_together_falls_together(made: Hubs) -> None:
-    """Where there is room for two contacts of any offer, two limited offers are shown and others fill the rest, after one refusal."""
+    """Where there is room for two contacts of any offer, two limited offers are shown and others fill the rest, after
+    one refusal.
+    """
     many = [hubs.offer(at, value=float(100 - at), group="free" if at > 30 else "sales") for at in range(34)]
     limits = {"limits": {"any": {"max": 2, "window": "1d", "per": "any", "groups": ["sales"]}}}
     loaded = made.make(BY_VALUE | limits, many, {"home": {"limit": 4}})
@@ -288,7 +363,9 @@ BUDGETED = [
 
 
 def test_budgets_are_taken_with_the_slate(made: Hubs) -> None:
-    """Shows and stock of an offer are two budgets; what is used up is left out for the next best, and told by its name."""
+    """Shows and stock of an offer are two budgets; what is used up is left out for the next best, and told by its
+    name.
+    """
     loaded = made.make(BY_VALUE, BUDGETED, {"home": {"limit": 3}})
     ledger = FakeLedger(spent={"o0": "daily", STOCK + "o1": "lifetime"})
     answer = decide(asked(explain=True), loaded, made.row(), NOW, take=ledger)
@@ -312,7 +389,9 @@ def test_budgets_are_taken_with_the_slate(made: Hubs) -> None:
 def test_budgets_are_given_back_where_contacts_fell(made: Hubs, away: type | None) -> None:
     """What was reserved for a slate that is not shown is given back, each budget once and for the same moment."""
     loaded = made.make(
-        BY_VALUE | {"limits": {"two": {"max": 2, "window": "7d", "groups": ["sales", "service"]}}}, BUDGETED, {"home": {"limit": 2}}
+        BY_VALUE | {"limits": {"two": {"max": 2, "window": "7d", "groups": ["sales", "service"]}}},
+        BUDGETED,
+        {"home": {"limit": 2}},
     )
     ledger = FakeLedger(falling("o0"), away=away)
     answer = decide(asked(), loaded, made.row(), NOW, take=ledger)
@@ -326,7 +405,9 @@ def test_budgets_are_given_back_where_contacts_fell(made: Hubs, away: type | Non
 
 @pytest.mark.parametrize("zone", ["Europe/Vienna", "Pacific/Norfolk", "Pacific/Kiritimati", "Pacific/Midway"])
 def test_day_of_a_budget_is_that_of_the_calendar(made: Hubs, zone: str) -> None:
-    """The day goes up by one at each midnight of the workspace's zone, also where clocks change between 11 and 12 hours before UTC."""
+    """The day goes up by one at each midnight of the workspace's zone, also where clocks change between 11 and 12 hours
+    before UTC.
+    """
     contacting = made.make({}, BUDGETED, time_zone=zone).hub.contacting
     days = [contacting.moment(NOON + 3_600 * hour).day for hour in range(24 * 366)]
     steps = [after - before for before, after in pairwise(days)]
@@ -334,7 +415,9 @@ def test_day_of_a_budget_is_that_of_the_calendar(made: Hubs, zone: str) -> None:
 
 
 def test_more_limited_offers_than_one_take_holds(made: Hubs) -> None:
-    """Several long placements of limited offers with two budgets each: the answer keeps as many as one take has room for, and all else."""
+    """Several long placements of limited offers with two budgets each: the answer keeps as many as one take has room
+    for, and all else.
+    """
     offers = [hubs.offer(at, value=float(1_000 - at), group="free" if at % 4 == 0 else "sales") for at in range(120)]
     offers = [msgspec.structs.replace(o, budget=Budget(daily=9, stock=9)) if o.group == "sales" else o for o in offers]
     loaded = made.make(BY_VALUE | {"limits": {"one": {"max": 1, "window": "1d", "groups": ["sales"]}}}, offers)
@@ -343,11 +426,15 @@ def test_more_limited_offers_than_one_take_holds(made: Hubs) -> None:
     groups = [loaded.catalogue.offers[loaded.catalogue.index[one.offer_id]].group for one in answer.offers]
     assert groups.count("sales") == CHOSEN_MAX // 2
     assert groups.count("free") == 30
-    assert all(len(one.budgets) <= CHOSEN_MAX for one in ledger.of(Reserve)) and all(one.packed() for one in ledger.of(Take))
+    assert all(len(one.budgets) <= CHOSEN_MAX for one in ledger.of(Reserve)) and all(
+        one.packed() for one in ledger.of(Take)
+    )
 
 
 def test_each_channel_counts_by_itself_and_so_does_none(made: Hubs) -> None:
-    """A limit of each channel has its own count there; requests that name no channel, where none is the default, are one more."""
+    """A limit of each channel has its own count there; requests that name no channel, where none is the default, are
+    one more.
+    """
     said = msgspec.to_builtins(made.desk.workspace.features)
     del said["context"]["channel"]["default"]
     policies = {"limits": {"one": {"max": 1, "window": "7d", "channel": "each"}}}
@@ -361,7 +448,9 @@ def test_each_channel_counts_by_itself_and_so_does_none(made: Hubs) -> None:
 
 
 def test_limit_is_never_exceeded_with_a_real_ledger(made: Hubs, tmp_path: Path) -> None:
-    """Over many decisions of one customer no offer, no group and no channel gets more than its limit, and everything that may be shown is."""
+    """Over many decisions of one customer no offer, no group and no channel gets more than its limit, and everything
+    that may be shown is.
+    """
     limits = {
         "offer": {"max": 3, "window": "7d", "count": "decisions"},
         "sales": {"max": 4, "window": "7d", "per": "group", "groups": ["sales"], "count": "decisions"},
@@ -379,7 +468,9 @@ def test_limit_is_never_exceeded_with_a_real_ledger(made: Hubs, tmp_path: Path) 
     seen: list[tuple[str, str]] = []
     for number in range(24):
         channel = ("app", "web")[number % 2]
-        contacts = b"" if number % 3 else ledger.read_now("436600000")  # an old history is no harm: the word that counts is the take's
+        contacts = (
+            b"" if number % 3 else ledger.read_now("436600000")
+        )  # an old history is no harm: the word that counts is the take's
         request = asked(None, placements=["home", "bill"], context={"channel": channel})
         answer = decide(request, loaded, made.row(), NOW + number, take=take, contacts=contacts)
         seen += [(one, channel) for one in shown(answer)]
@@ -392,8 +483,13 @@ def test_limit_is_never_exceeded_with_a_real_ledger(made: Hubs, tmp_path: Path) 
 
 
 def test_decisions_that_wait_do_not_mix(made: Hubs) -> None:
-    """While one decision waits for the ledger another one may be made: both answer and journal what they would alone, but for how long it took."""
-    policies = {"rules": {"calls": {"unless": "pair.topic_calls_all > 4"}}, "limits": {"two": {"max": 2, "window": "7d"}}}
+    """While one decision waits for the ledger another one may be made: both answer and journal what they would alone,
+    but for how long it took.
+    """
+    policies = {
+        "rules": {"calls": {"unless": "pair.topic_calls_all > 4"}},
+        "limits": {"two": {"max": 2, "window": "7d"}},
+    }
     loaded = made.make(policies, OFFERS, {"home": {"limit": 2}})
     rows = [
         made.row({"calls.by_topic": {"data": [1.0, 9.0]}}, monthly_fee=5.0, tariff="S"),
@@ -401,7 +497,9 @@ def test_decisions_that_wait_do_not_mix(made: Hubs) -> None:
     ]
 
     def begin(at: int, lines: list[Line]) -> Any:
-        return deciding(asked(explain=True, context={"hour": at}), loaded, rows[at], NOW, decision_id=str(at), record=lines.append)
+        return deciding(
+            asked(explain=True, context={"hour": at}), loaded, rows[at], NOW, decision_id=str(at), record=lines.append
+        )
 
     def end(steps: Any, wanted: Asked) -> bytes:
         try:
@@ -425,8 +523,13 @@ def test_decisions_that_wait_do_not_mix(made: Hubs) -> None:
 
 
 def test_without_limits_the_ledger_is_not_asked(made: Hubs) -> None:
-    """A workspace without limits and budgets decides at once; that the ledger could not be read is said all the same."""
-    loaded, ledger = made.make({"pauses": {"p": {"outcome": "dismissal", "pause": "1d", "groups": ["nobody"]}}}, OFFERS), FakeLedger()
+    """A workspace without limits and budgets decides at once; that the ledger could not be read is said all the
+    same.
+    """
+    loaded, ledger = (
+        made.make({"pauses": {"p": {"outcome": "dismissal", "pause": "1d", "groups": ["nobody"]}}}, OFFERS),
+        FakeLedger(),
+    )
     assert len(decide(asked(), loaded, made.row(), NOW, take=ledger).offers) == 6
     free = made.make({}, OFFERS)
     assert not free.hub.contacting.needed

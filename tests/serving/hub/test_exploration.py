@@ -1,4 +1,6 @@
-"""Exploration: stated probabilities are those of the formula, and those with which slates come out; draws are the same again."""
+"""Exploration: stated probabilities are those of the formula, and those with which slates come out; draws are the same
+again.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,21 @@ DAY = 86_400_000_000
 
 
 def drawn(
-    explorer: Explorer, scores: list[float], unit: str, wanted: PlacementRequest, offers: list[Offer] | None = None, **ties: Any
+    explorer: Explorer,
+    scores: list[float],
+    unit: str,
+    wanted: PlacementRequest,
+    offers: list[Offer] | None = None,
+    **ties: Any,
 ) -> Slate:
     """One slate of offers that may all be shown."""
     count = len(scores)
     catalogue = Catalogue(offers or [Offer(f"o{at}") for at in range(count)])
     bound = Ties(catalogue, ties.get("bundles", ()))
     chosen, live = np.arange(count, dtype=np.int32), np.ones(count, bool)
-    return explorer.draw(np.array(scores), chosen, live, wanted, (1 << count) - 1, bound, Answer(), explorer.seed(unit, "home", 5 * DAY))
+    return explorer.draw(
+        np.array(scores), chosen, live, wanted, (1 << count) - 1, bound, Answer(), explorer.seed(unit, "home", 5 * DAY)
+    )
 
 
 def by_hand(scores: list[float], gamma: float, floor: float) -> list[float]:
@@ -73,12 +82,20 @@ def test_slates_come_out_as_often_as_is_stated(explorer: Explorer, scores: list[
     stated: dict[tuple[int, ...], float] = {}
     catalogue = Catalogue([Offer(f"o{at}") for at in range(len(scores))])
     ties, given = Ties(catalogue, ()), np.array(scores)
-    chosen, live, everything = np.arange(len(scores), dtype=np.int32), np.ones(len(scores), bool), (1 << len(scores)) - 1
+    chosen, live, everything = (
+        np.arange(len(scores), dtype=np.int32),
+        np.ones(len(scores), bool),
+        (1 << len(scores)) - 1,
+    )
     for unit in range(UNITS):
-        slate = explorer.draw(given, chosen, live, PlacementRequest(2), everything, ties, Answer(), explorer.seed(f"c{unit}", "home", 0))
+        slate = explorer.draw(
+            given, chosen, live, PlacementRequest(2), everything, ties, Answer(), explorer.seed(f"c{unit}", "home", 0)
+        )
         seen[tuple(slate.offers)] += 1
         stated[tuple(slate.offers)] = float(np.prod(slate.probabilities))
-    assert sum(stated.values()) == pytest.approx(1, abs=1e-9), "some slate never came out, or what is stated is no distribution"
+    assert sum(stated.values()) == pytest.approx(1, abs=1e-9), (
+        "some slate never came out, or what is stated is no distribution"
+    )
     assert chisquare([seen[key] for key in stated], [UNITS * stated[key] for key in stated]).pvalue > ALARM
 
 
@@ -102,11 +119,19 @@ def test_a_bundle_is_drawn_whole_and_what_is_left_is_filled() -> None:
     offers = [Offer("a"), Offer("b"), Offer("c", category="x"), Offer("d", category="x")]
     for unit in range(200):
         slate = drawn(
-            Explorer("gap", 1.0), [1.0, 1.0, 1.0, 1.0], f"c{unit}", PlacementRequest(4, per_category=1), offers, bundles=[("a", "b")]
+            Explorer("gap", 1.0),
+            [1.0, 1.0, 1.0, 1.0],
+            f"c{unit}",
+            PlacementRequest(4, per_category=1),
+            offers,
+            bundles=[("a", "b")],
         )
         assert len(slate.offers) == 3
         first = min(slate.offers.index(0), slate.offers.index(1))
-        assert set(slate.offers[first : first + 2]) == {0, 1} and slate.probabilities[first + 1] == 1 > slate.probabilities[0]
+        assert (
+            set(slate.offers[first : first + 2]) == {0, 1}
+            and slate.probabilities[first + 1] == 1 > slate.probabilities[0]
+        )
     filled = drawn(
         Explorer("gap", 1.0),
         [1.0, 1.0, 1.0],
@@ -118,10 +143,16 @@ def test_a_bundle_is_drawn_whole_and_what_is_left_is_filled() -> None:
 
 
 def test_a_unit_is_drawn_the_same_within_a_period_only() -> None:
-    """A second of the same day gives the same draw; another day, placement or salt another; nobody is drawn moment by moment."""
+    """A second of the same day gives the same draw; another day, placement or salt another; nobody is drawn moment by
+    moment.
+    """
     explorer = Explorer("gap", 1.0, period=DAY)
     assert explorer.seed("c1", "home", 0) == explorer.seed("c1", "home", DAY - 1) != explorer.seed("c1", "home", DAY)
-    assert explorer.seed("c1", "home", 0) != explorer.seed("c1", "bill", 0) != Explorer("gap", 1.0, salt="x").seed("c1", "bill", 0)
+    assert (
+        explorer.seed("c1", "home", 0)
+        != explorer.seed("c1", "bill", 0)
+        != Explorer("gap", 1.0, salt="x").seed("c1", "bill", 0)
+    )
     assert explorer.seed("", "home", 0) != explorer.seed("", "home", 1)
 
 

@@ -1,4 +1,6 @@
-"""Rules and context weights of a workspace, through whole decisions, against ten lines that look at one offer at a time."""
+"""Rules and context weights of a workspace, through whole decisions, against ten lines that look at one offer at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)
 GROUPS = ["sales", "service", ""]
-OFFERS = [hubs.offer(number, group=GROUPS[number % 3], placements=("home",) if number == 4 else ()) for number in range(6)]
+OFFERS = [
+    hubs.offer(number, group=GROUPS[number % 3], placements=("home",) if number == 4 else ()) for number in range(6)
+]
 
 ATOMS = [
     "customer.monthly_fee >= 20",
@@ -45,7 +49,9 @@ ATOMS = [
 CONDITIONS = st.recursive(
     st.sampled_from(ATOMS),
     lambda inner: st.one_of(
-        st.builds("({} and {})".format, inner, inner), st.builds("({} or {})".format, inner, inner), st.builds("(not {})".format, inner)
+        st.builds("({} and {})".format, inner, inner),
+        st.builds("({} or {})".format, inner, inner),
+        st.builds("(not {})".format, inner),
     ),
     max_leaves=4,
 )
@@ -96,25 +102,35 @@ def concerns(rule: dict[str, Any], offer: Offer, placement: str) -> bool:
     )
 
 
-def facts(offer: Offer, customer: dict[str, Any], calls: dict[str, float] | None, context: dict[str, Any], old: bool) -> Any:
+def facts(
+    offer: Offer, customer: dict[str, Any], calls: dict[str, float] | None, context: dict[str, Any], old: bool
+) -> Any:
     """What is known for one offer, from what the test knows, not from a row."""
     found = {f"customer.{name}": None if old else value for name, value in customer.items()}
     found |= {"context.hour": None, "context.roaming_now": None, "context.channel": "web"}
     found |= {f"context.{name}": value for name, value in context.items() if value is not None}
-    found |= {"offer.offer_id": offer.offer_id, "offer.price": offer.attributes["price"], "offer.topic": offer.attributes["topic"]}
+    found |= {
+        "offer.offer_id": offer.offer_id,
+        "offer.price": offer.attributes["price"],
+        "offer.topic": offer.attributes["topic"],
+    }
     count = None if calls is None else calls.get(str(offer.attributes["topic"]), 0.0)
     return (found | {"pair.topic_calls_all": count, "pair.topic_calls_30d": count}).__getitem__
 
 
 def policies_of(rules: list[dict[str, Any]]) -> dict[str, Any]:
     """policies.yaml with these rules, named by their places."""
-    said = {f"r{at}": {k: v for k, v in rule.items() if k not in ("kind", "condition")} for at, rule in enumerate(rules)}
+    said = {
+        f"r{at}": {k: v for k, v in rule.items() if k not in ("kind", "condition")} for at, rule in enumerate(rules)
+    }
     for at, rule in enumerate(rules):
         said[f"r{at}"][rule["kind"]] = rule["condition"]
     return {"segments": {"heavy": "pair.topic_calls_all >= 3 or customer.lines > 3"}, "rules": said}
 
 
-def passed(loaded: Snapshot, rules: list[dict[str, Any]], placement: str, lookups: dict[str, Any]) -> tuple[list[str], list[str]]:
+def passed(
+    loaded: Snapshot, rules: list[dict[str, Any]], placement: str, lookups: dict[str, Any]
+) -> tuple[list[str], list[str]]:
     """The reference: which offers pass all rules, and the reason codes of the rules that kept some away."""
     book = read_rules(loaded.workspace.policies, loaded.workspace.features, "EUR")
     roots = {read.name: read.condition.root for read in book.rules}
@@ -129,8 +145,17 @@ def passed(loaded: Snapshot, rules: list[dict[str, Any]], placement: str, lookup
     return [o.offer_id for o in left], list(notes)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(rules=RULES, customer=CUSTOMERS, calls=CALLS, context=CONTEXTS, placement=st.sampled_from(["home", "bill"]), old=st.booleans())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    rules=RULES,
+    customer=CUSTOMERS,
+    calls=CALLS,
+    context=CONTEXTS,
+    placement=st.sampled_from(["home", "bill"]),
+    old=st.booleans(),
+)
 def test_rules_are_those_of_the_reference(
     made: Hubs,
     rules: list[dict[str, Any]],
@@ -140,13 +165,21 @@ def test_rules_are_those_of_the_reference(
     placement: str,
     old: bool,
 ) -> None:
-    """Random rules let the same offers pass for random customers as a loop over offers does, with the same notes; unknown is not true."""
+    """Random rules let the same offers pass for random customers as a loop over offers does, with the same notes;
+    unknown is not true.
+    """
     policies = policies_of(rules)
-    assume(not read_rules(made.make(policies).workspace.policies, made.desk.workspace.features, "EUR").problems)  # a constant truth
+    assume(
+        not read_rules(made.make(policies).workspace.policies, made.desk.workspace.features, "EUR").problems
+    )  # a constant truth
     loaded = made.make(policies, OFFERS)
     families = None if calls is None else {"calls.by_topic": {topic: [count, count] for topic, count in calls.items()}}
-    row = made.row(families, age=40 * 86_400.0 if old else 60.0, **customer)  # what is known of customers is good for 30 days
-    expected, notes = passed(loaded, rules, placement, {o.offer_id: facts(o, customer, calls, context, old) for o in OFFERS})
+    row = made.row(
+        families, age=40 * 86_400.0 if old else 60.0, **customer
+    )  # what is known of customers is good for 30 days
+    expected, notes = passed(
+        loaded, rules, placement, {o.offer_id: facts(o, customer, calls, context, old) for o in OFFERS}
+    )
     answer = decide(asked(placement, context=context), loaded, row, NOW)
     assert sorted(shown(answer)) == expected
     assert list(answer.notes) == notes
@@ -171,7 +204,9 @@ def test_the_reference_sees_both_sides(made: Hubs) -> None:
 
 
 def test_stages_come_in_their_order(made: Hubs) -> None:
-    """Eligibility is asked before applicability and suitability, whatever the file's order; the first that keeps an offer away is told."""
+    """Eligibility is asked before applicability and suitability, whatever the file's order; the first that keeps an
+    offer away is told.
+    """
     rules = {
         "kind": {"unless": "offer.price >= 0", "stage": "suitability", "reason": "unkind"},
         "now": {"unless": "offer.price >= 3", "stage": "applicability", "reason": "not_now"},
@@ -184,12 +219,21 @@ def test_stages_come_in_their_order(made: Hubs) -> None:
     stopped = {one["offer_id"]: one["stopped_by"] for one in answer.explanation["placements"]["home"]["not_shown"]}
     assert stopped == {f"o{at}": "rule kind" if at < 3 else "rule now" if at < 5 else "rule law" for at in range(6)}
     funnel = answer.explanation["placements"]["home"]["funnel"]
-    assert list(funnel.items()) == [("valid", 6), ("placement", 6), ("rule law", 5), ("rule now", 3), ("rule kind", 0), ("shown", 0)]
+    assert list(funnel.items()) == [
+        ("valid", 6),
+        ("placement", 6),
+        ("rule law", 5),
+        ("rule now", 3),
+        ("rule kind", 0),
+        ("shown", 0),
+    ]
 
 
 def test_rule_of_one_placement_is_silent_elsewhere(made: Hubs) -> None:
     """In a request for several placements a rule of one keeps offers away there, and leaves the others alone."""
-    loaded = made.make({"rules": {"none": {"unless": "offer.price >= 0", "placements": ["home"], "reason": "none"}}}, OFFERS)
+    loaded = made.make(
+        {"rules": {"none": {"unless": "offer.price >= 0", "placements": ["home"], "reason": "none"}}}, OFFERS
+    )
     answer = decide(asked(None, placements=["home", "bill"]), loaded, made.row(), NOW)
     assert (len(shown(answer, "home")), len(shown(answer, "bill"))) == (0, 5)
     assert answer.notes == ("none",)
@@ -197,10 +241,15 @@ def test_rule_of_one_placement_is_silent_elsewhere(made: Hubs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("business", "weights"), [(True, {"sales": 6.0, "service": 3.0, "": 2.0}), (False, {"sales": 1.0, "service": 1.0, "": 1.0}), (None, {})]
+    ("business", "weights"),
+    [(True, {"sales": 6.0, "service": 3.0, "": 2.0}), (False, {"sales": 1.0, "service": 1.0, "": 1.0}), (None, {})],
 )
-def test_context_weights_multiply_where_they_are_true(made: Hubs, business: bool | None, weights: dict[str, float]) -> None:
-    """Each weight counts for the offers that it concerns where its condition is true; unknown is not true; several multiply."""
+def test_context_weights_multiply_where_they_are_true(
+    made: Hubs, business: bool | None, weights: dict[str, float]
+) -> None:
+    """Each weight counts for the offers that it concerns where its condition is true; unknown is not true; several
+    multiply.
+    """
     said = {
         "all": {"when": "customer.business", "weight": 2},
         "sales": {"when": "customer.business", "weight": 3, "groups": ["sales"]},
@@ -216,9 +265,15 @@ def test_context_weights_multiply_where_they_are_true(made: Hubs, business: bool
 
 
 def test_conditions_are_evaluated_once_for_all_placements(made: Hubs) -> None:
-    """One evaluation serves all placements of a request: what a case keeps is a set of offers for each rule and weight."""
+    """One evaluation serves all placements of a request: what a case keeps is a set of offers for each rule and
+    weight.
+    """
     loaded = made.make(
-        {"rules": {"a": {"when": "offer.price > 2"}}, "arbitration": {"weights": {"w": {"when": "offer.price > 4", "weight": 2}}}}, OFFERS
+        {
+            "rules": {"a": {"when": "offer.price > 2"}},
+            "arbitration": {"weights": {"w": {"when": "offer.price > 4", "weight": 2}}},
+        },
+        OFFERS,
     )
     case = opened(asked(None, placements=["home", "bill"]), loaded, made.row(), b"", NOW)
     consider(case)

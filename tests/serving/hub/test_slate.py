@@ -34,13 +34,19 @@ def made(trained_workspace: Path) -> Iterator[Hubs]:
 
 @st.composite
 def catalogues(draw: st.DrawFn) -> tuple[list[Offer], list[list[str]]]:
-    """Offers with groups, categories and exclusions; and bundles of them, one of which may name an offer that is none."""
+    """Offers with groups, categories and exclusions; and bundles of them, one of which may name an offer that is
+    none.
+    """
     offers = [
         Offer(
             name,
             group=draw(st.sampled_from(["", "a", "b"])),
             category=draw(st.sampled_from(["", "x", "y", "z"])),
-            excludes=tuple(draw(st.lists(st.sampled_from([*NAMES, "gone"]).filter(lambda other, own=name: other != own), max_size=1))),
+            excludes=tuple(
+                draw(
+                    st.lists(st.sampled_from([*NAMES, "gone"]).filter(lambda other, own=name: other != own), max_size=1)
+                )
+            ),
             value=float(100 - draw(st.integers(0, 3)) * 10 - at),
             attributes={"topic": "data", "price": 1.0},
         )
@@ -63,9 +69,16 @@ SETS = st.sets(st.integers(0, COUNT - 1), max_size=2)
 
 
 def best_of_all(
-    wanted: PlacementRequest, order: list[int], allowed: set[int], offers: list[Offer], bundles: list[list[str]], gone: set[int]
+    wanted: PlacementRequest,
+    order: list[int],
+    allowed: set[int],
+    offers: list[Offer],
+    bundles: list[list[str]],
+    gone: set[int],
 ) -> list[int]:
-    """The reference: of all slates that may be, the one that has the first offer if it can, then the second, and so on."""
+    """The reference: of all slates that may be, the one that has the first offer if it can, then the second, and so
+    on.
+    """
     index = {offer.offer_id: at for at, offer in enumerate(offers)}
     units: list[list[int]] = []
     for at in [*order, *wanted.fallback]:
@@ -84,7 +97,10 @@ def best_of_all(
         shown = [offers[at] for at in slate]
         if any(one.offer_id in other.excludes for one in shown for other in shown):
             return False
-        for most, names in ((wanted.per_category, [o.category for o in shown]), (wanted.per_group, [o.group for o in shown])):
+        for most, names in (
+            (wanted.per_category, [o.category for o in shown]),
+            (wanted.per_group, [o.group for o in shown]),
+        ):
             if most is not None and any(count > most for name, count in Counter(names).items() if name):
                 return False
         return True
@@ -97,16 +113,34 @@ def best_of_all(
 def excluded_by(shown: set[int], offers: list[Offer]) -> set[int]:
     """Offers that may not stand beside those shown, whichever of the two says so."""
     names = {NAMES[at] for at in shown}
-    return {at for at, one in enumerate(offers) if names & set(one.excludes) or any(one.offer_id in offers[s].excludes for s in shown)}
+    return {
+        at
+        for at, one in enumerate(offers)
+        if names & set(one.excludes) or any(one.offer_id in offers[s].excludes for s in shown)
+    }
 
 
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
-@given(catalogue=catalogues(), wanted=WANTED, order=st.permutations(range(COUNT)), size=st.integers(0, COUNT), more=SETS, before=SETS)
+@given(
+    catalogue=catalogues(),
+    wanted=WANTED,
+    order=st.permutations(range(COUNT)),
+    size=st.integers(0, COUNT),
+    more=SETS,
+    before=SETS,
+)
 def test_filling_is_the_best_of_all_slates(
-    catalogue: tuple[list[Offer], list[list[str]]], wanted: PlacementRequest, order: list[int], size: int, more: set[int], before: set[int]
+    catalogue: tuple[list[Offer], list[list[str]]],
+    wanted: PlacementRequest,
+    order: list[int],
+    size: int,
+    more: set[int],
+    before: set[int],
 ) -> None:
-    """Filling gives what trying all slates gives: whole bundles side by side, diversity, exclusions both ways, fallbacks last, no offer twice."""
+    """Filling gives what trying all slates gives: whole bundles side by side, diversity, exclusions both ways,
+    fallbacks last, no offer twice.
+    """
     offers, bundles = catalogue
     ties, answer, allowed = Ties(Catalogue(offers), bundles), Answer(), set(order[:size]) | more
     for at in sorted(before):
@@ -118,8 +152,16 @@ def test_filling_is_the_best_of_all_slates(
     assert answer.excluded >= excluded_by(set(found), offers)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(catalogue=catalogues(), first=WANTED, second=WANTED, groups=st.lists(st.sampled_from(["a", "b"]), max_size=1), exclude=SETS)
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(
+    catalogue=catalogues(),
+    first=WANTED,
+    second=WANTED,
+    groups=st.lists(st.sampled_from(["a", "b"]), max_size=1),
+    exclude=SETS,
+)
 @example(
     catalogue=([Offer(name, value=float(9 - at)) for at, name in enumerate(NAMES)], [["o0", "o1"], ["o2", "o3"]]),
     first=PlacementRequest(3),
@@ -135,7 +177,9 @@ def test_several_placements_choose_one_after_the_other(
     groups: list[str],
     exclude: set[int],
 ) -> None:
-    """In an answer for several placements each has the best slate of what those before it left; no offer comes twice."""
+    """In an answer for several placements each has the best slate of what those before it left; no offer comes
+    twice.
+    """
     offers, bundles = catalogue
     placements = {
         name: {"limit": one.limit, "fallback": [NAMES[at] for at in one.fallback]}
@@ -146,13 +190,22 @@ def test_several_placements_choose_one_after_the_other(
     placements["second"]["groups"] = groups
     named = {f"b{at}": bundle for at, bundle in enumerate(bundles)}
     loaded = made.make({"arbitration": {"formula": "value"}}, offers, placements, named)
-    answer = decide(asked(None, placements=["first", "second"], exclude=[NAMES[at] for at in exclude]), loaded, made.row(), NOW)
+    answer = decide(
+        asked(None, placements=["first", "second"], exclude=[NAMES[at] for at in exclude]), loaded, made.row(), NOW
+    )
     order = sorted(range(COUNT), key=lambda at: -offers[at].value)
     before: set[int] = set()
     for name, wanted in (("first", first), ("second", second)):
-        allowed = {at for at in range(COUNT) if (name == "first" or not groups or offers[at].group in groups) and at not in exclude}
+        allowed = {
+            at
+            for at in range(COUNT)
+            if (name == "first" or not groups or offers[at].group in groups) and at not in exclude
+        }
         spare = PlacementRequest(
-            wanted.limit, wanted.per_category, wanted.per_group, tuple(at for at in wanted.fallback if at not in exclude)
+            wanted.limit,
+            wanted.per_category,
+            wanted.per_group,
+            tuple(at for at in wanted.fallback if at not in exclude),
         )
         gone = before | excluded_by(before, offers)
         expected = best_of_all(spare, [at for at in order if at in allowed], allowed, offers, bundles, gone)
@@ -169,7 +222,9 @@ def many(count: int, **fields: Any) -> list[Offer]:
 
 
 def test_better_offers_come_before_fallbacks_however_far_they_stand(made: Hubs) -> None:
-    """A fallback fills what no other offer can, even where the offers that fit stand behind more than are ordered at first."""
+    """A fallback fills what no other offer can, even where the offers that fit stand behind more than are ordered at
+    first.
+    """
     offers = many(3 + ORDERED_EXTRA + 10, category="x")
     offers[-1] = msgspec.structs.replace(offers[-1], category="y")
     offers.append(hubs.offer(99, value=0.0, category="z", placements=("elsewhere",)))
@@ -180,10 +235,14 @@ def test_better_offers_come_before_fallbacks_however_far_they_stand(made: Hubs) 
 
 
 def test_fallbacks_come_in_their_order_and_obey_rules_and_validity(made: Hubs) -> None:
-    """Where too little may be shown, fallbacks follow as the placement lists them, but for those that are over, excluded or kept away."""
+    """Where too little may be shown, fallbacks follow as the placement lists them, but for those that are over,
+    excluded or kept away.
+    """
     offers = [hubs.offer(at, value=float(at), group="sales" if at < 5 else "spare") for at in range(10)]
     offers[6] = msgspec.structs.replace(offers[6], valid_until=NOW)
-    placements = {"home": {"limit": 5, "groups": ["sales"], "fallback": ["o9", "o6", "o7", "o8", "o5", "no-such-offer"]}}
+    placements = {
+        "home": {"limit": 5, "groups": ["sales"], "fallback": ["o9", "o6", "o7", "o8", "o5", "no-such-offer"]}
+    }
     rules = {
         "few": {"unless": "offer.value >= 1", "groups": ["sales"]},
         "o7": {"unless": "offer.value >= 0", "offers": ["o7"], "reason": "not_seven"},
@@ -196,14 +255,18 @@ def test_fallbacks_come_in_their_order_and_obey_rules_and_validity(made: Hubs) -
 
 
 def test_bundle_needs_all_its_offers(made: Hubs) -> None:
-    """A bundle is shown from its best offer on, side by side; where one member is excluded, ruled out or has no room, none is shown."""
+    """A bundle is shown from its best offer on, side by side; where one member is excluded, ruled out or has no room,
+    none is shown.
+    """
     offers, bundle = many(6), {"pair": ["o0", "o4"]}
     formula = {"arbitration": {"formula": "value"}}
     whole = made.make(formula, offers, {"home": {"limit": 3}}, bundle)
     assert shown(decide(asked(), whole, made.row(), NOW)) == ["o0", "o4", "o1"]
     assert shown(decide(asked(exclude=["o4"]), whole, made.row(), NOW)) == ["o1", "o2", "o3"]
     assert shown(decide(asked(limit=1), whole, made.row(), NOW)) == ["o1"]
-    ruled = made.make(formula | {"rules": {"four": {"unless": 'offer.offer_id == "o4"'}}}, offers, {"home": {"limit": 3}}, bundle)
+    ruled = made.make(
+        formula | {"rules": {"four": {"unless": 'offer.offer_id == "o4"'}}}, offers, {"home": {"limit": 3}}, bundle
+    )
     assert shown(decide(asked(), ruled, made.row(), NOW)) == ["o1", "o2", "o3"]
     lost = made.make(formula, offers, {"home": {"limit": 3}}, {"pair": ["o0", "gone"]})
     assert shown(decide(asked(), lost, made.row(), NOW)) == ["o1", "o2", "o3"]
@@ -222,7 +285,9 @@ def test_placements_have_channels_and_groups(made: Hubs) -> None:
 
 
 def test_placements_are_asked_for_in_one_way(made: Hubs) -> None:
-    """Either one placement or several, each once and declared; anything else, and words for nobody, are refused with what was expected."""
+    """Either one placement or several, each once and declared; anything else, and words for nobody, are refused with
+    what was expected.
+    """
     loaded = made.make({}, many(3))
     for fields, error in (
         ({"placement": "home", "placements": ["bill"]}, "either `placement` or `placements`"),

@@ -66,7 +66,14 @@ def test_trained_models_score_as_lightgbm_scores_them(low: int, high: int, examp
     counted: list[int] = []
 
     @settled(examples)
-    @given(Seed, st.integers(low, high), st.sampled_from(OBJECTIVES), st.booleans(), st.booleans(), st.sampled_from(["gbdt", "dart"]))
+    @given(
+        Seed,
+        st.integers(low, high),
+        st.sampled_from(OBJECTIVES),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["gbdt", "dart"]),
+    )
     def check(seed: int, leaves: int, objective: str, zero: bool, missing: bool, boosting: str) -> None:
         booster = trained(seed, leaves, objective, zero_as_missing=zero, use_missing=missing, boosting=boosting)
         counted.append(compare(booster, compile_forest(booster.model_to_string()), seed))
@@ -102,7 +109,9 @@ def test_many_offers_and_many_classes(leaves_max: int) -> None:
     for asked in (np.arange(5_000, dtype=np.int32), np.array([4_999, 0, 4_999], np.int32)):
         out = np.empty(len(asked))
         kernel.score(np.empty(0), table, asked, np.empty((len(asked), 0)), out)
-        assert out.tobytes() == np.asarray(booster.predict(offer_values[asked], raw_score=True, num_threads=1)).tobytes()
+        assert (
+            out.tobytes() == np.asarray(booster.predict(offer_values[asked], raw_score=True, num_threads=1)).tobytes()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +138,9 @@ def test_a_wrong_shape_is_a_clear_error(
     """Rows too short or too long and offers outside the table are refused, and nothing is written."""
     result = np.full(out, 7.0)
     with pytest.raises(ValueError, match=message):
-        kernel.score(np.zeros(shared), kernel.prepare(np.zeros((4, 2))), np.array(chosen, np.int32), np.zeros(pair), result)
+        kernel.score(
+            np.zeros(shared), kernel.prepare(np.zeros((4, 2))), np.array(chosen, np.int32), np.zeros(pair), result
+        )
     assert (result == 7.0).all()
 
 

@@ -70,21 +70,36 @@ def held(check: Callable[[], None], counted: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("low", "high", "columns", "examples"), [(2, 32, 12, 120), (33, 64, 5, 40), (65, 256, 40, 25)])
-def test_trained_models_are_explained_as_lightgbm_explains_them(low: int, high: int, columns: int, examples: int) -> None:
-    """Contributions and base of any model LightGBM trains are those of its `pred_contrib`, and add up to the raw score."""
+def test_trained_models_are_explained_as_lightgbm_explains_them(
+    low: int, high: int, columns: int, examples: int
+) -> None:
+    """Contributions and base of any model LightGBM trains are those of its `pred_contrib`, and add up to the raw
+    score.
+    """
     counted: list[int] = []
 
     @settled(examples)
-    @given(Seed, st.integers(low, high), st.sampled_from(OBJECTIVES), st.booleans(), st.booleans(), st.sampled_from(["gbdt", "dart"]))
+    @given(
+        Seed,
+        st.integers(low, high),
+        st.sampled_from(OBJECTIVES),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["gbdt", "dart"]),
+    )
     def check(seed: int, leaves: int, objective: str, zero: bool, missing: bool, boosting: str) -> None:
-        booster = trained(seed, leaves, objective, columns, zero_as_missing=zero, use_missing=missing, boosting=boosting)
+        booster = trained(
+            seed, leaves, objective, columns, zero_as_missing=zero, use_missing=missing, boosting=boosting
+        )
         counted.append(compare(booster, compile_forest(booster.model_to_string()), seed))
 
     held(check, counted)
 
 
 def weighed(text: str, rng: np.random.Generator) -> str:
-    """A written model with uneven counts of rows that add up; `written` itself gives all leaves one and all splits two."""
+    """A written model with uneven counts of rows that add up; `written` itself gives all leaves one and all splits
+    two.
+    """
     forest = compile_forest(text)
     head, body = text.split("tree_sizes=")
     sizes, *blocks = body.split("\nend of trees")[0].split("Tree=")
@@ -99,12 +114,17 @@ def weighed(text: str, rng: np.random.Generator) -> str:
             block = re.sub(f"\n{name}=.*", f"\n{name}={' '.join(map(str, counts))}", block)
         blocks[tree] = f"Tree={block}"
     assert len(sizes.split()) == len(blocks)
-    return f"{head}tree_sizes={' '.join(str(len(block)) for block in blocks)}\n\n{''.join(blocks)}\nend of trees{body.split('end of trees')[1]}"
+    return (
+        f"{head}tree_sizes={' '.join(str(len(block)) for block in blocks)}\n\n{''.join(blocks)}\nend of"
+        f" trees{body.split('end of trees')[1]}"
+    )
 
 
 @pytest.mark.parametrize("leaves_max", [3, 32, 128])
 def test_written_models_are_explained_as_lightgbm_explains_them(leaves_max: int) -> None:
-    """So are trees no training would make: few columns split again and again, any missing type, threshold and category set."""
+    """So are trees no training would make: few columns split again and again, any missing type, threshold and category
+    set.
+    """
     counted: list[int] = []
 
     @settled(100)
@@ -130,7 +150,9 @@ def goes_left(forest: Forest, split: int, value: float) -> bool:
 
 
 def known_only(forest: Forest, sides: list[bool], known: set[int]) -> float:
-    """What the forest says when only these columns are known: a split on another one sends the row both ways, by rows."""
+    """What the forest says when only these columns are known: a split on another one sends the row both ways, by
+    rows.
+    """
 
     def below(tree: int, node: int) -> tuple[float, float]:
         """Value, and training rows, of a node."""
@@ -159,7 +181,9 @@ def test_contributions_are_shapley_values(seed: int, columns: int, leaves_max: i
         for size in range(columns):
             weight = factorial(size) * factorial(columns - 1 - size) / factorial(columns)
             for chosen in combinations(others, size):
-                expected += weight * (known_only(forest, sides, {*chosen, column}) - known_only(forest, sides, set(chosen)))
+                expected += weight * (
+                    known_only(forest, sides, {*chosen, column}) - known_only(forest, sides, set(chosen))
+                )
         assert found.values[column] == pytest.approx(expected, rel=0, abs=TOLERANCE * scale(forest))
     assert found.base == pytest.approx(known_only(forest, sides, set()), rel=0, abs=TOLERANCE * scale(forest))
 
@@ -168,18 +192,30 @@ CHAIN = 255  # splits, each on a column of its own: as many as a tree can have
 
 
 def chain() -> Forest:
-    """One tree: split s is on column s, its right side a leaf, its left side the next split; every leaf has ten rows."""
+    """One tree: split s is on column s, its right side a leaf, its left side the next split; every leaf has ten
+    rows.
+    """
     forest, splits = compile_forest(written(np.random.default_rng(0), CHAIN, 1, 2)), np.arange(CHAIN)
-    changes: dict[str, Any] = {"leaves": [CHAIN + 1], "split_column": splits, "threshold": 0.0 * splits, "decision": 0 * splits}
+    changes: dict[str, Any] = {
+        "leaves": [CHAIN + 1],
+        "split_column": splits,
+        "threshold": 0.0 * splits,
+        "decision": 0 * splits,
+    }
     changes |= {"left": [*range(1, CHAIN), ~0], "right": ~(splits + 1), "split_count": 10 * (CHAIN + 1 - splits)}
-    changes |= {"leaf_value": [1.0, *(0.5 + (-1) ** s * s / CHAIN for s in range(CHAIN))], "leaf_count": [10] * (CHAIN + 1)}
+    changes |= {
+        "leaf_value": [1.0, *(0.5 + (-1) ** s * s / CHAIN for s in range(CHAIN))],
+        "leaf_count": [10] * (CHAIN + 1),
+    }
     changes |= {"category_start": [0], "category_words": []}
     arrays: dict[str, Any] = {name: np.array(value, getattr(forest, name).dtype) for name, value in changes.items()}
     return replace(forest, **arrays)
 
 
 def chain_reference(forest: Forest, row: Floats, column: int) -> float:
-    """The contribution of a column of the chain in exact fractions: leaf by leaf, the product of the other factors as a polynomial."""
+    """The contribution of a column of the chain in exact fractions: leaf by leaf, the product of the other factors as a
+    polynomial.
+    """
     total, others, own = Fraction(0), [Fraction(1)], Fraction(1)
 
     def times(polynomial: list[Fraction], share: Fraction, taken: bool) -> list[Fraction]:
@@ -202,7 +238,9 @@ def chain_reference(forest: Forest, row: Floats, column: int) -> float:
 
 
 def test_as_many_columns_on_a_path_as_a_tree_can_have() -> None:
-    """A chain of 255 splits on 255 columns is exact against fractions (LightGBM's recursion gives 1e46 there), at 128 points."""
+    """A chain of 255 splits on 255 columns is exact against fractions (LightGBM's recursion gives 1e46 there), at 128
+    points.
+    """
     forest = chain()
     row = np.where(np.random.default_rng(1).random(CHAIN) < 0.9, -1.0, 1.0)
     found = Explainer(forest).explain(row)
@@ -216,11 +254,15 @@ def test_as_many_columns_on_a_path_as_a_tree_can_have() -> None:
 def without_counts(forest: Forest, trees: npt.NDArray[np.bool_]) -> Forest:
     """The forest as another program might have written it: no rows counted in these trees."""
     splits, leaves = np.repeat(trees, forest.leaves - 1), np.repeat(trees, forest.leaves)
-    return replace(forest, split_count=np.where(splits, 0, forest.split_count), leaf_count=np.where(leaves, 0, forest.leaf_count))
+    return replace(
+        forest, split_count=np.where(splits, 0, forest.split_count), leaf_count=np.where(leaves, 0, forest.leaf_count)
+    )
 
 
 def path_reference(forest: Forest, row: Floats) -> tuple[float, Floats]:
-    """Base and contributions by the path alone, in a few lines of Python; leaves weigh alike where no rows were counted."""
+    """Base and contributions by the path alone, in a few lines of Python; leaves weigh alike where no rows were
+    counted.
+    """
 
     def mean(tree: int, node: int) -> tuple[float, int]:
         if node < 0:
@@ -246,7 +288,9 @@ def path_reference(forest: Forest, row: Floats) -> tuple[float, Floats]:
 @settled(30)
 @given(Seed, st.integers(1, 6), st.integers(1, 6))
 def test_a_forest_without_counts_is_explained_by_its_paths(seed: int, columns: int, trees: int) -> None:
-    """Where a tree has no rows counted the method says `path`, the values are those of the path, and they add up just so."""
+    """Where a tree has no rows counted the method says `path`, the values are those of the path, and they add up just
+    so.
+    """
     rng = np.random.default_rng(seed)
     text, bare = weighed(written(rng, columns, trees, 12), rng), rng.random(trees) < rng.choice([0.5, 1.0])
     booster, forest = lightgbm.Booster(model_str=text), without_counts(compile_forest(text), bare)
@@ -261,7 +305,9 @@ def test_a_forest_without_counts_is_explained_by_its_paths(seed: int, columns: i
 
 
 def test_counts_that_contradict_each_other_still_add_up() -> None:
-    """Counts of splits that are not the sums of their leaves (estimated in distributed training) leave the sum exact."""
+    """Counts of splits that are not the sums of their leaves (estimated in distributed training) leave the sum
+    exact.
+    """
     text = written(np.random.default_rng(5), 4, 6, 32)
     forest = compile_forest(text)
     rows = awkward_rows(forest, 5)
@@ -273,7 +319,9 @@ def test_counts_that_contradict_each_other_still_add_up() -> None:
 
 
 def test_a_leaf_that_no_row_reached() -> None:
-    """It weighs nothing in the base, a row that ends there still adds up, and the columns on its way share the difference."""
+    """It weighs nothing in the base, a row that ends there still adds up, and the columns on its way share the
+    difference.
+    """
     forest = compile_forest(trained(3, 8, "regression", trees=1).model_to_string())
     count = forest.leaf_count.copy()
     count[0] = 0
@@ -290,7 +338,9 @@ def test_a_leaf_that_no_row_reached() -> None:
 
 
 def test_stumps_and_trees_of_one_leaf() -> None:
-    """A model of constants has a base and no contributions; a stump gives its column the whole difference to the base."""
+    """A model of constants has a base and no contributions; a stump gives its column the whole difference to the
+    base.
+    """
     data = np.random.default_rng(0).normal(size=(300, 2))
     params = {"objective": "regression", "num_leaves": 2, "verbose": -1, "num_threads": 1}
     constant = lightgbm.train(params, lightgbm.Dataset(data, np.full(300, 3.5)), 3)
@@ -305,7 +355,9 @@ def test_stumps_and_trees_of_one_leaf() -> None:
 
 
 def test_a_row_of_another_width_is_refused_and_a_row_is_left_as_it_was() -> None:
-    """The message says how many columns were expected; what LightGBM takes for zero stays what it is in the caller's row."""
+    """The message says how many columns were expected; what LightGBM takes for zero stays what it is in the caller's
+    row.
+    """
     explainer = Explainer(compile_forest(trained(1, 8, "regression").model_to_string()))
     for wrong in ((4,), (6,), (1, 5), ()):
         with pytest.raises(ValueError, match="model's 5 columns, got shape"):
@@ -322,7 +374,9 @@ def test_what_never_explains_loads_no_code_for_it() -> None:
 
 
 def test_a_column_and_what_is_relative_to_it_are_one_line() -> None:
-    """Share and rank are added to their column, also where the model leaves that out; the weightiest line comes first."""
+    """Share and rank are added to their column, also where the model leaves that out; the weightiest line comes
+    first.
+    """
     columns = [
         Column("channel", "context", "category", "channel"),
         Column("popular", "offer", "number", "all.shop.popular"),

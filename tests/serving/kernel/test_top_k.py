@@ -38,6 +38,8 @@ def test_equal_scores_are_spread_over_the_offers() -> None:
     """Among equal scores every offer comes first for about as many customers."""
     draws = np.arange(10, dtype=np.uint64) << np.uint64(32)
     chosen, scores = np.arange(10, dtype=np.int32), np.zeros(10)
-    firsts = np.bincount([top_k.best(scores, draws, chosen, seed * 2654435761 % 2**32, 1)[0] for seed in range(5_000)], minlength=10)
+    firsts = np.bincount(
+        [top_k.best(scores, draws, chosen, seed * 2654435761 % 2**32, 1)[0] for seed in range(5_000)], minlength=10
+    )
     assert firsts.min() > 400
     assert firsts.max() < 600

@@ -1,4 +1,6 @@
-"""The schemas of requests say what the readers of requests take, no more and no less: the readers are the oracle, in two workspaces."""
+"""The schemas of requests say what the readers of requests take, no more and no less: the readers are the oracle, in
+two workspaces.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ KINDS = (DecisionRequest, AssignmentRequest, EvaluationRequest, Event)
 
 @cache
 def shop(name: str) -> Workspace:
-    """One of two workspaces: a small one with experiments, and the example, whose placements exist in some channels only."""
+    """One of two workspaces: a small one with experiments, and the example, whose placements exist in some channels
+    only.
+    """
     if name == "grocery":
         return load(ROOT / "examples" / "grocery", sources=False)
     import tempfile
@@ -101,7 +105,9 @@ def test_decisions(name: str, data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         value |= {"customer_id": "7", "placement": placements[0]}
     decode = _decoder(workspace)
-    assert validator(name, DecisionRequest).is_valid(value) == takes(lambda body: check_request(workspace, decode(body)), value), value
+    assert validator(name, DecisionRequest).is_valid(value) == takes(
+        lambda body: check_request(workspace, decode(body)), value
+    ), value
 
 
 @pytest.mark.parametrize("name", ["small", "grocery"])
@@ -114,7 +120,9 @@ def test_assignments(name: str, data: st.DataObject) -> None:
     ids = {"customer_id": TEXTS, "anonymous_id": st.none() | TEXTS, "account": st.none() | TEXTS}
     value = data.draw(objects(ids | {"context": contexts(workspace), "experiments": lists(experiments)}))
     decode = StrictDecoder(AssignmentRequest)
-    assert validator(name, AssignmentRequest).is_valid(value) == takes(lambda body: _check(workspace, decode(body), ""), value), value
+    assert validator(name, AssignmentRequest).is_valid(value) == takes(
+        lambda body: _check(workspace, decode(body), ""), value
+    ), value
 
 
 @pytest.mark.parametrize("name", ["small", "grocery"])
@@ -125,13 +133,17 @@ def test_evaluations(name: str, data: st.DataObject) -> None:
     columns = shop(name).features.context
     context = objects({"targetingKey": TEXTS, "anonymous_id": st.none() | TEXTS})
     value = data.draw(objects({"context": st.builds(lambda one, two: one | two, contexts(shop(name)), context)}))
-    assert validator(name, EvaluationRequest).is_valid(value) == takes(lambda body: read_evaluation(body, columns), value), value
+    assert validator(name, EvaluationRequest).is_valid(value) == takes(
+        lambda body: read_evaluation(body, columns), value
+    ), value
 
 
 @given(value=events())
 @settings(max_examples=200, deadline=None)
 def test_events(value: dict[str, Any]) -> None:
-    """An event is valid where it can be read and has what its type needs, and only there; what a workspace knows is left to the answer."""
+    """An event is valid where it can be read and has what its type needs, and only there; what a workspace knows is
+    left to the answer.
+    """
     assert validator("small", Event).is_valid(value) == (takes(StrictDecoder(Event), value) and fits(value)), value
 
 
@@ -141,7 +153,11 @@ def fits(event: dict[str, Any]) -> bool:
     needed |= {"impression": ["offer_id"], "click": ["offer_id"]}
     whose = event.get("customer_id") or event.get("anonymous_id")
     numbers = [one for one in (event.get("value"), *event.get("fields", {}).values()) if type(one) in (int, float)]
-    return bool(whose) and all(event.get(name) for name in needed.get(event["type"], ())) and all(abs(one) <= NUMBER_MAX for one in numbers)
+    return (
+        bool(whose)
+        and all(event.get(name) for name in needed.get(event["type"], ()))
+        and all(abs(one) <= NUMBER_MAX for one in numbers)
+    )
 
 
 def test_texts() -> None:

@@ -1,4 +1,5 @@
-"""What /openapi.json says of a running server is true: Schemathesis asks it all that the contract allows, and what it does not.
+"""What /openapi.json says of a running server is true: Schemathesis asks it all that the contract allows, and what it
+does not.
 
 `--contract-seed N` draws other requests than those of every run, `--contract-examples N` more or fewer of them.
 """
@@ -70,12 +71,25 @@ def contract_of(live: Live, **headers: str) -> dict[str, Any]:
     return document
 
 
-def schemathesis(live: Live, request: pytest.FixtureRequest, folder: Path, operations: int, examples: int, *arguments: str) -> None:
+def schemathesis(
+    live: Live, request: pytest.FixtureRequest, folder: Path, operations: int, examples: int, *arguments: str
+) -> None:
     """Run it as a person would, with the settings of this repository; what it prints is what a failure shows."""
     seed, asked = request.config.getoption("--contract-seed"), request.config.getoption("--contract-examples")
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "schemathesis.toml"), "run"]
-    command += [f"http://127.0.0.1:{live.port}/openapi.json", "--phases", "coverage,fuzzing", "--max-examples", asked or str(examples)]
-    command += ["--continue-on-failure", "--no-color", *(["--seed", seed] if seed else ["--generation-deterministic"]), *arguments]
+    command += [
+        f"http://127.0.0.1:{live.port}/openapi.json",
+        "--phases",
+        "coverage,fuzzing",
+        "--max-examples",
+        asked or str(examples),
+    ]
+    command += [
+        "--continue-on-failure",
+        "--no-color",
+        *(["--seed", seed] if seed else ["--generation-deterministic"]),
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     said = "\n".join(line[:400] for line in done.stdout.splitlines())
     assert done.returncode == 0, said + done.stderr
@@ -89,7 +103,9 @@ def operations_of(document: dict[str, Any]) -> int:
 
 
 def test_without_keys(live: Live, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Every request that the contract allows is taken, every other is refused, and every answer has a documented form."""
+    """Every request that the contract allows is taken, every other is refused, and every answer has a documented
+    form.
+    """
     document = contract_of(live)
     assert not any(operation["security"] for methods in document["paths"].values() for operation in methods.values())
     schemathesis(live, request, tmp_path, operations_of(document), EXAMPLES)
@@ -100,11 +116,16 @@ def test_with_keys(keyed: tuple[Live, dict[str, str]], request: pytest.FixtureRe
     live, keys = keyed
     document = contract_of(live, x_api_key=keys["decide"])
     secured = [
-        operation["operationId"] for methods in document["paths"].values() for operation in methods.values() if operation["security"]
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        if operation["security"]
     ]
     assert len(secured) > 10
     assert len([True for methods in document["paths"].values() if "options" in methods]) > 10
-    schemathesis(live, request, tmp_path, operations_of(document), EXAMPLES_WITH_KEYS, "--header", f"X-API-Key: {keys['admin']}")
+    schemathesis(
+        live, request, tmp_path, operations_of(document), EXAMPLES_WITH_KEYS, "--header", f"X-API-Key: {keys['admin']}"
+    )
 
 
 def conforms(document: dict[str, Any], path: str, method: str, answer: Answer) -> None:
@@ -125,7 +146,9 @@ def test_flags(live: Live) -> None:
     body = {"context": {"targetingKey": "7", "channel": "app", "anything": {"at": ["all"]}}}
     answer = live.ask("POST", FLAGS, body)
     conforms(document, FLAGS, "post", answer)
-    assert [one["errorCode"] for one in answer.json["flags"] if "reason" not in one] == ["INVALID_CONTEXT"], "bill is in the shop only"
+    assert [one["errorCode"] for one in answer.json["flags"] if "reason" not in one] == ["INVALID_CONTEXT"], (
+        "bill is in the shop only"
+    )
     again = live.ask("POST", FLAGS, body, if_none_match=answer.headers["etag"])
     assert again.status == 304
     conforms(document, FLAGS, "post", again)
@@ -134,7 +157,10 @@ def test_flags(live: Live) -> None:
     configuration = live.ask("GET", "/ofrep/v1/configuration")
     conforms(document, "/ofrep/v1/configuration", "get", configuration)
     conforms(
-        document, "/ofrep/v1/configuration", "get", live.ask("GET", "/ofrep/v1/configuration", if_none_match=configuration.headers["etag"])
+        document,
+        "/ofrep/v1/configuration",
+        "get",
+        live.ask("GET", "/ofrep/v1/configuration", if_none_match=configuration.headers["etag"]),
     )
 
 
@@ -162,7 +188,9 @@ def test_refusals_with_keys(keyed: tuple[Live, dict[str, str]]) -> None:
 
 
 def test_forgetting(live: Live) -> None:
-    """Forgetting, which Schemathesis leaves out, answers what is documented; an id may be percent-encoded, as clients do."""
+    """Forgetting, which Schemathesis leaves out, answers what is documented; an id may be percent-encoded, as clients
+    do.
+    """
     document, path = contract_of(live), "/v1/customers/{id}"
     for written, status in (("nobody%40home", 200), ("a%20b", 422), ("%7E", 422)):
         patient = http.client.HTTPConnection("127.0.0.1", live.port, timeout=SECONDS_MAX)
@@ -175,7 +203,9 @@ def test_forgetting(live: Live) -> None:
 @given(items=st.lists(events(), min_size=1, max_size=5))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_items_of_a_batch(live: Live, items: list[dict[str, Any]]) -> None:
-    """Of a batch exactly the items are refused that the contract does not allow, and those that the workspace does not know."""
+    """Of a batch exactly the items are refused that the contract does not allow, and those that the workspace does not
+    know.
+    """
     document = contract_of(live)
     event = jsonschema_rs.Draft202012Validator(
         {"$ref": "#/components/schemas/Event", "components": document["components"]}, validate_formats=True

@@ -22,7 +22,9 @@ TYPE = "Content-Type: application/json"
 @pytest.fixture(scope="module")
 def contract() -> dict[str, Any]:
     with edge.served(edge.front_door()) as port:
-        status, fields, body = split(raw(port, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+        status, fields, body = split(
+            raw(port, b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        )
     assert (status, fields["content-type"]) == (200, "application/json")
     document: dict[str, Any] = json.loads(body)
     return document
@@ -112,14 +114,20 @@ def test_answers_conform(contract: dict[str, Any]) -> None:
 
 
 def test_answers_with_keys_conform(contract: dict[str, Any]) -> None:
-    """401 and 403 are documented on every route that asks for a role, and only there; with keys, so is that one is asked for."""
+    """401 and 403 are documented on every route that asks for a role, and only there; with keys, so is that one is
+    asked for.
+    """
     keyed = openapi_document.document(edge.front_door(edge.all_keys()).routes)
     with edge.served(edge.front_door(edge.all_keys())) as port:
         for route in edge.front_door().routes:
             documented = contract["paths"][route.path][route.method.lower()]["responses"]
             assert bool(keyed["paths"][route.path][route.method.lower()]["security"]) == bool(route.roles)
             assert ("401" in documented) == ("403" in documented) == bool(route.roles)
-            request = post(GOOD, TYPE, path=route.path) if route.takes_body else f"GET {route.path} HTTP/1.1\r\nHost: a\r\n".encode()
+            request = (
+                post(GOOD, TYPE, path=route.path)
+                if route.takes_body
+                else f"GET {route.path} HTTP/1.1\r\nHost: a\r\n".encode()
+            )
             status = split(raw(port, request if route.takes_body else request + b"Connection: close\r\n\r\n"))[0]
             assert status == (401 if route.roles else 200)
             assert str(status) in documented

@@ -1,4 +1,6 @@
-"""The files of a workspace as a running server reads them again, without a server: what is taken, what is refused and why."""
+"""The files of a workspace as a running server reads them again, without a server: what is taken, what is refused and
+why.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,14 @@ def changed(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
     file.write_text(yaml.safe_dump(change(yaml.safe_load(file.read_text())), sort_keys=False))
 
 
-# Files --------------------------------------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_stamp_tells_every_change(folder: Path) -> None:
-    """Another time, another size, another file in its place, and a file that is gone or back change the stamp; reading does not."""
+    """Another time, another size, another file in its place, and a file that is gone or back change the stamp; reading
+    does not.
+    """
     workspace, file = load(folder, sources=False), folder / "policies.yaml"
     content, status, stamps = file.read_bytes(), file.stat(), [stamp_of(load(folder, sources=False))]
 
@@ -66,7 +71,11 @@ def test_a_stamp_tells_every_change(folder: Path) -> None:
         ("workspace.yaml", lambda file: file | {"name": "another"}, "name"),
         ("workspace.yaml", lambda file: file | {"data": "elsewhere"}, "data"),
         ("workspace.yaml", lambda file: file | {"stores": {"online": {"url": "redis://localhost:1"}}}, "stores"),
-        ("features.yaml", lambda file: file | {"columns": file["columns"] | {"more": file["columns"]["calls"]}}, "the columns"),
+        (
+            "features.yaml",
+            lambda file: file | {"columns": file["columns"] | {"more": file["columns"]["calls"]}},
+            "the columns",
+        ),
     ],
 )
 def test_what_takes_a_restart_is_refused(folder: Path, name: str, change: Callable[[Any], Any], what: str) -> None:
@@ -86,7 +95,10 @@ def test_all_else_is_taken(folder: Path) -> None:
         ("offers.yaml", lambda file: file | {"group": "topic"}),
         ("workspace.yaml", lambda file: file | {"time_zone": "Asia/Tokyo"}),
         ("workspace.yaml", lambda file: file | {"serving": {"answer_valid": "1m"}}),
-        ("features.yaml", lambda file: file | {"context": file["context"] | {"hour": {"dtype": "number", "maximum": 23}}}),
+        (
+            "features.yaml",
+            lambda file: file | {"context": file["context"] | {"hour": {"dtype": "number", "maximum": 23}}},
+        ),
     ):
         changed(folder, name, change)  # type: ignore[arg-type]
         taken = read_again(serving)
@@ -98,13 +110,17 @@ def test_all_else_is_taken(folder: Path) -> None:
     assert len({*digests, digest_of(taken)}) == 7
     changed(folder, "model.yaml", lambda file: file | {"rounds_max": 70})
     again = read_again(serving)
-    assert isinstance(again, Workspace) and digest_of(again) == digest_of(taken), "what decides nothing is not part of it"
+    assert isinstance(again, Workspace) and digest_of(again) == digest_of(taken), (
+        "what decides nothing is not part of it"
+    )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_file_breaks_the_reading(trained_workspace: Path, tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever is cut out of a file or put into it, reading gives a workspace that loads, or a reason; it never raises."""
+    """Whatever is cut out of a file or put into it, reading gives a workspace that loads, or a reason; it never
+    raises.
+    """
     folder = tmp_path / "torn"
     if not folder.exists():
         folder.mkdir()
@@ -115,7 +131,11 @@ def test_no_file_breaks_the_reading(trained_workspace: Path, tmp_path: Path, dat
     content = (folder / name).read_bytes() if (folder / name).exists() else b""
     begin = data.draw(st.integers(0, len(content)))
     end = data.draw(st.sampled_from([begin, len(content)]) | st.integers(begin, min(len(content), begin + 40)))
-    junk = data.draw(st.sampled_from([b"", b"- ", b"{", b"? ", b"&a *a", b"!!int x", b"\xff", b"\0", b"[" * 500, b": :", b"when: 1 <\n"]))
+    junk = data.draw(
+        st.sampled_from(
+            [b"", b"- ", b"{", b"? ", b"&a *a", b"!!int x", b"\xff", b"\0", b"[" * 500, b": :", b"when: 1 <\n"]
+        )
+    )
     try:
         (folder / name).write_bytes(content[:begin] + junk + content[end:])
         found = read_again(serving)
@@ -124,7 +144,8 @@ def test_no_file_breaks_the_reading(trained_workspace: Path, tmp_path: Path, dat
         (folder / name).write_bytes(content)
 
 
-# The desk -----------------------------------------------------------------------------------------------------------------
+# The desk
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -148,10 +169,16 @@ def looks(desk: Reloader, times: int = 2) -> str:
 
 
 def test_a_file_is_read_when_it_was_left_alone(desk: Reloader, folder: Path) -> None:
-    """A file that is written piece by piece, each valid by itself, is not read in between, but at the second look after the last."""
+    """A file that is written piece by piece, each valid by itself, is not read in between, but at the second look after
+    the last.
+    """
     before = looks(desk)
     with (folder / "policies.yaml").open("w") as file:
-        for piece in ("rules:\n", "  one: {when: customer.monthly_fee > 1}\n", "  two: {when: customer.monthly_fee > 2}\n"):
+        for piece in (
+            "rules:\n",
+            "  one: {when: customer.monthly_fee > 1}\n",
+            "  two: {when: customer.monthly_fee > 2}\n",
+        ):
             file.write(piece)
             file.flush()
             assert looks(desk, 1) == before
@@ -160,8 +187,12 @@ def test_a_file_is_read_when_it_was_left_alone(desk: Reloader, folder: Path) -> 
     assert desk.loaded is not None and set(desk.loaded.workspace.policies.rules) == {"one", "two"}
 
 
-def test_a_broken_file_is_refused_once_and_mended(desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that cannot be used is refused once, with its reason; the same content as before is no news; a better one is taken."""
+def test_a_broken_file_is_refused_once_and_mended(
+    desk: Reloader, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that cannot be used is refused once, with its reason; the same content as before is no news; a better one
+    is taken.
+    """
     refused: list[str] = []
     desk.on_refusal, good, content = refused.append, digest(desk), (folder / "policies.yaml").read_text()
     (folder / "policies.yaml").write_text("rules: {a: {when: customer.nothing > 1}}")
@@ -175,7 +206,9 @@ def test_a_broken_file_is_refused_once_and_mended(desk: Reloader, folder: Path, 
     assert looks(desk) != good and refused == [CONFIG]
 
 
-def test_what_changes_while_it_is_read_is_read_again(desk: Reloader, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_while_it_is_read_is_read_again(
+    desk: Reloader, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A change between the reading of two files is not taken for one set: the next look reads both again."""
     before = digest(desk)
 

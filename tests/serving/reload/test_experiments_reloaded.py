@@ -1,4 +1,6 @@
-"""Sticky assignments through a desk: read with the row, written once, found again under every id of the unit, and given up honestly."""
+"""Sticky assignments through a desk: read with the row, written once, found again under every id of the unit, and given
+up honestly.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def arms(decision: Decision) -> dict[str, tuple[str, str]]:
 
 
 def test_each_unit_keeps_its_own(desks: list[Reloader]) -> None:
-    """Customer, anonymous id and account each keep their arm, whichever request names them, and others are drawn anew."""
+    """Customer, anonymous id and account each keep their arm, whichever request names them, and others are drawn
+    anew.
+    """
     before, after = desks
     both = {"customer_id": CUSTOMER, "anonymous_id": "web-1"}
     assert set(arms(decided(before, **both)).values()) == {("a", "split")}
@@ -87,7 +91,10 @@ def test_each_unit_keeps_its_own(desks: list[Reloader]) -> None:
     alone = arms(decided(after, anonymous_id="web-1"))
     assert alone["anonymous"] == ("a", "sticky") and "customer" not in alone
     assert arms(decided(after, customer_id=CUSTOMER))["account"] == ("a", "sticky")
-    assert arms(decided(after, customer_id="somebody", anonymous_id="web-2")) == {"customer": ("b", "split"), "anonymous": ("b", "split")}
+    assert arms(decided(after, customer_id="somebody", anonymous_id="web-2")) == {
+        "customer": ("b", "split"),
+        "anonymous": ("b", "split"),
+    }
 
 
 def test_a_link_brings_the_arms_of_the_anonymous_id(desks: list[Reloader]) -> None:

@@ -1,4 +1,6 @@
-"""A store that fails a read may come back without its rows: until it was looked at again, nobody is taken for a stranger."""
+"""A store that fails a read may come back without its rows: until it was looked at again, nobody is taken for a
+stranger.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ SHOP = {
     "offer": {"shop": {"dtype": "category"}},
     "columns": {"moves": {"stream": "moves", "aggregate": "count"}},
 }
-SCOPES = {scope: msgspec.convert(SHOP | {"pairs": {"liked": PAIR | {"scope": scope}}}, FeaturesFile) for scope in ("everyone", "customer")}
+SCOPES = {
+    scope: msgspec.convert(SHOP | {"pairs": {"liked": PAIR | {"scope": scope}}}, FeaturesFile)
+    for scope in ("everyone", "customer")
+}
 KNOWN, STRANGER = "anna", "who-is-this"
 SECONDS_MAX = 180
 

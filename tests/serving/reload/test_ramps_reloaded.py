@@ -1,4 +1,6 @@
-"""Ramps through a desk: a share that rises without a restart, what a killed or damaged writer leaves, and who is in the arm meanwhile."""
+"""Ramps through a desk: a share that rises without a restart, what a killed or damaged writer leaves, and who is in the
+arm meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def move(workspace: Workspace, share: float) -> None:
     """Write a step down, as the verb does."""
     read = experiment(workspace)
     assert read.standing is not None
-    step = ramp.by_hand(read, share, "a test", now()) if read.standing.share else Step("start", share, "started", "a test")
+    step = (
+        ramp.by_hand(read, share, "a test", now()) if read.standing.share else Step("start", share, "started", "a test")
+    )
     ramp.write(workspace, read, step, now(), "command")
 
 
@@ -91,7 +95,9 @@ def in_arm(desk: Reloader) -> set[str]:
 
 
 def test_a_share_rises_without_a_restart(desk: Reloader, workspace: Workspace) -> None:
-    """Each step is taken by a desk that runs, as another digest; up to one half nobody changes arms; the arm decides for those in it."""
+    """Each step is taken by a desk that runs, as another digest; up to one half nobody changes arms; the arm decides
+    for those in it.
+    """
     digests, before = [looks(desk)], dict[str, str]()
     assert {one.reason for one in said(desk).values()} == {"not_started"}
     for share in (0.05, 0.25, 0.5, 1.0):
@@ -155,7 +161,9 @@ def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Reloader, wo
     move(workspace, 0.05)
     looks(desk)
     few = in_arm(desk)
-    killed = subprocess.run([sys.executable, "-c", CHILD, str(workspace.folder), KEY], cwd=Path(__file__).parents[3], check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", CHILD, str(workspace.folder), KEY], cwd=Path(__file__).parents[3], check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert in_arm(desk) == few
     looks(desk)
@@ -163,7 +171,9 @@ def test_a_writer_that_is_killed_before_servers_take_its_step(desk: Reloader, wo
 
 
 def test_a_roll_back_holds_while_files_have_faults(desk: Reloader, workspace: Workspace) -> None:
-    """Files that are refused keep no step from a desk: the arm is taken from everybody, under what the files said before."""
+    """Files that are refused keep no step from a desk: the arm is taken from everybody, under what the files said
+    before.
+    """
     move(workspace, 0.25)
     looks(desk)
     assert in_arm(desk)
@@ -181,7 +191,9 @@ def test_a_roll_back_holds_while_files_have_faults(desk: Reloader, workspace: Wo
 
 
 def test_a_torn_or_damaged_record_fails_safe(desk: Reloader, workspace: Workspace) -> None:
-    """Half a line and a damaged one change nobody's arm, and what is refused is told; without a record nobody is in the arm."""
+    """Half a line and a damaged one change nobody's arm, and what is refused is told; without a record nobody is in the
+    arm.
+    """
     move(workspace, 0.05)
     move(workspace, 0.25)
     looks(desk)

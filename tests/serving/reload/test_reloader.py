@@ -1,4 +1,6 @@
-"""A running server's files change under load, some well and some badly: no request fails, and each answer is of one set of files."""
+"""A running server's files change under load, some well and some badly: no request fails, and each answer is of one set
+of files.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ VALUE_EXTRA = 1e12
 
 
 def offers_file(base: dict[str, Any], version: int) -> dict[str, Any]:
-    """Offers that show their version: in each treatment, in how many there are, and in one that only this version has, the dearest."""
+    """Offers that show their version: in each treatment, in how many there are, and in one that only this version has,
+    the dearest.
+    """
     return {
         "placements": {**base["placements"], "home": {"limit": 2 + version % 3}},
         "treatments": [{"payload": {"version": version}}],
@@ -30,7 +34,9 @@ def offers_file(base: dict[str, Any], version: int) -> dict[str, Any]:
 
 
 def policies_file(version: int) -> dict[str, Any]:
-    """Policies that show their version: a lever that brings one offer before all others but the extra one; every third has a limit."""
+    """Policies that show their version: a lever that brings one offer before all others but the extra one; every third
+    has a limit.
+    """
     limits = {"many": {"max": 100, "window": "1d", "per": "offer"}} if version % 3 == 0 else {}
     return {"arbitration": {"offers": {f"offer-{version % 10:02d}": 900 + version}}, "limits": limits}
 
@@ -62,7 +68,9 @@ class Files:
         if name == "offers.yaml":
             return yaml.safe_dump(offers_file(self.base, self.offers), default_flow_style=True)
         if name == "policies.yaml":
-            return None if self.policies is None else yaml.safe_dump(policies_file(self.policies), default_flow_style=True)
+            return (
+                None if self.policies is None else yaml.safe_dump(policies_file(self.policies), default_flow_style=True)
+            )
         return self.texts[name]
 
     def write(self, name: str, whole: bool = True) -> str:
@@ -120,7 +128,11 @@ def live(trained_workspace: Path, tmp_path: Path) -> Iterator[tuple[Live, Files]
 
 def serves(live: Live) -> list[str]:
     """The digests that workers serve by now, in any order."""
-    return [name.partition('config="')[2].partition('"')[0] for name in live.metrics() if name.startswith("opportune_bundle_info")]
+    return [
+        name.partition('config="')[2].partition('"')[0]
+        for name in live.metrics()
+        if name.startswith("opportune_bundle_info")
+    ]
 
 
 def check(answer: Answer, files: Files) -> str:
@@ -143,7 +155,9 @@ def check(answer: Answer, files: Files) -> str:
 
 @pytest.mark.slow
 def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
-    """200 changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one set of files."""
+    """200 changes, half of them broken: nothing fails, what is broken is refused with its reason, each answer shows one
+    set of files.
+    """
     server, files = live
     tried = [0] * len(BROKEN)
     with load_on(server.port, connections=4, pause=0.005) as seen:
@@ -175,5 +189,7 @@ def test_two_hundred_changes_under_load(live: tuple[Live, Files]) -> None:
     refusals = [line for line in log.splitlines() if "files are refused, what they said before serves on: " in line]
     for *_, reason in BROKEN:
         assert sum(reason in line for line in refusals) >= CHANGES * (1 - len(HASTY) / 10) / len(BROKEN), reason
-    assert len(refusals) == server.metrics()[REFUSED] >= CHANGES * (1 - len(HASTY) / 10), "both workers refused what was waited for"
+    assert len(refusals) == server.metrics()[REFUSED] >= CHANGES * (1 - len(HASTY) / 10), (
+        "both workers refused what was waited for"
+    )
     print(f"\n  {len(seen)} answers of {len({*found})} sets of files, {len(refusals)} refusals by two workers", end=" ")

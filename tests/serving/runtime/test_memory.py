@@ -12,7 +12,9 @@ import pytest
 from serving.runtime import memory
 from tests.waiting import LIMIT_S
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs a kernel that tells of its mappings (Linux)")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(), reason="needs a kernel that tells of its mappings (Linux)"
+)
 
 SMAPS = """\
 55d0a0000000-55d0a0010000 r--p 00000000 08:01 42   /usr/lib/liba.so
@@ -40,13 +42,17 @@ Anonymous:             0 kB
 
 
 def test_what_may_be_given_back() -> None:
-    """Only resident pages of private read-only file mappings that hold nothing of our own: relocated tables would be lost."""
+    """Only resident pages of private read-only file mappings that hold nothing of our own: relocated tables would be
+    lost.
+    """
     found = [(hex(start), size, resident) for start, size, resident in memory._file_mappings(SMAPS)]
     assert found == [("0x55d0a0000000", 0x10000, 40 << 10), ("0x55d0a0010000", 0x10000, 64 << 10)]
 
 
 def test_a_process_goes_on_after_giving_back() -> None:
-    """Compiled code, libraries and numpy work as before in a process that gave back what it could, and memory did fall."""
+    """Compiled code, libraries and numpy work as before in a process that gave back what it could, and memory did
+    fall.
+    """
     program = """
 import numpy, numba, re
 @numba.njit
@@ -64,7 +70,9 @@ assert given > 10_000_000 and before - after > 10_000_000, (given, before, after
 
 
 def test_unused_modules_are_hidden_and_come_back() -> None:
-    """Within, what numba need not find is not found; afterwards it can be imported as ever, and what was loaded stayed."""
+    """Within, what numba need not find is not found; afterwards it can be imported as ever, and what was loaded
+    stayed.
+    """
     program = """
 import sys
 from serving.runtime import memory

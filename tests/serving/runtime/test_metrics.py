@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.runtime.metrics import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, LabelTable, Metrics, memory_directory
+from serving.runtime.metrics import (
+    OTHER,
+    ROW_NAME_BYTES,
+    Counter,
+    Gauge,
+    Histogram,
+    LabelTable,
+    Metrics,
+    memory_directory,
+)
 from tests.waiting import LIMIT_S
 
 ROUNDS = 2_000
@@ -63,7 +72,9 @@ def started(directory: Path, hang: bool = True) -> multiprocessing.process.BaseP
 
 
 def test_several_workers_and_restarts(tmp_path: Path) -> None:
-    """Any worker answers with the sums of all, living and killed; a restarted worker counts on; gauges are of the living only."""
+    """Any worker answers with the sums of all, living and killed; a restarted worker counts on; gauges are of the
+    living only.
+    """
     metrics, _, _, _ = declared()
     metrics.attach(tmp_path)
     first, second = started(tmp_path), started(tmp_path)
@@ -95,13 +106,17 @@ def test_histogram_against_counting(durations: list[int]) -> None:
         histogram.observe(duration, histogram.slot("score"))
     found = samples(metrics)
     for label, bound in (("0.001", 1_000_000), ("0.01", 10_000_000), ("+Inf", 10**12)):
-        assert found[f"test_seconds_bucket{{le={label},stage=score}}"] == sum(duration <= bound for duration in durations)
+        assert found[f"test_seconds_bucket{{le={label},stage=score}}"] == sum(
+            duration <= bound for duration in durations
+        )
     assert found["test_seconds_count{stage=score}"] == len(durations)
     assert found["test_seconds_sum{stage=score}"] == pytest.approx(sum(durations) / 1e9)
 
 
 def test_exposition_is_prometheus_text(tmp_path: Path) -> None:
-    """Every family has its help and type, label values are escaped, and all series stand there from the start at zero."""
+    """Every family has its help and type, label values are escaped, and all series stand there from the start at
+    zero.
+    """
     metrics, _, _, _ = declared()
     awkward = 'quote " backslash \\ newline \n'
     metrics.set_info(awkward, "sha256:0")
@@ -140,7 +155,9 @@ def test_slots_known_before_attaching_stay_right(tmp_path: Path) -> None:
 
 
 def test_files_of_another_version_are_left_out(tmp_path: Path) -> None:
-    """Slots of another layout are not added up, a foreign or damaged file is replaced, and late declarations are refused."""
+    """Slots of another layout are not added up, a foreign or damaged file is replaced, and late declarations are
+    refused.
+    """
     other = Metrics()
     other.counter("other_total", "Other.")
     other.attach(tmp_path)
@@ -185,7 +202,9 @@ def tabled(directory: Path | None, rows: int = 4) -> tuple[Metrics, LabelTable]:
 
 
 def test_rows_of_a_table(tmp_path: Path) -> None:
-    """Processes that met other arms, in another order, are added up by name; the next process of a file goes on with its rows."""
+    """Processes that met other arms, in another order, are added up by name; the next process of a file goes on with
+    its rows.
+    """
     made, spare = tabled(tmp_path), tabled(tmp_path)
     for at, (_, table) in enumerate((made, spare)):
         for arm in ("a", "b") if at else ("b", "a"):
@@ -197,7 +216,10 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
     made[1].slots[own + 1] += 5
     for metrics in (made[0], spare[0]):
         found = samples(metrics)
-        assert (found["test_arm_shown_total{arm=a,experiment=e}"], found["test_arm_kept_total{arm=b,experiment=e}"]) == (3, 3)
+        assert (
+            found["test_arm_shown_total{arm=a,experiment=e}"],
+            found["test_arm_kept_total{arm=b,experiment=e}"],
+        ) == (3, 3)
         assert found['test_arm_kept_total{arm=quote " and \\,experiment=own}'] == 5
         assert (found["test_before_total{}"], found["test_after_total{}"]) == (14, 16)
     process = multiprocessing.get_context("fork").Process(target=again, args=(tmp_path,))
@@ -213,7 +235,9 @@ def test_rows_of_a_table(tmp_path: Path) -> None:
 
 
 def test_a_torn_name_costs_its_file(tmp_path: Path) -> None:
-    """A file in which a power cut left a length without its text is not added up, and begun anew by the process that takes it over."""
+    """A file in which a power cut left a length without its text is not added up, and begun anew by the process that
+    takes it over.
+    """
     process = multiprocessing.get_context("fork").Process(target=again, args=(tmp_path,))
     process.start()
     process.join(120)

@@ -34,7 +34,9 @@ def contents_of(seed: int, folder: Path) -> tuple[dict[str, bytes | Path], Contr
     rows = np.where(chance.random((3, 5)) < 0.2, np.nan, chance.normal(size=(3, 5)))
     raw = np.asarray(booster.predict(rows, raw_score=True))
     calibration = Calibration("isotonic", x=(-1.0, 0.5, 2.0), y=(0.01, 0.2, 0.9))
-    golden = [Golden([], [nullable(row) for row in rows], [[], [], []], raw.tolist(), calibration.probabilities(raw).tolist())]
+    golden = [
+        Golden([], [nullable(row) for row in rows], [[], [], []], raw.tolist(), calibration.probabilities(raw).tolist())
+    ]
     compile_forest(text).save(folder / "made.npz")
     (folder / "made.txt").write_text(text)
     return {
@@ -48,7 +50,15 @@ def contents_of(seed: int, folder: Path) -> tuple[dict[str, bytes | Path], Contr
 
 
 def manifest_of(contract: Contract, **more: object) -> Manifest:
-    given = {"format": 1, "name": "m", "version": "3", "run_id": "r", "created_at": CREATED, "contract": contract.fingerprint, "files": {}}
+    given = {
+        "format": 1,
+        "name": "m",
+        "version": "3",
+        "run_id": "r",
+        "created_at": CREATED,
+        "contract": contract.fingerprint,
+        "files": {},
+    }
     return Manifest(**given | more)  # type: ignore[arg-type]
 
 
@@ -82,14 +92,18 @@ def refusal(place: Path) -> str:
 def stamped_anew(place: Path, **more: object) -> Path:
     """The bundle with a manifest that fits what its files are by now, and the name that fits the manifest."""
     manifest = msgspec.json.decode((place / bundle.MANIFEST).read_bytes(), type=Manifest)
-    files = {name: bundle.FileStamp(bundle.digest_of(place / name), (place / name).stat().st_size) for name in bundle.FILES}
+    files = {
+        name: bundle.FileStamp(bundle.digest_of(place / name), (place / name).stat().st_size) for name in bundle.FILES
+    }
     text = msgspec.json.encode(msgspec.structs.replace(manifest, files=files, **more))
     (place / bundle.MANIFEST).write_bytes(text)
     return place.rename(place.with_name(hashlib.sha256(text).hexdigest()[:16]))
 
 
 def test_what_is_written_is_read(sound: Path) -> None:
-    """All parts come back equal; the id is the digest of the manifest and names the folder; the same content has the same id."""
+    """All parts come back equal; the id is the digest of the manifest and names the folder; the same content has the
+    same id.
+    """
     found = bundle.read(sound)
     assert found.id == "sha256:" + hashlib.sha256((sound / "manifest.json").read_bytes()).hexdigest()
     assert sound.name == found.id[7:23]
@@ -120,7 +134,9 @@ def test_missing_values_travel_as_null() -> None:
 
 @pytest.mark.parametrize("name", [bundle.MANIFEST, *bundle.FILES])
 def test_every_cut_flip_and_hole_is_refused(copy: Path, name: str) -> None:
-    """Of each file: twelve lengths, sixteen flipped bits, six zeroed blocks, and more at its end; none is taken, none crashes."""
+    """Of each file: twelve lengths, sixteen flipped bits, six zeroed blocks, and more at its end; none is taken, none
+    crashes.
+    """
     file = copy / name
     whole, chance, refused = file.read_bytes(), np.random.default_rng(len(name)), 0
     mutants = [whole[: int(length)] for length in np.linspace(0, len(whole) - 1, 12)]
@@ -186,7 +202,9 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
 
 @pytest.mark.parametrize(("damage", "reason"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE])
 def test_other_damage_is_refused(copy: Path, damage: Callable[[Path], object], reason: str) -> None:
-    """Missing, swapped, extra and monstrous files, pipes that nobody writes to, links out of the folder: each has its reason."""
+    """Missing, swapped, extra and monstrous files, pipes that nobody writes to, links out of the folder: each has its
+    reason.
+    """
     damage(copy)
     if "renamed" in reason:
         copy = copy.rename(copy.with_name("renamed"))
@@ -218,8 +236,18 @@ FOREIGN: list[tuple[str, dict[str, bytes], dict[str, object], str]] = [
     ),
     ("calibration", {"calibration.json": b'{"method":"sigmoid","slope":-1.0}'}, {}, "a slope above zero"),
     ("knots", {"calibration.json": b'{"method":"isotonic"}'}, {}, "knots for the isotonic method"),
-    ("golden", {"golden.json": b'[{"shared":[],"offers":[[1.0]],"pairs":[[]],"raw":[1.0],"propensities":[0.5]}]'}, {}, "golden request 0"),
-    ("answers", {"golden.json": b'[{"shared":[],"offers":[[1,1,1,1,1]],"pairs":[[]],"raw":[],"propensities":[]}]'}, {}, "golden request 0"),
+    (
+        "golden",
+        {"golden.json": b'[{"shared":[],"offers":[[1.0]],"pairs":[[]],"raw":[1.0],"propensities":[0.5]}]'},
+        {},
+        "golden request 0",
+    ),
+    (
+        "answers",
+        {"golden.json": b'[{"shared":[],"offers":[[1,1,1,1,1]],"pairs":[[]],"raw":[],"propensities":[]}]'},
+        {},
+        "golden request 0",
+    ),
     ("deep", {"categories.json": b'{"a":' * 5_000 + b"1" + b"}" * 5_000}, {}, "a readable bundle"),
     ("not UTF-8", {"categories.json": b'{"a":["\xff"]}'}, {}, "a readable bundle"),
     ("pickle", {"forest.npz": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00."}, {}, "a readable bundle"),
@@ -229,11 +257,15 @@ FOREIGN: list[tuple[str, dict[str, bytes], dict[str, object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("files", "manifest", "reason"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN])
+@pytest.mark.parametrize(
+    ("files", "manifest", "reason"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN]
+)
 def test_a_foreign_bundle_whose_digests_fit_is_refused(
     copy: Path, files: dict[str, bytes], manifest: dict[str, object], reason: str
 ) -> None:
-    """Digests prove that nothing changed, not that it is ours: format, columns, calibration and answers are looked at too."""
+    """Digests prove that nothing changed, not that it is ours: format, columns, calibration and answers are looked at
+    too.
+    """
     for name, content in files.items():
         (copy / name).write_bytes(content)
     place = stamped_anew(copy, **manifest)
@@ -252,12 +284,16 @@ def test_files_of_two_models_do_not_mix(copy: Path, tmp_path: Path) -> None:
     assert "forest.npz" in refusal(copy)
 
 
-# the one that serves ----------------------------------------------------------------------------------------------------
+# the one that serves
+# ----------------------------------------------------------------------------------------------------
 
 
 def several(folder: Path, count: int) -> list[Path]:
     contents, contract = contents_of(1, folder)
-    return [bundle.write(folder / "bundles", contents, manifest_of(contract, version=str(number))) for number in range(count)]
+    return [
+        bundle.write(folder / "bundles", contents, manifest_of(contract, version=str(number)))
+        for number in range(count)
+    ]
 
 
 def test_one_serves_and_the_latest_are_kept(tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def train(**params: object) -> str:
     label = data[:, 0] if params["objective"] == "regression" else (data[:, 0] > 0) + 0.0
     if params["objective"] == "multiclass":
         label += data[:, 1] > 1
-    return lightgbm.train({"verbose": -1, "num_threads": 1, **params}, lightgbm.Dataset(data, label), 3).model_to_string()
+    return lightgbm.train(
+        {"verbose": -1, "num_threads": 1, **params}, lightgbm.Dataset(data, label), 3
+    ).model_to_string()
 
 
 def test_models_outside_the_kernel_are_refused() -> None:
@@ -136,7 +138,9 @@ def test_the_digest_sees_every_array(text: str) -> None:
         digests.add(compile_forest(text.replace(old, new, 1)).digest)
     line = next(line for line in text.splitlines() if line.startswith("leaf_value="))
     first = line.split("=")[1].split()[0]
-    digests.add(compile_forest(text.replace(line, line.replace(first, repr(np.nextafter(float(first), 9.0).item())))).digest)
+    digests.add(
+        compile_forest(text.replace(line, line.replace(first, repr(np.nextafter(float(first), 9.0).item())))).digest
+    )
     assert len(digests) == 4
 
 

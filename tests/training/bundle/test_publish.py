@@ -1,4 +1,6 @@
-"""From a registered version to a bundle: what is not what was trained, or does not answer as it did, never comes to serve."""
+"""From a registered version to a bundle: what is not what was trained, or does not answer as it did, never comes to
+serve.
+"""
 
 from __future__ import annotations
 
@@ -66,11 +68,17 @@ def artifact(workspace: Workspace, name: str) -> Path:
 
 
 def test_a_version_becomes_a_bundle(workspace: Workspace) -> None:
-    """The bundle says where it comes from: version, run, columns, metrics, data, libraries; and it passes all checks again."""
+    """The bundle says where it comes from: version, run, columns, metrics, data, libraries; and it passes all checks
+    again.
+    """
     place = made(workspace)
     found = publish.verify(workspace, place)
     manifest = found.manifest
-    assert (manifest.name, manifest.version, manifest.contract) == (workspace.model.name, "1", workspace.contract.fingerprint)
+    assert (manifest.name, manifest.version, manifest.contract) == (
+        workspace.model.name,
+        "1",
+        workspace.contract.fingerprint,
+    )
     assert manifest.run_id and manifest.metrics["mrr"] > 0.4 and "popularity.mrr" not in manifest.metrics
     assert {"data_sha256", "model_sha256", "parts_sha256", "rows"} <= set(manifest.data)
     assert set(manifest.libraries) == set(publish.LIBRARIES)
@@ -86,20 +94,36 @@ def _flip(file: Path) -> None:
 
 
 TAMPERED: list[tuple[str, str, Callable[[Path], object], str]] = [
-    ("a digit", "model.lgb", _flip, "expected the model of version 1 to be the one that was trained, got another digest"),
+    (
+        "a digit",
+        "model.lgb",
+        _flip,
+        "expected the model of version 1 to be the one that was trained, got another digest",
+    ),
     ("cut", "model.lgb", lambda file: file.write_bytes(file.read_bytes()[:-900]), "got another digest"),
     ("empty", "model.lgb", lambda file: file.write_bytes(b""), "got another digest"),
     ("golden", "golden.json", lambda file: file.write_bytes(b"[]"), "as they were recorded, got others"),
-    ("calibration", "calibration.json", lambda file: file.write_bytes(b'{"method":"sigmoid","slope":2.0}'), "as they were recorded"),
+    (
+        "calibration",
+        "calibration.json",
+        lambda file: file.write_bytes(b'{"method":"sigmoid","slope":2.0}'),
+        "as they were recorded",
+    ),
     ("categories", "categories.json", lambda file: file.write_bytes(b"{}"), "as they were recorded"),
     ("columns", "columns.json", lambda file: file.write_bytes(b"{}"), "as they were recorded"),
     ("no calibration", "calibration.json", Path.unlink, "expected columns.json"),
 ]
 
 
-@pytest.mark.parametrize(("name", "tamper", "reason"), [case[1:] for case in TAMPERED], ids=[case[0] for case in TAMPERED])
-def test_a_changed_artifact_is_refused(workspace: Workspace, name: str, tamper: Callable[[Path], object], reason: str) -> None:
-    """Who can write to MLflow's folder cannot change what serves: model, calibration, columns and answers have digests."""
+@pytest.mark.parametrize(
+    ("name", "tamper", "reason"), [case[1:] for case in TAMPERED], ids=[case[0] for case in TAMPERED]
+)
+def test_a_changed_artifact_is_refused(
+    workspace: Workspace, name: str, tamper: Callable[[Path], object], reason: str
+) -> None:
+    """Who can write to MLflow's folder cannot change what serves: model, calibration, columns and answers have
+    digests.
+    """
     tamper(artifact(workspace, name))
     assert reason in refusal(workspace)
 
@@ -138,7 +162,11 @@ def _added(contract: Contract) -> Contract:
 OTHER: list[tuple[str, Callable[[Contract], Contract], str]] = [
     ("removed", lambda c: Contract(c.columns[1:], c.auxiliary), "only in the model: tariff"),
     ("added", _added, "not in the model: brand_new"),
-    ("renamed", lambda c: _added(Contract(c.columns[:-1], c.auxiliary)), "not in the model: brand_new; only in the model: "),
+    (
+        "renamed",
+        lambda c: _added(Contract(c.columns[:-1], c.auxiliary)),
+        "not in the model: brand_new; only in the model: ",
+    ),
     ("swapped", _swapped, "another order from: "),
     ("dtype", _changed, "changed: offer_price (dtype 'number' in the model, 'category' here)"),
     ("rules", lambda c: Contract(c.columns, ()), "for rules, only in the model: targeted_all"),
@@ -146,7 +174,9 @@ OTHER: list[tuple[str, Callable[[Contract], Contract], str]] = [
 
 
 @pytest.mark.parametrize(("change", "reason"), [case[1:] for case in OTHER], ids=[case[0] for case in OTHER])
-def test_other_columns_are_refused_with_the_difference(workspace: Workspace, change: Callable[[Contract], Contract], reason: str) -> None:
+def test_other_columns_are_refused_with_the_difference(
+    workspace: Workspace, change: Callable[[Contract], Contract], reason: str
+) -> None:
     """Removed, added, renamed, swapped, of another type: refused, never put in order silently, and it is said which."""
     changed = with_columns(workspace, change(workspace.contract))
     message = refusal(changed)
@@ -162,7 +192,8 @@ def test_the_same_columns_are_not_refused(workspace: Workspace) -> None:
     refuse_other_columns(workspace, msgspec.json.decode(msgspec.json.encode(workspace.contract), type=Contract))
 
 
-# the canary -------------------------------------------------------------------------------------------------------------
+# the canary
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +225,12 @@ def test_a_sound_model_answers_as_recorded(served: Path, monkeypatch: pytest.Mon
 def test_a_cut_model_kills_the_canary_and_not_us(served: Path, tmp_path: Path) -> None:
     """LightGBM dies of a truncated text; whatever it dies of, the publisher gets a reason."""
     text, model = (served / "model.txt").read_bytes(), tmp_path / "model.txt"
-    for damaged in (b"", text[: len(text) // 3], text[: 2 * len(text) // 3], text.replace(b"num_leaves=", b"num_leaves=9999")):
+    for damaged in (
+        b"",
+        text[: len(text) // 3],
+        text[: 2 * len(text) // 3],
+        text.replace(b"num_leaves=", b"num_leaves=9999"),
+    ):
         model.write_bytes(damaged)
         message = rehearsal(model, served / "golden.json")
         assert "expected the model to answer its golden requests, got" in message
@@ -202,7 +238,9 @@ def test_a_cut_model_kills_the_canary_and_not_us(served: Path, tmp_path: Path) -
 
 
 def test_another_score_is_caught(served: Path, tmp_path: Path) -> None:
-    """One digit of one leaf: the model loads and answers, only otherwise, and that is seen at the first golden request it touches."""
+    """One digit of one leaf: the model loads and answers, only otherwise, and that is seen at the first golden request
+    it touches.
+    """
     model = tmp_path / "model.txt"
     model.write_text(re.sub(r"leaf_value=\S+", "leaf_value=0.123", loose(served)))
     message = rehearsal(model, served / "golden.json")
@@ -236,18 +274,23 @@ def test_a_machine_that_is_too_busy_is_told_how_to_wait_longer(served: Path, mon
         (b'[{"shared":[1.0],"offers":[[1.0]],"pairs":[[1.0]],"raw":[0.5],"propensities":[0.5]}]', "exit status 1"),
     ],
 )
-def test_golden_requests_that_ask_nothing_or_nonsense_fail(served: Path, tmp_path: Path, content: bytes, reason: str) -> None:
+def test_golden_requests_that_ask_nothing_or_nonsense_fail(
+    served: Path, tmp_path: Path, content: bytes, reason: str
+) -> None:
     """A check that runs nothing has failed, and so has one of another shape."""
     (tmp_path / "golden.json").write_bytes(content)
     assert reason in rehearsal(served / "model.txt", tmp_path / "golden.json")
 
 
-# the registry -----------------------------------------------------------------------------------------------------------
+# the registry
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_version_that_does_not_exist_is_said(workspace: Workspace) -> None:
     """Neither a number too many nor a word: one line that names it."""
-    with pytest.raises(registry.RegistryUnavailable, match=r"expected MLflow to hand out version 99 of fernruf-accepts, got: .*99"):
+    with pytest.raises(
+        registry.RegistryUnavailable, match=r"expected MLflow to hand out version 99 of fernruf-accepts, got: .*99"
+    ):
         made(workspace, "99")
 
 
@@ -259,7 +302,11 @@ def test_a_registry_that_is_away_fails_with_one_line(workspace: Workspace) -> No
     stores = msgspec.structs.replace(workspace.settings.stores, registry=f"http://127.0.0.1:{port}")
     assert isinstance(stores, Stores)
     away = replace(workspace, settings=msgspec.structs.replace(workspace.settings, stores=stores))
-    for verb in (lambda: made(away), lambda: registry.version_of(away, "champion"), lambda: registry.set_alias(away, "champion", "1")):
+    for verb in (
+        lambda: made(away),
+        lambda: registry.version_of(away, "champion"),
+        lambda: registry.set_alias(away, "champion", "1"),
+    ):
         with pytest.raises(Failure, match=f"expected MLflow to open its store, got: .*{port}") as caught:
             verb()
         assert "\n" not in str(caught.value)
@@ -269,7 +316,9 @@ def test_a_registry_that_is_away_fails_with_one_line(workspace: Workspace) -> No
 
 
 def test_a_version_has_one_bundle_whenever_it_is_published(trained_workspace: Path, tmp_path: Path) -> None:
-    """Published again, a version is the same bundle with the same digest, whose files are left as they lie, so that answers name one model."""
+    """Published again, a version is the same bundle with the same digest, whose files are left as they lie, so that
+    answers name one model.
+    """
     workspace = load(copy_of(trained_workspace, tmp_path / "shop"), sources=False)
     version = publishing.serving_version(workspace)
     assert version is not None

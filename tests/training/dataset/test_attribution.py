@@ -34,11 +34,15 @@ class Shop:
         self.workspace = workspace_in(folder)
         contract = self.workspace.contract
         self.widths = [len(contract.of_kind(kind)) for kind in ("customer", "context", "offer", "pair")]
-        keep_bundle(self.workspace, BUNDLE, contract, {c.name: ["x"] for c in contract.columns if c.dtype == "category"})
+        keep_bundle(
+            self.workspace, BUNDLE, contract, {c.name: ["x"] for c in contract.columns if c.dtype == "category"}
+        )
         self.lines: list[Line] = []
         self.events: list[Event] = []
 
-    def decide(self, name: str, at: datetime, customer: str = "c1", offers: tuple[str, ...] = OFFERS, bundle: str = BUNDLE) -> None:
+    def decide(
+        self, name: str, at: datetime, customer: str = "c1", offers: tuple[str, ...] = OFFERS, bundle: str = BUNDLE
+    ) -> None:
         customers, context, offer, pair = self.widths
         shown = len(offers)
         made = line(
@@ -56,8 +60,22 @@ class Shop:
         )
         self.lines.append(msgspec.structs.replace(made, versions=msgspec.structs.replace(made.versions, bundle=bundle)))
 
-    def tell(self, kind: str, at: datetime, offer: str = OFFERS[0], customer: str = "c1", decision: str | None = None, **more: Any) -> None:
-        fields = {"event_id": f"e{len(self.events)}", "type": kind, "occurred_at": at, "offer_id": offer, "decision_id": decision}
+    def tell(
+        self,
+        kind: str,
+        at: datetime,
+        offer: str = OFFERS[0],
+        customer: str = "c1",
+        decision: str | None = None,
+        **more: Any,
+    ) -> None:
+        fields = {
+            "event_id": f"e{len(self.events)}",
+            "type": kind,
+            "occurred_at": at,
+            "offer_id": offer,
+            "decision_id": decision,
+        }
         self.events.append(Event(**(fields | {"customer_id": customer} | more)))
 
     def examples(self, now: int = NOW) -> Examples:
@@ -82,7 +100,9 @@ def shop(tmp_path: Path) -> Shop:
 
 
 def test_an_outcome_belongs_to_the_decision_that_it_names(shop: Shop) -> None:
-    """Whoever reports it and however often; one that names none to the latest decision of the same customer that showed the offer."""
+    """Whoever reports it and however often; one that names none to the latest decision of the same customer that showed
+    the offer.
+    """
     shop.decide("named", MONDAY)
     shop.decide("later", MONDAY + DAY)
     shop.decide("early", MONDAY, "c2")
@@ -98,8 +118,16 @@ def test_an_outcome_belongs_to_the_decision_that_it_names(shop: Shop) -> None:
 
 
 def test_the_window_decides(shop: Shop) -> None:
-    """From the decision's moment to just before the end, whose clock may be behind; an open window says nothing yet, nor an unknown bundle."""
-    times = {"at": MONDAY, "last": MONDAY + 7 * DAY - TICK, "end": MONDAY + 7 * DAY, "skew": MONDAY - TICK, "before": MONDAY - DAY / 4}
+    """From the decision's moment to just before the end, whose clock may be behind; an open window says nothing yet,
+    nor an unknown bundle.
+    """
+    times = {
+        "at": MONDAY,
+        "last": MONDAY + 7 * DAY - TICK,
+        "end": MONDAY + 7 * DAY,
+        "skew": MONDAY - TICK,
+        "before": MONDAY - DAY / 4,
+    }
     for name, moment in times.items():
         shop.decide(name, MONDAY, name)
         shop.tell("accepted", moment, customer=name, decision=name)
@@ -123,7 +151,9 @@ def test_the_window_decides(shop: Shop) -> None:
 
 
 def test_offers_that_nobody_saw_are_no_failures(shop: Shop) -> None:
-    """On days that report impressions an offer counts when it was seen or answered; on other days every offer that was shown does."""
+    """On days that report impressions an offer counts when it was seen or answered; on other days every offer that was
+    shown does.
+    """
     shop.decide("silent", MONDAY)  # its day has no impressions at all
     shop.tell("accepted", MONDAY + DAY, decision="silent")
     tuesday = MONDAY + DAY
@@ -153,10 +183,14 @@ def test_linked_units_are_one_customer(shop: Shop) -> None:
 
 def test_there_is_nothing_to_learn_from(shop: Shop) -> None:
     """No decisions, and none with a success: each is said with its remedy."""
-    with pytest.raises(NoExamples, match="expected recorded decisions with a closed attribution window to learn from, got none"):
+    with pytest.raises(
+        NoExamples, match="expected recorded decisions with a closed attribution window to learn from, got none"
+    ):
         shop.examples()
     shop.decide("one", MONDAY)
-    with pytest.raises(NoExamples, match=r"expected outcomes of type `accepted` within 7d of a decision, got none for 1 recorded"):
+    with pytest.raises(
+        NoExamples, match=r"expected outcomes of type `accepted` within 7d of a decision, got none for 1 recorded"
+    ):
         shop.examples()
 
 
@@ -172,7 +206,9 @@ def test_copies_of_strangers_know_nothing_of_the_customer(tmp_path: Path) -> Non
     assert 0 < len(copies) < 20 and len(examples.ids) == 60 + len(copies)
     kinds = {column.name: column for column in examples.contract.columns}
     missing = {
-        name for name, column in kinds.items() if column.source.split(".")[0] in ("customer", "calls", "payments", "outcomes", "decisions")
+        name
+        for name, column in kinds.items()
+        if column.source.split(".")[0] in ("customer", "calls", "payments", "outcomes", "decisions")
     }
     for at in copies:
         copy, known = (examples.where(np.arange(len(examples.ids)) == number) for number in (at, at - 1))

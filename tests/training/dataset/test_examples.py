@@ -45,7 +45,13 @@ FEATURES: dict[str, Any] = {
     "columns": {"visits": {"stream": "visits", "aggregate": "count", "windows": ["7d", "all"]}},
     "pairs": {
         "bought": {"stream": "visits", "aggregate": "count", "key": "kind", "match": "kind", "relative": ["share"]},
-        "taken": {"stream": "outcomes", "aggregate": "count", "key": "offer_id", "match": "offer_id", "scope": "everyone"},
+        "taken": {
+            "stream": "outcomes",
+            "aggregate": "count",
+            "key": "offer_id",
+            "match": "offer_id",
+            "scope": "everyone",
+        },
     },
 }
 OFFERS: Rows = [
@@ -81,10 +87,14 @@ def business(folder: Path, decisions: Rows, outcomes: Rows, **model: Any) -> Wor
     people = sorted({row["customer_id"] for row in decisions})
     tables: dict[str, Rows] = {
         "customers": [
-            {"customer_id": one, "valid_from": START - 9 * DAY, "tier": f"t{at % 3}", "vip": None} for at, one in enumerate(people)
+            {"customer_id": one, "valid_from": START - 9 * DAY, "tier": f"t{at % 3}", "vip": None}
+            for at, one in enumerate(people)
         ],
         "offers": OFFERS,
-        "visits": [{"customer_id": one, "time": START - at * DAY, "spent": 1.0, "kind": "food"} for at, one in enumerate(people, 1)],
+        "visits": [
+            {"customer_id": one, "time": START - at * DAY, "spent": 1.0, "kind": "food"}
+            for at, one in enumerate(people, 1)
+        ],
         "decisions": [{"hour": None, "channel": None, "wet": None} | row for row in decisions],
         "outcomes": [{"decision_id": None, "type": "taken", "value": 1.0} | row for row in outcomes],
     }
@@ -103,7 +113,10 @@ def business(folder: Path, decisions: Rows, outcomes: Rows, **model: Any) -> Wor
 
 
 def decision(number: str, customer: str, time: datetime, offers: str = "bread soap", **context: Any) -> Rows:
-    return [{"decision_id": number, "customer_id": customer, "time": time, "offer_id": offer, **context} for offer in offers.split()]
+    return [
+        {"decision_id": number, "customer_id": customer, "time": time, "offer_id": offer, **context}
+        for offer in offers.split()
+    ]
 
 
 def outcome(customer: str, offer: str, time: datetime, **more: Any) -> dict[str, Any]:
@@ -118,7 +131,10 @@ def laid(workspace: Workspace, now: int = NOW, **more: Any) -> Examples:
 
 def successes(examples: Examples) -> set[tuple[str, str]]:
     """(decision, offer) of the rows that succeeded."""
-    return {(examples.ids[examples.decision[at]], examples.offer_ids[examples.offer[at]]) for at in np.flatnonzero(examples.labels)}
+    return {
+        (examples.ids[examples.decision[at]], examples.offer_ids[examples.offer[at]])
+        for at in np.flatnonzero(examples.labels)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +177,9 @@ def test_an_outcome_counts_from_the_decision_to_just_before_the_end_of_the_windo
 
 
 def test_an_outcome_belongs_to_one_decision(attributed: Workspace) -> None:
-    """The decision that it names; without a name the latest that offered it before; a name that does not exist is nobody's."""
+    """The decision that it names; without a name the latest that offered it before; a name that does not exist is
+    nobody's.
+    """
     found = successes(laid(attributed))
     assert {("d-open-2", "bread"), ("d-first-1", "bread"), ("d-other-1", "bread"), ("d-late-1", "bread")} <= found
     assert {("d-both-1", "soap"), ("d-both-2", "soap"), ("d-twice", "soap")} <= found
@@ -189,8 +207,14 @@ def test_rows_stand_in_the_order_of_time_and_of_the_catalogue(attributed: Worksp
 
 
 def test_the_window_may_last_until_the_offer_ends(tmp_path: Path) -> None:
-    """`offer_end`: each offer has its own end, also one written by hand; a decision is closed when its last offer ended."""
-    decisions = decision("d-1", "a", START, "bread rope") + decision("d-2", "b", START, "soap bread") + decision("d-3", "c", START, "cake")
+    """`offer_end`: each offer has its own end, also one written by hand; a decision is closed when its last offer
+    ended.
+    """
+    decisions = (
+        decision("d-1", "a", START, "bread rope")
+        + decision("d-2", "b", START, "soap bread")
+        + decision("d-3", "c", START, "cake")
+    )
     outcomes = [
         outcome("a", "bread", START + 5 * DAY - TICK),
         outcome("a", "rope", START + 3 * DAY),  # ended at this moment
@@ -223,12 +247,15 @@ def test_offers_that_the_catalogue_does_not_know_are_passed_over(tmp_path: Path)
 def test_context_columns_are_what_the_decision_said(tmp_path: Path) -> None:
     """Numbers and truth as stated, categories as codes, defaults where nothing was said."""
     decisions = decision("d-1", "a", START, channel="app", hour=9.5, wet=True)
-    decisions += decision("d-2", "b", START + DAY) + decision("d-3", "c", START + 2 * DAY, channel="shop", hour=0.0, wet=False)
+    decisions += decision("d-2", "b", START + DAY) + decision(
+        "d-3", "c", START + 2 * DAY, channel="shop", hour=0.0, wet=False
+    )
     workspace = business(tmp_path / "shop", decisions, [outcome("a", "bread", START)])
     examples = laid(workspace)
     names = examples.contract.names
     seen = {
-        name: examples.values[np.searchsorted(examples.decision, np.arange(3)), names.index(name)] for name in ("channel", "hour", "wet")
+        name: examples.values[np.searchsorted(examples.decision, np.arange(3)), names.index(name)]
+        for name in ("channel", "hour", "wet")
     }
     assert [examples.categories["channel"][int(code)] for code in seen["channel"]] == ["app", "web", "shop"]
     assert seen["wet"].tolist() == [1.0, 0.0, 0.0]
@@ -239,13 +266,21 @@ def test_context_columns_are_what_the_decision_said(tmp_path: Path) -> None:
 
 
 def test_strangers_are_copies_of_whom_nothing_is_known(tmp_path: Path) -> None:
-    """A part of the decisions comes twice: the copy keeps moment, offers and labels and loses what is known of the customer."""
-    decisions = [row for number in range(40) for row in decision(f"d-{number}", f"c{number}", START + number * DAY / 4, channel="app")]
+    """A part of the decisions comes twice: the copy keeps moment, offers and labels and loses what is known of the
+    customer.
+    """
+    decisions = [
+        row
+        for number in range(40)
+        for row in decision(f"d-{number}", f"c{number}", START + number * DAY / 4, channel="app")
+    ]
     outcomes = [outcome(f"c{number}", "bread", START + number * DAY / 4) for number in range(0, 40, 2)]
     examples = laid(business(tmp_path / "shop", decisions, outcomes, cold_start_share=0.5))
     assert 8 < examples.strangers.sum() < 32 and len(examples.ids) == 40 + examples.strangers.sum()
     kinds = [column.kind for column in examples.contract.columns]
-    own = [at for at, column in enumerate(examples.contract.columns) if column.source.startswith(("customer.", "visits."))]
+    own = [
+        at for at, column in enumerate(examples.contract.columns) if column.source.startswith(("customer.", "visits."))
+    ]
     assert {kinds[at] for at in own} == {"customer", "pair"}
     for number in np.flatnonzero(examples.strangers):
         assert examples.ids[number] == examples.ids[number - 1] and not examples.strangers[number - 1]
@@ -260,14 +295,18 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
     """No decisions, none about known offers, no outcome of the label's type: each is said with its remedy."""
     one = decision("d-1", "a", START)
     workspace = business(tmp_path / "none", one, [])
-    for now, message in ((to_microseconds(START - DAY), "expected decisions to learn from, got none"), (NOW, "got none. Mend `label`")):
+    for now, message in (
+        (to_microseconds(START - DAY), "expected decisions to learn from, got none"),
+        (NOW, "got none. Mend `label`"),
+    ):
         with pytest.raises(NoExamples, match=message):
             laid(workspace, now)
     with pytest.raises(NoExamples, match="about offers of the catalogue, got none among 1"):
         laid(business(tmp_path / "unknown", decision("d-1", "a", START, "gone lost"), [outcome("a", "gone", START)]))
 
 
-# where time is cut ------------------------------------------------------------------------------------------------------
+# where time is cut
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -285,17 +324,26 @@ def timed(times: list[int], windows: list[int], labels: list[float], strangers: 
     order = np.argsort(times, kind="stable")
     moments = np.array(times, np.int64)[order]
     examples = made([2] * len(times), np.repeat(np.array(labels)[order], 2))
-    changed = {"times": moments, "closes": moments + np.array(windows)[order], "strangers": np.array(strangers, bool)[order]}
+    changed = {
+        "times": moments,
+        "closes": moments + np.array(windows)[order],
+        "strangers": np.array(strangers, bool)[order],
+    }
     return Examples(**{**vars(examples), **changed})
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data(), st.booleans(), st.booleans())
 def test_no_decision_is_on_two_sides(empty: Workspace, data: st.DataObject, fixed: bool, open_windows: bool) -> None:
-    """Training windows are closed at the cut, test decisions are not before it, slices do not meet, strangers only teach."""
+    """Training windows are closed at the cut, test decisions are not before it, slices do not meet, strangers only
+    teach.
+    """
     size = data.draw(st.integers(4, 40))
     several = st.lists(st.integers(0, 60), min_size=size, max_size=size)
-    times, windows = data.draw(several), data.draw(st.one_of(several, st.just([0] * size), several.map(lambda w: [v - 30 for v in w])))
+    times, windows = (
+        data.draw(several),
+        data.draw(st.one_of(several, st.just([0] * size), several.map(lambda w: [v - 30 for v in w]))),
+    )
     examples = timed(times, windows, [1.0] * size, data.draw(st.lists(st.booleans(), min_size=size, max_size=size)))
     now = 80
     split = {"open_windows": open_windows} | ({"cut": "1970-01-01T00:00:00.000030Z"} if fixed else {})
@@ -315,7 +363,9 @@ def test_no_decision_is_on_two_sides(empty: Workspace, data: st.DataObject, fixe
 
 
 def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
-    """A fifth of the decisions with closed windows is for the test, a quarter of the training decisions for stopping."""
+    """A fifth of the decisions with closed windows is for the test, a quarter of the training decisions for
+    stopping.
+    """
     examples = timed(list(range(1000)), [0] * 1000, [1.0] * 1000, [False] * 1000)
     found = split_of(with_split(empty), examples, 10_000)
     assert (found.fit.sum(), found.stopping.sum(), found.test.sum()) == (600, 200, 200)
@@ -326,7 +376,13 @@ def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
 @pytest.mark.parametrize(
     ("times", "windows", "labels", "split", "message"),
     [
-        (range(100), [500] * 100, [1.0] * 100, {}, "whose attribution window is closed, got none. Shorten `label.within` or wait"),
+        (
+            range(100),
+            [500] * 100,
+            [1.0] * 100,
+            {},
+            "whose attribution window is closed, got none. Shorten `label.within` or wait",
+        ),
         (
             range(100),
             [90] * 100,
@@ -334,27 +390,48 @@ def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
             {"cut": "1970-01-01"},
             r"on both sides of the cut 1970-01-01T00:00:00Z, got 0 before and 11 after",
         ),
-        (range(100), [0] * 100, [0.0] * 50 + [1.0] * 50, {}, "a success among the 60 decisions for training, got none. Move `split.cut`"),
-        (range(100), [0] * 100, [1.0] * 60 + [0.0] * 20 + [1.0] * 20, {}, "among the 20 decisions for early stopping, got none"),
+        (
+            range(100),
+            [0] * 100,
+            [0.0] * 50 + [1.0] * 50,
+            {},
+            "a success among the 60 decisions for training, got none. Move `split.cut`",
+        ),
+        (
+            range(100),
+            [0] * 100,
+            [1.0] * 60 + [0.0] * 20 + [1.0] * 20,
+            {},
+            "among the 20 decisions for early stopping, got none",
+        ),
         (range(100), [0] * 100, [1.0] * 80 + [0.0] * 20, {}, "among the 20 decisions for test, got none"),
     ],
 )
-def test_a_side_without_examples_is_said(empty: Workspace, times: Any, windows: Any, labels: Any, split: Any, message: str) -> None:
-    """No closed window, an empty side, a slice without a success: each message says which, how many, and the way out."""
+def test_a_side_without_examples_is_said(
+    empty: Workspace, times: Any, windows: Any, labels: Any, split: Any, message: str
+) -> None:
+    """No closed window, an empty side, a slice without a success: each message says which, how many, and the way
+    out.
+    """
     if "training" in message:
         labels = [0.0] * 60 + [1.0] * 40
     with pytest.raises(NoExamples, match=message):
         split_of(with_split(empty, **split), timed(list(times), list(windows), labels, [False] * 100), 100)
 
 
-# what comes later -------------------------------------------------------------------------------------------------------
+# what comes later
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_no_training_row_moves_when_the_future_is_planted(tmp_path: Path) -> None:
-    """Purchases, outcomes, decisions, attribute changes from a decision's moment on leave all rows up to it as they were, to the bit."""
+    """Purchases, outcomes, decisions, attribute changes from a decision's moment on leave all rows up to it as they
+    were, to the bit.
+    """
     end = datetime(2026, 6, 1, tzinfo=UTC)
-    folder = make_workspace(tmp_path / "w", customers=40, decisions=4, days=60, now=end, model={"cold_start_share": 0.2})
+    folder = make_workspace(
+        tmp_path / "w", customers=40, decisions=4, days=60, now=end, model={"cold_start_share": 0.2}
+    )
     now = to_microseconds(end)
     before = _made(folder, now)
     half = np.sort(before.times)[len(before.times) // 2]
@@ -373,7 +450,9 @@ def test_no_training_row_moves_when_the_future_is_planted(tmp_path: Path) -> Non
     for at, column in enumerate(early.contract.columns):  # equal codes mean equal texts
         if column.dtype == "category":
             used = np.unique(early.values[~np.isnan(early.values[:, at]), at]).astype(int)
-            assert [early.categories[column.name][code] for code in used] == [later.categories[column.name][code] for code in used]
+            assert [early.categories[column.name][code] for code in used] == [
+                later.categories[column.name][code] for code in used
+            ]
     assert "A-new" in after.categories["tariff"]
 
 
@@ -387,7 +466,9 @@ def _made(folder: Path, now: int) -> Examples:
 
 
 def _plant(folder: Path, moment: datetime) -> int:
-    """More rows of every kind, the first exactly at the moment (of attributes: a microsecond later, for those count at theirs)."""
+    """More rows of every kind, the first exactly at the moment (of attributes: a microsecond later, for those count at
+    theirs).
+    """
     planted, at_it = 0, []
     made = pa.parquet.read_table(folder / "data" / "decisions.parquet").to_pylist()
     for name, column in (("calls", "time"), ("outcomes", "time"), ("decisions", "time"), ("customers", "since")):

@@ -49,7 +49,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
-    """Decisions of the last weeks, served in this process into a journal; impressions and acceptances went into the log; all was shipped."""
+    """Decisions of the last weeks, served in this process into a journal; impressions and acceptances went into the
+    log; all was shipped.
+    """
     workspace = load(copy_of(trained_workspace, tmp_path_factory.mktemp("served") / "w"))
     desk, journal = Reloader(workspace), Journal.open(workspace.data / "journal")
     desk.load()
@@ -68,16 +70,26 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
         at = start + number * 30 * 60 * MICROSECONDS
         customer = f"436{600_000 + number % 530}"  # some of them are strangers
         channel = CHANNELS[number % len(CHANNELS)]
-        request = DecisionRequest(customer, "home", context={"hour": number % 24} | ({} if channel is None else {"channel": channel}))
+        request = DecisionRequest(
+            customer, "home", context={"hour": number % 24} | ({} if channel is None else {"channel": channel})
+        )
         row = desk.engine.read_now(customer)
         decision = decide(request, loaded, row, at, record=record)
         for offer in decision.offers:
-            about: dict[str, Any] = {"customer_id": customer, "decision_id": decision.decision_id, "offer_id": offer.offer_id}
-            happened.append(Event(event_id=f"i{len(happened)}", type="impression", occurred_at=from_microseconds(at), **about))
+            about: dict[str, Any] = {
+                "customer_id": customer,
+                "decision_id": decision.decision_id,
+                "offer_id": offer.offer_id,
+            }
+            happened.append(
+                Event(event_id=f"i{len(happened)}", type="impression", occurred_at=from_microseconds(at), **about)
+            )
             if fnv1a(decision.decision_id + offer.offer_id) % 100 < (30 if channel == "app" else 5):
                 accepted.add((decision.decision_id, offer.offer_id))
                 moment = from_microseconds(at + 3_600 * MICROSECONDS)
-                happened.append(Event(event_id=f"a{len(happened)}", type="accepted", occurred_at=moment, value=2.0, **about))
+                happened.append(
+                    Event(event_id=f"a{len(happened)}", type="accepted", occurred_at=moment, value=2.0, **about)
+                )
     assert len(lines) == DECISIONS and journal.failed == 0
     categories = loaded.bundle.categories
     columns = loaded.bundle.contract.names
@@ -97,7 +109,9 @@ def quietly(what: Any, *given: Any, **more: Any) -> Any:
 
 
 def assert_as_seen(served: Served, examples: Examples, names: list[str]) -> int:
-    """Every row holds what `decide` laid for that offer, to the bit; texts of categories where codes differ. How many rows were compared."""
+    """Every row holds what `decide` laid for that offer, to the bit; texts of categories where codes differ. How many
+    rows were compared.
+    """
     kinds = {column.name: column for column in examples.contract.columns}
     compared = 0
     for row in np.flatnonzero(~examples.strangers[examples.decision]):
@@ -115,11 +129,20 @@ def assert_as_seen(served: Served, examples: Examples, names: list[str]) -> int:
 
 def test_rows_are_what_the_model_saw(served: Served) -> None:
     """All columns of every row, the labels by what was accepted, each matured decision once, and strangers beside."""
-    matured = {one.decision_id: one for one in served.lines.values() if one.at + 7 * 86_400 * MICROSECONDS <= served.now and one.offer_ids}
+    matured = {
+        one.decision_id: one
+        for one in served.lines.values()
+        if one.at + 7 * 86_400 * MICROSECONDS <= served.now and one.offer_ids
+    }
     examples = recorded_of(served.workspace, served.now)
-    assert assert_as_seen(served, examples, examples.contract.names) == sum(len(one.offer_ids) for one in matured.values())
+    assert assert_as_seen(served, examples, examples.contract.names) == sum(
+        len(one.offer_ids) for one in matured.values()
+    )
     known = ~examples.strangers
-    assert sorted(one for one, plain in zip(examples.ids, known, strict=True) if plain) == sorted(matured) and len(matured) > 500
+    assert (
+        sorted(one for one, plain in zip(examples.ids, known, strict=True) if plain) == sorted(matured)
+        and len(matured) > 500
+    )
     assert examples.strangers.any() and (np.diff(examples.times) >= 0).all()
     successes = {
         (examples.ids[examples.decision[at]], examples.offer_ids[examples.offer[at]])
@@ -147,7 +170,9 @@ def _seen(served: Served, name: str) -> dict[str, float]:
 
 
 def test_newer_columns_are_filled_as_of_the_decision(served: Served, tmp_path: Path) -> None:
-    """A window, an attribute and a pair column that are declared later have what was known then; all others stay as they were seen."""
+    """A window, an attribute and a pair column that are declared later have what was known then; all others stay as
+    they were seen.
+    """
     workspace = load(copy_of(served.workspace.folder, tmp_path / "w"))
     file = workspace.folder / "features.yaml"
     features = yaml.safe_load(file.read_text())
@@ -178,14 +203,20 @@ def test_newer_columns_are_filled_as_of_the_decision(served: Served, tmp_path: P
         topic = topics[examples.offer_ids[examples.offer[row]]]
         theirs = of_customer.get(line.customer_id, [])
         span = {
-            days: [at for at, what in theirs if line.at - days * 86_400 * MICROSECONDS <= at < line.at and (days == 90 or what == topic)]
+            days: [
+                at
+                for at, what in theirs
+                if line.at - days * 86_400 * MICROSECONDS <= at < line.at and (days == 90 or what == topic)
+            ]
             for days in (60, 90)
         }
         if any(at < line.at for at, _ in theirs):  # else nothing is known of the customer, which is not zero
             assert values["calls_90d"][row] == len(span[90]) and values["topic_calls_60d"][row] == len(span[60])
             checked += 1
         segment = values["segment"][row]
-        assert (None if np.isnan(segment) else examples.categories["segment"][int(segment)]) == segments.get(line.customer_id)
+        assert (None if np.isnan(segment) else examples.categories["segment"][int(segment)]) == segments.get(
+            line.customer_id
+        )
         assert examples.categories["mood"][int(values["mood"][row])] == "calm"
     assert checked > 100
 
@@ -195,10 +226,14 @@ def with_model(workspace: Workspace, **model: Any) -> Workspace:
 
 
 def test_which_source_is_learnt_from(served: Served) -> None:
-    """`auto` takes recorded decisions once there are enough, with enough successes; else it says how many it found and what is asked."""
+    """`auto` takes recorded decisions once there are enough, with enough successes; else it says how many it found and
+    what is asked.
+    """
     few = sources.source_of(served.workspace, served.now)
     assert few.used == "imported" and "fewer than 20,000 and 200" in few.why and few.imported_decisions > 1_000
-    enough = with_model(served.workspace, recorded_decisions_min=few.recorded_decisions, recorded_successes_min=few.recorded_successes)
+    enough = with_model(
+        served.workspace, recorded_decisions_min=few.recorded_decisions, recorded_successes_min=few.recorded_successes
+    )
     assert sources.source_of(enough, served.now).used == "recorded"
     more = with_model(enough, recorded_successes_min=few.recorded_successes + 1)
     assert sources.source_of(more, served.now).used == "imported"
@@ -222,7 +257,9 @@ def test_both_sources_together(served: Served) -> None:
 
 
 def test_imported_history_is_what_it_was_before_anything_was_served(served: Served, trained_workspace: Path) -> None:
-    """What shipments bring into the lake adds no row to the imported decisions and changes neither values nor labels."""
+    """What shipments bring into the lake adds no row to the imported decisions and changes neither values nor
+    labels.
+    """
     before = quietly(examples_of, load(trained_workspace), served.now)
     after = quietly(examples_of, served.workspace, served.now)
     assert before.ids == after.ids and (before.times == after.times).all() and (before.offer == after.offer).all()
@@ -243,9 +280,14 @@ def test_a_model_is_trained_from_recorded_decisions(served: Served, tmp_path: Pa
     )
     trained = quietly(train, workspace, served.now, promote=False)
     source = trained.report["source"]
-    assert source["used"] == "recorded" and source["recorded_decisions"] > 500 and "at least 100 and 50" in source["why"]
+    assert (
+        source["used"] == "recorded" and source["recorded_decisions"] > 500 and "at least 100 and 50" in source["why"]
+    )
     run = registry.connect(workspace).get_run(trained.run_id).data
     assert run.tags["opportune.learnt_from"] == run.params["learnt_from"] == "recorded"
     assert run.tags["opportune.learnt_from_why"] == source["why"]
     assert run.params["recorded_decisions"] == str(source["recorded_decisions"])
-    assert trained.report["split"]["training"]["decisions"] + trained.report["split"]["test"]["decisions"] <= source["recorded_decisions"]
+    assert (
+        trained.report["split"]["training"]["decisions"] + trained.report["split"]["test"]["decisions"]
+        <= source["recorded_decisions"]
+    )

@@ -12,11 +12,15 @@ from training.fitting import baselines
 
 
 def test_popularity_is_the_smoothed_rate_of_the_training_rows() -> None:
-    """(successes + 1) / (shown + 101) for each offer; one that was never shown gets the prior, one shown once does not lead."""
+    """(successes + 1) / (shown + 101) for each offer; one that was never shown gets the prior, one shown once does not
+    lead.
+    """
     shown = [400, 1, 50, 0]
     hits = [60, 1, 0, 0]
     offers = np.repeat(np.arange(4), shown)
-    labels = np.concatenate([np.r_[np.ones(hit), np.zeros(count - hit)] for hit, count in zip(hits, shown, strict=True)])
+    labels = np.concatenate(
+        [np.r_[np.ones(hit), np.zeros(count - hit)] for hit, count in zip(hits, shown, strict=True)]
+    )
     train, test = made([451], labels, offers=offers), made([4], [0, 1, 0, 0], offers=[3, 2, 1, 0])
     train = Examples(**{**vars(train), "offer_ids": test.offer_ids})
     found = baselines.popularity(train, test, None)
@@ -26,7 +30,9 @@ def test_popularity_is_the_smoothed_rate_of_the_training_rows() -> None:
 
 @pytest.mark.parametrize(("relative", "best"), [("", 2), ("rank", 1)])
 def test_popularity_by_a_column_puts_the_unknown_last(relative: str, best: int) -> None:
-    """More takers come first, a smaller rank comes first, and an offer of which nothing is known comes after all others."""
+    """More takers come first, a smaller rank comes first, and an offer of which nothing is known comes after all
+    others.
+    """
     contract = Contract((Column("popular", "offer", "number", "x", relative=relative),))  # type: ignore[arg-type]
     test = made([4], [0, 1, 0, 0], [np.nan, 1.0, 7.0, 2.0], contract=contract)
     scores = baselines.popularity(test, test, "popular")
@@ -59,7 +65,9 @@ def learnable(rows: int, seed: int, base: float = -2.0) -> Examples:
 
 
 def test_logistic_regression_finds_what_it_can() -> None:
-    """Signed logarithms, marks of missing values and categories: on such data it comes near the truth, on unseen rows."""
+    """Signed logarithms, marks of missing values and categories: on such data it comes near the truth, on unseen
+    rows.
+    """
     model = baselines.Logistic(learnable(20_000, 1), seed=1)
     test = learnable(20_000, 2)
     found = model.probabilities(test)
@@ -71,7 +79,9 @@ def test_logistic_regression_finds_what_it_can() -> None:
 
 
 def test_sampling_failures_keeps_the_probabilities_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one of twenty failures seen, the mean probability is still the rate, and the order is that of the whole fit."""
+    """With one of twenty failures seen, the mean probability is still the rate, and the order is that of the whole
+    fit.
+    """
     train, test = learnable(60_000, 3, base=-4.5), learnable(20_000, 4, base=-4.5)
     whole = baselines.Logistic(train, seed=1).probabilities(test)
     failures = int((train.labels == 0).sum())

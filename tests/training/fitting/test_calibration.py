@@ -56,13 +56,17 @@ def test_sigmoid_finds_slope_and_intercept() -> None:
 
 
 def test_scores_that_point_the_wrong_way_are_left_as_they_are() -> None:
-    """A negative slope would turn the order of offers round, so the sigmoid becomes the identity; isotonic becomes flat."""
+    """A negative slope would turn the order of offers round, so the sigmoid becomes the identity; isotonic becomes
+    flat.
+    """
     raw, labels = drawn(2, slope=-1.5)
     found = calibration.fit("sigmoid", raw, labels)
     assert (found.slope, found.intercept) == (1.0, 0.0)
     flat = calibration.fit("isotonic", raw, labels).probabilities(raw)
     assert np.ptp(flat) < 0.2 and flat.mean() == pytest.approx(labels.mean(), abs=0.02)
-    assert calibration.fit("sigmoid", np.zeros(10), np.tile([0.0, 1.0], 5)).slope == 1.0  # and so are scores that say nothing
+    assert (
+        calibration.fit("sigmoid", np.zeros(10), np.tile([0.0, 1.0], 5)).slope == 1.0
+    )  # and so are scores that say nothing
 
 
 def test_isotonic_follows_any_shape_and_keeps_few_knots() -> None:
@@ -76,7 +80,9 @@ def test_isotonic_follows_any_shape_and_keeps_few_knots() -> None:
 
 
 def test_the_best_of_the_three_is_chosen() -> None:
-    """True log odds keep the identity, stretched ones take the sigmoid, a staircase takes isotonic; all losses are told."""
+    """True log odds keep the identity, stretched ones take the sigmoid, a staircase takes isotonic; all losses are
+    told.
+    """
     chance = np.random.default_rng(5)
     raw = chance.uniform(-3, 3, 20_000)
     groups = np.arange(20_000) // 4
@@ -97,7 +103,9 @@ def test_the_best_of_the_three_is_chosen() -> None:
 
 
 def test_the_losses_are_of_decisions_that_were_held_out_whole() -> None:
-    """Each method's loss is that of predictions by a fit which saw no row of the same decision: a loop gives the same figure."""
+    """Each method's loss is that of predictions by a fit which saw no row of the same decision: a loop gives the same
+    figure.
+    """
     raw, labels = drawn(7, rows=600, slope=0.6)
     groups = np.sort(np.random.default_rng(7).integers(0, 80, 600))
     chosen = calibration.choose(raw, labels, groups)
@@ -112,7 +120,9 @@ def test_the_losses_are_of_decisions_that_were_held_out_whole() -> None:
 
 
 def test_a_memorised_decision_is_not_rewarded() -> None:
-    """Rows of one decision that are copies of each other flatter isotonic only where a decision is torn apart by the folds."""
+    """Rows of one decision that are copies of each other flatter isotonic only where a decision is torn apart by the
+    folds.
+    """
     chance = np.random.default_rng(8)
     raw = np.repeat(chance.normal(-1, 1, 60), 20)
     labels = np.repeat((chance.random(60) < 0.3).astype(float), 20)  # no relation to the score at all
@@ -122,7 +132,9 @@ def test_a_memorised_decision_is_not_rewarded() -> None:
 
 
 def test_few_successes_and_few_decisions_are_enough() -> None:
-    """One success, or a single decision: a calibration comes out, and folds without both outcomes fall back to the identity."""
+    """One success, or a single decision: a calibration comes out, and folds without both outcomes fall back to the
+    identity.
+    """
     labels = np.zeros(12)
     labels[3] = 1
     for groups in (np.arange(12), np.zeros(12, np.int64)):

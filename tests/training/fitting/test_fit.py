@@ -59,7 +59,9 @@ def test_it_learns_stops_and_calibrates() -> None:
 
 def test_the_same_data_and_seed_give_the_same_model() -> None:
     """The text of the model is equal, to the byte; with another seed (and sampling) it is another."""
-    sampling = with_(parameters=MODEL.parameters | {"bagging_fraction": 0.7, "bagging_freq": 1, "feature_fraction": 0.7})
+    sampling = with_(
+        parameters=MODEL.parameters | {"bagging_fraction": 0.7, "bagging_freq": 1, "feature_fraction": 0.7}
+    )
     one, again = (fit(sampling, EARLY, LATER) for _ in range(2))
     assert one.booster.model_to_string() == again.booster.model_to_string()
     assert one.calibration == again.calibration and one.losses == again.losses
@@ -97,14 +99,31 @@ def test_weights_change_the_order_and_not_the_level() -> None:
         ({"early_stopping_rounds": 5}, "expected `patience_rounds`"),
         ({"random_state": 5}, "expected `seed`"),
         ({"monotone_constraints": [1, 0, 0, 0]}, "expected `monotone`"),
-        ({"num_leafs": 7}, "expected a parameter of LightGBM in model.yaml, got `num_leafs` among `parameters`. Did you mean `num_leaves`"),
-        ({"num_leaves": 1}, "expected a whole number of 2 at least and 256 at most in model.yaml, got 1 among `parameters`"),
-        ({"max_leaf": 500}, "expected a whole number of .* 256 at most.*, got 500 .* The server scores trees of at most so many leaves"),
-        ({"boosting_type": "dart"}, "expected gbdt or gbrt in model.yaml, got the text 'dart' .* dart cannot stop early"),
+        (
+            {"num_leafs": 7},
+            (
+                "expected a parameter of LightGBM in model.yaml, got `num_leafs` among `parameters`. Did you mean"
+                " `num_leaves`"
+            ),
+        ),
+        (
+            {"num_leaves": 1},
+            "expected a whole number of 2 at least and 256 at most in model.yaml, got 1 among `parameters`",
+        ),
+        (
+            {"max_leaf": 500},
+            "expected a whole number of .* 256 at most.*, got 500 .* The server scores trees of at most so many leaves",
+        ),
+        (
+            {"boosting_type": "dart"},
+            "expected gbdt or gbrt in model.yaml, got the text 'dart' .* dart cannot stop early",
+        ),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(parameters: dict[str, Any], message: str) -> None:
-    """What another key of model.yaml says, what LightGBM does not take, what the server cannot score: each has its way out."""
+    """What another key of model.yaml says, what LightGBM does not take, what the server cannot score: each has its way
+    out.
+    """
     with pytest.raises(BadParameters, match=message):
         fit(with_(parameters=parameters, rounds_max=5), EARLY, LATER)
 

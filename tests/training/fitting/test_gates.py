@@ -25,7 +25,9 @@ def shuffled(examples: Examples, seed: int) -> Examples:
 
 
 def judged(fitted: Fitted, test: Examples) -> list[str]:
-    return list(gates.failed(OFF, fitted.trees, auc_interval(test.labels, fitted.raw(test.values), test.decision), EVEN))
+    return list(
+        gates.failed(OFF, fitted.trees, auc_interval(test.labels, fitted.raw(test.values), test.decision), EVEN)
+    )
 
 
 def test_a_model_that_learnt_passes() -> None:
@@ -60,7 +62,11 @@ def _bad() -> Iterator[tuple[tuple[float, float, float], float, float, str]]:
 
 
 @pytest.mark.parametrize(("auc", "ours", "theirs", "said"), list(_bad()))
-def test_what_cannot_be_told_is_not_passed(auc: tuple[float, float, float], ours: float, theirs: float, said: str) -> None:
-    """Where there is no AUC or no MRR, where a coin is better, and where popularity is: one reason each, with the figures."""
+def test_what_cannot_be_told_is_not_passed(
+    auc: tuple[float, float, float], ours: float, theirs: float, said: str
+) -> None:
+    """Where there is no AUC or no MRR, where a coin is better, and where popularity is: one reason each, with the
+    figures.
+    """
     (reason,) = gates.failed(Gates(), 20, auc, {"model": {"mrr": ours}, "popularity": {"mrr": theirs}})
     assert said in reason

@@ -163,7 +163,9 @@ def test_calibration_error_is_what_a_loop_says(rows: int, seed: int) -> None:
 
 
 def test_probabilities_of_zero_and_one_are_judged_and_do_not_crash() -> None:
-    """A sure prediction that fails costs a finite log loss; where all labels agree AUC is missing, the rest is there."""
+    """A sure prediction that fails costs a finite log loss; where all labels agree AUC is missing, the rest is
+    there.
+    """
     sure = metrics.probability(np.array([1.0, 0.0]), np.array([0.0, 1.0]))
     assert sure["log_loss"] == pytest.approx(-math.log(metrics.PROBABILITY_MIN), rel=1e-6)
     assert (sure["brier"], sure["auc"], sure["ece"]) == (1.0, 0.0, 1.0)
@@ -181,7 +183,9 @@ def test_all_metrics_has_probability_metrics_only_for_probabilities() -> None:
     assert math.isnan(full["decision_auc"])  # both decisions have a success
 
 
-def auc_by_loop(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]) -> tuple[float, float]:
+def auc_by_loop(
+    labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], groups: np.ndarray[Any, Any]
+) -> tuple[float, float]:
     """AUC and Obuchowski's standard error, pair by pair, as her paper has them."""
     pairs = [(i, j) for i in np.flatnonzero(labels > 0) for j in np.flatnonzero(labels == 0)]
     won = {(i, j): 1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0 for i, j in pairs}
@@ -213,13 +217,17 @@ def test_the_interval_of_the_auc_is_the_papers(case: Case) -> None:
 
 
 def test_a_coin_is_within_the_interval_as_often_as_it_says() -> None:
-    """Of 600 test slices that no score knows anything of, whose decisions are alike in themselves, about 95 of 100 have 0.5 within."""
+    """Of 600 test slices that no score knows anything of, whose decisions are alike in themselves, about 95 of 100 have
+    0.5 within.
+    """
     chance = np.random.default_rng(4)
     groups, within = np.repeat(np.arange(150), 4), 0
     for _ in range(600):
         odds = np.repeat(chance.normal(-1, 1, 150), 4)
         labels = (chance.random(600) < 1 / (1 + np.exp(-odds))).astype(float)
-        low, _, high = metrics.auc_interval(labels, np.repeat(chance.normal(size=150), 4) + chance.normal(0, 0.3, 600), groups)
+        low, _, high = metrics.auc_interval(
+            labels, np.repeat(chance.normal(size=150), 4) + chance.normal(0, 0.3, 600), groups
+        )
         within += low <= 0.5 <= high
     assert 0.92 <= within / 600 <= 0.975
     flat = metrics.auc_interval(np.array([0.0, 1, 1, 0]), np.zeros(4), np.array([0, 0, 1, 1]))

@@ -1,4 +1,6 @@
-"""Every parameter and every alias of LightGBM, as the library itself knows them: each has its effect, or is refused with the reason."""
+"""Every parameter and every alias of LightGBM, as the library itself knows them: each has its effect, or is refused
+with the reason.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from lightgbm.basic import LightGBMError, _ConfigAliases
 
 from features.config.lightgbm_names import ALIASES, MAIN
 from features.config.model_parameter_needs import NEEDS
-from features.config.model_parameters import ACCEPTED, INT32_MAX, LEAVES_MAX, OURS, REFUSED, Choice, Number, wrong_parameters
+from features.config.model_parameters import (
+    ACCEPTED,
+    INT32_MAX,
+    LEAVES_MAX,
+    OURS,
+    REFUSED,
+    Choice,
+    Number,
+    wrong_parameters,
+)
 from features.config.schema import Label, ModelFile
 from tests.training.fitting.test_fit import EARLY
 from training.bundle import forest
@@ -87,7 +98,9 @@ MONOTONE = {"c0": "increasing"}
 
 
 def model(parameters: dict[str, Any], monotone: dict[str, Any] | None = None) -> ModelFile:
-    return ModelFile("m", Label("taken"), parameters=parameters, rounds_max=6, patience_rounds=6, monotone=monotone or {})
+    return ModelFile(
+        "m", Label("taken"), parameters=parameters, rounds_max=6, patience_rounds=6, monotone=monotone or {}
+    )
 
 
 def wrong(parameters: dict[str, Any]) -> list[str]:
@@ -101,7 +114,9 @@ def needs_monotone(name: str) -> dict[str, Any]:
 def test_the_table_of_names_is_the_librarys() -> None:
     """Each name that LightGBM knows has its main name here, and no other does; none has two."""
     theirs = _ConfigAliases._get_all_param_aliases()
-    assert {main: set(names) for main, names in theirs.items()} == {main: {main, *others} for main, others in ALIASES.items()}
+    assert {main: set(names) for main, names in theirs.items()} == {
+        main: {main, *others} for main, others in ALIASES.items()
+    }
     assert len(MAIN) == sum(map(len, theirs.values())) > 280
 
 
@@ -115,7 +130,9 @@ def test_each_parameter_is_accepted_or_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(MAIN))
 def test_any_name_reaches_the_trainer_under_the_main_one_or_is_refused(name: str) -> None:
-    """By whichever of its names: the value is what LightGBM gets, in place of our default; or the name is told, with the way out."""
+    """By whichever of its names: the value is what LightGBM gets, in place of our default; or the name is told, with
+    the way out.
+    """
     main = MAIN[name]
     if main not in ACCEPTED:
         with pytest.raises(BadParameters, match=rf"expected .*, got `{name}` among `parameters`\. .+\.$"):

@@ -1,4 +1,6 @@
-"""A whole training run: what is learnt, what MLflow keeps of it, what may serve, and that all of it can be had again."""
+"""A whole training run: what is learnt, what MLflow keeps of it, what may serve, and that all of it can be had
+again.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +63,19 @@ def trained_again(workspace: Workspace, **more: Any) -> Trained:
 
 
 def test_the_model_beats_popularity_and_chance(report: dict[str, Any]) -> None:
-    """The data has a signal: the model ranks much better than how often an offer is taken, and that better than chance."""
+    """The data has a signal: the model ranks much better than how often an offer is taken, and that better than
+    chance.
+    """
     model, baselines = report["model"], report["baselines"]
     assert set(baselines) == {"random", "popularity", "logistic_regression"}
     assert model["mrr"] > baselines["popularity"]["mrr"] + 0.05 > baselines["random"]["mrr"] + 0.05
     assert model["auc"] > 0.75 and abs(baselines["random"]["auc"] - 0.5) < 0.06
     assert model["mrr"] > baselines["logistic_regression"]["mrr"] - 0.05
-    assert METRICS.issubset(model) and METRICS.issubset(baselines["logistic_regression"]) and RANKING.issubset(baselines["random"])
+    assert (
+        METRICS.issubset(model)
+        and METRICS.issubset(baselines["logistic_regression"])
+        and RANKING.issubset(baselines["random"])
+    )
     assert model["ece"] < 0.03
 
 
@@ -89,7 +97,11 @@ def test_mlflow_keeps_the_run(workspace: Workspace, report: dict[str, Any], exam
     """Parameters, data window, digests, metrics by round, five plots, and the parts of the bundle."""
     run = run_of(workspace)
     parameters, metrics, tags = run.data.params, run.data.metrics, run.data.tags
-    assert parameters["objective"] == "binary" and parameters["num_leaves"] == "15" and parameters["cut"] == report["split"]["cut"]
+    assert (
+        parameters["objective"] == "binary"
+        and parameters["num_leaves"] == "15"
+        and parameters["cut"] == report["split"]["cut"]
+    )
     assert {"training_from", "training_to", "test_to", "rounds", "calibration", "seed"} <= set(parameters)
     for name in METRICS:
         assert metrics[name.replace("@", "_at_")] == report["model"][name]
@@ -114,7 +126,9 @@ def test_the_version_is_registered_and_champion(workspace: Workspace) -> None:
 
 
 def test_mlflows_own_tools_load_the_model(workspace: Workspace, examples: Examples) -> None:
-    """As LightGBM flavour and as pyfunc: both score the input example, whose columns the signature names in their order."""
+    """As LightGBM flavour and as pyfunc: both score the input example, whose columns the signature names in their
+    order.
+    """
     import mlflow
 
     client_of(workspace)
@@ -149,7 +163,9 @@ def test_evaluating_a_version_gives_the_report_of_its_training(workspace: Worksp
     assert (again["version"], again["run_id"]) == ("1", report["run_id"])
 
 
-def test_texts_that_came_later_do_not_confuse_an_older_model(workspace: Workspace, examples: Examples, tmp_path: Path) -> None:
+def test_texts_that_came_later_do_not_confuse_an_older_model(
+    workspace: Workspace, examples: Examples, tmp_path: Path
+) -> None:
     """A model is evaluated with the codes of its own dictionary, not with one made of today's data."""
     from training.bundle.artifacts import fetch
 
@@ -158,13 +174,20 @@ def test_texts_that_came_later_do_not_confuse_an_older_model(workspace: Workspac
         parts = fetch(workspace, "1", tmp_path)
         turned = {name: list(reversed(texts)) for name, texts in parts.categories.items()}
         now = state_of(workspace).computed_at
-        right, wrong = examples_of(workspace, now, categories=parts.categories), examples_of(workspace, now, categories=turned)
+        right, wrong = (
+            examples_of(workspace, now, categories=parts.categories),
+            examples_of(workspace, now, categories=turned),
+        )
     assert right.values.tobytes() == examples.values.tobytes()
     assert not np.array_equal(right.values, wrong.values, equal_nan=True)
 
 
-def test_golden_requests_are_decisions_of_the_test_and_a_stranger(workspace: Workspace, examples: Examples, tmp_path: Path) -> None:
-    """They are spread over the test slice, each with one answer an offer, and one is of a customer whom nobody knows."""
+def test_golden_requests_are_decisions_of_the_test_and_a_stranger(
+    workspace: Workspace, examples: Examples, tmp_path: Path
+) -> None:
+    """They are spread over the test slice, each with one answer an offer, and one is of a customer whom nobody
+    knows.
+    """
     from training.bundle.bundle import current, read
 
     place = current(workspace.bundles)
@@ -177,8 +200,12 @@ def test_golden_requests_are_decisions_of_the_test_and_a_stranger(workspace: Wor
     assert all(len(case.raw) == len(case.offers) == len(case.pairs) == len(case.propensities) >= 8 for case in cases)
 
 
-@pytest.mark.parametrize(("successes", "warned"), [(2, True), (DECISIONS_WITH_SUCCESS_MIN - 1, True), (DECISIONS_WITH_SUCCESS_MIN, False)])
-def test_few_successes_in_the_test_slice_are_warned_of(workspace: Workspace, examples: Examples, successes: int, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("successes", "warned"), [(2, True), (DECISIONS_WITH_SUCCESS_MIN - 1, True), (DECISIONS_WITH_SUCCESS_MIN, False)]
+)
+def test_few_successes_in_the_test_slice_are_warned_of(
+    workspace: Workspace, examples: Examples, successes: int, warned: bool
+) -> None:
     """What is compared on a handful of successes is compared by chance: the report says how few, and what to do."""
     moment = state_of(workspace).computed_at
     split = split_of(workspace, examples, moment)
@@ -188,12 +215,17 @@ def test_few_successes_in_the_test_slice_are_warned_of(workspace: Workspace, exa
     assert found["split"]["test"]["decisions_with_success"] == successes
     assert len(found["warnings"]) == warned
     if warned:
-        assert f"got {successes}: whether the model is better" in found["warnings"][0] and "Bring more history" in found["warnings"][0]
+        assert (
+            f"got {successes}: whether the model is better" in found["warnings"][0]
+            and "Bring more history" in found["warnings"][0]
+        )
 
 
 @pytest.mark.slow
 def test_training_again_gives_the_same_model_and_gates_decide_who_serves(workspace: Workspace, tmp_path: Path) -> None:
-    """The same data and seed give the same model byte by byte, and a gate that is not passed, or `promote=False`, leaves the champion."""
+    """The same data and seed give the same model byte by byte, and a gate that is not passed, or `promote=False`,
+    leaves the champion.
+    """
     copy = load(copy_of(workspace.folder, tmp_path / "copy"))
     again = trained_again(copy, promote=False)
     assert (again.version, again.promoted) == ("2", False)
@@ -204,25 +236,35 @@ def test_training_again_gives_the_same_model_and_gates_decide_who_serves(workspa
     assert registry.version_of(copy, "champion") == "1"
     # The model's trees may only use what says nothing, so popularity is better.
     used = {"channel", "hour", "roaming_now"}
-    poor = msgspec.structs.replace(copy.model, leave_out=tuple(name for name in copy.contract.names if name not in used))
+    poor = msgspec.structs.replace(
+        copy.model, leave_out=tuple(name for name in copy.contract.names if name not in used)
+    )
     failing = trained_again(replace(copy, model=poor))
     assert (failing.version, failing.promoted) == ("3", False)
     assert len(failing.report["gates"]) == 1
     assert failing.report["gates"][0].startswith("expected an MRR of at least 0.")
     assert registry.version_of(copy, "champion") == "1"
-    without = trained_again(replace(copy, model=msgspec.structs.replace(poor, gates=Gates(better_than_popularity=False))))
+    without = trained_again(
+        replace(copy, model=msgspec.structs.replace(poor, gates=Gates(better_than_popularity=False)))
+    )
     assert without.promoted and registry.version_of(copy, "champion") == without.version == "4"
     one_tree = trained_again(
-        replace(copy, model=msgspec.structs.replace(copy.model, rounds_max=1, gates=Gates(better_than_popularity=False)))
+        replace(
+            copy, model=msgspec.structs.replace(copy.model, rounds_max=1, gates=Gates(better_than_popularity=False))
+        )
     )
     assert not one_tree.promoted and registry.version_of(copy, "champion") == "4"
-    assert [reason[:35] for reason in one_tree.report["gates"]] == ["expected 2 trees at least, got 1: n"] and one_tree.report["trees"] == 1
+    assert [reason[:35] for reason in one_tree.report["gates"]] == [
+        "expected 2 trees at least, got 1: n"
+    ] and one_tree.report["trees"] == 1
     with pytest.raises(BadBundle, match=r"another contract \(not in the model: "):
         evaluate(copy, "4", state_of(copy).computed_at)
 
 
 def test_golden_requests_need_no_stranger(workspace: Workspace, examples: Examples) -> None:
-    """Where no customer was made unknown, the golden requests are those of the test slice; few decisions are all of them."""
+    """Where no customer was made unknown, the golden requests are those of the test slice; few decisions are all of
+    them.
+    """
     from training.bundle.calibration_map import Calibration
     from training.fitting.calibration import Chosen
     from training.fitting.fit import Fitted, lgb

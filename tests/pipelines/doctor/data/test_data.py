@@ -1,4 +1,6 @@
-"""The doctor on data: customers who are none, ids written in two ways, time zones that nobody understands, tables that stopped, clocks."""
+"""The doctor on data: customers who are none, ids written in two ways, time zones that nobody understands, tables that
+stopped, clocks.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +47,27 @@ def logged(workspace: Workspace, event: Event, at: int) -> None:
 
 
 def moves(folder: Path, ids: Sequence[str], customers: Sequence[str] = (), **source: Any) -> Workspace:
-    """Import a bank with one payment for each of these ids, and these customers; `source` says more about the payments' file."""
+    """Import a bank with one payment for each of these ids, and these customers; `source` says more about the payments'
+    file.
+    """
     rows = [
         {"customer_id": who, "time": f"2026-06-01T10:{at % 60:02}:{at // 60 % 60:02}Z", "amount": at, "kind": "card"}
         for at, who in enumerate(ids)
     ]
     sources: dict[str, Any] = {"streams.moves": {"path": write(folder / "moves.csv", rows), **source}}
     if customers:
-        sources["customers"] = write(folder / "customers.csv", [{"customer_id": who, "valid_from": "2026-01-01"} for who in customers])
+        sources["customers"] = write(
+            folder / "customers.csv", [{"customer_id": who, "valid_from": "2026-01-01"} for who in customers]
+        )
     workspace = bank(folder, sources)
     steps.import_tables(workspace, clock())
     return workspace
 
 
 def test_a_customer_with_an_absurd_share_is_named(tmp_path: Path) -> None:
-    """Forty payments of one id among a hundred of fifty customers are told with the id; two or six times as many as others are not (D7)."""
+    """Forty payments of one id among a hundred of fifty customers are told with the id; two or six times as many as
+    others are not (D7).
+    """
     ids = [f"c{at % 50}" for at in range(100)]
     (finding,) = told(customers_checks.absurd_shares, moves(tmp_path / "odd", [*ids, *["guest"] * 40]))
     assert "'guest'" in finding.what and finding.evidence["rows"] == 40 and finding.evidence["table"] == "streams.moves"
@@ -67,8 +75,12 @@ def test_a_customer_with_an_absurd_share_is_named(tmp_path: Path) -> None:
 
 
 def test_ids_that_programs_write_for_nothing(tmp_path: Path) -> None:
-    """One row of `undefined`, where the workspace takes such words as they are, is told; noone is an id like others (D7)."""
-    found = told(customers_checks.ids_that_are_none, moves(tmp_path / "w", ["c1", "undefined", "90.5", "noone"], missing=[]))
+    """One row of `undefined`, where the workspace takes such words as they are, is told; noone is an id like others
+    (D7).
+    """
+    found = told(
+        customers_checks.ids_that_are_none, moves(tmp_path / "w", ["c1", "undefined", "90.5", "noone"], missing=[])
+    )
     assert [(one.evidence["such"], one.evidence["id"]) for one in found] == [(1, "undefined")]
     assert not told(customers_checks.ids_that_are_none, moves(tmp_path / "fine", ["90.5", "noone", "c1"]))
 
@@ -88,7 +100,9 @@ def test_tables_that_do_not_know_each_other(tmp_path: Path) -> None:
 
 
 def test_time_zones_that_nobody_understands(tmp_path: Path) -> None:
-    """Zones of customers that quiet hours go by are counted where they are none; those that are understood are not (D9)."""
+    """Zones of customers that quiet hours go by are counted where they are none; those that are understood are not
+    (D9).
+    """
     folder = tmp_path / "w"
     zones = ["Europe/Berlin"] * 5 + ["Mars/Olympus"] * 3 + ["+25:00"] + [""]
     rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": zone} for at, zone in enumerate(zones)]
@@ -132,7 +146,8 @@ def test_outcomes_of_offers_that_nobody_has(tmp_path: Path) -> None:
     """Sixty outcomes of an offer that the catalogue has not are told with its name."""
     folder = tmp_path / "w"
     rows = [
-        {"customer_id": f"c{at}", "offer_id": "gone" if at % 2 else "by-hand", "type": "yes", "time": "2026-06-02"} for at in range(120)
+        {"customer_id": f"c{at}", "offer_id": "gone" if at % 2 else "by-hand", "type": "yes", "time": "2026-06-02"}
+        for at in range(120)
     ]
     workspace = bank(folder, {"outcomes": write(folder / "outcomes.csv", rows)})
     steps.import_tables(workspace, clock())

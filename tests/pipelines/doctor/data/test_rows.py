@@ -1,4 +1,6 @@
-"""The doctor compares online rows with the lake at the rows' own moments: silent on a healthy workspace at any time, and not deaf."""
+"""The doctor compares online rows with the lake at the rows' own moments: silent on a healthy workspace at any time,
+and not deaf.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ CUSTOMERS = [f"c{number}" for number in range(14)]
 VISITORS = [f"a{number}" for number in range(4)]
 DAY = DAY_SECONDS * MICROSECONDS
 SPANS = (1, 250_000, MICROSECONDS, 90 * MICROSECONDS, 3_600 * MICROSECONDS, DAY, 29 * DAY, 90 * DAY)
-"""The clock moves by these between any two steps: within a second, over midnights, and past the ends of windows and of retention."""
+"""The clock moves by these between any two steps: within a second, over midnights, and past the ends of windows and of
+retention.
+"""
 STEPS, LOOKS = 28, 4
 
 FEATURES: dict[str, Any] = {
@@ -44,9 +48,16 @@ FEATURES: dict[str, Any] = {
         "spend": {"stream": "moves", "aggregate": "sum", "of": "amount", "windows": ["12h", "30d", "all"]},
         "usual": {"stream": "moves", "aggregate": "mean", "of": "amount", "windows": ["30d"]},
         "quiet": {"stream": "moves", "aggregate": "days_since", "windows": ["all"]},
-        "taken": {"stream": "outcomes", "aggregate": "count", "windows": ["30d", "90d", "all"], "where": {"type": "yes"}},
+        "taken": {
+            "stream": "outcomes",
+            "aggregate": "count",
+            "windows": ["30d", "90d", "all"],
+            "where": {"type": "yes"},
+        },
     },
-    "pairs": {"had": {"stream": "outcomes", "aggregate": "count", "windows": ["90d"], "key": "offer_id", "match": "offer_id"}},
+    "pairs": {
+        "had": {"stream": "outcomes", "aggregate": "count", "windows": ["90d"], "key": "offer_id", "match": "offer_id"}
+    },
 }
 
 
@@ -66,8 +77,16 @@ class Bank:
         def before() -> str:
             return rfc3339(self.now - self.random.randrange(1, 200 * DAY))
 
-        moves = [{"customer_id": c, "time": before(), "amount": self.random.choice([0.1, 2.5, 30])} for c in CUSTOMERS for _ in range(9)]
-        yes = [{"customer_id": c, "offer_id": "by-hand", "type": "yes", "time": before()} for c in CUSTOMERS for _ in range(6)]
+        moves = [
+            {"customer_id": c, "time": before(), "amount": self.random.choice([0.1, 2.5, 30])}
+            for c in CUSTOMERS
+            for _ in range(9)
+        ]
+        yes = [
+            {"customer_id": c, "offer_id": "by-hand", "type": "yes", "time": before()}
+            for c in CUSTOMERS
+            for _ in range(6)
+        ]
         people = [{"customer_id": c, "valid_from": "2026-01-01", "age": at} for at, c in enumerate(CUSTOMERS[:-2])]
         sources = {
             "streams.moves": write(folder / "moves.csv", moves),
@@ -95,11 +114,17 @@ class Bank:
     def tell(self, kind: str, at: int, **who: str) -> None:
         """Tell of one event that happened at a moment."""
         self.events += 1
-        what: dict[str, Any] = {"fields": {"amount": 1.25}} if kind == "moves" else {"offer_id": "by-hand"} if kind == "yes" else {}
+        what: dict[str, Any] = (
+            {"fields": {"amount": 1.25}} if kind == "moves" else {"offer_id": "by-hand"} if kind == "yes" else {}
+        )
         event = Event(f"e{self.events}", kind, from_microseconds(at), **who, **what)
         (result,) = self.log.append([event_item(event, time_of(event))])
         assert result.outcome == "stored", result
-        self.told |= {unit for unit in (who.get("customer_id"), f"~{who['anonymous_id']}" if "anonymous_id" in who else None) if unit}
+        self.told |= {
+            unit
+            for unit in (who.get("customer_id"), f"~{who['anonymous_id']}" if "anonymous_id" in who else None)
+            if unit
+        }
 
     def barrier(self) -> int:
         moment = whole_second(self.log.barrier())
@@ -130,7 +155,13 @@ class Bank:
     def live(self) -> None:
         """One thing or another."""
         self.now += self.random.choice(SPANS)
-        acts = (self.happen, lambda: ship(self.workspace), self.refresh, self.compute, lambda: retain(self.workspace, self.now))
+        acts = (
+            self.happen,
+            lambda: ship(self.workspace),
+            self.refresh,
+            self.compute,
+            lambda: retain(self.workspace, self.now),
+        )
         self.random.choices(acts, [5, 2, 2, 1, 2])[0]()
 
     def different(self) -> list[str]:
@@ -162,7 +193,9 @@ class Bank:
     [(2, "2028-02-29T23:59:59Z")],
 )
 def test_a_healthy_row_agrees_at_any_time_and_a_wrong_one_never(tmp_path: Path, seed: int, start: str) -> None:
-    """Whatever happened, came late, was linked, let go or left a window since a row was computed, only a wrong value is found."""
+    """Whatever happened, came late, was linked, let go or left a window since a row was computed, only a wrong value is
+    found.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         life = Bank(tmp_path / "w", seed, start)
@@ -187,7 +220,9 @@ def test_a_healthy_row_agrees_at_any_time_and_a_wrong_one_never(tmp_path: Path, 
 
 @pytest.mark.slow
 def test_what_comes_to_light_later_is_no_fault_of_a_row(tmp_path: Path) -> None:
-    """A visitor who turns out to be a customer, late events, an end of a window and days let go leave no trace until the row is computed."""
+    """A visitor who turns out to be a customer, late events, an end of a window and days let go leave no trace until
+    the row is computed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         life = Bank(tmp_path / "w", 7, "2027-03-27T22:30:00Z")

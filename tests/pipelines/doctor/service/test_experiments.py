@@ -1,4 +1,6 @@
-"""The doctor on experiments, in lakes that journals and events filled: mismatches, exposures, arms, ramps, ends, groups."""
+"""The doctor on experiments, in lakes that journals and events filled: mismatches, exposures, arms, ramps, ends,
+groups.
+"""
 
 from __future__ import annotations
 
@@ -112,15 +114,21 @@ def test_decisions_without_exposures(tmp_path: Path) -> None:
     exposed(workspace, {"second": (20, 20)}, at + 1)
     ship(workspace)
     (finding,) = told(experiments.exposures_missing, workspace)
-    assert finding.severity == "error" and finding.evidence["experiment"] == "first" and finding.evidence["customers"] == 40
+    assert (
+        finding.severity == "error"
+        and finding.evidence["experiment"] == "first"
+        and finding.evidence["customers"] == 40
+    )
 
 
 def test_arms_that_serve_far_more_than_they_expose() -> None:
     """The metrics of a server are added up by experiment, and its bundles are told apart."""
     text = (
-        'opportune_arm_decisions_total{experiment="first",arm="a"} 100\nopportune_arm_decisions_total{experiment="first",arm="b"} 50\n'
-        'opportune_arm_exposures_total{experiment="first",arm="b"} 3\nopportune_bundle_info{name="m",version="1",bundle="sha256:ab",config="c"} 1\n'
-        'opportune_bundle_info{name="m",version="2",bundle="sha256:cd",config="c"} 1\n'
+        'opportune_arm_decisions_total{experiment="first",arm="a"}'
+        ' 100\nopportune_arm_decisions_total{experiment="first",arm="b"}'
+        ' 50\nopportune_arm_exposures_total{experiment="first",arm="b"}'
+        ' 3\nopportune_bundle_info{name="m",version="1",bundle="sha256:ab",config="c"}'
+        ' 1\nopportune_bundle_info{name="m",version="2",bundle="sha256:cd",config="c"} 1\n'
     )
     assert _metrics(text) == (("sha256:ab", "sha256:cd"), {"first": (150.0, 3.0)})
 
@@ -145,7 +153,10 @@ def test_experiments_of_nobody_and_those_that_are_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "small"), [(0.002, True), (0.2, False)])
 def test_a_holdout_that_can_show_nothing(tmp_path: Path, share: float, small: bool) -> None:
     """Of 600 customers of whom a tenth convert, a fifth held out can show something, and one customer cannot."""
-    made = [{"decision_id": f"d{n}", "customer_id": f"c{n}", "time": "2026-06-01T10:00:00Z", "offer_id": "by-hand"} for n in range(600)]
+    made = [
+        {"decision_id": f"d{n}", "customer_id": f"c{n}", "time": "2026-06-01T10:00:00Z", "offer_id": "by-hand"}
+        for n in range(600)
+    ]
     done = [{"customer_id": f"c{n}", "offer_id": "by-hand", "type": "yes", "time": "2026-06-02"} for n in range(60)]
     folder = tmp_path / "w"
     bank(folder, {"decisions": write(folder / "decisions.csv", made), "outcomes": write(folder / "outcomes.csv", done)})
@@ -167,7 +178,11 @@ def test_arms_whose_model_or_offers_are_not_there(tmp_path: Path) -> None:
     workspace = load(folder)
     steps.import_tables(workspace, clock())
     (finding,) = told(arms_checks.arms_without_model, workspace)
-    assert finding.severity == "error" and finding.evidence["arms"] == "m/b" and "no bundle" in str(finding.evidence["why"])
+    assert (
+        finding.severity == "error"
+        and finding.evidence["arms"] == "m/b"
+        and "no bundle" in str(finding.evidence["why"])
+    )
     place = workspace.bundles / "aliases" / "challenger"
     place.parent.mkdir(parents=True)
     place.write_text("0123456789abcdef")
@@ -177,7 +192,9 @@ def test_arms_whose_model_or_offers_are_not_there(tmp_path: Path) -> None:
 
 
 def test_ramps_that_wait(tmp_path: Path) -> None:
-    """A ramp is told of that was not started, waits for data past its time, has a damaged record, or was rolled back."""
+    """A ramp is told of that was not started, waits for data past its time, has a damaged record, or was rolled
+    back.
+    """
     ramp = {"arm": "b", "hold": "1d", "window": "1h", "units": 50}
     workspace = shop(tmp_path / "w", {"experiments": {"up": TWO["first"] | {"ramp": ramp}}})
     (finding,) = told(ramps.ramps_wait, workspace)
@@ -194,7 +211,9 @@ def test_ramps_that_wait(tmp_path: Path) -> None:
     assert "waits" in finding.what and finding.since == rfc3339(begun + DAY) and finding.severity == "warning"
     assert not told(ramps.ramps_wait, workspace, later=-int(2.5 * DAY)), "a step lasts as long as it is said to"
     (over,) = told(ramps.ramps_wait, workspace, later=20 * DAY)
-    assert over.severity == "error" and "to be rolled back" in over.what, "its patience is over, and no worker took it back"
+    assert over.severity == "error" and "to be rolled back" in over.what, (
+        "its patience is over, and no worker took it back"
+    )
     record = workspace.data / RECORD
     whole = record.read_bytes()
     record.write_bytes(whole + b"{torn}\n")
@@ -203,7 +222,9 @@ def test_ramps_that_wait(tmp_path: Path) -> None:
     assert damaged.evidence == {"lines": 2, "damaged": 1}
     record.write_bytes(whole)
     experiment = find(experiments_in(now_of(workspace)), "up")
-    ramping.write(workspace, experiment, ramping.by_hand(experiment, 0.0, "too many complaints", clock()), clock(), "command")
+    ramping.write(
+        workspace, experiment, ramping.by_hand(experiment, 0.0, "too many complaints", clock()), clock(), "command"
+    )
     (back,) = told(ramps.ramps_wait, now_of(workspace))
     assert "rolled back: too many complaints" in back.what
     assert msgspec.json.encode(back)

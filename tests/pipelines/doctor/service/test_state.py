@@ -1,4 +1,6 @@
-"""The doctor on what the program keeps for itself, and on the machine: damage is a finding, never a traceback, and each is told by its own check."""
+"""The doctor on what the program keeps for itself, and on the machine: damage is a finding, never a traceback, and each
+is told by its own check.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def told(check: Any, workspace: Workspace, **known: Any) -> Sequence[Finding]:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank with customers, a limit, a filled online store and ledger, events that were shipped, and a server's journal."""
+    """A bank with customers, a limit, a filled online store and ledger, events that were shipped, and a server's
+    journal.
+    """
     folder = tmp_path_factory.mktemp("kept") / "w"
     rows = [{"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": at} for at in range(60)]
     yesterday = f"{clock_now() - timedelta(days=1):%Y-%m-%d}"
@@ -89,7 +93,8 @@ def test_what_is_whole_is_fine(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["steps.json", "stores.json", "loop.json", "catalogue.json", "timeline.json", "imports.json", "lake/shipped.json"]
+    "name",
+    ["steps.json", "stores.json", "loop.json", "catalogue.json", "timeline.json", "imports.json", "lake/shipped.json"],
 )
 @pytest.mark.parametrize("content", [b"", b"{torn", b"[]7"])
 def test_a_damaged_state_file(workspace: Workspace, name: str, content: bytes) -> None:
@@ -168,7 +173,9 @@ def test_the_event_log_is_damaged(workspace: Workspace) -> None:
 
 
 def test_a_worker_that_does_not_run_or_fails(workspace: Workspace) -> None:
-    """A server without a worker, a complaint that comes again and again, tracebacks, and logs that grow, are told apart."""
+    """A server without a worker, a complaint that comes again and again, tracebacks, and logs that grow, are told
+    apart.
+    """
     with pytest.raises(CannotSay):
         told(worker.worker_runs, workspace)
     journal = Journal.open(workspace.data / "journal")
@@ -231,7 +238,9 @@ def test_registries_and_workers_that_differ(workspace: Workspace) -> None:
     model = ModelFacts("3", "", clock(), 10, 0, {"auc": 0.7}, 30)
     registry = RegistryFacts("", {"champion": None}, {})
     assert "no champion" in told(model_checks.registry_answers, workspace, registry=registry)[0].what
-    assert told(model_checks.served_version_registered, workspace, model=model, registry=registry)[0].evidence == {"serves": "3"}
+    assert told(model_checks.served_version_registered, workspace, model=model, registry=registry)[0].evidence == {
+        "serves": "3"
+    }
     server = ServerFacts("http://127.0.0.1:1", True, 200, "", True, 0.0, 200, ("sha256:aa", "sha256:bb"))
     assert "different bundles" in told(model_checks.workers_differ, workspace, server=server)[0].what
 
@@ -240,22 +249,37 @@ def _installed(folder: Path, name: str, version: str, *needs: str) -> None:
     place = folder / f"{name}-{version}.dist-info"
     place.mkdir()
     text = "".join(f"Requires-Dist: {need}\n" for need in needs)
-    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.11,<3.12\n{text}\n")
+    (place / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.11,<3.12\n{text}\n"
+    )
 
 
 def test_an_environment_that_is_not_the_lock(tmp_path: Path) -> None:
     """In an environment with a package too old, one missing and one beside the lock, all three are named (I1, I2)."""
-    _installed(tmp_path, "opportune", "0.1.0", "msgspec>=999", "nowhere-to-be-found>=1", "far>=1; extra == 'test'", "typer>=0.1")
+    _installed(
+        tmp_path,
+        "opportune",
+        "0.1.0",
+        "msgspec>=999",
+        "nowhere-to-be-found>=1",
+        "far>=1; extra == 'test'",
+        "typer>=0.1",
+    )
     _installed(tmp_path, "anyio", "0.0.1")
     program = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); from pipelines.doctor.service import programs as c; from pipelines.doctor.facts.gather "
-        "import Facts; import msgspec; f = Facts(None, 0); print(msgspec.json.encode([c.packages(f).findings, c.packages_locked(f).findings, "
-        "c.python_version(f).findings]).decode())"
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from pipelines.doctor.service import programs as c; from"
+        " pipelines.doctor.facts.gather import Facts; import msgspec; f = Facts(None, 0);"
+        " print(msgspec.json.encode([c.packages(f).findings, c.packages_locked(f).findings,"
+        " c.python_version(f).findings]).decode())"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     wrong, locked, python = json.loads(done.stdout.splitlines()[-1])
-    assert "nowhere-to-be-found is missing (opportune)" in wrong[0]["what"] and "opportune wants >=999" in wrong[0]["what"]
+    assert (
+        "nowhere-to-be-found is missing (opportune)" in wrong[0]["what"] and "opportune wants >=999" in wrong[0]["what"]
+    )
     assert "far" not in wrong[0]["what"] and wrong[0]["severity"] == "error"
     assert "anyio 0.0.1 (locked" in locked[0]["what"] and locked[0]["severity"] == "warning"
     assert bool(python) == (sys.version_info[:2] != (3, 11))
@@ -280,11 +304,15 @@ def test_folders_that_others_own_or_may_write(workspace: Workspace) -> None:
     assert all(looked) and len(looked) == 6
 
 
-def test_few_open_files_and_a_folder_in_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process that may open 100 files is told so by a real limit; a folder on tmpfs by the mounts of a made-up machine."""
+def test_few_open_files_and_a_folder_in_memory(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A process that may open 100 files is told so by a real limit; a folder on tmpfs by the mounts of a made-up
+    machine.
+    """
     program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); from pipelines.doctor.service.resources import "
-        "open_files; print(open_files(None).findings[0].evidence['limit'])"
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); from"
+        " pipelines.doctor.service.resources import open_files; print(open_files(None).findings[0].evidence['limit'])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "100", done.stderr
@@ -306,7 +334,13 @@ def test_reports_are_told_in_few_lines(workspace: Workspace, capsys: pytest.Capt
         report = examine(workspace, clock())
     doctor.show_report(report)
     shown = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("cannot say: ") for line in shown) == len(set(report.not_checked.values())) < len(report.not_checked)
+    assert (
+        sum(line.startswith("cannot say: ") for line in shown)
+        == len(set(report.not_checked.values()))
+        < len(report.not_checked)
+    )
     whole = msgspec.json.decode(msgspec.json.encode(report))
-    named = {*whole["fine"], *whole["not_checked"], *(finding["check"] for finding in whole["findings"])} - {doctor.CANNOT_LOOK}
+    named = {*whole["fine"], *whole["not_checked"], *(finding["check"] for finding in whole["findings"])} - {
+        doctor.CANNOT_LOOK
+    }
     assert named == {doctor.name_of(check) for check in doctor.CHECKS}
