@@ -33,7 +33,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
         for package in PACKAGES
         for file in (environments.ROOT / package).rglob("*.py")
     }
-    others = {"pipelines/requirements.lock", *(f"{package}/py.typed" for package in PACKAGES)}
+    others = {"opportune.py", "pipelines/requirements.lock", *(f"{package}/py.typed" for package in PACKAGES)}
     metadata = {
         name
         for name in names
