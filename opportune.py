@@ -23,7 +23,7 @@ def main() -> None:
     if hidden is not None:
         if "--json" in sys.argv:
             problem = {"type": "urn:opportune:error:hidden-package", "title": "Hidden package", "exit_status": 1}
-            print(json.dumps(problem | {"detail": hidden}))
+            print(json.dumps(problem | {"detail": hidden}))  # noqa: T201
         sys.exit(f"opportune: {hidden}")
     from pipelines.main import main as run
 
