@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     workspace: Folder = HERE,
     url: Annotated[str | None, typer.Option(help="Address of a running server, to be asked too.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Id of a check; may be repeated. All by default.")] = None,
     json: AsJson = False,
 ) -> None:
     """Say what is missing or suspicious, since when, and what to do; ends with 1 where something is wrong, warnings
@@ -40,7 +41,7 @@ def doctor(
     found = load(workspace, sources=False)
     with console.progress("doctor") as tell, steps.quiet_warnings():
         tell("looking", None)
-        report = examine(found, now(), url)
+        report = examine(found, now(), url, only or ())
     if json:
         console.as_json(report)
     else:

@@ -8,12 +8,14 @@ no other check from looking.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
 from rich.markup import escape
 
+from features.common.errors import Failure
 from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.workspace.workspace import Workspace
@@ -52,6 +54,10 @@ _COLOURS = {"error": "red", "warning": "yellow"}
 EVIDENCE_DIGITS = 4
 
 
+class UnknownCheck(Failure):
+    """No check has this id."""
+
+
 class DoctorReport(Struct, frozen=True):
     """What one examination found."""
 
@@ -74,27 +80,42 @@ def name_of(check: Check) -> str:
     return str(getattr(check, "__name__", check))
 
 
-def examine(workspace: Workspace, now: Micros, url: str | None = None) -> DoctorReport:
+def examine(workspace: Workspace, now: Micros, url: str | None = None, only: Collection[str] = ()) -> DoctorReport:
     """Look at a workspace, and change nothing.
 
     Args:
         now: microseconds since 1970.
         url: of a running server, to be asked too.
+        only: ids of the checks that look; all, if there are none.
+
+    Raises:
+        UnknownCheck: an id is of no check.
     """
+    checks = chosen(only)
     facts = Facts(workspace, now, url)
     try:
-        return report(facts)
+        return report(facts, checks)
     finally:
         facts.close()
 
 
-def report(facts: Facts) -> DoctorReport:
+def chosen(only: Collection[str]) -> tuple[Check, ...]:
+    """Return the checks of these ids, in their order; all, if there are none."""
+    known = {name_of(check): check for check in CHECKS}
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known) or sorted(known)
+        raise UnknownCheck(f"expected the id of a check, such as {listed(near)}, got {unknown[0]!r}")
+    return tuple(check for name, check in known.items() if name in only) if only else CHECKS
+
+
+def report(facts: Facts, checks: tuple[Check, ...] = CHECKS) -> DoctorReport:
     """Return what the checks say of the facts."""
     findings: list[Finding] = []
     fine: dict[str, str] = {}
     not_checked: dict[str, str] = {}
     failed: dict[str, list[str]] = {}
-    for check in CHECKS:
+    for check in checks:
         name = name_of(check)
         try:
             seen = check(facts)

@@ -33,7 +33,7 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli import maintenance
 from pipelines.doctor import doctor
-from pipelines.doctor.doctor import DoctorReport, examine
+from pipelines.doctor.doctor import DoctorReport, UnknownCheck, examine
 from pipelines.doctor.facts import facts as doctor_facts
 from pipelines.doctor.facts.check import Finding
 from pipelines.doctor.facts.gather import Facts
@@ -118,10 +118,11 @@ def lived(shop: Path, tmp_path: Path) -> Iterator[Life]:
     life.close()
 
 
-def looked(workspace: Workspace, later: int = 0, url: str | None = None) -> DoctorReport:
+def looked(workspace: Workspace, *only: str, later: int = 0, url: str | None = None) -> DoctorReport:
+    """Return what these checks find, or all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = examine(workspace, clock() + later, url)
+        report = examine(workspace, clock() + later, url, only)
     said = msgspec.json.encode([finding for finding in report.findings if finding.check != "absurd_shares"]).decode()
     assert not [customer for customer in CUSTOMERS if customer in said], (
         "no customer is named but one with an absurd share"
@@ -163,6 +164,14 @@ def test_a_workspace_of_nothing_is_told_what_is_missing(tmp_path: Path) -> None:
     assert len(report.not_checked) > 15
 
 
+def test_only_the_checks_that_are_named_look(well: Path) -> None:
+    """With ids of checks the others neither look nor are told of; an id of none is refused, with near ones."""
+    report = looked(load(well), "shipper", "store_empty")
+    assert report.fine.keys() == {"shipper", "store_empty"} and not report.not_checked and not report.findings
+    with pytest.raises(UnknownCheck, match="expected the id of a check, such as `?dead_letters`?, got 'dead_leters'"):
+        looked(load(well), "dead_leters")
+
+
 def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
     """Whether no server ran, or one runs, or ran, to which no event came: what could not be looked at says which it
     is.
@@ -191,7 +200,7 @@ def test_decisions_without_impressions(lived: Life) -> None:
     """Many decisions and not one impression is an error, with the moment of the first decision."""
     healthy(lived, 40, events=False)
     ship(lived.workspace)
-    finding = found(looked(lived.workspace), "no_impressions")
+    finding = found(looked(lived.workspace, "no_impressions"), "no_impressions")
     assert finding.severity == "error" and finding.evidence["decisions"] == 40 and finding.evidence["impressions"] == 0
     assert finding.since.startswith("20")
 
@@ -209,7 +218,7 @@ def test_events_that_do_not_fit_their_decisions(lived: Life) -> None:
     for _ in range(40):
         happened(lived, name, customer, offer, "click", lived.now + 200 * MICROSECONDS)
     ship(lived.workspace)
-    report = looked(lived.workspace)
+    report = looked(lived.workspace, "outcomes_without_decisions", "outcomes_before_decisions", "clocks_of_clients")
     assert found(report, "outcomes_without_decisions").evidence["unknown"] == 30
     assert found(report, "outcomes_before_decisions").evidence["outcomes_before"] >= 25
     assert "future" in found(report, "clocks_of_clients").what
@@ -226,7 +235,7 @@ def test_events_a_day_late(lived: Life) -> None:
         assert event.type == "click"
     lived.decide(CUSTOMERS[0])
     ship(lived.workspace)
-    finding = found(looked(lived.workspace), "clocks_of_clients")
+    finding = found(looked(lived.workspace, "clocks_of_clients"), "clocks_of_clients")
     assert "late" in finding.what and finding.evidence["such"] == 40 and finding.severity == "warning"
 
 
@@ -236,7 +245,7 @@ def test_dead_letters_and_duplicates(lived: Life) -> None:
     for _ in range(30):
         lived.log.append([event_item(event, time_of(event))])
     lived.log.append([dead_item("offer-unknown", CUSTOMERS[0], b"{}")] * 20)
-    report = looked(lived.workspace)
+    report = looked(lived.workspace, "dead_letters", "duplicates")
     finding = found(report, "dead_letters")
     assert (
         finding.severity == "error"
@@ -251,16 +260,16 @@ def test_nobody_ships(lived: Life) -> None:
     takes.
     """
     healthy(lived, 5)
-    finding = found(looked(lived.workspace, later=3_600 * MICROSECONDS), "shipper")
+    finding = found(looked(lived.workspace, "shipper", later=3_600 * MICROSECONDS), "shipper")
     assert finding.severity == "error" and float(finding.evidence["oldest_seconds"]) > 3_000
     ship(lived.workspace)
-    assert "shipper" in looked(lived.workspace, later=3_600 * MICROSECONDS).fine
+    assert "shipper" in looked(lived.workspace, "shipper", later=3_600 * MICROSECONDS).fine
     healthy(lived, 5)
-    looked(lived.workspace)
+    looked(lived.workspace, "shipper")
     event = Event("s1", "no_such_stream", from_microseconds(lived.now), CUSTOMERS[0])
     lived.log.append([event_item(event, time_of(event))])
     ship(lived.workspace)
-    assert "no table" in found(looked(lived.workspace), "shipper").what
+    assert "no table" in found(looked(lived.workspace, "shipper"), "shipper").what
 
 
 def test_days_that_are_missing(lived: Life) -> None:
@@ -270,7 +279,7 @@ def test_days_that_are_missing(lived: Life) -> None:
     lived.now += 3 * DAY
     healthy(lived, 5)
     ship(lived.workspace)
-    assert float(found(looked(lived.workspace), "lake_days").evidence["days"]) >= 1
+    assert float(found(looked(lived.workspace, "lake_days"), "lake_days").evidence["days"]) >= 1
 
 
 # What is known of customers
@@ -298,12 +307,12 @@ def test_a_store_without_rows(shop: Path, tmp_path: Path, damage: Callable[[Work
     """A store that is damaged, emptied or gone is an error."""
     workspace = load(copy_of(shop, tmp_path / "shop"))
     damage(workspace)
-    assert what in found(looked(workspace), "store_empty").what
+    assert what in found(looked(workspace, "store_empty"), "store_empty").what
 
 
 def test_rows_that_outlived_their_limit(well: Path) -> None:
     """Forty days later the customers' attributes, which live for thirty, are too old."""
-    finding = found(looked(load(well), later=40 * DAY), "rows_too_old")
+    finding = found(looked(load(well), "rows_too_old", later=40 * DAY), "rows_too_old")
     assert "customer" in finding.what and finding.severity == "error"
 
 
@@ -347,7 +356,7 @@ def test_a_view_without_any_row(tmp_path: Path) -> None:
         steps.import_tables(workspace, now)
         steps.compute_features(workspace, now)
         steps.materialize(workspace)
-    finding = found(looked(workspace), "views_never_filled")
+    finding = found(looked(workspace, "views_never_filled"), "views_never_filled")
     assert finding.severity == "warning" and "customer" in finding.what
 
 
@@ -363,7 +372,7 @@ def test_recorded_columns_that_moved_or_say_nothing(lived: Life) -> None:
         row.numbers[slot] *= 10
         lived.decide(customer, row)
     ship(lived.workspace)
-    report = looked(lived.workspace)
+    report = looked(lived.workspace, "columns_moved", "recorded_columns_say_nothing")
     finding = found(report, "columns_moved")
     assert float(finding.evidence["monthly_fee"]) > 1
     assert "roaming_now" in found(report, "recorded_columns_say_nothing").what
@@ -378,7 +387,7 @@ def test_rows_behind_a_lake_that_was_changed(shop: Path, tmp_path: Path) -> None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         steps.import_tables(workspace, clock())
-    finding = found(looked(workspace), "online_equals_lake")
+    finding = found(looked(workspace, "online_equals_lake"), "online_equals_lake")
     assert "payments.paid_all_card" in finding.what and finding.evidence["customers"] == 20
 
 
@@ -414,7 +423,8 @@ def test_limits_that_always_or_never_bind_and_budgets_that_are_used_up(shop: Pat
         file.truncate(60 << 30)  # a hole: it takes no room
     life.close()
     ship(life.workspace)
-    report = looked(life.workspace)
+    checks = ("limits_always_bind", "limits_never_bind", "budgets_used_up", "ledger_full")
+    report = looked(life.workspace, *checks)
     assert "limit one" in found(report, "limits_always_bind").what
     assert "limit wide" in found(report, "limits_never_bind").what
     assert "daily" in found(report, "budgets_used_up").what and "rare" in found(report, "budgets_used_up").what
@@ -433,7 +443,7 @@ def test_another_version_serves_than_the_champion_and_it_is_old(shop: Path, tmp_
     old = msgspec.structs.replace(manifest, created_at=rfc3339(clock() - 150 * DAY), files={})
     contents: dict[str, bytes | Path] = {name: place / name for name in bundle.FILES}
     bundle.switch(workspace.bundles, bundle.write(workspace.bundles, contents, old))
-    report = looked(workspace)
+    report = looked(workspace, "champion_serves", "model_older_than_data")
     assert found(report, "champion_serves").evidence == {"serves": "2", "champion": "1"}
     assert float(found(report, "model_older_than_data").evidence["share"]) > 0.5
 
@@ -443,14 +453,16 @@ def test_a_bundle_that_is_refused(shop: Path, tmp_path: Path) -> None:
     workspace = load(copy_of(shop, tmp_path / "shop"))
     model = yaml.safe_load((workspace.folder / "model.yaml").read_text())
     (workspace.folder / "model.yaml").write_text(yaml.safe_dump(model | {"leave_out": ["tariff"]}))
-    assert "other columns" in str(found(looked(load(workspace.folder)), "bundle_refused").evidence["why"])
+    assert "other columns" in str(
+        found(looked(load(workspace.folder), "bundle_refused"), "bundle_refused").evidence["why"]
+    )
     place = bundle.current(workspace.bundles)
     assert place is not None
     forest = bytearray((place / "forest.npz").read_bytes())
     forest[100] ^= 1
     (place / "forest.npz").chmod(0o644)
     (place / "forest.npz").write_bytes(forest)
-    assert found(looked(workspace), "bundle_refused").severity == "error"
+    assert found(looked(workspace, "bundle_refused"), "bundle_refused").severity == "error"
 
 
 # The machine and the door
@@ -461,10 +473,10 @@ def test_keys_without_an_end(well: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Keys that never expire, keys that did, and keys that cannot be read are told of."""
     entries = [new_key("shop", ("decide",))[1], new_key("old", ("decide",), from_microseconds(clock() - DAY))[1]]
     monkeypatch.setenv(TEXT_VARIABLE, "".join(map(entry_yaml, entries)))
-    texts = [finding.what for finding in looked(load(well)).findings if finding.check == "keys_expire"]
+    texts = [finding.what for finding in looked(load(well), "keys_expire").findings]
     assert texts == ["keys are valid for ever", "keys have expired"]
     monkeypatch.setenv(TEXT_VARIABLE, "- nonsense")
-    assert found(looked(load(well)), "keys_expire").severity == "error"
+    assert found(looked(load(well), "keys_expire"), "keys_expire").severity == "error"
 
 
 class _Door(http.server.BaseHTTPRequestHandler):
@@ -489,14 +501,14 @@ def test_a_server_is_asked(well: Path) -> None:
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        report = looked(load(well), url=url)
+        report = looked(load(well), "clocks", "server_ready", "door_is_locked", url=url)
         assert 3_500 < float(found(report, "clocks").evidence["ahead_seconds"]) < 3_700
         assert "server_ready" in report.fine and "loopback" in report.not_checked["door_is_locked"]
     finally:
         server.shutdown()
         server.server_close()
         thread.join(10)
-    assert found(looked(load(well), url=url), "server_ready").evidence["status"] == 0
+    assert found(looked(load(well), "server_ready", url=url), "server_ready").evidence["status"] == 0
 
 
 def test_what_only_another_machine_could_show(well: Path) -> None:
