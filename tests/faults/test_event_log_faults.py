@@ -21,10 +21,11 @@ import pytest
 
 from features.events.log import EventLog, counts, read_all
 from features.events.sqlite_file import LogLimits, LogUnavailable, connect
+from tests.depth import rounds
 from tests.features import event_child
 from tests.features.event_child import ACK, fill, flood, happened, item
 
-KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
+KILL_ROUNDS = rounds(20)
 KILLED_AFTER_SECONDS = (0.02, 0.12)
 CUTS = 160
 CHILD_SECONDS_MAX = 180.0

@@ -12,6 +12,7 @@ import random
 import resource
 import signal
 import struct
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ import pytest
 
 from features.events.journal import HEAD_BYTES, damage, frames, read_lines
 from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
+from tests.depth import rounds
 from tests.serving.decision.test_journal import a_line, framed, lines_in, until
 
-KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
+KILL_ROUNDS = rounds(20)
 KILLED_AFTER_SECONDS = (0.020, 0.060)
 TAIL_BYTES = 64 * 1024
 CUTS_REOPENED = 100
@@ -214,6 +216,7 @@ def append_on_a_small_disk(writing: Any, folder: Path) -> None:
     def allow(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 
+    sys.dont_write_bytecode = True  # Python before 3.14 keeps bytecode that was cut
     allow(60_000)
     journal = Journal.open(folder, JournalLimits(keep_seconds=0.002, free_bytes_min=0))
     recorded, phases = [], []

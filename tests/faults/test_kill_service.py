@@ -20,6 +20,7 @@ import pytest
 from features.events import consumers
 from features.events.log import event_folder
 from pipelines.shipping import ship
+from tests.depth import rounds
 from tests.faults.forked_service import BACKGROUND, SERVER, Nursery, nursery
 from tests.faults.loss_accounting import (
     different,
@@ -36,14 +37,13 @@ from tests.faults.traffic import Crowd, Told, shopping
 from tests.serving.live import ROOT, Live, ask, serving_copy, wait_for
 from tests.trained import copy_of
 
-ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "50"))
-TREE_ROUNDS = 3
+ROUNDS, TREE_ROUNDS = rounds(25), rounds(2)
 SERVERS = 2
 KILLED_AFTER_SECONDS = 0.25
 """At most, after the first answer of a round."""
 WORKER_STARTED_SECONDS = 5.0
 """The background worker as it is takes some seconds to start, and three until it ships."""
-FIRST_ROUNDS, FIRST_PARTS = 10, (0.1, 1.1)
+FIRST_ROUNDS, FIRST_PARTS = rounds(6), (0.1, 1.1)
 """Killed after such parts of the time that a start takes on this machine."""
 STORES = ("events", "journal", "ledger")
 STARTING = 0.2

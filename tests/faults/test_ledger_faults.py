@@ -28,6 +28,7 @@ from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
 from features.redis_store.address import Address
 from features.redis_store.routing import Routes, routes
+from tests.depth import rounds
 from tests.features.ledger_writer import (
     ASKED,
     BUSY,
@@ -46,7 +47,7 @@ from tests.stores import Server, find_server
 from tests.waiting import until
 
 needs_redis = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
-TAKES_MIN = 20_000
+TAKES_MIN = rounds(10_000)
 KILLS_MIN = 12
 CUSTOMERS = 40
 CONTACT = SCARCE.contact(OFFERS[0], GROUP, WEB, [0])

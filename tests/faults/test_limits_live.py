@@ -2,7 +2,7 @@
 budget.
 
 Limits and budgets are counted from the answers alone. A run takes tens of seconds where nothing else runs, most of it
-to make what is served: 50,000 requests for each ledger while all goes well, some 20,000 more around a fault.
+to make what is served: 20,000 requests for each ledger while all goes well, some 12,000 more around a fault.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from features.lake.offers import read_catalogue
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from serving.decision.decide import CONTACTS_UNAVAILABLE
+from tests.depth import rounds
 from tests.serving.live import Live, serving_copy, wait_for
 from tests.serving.load_client import CONSTANT, Asked, Log, hammering
 from tests.stores import Server, find_server
 from tests.trained import copy_of
 
-REQUESTS, REQUESTS_WITH_FAULT = 50_000, 20_000
+REQUESTS, REQUESTS_WITH_FAULT = rounds(20_000), rounds(12_000)
 SEED = int(os.environ.get("OPPORTUNE_SEED", str(random.SystemRandom().randrange(1 << 30))))
 CLIENTS = 64
 RUN_SECONDS_MAX = 600

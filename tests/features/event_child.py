@@ -74,6 +74,7 @@ def fill(told: Any, folder: Path, bytes_more: int) -> None:
     """Appends until files may not grow, then until they may again; tells a line for each batch."""
     log = EventLog(folder, LogLimits(free_bytes_min=0, retry_seconds=0.05))
     log.append([item(happened("first"))])
+    sys.dont_write_bytecode = True  # Python before 3.14 keeps bytecode that was cut
     largest = max(path.stat().st_size for path in folder.iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + bytes_more, resource.RLIM_INFINITY))
     refused = 0

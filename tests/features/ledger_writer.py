@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -95,6 +96,7 @@ def fill_the_disk(telling: Connection, path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ledger = open_ledger("", path, 50, "shop")
     contact, granted, error = SCARCE.contact(OFFERS[0], GROUP, WEB, [0]), 0, ""
+    sys.dont_write_bytecode = True  # Python before 3.14 keeps bytecode that was cut
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
     for customer in range(100_000):
         try:

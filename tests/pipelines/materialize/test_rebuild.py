@@ -27,13 +27,14 @@ from features.workspace.workspace import Workspace
 from pipelines.erasure import erase as erasure
 from pipelines.materialize import rebuild, steps
 from pipelines.materialize.rebuild import CannotRebuild
+from tests.depth import rounds
 from tests.pipelines.workspace_life import FORGOTTEN, UNITS, Life, limited
 from tests.serving.live import ROOT
 from tests.trained import copy_of
 
 pytestmark = pytest.mark.slow
 
-STEPS = 4_000
+STEPS = rounds(2_000)
 
 
 def said(life: Life, ledger: Ledger, moment: int) -> dict[str, Any]:
@@ -228,6 +229,7 @@ from features.validation.load import load
 from pipelines.materialize import rebuild
 workspace = load(Path(sys.argv[1]), sources=False)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sys.dont_write_bytecode = True  # Python before 3.14 does not notice that a file of bytecode was cut
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 store = {"online": rebuild.rebuild_online, "ledger": rebuild.rebuild_ledger}[sys.argv[2]]
 store(workspace, "a test")
