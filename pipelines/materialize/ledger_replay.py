@@ -87,7 +87,7 @@ async def replay(
     Args:
         ledger: of which only the calls of the embedded one that do not wait are used.
         moment: the rows of the online store contain what was received before, and happened before: such events of
-            streams are left out.
+            streams are left out, but for those of anonymous units that were linked to a customer later.
         since: microseconds since 1970: only what was received from then on.
         budgets: False leaves reservations of shows alone, which would be counted twice.
 
@@ -233,6 +233,8 @@ def _events(
         f"SELECT received, event_id, customer_id, epoch_us(time), purpose, allowed FROM ({_raw(workspace, CONSENTS)})"
     )
     yield _consents(con, f"{query} WHERE received >= {since} ORDER BY received, event_id")
+    # The row of a customer does not hold what a unit did that was linked to them after it was computed.
+    linked = f"SELECT unit FROM ({_raw(workspace, LINKS)}) WHERE received >= {max(moment, since)}"
     for name, stream in workspace.features.streams.items():
         fields = [*stream.numbers, *stream.categories]
         chosen = "".join(f", {quoted(field)}" for field in fields)
@@ -241,7 +243,9 @@ def _events(
             f" ({_raw(workspace, tables[stream_table(name)])})"
         )
         newer = f"received >= {since} AND (received >= {moment} OR epoch_us(time) >= {moment})"
-        yield _read(con, f"{query} WHERE {newer} ORDER BY received", name, fields, of_stream=True)
+        yield _read(
+            con, f"{query} WHERE {newer} OR customer_id IN ({linked}) ORDER BY received", name, fields, of_stream=True
+        )
 
 
 def _read(

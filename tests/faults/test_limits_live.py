@@ -278,7 +278,9 @@ def test_two_servers_never_exceed_a_limit(remote: tuple[list[Live], Server], tmp
     counts = hammered(servers, tmp_path / "log", REQUESTS)
     counts.told("Valkey")
     counts.hold()
-    assert len({asked.worker for asked in counts.asked}) == 4
+    assert (
+        len({port for port, _ in {asked.worker for asked in counts.asked}}) == 2
+    )  # of a server's workers one may idle
     assert not counts.lost and not any(asked.degraded for asked in counts.asked)
 
 
