@@ -12,18 +12,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-COUNT, SUM, MINIMUM, MAXIMUM, MOMENT, STATED, LAST_NUMBER, LAST_TEXT, LATEST_NUMBER, LATEST_TEXT = range(10)
-"""How a value takes in an event. MOMENT is `days_since`, in whole seconds since 1970."""
-OPERATIONS = {
-    "count": COUNT,
-    "sum": SUM,
-    "min": MINIMUM,
-    "max": MAXIMUM,
-    "days_since": MOMENT,
-    "stated": STATED,
-    "last": LAST_NUMBER,
-    "latest": LATEST_NUMBER,
-}
+from features.aggregate_kinds.operations import Operation
+
+COUNT, SUM, MINIMUM, MAXIMUM, MOMENT, STATED, LAST_NUMBER, LAST_TEXT, LATEST_NUMBER, LATEST_TEXT = map(int, Operation)
+"""How a value takes in an event, as plain integers for numba."""
 
 MICROSECONDS = 1_000_000
 EXACT = 2.0**33

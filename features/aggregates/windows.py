@@ -19,8 +19,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from features.aggregate_kinds.kind import whole_second
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.aggregates.partitions import bucket_of, map_buckets
-from features.columns.aggregate_kinds import AGGREGATES, whole_second
 from features.columns.streams import BUILT_IN_STREAMS, offer_categories
 from features.columns.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
 from features.common.moments import Micros
@@ -178,10 +179,10 @@ def _tile(measure: Measure) -> tuple[str, str]:
     """SQL of a measure within one day, and over the days of its window."""
     window = "TRUE" if measure.window_seconds is None else f"t.day >= m.moment - to_seconds({measure.window_seconds})"
     filters, column = f"WHERE {condition(measure.where)}", f"e.{quoted(measure.of)}" if measure.of else ""
-    days = AGGREGATES[measure.aggregate].days
-    if days is None:
+    tiles = AGGREGATES[measure.aggregate].tiles
+    if tiles is None:
         raise ValueError(f"expected an aggregate that days can be put together of, got {measure.aggregate!r}")
-    return days.day(column, filters), days.window(f"t.{quoted(measure.name)}", window)
+    return tiles.day(column, filters), tiles.window(f"t.{quoted(measure.name)}", window)
 
 
 def moments_of(con: duckdb.DuckDBPyConnection, now: Micros) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.views import Family, Measure, View, views_of, window_name
 from features.common.timestamps import window_seconds
 from features.common.types import ColumnKind

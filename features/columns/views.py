@@ -12,16 +12,17 @@ withheld as their column is, but no columns themselves.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES, COUNT
 from features.columns.streams import streams_of
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
-from features.config.schema import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
+from features.common.types import DataType
+from features.config.schema import FeaturesFile, PairColumn, Stream, Where, WindowColumn
 
 Entity = Literal["customer", "everyone"]
 
@@ -148,7 +149,7 @@ def views_of(features: FeaturesFile) -> tuple[View, ...]:
             for scalar in _scalars(features, name, column)
         )
         own, all_of_them = (_families(features, stream, scope) for scope in ("customer", "everyone"))
-        own += tuple(_told_apart(scalar) for scalar in scalars if scalar.aggregate == "distinct")
+        own += tuple(_told_apart(scalar) for scalar in scalars if AGGREGATES[scalar.aggregate].tells_apart)
         scalars += tuple(companion for scalar in scalars for companion in _companions(scalar))
         if scalars or own:
             views.append(View(stream, "customer", stream, scalars, own, _ttl(scalars, own)))
@@ -196,7 +197,7 @@ def _scalars(features: FeaturesFile, name: str, column: WindowColumn) -> list[Sc
                     freshness_seconds=freshness,
                     unit=column.unit,
                     zero=zero,
-                    whole=column.where if column.aggregate == "share" and column.group is not None else {},
+                    whole=column.where if kind.is_part and column.group is not None else {},
                 )
             )
     return made
@@ -208,33 +209,27 @@ def companion(scalar: Scalar, what: str) -> str:
 
 
 def _companions(scalar: Scalar) -> list[Scalar]:
-    """Return what must be stored beside a value so that events can be added to it, exactly and in any order.
-
-    Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as
-    they stand.
-    """
-
-    def beside(what: str, dtype: DataType, **changes: Any) -> Scalar:
-        changes = {"zero": True, "whole": {}, "unit": None, **changes}
-        return replace(scalar, name=companion(scalar, what), dtype=dtype, beside=scalar.name, **changes)
-
-    if scalar.aggregate == "mean":
-        return [beside("sum", "number", aggregate="sum"), beside("stated", "integer", aggregate="stated")]
-    if scalar.aggregate == "share":
-        how: dict[str, Any] = (
-            {"dtype": "number", "aggregate": "sum"} if scalar.of else {"dtype": "integer", "aggregate": "count"}
+    """Return what is stored beside a value so that events can be added to it, exactly and in any order."""
+    return [
+        replace(
+            scalar,
+            name=companion(scalar, hidden.prefix),
+            dtype=hidden.kind.dtype,
+            aggregate=hidden.kind.name,
+            where=scalar.whole if hidden.of_whole else scalar.where,
+            unit=None,
+            zero=hidden.zero,
+            whole={},
+            beside=scalar.name,
         )
-        return [beside("part", **how), beside("whole", **how, where=scalar.whole)]
-    if scalar.aggregate == "last":
-        return [beside("latest", "integer", aggregate="latest", zero=False)]
-    if scalar.aggregate in ("min", "max") and scalar.zero:
-        return [beside("stated", "integer", aggregate="stated")]
-    return []
+        for hidden in AGGREGATES[scalar.aggregate].companions(scalar.of, scalar.zero)
+    ]
 
 
 def _told_apart(scalar: Scalar) -> Family:
+    """Return the hidden family whose keys are the texts that a column tells apart."""
     measure = Measure(
-        "times", "count", None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None
+        "times", COUNT.name, None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None
     )
     return Family(companion(scalar, "values"), str(scalar.of), (measure,), beside=scalar.name)
 

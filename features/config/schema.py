@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from features.aggregate_kinds.kinds import DECLARED, PAIRED
 from features.common.timestamps import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
-from features.common.types import LIMIT_OFFERS_MAX, Budget, Name, OfferId, Purpose, Treatment
+from features.common.types import LIMIT_OFFERS_MAX, Budget, DataType, Name, OfferId, Purpose, Treatment
 
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN)]
 Window = Annotated[str, Meta(pattern=WINDOW_PATTERN)]
 Moment = Annotated[str, Meta(pattern=MOMENT_PATTERN)]
 """A date (its first moment in UTC) or an RFC 3339 time with its offset."""
 
-DataType = Literal["number", "integer", "category", "boolean", "time"]
 Missing = Literal["unknown", "zero"]
-Aggregate = Literal["count", "sum", "mean", "min", "max", "last", "distinct", "days_since", "share"]
-PairAggregate = Literal["count", "sum", "min", "max", "days_since"]
+if TYPE_CHECKING:
+    Aggregate = str
+    PairAggregate = str
+else:  # whatever the kinds are: a file that names another is refused with all of them
+    Aggregate, PairAggregate = Literal[DECLARED], Literal[PAIRED]
 Relative = Literal["share", "rank", "ratio"]
 Scope = Literal["customer", "everyone"]
 

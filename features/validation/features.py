@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.streams import BUILT_IN_STREAMS, streams_of
 from features.columns.views import window_name
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
@@ -124,7 +124,7 @@ def _window_column(document: Document, path: Path, column: WindowColumn, streams
     kind = AGGREGATES[column.aggregate]
     yield from _aggregated(document, path, column.aggregate, column.of, stream)
     yield from _where(document, path, column.where, stream)
-    if column.aggregate == "share" and not column.where and column.group is None:
+    if kind.is_part and not column.where and column.group is None:
         yield document.fault(
             path, "`where` or `group`: which part the share is of", "neither", "Add `where: {category: [value]}`."
         )

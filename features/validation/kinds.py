@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from features.columns.aggregate_kinds import DECLARED, PAIRED
+from features.aggregate_kinds.kinds import DECLARED, PAIRED
 from features.config.documents import Document
 from features.config.faults import Fault, Path
 from features.lake.tables import SQL_TYPES

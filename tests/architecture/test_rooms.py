@@ -14,6 +14,7 @@ from tests.architecture.house import PACKAGES, ROOT, files, modules, refuse
 ORDER = (
     "features/bucketing",
     "features/common",
+    "features/aggregate_kinds",
     "features/config",
     "features/columns",
     "features/expressions",

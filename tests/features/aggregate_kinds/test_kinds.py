@@ -4,6 +4,7 @@ at once.
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 import yaml
 
-from features.aggregates import incremental_kernels, windows
+from features.aggregate_kinds.kinds import AGGREGATES, DECLARED, PAIRED
+from features.aggregate_kinds.operations import Operation
+from features.aggregates import windows
 from features.aggregates.incremental import Fold
 from features.columns import pairs
-from features.columns.aggregate_kinds import AGGREGATES, DECLARED, PAIRED
 from features.columns.rows import Dictionary, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS
 from features.config import schema
@@ -27,7 +29,7 @@ from features.lake import tables
 from features.validation.kinds import RELATIVES, SCOPES
 from features.validation.load import load
 from pipelines.doctor.facts.lake import _growing
-from tests.features.folding import event_of, rows_of, shown, write_lake
+from tests.features.folding import agrees, event_of, rows_of, shown, write_lake
 from tests.serving.live import ROOT
 
 START = 1_772_323_200 * MICROSECONDS
@@ -40,6 +42,9 @@ OF = {
     "any": ["amount", "kind"],
 }
 """What `of` may be, by what an aggregate takes."""
+SIMPLE = {Operation.COUNT, Operation.SUM, Operation.MINIMUM, Operation.MAXIMUM, Operation.MOMENT}
+"""Operations that need nothing beside the value."""
+PACKAGES = ("features", "training", "serving", "pipelines")
 
 
 def test_files_may_name_what_is_computed() -> None:
@@ -50,10 +55,80 @@ def test_files_may_name_what_is_computed() -> None:
     assert set(typing.get_args(schema.Scope)) == set(SCOPES)
     assert set(typing.get_args(schema.DataType)) <= set(tables.SQL_TYPES)
     assert {AGGREGATES[name].combine for name in PAIRED} == set(pairs.COMBINE)
-    added = {name for name, kind in AGGREGATES.items() if kind.quotient is None} - {"distinct"}
-    assert set(incremental_kernels.OPERATIONS) == added, (
-        "the fold adds to all but quotients and what is told apart by keys"
-    )
+    assert list(AGGREGATES) == [kind.name for kind in AGGREGATES.values()]
+
+
+def test_every_kind_says_one_way_in_which_events_are_added() -> None:
+    """A kind is added to by an operation, a quotient of its companions, machine code or keys: by one of them.
+
+    What is stored beside others may leave it to the machine code of its column.
+    """
+    used, written = set(), set()
+    for kind in AGGREGATES.values():
+        ways = [kind.operation is not None, kind.quotient is not None, kind.own_fold() is not None, kind.tells_apart]
+        assert sum(ways) == 1 or not kind.declared, kind.name
+        used |= {kind.operation, kind.operation_of_texts}
+        beside = [one for of in OF[kind.fields] for zero in (False, True) for one in kind.companions(of, zero)]
+        assert all(not one.kind.declared or one.kind.operation is not None for one in beside), kind.name
+        if kind.quotient is not None:
+            assert {kind.quotient.dividend, kind.quotient.divisor} == {one.prefix for one in beside}
+        if kind.own_fold() is not None:
+            written |= {one.kind.name for one in beside}
+        if kind.tiles is not None:
+            assert kind.operation in SIMPLE, (
+                f"{kind.name}: events are added to pair columns by key, with nothing beside"
+            )
+    assert used == {None, *Operation}, "every operation is somebody's"
+    idle = {k.name for k in AGGREGATES.values() if not k.declared and k.operation is None}
+    assert idle <= written, "what no operation adds to is written by the machine code of its column"
+
+
+def test_the_page_has_a_line_for_every_aggregate() -> None:
+    """docs/bring-your-own-data.md has the table that the kinds say themselves, line by line."""
+    of = {"none": "", "number": "a number", "number or none": "none, or a number", "category": "a category"}
+    of["any"] = "a number or category"
+    lines = [f"| `{kind.name}` | {of[kind.fields]} | {kind.value} |" for kind in map(AGGREGATES.get, DECLARED) if kind]
+    text = (ROOT / "docs/bring-your-own-data.md").read_text()
+    table = text.partition("| `aggregate` | `of` | value |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert [" ".join(line.split()) for line in table] == [" ".join(line.split()) for line in lines]
+    assert len(lines) == len(DECLARED) >= 9
+
+
+def names_compared(tree: ast.AST, names: frozenset[str]) -> list[int]:
+    """Return the lines that compare something with one of the names, or choose by them in a table."""
+    lines = []
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        elif (
+            isinstance(node, ast.Dict)
+            and sum(isinstance(key, ast.Constant) and key.value in names for key in node.keys) > 3
+        ):
+            parts = [key for key in node.keys if key is not None]
+        elements = [part.elts if isinstance(part, (ast.Tuple, ast.List, ast.Set)) else [part] for part in parts]
+        if any(isinstance(one, ast.Constant) and one.value in names for group in elements for one in group):
+            lines.append(node.lineno if hasattr(node, "lineno") else 0)
+    return lines
+
+
+def test_no_code_knows_an_aggregate_by_its_name() -> None:
+    """Outside of the kinds, no name of an aggregate is compared: what is special about a kind is said by the kind."""
+    names = frozenset(AGGREGATES)
+    for bad in ('a.aggregate == "sum"', 'a in ("min", "max")', '"mean" != kind', 'match a:\n  case "share": pass'):
+        assert names_compared(ast.parse(bad), names), bad
+    assert names_compared(ast.parse('{"count": 1, "sum": 2, "mean": 3, "last": 4}[kind]'), names)
+    seen, faults = 0, []
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            seen += 1
+            if file.parent.name != "aggregate_kinds":
+                found = names_compared(ast.parse(file.read_text()), names)
+                faults += [f"{file.relative_to(ROOT)}:{line}" for line in found]
+    assert faults == []
+    assert seen > 300
 
 
 def everything() -> dict[str, Any]:
@@ -138,7 +213,9 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
     got, wanted = shown(plan, words, Fold(plan, words)(stored, heard, now)), shown(plan, words, expected)
     names = {name for name in wanted if name.startswith("moves.") and not name.startswith("moves._")}
     assert len(names) >= 2 * len(DECLARED)
-    assert {name: got[name] for name in names} == {name: wanted[name] for name in names}
+    kinds = {f"{view.name}.{scalar.name}": scalar.aggregate for view in workspace.views for scalar in view.scalars}
+    for name in names:
+        assert agrees(kinds.get(name, ""), got[name], wanted[name]), (name, got[name], wanted[name])
     assert windows.compute(workspace, now).keys() == {view.name for view in workspace.views}
     assert any(view.entity == "everyone" for view in workspace.views)
     assert _growing(workspace) == {
@@ -152,11 +229,11 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
 
 CHANGES = {
     # what `features/config/schema.py` says -> with one word more, and the part of features.yaml that uses it
-    '"days_since", "share"]': (
-        '"days_since", "share", "median"]',
+    "Literal[DECLARED]": (
+        'Literal[(*DECLARED, "median")]',
         ("columns", {"aggregate": "median", "of": "amount"}),
     ),
-    '"max", "days_since"]': ('"max", "days_since", "median"]', ("pairs", {"aggregate": "median", "of": "amount"})),
+    "Literal[PAIRED]": ('Literal[(*PAIRED, "median")]', ("pairs", {"aggregate": "median", "of": "amount"})),
     'Literal["share", "rank", "ratio"]': (
         'Literal["share", "rank", "ratio", "median"]',
         ("pairs", {"aggregate": "count", "relative": ["median"]}),
