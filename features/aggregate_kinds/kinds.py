@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from features.aggregate_kinds.kind import (
     MILLIONTHS,
+    AddEvents,
     Aggregate,
     Companion,
     Quotient,
@@ -174,7 +175,78 @@ class Share(Aggregate):
         return Companion("part", kind), Companion("whole", kind, of_whole=True)
 
 
-COUNT, SUM, STATED, LATEST = Count(), Sum(), Stated(), Latest()
+class Spread(Aggregate):
+    """The sum of squared deviations from the mean; only beside columns, whose own fold writes it.
+
+    Amounts are taken as whole millionths and in their order, so that the result does not depend on that of the events.
+    """
+
+    name, declared = "spread", False
+    fields = "number"
+
+    def sql(self, column: str, filters: str, whole: str) -> str:
+        amount = f"round({column} * {MILLIONTHS})"
+        variance = f"var_pop({amount} ORDER BY {amount}) FILTER ({filters})"
+        return f"{variance} * {STATED.sql(column, filters, whole)} / {MILLIONTHS**2}"
+
+
+class Stddev(Aggregate):
+    """The standard deviation of a sample, with n - 1 below the line; missing with fewer than two numbers.
+
+    Events are added by the update of Welford (Technometrics 4, 1962), which has no cancellation. The last bits depend
+    on the order of events, so the fold is within `tolerance` of the batch while the deviation is above a millionth of
+    the mean.
+    """
+
+    name = "stddev"
+    value = "standard deviation of a sample (n - 1); unknown with fewer than two events that have the number"
+    fields = "number"
+    tolerance = 1e-9
+
+    def sql(self, column: str, filters: str, whole: str) -> str:
+        spread, count = SPREAD.sql(column, filters, whole), STATED.sql(column, filters, whole)
+        return f"sqrt({spread} / nullif({count} - 1, 0))"
+
+    def companions(self, of: str | None, zero: bool) -> tuple[Companion, ...]:
+        return Companion("spread", SPREAD), Companion("sum", SUM), Companion("stated", STATED)
+
+    def own_fold(self) -> AddEvents:
+        import numba  # here, see `Aggregate.own_fold`
+        import numpy as np
+
+        moments, table, specs = numba.int64[::1], numba.float64[:, ::1], numba.int64[:, ::1]
+        truths, fresh, row = numba.boolean[:, ::1], numba.boolean[::1], numba.float64[::1]
+
+        @numba.njit(numba.void(moments, table, truths, specs, moments, fresh, row), nogil=True, cache=True)
+        def add(times, numbers, truths, specs, since, fresh, row):  # type: ignore[no-untyped-def]
+            for s in range(specs.shape[0]):
+                where, field, window, slot, zero, spread, total, stated = specs[s]
+                count, amounts, squares = 0.0, 0.0, 0.0  # in whole millionths, which are exact below 2**53
+                if not fresh[window]:
+                    if np.isnan(row[stated]):
+                        continue  # stored without its companions
+                    count, amounts, squares = row[stated], np.rint(row[total] * 1e6), row[spread] * 1e12
+                for i in range(times.shape[0]):
+                    if truths[where, i] and times[i] >= since[window] and not np.isnan(numbers[field, i]):
+                        scaled = numbers[field, i] * 1e6
+                        amount = np.trunc(scaled)
+                        if abs(scaled - amount) >= 0.5:
+                            amount += np.copysign(1.0, scaled)  # half away from zero, as DuckDB rounds
+                        if count > 0.0:
+                            squares += (amount - amounts / count) ** 2 * count / (count + 1.0)
+                        count += 1.0
+                        amounts += amount
+                row[spread] = squares / 1e12
+                if count >= 2.0:
+                    row[slot] = np.sqrt(row[spread] / (count - 1.0))
+                else:
+                    row[slot] = 0.0 if zero == 1 else np.nan
+
+        code: AddEvents = add
+        return code
+
+
+COUNT, SUM, STATED, LATEST, SPREAD = Count(), Sum(), Stated(), Latest(), Spread()
 
 AGGREGATES = by_name(
     (
@@ -187,8 +259,10 @@ AGGREGATES = by_name(
         Distinct(),
         DaysSince(),
         Share(),
+        Stddev(),
         STATED,
         LATEST,
+        SPREAD,
     )
 )
 """By name, in the order in which error messages list them."""
