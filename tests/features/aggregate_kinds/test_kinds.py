@@ -30,6 +30,7 @@ from features.validation.kinds import RELATIVES, SCOPES
 from features.validation.load import load
 from pipelines.doctor.facts.lake import _growing
 from tests.features.folding import agrees, event_of, rows_of, shown, write_lake
+from tests.features.names_compared import names_compared, places_of_names
 from tests.serving.live import ROOT
 
 START = 1_772_323_200 * MICROSECONDS
@@ -44,7 +45,6 @@ OF = {
 """What `of` may be, by what an aggregate takes."""
 SIMPLE = {Operation.COUNT, Operation.SUM, Operation.MINIMUM, Operation.MAXIMUM, Operation.MOMENT}
 """Operations that need nothing beside the value."""
-PACKAGES = ("features", "training", "serving", "pipelines")
 
 
 def test_files_may_name_what_is_computed() -> None:
@@ -94,41 +94,13 @@ def test_the_page_has_a_line_for_every_aggregate() -> None:
     assert len(lines) == len(DECLARED) >= 9
 
 
-def names_compared(tree: ast.AST, names: frozenset[str]) -> list[int]:
-    """Return the lines that compare something with one of the names, or choose by them in a table."""
-    lines = []
-    for node in ast.walk(tree):
-        parts: list[ast.expr] = []
-        if isinstance(node, ast.Compare):
-            parts = [node.left, *node.comparators]
-        elif isinstance(node, ast.MatchValue):
-            parts = [node.value]
-        elif (
-            isinstance(node, ast.Dict)
-            and sum(isinstance(key, ast.Constant) and key.value in names for key in node.keys) > 3
-        ):
-            parts = [key for key in node.keys if key is not None]
-        elements = [part.elts if isinstance(part, (ast.Tuple, ast.List, ast.Set)) else [part] for part in parts]
-        if any(isinstance(one, ast.Constant) and one.value in names for group in elements for one in group):
-            lines.append(node.lineno if hasattr(node, "lineno") else 0)
-    return lines
-
-
 def test_no_code_knows_an_aggregate_by_its_name() -> None:
     """Outside of the kinds, no name of an aggregate is compared: what is special about a kind is said by the kind."""
     names = frozenset(AGGREGATES)
     for bad in ('a.aggregate == "sum"', 'a in ("min", "max")', '"mean" != kind', 'match a:\n  case "share": pass'):
         assert names_compared(ast.parse(bad), names), bad
     assert names_compared(ast.parse('{"count": 1, "sum": 2, "mean": 3, "last": 4}[kind]'), names)
-    seen, faults = 0, []
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            seen += 1
-            if file.parent.name != "aggregate_kinds":
-                found = names_compared(ast.parse(file.read_text()), names)
-                faults += [f"{file.relative_to(ROOT)}:{line}" for line in found]
-    assert faults == []
-    assert seen > 300
+    assert places_of_names(names, "features/aggregate_kinds/") == []
 
 
 def everything() -> dict[str, Any]:
