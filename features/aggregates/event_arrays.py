@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from features.aggregates import incremental_kernels as kernels
 from features.columns.rows import Dictionary, Floats
 from features.common.timestamps import MICROSECONDS
-from features.config.schema import Range, Where
+from features.config.features_file import Range, Where
 from features.ledger.recent import RecentEvent
 from features.redis_store.feast_format import WORDS_MAX
 

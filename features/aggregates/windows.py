@@ -25,7 +25,7 @@ from features.aggregates.partitions import bucket_of, map_buckets
 from features.columns.streams import BUILT_IN_STREAMS, offer_categories
 from features.columns.views import EVERYONE, KEYS_MAX, Family, Measure, Scalar, View
 from features.common.moments import Micros
-from features.config.schema import Range, Where
+from features.config.features_file import Range, Where
 from features.lake import lake
 from features.lake.lake import literal, quoted
 from features.lake.tables import SQL_TYPES, stream_table

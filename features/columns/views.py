@@ -22,7 +22,7 @@ from features.aggregate_kinds.kinds import AGGREGATES, COUNT
 from features.columns.streams import streams_of
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
 from features.common.types import DataType
-from features.config.schema import FeaturesFile, PairColumn, Stream, Where, WindowColumn
+from features.config.features_file import FeaturesFile, PairColumn, Stream, Where, WindowColumn
 
 Entity = Literal["customer", "everyone"]
 

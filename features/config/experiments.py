@@ -13,9 +13,10 @@ from msgspec import Meta, Struct
 from features.bucketing.hashing import Encoding
 from features.bucketing.splits import ARMS_MAX
 from features.bucketing.tools import NAMES
+from features.common.timestamps import Duration, Moment
 from features.common.types import LIMIT_OFFERS_MAX, Name, OfferId
+from features.config.model_file import MODEL_NAME_PATTERN
 from features.config.policies import Group, Lever
-from features.config.schema import MODEL_NAME_PATTERN, Duration, Moment
 
 EXPERIMENTS_MAX = 200
 RANGES_MAX = 50

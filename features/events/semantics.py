@@ -14,8 +14,9 @@ from features.common.missing import EXPECTED_ID, NOBODY
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile
 from features.ledger import history
 from features.ledger.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent

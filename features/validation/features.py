@@ -10,7 +10,7 @@ from features.columns.views import window_name
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
-from features.config.schema import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
+from features.config.features_file import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
 from features.events.semantics import RESERVED_TYPES, outcome_types
 from features.lake.tables import FIXED, reserved
 from features.workspace.workspace import Workspace

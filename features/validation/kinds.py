@@ -1,8 +1,8 @@
 """Checks that every kind which `features.yaml` names is one that the program computes: before all others, which trust
 it.
 
-The forms of `features/config/schema.py` say which words a file may use. A word that only they know would pass, and fail
-when it is computed.
+The forms of `features/config/features_file.py` say which words a file may use. A word that only they know would pass,
+and fail when it is computed.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from features.common.timestamps import parse_moment
 from features.common.types import Treatment
 from features.config.documents import Document
 from features.config.faults import Fault, Path
+from features.config.offers_file import OfferEntry
 from features.config.placeholders import unset
-from features.config.schema import OfferEntry, Source
+from features.config.workspace_file import Source
 from features.lake.tables import FIXED, tables_of
 from features.redis_store.address import SCHEMES, Address
 from features.validation.experiments import faults_of_experiments

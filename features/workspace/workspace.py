@@ -16,9 +16,12 @@ from features.columns.contract import Contract, contract_of
 from features.columns.views import View, views_of
 from features.config.documents import Document
 from features.config.experiments import ExperimentsFile
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
+from features.config.offers_file import OffersFile
 from features.config.placeholders import filled
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
+from features.config.workspace_file import Source, WorkspaceFile
 from features.workspace.ramps import RampState, standings_of
 
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"

@@ -16,7 +16,7 @@ import msgspec
 
 from features.common.errors import Failure
 from features.common.timestamps import now
-from features.config.schema import Source
+from features.config.workspace_file import Source
 from features.lake.tables import Table, tables_of
 from features.validation.load import FILES
 from features.workspace.workspace import Workspace

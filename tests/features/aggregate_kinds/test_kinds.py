@@ -24,7 +24,7 @@ from features.aggregates.incremental import Fold
 from features.columns import pairs
 from features.columns.rows import Dictionary, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS
-from features.config import schema
+from features.config import features_file as schema
 from features.lake import tables
 from features.validation.kinds import RELATIVES, SCOPES
 from features.validation.load import load
@@ -200,7 +200,7 @@ def test_every_aggregate_goes_the_whole_way(tmp_path: Path) -> None:
 
 
 CHANGES = {
-    # what `features/config/schema.py` says -> with one word more, and the part of features.yaml that uses it
+    # what `features/config/features_file.py` says -> with one word more, and the part of features.yaml that uses it
     "Literal[DECLARED]": (
         'Literal[(*DECLARED, "median")]',
         ("columns", {"aggregate": "median", "of": "amount"}),
@@ -215,14 +215,14 @@ CHANGES = {
 
 @pytest.mark.parametrize("said", CHANGES)
 def test_a_kind_that_only_the_forms_know(said: str, tmp_path: Path) -> None:
-    """Where `schema.py` learns a word that nothing computes, `check` and `features` refuse it in one line."""
+    """Where `features_file.py` learns a word that nothing computes, `check` and `features` refuse it in one line."""
     code = tmp_path / "code"
     for package in ("features", "training", "serving", "pipelines"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     more, (part, entry) = CHANGES[said]
-    text = (code / "features/config/schema.py").read_text()
+    text = (code / "features/config/features_file.py").read_text()
     assert text.count(said) == 1
-    (code / "features/config/schema.py").write_text(text.replace(said, more))
+    (code / "features/config/features_file.py").write_text(text.replace(said, more))
     given = everything() | {part: {"new": {"stream": "moves", "windows": ["3d"]} | entry}}
     if part == "pairs":
         given[part]["new"] |= {"key": "shop", "match": "shop"}

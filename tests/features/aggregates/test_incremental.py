@@ -22,7 +22,7 @@ from features.aggregates import windows
 from features.aggregates.incremental import Fold
 from features.columns.rows import Dictionary, KeyedRow, RowSchema
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, to_microseconds
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.ledger.recent import RecentEvent
 from features.validation.load import load
 from features.workspace.workspace import Workspace

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.common.types import Budget, Offer
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.events.journal import Line
 from features.ledger.history import (
     CHOSEN_MAX,
