@@ -17,8 +17,8 @@ from features.common.types import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRES
 from features.config.features_file import FeaturesFile
 from features.config.model_file import ModelFile
 from features.config.policies import PoliciesFile
-from features.ledger import history
-from features.ledger.history import key_of, word_of
+from features.contact_history import history
+from features.contact_history.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent
 from features.workspace.workspace import Workspace
 

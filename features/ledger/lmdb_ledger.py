@@ -33,9 +33,9 @@ from features.columns.rows import StoreUnavailable
 from features.common.files import write_whole
 from features.common.moments import Seconds
 from features.common.types import ANONYMOUS
+from features.contact_history.history import ENTRY_BYTES, ContactEvent, ContactPolicy, Take, TakeResult, entries
+from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import BudgetBound, BudgetRecord, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, ContactEvent, ContactPolicy, Take, TakeResult, entries
-from features.ledger.history_updates import merged, noted, taken
 from features.ledger.lmdb_records import (
     CUSTOMERS,
     RECENT,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from features.ledger import history
+from features.contact_history import history
 
 EVENTS_MAX = 1_000
 """Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next

@@ -23,9 +23,9 @@ import hiredis
 
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.common.moments import Seconds
+from features.contact_history.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
+from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import FELL, BudgetBound, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
-from features.ledger.history_updates import merged, noted, taken
 from features.ledger.recent import Heard, KeptArm, Known, decode, encode
 from features.ledger.recent_updates import (
     UnitChange,

@@ -21,14 +21,14 @@ from features.common import timestamps
 from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import Event
+from features.contact_history import history
+from features.contact_history.history import OUTCOME, entries, word_of
 from features.events import consumers
 from features.events.log import read
 from features.events.rows import Logged
 from features.events.semantics import EventSchema, decided_at
 from features.events.sqlite_file import LogUnavailable
 from features.events.writer import EventWriter
-from features.ledger import history
-from features.ledger.history import OUTCOME, entries, word_of
 from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard
 from features.workspace.workspace import Workspace

@@ -19,8 +19,8 @@ from features.common.types import Budget as OfferBudget
 from features.config.policies import Limit as LimitRule
 from features.config.policies import Pause as PauseRule
 from features.config.policies import PoliciesFile
-from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, Fell, Moment
-from features.ledger.history import (
+from features.contact_history.counts import CatalogueIndex, blocked, paused_positions
+from features.contact_history.history import (
     OUTCOME,
     Contact,
     ContactLimit,
@@ -31,7 +31,7 @@ from features.ledger.history import (
     key_of,
     word_of,
 )
-from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
+from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, Fell, Moment
 from features.validation.policies import channels_of
 from features.workspace.workspace import Workspace
 from serving.hub.quiet_hours import day_of

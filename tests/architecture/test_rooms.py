@@ -22,6 +22,7 @@ ORDER = (
     "features/redis_store",
     "features/workspace",
     "features/lake",
+    "features/contact_history",
     "features/ledger",
     "features/aggregates",
     "features/events",

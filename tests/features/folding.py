@@ -14,8 +14,8 @@ from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import View
 from features.common.timestamps import MICROSECONDS
+from features.contact_history.history import key_of
 from features.lake.tables import tables_of
-from features.ledger.history import key_of
 from features.ledger.recent import RecentEvent
 from features.workspace.workspace import Workspace
 

@@ -15,9 +15,9 @@ from features.common.timestamps import to_microseconds
 from features.common.types import Event, Offer
 from features.config.experiments import Arm, Experiment, ExperimentsFile
 from features.config.faults import BadWorkspace
+from features.contact_history import history
+from features.contact_history.history import key_of, word_of
 from features.events.semantics import POISON, EventSchema, InvalidEvent, decided_at, outcome_types, time_of
-from features.ledger import history
-from features.ledger.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent
 from features.validation.load import load
 from features.workspace.workspace import Workspace

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
-from features.ledger.history import (
+from features.contact_history.counts import count, paused
+from features.contact_history.history import (
     CONTACTS_MAX,
     GAP,
     IMPRESSION,
@@ -25,7 +26,6 @@ from features.ledger.history import (
     unpacked,
     word_of,
 )
-from features.ledger.history_counts import count, paused
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace

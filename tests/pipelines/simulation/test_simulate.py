@@ -24,9 +24,9 @@ from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microsecon
 from features.common.types import Decision, DecisionRequest
 from features.config.offers_file import Placement
 from features.config.policies import Arbitration, PoliciesFile
+from features.contact_history.history import IMPRESSION, ContactEvent, key_of, word_of
 from features.events.journal import Line
 from features.lake.offers import read_catalogue
-from features.ledger.history import IMPRESSION, ContactEvent, key_of, word_of
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from features.common.types import Budget, Offer
 from features.config.features_file import FeaturesFile
-from features.events.journal import Line
-from features.ledger.history import (
+from features.contact_history.history import (
     CHOSEN_MAX,
     DECISION,
     GRANTED,
@@ -29,6 +28,7 @@ from features.ledger.history import (
     key_of,
     word_of,
 )
+from features.events.journal import Line
 from features.ledger.ledger import open_ledger
 from serving.decision.decide import (
     CONTACTS_UNAVAILABLE,

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.common.moments import Seconds
-from features.ledger.history import (
+from features.contact_history.counts import fits, words_of
+from features.contact_history.history import (
     BEHIND_SECONDS_MAX,
     DECISION,
     ENTRY_BYTES,
@@ -26,8 +27,7 @@ from features.ledger.history import (
     TakeResult,
     unpacked,
 )
-from features.ledger.history_counts import fits, words_of
-from features.ledger.history_search import seek
+from features.contact_history.search import seek
 
 _SEEN = 45
 """Where an entry says that it was seen, in bytes."""

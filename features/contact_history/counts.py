@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.common.moments import Seconds
-from features.ledger.history import (
+from features.contact_history.history import (
     DECISION,
     GAP,
     IMPRESSION,
