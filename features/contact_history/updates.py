@@ -11,23 +11,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.common.moments import Seconds
-from features.contact_history.counts import fits, words_of
-from features.contact_history.history import (
-    BEHIND_SECONDS_MAX,
-    DECISION,
-    ENTRY_BYTES,
-    GAP,
-    GRANTED,
-    IMPRESSION,
-    OUTCOME,
-    ContactEvent,
-    ContactPolicy,
-    Entry,
-    Take,
-    TakeResult,
-    unpacked,
-)
+from features.contact_history.count_kernels import fits
+from features.contact_history.counts import words_of
+from features.contact_history.history import DECISION, ENTRY_BYTES, GAP, IMPRESSION, OUTCOME, Entry, unpacked
+from features.contact_history.limits import BEHIND_SECONDS_MAX, ContactPolicy
 from features.contact_history.search import seek
+from features.contact_history.takes import GRANTED, ContactEvent, Take, TakeResult
 
 _SEEN = 45
 """Where an entry says that it was seen, in bytes."""

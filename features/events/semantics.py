@@ -19,6 +19,7 @@ from features.config.model_file import ModelFile
 from features.config.policies import PoliciesFile
 from features.contact_history import history
 from features.contact_history.history import key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.ledger.recent import Heard, RecentEvent
 from features.workspace.workspace import Workspace
 
@@ -239,7 +240,7 @@ class EventSchema:
             _put(fields, placement=event.placement, channel=event.channel)
         else:
             _put(fields, type=kind, value=event.value)
-        contact = history.ContactEvent(
+        contact = ContactEvent(
             history.IMPRESSION if seen else history.OUTCOME,
             time / MICROSECONDS,
             offer.key,

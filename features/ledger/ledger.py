@@ -18,7 +18,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from features.common.moments import Seconds
-from features.contact_history.history import ContactEvent, ContactPolicy, Take, TakeResult
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
 from features.ledger.budgets import BudgetBound, Fell, Moment
 from features.ledger.recent import Heard, KeptArm, Known
 from features.redis_store.address import SCHEMES

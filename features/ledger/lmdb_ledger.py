@@ -33,7 +33,9 @@ from features.columns.rows import StoreUnavailable
 from features.common.files import write_whole
 from features.common.moments import Seconds
 from features.common.types import ANONYMOUS
-from features.contact_history.history import ENTRY_BYTES, ContactEvent, ContactPolicy, Take, TakeResult, entries
+from features.contact_history.history import ENTRY_BYTES, entries
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
 from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import BudgetBound, BudgetRecord, Fell, Moment, asked
 from features.ledger.lmdb_records import (

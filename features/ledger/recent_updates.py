@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from features.common.moments import Seconds
-from features.contact_history.history import ContactPolicy
+from features.contact_history.limits import ContactPolicy
 from features.contact_history.updates import merged, noted
 from features.ledger.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
 

@@ -23,7 +23,9 @@ import hiredis
 
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
 from features.common.moments import Seconds
-from features.contact_history.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
+from features.contact_history.history import ENTRY_BYTES
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import GRANTED, ContactEvent, Take, TakeResult
 from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import FELL, BudgetBound, Fell, Moment, asked
 from features.ledger.recent import Heard, KeptArm, Known, decode, encode

@@ -12,7 +12,7 @@ from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
 from features.config.policies import Whom
-from features.contact_history.history import LIMITS_MAX, SECONDS_MAX
+from features.contact_history.limits import LIMITS_MAX, SECONDS_MAX
 from features.events.semantics import RESERVED_TYPES
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import SITUATIONS, source

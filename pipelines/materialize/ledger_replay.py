@@ -23,7 +23,9 @@ from features.columns.catalogue import Catalogue
 from features.common.moments import BEGINNING_US, Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, from_microseconds
 from features.common.types import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
-from features.contact_history.history import Contact, Take, key_of, word_of
+from features.contact_history.history import key_of, word_of
+from features.contact_history.limits import Contact
+from features.contact_history.takes import Take
 from features.events.journal import Settled
 from features.events.semantics import EventSchema
 from features.events.writer import EventWriter

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from features.columns.rows import OnlineRow
 from features.common.moments import Micros
 from features.common.types import DecisionRequest
-from features.contact_history.history import Take
+from features.contact_history.takes import Take
 from features.contact_history.updates import taken
 from features.ledger.recent import Known
 from serving.decision.case import Case

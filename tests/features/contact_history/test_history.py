@@ -22,17 +22,14 @@ from features.contact_history.history import (
     GAP,
     IMPRESSION,
     OUTCOME,
-    ContactEvent,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
     Entry,
-    Take,
     entries,
     key_of,
     unpacked,
     word_of,
 )
+from features.contact_history.limits import ContactLimit, ContactPause, ContactPolicy
+from features.contact_history.takes import ContactEvent, Take
 from features.contact_history.updates import fitted, merged, noted, packed, taken
 
 OFFERS = [key_of(f"offer {i}") for i in range(5)]

@@ -23,18 +23,14 @@ from features.contact_history.history import (
     GAP,
     IMPRESSION,
     OUTCOME,
-    ContactEvent,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
     Entry,
-    Take,
-    TakeResult,
     entries,
     key_of,
     unpacked,
     word_of,
 )
+from features.contact_history.limits import ContactLimit, ContactPause, ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
 from features.contact_history.updates import taken
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
 from features.ledger.ledger import Ledger, open_ledger

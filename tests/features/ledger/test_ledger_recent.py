@@ -16,15 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.columns.rows import StoreUnavailable
-from features.contact_history.history import (
-    DECISION,
-    IMPRESSION,
-    OUTCOME,
-    ContactEvent,
-    ContactLimit,
-    ContactPolicy,
-    unpacked,
-)
+from features.contact_history.history import DECISION, IMPRESSION, OUTCOME, unpacked
+from features.contact_history.limits import ContactLimit, ContactPolicy
+from features.contact_history.takes import ContactEvent
 from features.ledger import recent_updates
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode

@@ -24,7 +24,8 @@ from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microsecon
 from features.common.types import Decision, DecisionRequest
 from features.config.offers_file import Placement
 from features.config.policies import Arbitration, PoliciesFile
-from features.contact_history.history import IMPRESSION, ContactEvent, key_of, word_of
+from features.contact_history.history import IMPRESSION, key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.events.journal import Line
 from features.lake.offers import read_catalogue
 from features.ledger.ledger import ledger_of

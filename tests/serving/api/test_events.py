@@ -21,7 +21,8 @@ from features.common.timestamps import from_microseconds, rfc3339
 from features.common.types import Budget as OfferBudget
 from features.common.types import Event, Offer
 from features.config.policies import PoliciesFile
-from features.contact_history.history import ContactPolicy, key_of
+from features.contact_history.history import key_of
+from features.contact_history.limits import ContactPolicy
 from features.events import consumers
 from features.events.log import EventLog, counts, dead_letters, read_all
 from features.events.rows import event_item
