@@ -30,7 +30,7 @@ from features.common.moments import Micros
 from features.common.timestamps import now as clock
 from features.common.timestamps import rfc3339
 from features.ledger.ledger import open_ledger
-from features.ledger.lmdb_ledger import CHECK_SECONDS, LEDGER
+from features.ledger.lmdb_file import CHECK_SECONDS, LEDGER
 from features.lmdb_store import environment
 from features.lmdb_store.environment import DATA
 from features.lmdb_store.verify import Verdict, verify

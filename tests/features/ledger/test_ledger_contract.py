@@ -35,7 +35,8 @@ from features.contact_history.updates import taken
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.ledger.redis_ledger import RedisLedger, history_of
+from features.ledger.redis_ledger import RedisLedger
+from features.ledger.redis_records import history_of
 from features.redis_store.address import Address, command
 from features.redis_store.routing import routes
 from tests.features.contact_history.test_history import drawn_takes
