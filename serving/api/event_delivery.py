@@ -26,9 +26,9 @@ from features.contact_history.history import OUTCOME, entries, word_of
 from features.contact_history.takes import ContactEvent
 from features.events import consumers
 from features.events.log import read
+from features.events.log_errors import LogUnavailable
 from features.events.rows import Logged
 from features.events.semantics import EventSchema, decided_at
-from features.events.sqlite_file import LogUnavailable
 from features.events.writer import EventWriter
 from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard

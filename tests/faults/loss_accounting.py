@@ -18,7 +18,8 @@ import yaml
 
 from features.common.types import ANONYMOUS, Event
 from features.contact_history.history import IMPRESSION, OUTCOME, entries
-from features.events.journal import Line, frames
+from features.events.journal import Line
+from features.events.journal_frames import frames
 from features.events.log import counts, event_folder, read_all
 from features.events.semantics import time_of
 from features.events.sqlite_file import NAME, connect

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from features.events.log import EventLog, counts, read_all
-from features.events.sqlite_file import LogLimits, LogUnavailable, connect
+from features.events.log_errors import LogUnavailable
+from features.events.sqlite_file import LogLimits, connect
 from tests.features import event_child
 from tests.features.event_child import ACK, fill, flood, happened, item
 
