@@ -92,8 +92,8 @@ def servers_run(workspace: Workspace) -> bool:
 
 def is_embedded(workspace: Workspace, store: str) -> bool:
     """Return whether a store is a file of ours: the ledger is one beside every online store but a Redis."""
-    url = workspace.online_url
-    return url == "embedded" or (store == "ledger" and url.startswith("feast:"))
+    kind = workspace.store_kind
+    return kind.ledger_in_data_folder if store == "ledger" else kind.in_data_folder
 
 
 def look(workspace: Workspace) -> dict[str, Verdict]:

@@ -27,7 +27,7 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) ->
     if not workspace.policies.limits:
         return "the workspace has no limits"
     folder = workspace.data / "ledger"
-    embedded = workspace.online_url == "embedded" or workspace.online_url.startswith("feast:")
+    embedded = workspace.store_kind.ledger_in_data_folder
     if embedded and not (folder / LEDGER).exists():
         return "there is no contact ledger yet"
     query = (
