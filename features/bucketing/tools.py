@@ -57,7 +57,7 @@ class Cut:
 
     @property
     def shares(self) -> list[float]:
-        """Weights of all arms; equal ones where none is said."""
+        """Return the weights of all arms; equal ones where none is said."""
         if all(weight is None for weight in self.weights):
             return [1 / len(self.weights)] * len(self.weights)
         return [weight or 0.0 for weight in self.weights]

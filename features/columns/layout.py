@@ -150,7 +150,7 @@ class Layout(SharedLayout):
         ]
 
     def offer_values(self, everyone: OnlineRow, now: Seconds) -> Floats:
-        """Offer columns, shape (offers, offer columns): once a catalogue load."""
+        """Return the offer columns, shape (offers, offer columns); called once a catalogue load."""
         out = np.empty((len(self.catalogue), len(self.offer)))
         for at, column in enumerate(self.offer):
             if column.match:
@@ -164,11 +164,11 @@ class Layout(SharedLayout):
         return out
 
     def matched(self, name: str, row: OnlineRow, now: Seconds) -> Floats:
-        """One matched column for every offer of the catalogue, shape (offers,)."""
+        """Return one matched column for every offer of the catalogue, shape (offers,)."""
         return self._filled(self._alone[name], row, now)
 
     def groups_of(self, names: list[str]) -> list[pairs.MeasureGroup]:
-        """Matched columns to be filled together by `matched_together`, in the order of its rows."""
+        """Return matched columns that are filled together by `matched_together`, in the order of its rows."""
         return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
 
     def matched_together(
@@ -181,9 +181,7 @@ class Layout(SharedLayout):
             self._fill(group, everyone if group.everyone else row, now, out)
 
     def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
-        """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes
-        on.
-        """
+        """Lay what does not change from decision to decision, for all offers; an age as its moment, as time goes on."""
         for at, (_, column) in enumerate(self._fixed):
             if column.name in self._offer_at:
                 self._fixed_values[at] = offers[:, self._offer_at[column.name]]
@@ -203,12 +201,12 @@ class Layout(SharedLayout):
         return found
 
     def _fill(self, group: pairs.MeasureGroup, row: OnlineRow, now: Seconds, out: Floats) -> None:
-        """The rows of a group in `out`, for every offer of the catalogue."""
+        """Fill the rows of a group in `out`, for every offer of the catalogue."""
         age = now - float(row.event_times[group.view])
         group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
 
     def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: Seconds, bases: Floats) -> None:
-        """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""
+        """Fill the rows of `bases` that were laid for all offers, with ages and limits as of now."""
         pairs.pick(self._fixed_values, self._fixed_places, chosen, self._fixed_rows, bases)
         for row, column in self._aging:
             if column.dtype == "age":
@@ -225,7 +223,7 @@ class Layout(SharedLayout):
         now: Seconds,
         matched: Matched | None = None,
     ) -> Floats:
-        """Pair columns of the offers considered, shape (chosen, pair columns).
+        """Return the pair columns of the offers considered, shape (chosen, pair columns).
 
         Args:
             offers: what `offer_values` gave.
@@ -266,7 +264,7 @@ class Layout(SharedLayout):
         chosen: Integers,
         now: Seconds,
     ) -> Floats:
-        """One offer, pair or auxiliary column of the offers considered, shape (chosen,).
+        """Return one offer, pair or auxiliary column of the offers considered, shape (chosen,).
 
         Args:
             offers, pairs: what `offer_values` and `pair_values` gave.

@@ -29,7 +29,7 @@ _WRITE = numba.types.Array(numba.float64, 1, "C")
     numba.void(_READ, _READ, *[_INDEX] * 2, _READ, *[_INDEX] * 2, _TABLE, numba.float64, _WRITE), nogil=True, cache=True
 )
 def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of, codes, now, out):  # type: ignore[no-untyped-def]
-    """One value a customer column; what is older than its limit is missing."""
+    """Write one value a customer column; a value that is older than its limit is missing."""
     for at in range(slots.shape[0]):
         value = numbers[slots[at]]
         if not (now - event_times[views[at]] <= limits[at]):
@@ -81,7 +81,7 @@ class SharedLayout:
         }
 
     def shared_values(self, row: OnlineRow, context: dict[str, ContextValue], now: Seconds) -> Floats:
-        """Customer and context columns, shape (customer + context,). The array is reused by the next call.
+        """Return customer and context columns, shape (customer + context,). The next call reuses the array.
 
         Args:
             context: what the request says of the moment; a column that is absent or null takes its default.

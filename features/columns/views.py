@@ -4,9 +4,9 @@ A view holds scalars (a value a customer) and families (values by key: what was 
 stored as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over
 them are the same wherever they are computed.
 
-Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with
-(`features/aggregates/incremental.py`) lies beside them, in hidden scalars and families: stored, computed, pushed and
-withheld as their column is, but no columns themselves.
+Some values cannot be added to as they stand: a mean needs its sum and its count. These companions, which the aggregate
+names (`features/aggregate_kinds`), are hidden scalars and families: stored, computed, pushed and withheld as their
+column is, but no columns themselves. `features/aggregates/incremental.py` adds newer events to them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class View(Struct, frozen=True):
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """Names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for
+        """Return names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for
         lists.
         """
         scalars = [(scalar.name, scalar.dtype) for scalar in self.scalars]
@@ -109,14 +109,14 @@ class View(Struct, frozen=True):
 
     @property
     def hidden(self) -> frozenset[str]:
-        """Names of the fields that are kept for others."""
+        """Return the names of the fields that are stored for other columns."""
         families = [family for family in self.families if family.beside]
         lists = [name for family in families for name in (family.keys_field, *map(family.field, family.measures))]
         return frozenset([*lists, *(scalar.name for scalar in self.scalars if scalar.beside)])
 
 
 def window_name(name: str, window: str, value: str | None = None) -> str:
-    """`spend_90d`, or `spend_90d_grocery` for one value of a group."""
+    """Return `spend_90d`, or `spend_90d_grocery` for one value of a group."""
     suffix = "" if value is None else "_" + "".join(c if c.isalnum() else "_" for c in value.lower())
     return f"{name}_{window}{suffix}"
 
@@ -204,7 +204,7 @@ def _scalars(features: FeaturesFile, name: str, column: WindowColumn) -> list[Sc
 
 
 def companion(scalar: Scalar, what: str) -> str:
-    """Name of what is hidden beside a scalar: no column's begins with an underscore."""
+    """Return the name of a companion of a scalar; no column's begins with an underscore."""
     return f"_{what}_{scalar.name}"
 
 
@@ -255,5 +255,5 @@ def _measure(features: FeaturesFile, name: str, pair: PairColumn, window: str) -
 
 
 def fingerprint(views: tuple[View, ...]) -> str:
-    """Digest of what is stored and how it is computed; part of the bundle's contract."""
+    """Return a digest of what is stored and how it is computed; part of the bundle's contract."""
     return hashlib.sha256(msgspec.json.encode(views, order="sorted")).hexdigest()

@@ -23,7 +23,7 @@ def _kind(words, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _gap(words, times, what):  # type: ignore[no-untyped-def]
-    """The time until which entries are missing; minus infinity where none is."""
+    """Return the time until which entries are missing; minus infinity where none is."""
     until = -np.inf
     for at in range(words.shape[0] // 6):
         if _kind(words, at) == GAP and words[6 * at + 4] >> np.uint64(32) == what and times[6 * at] > until:
@@ -33,7 +33,7 @@ def _gap(words, times, what):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _ways(words, times, held):  # type: ignore[no-untyped-def]
-    """How each entry counts: 1 as a decision, 2 as an impression, 3 as both."""
+    """Return how each entry counts: 1 as a decision, 2 as an impression, 3 as both."""
     ways = np.zeros(words.shape[0] // 6, np.uint8)
     for at in range(ways.shape[0]):
         kind = _kind(words, at)
@@ -47,9 +47,7 @@ def _ways(words, times, held):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _tally(words, times, ways, most, since, bits, key):  # type: ignore[no-untyped-def]
-    """How many of some entries a limit counts for a key, up to `most`: the last word of the limit tells of which
-    kind.
-    """
+    """Return how many entries a limit counts for a key, up to `most`; the limit's last word says of which kind."""
     scope, channel = (bits >> np.uint64(32)) & np.uint64(0xFF), bits & np.uint64(0xFFFF_FFFF)
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     column = 1 if scope == 1 else 3
@@ -65,7 +63,7 @@ def _tally(words, times, ways, most, since, bits, key):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True)
 def _firsts(words, ways, column, firsts):  # type: ignore[no-untyped-def]
-    """For each contact the first one with the same key."""
+    """Write to `firsts`, for each contact, the first one with the same key."""
     for at in range(ways.shape[0]):
         key, first = words[6 * at + column], 0
         while words[6 * first + column] != key or not ways[first]:
@@ -77,7 +75,7 @@ def _firsts(words, ways, column, firsts):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _flag_each(words, times, ways, firsts, most, since, bits, counts, flags):  # type: ignore[no-untyped-def]
-    """Flags the first entry of each key that a limit is exhausted for; whether there is one."""
+    """Flag the first entry of each key that a limit is exhausted for. Return whether there is one."""
     channel, some = bits & np.uint64(0xFFFF_FFFF), False
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     counts[:] = 0
@@ -170,7 +168,7 @@ def flag_pauses(words, pauses, now, flags):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _there(words, ways, offer, decision):  # type: ignore[no-untyped-def]
-    """Whether a decision's contact with an offer is in a history."""
+    """Return whether a decision's contact with an offer is in a history."""
     there = False
     for at in range(ways.shape[0]):
         there |= words[6 * at + 2] == decision and words[6 * at + 1] == offer and ways[at] != 0
@@ -179,7 +177,7 @@ def _there(words, ways, offer, decision):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, until):  # type: ignore[no-untyped-def]
-    """The first of its limits that contact `c` would exceed after those before it, or -1."""
+    """Return the first of its limits that contact `c` would exceed after those before it, or -1."""
     for position in chosen:
         most, since, key, bits = (
             spans[4 * position],
@@ -202,8 +200,8 @@ def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, unt
 
 @numba.njit(numba.int64(*[_WORDS] * 2, _CHOICES, _WORDS, *[numba.float64] * 2, _FELL), nogil=True, cache=True)
 def fits(words, asked, choices, limits, now, hold, fell):  # type: ignore[no-untyped-def]
-    """Whether contacts fit, one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the
-    limit that fell.
+    """Try contacts one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the limit
+    that it would exceed.
 
     Args:
         words: a history.

@@ -95,8 +95,8 @@ def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
 
 
 def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
-    """For each limit that is exhausted somewhere: the catalogue's positions where it is, whether or not it concerns
-    them.
+    """Return, for each limit that is exhausted somewhere, the catalogue's positions where it is, whether or not it
+    concerns them.
 
     An answer for choosing candidates; the word that counts is the take's.
     """
@@ -108,7 +108,7 @@ def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: S
 
 
 def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
-    """For each pause that holds somewhere: the catalogue's positions where it does."""
+    """Return, for each pause that holds somewhere, the catalogue's positions where it does."""
     words = words_of(history)
     flags = np.zeros((len(policy.pauses), len(words) // 6 + 1), np.uint8)
     if not flag_pauses(words, policy.pause_words, now, flags):
@@ -122,7 +122,7 @@ def _positions(
     words: NDArray[np.uint64],
     index: CatalogueIndex,
 ) -> dict[int, int]:
-    """Flags as positions: one a rule and entry, and a last one for all that the rule speaks of."""
+    """Return flags as positions: one a rule and entry, and a last one for all that the rule speaks of."""
     found: dict[int, int] = {}
     whole = flags.shape[1] - 1
     for at, entry in zip(*(part.tolist() for part in flags.nonzero()), strict=True):

@@ -55,8 +55,8 @@ class ContactLimit:
     counts: Counts = "decisions"
 
     def pack(self) -> bytes:
-        """32 bytes: f8 max, f8 window, u8 key, u4 channel, u1 scope, u1 counts, u2 0; what the kernels and the Redis
-        script read.
+        """Return 32 bytes, as the kernels and the Redis script read them: f8 max, f8 window, u8 key, u4 channel, u1
+        scope, u1 counts, u2 0.
         """
         return _LIMIT.pack(
             self.contacts_max, self.window_seconds, self.key, self.channel, _SCOPES[self.scope], _COUNTS[self.counts], 0
@@ -79,7 +79,7 @@ class ContactPause:
     """As a limit's."""
 
     def pack(self) -> bytes:
-        """40 bytes: f8 times, f8 within, f8 pause, u8 key, u4 what, u1 scope, u1 0, u2 0."""
+        """Return 40 bytes: f8 times, f8 within, f8 pause, u8 key, u4 what, u1 scope, u1 0, u2 0."""
         scope = _SCOPES[self.scope]
         return _PAUSE.pack(self.times, self.within_seconds, self.pause_seconds, self.key, self.what, scope, 0, 0)
 
@@ -151,12 +151,12 @@ class ContactPolicy:
 
     @cached_property
     def limit_words(self) -> NDArray[np.uint64]:
-        """The limits as the kernels read them: 4 words each."""
+        """Return the limits as the kernels read them: 4 words each."""
         return np.frombuffer(self.packed or bytes(32), np.uint64)[: 4 * len(self.limits)]
 
     @cached_property
     def pause_words(self) -> NDArray[np.uint64]:
-        """The pauses as the kernels read them: 5 words each."""
+        """Return the pauses as the kernels read them: 5 words each."""
         return np.frombuffer(b"".join(pause.pack() for pause in self.pauses) or bytes(40), np.uint64)[
             : 5 * len(self.pauses)
         ]

@@ -25,7 +25,7 @@ class ContactEvent(NamedTuple):
     what: int = 0
 
     def entry(self, policy: ContactPolicy) -> Entry:
-        """As it is written down.
+        """Return the entry that is written down.
 
         Raises:
             ValueError: when the kind is neither, or the time is not finite.
@@ -55,7 +55,7 @@ class Take(NamedTuple):
     policy: ContactPolicy
 
     def packed(self) -> tuple[bytes, bytes]:
-        """Entries, and the positions of their limits.
+        """Return entries, and the positions of their limits.
 
         Raises:
             ValueError: when there are too many contacts, no decision, or no finite time.

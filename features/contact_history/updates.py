@@ -53,7 +53,7 @@ def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
 
 
 def packed(found: Iterable[Entry]) -> bytes:
-    """Entries as a history."""
+    """Return entries as a history."""
     return b"".join([entry.pack() for entry in found])
 
 
@@ -102,7 +102,7 @@ def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: i
 
 
 def _widen(gaps: dict[int, Entry], what: int, missing: Entry) -> None:
-    """Lets a gap reach at least as far as an entry that is missing."""
+    """Let a gap reach at least as far as an entry that is missing."""
     found = gaps.get(what)
     if found is None or found.time < missing.time:
         gaps[what] = Entry(missing.time, 0, 0, 0, 0, what, missing.keep, GAP, 0)
@@ -124,8 +124,9 @@ def _identity(entry: Entry) -> tuple[float, ...]:
 def noted(
     history: bytes, policy: ContactPolicy, events: Iterable[ContactEvent], now: Seconds
 ) -> tuple[bytes, list[bool]]:
-    """A history with events added, and for each event whether it was new. An impression of a contact that was taken
-    marks it seen.
+    """Return a history with events added, and for each event whether it was new.
+
+    An impression of a contact that was taken marks it seen.
     """
     since, new, before = now - policy.horizon_seconds, [], history
     found = np.empty(3, np.int64)
@@ -152,7 +153,7 @@ def noted(
 
 
 def merged(history: bytes, other: bytes, policy: ContactPolicy, now: Seconds) -> bytes:
-    """Two histories as one: the entries of both, each once, by time; what one of them has seen is seen."""
+    """Return two histories as one: the entries of both, each once, by time; what one of them has seen is seen."""
     found: dict[tuple[float, ...], Entry] = {}
     for entry in (*unpacked(history), *unpacked(other)):
         known = found.setdefault(_identity(entry), entry)

@@ -111,7 +111,7 @@ class Line(Struct, frozen=True, array_like=True):
     """
 
     def positions(self) -> Integers:
-        """Positions of the offers considered, ascending."""
+        """Return the positions of the offers considered, ascending."""
         if self.lineup_offers == 0:
             return np.frombuffer(self.considered, _INTEGER)
         bits = np.unpackbits(np.frombuffer(self.considered, np.uint8), count=self.lineup_offers)
@@ -159,7 +159,7 @@ class Lineup(Struct, frozen=True, array_like=True):
 
     @property
     def digest(self) -> str:
-        """First 128 bits of SHA-256, in hex."""
+        """Return the first 128 bits of SHA-256, in hex."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:32]
 
 
@@ -256,8 +256,9 @@ def write_frame(line: Line | Settled, buffer: bytearray) -> None:
 
 
 def read_lines(path: Path, gaps: list[tuple[int, int]] | None = None) -> Iterator[Line]:
-    """The decisions of a file, in the order of their answers. A torn tail, damage and other kinds are passed over; see
-    `frames`.
+    """Yield the decisions of a file, in the order of their answers.
+
+    A torn tail, damage and other kinds are passed over; see `frames`.
     """
     for kind, version, body in frames(path.read_bytes(), [] if gaps is None else gaps):
         if kind == DECISION and version == FORMAT:

@@ -38,7 +38,7 @@ def blank_frame(body_bytes: int) -> bytes:
 
 
 def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int, memoryview]]:
-    """Every whole frame of a file as (kind, version, body).
+    """Yield every whole frame of a file as (kind, version, body).
 
     `gaps` takes (from, to) of the bytes that are in no frame. A gap that reaches the end is what a killed writer
     leaves, or what is being written now; any other is damage.
@@ -60,7 +60,7 @@ def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int,
 
 
 def damage(content: bytes) -> str:
-    """Why a file that nobody writes holds more than frames and a torn end; empty when it does not.
+    """Return why a file that nobody writes holds more than frames and a torn end; empty when it does not.
 
     Torn ends are what a killed writer or a power cut leaves: the beginning of one frame, or zeros.
     """
@@ -78,7 +78,7 @@ def damage(content: bytes) -> str:
 
 
 def _head_at(view: memoryview, at: int) -> tuple[int, int, int] | None:
-    """Length of the body, kind and version of the frame that begins here; None when no whole frame does."""
+    """Return length of the body, kind and version of the frame that begins here; None when no whole frame does."""
     if at + HEAD_BYTES > len(view):
         return None
     magic, checksum, length, kind, version = HEAD.unpack_from(view, at)

@@ -36,7 +36,7 @@ class LogUnavailable(Failure):
 
     @property
     def public(self) -> str:
-        """Why, without anything that only operators should know."""
+        """Return why, without anything that only operators should know."""
         return PUBLIC[self.reason]
 
 

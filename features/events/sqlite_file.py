@@ -82,7 +82,7 @@ class EventFile:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction with the write lock, durable when the block is left.
+        """Open a transaction with the write lock, durable when the block is left.
 
         Raises:
             LogUnavailable: then it is not known whether it was done.
@@ -209,7 +209,7 @@ class EventFile:
                 connection.close()
 
     def close(self) -> None:
-        """For good."""
+        """Close the file for good."""
         self._closed = True
         self._disconnect()
         self._unlock()
@@ -221,8 +221,8 @@ class EventFile:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection without transactions of its own; what is written is durable when its transaction is, what is deleted
-    is overwritten.
+    """Return a connection without transactions of its own; what is written is durable when its transaction is, what is
+    deleted is overwritten.
     """
     target = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(target, uri=True, timeout=0.5, isolation_level=None, check_same_thread=False)
@@ -246,7 +246,7 @@ def damage(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """For its owner alone."""
+    """Make a folder that only its owner may read."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_folder(folder.parent)
@@ -254,7 +254,10 @@ def make_folder(folder: Path) -> None:
 
 
 def _patiently(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
-    """What needs the write lock. SQLite's own wait sleeps for longer and longer, up to 100 ms, and knows no turns."""
+    """Run a statement that needs the write lock.
+
+    SQLite's own wait sleeps for longer and longer, up to 100 ms, and knows no turns.
+    """
     while True:
         try:
             connection.execute(statement)

@@ -58,7 +58,7 @@ class SectionStore:
     def _growing(
         self, environment: Environment, settings: Any, work: Callable[[lmdb.Transaction[bytes]], None]
     ) -> None:
-        """Does the work in a write transaction, again in a larger map where it did not fit."""
+        """Do the work in a write transaction, again in a larger map where it did not fit."""
         while True:
             try:
                 with environment.write() as transaction:
@@ -77,7 +77,7 @@ class SectionStore:
                 raise
 
     def _doubt(self) -> None:
-        """Forgets what was read in a transaction that was undone, and with it what was declared there."""
+        """Forget what was read in a transaction that was undone, and with it what was declared there."""
         self._words.forget()
         self._schemas.clear()
         self._schema_of.clear()
@@ -212,7 +212,7 @@ def _stored_key(entity: EntityKey) -> bytes:
 
 
 def _order(event: datetime, created: datetime | None) -> tuple[int, int]:
-    """Event and created time in microseconds; naive ones are UTC, as everywhere in Feast."""
+    """Return event and created time in microseconds; naive ones are UTC, as everywhere in Feast."""
     event = event if event.tzinfo else event.replace(tzinfo=UTC)
     if created is None or pd.isna(created):  # NaT, where a column has gaps
         return to_microseconds(event), CREATED_NONE

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from features.aggregate_kinds.kinds import AGGREGATES
 from features.aggregates import incremental_kernels as kernels
-from features.aggregates import windows
 from features.aggregates.incremental import Fold
+from features.aggregates.window_sql import aggregate
 from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
@@ -53,7 +53,7 @@ def batch(con: duckdb.DuckDBPyConnection, workspace: Workspace, numbers: list[fl
     row = plan.nobody()
     row.event_times[:] = seconds(START)
     for scalar in workspace.views[0].scalars:
-        sql = windows.aggregate(scalar.aggregate, scalar.of, scalar.window_seconds, scalar.where)
+        sql = aggregate(scalar.aggregate, scalar.of, scalar.window_seconds, scalar.where)
         found = con.execute(f"SELECT {sql} FROM (SELECT unnest(?::DOUBLE[]) AS amount, 0 AS time) e", [numbers])
         (value,) = found.fetchone() or (None,)
         row.numbers[plan.scalars[f"moves.{scalar.name}"]] = (0 if scalar.zero else np.nan) if value is None else value
