@@ -32,7 +32,7 @@ from features.workspace.workspace import Workspace
 
 
 def entity_key(view: View) -> str:
-    """Name of the column that says whose row it is."""
+    """Return the name of the column that says whose row it is."""
     return "customer_id" if view.entity == "customer" else "everyone_id"
 
 
@@ -42,7 +42,7 @@ def offline_file(workspace: Workspace, view: View, bucket: int) -> Path:
 
 
 def moments_of(con: duckdb.DuckDBPyConnection, now: Micros) -> pa.Table:
-    """When columns are needed: for each customer with a decision its moment, and for every customer now."""
+    """Return when columns are needed: for each customer with a decision its moment, and for every customer now."""
     stamp = f"make_timestamptz({now}::BIGINT)"
     return con.sql(f"""
         SELECT DISTINCT customer_id, moment FROM (
@@ -53,7 +53,7 @@ def moments_of(con: duckdb.DuckDBPyConnection, now: Micros) -> pa.Table:
 
 
 def _customers(con: duckdb.DuckDBPyConnection) -> str:
-    """Everyone with a row anywhere: a customer needs no attributes to be known."""
+    """Return the SQL of everyone with a row anywhere: a customer needs no attributes to be known."""
     views = [row[0] for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
     tables = [name for name in views if name in ("customers", *BUILT_IN_STREAMS) or name.startswith("streams_")]
     return " UNION ".join(f"SELECT customer_id FROM {quoted(name)}" for name in tables)

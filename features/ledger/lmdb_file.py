@@ -50,7 +50,7 @@ class LedgerFile:
         self._using = threading.RLock()
 
     def sync(self) -> None:
-        """Makes what was taken durable, and the places of dead readers free."""
+        """Make durable what was taken, and free the places of dead readers."""
         try:
             with self._using:
                 self._opened()
@@ -66,7 +66,7 @@ class LedgerFile:
             raise StoreUnavailable(f"cannot sync the ledger at {self.path}: {error}") from error
 
     def close(self) -> None:
-        """Syncs and leaves the ledger."""
+        """Sync and leave the ledger."""
         with self._using:
             if self._environment is not None:
                 try:
@@ -89,7 +89,7 @@ class LedgerFile:
                 raise self._failed("read", error) from error
 
     def _write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Does some work in a write transaction, again where the map had to grow."""
+        """Do some work in a write transaction, again where the map had to grow."""
         with self._using:
             while True:
                 environment = self._opened()
@@ -121,7 +121,7 @@ class LedgerFile:
         return environment
 
     def _check(self) -> None:
-        """Looks whether the path still leads to the ledger that is open, and opens what it leads to."""
+        """Check that the path still leads to the ledger that is open; otherwise open the one that it leads to."""
         self._check_at = monotonic() + self._check_seconds
         environment = self._environment
         if environment is not None:

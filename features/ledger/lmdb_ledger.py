@@ -223,7 +223,7 @@ class LmdbLedger(LedgerFile):
         self._settle(offers, moment, BudgetRecord.confirm)
 
     def sweep(self, horizon_seconds: float, now: Seconds) -> int:
-        """Looks at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
+        """Look at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> int:
             found: list[bytes] = []

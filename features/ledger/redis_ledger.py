@@ -76,8 +76,9 @@ class RedisLedger(LedgerServer):
         return history_of(await self._reached().call(key, payload))
 
     def read_request(self, customer_id: str) -> tuple[bytes, bytes]:
-        """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is
-        the history.
+        """Return key and command of a read, for `Routes.call`, so that it can travel with another read.
+
+        `history_of` makes the history of its reply.
         """
         key = self._key(customer_id)
         return key, command("GET", key)
@@ -116,7 +117,7 @@ class RedisLedger(LedgerServer):
         return await self._change(customer_id, policy, change)
 
     async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: Seconds) -> None:
-        """The source goes only as it was when it was added to the target; in between, its contacts count for both."""
+        """Add the source to the target, then delete it if it is unchanged; in between, its contacts count for both."""
         if source_id == target_id:
             return
         for _ in range(ROUNDS_MAX):
@@ -252,7 +253,7 @@ class RedisLedger(LedgerServer):
         return (await self._surely(link.linked, policy, lambda state: taken_in(state, heard, policy, now, since))).new
 
     async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: Seconds) -> bool:
-        """First the link, which only one can make; then the move, which anybody may finish."""
+        """Write the link, which only one caller can make; then do the move, which any caller may finish."""
 
         def change(state: UnitState) -> UnitChange | None:
             return None if state.recent.linked else UnitChange(linked(state, one.identify, one.received), [True], 0)

@@ -35,7 +35,7 @@ class Stored(NamedTuple):
 
 
 def stored_of(reply: object) -> Stored:
-    """History and what is new, as a server answered to a look.
+    """Return history and what is new, as a server answered to a look.
 
     Raises:
         StoreUnavailable: when it is an error, or does not decode.

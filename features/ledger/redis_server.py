@@ -38,7 +38,7 @@ class LedgerServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def close(self) -> None:
-        """Ends its own connection; from any thread."""
+        """Close its own connection; from any thread."""
         found, self._routes = self._routes, None
         if found is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(found.close)

@@ -11,7 +11,7 @@ from features.workspace.workspace import Workspace
 
 
 def changes(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """What arms change is there to be changed."""
+    """Yield a fault for each thing that an arm changes and that is not there."""
     for key, entry in file.experiments.items():
         for name, arm in entry.arms.items():
             yield from _changes(workspace, document, ("experiments", key, "arms", name, "changes"), arm.changes)
@@ -73,10 +73,10 @@ def _known(document: Document, places: dict[Path, str], expected: str, known: se
 
 
 def _groups(workspace: Workspace) -> set[str] | None:
-    """Groups of offers; None where a table may bring others."""
+    """Return the groups of offers; None where a table may bring others."""
     return {offer.group for offer in workspace.offers.offers if offer.group} if workspace.offers.group is None else None
 
 
 def _offers(workspace: Workspace) -> set[str] | None:
-    """Offers by id; None where a table may bring others."""
+    """Return offers by id; None where a table may bring others."""
     return {offer.offer_id for offer in workspace.offers.offers} if workspace.settings.sources.offers is None else None

@@ -16,7 +16,7 @@ from features.workspace.workspace import Workspace
 
 
 def algorithms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """Each experiment says what its algorithm takes, and nothing of another's."""
+    """Check that an experiment says words that its tool takes, and none of another tool."""
     for key, entry in file.experiments.items():
         path: Path = ("experiments", key)
         tool = TOOLS[entry.hash]
@@ -37,7 +37,7 @@ def algorithms(workspace: Workspace, document: Document, file: ExperimentsFile) 
 
 
 def arms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """Weights or ranges of arms make a split; at most one arm is the control."""
+    """Check that weights or ranges of arms make a split, and that at most one arm is the control."""
     for key, entry in file.experiments.items():
         path: Path = ("experiments", key, "arms")
         controls = [name for name, arm in entry.arms.items() if arm.control]
@@ -68,7 +68,7 @@ def arms(workspace: Workspace, document: Document, file: ExperimentsFile) -> Ite
 
 
 def _ranges(document: Document, path: Path, entry: Experiment) -> Iterable[Fault]:
-    """Ranges of all arms, without weights and without the holes of a coverage."""
+    """Check ranges: all arms have them, without weights, and without a coverage where the tool leaves holes."""
     if not TOOLS[entry.hash].knows_ranges:
         remedy = "Say it by weights, as the tool does."
         yield document.fault(path, f"weights: `{entry.hash}` knows no ranges", "`ranges`", remedy)
@@ -110,9 +110,7 @@ def _coverage(document: Document, path: Path, entry: Experiment) -> Iterable[Fau
 
 
 def ramps(workspace: Workspace, document: Document, file: ExperimentsFile) -> Iterable[Fault]:
-    """A ramp has two arms without a split of their own, steps that rise, and windows that close before the next
-    step.
-    """
+    """Check that a ramp has two arms without a split of their own, rising steps, and windows shorter than a step."""
     for key, entry in file.experiments.items():
         if entry.ramp is not None:
             yield from _ramp(document, ("experiments", key), entry, entry.ramp)

@@ -114,7 +114,7 @@ def cut_of(entry: Experiment) -> Cut:
 
 
 def holdout_of(holdout: Holdout) -> Split:
-    """Arm 0 is held out."""
+    """Return the split of a holdout, whose arm 0 is held out."""
     return _groups(holdout.salt, (holdout.share,))
 
 
@@ -140,7 +140,10 @@ def _read(
 
 
 def _namespace(entry: Experiment) -> tuple[Callable[[str], bool] | None, float]:
-    """GrowthBook's namespaces, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`."""
+    """Return whether a unit is in the namespace, and the part of units that is.
+
+    It is GrowthBook's rule, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`.
+    """
     if entry.namespace is None:
         return None, 1.0
     hash_ = hashing.growthbook_v1(f"__{entry.namespace.name}", entry.encoding)
@@ -187,7 +190,7 @@ def _targeting(text: str, scope: Scope) -> Expression | list[ExpressionProblem]:
 
 
 def overlapping(ranges: Iterable[tuple[Range, str]]) -> list[tuple[str, str]]:
-    """Names of ranges that share more than an end, each with one that begins before it."""
+    """Return the names of ranges that share more than an end, each with one that begins before it."""
     found, reached = [], None
     for (start, end), name in sorted(one for one in ranges if one[0][0] < one[0][1]):
         if reached is not None and start < reached[0]:
