@@ -12,18 +12,10 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-COUNT, SUM, MINIMUM, MAXIMUM, MOMENT, STATED, LAST_NUMBER, LAST_TEXT, LATEST_NUMBER, LATEST_TEXT = range(10)
-"""How a value takes in an event. MOMENT is `days_since`, in whole seconds since 1970."""
-OPERATIONS = {
-    "count": COUNT,
-    "sum": SUM,
-    "min": MINIMUM,
-    "max": MAXIMUM,
-    "days_since": MOMENT,
-    "stated": STATED,
-    "last": LAST_NUMBER,
-    "latest": LATEST_NUMBER,
-}
+from features.aggregate_kinds.operations import Operation
+
+COUNT, SUM, MINIMUM, MAXIMUM, MOMENT, STATED, LAST_NUMBER, LAST_TEXT, LATEST_NUMBER, LATEST_TEXT = map(int, Operation)
+"""How a value takes in an event, as plain integers for numba."""
 
 MICROSECONDS = 1_000_000
 EXACT = 2.0**33
@@ -39,7 +31,7 @@ _VALUES = numba.types.Array(numba.float64, 2, "A", readonly=True)
 
 @numba.njit(numba.float64(numba.float64), nogil=True, cache=True)
 def millionths(number):  # type: ignore[no-untyped-def]
-    """An amount in whole millionths: half away from zero, as DuckDB rounds."""
+    """Return an amount in whole millionths: half away from zero, as DuckDB rounds."""
     scaled = number * 1e6
     whole = np.trunc(scaled)
     rest = scaled - whole
@@ -52,7 +44,7 @@ def millionths(number):  # type: ignore[no-untyped-def]
 
 @numba.njit(inline="always")
 def _plus(total, number):  # type: ignore[no-untyped-def]
-    """A stored sum, NaN for none, with a number more."""
+    """Return a stored sum, NaN for none, with one more number."""
     whole = millionths(number)
     if np.isnan(total):
         return whole / 1e6
@@ -66,7 +58,7 @@ def _plus(total, number):  # type: ignore[no-untyped-def]
 
 @numba.njit(numba.void(_TABLE, _IDS, _IDS, _TABLE, _WHOLE, _TRUTHS), nogil=True, cache=True)
 def hold(numbers, texts, conditions, bounds, sets, out):  # type: ignore[no-untyped-def]
-    """Which events count for which `where`, shape (wheres, n).
+    """Write to `out` which events count for which `where`, shape (wheres, n).
 
     Args:
         conditions: a row each: where, 1 of a text or 0 of a number, field, first and end of its texts in `sets`.
@@ -92,7 +84,7 @@ def hold(numbers, texts, conditions, bounds, sets, out):  # type: ignore[no-unty
 
 @numba.njit(inline="always")
 def _simple(operation, value, number, time):  # type: ignore[no-untyped-def]
-    """A value, NaN for none, after one event that counts, for what needs nothing beside it."""
+    """Return a value, NaN for none, after one event that counts; for operations that need no companion."""
     if operation == COUNT:
         return 1.0 if np.isnan(value) else value + 1.0
     if operation == MOMENT:
@@ -161,8 +153,10 @@ def add(times, numbers, texts, truths, specs, since, fresh, row, chosen):  # typ
 
 @numba.njit(numba.void(_IDS, _VECTOR), nogil=True, cache=True)
 def divide(quotients, row):  # type: ignore[no-untyped-def]
-    """Means and shares from what stands beside them: a row each with slot, dividend, divisor, whether nothing is
-    zero.
+    """Compute means and shares from their companions, in place.
+
+    Args:
+        quotients: a row each: slot, slot of the dividend, slot of the divisor, whether nothing is zero.
     """
     for q in range(quotients.shape[0]):
         slot, dividend, divisor = quotients[q, 0], row[quotients[q, 1]], row[quotients[q, 2]]
@@ -176,8 +170,9 @@ def divide(quotients, row):  # type: ignore[no-untyped-def]
 
 @numba.njit(numba.int64(_KEYS, _WHOLE, _WHOLE), nogil=True, cache=True)
 def place(keys, wanted, at):  # type: ignore[no-untyped-def]
-    """Where each key of an event stands among those of a family: -1 nowhere, -2 the event has none; how many are
-    nowhere.
+    """Write to `at` where each event's key stands among those of a family: -1 nowhere, -2 the event has none.
+
+    Return how many stand nowhere.
     """
     missing = 0
     for i in range(wanted.shape[0]):
@@ -195,7 +190,7 @@ def place(keys, wanted, at):  # type: ignore[no-untyped-def]
     numba.void(_KEYS, _VALUES, _WHOLE, _WHOLE, _WHOLE, _WHOLE, numba.uint32[::1], _TABLE), nogil=True, cache=True
 )
 def widen(keys, values, before, new, wanted, at, keys_out, values_out):  # type: ignore[no-untyped-def]
-    """A family with new keys, which have no values yet; `at` is told where keys stand now.
+    """Write a family with new keys, which have no values yet, and to `at` where keys stand now.
 
     Args:
         before: position in `keys` that each new key comes before, ascending. new: the new keys.

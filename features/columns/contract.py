@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.views import Family, Measure, View, views_of, window_name
 from features.common.timestamps import window_seconds
 from features.common.types import ColumnKind
-from features.config.schema import FeaturesFile, PairColumn
+from features.config.features_file import FeaturesFile, PairColumn
 
 ColumnType = Literal["number", "category", "age"]
 """`age`: the stored value is a moment; the model sees days between it and the decision."""

@@ -10,49 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from features.columns import pairs
-from features.columns.catalogue import Catalogue, category_text
+from features.columns.catalogue import Catalogue
 from features.columns.contract import Column, Contract
 from features.columns.rows import Dictionary, OnlineRow, RowSchema
+from features.columns.shared_layout import SharedLayout, limit_of
 from features.common.moments import BEGINNING, Seconds
-from features.common.types import ContextValue
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 
 DAY_SECONDS = 86_400.0
-_NUMBER, _CATEGORY, _AGE = 0, 1, 2
-
-
-# Signatures are given, so that all is compiled when the module is loaded and nothing while a customer waits. What a
-# store hands out may be read-only memory; an array that may be written fits a read-only type too.
-_READ = numba.types.Array(numba.float64, 1, "C", readonly=True)
-_INDEX = numba.types.Array(numba.int32, 1, "C", readonly=True)
-_TABLE = numba.types.Array(numba.float64, 2, "C", readonly=True)
-_WRITE = numba.types.Array(numba.float64, 1, "C")
-
-
-@numba.njit(
-    numba.void(_READ, _READ, *[_INDEX] * 2, _READ, *[_INDEX] * 2, _TABLE, numba.float64, _WRITE), nogil=True, cache=True
-)
-def _lay_customer(numbers, event_times, slots, views, limits, kinds, category_of, codes, now, out):  # type: ignore[no-untyped-def]
-    """One value a customer column; what is older than its limit is missing."""
-    for at in range(slots.shape[0]):
-        value = numbers[slots[at]]
-        if not (now - event_times[views[at]] <= limits[at]):
-            value = np.nan
-        elif kinds[at] == 1:
-            word = value
-            value = np.nan
-            if word >= 0 and word < codes.shape[1]:
-                value = codes[category_of[at], int(word)]
-        elif kinds[at] == 2:
-            value = (now - value) / 86400.0
-        out[at] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +49,7 @@ class Matched(NamedTuple):
     places: Integers
 
 
-class Layout:
+class Layout(SharedLayout):
     """Columns of one contract, for one catalogue and one engine's words. Not thread-safe: one for each worker.
 
     Args:
@@ -101,31 +72,10 @@ class Layout:
         categories: dict[str, list[str]],
         words: Dictionary,
     ) -> None:
-        self.contract, self.catalogue, self.categories, self.words = contract, catalogue, categories, words
-        self.plan, self.everyone_plan = plan, everyone
-        self.customer = contract.of_kind("customer")
-        self.context = contract.of_kind("context")
+        super().__init__(contract, plan, categories, words)
+        self.catalogue, self.everyone_plan = catalogue, everyone
         self.offer = contract.of_kind("offer")
         self.pair = contract.of_kind("pair")
-        self.shared = np.full(len(self.customer) + len(self.context), np.nan)
-        views = [view.name for view in plan.views]
-        self._slots = np.array([plan.scalars[c.source] for c in self.customer], np.int32)
-        self._views = np.array([views.index(c.source.split(".")[0]) for c in self.customer], np.int32)
-        self._limits = np.array([_limit(c) for c in self.customer])
-        self._kinds = np.array(
-            [{"number": _NUMBER, "category": _CATEGORY, "age": _AGE}[c.dtype] for c in self.customer], np.int32
-        )
-        categorical = [c.name for c in self.customer if c.dtype == "category"]
-        self._category_of = np.array(
-            [categorical.index(c.name) if c.dtype == "category" else 0 for c in self.customer], np.int32
-        )
-        self._dictionaries = [{text: code for code, text in enumerate(categories[name])} for name in categorical]
-        self._codes = np.full((max(1, len(categorical)), 0), np.nan)
-        self._context_codes = {
-            c.name: {t: float(i) for i, t in enumerate(categories[c.name])}
-            for c in self.context
-            if c.dtype == "category"
-        }
         self._matched = {c.name: self._place(c) for c in (*contract.columns, *contract.auxiliary) if c.match}
         self._everybody = np.arange(len(catalogue), dtype=np.int32)
         self._places = np.full(len(catalogue), -1, np.int32)
@@ -161,7 +111,7 @@ class Layout:
         # Offer columns of the contract are laid at the load, ages and limits included; the others change with the
         # clock.
         laid = [(row, column) for row, column in self._fixed if column.name not in self._offer_at]
-        self._aging = [(row, column) for row, column in laid if column.dtype == "age" or _limit(column) < np.inf]
+        self._aging = [(row, column) for row, column in laid if column.dtype == "age" or limit_of(column) < np.inf]
         self._fixed_rows = np.array([row for row, _ in self._fixed], np.int32)
         self._fixed_places = np.arange(len(self._fixed), dtype=np.int32)
         self._fixed_values = np.empty((len(self._fixed), len(self.catalogue)))
@@ -194,53 +144,13 @@ class Layout:
                 np.array([pairs.COMBINE[column.combine] for _, column in columns], np.int32),
                 np.array([column.dtype == "age" for _, column in columns], np.int32),
                 np.array([0.0 if column.empty == "zero" else np.nan for _, column in columns]),
-                np.array([_limit(column) for _, column in columns]),
+                np.array([limit_of(column) for _, column in columns]),
             )
             for (everyone, family, match), columns in together.items()
         ]
 
-    def shared_values(self, row: OnlineRow, context: dict[str, ContextValue], now: Seconds) -> Floats:
-        """Customer and context columns, shape (customer + context,). The array is reused by the next call.
-
-        Args:
-            context: what the request says of the moment; a column that is absent or null takes its default.
-            now: seconds since 1970 of the decision.
-        """
-        if self._codes.shape[1] != len(self.words):
-            self._extend_codes()
-        if len(self._slots):
-            _lay_customer(
-                row.numbers,
-                row.event_times,
-                self._slots,
-                self._views,
-                self._limits,
-                self._kinds,
-                self._category_of,
-                self._codes,
-                now,
-                self.shared,
-            )
-        at = len(self.customer)
-        for column in self.context:
-            value = context.get(column.name)
-            if value is None:
-                value = column.default
-            if column.dtype == "category":
-                text = value if type(value) is str else category_text(value)
-                self.shared[at] = self._context_codes[column.name].get(text, np.nan)
-            else:
-                self.shared[at] = float(value) if isinstance(value, (int, float)) else np.nan
-            at += 1
-        return self.shared
-
-    def _extend_codes(self) -> None:
-        new = self.words.texts[self._codes.shape[1] :]
-        block = [[float(d.get(text, np.nan)) for text in new] for d in self._dictionaries] or [[np.nan] * len(new)]
-        self._codes = np.concatenate([self._codes, np.array(block)], axis=1)
-
     def offer_values(self, everyone: OnlineRow, now: Seconds) -> Floats:
-        """Offer columns, shape (offers, offer columns): once a catalogue load."""
+        """Return the offer columns, shape (offers, offer columns); called once a catalogue load."""
         out = np.empty((len(self.catalogue), len(self.offer)))
         for at, column in enumerate(self.offer):
             if column.match:
@@ -254,11 +164,11 @@ class Layout:
         return out
 
     def matched(self, name: str, row: OnlineRow, now: Seconds) -> Floats:
-        """One matched column for every offer of the catalogue, shape (offers,)."""
+        """Return one matched column for every offer of the catalogue, shape (offers,)."""
         return self._filled(self._alone[name], row, now)
 
     def groups_of(self, names: list[str]) -> list[pairs.MeasureGroup]:
-        """Matched columns to be filled together by `matched_together`, in the order of its rows."""
+        """Return matched columns that are filled together by `matched_together`, in the order of its rows."""
         return self._grouped([(row, self._matched[name].column) for row, name in enumerate(names)])
 
     def matched_together(
@@ -271,9 +181,7 @@ class Layout:
             self._fill(group, everyone if group.everyone else row, now, out)
 
     def _refresh_fixed(self, everyone: OnlineRow, offers: Floats) -> None:
-        """What does not change from decision to decision, for all offers; an age as its moment, since the clock goes
-        on.
-        """
+        """Lay what does not change from decision to decision, for all offers; an age as its moment, as time goes on."""
         for at, (_, column) in enumerate(self._fixed):
             if column.name in self._offer_at:
                 self._fixed_values[at] = offers[:, self._offer_at[column.name]]
@@ -293,17 +201,17 @@ class Layout:
         return found
 
     def _fill(self, group: pairs.MeasureGroup, row: OnlineRow, now: Seconds, out: Floats) -> None:
-        """The rows of a group in `out`, for every offer of the catalogue."""
+        """Fill the rows of a group in `out`, for every offer of the catalogue."""
         age = now - float(row.event_times[group.view])
         group.fill(row.families[group.family], age, group.index.of_word(self.words), self._everybody, now, out)
 
     def _lay_fixed(self, everyone: OnlineRow, chosen: Integers, now: Seconds, bases: Floats) -> None:
-        """The rows of `bases` that are taken from what was laid for all offers, as old as they are now."""
+        """Fill the rows of `bases` that were laid for all offers, with ages and limits as of now."""
         pairs.pick(self._fixed_values, self._fixed_places, chosen, self._fixed_rows, bases)
         for row, column in self._aging:
             if column.dtype == "age":
                 bases[row] = (now - bases[row]) / DAY_SECONDS
-            if column.match and not now - everyone.event_times[self._matched[column.name].view] <= _limit(column):
+            if column.match and not now - everyone.event_times[self._matched[column.name].view] <= limit_of(column):
                 bases[row] = np.nan
 
     def pair_values(
@@ -315,7 +223,7 @@ class Layout:
         now: Seconds,
         matched: Matched | None = None,
     ) -> Floats:
-        """Pair columns of the offers considered, shape (chosen, pair columns).
+        """Return the pair columns of the offers considered, shape (chosen, pair columns).
 
         Args:
             offers: what `offer_values` gave.
@@ -356,7 +264,7 @@ class Layout:
         chosen: Integers,
         now: Seconds,
     ) -> Floats:
-        """One offer, pair or auxiliary column of the offers considered, shape (chosen,).
+        """Return one offer, pair or auxiliary column of the offers considered, shape (chosen,).
 
         Args:
             offers, pairs: what `offer_values` and `pair_values` gave.
@@ -373,8 +281,3 @@ class Layout:
         if np.isnan(value):
             return None
         return self.categories[column.name][int(value)] if column.dtype == "category" else float(value)
-
-
-def _limit(column: Column) -> float:
-    """Freshness limit in seconds; a view that is absent has an age of NaN, which is within no limit."""
-    return np.inf if column.freshness_seconds is None else float(column.freshness_seconds)

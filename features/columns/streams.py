@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.config.schema import FeaturesFile, Stream
+from features.config.features_file import FeaturesFile, Stream
 
 BUILT_IN_STREAMS = {
     "decisions": Stream(numbers=("action_probability",), categories=("offer_id", "placement")),

@@ -4,24 +4,25 @@ A view holds scalars (a value a customer) and families (values by key: what was 
 stored as a list of keys and, beside it, a list of values for each measure; lists are sorted by key, so that sums over
 them are the same wherever they are computed.
 
-Some values cannot be added to: a mean needs its sum and its count. What events are folded onto them with
-(`features/aggregates/incremental.py`) lies beside them, in hidden scalars and families: stored, computed, pushed and
-withheld as their column is, but no columns themselves.
+Some values cannot be added to as they stand: a mean needs its sum and its count. These companions, which the aggregate
+names (`features/aggregate_kinds`), are hidden scalars and families: stored, computed, pushed and withheld as their
+column is, but no columns themselves. `features/aggregates/incremental.py` adds newer events to them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES, COUNT
 from features.columns.streams import streams_of
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
-from features.config.schema import DataType, FeaturesFile, PairColumn, Stream, Where, WindowColumn
+from features.common.types import DataType
+from features.config.features_file import FeaturesFile, PairColumn, Stream, Where, WindowColumn
 
 Entity = Literal["customer", "everyone"]
 
@@ -96,7 +97,7 @@ class View(Struct, frozen=True):
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """Names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for
+        """Return names and types of all stored fields, in their fixed order: `number`, …, or `texts` and `numbers` for
         lists.
         """
         scalars = [(scalar.name, scalar.dtype) for scalar in self.scalars]
@@ -108,14 +109,14 @@ class View(Struct, frozen=True):
 
     @property
     def hidden(self) -> frozenset[str]:
-        """Names of the fields that are kept for others."""
+        """Return the names of the fields that are stored for other columns."""
         families = [family for family in self.families if family.beside]
         lists = [name for family in families for name in (family.keys_field, *map(family.field, family.measures))]
         return frozenset([*lists, *(scalar.name for scalar in self.scalars if scalar.beside)])
 
 
 def window_name(name: str, window: str, value: str | None = None) -> str:
-    """`spend_90d`, or `spend_90d_grocery` for one value of a group."""
+    """Return `spend_90d`, or `spend_90d_grocery` for one value of a group."""
     suffix = "" if value is None else "_" + "".join(c if c.isalnum() else "_" for c in value.lower())
     return f"{name}_{window}{suffix}"
 
@@ -148,7 +149,7 @@ def views_of(features: FeaturesFile) -> tuple[View, ...]:
             for scalar in _scalars(features, name, column)
         )
         own, all_of_them = (_families(features, stream, scope) for scope in ("customer", "everyone"))
-        own += tuple(_told_apart(scalar) for scalar in scalars if scalar.aggregate == "distinct")
+        own += tuple(_told_apart(scalar) for scalar in scalars if AGGREGATES[scalar.aggregate].tells_apart)
         scalars += tuple(companion for scalar in scalars for companion in _companions(scalar))
         if scalars or own:
             views.append(View(stream, "customer", stream, scalars, own, _ttl(scalars, own)))
@@ -196,45 +197,39 @@ def _scalars(features: FeaturesFile, name: str, column: WindowColumn) -> list[Sc
                     freshness_seconds=freshness,
                     unit=column.unit,
                     zero=zero,
-                    whole=column.where if column.aggregate == "share" and column.group is not None else {},
+                    whole=column.where if kind.is_part and column.group is not None else {},
                 )
             )
     return made
 
 
 def companion(scalar: Scalar, what: str) -> str:
-    """Name of what is hidden beside a scalar: no column's begins with an underscore."""
+    """Return the name of a companion of a scalar; no column's begins with an underscore."""
     return f"_{what}_{scalar.name}"
 
 
 def _companions(scalar: Scalar) -> list[Scalar]:
-    """Return what must be stored beside a value so that events can be added to it, exactly and in any order.
-
-    Nothing beside counts, sums, moments, and extremes of which nothing is not written as zero: those are added to as
-    they stand.
-    """
-
-    def beside(what: str, dtype: DataType, **changes: Any) -> Scalar:
-        changes = {"zero": True, "whole": {}, "unit": None, **changes}
-        return replace(scalar, name=companion(scalar, what), dtype=dtype, beside=scalar.name, **changes)
-
-    if scalar.aggregate == "mean":
-        return [beside("sum", "number", aggregate="sum"), beside("stated", "integer", aggregate="stated")]
-    if scalar.aggregate == "share":
-        how: dict[str, Any] = (
-            {"dtype": "number", "aggregate": "sum"} if scalar.of else {"dtype": "integer", "aggregate": "count"}
+    """Return what is stored beside a value so that events can be added to it, exactly and in any order."""
+    return [
+        replace(
+            scalar,
+            name=companion(scalar, hidden.prefix),
+            dtype=hidden.kind.dtype,
+            aggregate=hidden.kind.name,
+            where=scalar.whole if hidden.of_whole else scalar.where,
+            unit=None,
+            zero=hidden.zero,
+            whole={},
+            beside=scalar.name,
         )
-        return [beside("part", **how), beside("whole", **how, where=scalar.whole)]
-    if scalar.aggregate == "last":
-        return [beside("latest", "integer", aggregate="latest", zero=False)]
-    if scalar.aggregate in ("min", "max") and scalar.zero:
-        return [beside("stated", "integer", aggregate="stated")]
-    return []
+        for hidden in AGGREGATES[scalar.aggregate].companions(scalar.of, scalar.zero)
+    ]
 
 
 def _told_apart(scalar: Scalar) -> Family:
+    """Return the hidden family whose keys are the texts that a column tells apart."""
     measure = Measure(
-        "times", "count", None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None
+        "times", COUNT.name, None, scalar.window_seconds, scalar.where, scalar.purposes, scalar.freshness_seconds, None
     )
     return Family(companion(scalar, "values"), str(scalar.of), (measure,), beside=scalar.name)
 
@@ -260,5 +255,5 @@ def _measure(features: FeaturesFile, name: str, pair: PairColumn, window: str) -
 
 
 def fingerprint(views: tuple[View, ...]) -> str:
-    """Digest of what is stored and how it is computed; part of the bundle's contract."""
+    """Return a digest of what is stored and how it is computed; part of the bundle's contract."""
     return hashlib.sha256(msgspec.json.encode(views, order="sorted")).hexdigest()

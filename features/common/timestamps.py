@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
 
 from features.common import clock
 from features.common.moments import Micros
@@ -23,6 +26,11 @@ DURATION_OR_END_PATTERN = rf"^({_LENGTH}|offer_end)$(?!\n)"
 WINDOW_PATTERN = rf"^({_LENGTH}|all)$(?!\n)"
 _TWO = "[0-9]{2}"
 MOMENT_PATTERN = rf"^[0-9]{{4}}-{_TWO}-{_TWO}(T{_TWO}:{_TWO}(:{_TWO}(\.[0-9]{{1,6}})?)?(Z|[+-]{_TWO}:{_TWO}))?$(?!\n)"
+
+Duration = Annotated[str, Meta(pattern=DURATION_PATTERN)]
+Window = Annotated[str, Meta(pattern=WINDOW_PATTERN)]
+Moment = Annotated[str, Meta(pattern=MOMENT_PATTERN)]
+"""A date (its first moment in UTC) or an RFC 3339 time with its offset."""
 
 
 now = clock.now_us

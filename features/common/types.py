@@ -47,6 +47,9 @@ Context = Annotated[dict[ContextName, GivenValue], Meta(max_length=CONTEXT_KEYS_
 OFFERS_CONSIDERED = "offers_considered"
 """A context column that a workspace may declare and the service fills in: how many offers compete in the decision."""
 
+DataType = Literal["number", "integer", "category", "boolean", "time"]
+"""What a value is, as features.yaml says it."""
+
 ColumnKind = Literal["customer", "context", "offer", "pair"]
 """Whose fact a column is: of the customer, the moment, the offer, or of customer and offer together."""
 

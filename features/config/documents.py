@@ -17,7 +17,8 @@ from features.common.types import ID_PATTERN, NAME_PATTERN
 from features.config.faults import FAULTS_MAX, Path, shown
 from features.config.faults import BadWorkspace as BadWorkspace
 from features.config.faults import Fault as Fault
-from features.config.schema import CURRENCY_PATTERN, MODEL_NAME_PATTERN, WORKSPACE_NAME_PATTERN
+from features.config.model_file import MODEL_NAME_PATTERN
+from features.config.workspace_file import CURRENCY_PATTERN, WORKSPACE_NAME_PATTERN
 from features.config.yaml import Tree
 
 T = TypeVar("T")

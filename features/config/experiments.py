@@ -6,15 +6,17 @@ checks what types cannot.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from features.bucketing.hashing import Encoding
 from features.bucketing.splits import ARMS_MAX
+from features.bucketing.tools import NAMES
+from features.common.timestamps import Duration, Moment
 from features.common.types import LIMIT_OFFERS_MAX, Name, OfferId
+from features.config.model_file import MODEL_NAME_PATTERN
 from features.config.policies import Group, Lever
-from features.config.schema import MODEL_NAME_PATTERN, Duration, Moment
 
 EXPERIMENTS_MAX = 200
 RANGES_MAX = 50
@@ -31,9 +33,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[str, Meta(max_length=SEED_CHARACTERS_MAX)]
 Unit = Literal["customer", "anonymous", "account"]
 Status = Literal["draft", "running", "stopped"]
-Hashing = Literal[
-    "growthbook-v2", "growthbook-v1", "eppo", "unleash", "optimizely", "statsig", "statsig-experiment", "launchdarkly"
-]
+if TYPE_CHECKING:
+    Hashing = str
+else:  # whatever the tools are: a file that names another is refused with all of them
+    Hashing = Literal[NAMES]
 Tolerated = Annotated[float, Meta(ge=0, le=100)]
 ControlGroup = Literal["random_eligible", "propensity_only", "no_levers", "eligibility_only", "random_propensity"]
 CONTROL_GROUPS: tuple[ControlGroup, ...] = (

@@ -1,10 +1,7 @@
-"""Lines of the journal: what one decision saw and said, and the frames that carry lines in a file.
+"""Lines of the journal: what one decision saw and said. `journal_frames.py` carries them in a file.
 
-A frame is a head (magic, checksum, length, kind, version) and a body in MessagePack. A file is frames one after another
-and nothing else, so that whatever a killed process left behind is still a file: a reader takes every whole frame,
-wherever it stands, and says which bytes were none. Arrays travel as their bytes, little endian, so that writing a line
-copies memory and converts nothing. Fields may be added at the end of a struct, with a default: older lines go on being
-read.
+Arrays travel as their bytes, little endian, so that writing a line copies memory and converts nothing. Fields may be
+added at the end of a struct, with a default: older lines go on being read.
 """
 
 from __future__ import annotations
@@ -21,22 +18,12 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.common.types import ContextValue, Decision, DecisionRequest
+from features.events.journal_frames import CHECKED_FROM, DECISION, FORMAT, HEAD, HEAD_BYTES, MAGIC, SETTLED, frames
 from features.ledger.recent import KeptArm
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 
-DECISION = 1
-"""Kind of a frame. Others may come (events); a reader of decisions passes over them."""
-SETTLED = 2
-"""Kind of a frame that holds sticky assignments."""
-BLANK = 0
-"""Kind of a frame whose line was forgotten: zeros, as long as it was, so that those behind it keep their places in the
-file.
-"""
-FORMAT = 1
-"""Version of a body. Raised only when older bodies would be misread."""
-FRAME_BYTES_MAX = 1 << 20
 SCORES_MAX = 1024
 """With more offers considered, only the scores of those shown are written: 8 KiB a line at most."""
 PAIR_VALUES_MAX = 512
@@ -44,10 +31,6 @@ PAIR_VALUES_MAX = 512
 most.
 """
 
-MAGIC = b"\xf7oj\n"
-_HEAD = struct.Struct("<4sIIBB")
-HEAD_BYTES = _HEAD.size
-_CHECKED_FROM = 8  # the checksum covers what follows it: length, kind, version, body
 _FLOAT, _INTEGER = np.dtype("<f8"), np.dtype("<i4")
 
 
@@ -128,7 +111,7 @@ class Line(Struct, frozen=True, array_like=True):
     """
 
     def positions(self) -> Integers:
-        """Positions of the offers considered, ascending."""
+        """Return the positions of the offers considered, ascending."""
         if self.lineup_offers == 0:
             return np.frombuffer(self.considered, _INTEGER)
         bits = np.unpackbits(np.frombuffer(self.considered, np.uint8), count=self.lineup_offers)
@@ -176,7 +159,7 @@ class Lineup(Struct, frozen=True, array_like=True):
 
     @property
     def digest(self) -> str:
-        """First 128 bits of SHA-256, in hex."""
+        """Return the first 128 bits of SHA-256, in hex."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()[:32]
 
 
@@ -267,78 +250,15 @@ decode_settled = msgspec.msgpack.Decoder(Settled).decode
 def write_frame(line: Line | Settled, buffer: bytearray) -> None:
     """Put one frame into `buffer`, in place of what it held. 2 us for a line of 3 KB."""
     _encoder.encode_into(line, buffer, HEAD_BYTES)
-    _HEAD.pack_into(buffer, 0, MAGIC, 0, len(buffer) - HEAD_BYTES, DECISION if type(line) is Line else SETTLED, FORMAT)
+    HEAD.pack_into(buffer, 0, MAGIC, 0, len(buffer) - HEAD_BYTES, DECISION if type(line) is Line else SETTLED, FORMAT)
     with memoryview(buffer) as view:
-        buffer[4:8] = zlib.crc32(view[_CHECKED_FROM:]).to_bytes(4, "little")
-
-
-def blank_frame(body_bytes: int) -> bytes:
-    """Return a whole frame that says nothing."""
-    frame = bytearray(HEAD_BYTES + body_bytes)
-    _HEAD.pack_into(frame, 0, MAGIC, 0, body_bytes, BLANK, FORMAT)
-    frame[4:8] = zlib.crc32(frame[_CHECKED_FROM:]).to_bytes(4, "little")
-    return bytes(frame)
-
-
-def frames(data: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, int, memoryview]]:
-    """Every whole frame of a file as (kind, version, body).
-
-    `gaps` takes (from, to) of the bytes that are in no frame. A gap that reaches the end is what a killed writer
-    leaves, or what is being written now; any other is damage.
-    """
-    at, size, view = 0, len(data), memoryview(data)
-    while at < size:
-        head = _head_at(view, at)
-        if head is not None:
-            length, kind, version = head
-            yield kind, version, view[at + HEAD_BYTES : at + HEAD_BYTES + length]
-            at += HEAD_BYTES + length
-            continue
-        start = at
-        at = data.find(MAGIC, start + 1)
-        while at >= 0 and _head_at(view, at) is None:
-            at = data.find(MAGIC, at + 1)
-        at = size if at < 0 else at
-        gaps.append((start, at))
-
-
-def damage(content: bytes) -> str:
-    """Why a file that nobody writes holds more than frames and a torn end; empty when it does not.
-
-    Torn ends are what a killed writer or a power cut leaves: the beginning of one frame, or zeros.
-    """
-    gaps: list[tuple[int, int]] = []
-    whole = sum(1 for _ in frames(content, gaps))
-    if gaps and gaps[-1][1] == len(content):
-        tail = content[gaps[-1][0] :]
-        if len(tail) <= FRAME_BYTES_MAX and (MAGIC.startswith(tail[: len(MAGIC)]) or not tail.strip(b"\0")):
-            gaps.pop()
-    return (
-        f"expected frames only, got other bytes in {len(gaps)} places: {gaps[:10]}; {whole} frames are whole"
-        if gaps
-        else ""
-    )
-
-
-def _head_at(view: memoryview, at: int) -> tuple[int, int, int] | None:
-    """Length of the body, kind and version of the frame that begins here; None when no whole frame does."""
-    if at + HEAD_BYTES > len(view):
-        return None
-    magic, checksum, length, kind, version = _HEAD.unpack_from(view, at)
-    end = at + HEAD_BYTES + length
-    if (
-        magic != MAGIC
-        or length > FRAME_BYTES_MAX
-        or end > len(view)
-        or zlib.crc32(view[at + _CHECKED_FROM : end]) != checksum
-    ):
-        return None
-    return length, kind, version
+        buffer[4:8] = zlib.crc32(view[CHECKED_FROM:]).to_bytes(4, "little")
 
 
 def read_lines(path: Path, gaps: list[tuple[int, int]] | None = None) -> Iterator[Line]:
-    """The decisions of a file, in the order of their answers. A torn tail, damage and other kinds are passed over; see
-    `frames`.
+    """Yield the decisions of a file, in the order of their answers.
+
+    A torn tail, damage and other kinds are passed over; see `frames`.
     """
     for kind, version, body in frames(path.read_bytes(), [] if gaps is None else gaps):
         if kind == DECISION and version == FORMAT:

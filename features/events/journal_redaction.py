@@ -9,17 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.events.journal import (
-    BLANK,
-    DECISION,
-    FORMAT,
-    HEAD_BYTES,
-    SETTLED,
-    Line,
-    blank_frame,
-    decode_settled,
-    frames,
-)
+from features.events.journal import Line, decode_settled
+from features.events.journal_frames import BLANK, DECISION, FORMAT, HEAD_BYTES, SETTLED, blank_frame, frames
 
 
 class Blanked(NamedTuple):

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from features.common import timestamps
 from features.common.moments import Micros
+from features.events.log_errors import LogUnavailable
 from features.events.rows import DeadLetter, EventCounts, Item, Logged, Result, append, read_state, short, unit_digest
-from features.events.sqlite_file import DAMAGED, NAME, EventFile, LogLimits, LogUnavailable, connect
+from features.events.sqlite_file import DAMAGED, NAME, EventFile, LogLimits, connect
 
 READ_ROWS_MAX = 10_000
 """Rows of one step of reading or deleting."""

@@ -14,10 +14,12 @@ from features.common.missing import EXPECTED_ID, NOBODY
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import ANONYMOUS, CONSENT, EXPOSURE, IDENTIFY, IMPRESSION, OUTCOMES, Event, Offer
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile
-from features.ledger import history
-from features.ledger.history import key_of, word_of
+from features.contact_history import history
+from features.contact_history.history import key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.ledger.recent import Heard, RecentEvent
 from features.workspace.workspace import Workspace
 
@@ -238,7 +240,7 @@ class EventSchema:
             _put(fields, placement=event.placement, channel=event.channel)
         else:
             _put(fields, type=kind, value=event.value)
-        contact = history.ContactEvent(
+        contact = ContactEvent(
             history.IMPRESSION if seen else history.OUTCOME,
             time / MICROSECONDS,
             offer.key,

@@ -17,12 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from features.common import timestamps
-from features.common.errors import Failure
 from features.common.files import sync_folder
 from features.common.moments import Micros
+from features.events.log_errors import NEVER, LogUnavailable, corrupt, reason_of, unavailable
 
 logger = logging.getLogger("opportune.events")
 
@@ -44,40 +43,6 @@ CREATE TABLE IF NOT EXISTS counted(
 CREATE TABLE IF NOT EXISTS forgotten(unit BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hearers(worker INTEGER PRIMARY KEY, heard INTEGER NOT NULL);
 """
-
-Reason = Literal["full", "reserve", "io", "locked", "damaged", "closed"]
-PUBLIC: dict[Reason, str] = {
-    "full": "the disk of the event log is full",
-    "reserve": "the disk of the event log has less room than is kept in reserve",
-    "io": "the disk of the event log fails",
-    "locked": "the event log is locked for too long",
-    "damaged": "the file of the event log is damaged",
-    "closed": "the event log is closed",
-}
-"""What may be said to anybody."""
-_REASONS: dict[int, Reason] = {
-    sqlite3.SQLITE_FULL: "full",
-    sqlite3.SQLITE_BUSY: "locked",
-    sqlite3.SQLITE_LOCKED: "locked",
-    sqlite3.SQLITE_CORRUPT: "damaged",
-    sqlite3.SQLITE_NOTADB: "damaged",
-}
-
-
-class LogUnavailable(Failure):
-    """The log cannot take or give anything now. What was asked may or may not have been done: ask again, unchanged."""
-
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason: Reason = reason
-
-    @property
-    def public(self) -> str:
-        """Why, without anything that only operators should know."""
-        return PUBLIC[self.reason]
-
-
-NEVER = LogUnavailable("closed", "never failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +82,7 @@ class EventFile:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction with the write lock, durable when the block is left.
+        """Open a transaction with the write lock, durable when the block is left.
 
         Raises:
             LogUnavailable: then it is not known whether it was done.
@@ -135,7 +100,7 @@ class EventFile:
                 if self._lock >= 0:
                     fcntl.flock(self._lock, fcntl.LOCK_UN)
         except (sqlite3.Error, OSError, LogUnavailable) as error:
-            self._drop(_lack(self.path, error))
+            self._drop(unavailable(self.path, error))
             raise self._lacks from None
         except BaseException:
             self._disconnect()  # rolls back
@@ -180,7 +145,7 @@ class EventFile:
         try:
             return self._connect(deadline)
         except sqlite3.DatabaseError as error:
-            if _reason(error) != "damaged":
+            if reason_of(error) != "damaged":
                 raise
             self._disconnect()
         _flock(
@@ -204,7 +169,7 @@ class EventFile:
         small = self.path.stat().st_size <= self.limits.checked_bytes_max
         if self._suspected or (small and not self._checked):
             if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise _corrupt("quick_check finds damage")
+                raise corrupt("quick_check finds damage")
             self._checked, self._suspected = True, False
         _patiently(connection, "BEGIN IMMEDIATE", deadline)
         for statement in SCHEMA.split(";"):
@@ -244,7 +209,7 @@ class EventFile:
                 connection.close()
 
     def close(self) -> None:
-        """For good."""
+        """Close the file for good."""
         self._closed = True
         self._disconnect()
         self._unlock()
@@ -256,8 +221,8 @@ class EventFile:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection without transactions of its own; what is written is durable when its transaction is, what is deleted
-    is overwritten.
+    """Return a connection without transactions of its own; what is written is durable when its transaction is, what is
+    deleted is overwritten.
     """
     target = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     connection = sqlite3.connect(target, uri=True, timeout=0.5, isolation_level=None, check_same_thread=False)
@@ -275,13 +240,13 @@ def damage(path: Path) -> str:
             found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             return "" if found == "ok" else found.replace("\n", " ")[:200]
     except sqlite3.DatabaseError as error:
-        if _reason(error) != "damaged":
+        if reason_of(error) != "damaged":
             raise
         return str(error)
 
 
 def make_folder(folder: Path) -> None:
-    """For its owner alone."""
+    """Make a folder that only its owner may read."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_folder(folder.parent)
@@ -289,12 +254,15 @@ def make_folder(folder: Path) -> None:
 
 
 def _patiently(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
-    """What needs the write lock. SQLite's own wait sleeps for longer and longer, up to 100 ms, and knows no turns."""
+    """Run a statement that needs the write lock.
+
+    SQLite's own wait sleeps for longer and longer, up to 100 ms, and knows no turns.
+    """
     while True:
         try:
             connection.execute(statement)
         except sqlite3.OperationalError as error:
-            if _reason(error) != "locked" or not _pause(deadline):
+            if reason_of(error) != "locked" or not _pause(deadline):
                 raise
         else:
             return
@@ -322,19 +290,3 @@ def _inode(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return 0, 0
     return found.st_dev, found.st_ino
-
-
-def _corrupt(text: str) -> sqlite3.DatabaseError:
-    error = sqlite3.DatabaseError(text)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return error
-
-
-def _reason(error: BaseException) -> Reason:
-    return _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "io")
-
-
-def _lack(path: Path, error: BaseException) -> LogUnavailable:
-    if isinstance(error, LogUnavailable):
-        return error
-    return LogUnavailable(_reason(error), f"{path}: {getattr(error, 'strerror', None) or error}")

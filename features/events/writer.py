@@ -19,8 +19,9 @@ from features.common.moments import Micros
 from features.common.yielding import give_way
 from features.events import consumers
 from features.events.log import EventLog
+from features.events.log_errors import LogUnavailable
 from features.events.rows import Item, Result
-from features.events.sqlite_file import LogLimits, LogUnavailable
+from features.events.sqlite_file import LogLimits
 
 logger = logging.getLogger("opportune.events")
 

@@ -8,11 +8,11 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.views import views_of, window_name
 from features.common.timestamps import DAY_SECONDS
 from features.common.types import OFFERS_CONSIDERED
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.expressions.nodes import Term
 
 TIME_UNITS: dict[str, float] = {

@@ -11,14 +11,12 @@ from typing import Literal
 from features.expressions import nodes as tree
 from features.expressions.comparisons import Comparisons
 from features.expressions.evaluate import arithmetic
+from features.expressions.functions import IN_WORDS, Functions, dotted
 from features.expressions.nodes import Node, Type
 from features.expressions.scope import TIME_UNITS, ExpressionProblem, Scope, nearest
 from features.expressions.syntax import Syntax
 from features.expressions.tokens import TextPosition
 from features.expressions.units import Misfit, fitted, product_unit
-
-ARGUMENTS_MAX = 8
-FUNCTIONS = ("abs", "default", "known", "log", "max", "min", "unknown", *TIME_UNITS)
 
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Eq: "==",
@@ -33,12 +31,6 @@ _OTHERS: dict[type[ast.expr], tuple[str, str]] = {
     ast.List: ("a list", "Lists stand after in."),
     ast.Tuple: ("several values with commas", "Lists are written in [ ]."),
     ast.Subscript: ("a value in [ ] after a name", "Columns have no parts of their own."),
-}
-_IN_WORDS: dict[Type, str] = {
-    "boolean": "a condition",
-    "number": "a number",
-    "category": "a text",
-    "texts": "a list of texts",
 }
 
 
@@ -58,7 +50,7 @@ class Checker:
             ast.BinOp: self._arithmetic,
             ast.Compare: self._comparison,
             ast.IfExp: self._conditional,
-            ast.Call: self._call,
+            ast.Call: Functions(self, self._comparisons).call,
         }
 
     def refuse(self, node: ast.expr, expected: str, got: str, remedy: str = "") -> None:
@@ -83,14 +75,15 @@ class Checker:
         return self._typed(node, "number")
 
     def _typed(self, node: ast.expr, dtype: Type) -> Node | None:
-        found = self._any(node)
+        found = self.operand(node)
         if found is None or found.dtype == dtype:
             return found
         remedy = "Compare it with a value." if dtype == "boolean" else ""
-        self.refuse(node, _IN_WORDS[dtype], f"{_IN_WORDS[found.dtype]}: `{found.text}`", remedy)
+        self.refuse(node, IN_WORDS[dtype], f"{IN_WORDS[found.dtype]}: `{found.text}`", remedy)
         return None
 
-    def _any(self, node: ast.expr) -> Node | None:
+    def operand(self, node: ast.expr) -> Node | None:
+        """Return a part of any type."""
         handler = self._kinds.get(type(node))
         if handler is None:
             got, remedy = _OTHERS.get(type(node), (type(node).__name__, ""))
@@ -99,8 +92,8 @@ class Checker:
         return handler(node)
 
     def _name(self, node: ast.expr) -> Node | None:
-        dotted = _dotted(node)
-        if dotted is None:
+        name = dotted(node)
+        if name is None:
             self.refuse(
                 node,
                 "a name like customer.tenure_days",
@@ -108,16 +101,16 @@ class Checker:
                 "Columns have no parts of their own.",
             )
             return None
-        term = self.scope.get(dotted)
+        term = self.scope.get(name)
         if term is None:
-            prefix = dotted.split(".")[0] + "."
-            of_kind = [name for name in self.scope if name.startswith(prefix)]
-            expected = f"a name of {prefix[:-1]}" if of_kind and "." in dotted else "a known name"
-            self.refuse(node, expected, f"`{dotted}`", nearest(dotted, of_kind or self.scope))
+            prefix = name.split(".")[0] + "."
+            of_kind = [one for one in self.scope if one.startswith(prefix)]
+            expected = f"a name of {prefix[:-1]}" if of_kind and "." in name else "a known name"
+            self.refuse(node, expected, f"`{name}`", nearest(name, of_kind or self.scope))
             return None
         if term.kind != "segment":
-            return tree.column(dotted, term)
-        return None if term.body is None else tree.segment(dotted, term.body)
+            return tree.column(name, term)
+        return None if term.body is None else tree.segment(name, term.body)
 
     def _constant(self, node: ast.expr) -> Node | None:
         assert isinstance(node, ast.Constant)
@@ -172,14 +165,14 @@ class Checker:
             return None
         both_time = left.unit in TIME_UNITS and right.unit in TIME_UNITS
         if op in "+-" or (op == "/" and both_time):
-            pair = self._fitted(node.right, left, right)
+            pair = self.fitted(node.right, left, right)
             if pair is None:
                 return None
             left, right = pair
         unit = left.unit or right.unit if op in "+-" else product_unit(op, left, right)
-        return self._folded(node, op, (left, right), unit)
+        return self.folded(node, op, (left, right), unit)
 
-    def _folded(self, node: ast.expr, op: str, parts: tuple[Node, ...], unit: str | None) -> Node | None:
+    def folded(self, node: ast.expr, op: str, parts: tuple[Node, ...], unit: str | None) -> Node | None:
         """Return the operation, or its result where all parts are constants."""
         numbers = [part.value for part in parts if isinstance(part.value, float)]
         if len(numbers) < len(parts):
@@ -190,7 +183,8 @@ class Checker:
             return None
         return tree.constant(result, unit)
 
-    def _fitted(self, node: ast.expr, left: Node, right: Node) -> tuple[Node, Node] | None:
+    def fitted(self, node: ast.expr, left: Node, right: Node) -> tuple[Node, Node] | None:
+        """Return two numbers in one unit."""
         try:
             return fitted(left, right)
         except Misfit as misfit:
@@ -199,7 +193,7 @@ class Checker:
 
     def _conditional(self, node: ast.expr) -> Node | None:
         assert isinstance(node, ast.IfExp)
-        condition, chosen, other = self.condition(node.test), self._any(node.body), self._any(node.orelse)
+        condition, chosen, other = self.condition(node.test), self.operand(node.body), self.operand(node.orelse)
         if condition is None or chosen is None or other is None:
             return None
         if chosen.dtype == "boolean" == other.dtype and not chosen.is_constant and not other.is_constant:
@@ -213,79 +207,8 @@ class Checker:
                 remedy,
             )
             return None
-        pair = self._fitted(node.orelse, chosen, other)
+        pair = self.fitted(node.orelse, chosen, other)
         return None if pair is None else tree.made("if", "number", (condition, *pair), pair[0].unit or pair[1].unit)
-
-    def _call(self, node: ast.expr) -> Node | None:
-        assert isinstance(node, ast.Call)
-        name = _dotted(node.func)
-        if name not in FUNCTIONS:
-            self.refuse(node.func, "a function", f"`{ast.unparse(node.func)}`", nearest(str(name), FUNCTIONS))
-            return None
-        least, most = {"default": (2, 2), "min": (2, ARGUMENTS_MAX), "max": (2, ARGUMENTS_MAX)}.get(name, (1, 1))
-        if node.keywords or not least <= len(node.args) <= most:
-            wanted = str(least) if least == most else f"{least} to {most}"
-            self.refuse(
-                node, f"{wanted} value{'s' * (most > 1)} in `{name}( )`", str(len(node.args) + len(node.keywords))
-            )
-            return None
-        if name in ("known", "unknown"):
-            return self._known(name, node.args[0])
-        if name == "default":
-            return self._default(node.args[0], node.args[1])
-        numbers = [self.number(part) for part in node.args]
-        if name in TIME_UNITS:
-            return self._quantity(name, node, numbers[0])
-        return self._function(name, node, [number for number in numbers if number is not None])
-
-    def _function(self, name: str, node: ast.Call, numbers: list[Node]) -> Node | None:
-        if len(numbers) < len(node.args):
-            return None
-        if len(numbers) == 1:
-            return self._folded(node, name, (numbers[0],), numbers[0].unit if name == "abs" else None)
-        result: Node | None = numbers[0]
-        for part, number in zip(node.args[1:], numbers[1:], strict=True):
-            pair = None if result is None else self._fitted(part, result, number)
-            result = None if pair is None else self._folded(node, name, pair, pair[0].unit or pair[1].unit)
-        return result
-
-    def _quantity(self, unit: str, node: ast.Call, number: Node | None) -> Node | None:
-        if number is None:
-            return None
-        if not isinstance(number.value, float) or number.unit is not None:
-            remedy = "Columns have their own unit, which converts by itself."
-            self.refuse(node.args[0], f"a plain number in `{unit}( )`", f"`{number.text}`", remedy)
-            return None
-        return tree.constant(number.value, unit)
-
-    def _known(self, name: str, node: ast.expr) -> Node | None:
-        found = self._any(node)
-        if found is None:
-            return None
-        if found.is_constant or found.op in ("known", "unknown", "default"):
-            self.refuse(node, "something that may be unknown", f"`{found.text}`, which never is", "Leave it out.")
-            return None
-        return tree.made(name, "boolean", (found,))
-
-    def _default(self, node: ast.expr, instead: ast.expr) -> Node | None:
-        found, value = self._any(node), self._any(instead)
-        if found is None or value is None:
-            return None
-        if found.dtype == "texts" or found.is_constant or (found.dtype == "category" and found.op != "column"):
-            self.refuse(node, "a column, a number or a condition that may be unknown", f"`{found.text}`")
-            return None
-        if value.dtype != found.dtype or not value.is_constant:
-            self.refuse(instead, f"a constant: {_IN_WORDS[found.dtype]}, like `{found.text}`", f"`{value.text}`")
-            return None
-        if found.dtype == "boolean":
-            known = tree.made("known" if value.value is False else "unknown", "boolean", (found,))
-            return tree.joined("and" if value.value is False else "or", [found, known])
-        if found.dtype == "category":
-            self._comparisons.declared(instead, found, value)
-        pair = (found, value) if found.dtype == "category" else self._fitted(instead, found, value)
-        if pair is None:
-            return None
-        return tree.made("default", found.dtype, (found, pair[1]), found.unit)
 
     def _comparison(self, node: ast.expr) -> Node | None:
         """Return a comparison or a chain of them: `a < b < c` is `a < b and b < c`."""
@@ -297,7 +220,7 @@ class Checker:
                 inside = self._inside(left, right)
                 found.append(tree.negated(inside) if inside is not None and isinstance(op, ast.NotIn) else inside)
             elif type(op) in _COMPARISONS:
-                one, other = self._any(left), self._any(right)
+                one, other = self.operand(left), self.operand(right)
                 both = one is not None and other is not None
                 found.append(self._comparisons.of(_COMPARISONS[type(op)], left, right, one, other) if both else None)  # type: ignore[arg-type]
             else:
@@ -307,20 +230,12 @@ class Checker:
         return tree.joined("and", parts) if len(parts) == len(found) else None
 
     def _inside(self, left: ast.expr, right: ast.expr) -> Node | None:
-        element = self._any(left)
+        element = self.operand(left)
         if isinstance(right, ast.List):
-            values = [self._any(item) for item in right.elts]
+            values = [self.operand(item) for item in right.elts]
             complete = [value for value in values if value is not None]
             if element is None or len(complete) < len(values):
                 return None
             return self._comparisons.listed(left, right, element, complete)
-        texts = self._any(right)
+        texts = self.operand(right)
         return None if element is None or texts is None else self._comparisons.held(left, right, element, texts)
-
-
-def _dotted(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return f"{node.value.id}.{node.attr}"
-    return None

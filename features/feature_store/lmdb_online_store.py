@@ -12,51 +12,26 @@ Redis store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import lmdb
-import pandas as pd
 from feast import Entity, FeatureView, RepoConfig
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel
 
-from features.columns.rows import StoreUnavailable
-from features.common.timestamps import from_microseconds, to_microseconds
-from features.feature_store.values import Packer, schema_of, values_of
-from features.lmdb_store.dictionary import StoredWords
+from features.feature_store.lmdb_sections import Read, Row, SectionStore, key_of_entity
+from features.feature_store.values import schema_of
 from features.lmdb_store.environment import (
     MAP_BYTES,
     MAP_BYTES_MAX,
     META,
-    ROWS,
-    SCHEMAS,
     WORDS_MAX,
     Environment,
     attach,
     failing,
-    id_key,
-    schemas_in,
 )
-from features.lmdb_store.record import (
-    CREATED_NONE,
-    KEY_BYTES_MAX,
-    DamagedRecord,
-    Kind,
-    Schema,
-    Section,
-    entity_key,
-    pack,
-    unpack,
-)
-
-Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-Read = tuple[datetime | None, dict[str, Value] | None]
 
 
 class LmdbOnlineStoreConfig(FeastConfigBaseModel):
@@ -83,9 +58,7 @@ class LmdbOnlineStore(OnlineStore):
 
     def __init__(self) -> None:
         self._environment: Environment | None = None
-        self._schemas: dict[Schema, int] = {}
-        self._schema_of: dict[int, Schema] = {}
-        self._words = StoredWords()
+        self._sections = SectionStore()
 
     def online_write_batch(
         self, config: RepoConfig, table: FeatureView, data: list[Row], progress: Callable[[int], Any] | None
@@ -96,7 +69,7 @@ class LmdbOnlineStore(OnlineStore):
         for start in range(0, len(data), batch_rows):
             batch = data[start : start + batch_rows]
             with failing("write to the online store"):
-                self._write(environment, config.online_store, schema, batch)
+                self._sections.write(environment, config.online_store, schema, batch)
             if progress:
                 progress(len(batch))
 
@@ -111,8 +84,11 @@ class LmdbOnlineStore(OnlineStore):
         wanted = list(requested_features or [feature.name for feature in table.features])
         kinds = dict(schema_of(table).fields)
         with failing("read the online store"), environment.begin() as transaction:
-            self._refresh(transaction)
-            return [self._read(transaction, table.name, _key(entity), wanted, kinds) for entity in entity_keys]
+            self._sections.refresh(transaction)
+            return [
+                self._sections.read(transaction, table.name, key_of_entity(entity), wanted, kinds)
+                for entity in entity_keys
+            ]
 
     def update(
         self,
@@ -127,12 +103,12 @@ class LmdbOnlineStore(OnlineStore):
             schema_of(table)  # a type that cannot be stored is better found at `apply`
         environment = self._open(config, create=True)
         for table in tables_to_delete:
-            self._forget(environment, config, table.name)
+            self._sections.forget(environment, config.online_store, table.name)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         environment = self._open(config, create=True)
         for table in tables:
-            self._forget(environment, config, table.name)
+            self._sections.forget(environment, config.online_store, table.name)
 
     def _open(self, config: RepoConfig, create: bool) -> Environment:
         """Return the environment in use now: a rebuild may have swapped in another since the last call."""
@@ -147,7 +123,7 @@ class LmdbOnlineStore(OnlineStore):
             return opened
         if held is not None:
             held.release()
-        self._environment, self._schemas, self._schema_of, self._words = opened, {}, {}, StoredWords()
+        self._environment, self._sections = opened, SectionStore()
         self._own(opened, config)
         return opened
 
@@ -165,165 +141,3 @@ class LmdbOnlineStore(OnlineStore):
                 f"the online store belongs to the Feast project {owner.decode()!r}, not to {config.project!r}; give it"
                 " another path"
             )
-
-    def _refresh(self, transaction: lmdb.Transaction[bytes]) -> None:
-        self._words.load(transaction)
-        schemas_in(transaction, self._schema_of)
-        for number in range(len(self._schemas), len(self._schema_of)):
-            self._schemas[self._schema_of[number]] = number
-
-    def _growing(
-        self, environment: Environment, settings: Any, work: Callable[[lmdb.Transaction[bytes]], None]
-    ) -> None:
-        """Does the work in a write transaction, again in a larger map where it did not fit."""
-        while True:
-            try:
-                with environment.write() as transaction:
-                    self._refresh(transaction)
-                    work(transaction)
-                return
-            except lmdb.MapFullError as error:
-                self._doubt()
-                if not environment.grow(settings.map_bytes_max):
-                    raise StoreUnavailable(
-                        f"the online store is full: map_bytes_max is {settings.map_bytes_max} bytes; raise it in"
-                        " online_store"
-                    ) from error
-            except BaseException:
-                self._doubt()
-                raise
-
-    def _doubt(self) -> None:
-        """Forgets what was read in a transaction that was undone, and with it what was declared there."""
-        self._words.forget()
-        self._schemas.clear()
-        self._schema_of.clear()
-
-    def _write(self, environment: Environment, settings: Any, schema: Schema, batch: list[Row]) -> None:
-        with environment.begin() as transaction:
-            self._refresh(transaction)
-        # Protobuf is taken apart before the lock is taken; words that are new are added in a transaction of their own.
-        packer = Packer(schema)
-        rows = [
-            (_stored_key(key), packer.take(values), *_order(event, created)) for key, values, event, created in batch
-        ]
-        if any(text not in self._words.ids for text in packer.texts) or schema not in self._schemas:
-            declare = partial(self._declare, words_max=settings.words_max, schema=schema, texts=packer.texts)
-            self._growing(environment, settings, declare)
-        number = self._schemas[schema]
-        newest: dict[bytes, Section] = {}
-        for key, taken, event, created in rows:
-            known = newest.get(key)
-            if known is None or (event, created) > (known.event, known.created):
-                newest[key] = Section(number, event, created, *packer.pack(taken, event, created, self._words.ids))
-        self._growing(environment, settings, partial(self._merge, newest=newest))
-
-    def _declare(self, transaction: lmdb.Transaction[bytes], words_max: int, schema: Schema, texts: set[str]) -> None:
-        self._words.intern(transaction, texts, words_max)
-        if schema not in self._schemas:
-            transaction.put(id_key(SCHEMAS, len(self._schema_of)), schema.encode())
-            self._refresh(transaction)
-
-    def _merge(self, transaction: lmdb.Transaction[bytes], newest: dict[bytes, Section]) -> None:
-        words = len(self._words.texts)
-        for key in sorted(newest):  # in the order of the tree, so that pages are touched once
-            section = newest[key]
-            record = transaction.get(key)
-            others = self._others(record, section) if record is not None else []
-            if others is not None:
-                others.append(section)
-                others.sort()
-                transaction.put(key, pack(others, words))
-
-    def _others(self, record: bytes, section: Section) -> list[Section] | None:
-        """Return the other views' sections; None when the stored section is newer than this one."""
-        view = self._schema_of[section.schema].view
-        try:
-            stored = unpack(record, self._schema_of)
-        except DamagedRecord:
-            return []  # what cannot be read is missing already
-        others = []
-        for other in stored:
-            if self._schema_of[other.schema].view != view:
-                others.append(other)
-            elif (other.event, other.created) > (section.event, section.created):
-                return None
-            elif (other.event, other.created) == (section.event, section.created) and other.schema == section.schema:
-                return None  # the same moment with other fields is a view that was changed and computed again: taken
-        return others
-
-    def _read(
-        self,
-        transaction: lmdb.Transaction[bytes],
-        view: str,
-        key: bytes | None,
-        wanted: list[str],
-        kinds: dict[str, Kind],
-    ) -> Read:
-        record = None if key is None else transaction.get(key)
-        if record is None:
-            return None, None
-        try:
-            for section in unpack(record, self._schema_of):
-                schema = self._schema_of[section.schema]
-                if schema.view == view:
-                    return from_microseconds(section.event), values_of(
-                        schema, section, wanted, kinds, self._words.texts
-                    )
-        except (DamagedRecord, IndexError):
-            pass
-        return None, None
-
-    def _forget(self, environment: Environment, config: RepoConfig, view: str) -> None:
-        """Removes a view's sections from all records, a batch a transaction."""
-        batch_rows = config.online_store.batch_rows
-        with failing("delete from the online store"):
-            after: bytes | None = ROWS
-            while after is not None:
-                keys = list(self._keys(environment, after, batch_rows))
-                self._growing(environment, config.online_store, partial(self._without, keys=keys, view=view))
-                after = keys[-1] + b"\0" if keys else None
-
-    def _keys(self, environment: Environment, start: bytes, count: int) -> Iterator[bytes]:
-        with environment.begin() as transaction, transaction.cursor() as cursor:
-            if cursor.set_range(start):
-                for _, key in zip(range(count), cursor.iternext(values=False), strict=False):
-                    if not key.startswith(ROWS):
-                        return
-                    yield key
-
-    def _without(self, transaction: lmdb.Transaction[bytes], keys: list[bytes], view: str) -> None:
-        for key in keys:
-            record = transaction.get(key)
-            try:
-                sections = unpack(record or b"", self._schema_of)
-            except DamagedRecord:
-                sections = []
-            kept = [section for section in sections if self._schema_of[section.schema].view != view]
-            if not kept:
-                transaction.delete(key)
-            elif len(kept) < len(sections):
-                transaction.put(key, pack(kept, len(self._words.texts)))
-
-
-def _key(entity: EntityKey) -> bytes | None:
-    if len(entity.join_keys) != 1 or entity.entity_values[0].WhichOneof("val") != "string_val":
-        raise ValueError(f"the embedded store needs one join key of type String, got {list(entity.join_keys)}")
-    return entity_key(entity.join_keys[0], entity.entity_values[0].string_val)
-
-
-def _stored_key(entity: EntityKey) -> bytes:
-    key = _key(entity)
-    if key is None:
-        raise ValueError(
-            f"a key of the embedded store has at most {KEY_BYTES_MAX} bytes with its join key; got one of more"
-        )
-    return key
-
-
-def _order(event: datetime, created: datetime | None) -> tuple[int, int]:
-    """Event and created time in microseconds; naive ones are UTC, as everywhere in Feast."""
-    event = event if event.tzinfo else event.replace(tzinfo=UTC)
-    if created is None or pd.isna(created):  # NaT, where a column has gaps
-        return to_microseconds(event), CREATED_NONE
-    return to_microseconds(event), to_microseconds(created if created.tzinfo else created.replace(tzinfo=UTC))

@@ -86,7 +86,7 @@ def online_section(workspace: Workspace) -> dict[str, Any]:
     if given is not None:
         return given
     url = workspace.online_url
-    if url == "embedded":
+    if workspace.store_kind.in_data_folder:
         return {"type": "features.feature_store.lmdb_online_store.LmdbOnlineStore", "path": str(workspace.online)}
     return _redis(url)
 

@@ -12,7 +12,7 @@ from features.common.errors import Failure
 from features.common.files import write_whole
 from features.common.timestamps import MICROSECONDS
 from features.common.types import Offer
-from features.config.schema import OfferEntry
+from features.config.offers_file import OfferEntry
 from features.workspace.timeline import Timeline, parse_moment, recorded
 from features.workspace.workspace import Workspace
 

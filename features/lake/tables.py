@@ -7,8 +7,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from features.columns.streams import BUILT_IN_STREAMS
-from features.common.types import OFFERS_CONSIDERED
-from features.config.schema import DataType
+from features.common.types import OFFERS_CONSIDERED, DataType
 from features.workspace.workspace import Workspace
 
 SQL_TYPES: dict[str, str] = {

@@ -1,1 +1,1 @@
-"""Contact histories, recent events and budgets: their values, and the two stores that keep them."""
+"""Recent events and budgets, and the two stores that keep them beside the contact histories."""

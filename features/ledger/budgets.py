@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from features.common.moments import Seconds
-from features.ledger.history import CHOSEN_MAX
+from features.contact_history.takes import CHOSEN_MAX
 
 BUDGET_HOLD_SECONDS_MAX = 7_200.0
 """Bound on the hold of budgets, and so on a record: 122 minutes."""

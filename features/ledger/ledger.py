@@ -18,10 +18,12 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from features.common.moments import Seconds
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
 from features.ledger.budgets import BudgetBound, Fell, Moment
-from features.ledger.history import ContactEvent, ContactPolicy, Take, TakeResult
 from features.ledger.recent import Heard, KeptArm, Known
 from features.redis_store.address import SCHEMES
+from features.workspace.store_kind import EMBEDDED, kind_of
 from features.workspace.workspace import Workspace
 
 
@@ -145,8 +147,7 @@ def ledger_of(workspace: Workspace, timeout_ms: float | None = None) -> Ledger:
     Args:
         timeout_ms: instead of the workspace's own: work on all customers may wait longer than a request.
     """
-    online = workspace.online_url
-    url = None if online.startswith("feast:") else online
+    url = None if workspace.store_kind.ledger_in_data_folder else workspace.online_url
     timeout = workspace.settings.stores.online.timeout_ms if timeout_ms is None else timeout_ms
     return open_ledger(url, workspace.data / "ledger", timeout, workspace.project)
 
@@ -163,10 +164,11 @@ def open_ledger(url: str | None, path: Path, timeout_ms: float, project: str) ->
     Raises:
         ValueError: when the URL's scheme is not supported, or the URL is malformed.
     """
-    if url is None or url in ("", "embedded"):
+    if kind_of(url or EMBEDDED.name) is EMBEDDED:
         from features.ledger.lmdb_ledger import LmdbLedger
 
         return LmdbLedger(path)
+    assert url
     if urlsplit(url).scheme in SCHEMES:
         from features.ledger.redis_ledger import RedisLedger
 

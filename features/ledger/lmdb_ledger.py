@@ -19,23 +19,20 @@ does not open. Both are refused until a person decides: the ledger does not begi
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from time import monotonic
 from typing import TypeVar
 
 import lmdb
 
-from features.columns.rows import StoreUnavailable
-from features.common.files import write_whole
 from features.common.moments import Seconds
 from features.common.types import ANONYMOUS
+from features.contact_history.history import ENTRY_BYTES, entries
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
+from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import BudgetBound, BudgetRecord, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, ContactEvent, ContactPolicy, Take, TakeResult, entries
-from features.ledger.history_updates import merged, noted, taken
+from features.ledger.lmdb_file import LedgerFile
 from features.ledger.lmdb_records import (
     CUSTOMERS,
     RECENT,
@@ -52,18 +49,14 @@ from features.ledger.lmdb_records import (
 )
 from features.ledger.recent import NOTHING, Heard, KeptArm, Known, encode
 from features.ledger.recent_updates import EventApplication, settled, trimmed
-from features.lmdb_store.environment import DATA, MAP_BYTES, MAP_BYTES_MAX, Environment, attach_folder
 
 T = TypeVar("T")
 
-LEDGER = "LEDGER"
-CHECK_SECONDS = 0.2
-"""How often the path is looked at: a ledger that was deleted or replaced is noticed within this time."""
 SWEEP_RECORDS_MAX = 200
 """Bound on the records that one sweep looks at: takes wait for it."""
 
 
-class LmdbLedger:
+class LmdbLedger(LedgerFile):
     """See `Ledger`. Made when its folder is not there; one that is lost while it is in use stays lost.
 
     Args:
@@ -74,26 +67,8 @@ class LmdbLedger:
         dropped: recent events that had no room, since it was opened.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        check_seconds: float = CHECK_SECONDS,
-        map_bytes: int = MAP_BYTES,
-        map_bytes_max: int = MAP_BYTES_MAX,
-    ) -> None:
-        self.path = Path(path)
-        self._check_seconds = check_seconds
-        self._map_bytes = map_bytes
-        self._map_bytes_max = map_bytes_max
-        self._check_at = 0.0
-        self._environment: Environment | None = None
-        self._bytes_seen = 0
-        self._met = False
-        self._why = ""
-        self._swept = CUSTOMERS
-        self.dropped = 0
-        # `sync` and `sweep` come from another thread; the map must not grow under a transaction.
-        self._using = threading.RLock()
+    dropped = 0
+    _swept = CUSTOMERS
 
     def read_now(self, customer_id: str) -> bytes:
         """Return the history of a customer, at once."""
@@ -247,24 +222,8 @@ class LmdbLedger:
     async def confirm(self, offers: Sequence[int], moment: Moment) -> None:
         self._settle(offers, moment, BudgetRecord.confirm)
 
-    def sync(self) -> None:
-        """Makes what was taken durable, and the places of dead readers free."""
-        try:
-            with self._using:
-                self._opened()
-                environment = attach_folder(
-                    self.path.resolve(), self._map_bytes, sync=False
-                )  # held: the loop may leave it meanwhile
-            try:
-                environment.env.sync(True)  # takes go on beside it
-                environment.env.reader_check()
-            finally:
-                environment.release()
-        except (lmdb.Error, OSError) as error:
-            raise StoreUnavailable(f"cannot sync the ledger at {self.path}: {error}") from error
-
     def sweep(self, horizon_seconds: float, now: Seconds) -> int:
-        """Looks at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
+        """Look at the next `SWEEP_RECORDS_MAX` histories in the order of their keys."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> int:
             found: list[bytes] = []
@@ -284,17 +243,6 @@ class LmdbLedger:
             return len(found)
 
         return self._write(work)
-
-    def close(self) -> None:
-        """Syncs and leaves the ledger."""
-        with self._using:
-            if self._environment is not None:
-                try:
-                    self.sync()
-                except StoreUnavailable:
-                    pass  # whoever cares has called `sync`; nothing more can be done here
-            self._leave("the ledger was closed")
-            self._check_at = float("inf")
 
     def _settle(self, offers: Sequence[int], moment: Moment, how: Callable[[BudgetRecord, Moment], None]) -> None:
         moment.pack()
@@ -319,86 +267,3 @@ class LmdbLedger:
             return answer
 
         return self._write(work)
-
-    def _read(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        with self._using:
-            environment = self._opened()
-            try:
-                transaction = environment.begin()
-                try:
-                    return work(transaction)
-                finally:
-                    transaction.abort()
-            except (lmdb.Error, OSError) as error:
-                raise self._failed("read", error) from error
-
-    def _write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
-        """Does some work in a write transaction, again where the map had to grow."""
-        with self._using:
-            while True:
-                environment = self._opened()
-                try:
-                    with environment.write() as transaction:
-                        return work(transaction)
-                except lmdb.MapFullError as error:
-                    if not environment.grow(self._map_bytes_max):
-                        raise StoreUnavailable(
-                            f"cannot write to the ledger at {self.path}: it is full; raise its largest size,"
-                            " `map_bytes_max`"
-                        ) from error
-                except (lmdb.Error, OSError) as error:
-                    raise self._failed("write to", error) from error
-
-    def _opened(self) -> Environment:
-        if monotonic() >= self._check_at:
-            self._check()
-        environment = self._environment
-        if environment is None:
-            raise StoreUnavailable(self._why)
-        # The file never shrinks by itself, and grows between two looks: to touch a page that was cut off would kill the
-        # process.
-        size = os.lseek(environment.file, 0, os.SEEK_END)
-        if size != self._bytes_seen or size < environment.bytes_needed:
-            if size < max(self._bytes_seen, environment.bytes_needed):
-                raise self._failed("use", lmdb.CorruptedError("the file was cut off"))
-            self._bytes_seen = size
-        return environment
-
-    def _check(self) -> None:
-        """Looks whether the path still leads to the ledger that is open, and opens what it leads to."""
-        self._check_at = monotonic() + self._check_seconds
-        environment = self._environment
-        if environment is not None:
-            try:
-                if environment.same:
-                    environment.measure()
-                    return
-                self._leave("")
-            except lmdb.Error as error:
-                self._failed("use", error)
-                return
-        data = self.path / DATA
-        try:
-            if (self._met or (self.path / LEDGER).exists()) and not (data.exists() and data.stat().st_size):
-                self._why = (
-                    f"the ledger at {self.path} has lost its file; put it back, or stop the servers and remove the"
-                    " folder to begin without histories"
-                )
-                return
-            self._environment = attach_folder(self.path.resolve(), self._map_bytes, sync=False)
-            if not (self.path / LEDGER).exists():
-                write_whole(
-                    self.path / LEDGER, b"The contact ledger of Opportune: do not delete while a server runs.\n"
-                )
-            self._met = True
-        except (lmdb.Error, OSError) as error:
-            self._failed("open", error)
-
-    def _failed(self, what: str, error: Exception) -> StoreUnavailable:
-        self._leave(f"cannot {what} the ledger at {self.path}: {error}")
-        return StoreUnavailable(self._why)
-
-    def _leave(self, why: str) -> None:
-        environment, self._environment, self._why, self._bytes_seen = self._environment, None, why, 0
-        if environment is not None:
-            environment.release()

@@ -8,8 +8,8 @@ from zlib import crc32
 import lmdb
 
 from features.columns.rows import StoreUnavailable
+from features.contact_history.history import ENTRY_BYTES
 from features.ledger.budgets import BudgetRecord
-from features.ledger.history import ENTRY_BYTES
 from features.ledger.recent import NOTHING, Recent, decode, encode
 from features.ledger.recent_updates import UnitState
 

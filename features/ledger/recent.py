@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from features.ledger import history
+from features.contact_history.takes import ContactEvent
 
 EVENTS_MAX = 1_000
 """Bound on the events of one customer that wait for their windows: the oldest go first, and come back with the next
@@ -104,7 +104,7 @@ class Heard(NamedTuple):
     """What one event means for the ledger. Hearing it again changes nothing."""
 
     unit: str
-    contact: history.ContactEvent | None = None
+    contact: ContactEvent | None = None
     """An impression or an outcome, for the contact history."""
     event: RecentEvent | None = None
     consent: Mapping[str, tuple[int, bool]] = MappingProxyType({})

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from features.common.moments import Seconds
-from features.ledger.history import ContactPolicy
-from features.ledger.history_updates import merged, noted
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.updates import merged, noted
 from features.ledger.recent import EVENTS_MAX, KEPT_MAX, NOTHING, Heard, KeptArm, Recent, RecentEvent
 
 

@@ -17,16 +17,17 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import hiredis
 
-from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
+from features.columns.rows import StoreUnavailable
 from features.common.moments import Seconds
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import GRANTED, ContactEvent, Take, TakeResult
+from features.contact_history.updates import merged, noted, taken
 from features.ledger.budgets import FELL, BudgetBound, Fell, Moment, asked
-from features.ledger.history import ENTRY_BYTES, GRANTED, ContactEvent, ContactPolicy, Take, TakeResult
-from features.ledger.history_updates import merged, noted, taken
-from features.ledger.recent import Heard, KeptArm, Known, decode, encode
+from features.ledger.recent import Heard, KeptArm, Known
 from features.ledger.recent_updates import (
     UnitChange,
     UnitState,
@@ -38,15 +39,13 @@ from features.ledger.recent_updates import (
     taken_in,
     trimmed,
 )
-from features.ledger.redis_scripts import BUDGETS, REPLACE, REPLACE_BOTH, TAKE, Script
-from features.redis_store.address import Address, command
-from features.redis_store.feast_format import entity_key
-from features.redis_store.routing import Routes, routes
+from features.ledger.redis_records import expiry_ms, good, history_of, stored_of
+from features.ledger.redis_scripts import BUDGETS, TAKE
+from features.ledger.redis_server import LedgerServer
+from features.redis_store.address import command
 
 T = TypeVar("T")
 
-RECENT_SECONDS = 45 * 86_400
-"""How long the events of a unit are kept that nothing trims: longer than an event may be late."""
 ROUNDS_MAX = 16
 """How often a history is read again because it changed before it could be put back; each time somebody else's change
 was done.
@@ -54,7 +53,7 @@ was done.
 _NUMBERS = struct.Struct("<5d")
 
 
-class RedisLedger:
+class RedisLedger(LedgerServer):
     """See `Ledger`. Belongs to one event loop at a time.
 
     Args:
@@ -68,16 +67,6 @@ class RedisLedger:
         dropped: recent events that had no room, since it was opened.
     """
 
-    def __init__(self, url: str, timeout_ms: float, project: str, shared: Callable[[], Routes] | None = None) -> None:
-        self._address = Address.parse(url)
-        self._timeout_seconds = timeout_ms / 1_000
-        self._project = project
-        self._budgets = f"budgets:{{{project}}}".encode()
-        self._shared = shared
-        self.dropped = 0
-        self._routes: Routes | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
     def read_now(self, customer_id: str) -> bytes | None:
         """None: a round trip is needed."""
         return None
@@ -87,8 +76,9 @@ class RedisLedger:
         return history_of(await self._reached().call(key, payload))
 
     def read_request(self, customer_id: str) -> tuple[bytes, bytes]:
-        """Key and command of a read, for `Routes.call`, so that it can travel with another; `history_of` its reply is
-        the history.
+        """Return key and command of a read, for `Routes.call`, so that it can travel with another read.
+
+        `history_of` makes the history of its reply.
         """
         key = self._key(customer_id)
         return key, command("GET", key)
@@ -108,7 +98,7 @@ class RedisLedger:
         policy = take.policy
         entries, choices = take.packed()
         numbers = _NUMBERS.pack(
-            take.now, policy.hold_seconds, policy.horizon_seconds, policy.contacts_max, _expiry(policy)
+            take.now, policy.hold_seconds, policy.horizon_seconds, policy.contacts_max, expiry_ms(policy)
         )
         reply = await self._run(TAKE, self._key(take.customer_id), numbers, policy.packed, entries, choices)
         if reply == 0:
@@ -127,7 +117,7 @@ class RedisLedger:
         return await self._change(customer_id, policy, change)
 
     async def link(self, source_id: str, target_id: str, policy: ContactPolicy, now: Seconds) -> None:
-        """The source goes only as it was when it was added to the target; in between, its contacts count for both."""
+        """Add the source to the target, then delete it if it is unchanged; in between, its contacts count for both."""
         if source_id == target_id:
             return
         for _ in range(ROUNDS_MAX):
@@ -205,7 +195,7 @@ class RedisLedger:
 
     async def forget(self, customer_id: str) -> None:
         key, recent = self._key(customer_id), self._recent_key(customer_id)
-        _good(await self._reached().call(key, command("DEL", key, recent)))
+        good(await self._reached().call(key, command("DEL", key, recent)))
 
     def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell] | None:
         """None: a round trip is needed."""
@@ -230,35 +220,6 @@ class RedisLedger:
         """Nothing: keys expire."""
         return 0
 
-    def close(self) -> None:
-        """Ends its own connection; from any thread."""
-        found, self._routes = self._routes, None
-        if found is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(found.close)
-
-    def _key(self, customer_id: str) -> bytes:
-        # Feast deletes what ends with a project's name: this ends with a brace.
-        return b"contacts:{%b}" % entity_key(CUSTOMER_JOIN_KEY, customer_id, self._project)
-
-    def _reached(self) -> Routes:
-        if self._shared is not None:
-            return self._shared()
-        loop = asyncio.get_running_loop()
-        if self._routes is None or self._loop is not loop:
-            self._loop, self._routes = loop, routes(self._address, self._timeout_seconds)
-        return self._routes
-
-    async def _run(self, script: Script, key: bytes, *arguments: bytes) -> object:
-        return await self._run_on(script, (key,), *arguments)
-
-    async def _run_on(self, script: Script, keys: tuple[bytes, ...], *arguments: bytes) -> object:
-        """Return a script by its digest; with its text where a server does not know it yet."""
-        found = self._reached()
-        reply = await found.call(keys[0], command("EVALSHA", script.digest, len(keys), *keys, *arguments))
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            reply = await found.call(keys[0], command("EVAL", script.text, len(keys), *keys, *arguments))
-        return _good(reply)
-
     async def _settle(self, what: bytes, offers: Sequence[int], moment: Moment) -> None:
         await self._run(BUDGETS, self._budgets, what, moment.pack(), asked([BudgetBound(offer) for offer in offers]))
 
@@ -269,16 +230,6 @@ class RedisLedger:
             if after == history or await self._replace(customer_id, history, after, policy):
                 return answer
         raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
-
-    def _recent_key(self, unit: str) -> bytes:
-        return b"recent:{%b}" % entity_key(CUSTOMER_JOIN_KEY, unit, self._project)
-
-    def _look_request(self, unit: str) -> tuple[bytes, bytes]:
-        key = self._key(unit)
-        return key, command("MGET", key, self._recent_key(unit))
-
-    async def _stored(self, unit: str) -> Stored:
-        return stored_of(await self._reached().call(*self._look_request(unit)))
 
     async def _followed(self, unit: str, state: UnitState) -> Known:
         """Return what a look gives; of a linked unit the customer's, with a second round trip."""
@@ -302,7 +253,7 @@ class RedisLedger:
         return (await self._surely(link.linked, policy, lambda state: taken_in(state, heard, policy, now, since))).new
 
     async def _identify(self, unit: str, one: Heard, policy: ContactPolicy, now: Seconds) -> bool:
-        """First the link, which only one can make; then the move, which anybody may finish."""
+        """Write the link, which only one caller can make; then do the move, which any caller may finish."""
 
         def change(state: UnitState) -> UnitChange | None:
             return None if state.recent.linked else UnitChange(linked(state, one.identify, one.received), [True], 0)
@@ -345,65 +296,3 @@ class RedisLedger:
                 self.dropped += done.dropped
                 return done
         raise StoreUnavailable(f"the history changed {ROUNDS_MAX} times while it was written to")
-
-    async def _replace_both(self, unit: str, before: Stored, after: UnitState, policy: ContactPolicy | None) -> bool:
-        """Without a policy the history stays as it is."""
-        recent = after.recent
-        record = before.record if recent == before.state.recent else encode(recent)
-        lasting = 0 if recent.consent or recent.linked or recent.kept else RECENT_SECONDS * 1_000
-        expiry = 0 if policy is None else _expiry(policy)
-        told = (before.state.contacts, after.contacts, b"%d" % expiry, before.record, record, b"%d" % lasting)
-        return await self._run_on(REPLACE_BOTH, (self._key(unit), self._recent_key(unit)), *told) == 1
-
-    async def _replace(self, customer_id: str, history: bytes, after: bytes, policy: ContactPolicy) -> bool:
-        expiry = b"%d" % _expiry(policy)
-        return await self._run(REPLACE, self._key(customer_id), history, after, expiry) == 1
-
-
-def history_of(reply: object) -> bytes:
-    """Return the history that a server answered to a `read_request`.
-
-    Raises:
-        StoreUnavailable: when it is an error, or no history.
-    """
-    history = _good(reply)
-    if history is None:
-        return b""
-    if not isinstance(history, bytes) or len(history) % ENTRY_BYTES:
-        raise StoreUnavailable("a history of the ledger is damaged; `forget` the customer to begin it anew")
-    return history
-
-
-class Stored(NamedTuple):
-    """What the server holds of a unit: decoded, and what is new of it as the bytes that they are, to be compared."""
-
-    state: UnitState
-    record: bytes
-
-
-def stored_of(reply: object) -> Stored:
-    """History and what is new, as a server answered to a look.
-
-    Raises:
-        StoreUnavailable: when it is an error, or does not decode.
-    """
-    found = _good(reply)
-    if not isinstance(found, list) or len(found) != 2:
-        raise StoreUnavailable("the ledger answered what was not asked")
-    try:
-        return Stored(UnitState(history_of(found[0]), decode(found[1] or b"")), found[1] or b"")
-    except ValueError as error:
-        raise StoreUnavailable(
-            "what is new of a customer is damaged in the ledger; `forget` the customer to begin it anew"
-        ) from error
-
-
-def _good(reply: object) -> object:
-    if isinstance(reply, hiredis.ReplyError):
-        raise StoreUnavailable(f"the ledger answered: {reply}")
-    return reply
-
-
-def _expiry(policy: ContactPolicy) -> int:
-    """Milliseconds, a minute longer than anything is looked back at."""
-    return int(policy.horizon_seconds * 1_000) + 60_000

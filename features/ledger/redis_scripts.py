@@ -2,8 +2,8 @@
 
 Hashes are compared as the bytes that they are: Lua's numbers are doubles and hold no 64-bit integer. Times, counts and
 windows are doubles on both sides. Positions in Lua's strings begin at 1. The layout of entries and limits is told in
-`contacts`, that of budgets in `budgets`; the same takes in Python are `history_counts.fits` and
-`history_updates.taken`, and tests compare the bytes.
+`contacts`, that of budgets in `budgets`; the same takes in Python are `contact_history.counts.fits` and
+`contact_history.updates.taken`, and tests compare the bytes.
 """
 
 from __future__ import annotations

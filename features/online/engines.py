@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from features.columns.rows import OnlineEngine
 from features.columns.views import View
-from features.redis_store.address import SCHEMES
+from features.online.stores import STORES, Opening
+from features.workspace.store_kind import EMBEDDED, FEAST, kind_of
 
 
 def open_engine(
@@ -34,19 +34,5 @@ def open_engine(
     Raises:
         ValueError: when the URL's scheme is not supported, or the URL is malformed.
     """
-    if feast is not None:
-        from features.feature_store.engine import FeastEngine
-
-        return FeastEngine(feast, views, timeout_ms, project, path.parent / "feast")
-    if url is None or url in ("", "embedded"):
-        from features.lmdb_store.engine import EmbeddedEngine
-
-        return EmbeddedEngine(path, views)
-    if urlsplit(url).scheme in SCHEMES:
-        from features.redis_store.engine import RedisEngine
-
-        return RedisEngine(url, views, timeout_ms, project, near_cache_rows)
-    raise ValueError(
-        f"stores.online.url: expected {', '.join(f'{scheme}://' for scheme in SCHEMES)}, or nothing for the embedded"
-        f" store; got the scheme {urlsplit(url).scheme!r}"
-    )
+    kind = FEAST if feast is not None else kind_of(url or EMBEDDED.name)
+    return STORES[kind].open(Opening(url or "", path, views, timeout_ms, project, feast, near_cache_rows))

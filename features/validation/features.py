@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.streams import BUILT_IN_STREAMS, streams_of
 from features.columns.views import window_name
 from features.common.timestamps import DAY_SECONDS, duration_seconds, window_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
-from features.config.schema import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
+from features.config.features_file import COLUMNS_MAX, ContextColumn, PairColumn, Range, Stream, Where, WindowColumn
 from features.events.semantics import RESERVED_TYPES, outcome_types
 from features.lake.tables import FIXED, reserved
 from features.workspace.workspace import Workspace
@@ -124,7 +124,7 @@ def _window_column(document: Document, path: Path, column: WindowColumn, streams
     kind = AGGREGATES[column.aggregate]
     yield from _aggregated(document, path, column.aggregate, column.of, stream)
     yield from _where(document, path, column.where, stream)
-    if column.aggregate == "share" and not column.where and column.group is None:
+    if kind.is_part and not column.where and column.group is None:
         yield document.fault(
             path, "`where` or `group`: which part the share is of", "neither", "Add `where: {category: [value]}`."
         )

@@ -1,15 +1,15 @@
 """Checks that every kind which `features.yaml` names is one that the program computes: before all others, which trust
 it.
 
-The forms of `features/config/schema.py` say which words a file may use. A word that only they know would pass, and fail
-when it is computed.
+The forms of `features/config/features_file.py` say which words a file may use. A word that only they know would pass,
+and fail when it is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from features.columns.aggregate_kinds import DECLARED, PAIRED
+from features.aggregate_kinds.kinds import DECLARED, PAIRED
 from features.config.documents import Document
 from features.config.faults import Fault, Path
 from features.lake.tables import SQL_TYPES

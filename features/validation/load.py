@@ -8,8 +8,11 @@ from typing import Any
 from features.config.documents import Document
 from features.config.experiments import ExperimentsFile
 from features.config.faults import BadWorkspace, Fault
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
+from features.config.offers_file import OffersFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.config.workspace_file import WorkspaceFile
 from features.validation.workspace import faults_of
 from features.workspace.workspace import Workspace
 

@@ -12,8 +12,8 @@ from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.config.documents import Document
 from features.config.faults import Fault, Path
 from features.config.policies import Whom
+from features.contact_history.limits import LIMITS_MAX, SECONDS_MAX
 from features.events.semantics import RESERVED_TYPES
-from features.ledger.history import LIMITS_MAX, SECONDS_MAX
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import SITUATIONS, source
 from features.workspace.workspace import Workspace

@@ -13,8 +13,9 @@ from features.common.timestamps import parse_moment
 from features.common.types import Treatment
 from features.config.documents import Document
 from features.config.faults import Fault, Path
+from features.config.offers_file import OfferEntry
 from features.config.placeholders import unset
-from features.config.schema import OfferEntry, Source
+from features.config.workspace_file import Source
 from features.lake.tables import FIXED, tables_of
 from features.redis_store.address import SCHEMES, Address
 from features.validation.experiments import faults_of_experiments
@@ -22,6 +23,7 @@ from features.validation.features import FEATURE_CHECKS
 from features.validation.kinds import faults_of_kinds
 from features.validation.model import faults_of_model
 from features.validation.policies import POLICY_CHECKS
+from features.workspace.store_kind import EMBEDDED, kind_of
 from features.workspace.workspace import Workspace
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -42,7 +44,7 @@ def _settings(workspace: Workspace) -> Iterable[Fault]:
     if zone_of(settings.time_zone) is None:
         remedy = "For example Europe/Vienna or America/New_York; an offset such as +01:00 is one too."
         yield document.fault(("time_zone",), "an IANA time zone", f"`{settings.time_zone}`", remedy)
-    if settings.stores.online.url != "embedded":
+    if kind_of(settings.stores.online.url) is not EMBEDDED:
         try:
             Address.parse(settings.stores.online.url)
         except (ValueError, OSError) as error:
@@ -70,14 +72,14 @@ def _feast(document: Document, workspace: Workspace) -> Iterable[Fault]:
     online, path = workspace.settings.stores.online, ("stores", "online", "feast")
     if online.feast is None:
         return
-    if online.url != "embedded":
+    if kind_of(online.url) is not EMBEDDED:
         yield document.fault(path, "one online store", "both `url` and `feast`", "Remove one of them.")
     if not isinstance(online.feast.get("type"), str):
         yield document.fault(
             path, "Feast's `online_store` section with its `type`", "none", "For example {type: sqlite}."
         )
         return
-    if not workspace.online_url.startswith("feast:"):
+    if not workspace.store_kind.needs_feast:
         return
     unset_faults = [
         document.fault(

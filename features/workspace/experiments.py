@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.bucketing import hashing, splits
-from features.bucketing.splits import UNLEASH_RAMP_WEIGHTS, Range, Split
+from features.bucketing.splits import Range, Split
+from features.bucketing.tools import TOOLS, WORDS, Cut, Words
 from features.common.timestamps import parse_moment
-from features.config.experiments import CONTROL_GROUPS, Arm, ControlGroups, Experiment, ExperimentsFile, Holdout
+from features.config.experiments import CONTROL_GROUPS, ControlGroups, Experiment, ExperimentsFile, Holdout
 from features.config.faults import Path
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse
@@ -18,19 +19,6 @@ from features.expressions.scope import ExpressionProblem, Scope
 from features.workspace.ramps import NOT_STARTED, RampState, control_of
 from features.workspace.rulebook import FORMULA_TERMS, Rulebook
 
-HASH_WORDS: dict[str, tuple[str, ...]] = {
-    "growthbook-v2": ("seed", "encoding"),
-    "growthbook-v1": ("seed", "encoding"),
-    "eppo": ("salt", "traffic_salt"),
-    "unleash": ("group",),
-    "optimizely": ("parent",),
-    "statsig": ("salt", "rule"),
-    "statsig-experiment": ("salt",),
-    "launchdarkly": ("flag", "salt", "seed"),
-}
-"""What each algorithm takes, of what an experiment may say."""
-WITHOUT_RANGES = ("unleash", "launchdarkly")
-"""Algorithms whose tools know weights only."""
 TARGETING_KINDS = ("customer", "context")
 """What a condition may speak of before any offer is looked at."""
 NAMESPACE_BUCKETS = hashing.GROWTHBOOK_V1_BUCKETS
@@ -104,75 +92,29 @@ def split_of(key: str, entry: Experiment, share: float = 0.0) -> Split:
     """
     if entry.ramp is not None:
         return _ramped(key, entry, entry.ramp.arm, share)
-    arms, words = tuple(entry.arms.values()), entry.salt if entry.salt is not None else key
-    match entry.hash:
-        case "growthbook-v2" | "growthbook-v1":
-            seed = key if entry.seed is None else str(entry.seed)
-            return splits.growthbook(
-                2 if entry.hash == "growthbook-v2" else 1, seed, _with_holes(arms, entry.coverage), entry.encoding
-            )
-        case "eppo":
-            traffic = f"{words}-traffic" if entry.traffic_salt is None else entry.traffic_salt
-            return splits.eppo(words, traffic, _side_by_side(arms, 1.0), entry.coverage)
-        case "unleash":
-            return splits.unleash(key if entry.group is None else entry.group, whole_weights(arms), entry.coverage)
-        case "optimizely":
-            return splits.optimizely(key if entry.parent is None else entry.parent, _side_by_side(arms, entry.coverage))
-        case "statsig":
-            return splits.statsig(words, key if entry.rule is None else entry.rule, _side_by_side(arms, entry.coverage))
-        case "statsig-experiment":
-            return splits.statsig_experiment(words, _side_by_side(arms, entry.coverage))
-        case "launchdarkly":
-            flag = key if entry.flag is None else entry.flag
-            number = None if entry.seed is None else int(entry.seed)
-            return splits.launchdarkly(flag, words, number, weights_of(arms), entry.coverage)
+    return TOOLS[entry.hash].split(words_of(key, entry), cut_of(entry))
 
 
 def _ramped(key: str, entry: Experiment, ramped: str, share: float) -> Split:
-    """Buckets of the tool's own hash; tools that know weights only have this split with a third variant, of nobody,
-    between the two.
-    """
     raised, rest = splits.ramp_ranges(share)
     ranges = [raised if name == ramped else rest for name in entry.arms]
-    words, seed = entry.salt if entry.salt is not None else key, key if entry.seed is None else str(entry.seed)
-    match entry.hash:
-        case "growthbook-v2":
-            return splits.by_ends(hashing.growthbook_v2(seed, entry.encoding), hashing.GROWTHBOOK_V2_BUCKETS, ranges)
-        case "growthbook-v1":
-            return splits.by_ends(hashing.growthbook_v1(seed, entry.encoding), hashing.GROWTHBOOK_V1_BUCKETS, ranges)
-        case "eppo":
-            return splits.eppo(words, "", ranges, 1.0)
-        case "unleash":
-            hash_ = hashing.unleash(
-                key if entry.group is None else entry.group, UNLEASH_RAMP_WEIGHTS, hashing.UNLEASH_VARIANT_SEED
-            )
-            return splits.by_ends(hash_, UNLEASH_RAMP_WEIGHTS, ranges)
-        case "optimizely":
-            return splits.optimizely(key if entry.parent is None else entry.parent, ranges)
-        case "statsig":
-            return splits.statsig(words, key if entry.rule is None else entry.rule, ranges)
-        case "statsig-experiment":
-            return splits.statsig_experiment(words, ranges)
-        case "launchdarkly":
-            number = None if entry.seed is None else int(entry.seed)
-            hash_ = hashing.launchdarkly(key if entry.flag is None else entry.flag, words, number)
-            return splits.by_places(hash_, hashing.LAUNCHDARKLY_SCALE, ranges)
+    return TOOLS[entry.hash].ramped(words_of(key, entry), ranges)
 
 
-def weights_of(arms: Sequence[Arm]) -> list[float]:
-    """Return the weights of arms; equal ones where none is given."""
-    if all(arm.weight is None for arm in arms):
-        return [1 / len(arms)] * len(arms)
-    return [arm.weight or 0.0 for arm in arms]
+def words_of(key: str, entry: Experiment) -> Words:
+    """Return what an experiment's tool hashes."""
+    return Words(key, *(getattr(entry, word) for word in WORDS))
 
 
-def whole_weights(arms: Sequence[Arm]) -> list[int]:
-    """Unleash's weights; equal ones where none is given."""
-    return [1 if all(other.weight is None for other in arms) else round(arm.weight or 0) for arm in arms]
+def cut_of(entry: Experiment) -> Cut:
+    """Return how an experiment divides its units, by weights or by ranges."""
+    arms = tuple(entry.arms.values())
+    ranges = tuple(arm.ranges or () for arm in arms) if any(arm.ranges is not None for arm in arms) else None
+    return Cut(tuple(arm.weight for arm in arms), ranges, entry.coverage)
 
 
 def holdout_of(holdout: Holdout) -> Split:
-    """Arm 0 is held out."""
+    """Return the split of a holdout, whose arm 0 is held out."""
     return _groups(holdout.salt, (holdout.share,))
 
 
@@ -198,27 +140,15 @@ def _read(
 
 
 def _namespace(entry: Experiment) -> tuple[Callable[[str], bool] | None, float]:
-    """GrowthBook's namespaces, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`."""
+    """Return whether a unit is in the namespace, and the part of units that is.
+
+    It is GrowthBook's rule, whatever the experiment itself hashes by: `start <= v1("__" + name, unit) < end`.
+    """
     if entry.namespace is None:
         return None, 1.0
     hash_ = hashing.growthbook_v1(f"__{entry.namespace.name}", entry.encoding)
     split = splits.by_ranges(hash_, NAMESPACE_BUCKETS, [[entry.namespace.range]])
     return (lambda unit: split(unit)[0] == 0), split.covered
-
-
-def _with_holes(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
-    return _ranges(arms, splits.growthbook_ranges(weights_of(arms), coverage))
-
-
-def _side_by_side(arms: Sequence[Arm], coverage: float) -> list[Sequence[Range]]:
-    return _ranges(arms, splits.side_by_side(weights_of(arms), coverage))
-
-
-def _ranges(arms: Sequence[Arm], cut: Sequence[Range]) -> list[Sequence[Range]]:
-    """Return what arms say themselves, or else what was cut by weights."""
-    if any(arm.ranges is not None for arm in arms):
-        return [arm.ranges or () for arm in arms]
-    return [[one] for one in cut]
 
 
 def _expressions(
@@ -260,7 +190,7 @@ def _targeting(text: str, scope: Scope) -> Expression | list[ExpressionProblem]:
 
 
 def overlapping(ranges: Iterable[tuple[Range, str]]) -> list[tuple[str, str]]:
-    """Names of ranges that share more than an end, each with one that begins before it."""
+    """Return the names of ranges that share more than an end, each with one that begins before it."""
     found, reached = [], None
     for (start, end), name in sorted(one for one in ranges if one[0][0] < one[0][1]):
         if reached is not None and start < reached[0]:

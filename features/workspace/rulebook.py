@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from features.config.faults import Path
+from features.config.features_file import FeaturesFile
 from features.config.policies import STAGES, PoliciesFile, Rule, Weight
-from features.config.schema import FeaturesFile
 from features.expressions.nodes import Term
 from features.expressions.parse import Expression, parse, parse_segments
 from features.expressions.scope import ExpressionProblem, Scope, scope_of

@@ -16,10 +16,14 @@ from features.columns.contract import Contract, contract_of
 from features.columns.views import View, views_of
 from features.config.documents import Document
 from features.config.experiments import ExperimentsFile
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
+from features.config.offers_file import OffersFile
 from features.config.placeholders import filled
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, Source, WorkspaceFile
+from features.config.workspace_file import Source, WorkspaceFile
 from features.workspace.ramps import RampState, standings_of
+from features.workspace.store_kind import StoreKind, kind_of
 
 ONLINE_URL_VARIABLE = "OPPORTUNE_ONLINE_URL"
 
@@ -94,6 +98,11 @@ class Workspace:
             digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
             return f"feast:{given.get('type')}#{digest[:8]}"
         return os.environ.get(ONLINE_URL_VARIABLE) or self.settings.stores.online.url
+
+    @property
+    def store_kind(self) -> StoreKind:
+        """What kind of store `online_url` names."""
+        return kind_of(self.online_url)
 
     @property
     def online_feast(self) -> dict[str, Any] | None:

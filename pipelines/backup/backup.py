@@ -16,7 +16,7 @@ import msgspec
 
 from features.common.errors import Failure
 from features.common.timestamps import now
-from features.config.schema import Source
+from features.config.workspace_file import Source
 from features.lake.tables import Table, tables_of
 from features.validation.load import FILES
 from features.workspace.workspace import Workspace
@@ -116,9 +116,9 @@ def _sources(workspace: Workspace, table: Table, source: Source) -> list[Path]:
 def _elsewhere(workspace: Workspace) -> dict[str, str]:
     """Return what the workspace keeps in other places, which have backups of their own."""
     stores, found = workspace.settings.stores, {}
-    if workspace.online_url != "embedded":
+    if not workspace.store_kind.in_data_folder:
         found["online"] = (
-            f"rows{'' if workspace.online_url.startswith('feast:') else ' and contact ledger'} are in a store of"
+            f"rows{'' if workspace.store_kind.ledger_in_data_folder else ' and contact ledger'} are in a store of"
             " their own"
         )
     if stores.registry:

@@ -26,7 +26,7 @@ from features.events.consumers import ALIVE
 from features.events.log import event_folder
 from features.events.sqlite_file import LOCK
 from features.events.sqlite_file import NAME as EVENTS_FILE
-from features.ledger.lmdb_ledger import LEDGER
+from features.ledger.lmdb_file import LEDGER
 from features.lmdb_store.copy import copy_environment, copy_generation
 from features.lmdb_store.environment import CURRENT, DATA
 from features.workspace.workspace import Workspace

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from features.events import log as event_log
 from features.events.log import EventLog, event_folder
+from features.events.log_errors import LogUnavailable
 from features.events.rows import unit_digest
-from features.events.sqlite_file import LogUnavailable
 from features.lake import lake
 from features.lake.loop_tables import LOOP_TABLES
 from features.lake.tables import tables_of

@@ -379,7 +379,7 @@ def build(
     with console.progress("build") as tell:
         tell("bento", None)
         built = run(found, customers=customers)
-    if found.online_url == "embedded" and not customers:
+    if found.store_kind.in_data_folder and not customers:
         console.err.print(
             "The bento holds no customers: name the workspace that has them where it is served"
             " (OPPORTUNE_WORKSPACE=/path/to/it), or pack their rows (--with-customers). Without, it answers everybody"

@@ -123,7 +123,7 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
 def requirements_of(workspace: Workspace) -> str:
     """Return the text of the requirements of the package: exact versions and hashes, of no address."""
     lock = requirements.lock_file()
-    needed = NEEDED + (NEEDED_BY_FEAST if workspace.online_url.startswith("feast:") else ())
+    needed = NEEDED + (NEEDED_BY_FEAST if workspace.store_kind.needs_feast else ())
     return requirements.pinned(needed, "" if lock is None else lock.read_text())
 
 

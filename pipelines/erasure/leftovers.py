@@ -35,7 +35,7 @@ class OnlineFiles:
             step("delete from the online store again")
             online_erase.delete(self._workspace, unit)
         found = self.left(units)
-        compacts = found or (self._workspace.online_url == "embedded" and untold(units))
+        compacts = found or (self._workspace.store_kind.in_data_folder and untold(units))
         if compacts:
             step("compact the online store")
             online_erase.compact(self._workspace)
@@ -43,7 +43,7 @@ class OnlineFiles:
 
     def left(self, units: Sequence[str]) -> int:
         """Files with bytes of the id."""
-        return int(self._workspace.online_url == "embedded" and holds(self._workspace.online, units))
+        return int(self._workspace.store_kind.in_data_folder and holds(self._workspace.online, units))
 
 
 class LedgerFiles:

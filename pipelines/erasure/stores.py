@@ -13,9 +13,9 @@ import msgspec
 
 from features.columns.rows import StoreUnavailable
 from features.common.types import ANONYMOUS, IDENTIFY, Event
+from features.contact_history.history import ENTRY_BYTES
 from features.events import log as event_log
 from features.events.log import EventLog, event_folder
-from features.ledger.history import ENTRY_BYTES
 from features.ledger.ledger import Ledger, ledger_of
 from features.online import erase as online_erase
 from features.workspace.workspace import Workspace

@@ -18,7 +18,7 @@ import msgspec
 from features.common.files import digest_of, locked, write_whole
 from features.common.moments import Micros
 from features.common.timestamps import rfc3339
-from features.config.schema import Source
+from features.config.workspace_file import Source
 from features.lake import lake
 from features.lake.lake import literal, quoted
 from features.lake.tables import Table, tables_of

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 from msgspec import Struct
 
-from features.config.schema import Source
+from features.config.workspace_file import Source
 from features.lake.lake import quoted
 from features.lake.tables import Field, Table
 from features.workspace.workspace import Workspace

@@ -23,10 +23,12 @@ from features.columns.catalogue import Catalogue
 from features.common.errors import Failure
 from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS
+from features.contact_history.history import IMPRESSION, OUTCOME, key_of, word_of
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent
 from features.lake import lake
 from features.lake.offers import read_catalogue
 from features.lake.tables import tables_of
-from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, ContactPolicy, key_of, word_of
 from features.ledger.ledger import Ledger, ledger_of, open_ledger
 from features.workspace.workspace import Workspace
 from serving.hub.request_check import ANY, CHANNEL

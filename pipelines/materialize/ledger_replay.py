@@ -23,6 +23,9 @@ from features.columns.catalogue import Catalogue
 from features.common.moments import BEGINNING_US, Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds, from_microseconds
 from features.common.types import ANONYMOUS, CONSENT, IDENTIFY, IMPRESSION, Event
+from features.contact_history.history import key_of, word_of
+from features.contact_history.limits import Contact
+from features.contact_history.takes import Take
 from features.events.journal import Settled
 from features.events.semantics import EventSchema
 from features.events.writer import EventWriter
@@ -31,7 +34,6 @@ from features.lake.lake import literal, quoted
 from features.lake.loop_tables import CONSENTS, KEPT, LINKS, RECORDED
 from features.lake.tables import Table, stream_table, tables_of
 from features.ledger.budgets import BudgetBound
-from features.ledger.history import Contact, Take, key_of, word_of
 from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
 from serving.api.event_delivery import EventContext, EventDelivery

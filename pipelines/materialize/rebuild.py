@@ -30,7 +30,7 @@ from features.common.moments import Micros
 from features.common.timestamps import now as clock
 from features.common.timestamps import rfc3339
 from features.ledger.ledger import open_ledger
-from features.ledger.lmdb_ledger import CHECK_SECONDS, LEDGER
+from features.ledger.lmdb_file import CHECK_SECONDS, LEDGER
 from features.lmdb_store import environment
 from features.lmdb_store.environment import DATA
 from features.lmdb_store.verify import Verdict, verify
@@ -92,8 +92,8 @@ def servers_run(workspace: Workspace) -> bool:
 
 def is_embedded(workspace: Workspace, store: str) -> bool:
     """Return whether a store is a file of ours: the ledger is one beside every online store but a Redis."""
-    url = workspace.online_url
-    return url == "embedded" or (store == "ledger" and url.startswith("feast:"))
+    kind = workspace.store_kind
+    return kind.ledger_in_data_folder if store == "ledger" else kind.in_data_folder
 
 
 def look(workspace: Workspace) -> dict[str, Verdict]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.events import log as event_log
-from features.events.journal import FRAME_BYTES_MAX, HEAD_BYTES, MAGIC
+from features.events.journal_frames import FRAME_BYTES_MAX, HEAD_BYTES, MAGIC
 from features.workspace.workspace import Workspace
 from pipelines.shipping.journal_files import journal_folder, lines, listed, read_part
 from pipelines.shipping.state import Shipped

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.events.journal import DECISION, FORMAT, HEAD_BYTES, SETTLED, Line, Settled, decode_settled, frames
+from features.events.journal import Line, Settled, decode_settled
+from features.events.journal_frames import DECISION, FORMAT, HEAD_BYTES, SETTLED, frames
 from serving.decision.journal import DAMAGED, OPEN, SEALED
 
 READ_BYTES_MAX = 64 << 20

@@ -22,7 +22,8 @@ from features.common.files import locked, sync_folder
 from features.common.timestamps import MICROSECONDS
 from features.common.timestamps import now as clock
 from features.events import log as event_log
-from features.events.journal import FRAME_BYTES_MAX, Line, Settled
+from features.events.journal import Line, Settled
+from features.events.journal_frames import FRAME_BYTES_MAX
 from features.events.rows import Logged
 from features.lake.recorded_bundles import bundle_file, keep_bundle
 from features.workspace.workspace import Workspace

@@ -8,8 +8,8 @@ from typing import Any
 
 from features.common.moments import Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, rfc3339
+from features.contact_history.history import DECISION, GAP, IMPRESSION, OUTCOME, Entry, key_of, unpacked, word_of
 from features.lake import lake
-from features.ledger.history import DECISION, GAP, IMPRESSION, OUTCOME, Entry, key_of, unpacked, word_of
 from features.ledger.ledger import ledger_of
 from features.workspace.workspace import Workspace
 from pipelines.materialize.contact_import import PATIENT_MS, contacting_of

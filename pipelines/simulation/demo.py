@@ -18,7 +18,7 @@ import msgspec
 from features.common.errors import Failure
 from features.common.timestamps import now, rfc3339
 from features.common.types import ANONYMOUS, Decision, Offer
-from features.config.schema import PairColumn
+from features.config.features_file import PairColumn
 from features.lake.offers import read_catalogue
 from features.workspace.workspace import Workspace
 

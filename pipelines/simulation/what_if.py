@@ -18,8 +18,8 @@ from msgspec import Struct, field
 from features.columns.rows import OnlineRow
 from features.common.moments import Micros
 from features.common.types import DecisionRequest
-from features.ledger.history import Take
-from features.ledger.history_updates import taken
+from features.contact_history.takes import Take
+from features.contact_history.updates import taken
 from features.ledger.recent import Known
 from serving.decision.case import Case
 from serving.decision.customer import person_of

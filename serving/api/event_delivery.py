@@ -21,14 +21,15 @@ from features.common import timestamps
 from features.common.moments import Micros, Seconds, in_seconds
 from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import Event
+from features.contact_history import history
+from features.contact_history.history import OUTCOME, entries, word_of
+from features.contact_history.takes import ContactEvent
 from features.events import consumers
 from features.events.log import read
+from features.events.log_errors import LogUnavailable
 from features.events.rows import Logged
 from features.events.semantics import EventSchema, decided_at
-from features.events.sqlite_file import LogUnavailable
 from features.events.writer import EventWriter
-from features.ledger import history
-from features.ledger.history import OUTCOME, entries, word_of
 from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard
 from features.workspace.workspace import Workspace
@@ -159,7 +160,7 @@ class EventDelivery:
         contacting: Contacting,
         event: Event,
         received: int,
-        contact: history.ContactEvent,
+        contact: ContactEvent,
     ) -> None:
         """A show that was seen, or an offer that was taken up, counts for good."""
         position = (now.positions or {}).get(event.offer_id or "")
@@ -177,7 +178,7 @@ class EventDelivery:
             counted, contacting.moment(Seconds(contact.time) if moment is None else in_seconds(moment))
         )
 
-    async def _is_first(self, ledger: Ledger, now: EventContext, event: Event, contact: history.ContactEvent) -> bool:
+    async def _is_first(self, ledger: Ledger, now: EventContext, event: Event, contact: ContactEvent) -> bool:
         """Return whether it is the first that says so: an acceptance and then a conversion take one piece of a
         stock.
         """

@@ -11,9 +11,9 @@ from features.columns.rows import StoreUnavailable
 from features.common import timestamps
 from features.common.moments import Micros
 from features.common.types import Event
+from features.events.log_errors import PUBLIC, LogUnavailable
 from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
 from features.events.semantics import POISON, InvalidEvent, time_of
-from features.events.sqlite_file import PUBLIC, LogUnavailable
 from features.events.writer import EventWriter, LogBusy
 from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.events_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events

@@ -26,7 +26,7 @@ from features.common.types import (
     ContextValue,
     Id,
 )
-from features.config.schema import ContextColumn
+from features.config.features_file import ContextColumn
 from serving.decision.assignment import Units
 from serving.http.problems import Invalid, Problem, Unreadable
 from serving.http.routing import Refusal

@@ -12,7 +12,7 @@ from features.columns.layout import Layout
 from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import Seconds
 from features.common.types import ContextValue
-from features.config.schema import ContextColumn
+from features.config.features_file import ContextColumn
 from features.expressions.nodes import Term
 from serving.conditions.conditions import Scalar
 

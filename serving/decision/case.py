@@ -13,7 +13,7 @@ from features.aggregates.partitions import fnv1a
 from features.columns.rows import OnlineRow
 from features.common.moments import Micros, Seconds, in_seconds
 from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
-from features.config.schema import Placement
+from features.config.offers_file import Placement
 from features.events.journal import considered_of
 from serving.conditions.bitsets import mask_of
 from serving.decision.assignment import Assigned, Units

@@ -26,9 +26,9 @@ from features.columns.rows import OnlineRow
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS, rfc3339
 from features.common.types import Decision, DecisionRequest, GivenArm, RankedOffer
+from features.contact_history.takes import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.events.journal import Line
 from features.ledger.budgets import BudgetBound, Fell, Moment
-from features.ledger.history import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.ledger.recent import KeptArm
 from serving.conditions.bitsets import mask_of
 from serving.decision.assignment import NOBODY, Assigned, Kept

@@ -35,7 +35,8 @@ import msgspec
 
 from features.common.clock import now_s, written_s
 from features.common.files import write_whole
-from features.events.journal import FRAME_BYTES_MAX, Line, Lineup, Settled, damage, write_frame
+from features.events.journal import Line, Lineup, Settled, write_frame
+from features.events.journal_frames import FRAME_BYTES_MAX, damage
 
 logger = logging.getLogger("opportune.journal")
 

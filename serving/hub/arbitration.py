@@ -14,8 +14,8 @@ from features.columns.layout import Layout
 from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.types import ContextValue, Offer
+from features.config.features_file import ContextColumn
 from features.config.policies import FORMULA_DEFAULT, Arbitration
-from features.config.schema import ContextColumn
 from features.workspace.rulebook import Rulebook
 from serving.conditions.conditions import offer_columns
 from serving.conditions.formulas import Formula

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from features.columns.rows import KeyedRow, OnlineRow, RowSchema
 from features.common.moments import BEGINNING, Seconds
 from features.common.types import ContextValue
-from features.config.schema import ConsentSettings as ConsentColumn
-from features.config.schema import FeaturesFile
+from features.config.features_file import ConsentSettings as ConsentColumn
+from features.config.features_file import FeaturesFile
 
 REMEMBERED_MAX = 256
 """Sets of purposes for which what is withheld is kept ready."""

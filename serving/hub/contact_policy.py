@@ -19,19 +19,11 @@ from features.common.types import Budget as OfferBudget
 from features.config.policies import Limit as LimitRule
 from features.config.policies import Pause as PauseRule
 from features.config.policies import PoliciesFile
+from features.contact_history.counts import CatalogueIndex, blocked, paused_positions
+from features.contact_history.history import OUTCOME, entries, key_of, word_of
+from features.contact_history.limits import Contact, ContactLimit, ContactPause, ContactPolicy
+from features.contact_history.takes import Take
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, Fell, Moment
-from features.ledger.history import (
-    OUTCOME,
-    Contact,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
-    Take,
-    entries,
-    key_of,
-    word_of,
-)
-from features.ledger.history_counts import CatalogueIndex, blocked, paused_positions
 from features.validation.policies import channels_of
 from features.workspace.workspace import Workspace
 from serving.hub.quiet_hours import day_of

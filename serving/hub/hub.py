@@ -14,8 +14,8 @@ from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
 from features.columns.rows import Dictionary
 from features.config.experiments import ExperimentsFile
+from features.config.offers_file import Placement
 from features.config.policies import STAGES, Stage
-from features.config.schema import Placement
 from features.workspace.rulebook import Rulebook, read_rules
 from features.workspace.workspace import Workspace
 from serving.hub.arbitration import Arbiter

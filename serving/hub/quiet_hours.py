@@ -13,8 +13,8 @@ from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.time_zones import zone_of
 from features.common.types import ContextValue
+from features.config.features_file import ContextColumn
 from features.config.policies import QuietHours
-from features.config.schema import ContextColumn
 from features.expressions.scope import scope_of
 from features.workspace.workspace import Workspace
 from serving.conditions.inputs import ConditionInputs

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from features.common.missing import EXPECTED_ID, NOBODY
 from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
-from features.config.schema import ContextColumn, Placement
+from features.config.features_file import ContextColumn
+from features.config.offers_file import Placement
 from features.workspace.workspace import Workspace
 
 CHANNEL, LOCALE = "channel", "locale"

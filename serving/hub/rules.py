@@ -16,8 +16,8 @@ from features.columns.layout import Layout, Matched
 from features.columns.rows import Dictionary, OnlineRow
 from features.common.moments import Seconds
 from features.common.types import ContextValue
+from features.config.features_file import ContextColumn
 from features.config.policies import Stage, Whom
-from features.config.schema import ContextColumn
 from features.expressions.evaluate import Lookup
 from features.workspace.rulebook import ReadRule, Rulebook
 from serving.conditions.bitsets import bits_of, mask_of

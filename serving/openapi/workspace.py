@@ -22,7 +22,7 @@ from features.common.types import (
     DecisionRequest,
     Event,
 )
-from features.config.schema import ContextColumn
+from features.config.features_file import ContextColumn
 from features.events.semantics import NUMBER_MAX
 from features.workspace.workspace import Workspace
 from serving.api.experiments import AssignmentRequest

@@ -23,9 +23,9 @@ from features.common.errors import Failure
 from features.common.moments import Micros, in_seconds
 from features.common.timestamps import MICROSECONDS, now
 from features.common.types import DecisionRequest
+from features.contact_history.takes import Take
 from features.events.journal import Settled
 from features.lake.offers import read_catalogue
-from features.ledger.history import Take
 from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.recent import KeptArm, Known
 from features.online.engines import open_engine

@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "_bentoml_sdk": ("serving/service.py",),
     "_bentoml_impl": ("serving/service.py",),
     "uvicorn": ("serving/uvicorn_protocol.py",),
-    "lmdb": ("features/lmdb_store/*.py", "features/ledger/lmdb_*.py", "features/feature_store/lmdb_online_store.py"),
+    "lmdb": ("features/lmdb_store/*.py", "features/ledger/lmdb_*.py", "features/feature_store/lmdb_*.py"),
     "redis": ("features/redis_store/*.py", "features/ledger/redis_*.py"),
     "hiredis": ("features/redis_store/*.py", "features/ledger/redis_*.py"),
     "scipy": ("pipelines/statistics/*.py", "pipelines/doctor/service/experiments.py"),

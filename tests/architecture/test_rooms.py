@@ -14,6 +14,7 @@ from tests.architecture.house import PACKAGES, ROOT, files, modules, refuse
 ORDER = (
     "features/bucketing",
     "features/common",
+    "features/aggregate_kinds",
     "features/config",
     "features/columns",
     "features/expressions",
@@ -21,6 +22,7 @@ ORDER = (
     "features/redis_store",
     "features/workspace",
     "features/lake",
+    "features/contact_history",
     "features/ledger",
     "features/aggregates",
     "features/events",

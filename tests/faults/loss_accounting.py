@@ -17,13 +17,14 @@ import pytest
 import yaml
 
 from features.common.types import ANONYMOUS, Event
-from features.events.journal import Line, frames
+from features.contact_history.history import IMPRESSION, OUTCOME, entries
+from features.events.journal import Line
+from features.events.journal_frames import frames
 from features.events.log import counts, event_folder, read_all
 from features.events.semantics import time_of
 from features.events.sqlite_file import NAME, connect
 from features.lake import lake
 from features.lake.files import is_imported
-from features.ledger.history import IMPRESSION, OUTCOME, entries
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.journal import LINEUP, REASON

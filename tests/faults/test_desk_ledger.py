@@ -18,7 +18,7 @@ import yaml
 
 from features.columns.rows import StoreUnavailable
 from features.common.types import Decision, DecisionRequest
-from features.ledger.history import ENTRY_BYTES
+from features.contact_history.history import ENTRY_BYTES
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
 from features.validation.load import load

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from features.events.journal import damage, frames, write_frame
+from features.events.journal import write_frame
+from features.events.journal_frames import damage, frames
 from features.events.log import EventLog, counts, read_all
 from features.events.sqlite_file import LogLimits, connect
 from pipelines.shipping import ship

@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from features.events.journal import HEAD_BYTES, damage, frames, read_lines
+from features.events.journal import read_lines
+from features.events.journal_frames import HEAD_BYTES, damage, frames
 from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
 from tests.depth import rounds
 from tests.serving.decision.test_journal import a_line, framed, lines_in, until

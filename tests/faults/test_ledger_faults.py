@@ -22,7 +22,9 @@ import pytest
 
 from features.columns.rows import StoreUnavailable
 from features.common import clock
-from features.ledger.history import ContactLimit, ContactPolicy, Take, entries
+from features.contact_history.history import entries
+from features.contact_history.limits import ContactLimit, ContactPolicy
+from features.contact_history.takes import Take
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger

@@ -17,9 +17,10 @@ from typing import Any
 
 from features.common.types import Event
 from features.events.log import EventLog
+from features.events.log_errors import LogUnavailable
 from features.events.rows import Item, dead_item, event_item
 from features.events.semantics import time_of
-from features.events.sqlite_file import LogLimits, LogUnavailable
+from features.events.sqlite_file import LogLimits
 from features.events.writer import EventWriter
 
 ACK = struct.Struct("<II")

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import View
 from features.common.timestamps import MICROSECONDS
+from features.contact_history.history import key_of
 from features.lake.tables import tables_of
-from features.ledger.history import key_of
 from features.ledger.recent import RecentEvent
 from features.workspace.workspace import Workspace
 
@@ -101,6 +102,14 @@ def shown(plan: RowSchema, words: Dictionary, row: OnlineRow) -> dict[str, Any]:
                     key: value for key, value in zip(keys or [], values, strict=True) if value == value
                 }
     return found
+
+
+def agrees(aggregate: str, got: Any, wanted: Any) -> bool:
+    """Whether the fold's value is the batch's, within what the aggregate says of itself."""
+    tolerance = AGGREGATES[aggregate].tolerance if aggregate else 0.0
+    if tolerance and isinstance(got, float) and isinstance(wanted, float):
+        return abs(got - wanted) <= tolerance * abs(wanted)
+    return bool(got == wanted)
 
 
 def seconds(moment: int) -> float:

@@ -19,7 +19,9 @@ from typing import Any
 
 from features.columns.rows import StoreUnavailable
 from features.common import clock
-from features.ledger.history import ContactLimit, ContactPolicy, Take, key_of, word_of
+from features.contact_history.history import key_of, word_of
+from features.contact_history.limits import ContactLimit, ContactPolicy
+from features.contact_history.takes import Take
 from features.ledger.ledger import open_ledger
 
 OFFERS = [key_of(f"offer {i}") for i in range(4)]

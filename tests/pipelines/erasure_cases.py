@@ -21,11 +21,13 @@ import msgspec
 from features.common import clock
 from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.common.types import Event
+from features.contact_history import history
+from features.contact_history.history import key_of
+from features.contact_history.limits import ContactPolicy
+from features.contact_history.takes import ContactEvent
 from features.events.journal import read_lines
 from features.events.log import EventLog, event_folder
 from features.events.rows import dead_item
-from features.ledger import history
-from features.ledger.history import ContactPolicy, key_of
 from features.ledger.ledger import ledger_of
 from features.ledger.lmdb_records import CUSTOMERS, RECENT, hash_of
 from features.ledger.recent import Heard, RecentEvent
@@ -101,9 +103,7 @@ def happen(workspace: Workspace, batch: str) -> None:
                 heard.append(
                     Heard(
                         event.unit,
-                        history.ContactEvent(
-                            history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)
-                        ),
+                        ContactEvent(history.IMPRESSION, at / MICROSECONDS, key_of("offer-01"), key_of(event.event_id)),
                     )
                 )
             else:

@@ -15,8 +15,9 @@ from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.timestamps import MICROSECONDS, duration_seconds, parse_moment
 from features.common.types import Decision, DecisionRequest
 from features.config.policies import PoliciesFile
+from features.contact_history.history import IMPRESSION, OUTCOME, key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.lake.offers import catalogue_file, read_catalogue
-from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, key_of, word_of
 from features.validation.load import load
 from features.workspace.situations import SITUATIONS
 from serving.decision.decide import decide

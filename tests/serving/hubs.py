@@ -16,8 +16,9 @@ from features.columns.rows import KeyedRow, OnlineRow
 from features.common.timestamps import MICROSECONDS, to_microseconds
 from features.common.types import Decision, DecisionRequest, Offer
 from features.config.experiments import ExperimentsFile
+from features.config.features_file import FeaturesFile
+from features.config.offers_file import OffersFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, OffersFile
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.snapshot import Snapshot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from features.config.schema import Gates
+from features.config.model_file import Gates
 
 TREES_MIN = 2
 COIN_AUC = 0.5

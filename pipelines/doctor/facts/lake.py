@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from features.columns.aggregate_kinds import AGGREGATES
+from features.aggregate_kinds.kinds import AGGREGATES
 from features.common.moments import Micros
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, parse_moment
 from features.lake.lake import folder_reader, literal, quoted

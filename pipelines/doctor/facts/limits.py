@@ -12,7 +12,7 @@ from features.common.time_zones import zone_of
 from features.common.timestamps import from_microseconds, to_microseconds
 from features.lake.offers import catalogue_file, read_catalogue
 from features.ledger.ledger import Ledger, ledger_of
-from features.ledger.lmdb_ledger import LEDGER
+from features.ledger.lmdb_file import LEDGER
 from features.lmdb_store.environment import DATA, MAP_BYTES_MAX
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import BudgetFacts, LimitFacts
@@ -27,7 +27,7 @@ def limits(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) ->
     if not workspace.policies.limits:
         return "the workspace has no limits"
     folder = workspace.data / "ledger"
-    embedded = workspace.online_url == "embedded" or workspace.online_url.startswith("feast:")
+    embedded = workspace.store_kind.ledger_in_data_folder
     if embedded and not (folder / LEDGER).exists():
         return "there is no contact ledger yet"
     query = (

@@ -7,7 +7,7 @@ import contextlib
 from features.common.timestamps import parse_moment
 from features.events import consumers
 from features.events import log as event_log
-from features.events.sqlite_file import LogUnavailable
+from features.events.log_errors import LogUnavailable
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import LogFacts, LoopFacts
 from pipelines.shipping.journal_files import journal_folder, listed

@@ -33,7 +33,7 @@ def store(workspace: Workspace, now: Micros) -> StoreFacts | str:
     customers = _customers(workspace, SAMPLED)
     state = steps.state_of(workspace)
     materialized = steps.is_materialized(workspace) or bool(state.materialized)
-    if workspace.online_url == "embedded" and materialized:
+    if workspace.store_kind.in_data_folder and materialized:
         verdict = verify(workspace.online, "online")
         if verdict.why:
             return StoreFacts(len(customers), 0, (), (), materialized, state.computed_at, {}, verdict.why)

@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from features.events import log as event_log
-from features.events.sqlite_file import NAME, LogLimits, LogUnavailable
+from features.events.log_errors import LogUnavailable
+from features.events.sqlite_file import NAME, LogLimits
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.files import set_aside, small_files
 from pipelines.doctor.facts.gather import Facts

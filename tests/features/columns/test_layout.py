@@ -20,7 +20,7 @@ from features.columns.layout import Layout, Matched
 from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import views_of
 from features.common.types import Offer
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 
 NOW = 1_780_000_000.0
 DAY = 86_400.0

@@ -13,8 +13,11 @@ import yaml
 
 from features.config.documents import BadWorkspace, Document
 from features.config.faults import FAULTS_MAX
+from features.config.features_file import FeaturesFile
+from features.config.model_file import ModelFile
+from features.config.offers_file import OffersFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile, ModelFile, OffersFile, WorkspaceFile
+from features.config.workspace_file import WorkspaceFile
 from tests.workspaces import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
 
 

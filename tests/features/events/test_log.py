@@ -24,9 +24,10 @@ from hypothesis import strategies as st
 from features.events import consumers
 from features.events.dead_letters import letters, send_again
 from features.events.log import EventLog, counts, dead_letters, exists, read, read_all, reading
+from features.events.log_errors import LogUnavailable
 from features.events.rows import CONFLICT, FORGOTTEN, EventCounts, Result, dead_item, event_item
 from features.events.semantics import EventSchema, time_of
-from features.events.sqlite_file import LogLimits, LogUnavailable
+from features.events.sqlite_file import LogLimits
 from features.events.writer import EventWriter, LogBusy
 from features.validation.load import load
 from tests.features.event_child import happened, item

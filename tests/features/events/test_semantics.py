@@ -15,9 +15,10 @@ from features.common.timestamps import to_microseconds
 from features.common.types import Event, Offer
 from features.config.experiments import Arm, Experiment, ExperimentsFile
 from features.config.faults import BadWorkspace
+from features.contact_history import history
+from features.contact_history.history import key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.events.semantics import POISON, EventSchema, InvalidEvent, decided_at, outcome_types, time_of
-from features.ledger import history
-from features.ledger.history import key_of, word_of
 from features.ledger.recent import Heard, RecentEvent
 from features.validation.load import load
 from features.workspace.workspace import Workspace
@@ -140,7 +141,7 @@ def test_outcome_is_heard(happenings: EventSchema) -> None:
     heard = happenings.heard(
         event("accepted", offer_id="o1", decision_id="d1", channel="app", value=2, placement="home"), 5
     )
-    contact = history.ContactEvent(
+    contact = ContactEvent(
         history.OUTCOME, NOW_US / 1e6, key_of("o1"), key_of("d1"), key_of("loans"), word_of("app"), word_of("accepted")
     )
     fields: dict[str, float | str] = {"offer_id": "o1", "offer_topic": "roaming", "type": "accepted", "value": 2.0}
@@ -150,9 +151,7 @@ def test_outcome_is_heard(happenings: EventSchema) -> None:
 def test_impression_is_heard(workspace: Workspace, happenings: EventSchema) -> None:
     """An impression is an entry of the history, and an event where some window looks at impressions."""
     seen = event("impression", offer_id="o1", placement="home", channel="app")
-    contact = history.ContactEvent(
-        history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0
-    )
+    contact = ContactEvent(history.IMPRESSION, NOW_US / 1e6, key_of("o1"), 0, key_of("loans"), word_of("app"), 0)
     assert happenings.heard(seen, 5) == Heard("c1", contact)
     pair = {"stream": "impressions", "aggregate": "count", "key": "offer_id", "match": "offer_id"}
     pairs = {**FEATURES["pairs"], "seen": pair}

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.config.yaml import Tree
 from features.expressions.evaluate import Meaning
 from features.expressions.nodes import Term

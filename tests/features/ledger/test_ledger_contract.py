@@ -18,31 +18,28 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
-from features.ledger.history import (
+from features.contact_history.history import (
     DECISION,
     GAP,
     IMPRESSION,
     OUTCOME,
-    ContactEvent,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
     Entry,
-    Take,
-    TakeResult,
     entries,
     key_of,
     unpacked,
     word_of,
 )
-from features.ledger.history_updates import taken
+from features.contact_history.limits import ContactLimit, ContactPause, ContactPolicy
+from features.contact_history.takes import ContactEvent, Take, TakeResult
+from features.contact_history.updates import taken
+from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
-from features.ledger.redis_ledger import RedisLedger, history_of
+from features.ledger.redis_ledger import RedisLedger
+from features.ledger.redis_records import history_of
 from features.redis_store.address import Address, command
 from features.redis_store.routing import routes
-from tests.features.ledger.test_history import drawn_takes
+from tests.features.contact_history.test_history import drawn_takes
 from tests.stores import Server, find_server
 from tests.waiting import LIMIT_S
 

@@ -16,11 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.columns.rows import StoreUnavailable
+from features.contact_history.history import DECISION, IMPRESSION, OUTCOME, unpacked
+from features.contact_history.limits import ContactLimit, ContactPolicy
+from features.contact_history.takes import ContactEvent
 from features.ledger import recent_updates
-from features.ledger.history import DECISION, IMPRESSION, OUTCOME, ContactEvent, ContactLimit, ContactPolicy, unpacked
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, RecentEvent, decode, encode
-from features.ledger.redis_ledger import RECENT_SECONDS, RedisLedger
+from features.ledger.redis_ledger import RedisLedger
+from features.ledger.redis_server import RECENT_SECONDS
 from features.redis_store.address import command
 from tests.features.ledger.test_ledger_contract import DAY, DISMISSED, GROUPS, KINDS, NOW, OFFERS, WEB, WEEK, Shop, urls
 from tests.stores import find_server

@@ -11,8 +11,8 @@ import pytest
 
 from features.common.types import Decision
 from features.config.documents import Document
+from features.config.features_file import FeaturesFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile
 from features.validation.policies import expressions, names
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import REASON, SITUATIONS

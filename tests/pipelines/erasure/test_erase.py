@@ -26,7 +26,8 @@ from features.common import clock
 from features.common.pseudonyms import SECRET, pseudonym
 from features.common.timestamps import now, to_microseconds
 from features.common.types import Event
-from features.events.journal import HEAD_BYTES, Line, damage, frames, read_lines, write_frame
+from features.events.journal import Line, read_lines, write_frame
+from features.events.journal_frames import HEAD_BYTES, damage, frames
 from features.events.journal_redaction import blanked
 from features.events.log import EventLog, counts, event_folder
 from features.events.rows import event_item

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from features.common.timestamps import MICROSECONDS
 from features.config.experiments import ExperimentsFile
+from features.config.features_file import FeaturesFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile
 from features.validation.load import load
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules

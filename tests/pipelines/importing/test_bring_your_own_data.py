@@ -11,22 +11,19 @@ import pytest
 
 from features.aggregates import windows
 from features.common.timestamps import parse_moment
-from features.config.schema import (
+from features.common.types import DataType
+from features.config.features_file import (
     Aggregate,
     Attribute,
     ContextColumn,
-    DataType,
     FeaturesFile,
-    Gates,
-    Label,
-    ModelFile,
     PairAggregate,
     PairColumn,
     Relative,
     Stream,
-    TrainingSplit,
     WindowColumn,
 )
+from features.config.model_file import Gates, Label, ModelFile, TrainingSplit
 from features.feature_store import definitions
 from features.lake.tables import FIXED
 from features.validation.load import load

@@ -14,18 +14,9 @@ import pytest
 import yaml
 
 from features.common.timestamps import MICROSECONDS, now, parse_moment, to_microseconds
-from features.ledger.history import (
-    CONTACTS_MAX,
-    GAP,
-    IMPRESSION,
-    OUTCOME,
-    ContactEvent,
-    Entry,
-    key_of,
-    unpacked,
-    word_of,
-)
-from features.ledger.history_counts import count, paused
+from features.contact_history.counts import count, paused
+from features.contact_history.history import CONTACTS_MAX, GAP, IMPRESSION, OUTCOME, Entry, key_of, unpacked, word_of
+from features.contact_history.takes import ContactEvent
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace

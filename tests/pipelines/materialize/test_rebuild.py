@@ -14,8 +14,8 @@ import pytest
 from features.columns.rows import OnlineRow
 from features.common.timestamps import MICROSECONDS
 from features.common.timestamps import now as clock
+from features.contact_history.history import entries, key_of
 from features.ledger.budgets import BudgetRecord
-from features.ledger.history import entries, key_of
 from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.recent_updates import trimmed
 from features.lmdb_store import environment

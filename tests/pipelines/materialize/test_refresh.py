@@ -26,9 +26,9 @@ from features.columns.catalogue import Catalogue
 from features.columns.layout import Layout
 from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.timestamps import MICROSECONDS, to_microseconds
+from features.contact_history.limits import ContactPolicy
 from features.feature_store import definitions
 from features.lake.offers import offers_of
-from features.ledger.history import ContactPolicy
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import Heard, RecentEvent
 from features.online.engines import open_engine

@@ -12,7 +12,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.events.journal import Settled, damage, write_frame
+from features.events.journal import Settled, write_frame
+from features.events.journal_frames import damage
 from features.events.journal_redaction import blanked
 from features.ledger.ledger import ledger_of
 from features.ledger.lmdb_records import RECENT, recent_of

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 
 from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microseconds
 from features.common.types import Decision, DecisionRequest
+from features.config.offers_file import Placement
 from features.config.policies import Arbitration, PoliciesFile
-from features.config.schema import Placement
+from features.contact_history.history import IMPRESSION, key_of, word_of
+from features.contact_history.takes import ContactEvent
 from features.events.journal import Line
 from features.lake.offers import read_catalogue
-from features.ledger.history import IMPRESSION, ContactEvent, key_of, word_of
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace

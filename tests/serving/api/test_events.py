@@ -21,6 +21,8 @@ from features.common.timestamps import from_microseconds, rfc3339
 from features.common.types import Budget as OfferBudget
 from features.common.types import Event, Offer
 from features.config.policies import PoliciesFile
+from features.contact_history.history import key_of
+from features.contact_history.limits import ContactPolicy
 from features.events import consumers
 from features.events.log import EventLog, counts, dead_letters, read_all
 from features.events.rows import event_item
@@ -28,7 +30,6 @@ from features.events.semantics import EventSchema, time_of
 from features.events.sqlite_file import LogLimits
 from features.events.writer import EventWriter
 from features.ledger.budgets import BudgetBound
-from features.ledger.history import ContactPolicy, key_of
 from features.ledger.ledger import Ledger
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import Heard

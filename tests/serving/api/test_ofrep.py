@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.config.schema import ContextColumn
+from features.config.features_file import ContextColumn
 from serving.api.flags import Flags
 from serving.api.ofrep import (
     REFUSAL,

@@ -23,8 +23,8 @@ from scipy.stats import chi2_contingency
 
 from features.common.timestamps import parse_moment
 from features.config.experiments import CONTROL_GROUPS, ExperimentsFile
+from features.config.features_file import FeaturesFile
 from features.config.policies import PoliciesFile
-from features.config.schema import FeaturesFile
 from features.workspace.experiments import read_experiments
 from features.workspace.rulebook import read_rules
 from serving.decision.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units

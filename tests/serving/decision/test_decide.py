@@ -17,8 +17,8 @@ from features.aggregates.partitions import fnv1a
 from features.columns.rows import OnlineRow
 from features.common.timestamps import MICROSECONDS, now, rfc3339
 from features.common.types import Decision, DecisionRequest, Offer, Treatment
+from features.config.features_file import ContextColumn
 from features.config.policies import Arbitration, PoliciesFile, Rule
-from features.config.schema import ContextColumn
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row

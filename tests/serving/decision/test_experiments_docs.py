@@ -11,13 +11,14 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from features.bucketing.tools import TOOLS
 from features.common.timestamps import parse_moment
 from features.config.documents import Document
 from features.config.experiments import CONTROL_GROUPS, Experiment, ExperimentsFile, Guardrails, Hashing, Ramp
 from features.expressions.evaluate import Meaning
 from features.validation.experiments import arms, faults_of_experiments, ramps
 from features.validation.load import load
-from features.workspace.experiments import HASH_WORDS, Experiments, read_experiments, split_of
+from features.workspace.experiments import Experiments, read_experiments, split_of
 from features.workspace.rulebook import read_rules
 from serving.decision.assignment import Assigner, Reason, Units
 
@@ -114,4 +115,4 @@ def test_the_page_names_everything() -> None:
     assert set(CONTROL_GROUPS) <= set(re.findall(r"[a-z_]+", TEXT))
     for hash_ in get_args(Hashing):
         (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| `{hash_}`"))
-        assert all(f"`{word}`" in line for word in HASH_WORDS[hash_])
+        assert all(f"`{word}`" in line for word in TOOLS[hash_].takes)

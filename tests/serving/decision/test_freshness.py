@@ -18,7 +18,7 @@ from features.columns.layout import Layout
 from features.columns.rows import Dictionary, KeyedRow, OnlineRow, RowSchema
 from features.columns.views import views_of
 from features.common.types import Offer
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.expressions.nodes import Term
 from features.lmdb_store import environment
 from features.validation.load import load

@@ -18,21 +18,17 @@ from hypothesis import strategies as st
 
 from features.common.types import Decision, DecisionRequest, ModelStamp, RankedOffer
 from features.events.journal import (
-    DECISION,
-    FORMAT,
-    FRAME_BYTES_MAX,
     PAIR_VALUES_MAX,
     SCORES_MAX,
     Line,
     Lineup,
     Versions,
     considered_of,
-    damage,
-    frames,
     line_of,
     read_lines,
     write_frame,
 )
+from features.events.journal_frames import DECISION, FORMAT, FRAME_BYTES_MAX, damage, frames
 from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, JournalLimits
 from tests.waiting import LIMIT_S
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from features.columns.rows import KeyedRow, OnlineRow
 from features.columns.views import Family
 from features.common.types import Decision, DecisionRequest
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from features.events.journal import Line
 from serving.decision.decide import decide
 from serving.decision.snapshot import Snapshot

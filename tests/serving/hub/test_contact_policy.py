@@ -15,20 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.common.types import Budget, Offer
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
+from features.contact_history.history import DECISION, IMPRESSION, OUTCOME, Entry, key_of, word_of
+from features.contact_history.takes import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.events.journal import Line
-from features.ledger.history import (
-    CHOSEN_MAX,
-    DECISION,
-    GRANTED,
-    IMPRESSION,
-    OUTCOME,
-    Entry,
-    Take,
-    TakeResult,
-    key_of,
-    word_of,
-)
 from features.ledger.ledger import open_ledger
 from serving.decision.decide import (
     CONTACTS_UNAVAILABLE,

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from features.common.time_zones import zone_of
-from features.config.schema import FeaturesFile
+from features.config.features_file import FeaturesFile
 from serving.decision.decide import decide
 from serving.decision.snapshot import Snapshot
 from serving.hub.quiet_hours import day_of, minute_of_day

@@ -19,7 +19,7 @@ import pytest
 
 from features.columns.contract import Contract
 from features.common.errors import Failure
-from features.config.schema import Stores
+from features.config.workspace_file import Stores
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.deploy import publish as publishing

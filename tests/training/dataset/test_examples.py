@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.common.timestamps import to_microseconds
-from features.config.schema import TrainingSplit
+from features.config.model_file import TrainingSplit
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.config.schema import Label, ModelFile
+from features.config.model_file import Label, ModelFile
 from tests.examples import contract_of, made
 from training.bundle.forest import compile_forest
 from training.dataset.examples import Examples

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.config.schema import Gates
+from features.config.model_file import Gates
 from tests.training.fitting.test_fit import EARLY, LATER, MODEL, UNSEEN
 from training.dataset.examples import Examples
 from training.fitting import gates

@@ -12,6 +12,7 @@ import pytest
 from lightgbm.basic import LightGBMError, _ConfigAliases
 
 from features.config.lightgbm_names import ALIASES, MAIN
+from features.config.model_file import Label, ModelFile
 from features.config.model_parameter_needs import NEEDS
 from features.config.model_parameters import (
     ACCEPTED,
@@ -23,7 +24,6 @@ from features.config.model_parameters import (
     Number,
     wrong_parameters,
 )
-from features.config.schema import Label, ModelFile
 from tests.training.fitting.test_fit import EARLY
 from training.bundle import forest
 from training.fitting.fit import DEFAULTS, BadParameters, parameters_of

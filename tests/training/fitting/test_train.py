@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.config.schema import Gates
+from features.config.model_file import Gates
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize.steps import state_of

@@ -1,151 +1,19 @@
-"""What a contact history says of limits and pauses: counts, what is blocked, what is paused, and whether a take fits.
-
-`count` and `paused` are the plain words, for one limit or pause. The kernels say the same for all of a policy at once,
-in some microseconds; tests hold one against the other. In a history only what occurs can be exhausted, so a whole
-catalogue is answered by looking up the few offers and groups that do.
+"""Limits and pauses of a whole policy against one contact history, as machine code over words: 6 an entry, 4 a limit, 5
+a pause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from features.common.moments import Seconds
-from features.ledger.history import (
-    DECISION,
-    GAP,
-    IMPRESSION,
-    OUTCOME,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
-    unpacked,
-)
-
-COUNT_UNKNOWN = 1 << 31
-"""The count of a limit whose window reaches behind a gap: more than any limit allows."""
-
-NOTHING: NDArray[np.uint64] = np.frombuffer(bytes(8), np.uint64)[:0]
-"""The words of an empty history."""
+from features.contact_history.history import DECISION, GAP, IMPRESSION, OUTCOME
 
 _WORDS = numba.types.Array(numba.uint64, 1, "C", readonly=True)
 _CHOICES = numba.types.Array(numba.uint16, 1, "C", readonly=True)
 _FELL = numba.int64[::1]
 _FLAGS = numba.uint8[:, ::1]
 _CONTACTS, _OUTCOMES = 0, OUTCOME
-
-
-def words_of(history: bytes) -> NDArray[np.uint64]:
-    """Return a history as the kernels read it: 6 words an entry."""
-    return np.frombuffer(history, np.uint64) if history else NOTHING
-
-
-class CatalogueIndex:
-    """Which positions of a catalogue an offer's or a group's hash leads to, as bit sets: bit i is position i."""
-
-    def __init__(self, offers: Iterable[int], groups: Iterable[int]) -> None:
-        self.of_offer: dict[int, int] = {}
-        self.of_group: dict[int, int] = {}
-        self.grouped = size = 0
-        for at, (offer, group) in enumerate(zip(offers, groups, strict=True)):
-            self.of_offer[offer] = self.of_offer.get(offer, 0) | 1 << at
-            if group:
-                self.of_group[group] = self.of_group.get(group, 0) | 1 << at
-                self.grouped |= 1 << at
-            size = at + 1
-        self.everything = (1 << size) - 1
-
-    def positions(self, scope: str, key: int) -> int:
-        """Return the positions of a key; of key 0, all that the scope speaks of."""
-        if scope == "any":
-            return self.everything
-        if scope == "offer":
-            return self.of_offer.get(key, 0) if key else self.everything
-        return self.of_group.get(key, 0) if key else self.grouped
-
-
-def count(history: bytes, limit: ContactLimit, now: Seconds, hold_seconds: float) -> int:
-    """Return how many contacts of a history a limit counts now. A limit of each offer or group needs its key:
-    `replace(limit, key=…)`.
-    """
-    found, since = 0, now - limit.window_seconds
-    for entry in unpacked(history):
-        if entry.kind == GAP and entry.what == _CONTACTS and entry.time > since:
-            return COUNT_UNKNOWN
-        if entry.kind not in (DECISION, IMPRESSION) or entry.time <= since or limit.channel not in (0, entry.channel):
-            continue
-        if limit.scope != "any" and limit.key != (entry.offer if limit.scope == "offer" else entry.group):
-            continue
-        if limit.counts == "decisions":
-            found += entry.kind == DECISION
-        else:
-            found += bool(entry.seen) or entry.kind == IMPRESSION or entry.time > now - hold_seconds
-    return found
-
-
-def paused(history: bytes, pause: ContactPause, now: Seconds) -> bool:
-    """Return whether a pause holds now; one of each offer or group needs its key. Outcomes that are missing may have
-    caused one.
-    """
-    times = []
-    for entry in unpacked(history):
-        if (
-            entry.kind == GAP
-            and entry.what == _OUTCOMES
-            and entry.time + pause.within_seconds + pause.pause_seconds > now
-        ):
-            return True
-        own = {"any": 0, "offer": entry.offer, "group": entry.group}[pause.scope]
-        if entry.kind == OUTCOME and entry.what == pause.what and own == pause.key:
-            times.append(entry.time)
-    times.sort()
-    runs = zip(times, times[pause.times - 1 :], strict=False)
-    return any(last - first <= pause.within_seconds and now < last + pause.pause_seconds for first, last in runs)
-
-
-def blocked(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
-    """For each limit that is exhausted somewhere: the catalogue's positions where it is, whether or not it concerns
-    them.
-
-    An answer for choosing candidates; the word that counts is the take's.
-    """
-    words = words_of(history)
-    flags = np.zeros((len(policy.limits), len(words) // 6 + 1), np.uint8)
-    if not _blocked(words, policy.limit_words, now, policy.hold_seconds, flags):
-        return {}
-    return _positions(flags, policy.limits, words, index)
-
-
-def paused_positions(history: bytes, policy: ContactPolicy, index: CatalogueIndex, now: Seconds) -> dict[int, int]:
-    """For each pause that holds somewhere: the catalogue's positions where it does."""
-    words = words_of(history)
-    flags = np.zeros((len(policy.pauses), len(words) // 6 + 1), np.uint8)
-    if not _paused(words, policy.pause_words, now, flags):
-        return {}
-    return _positions(flags, policy.pauses, words, index)
-
-
-def _positions(
-    flags: NDArray[np.uint8],
-    rules: tuple[ContactLimit, ...] | tuple[ContactPause, ...],
-    words: NDArray[np.uint64],
-    index: CatalogueIndex,
-) -> dict[int, int]:
-    """Flags as positions: one a rule and entry, and a last one for all that the rule speaks of."""
-    found: dict[int, int] = {}
-    whole = flags.shape[1] - 1
-    for at, entry in zip(*(part.tolist() for part in flags.nonzero()), strict=True):
-        rule = rules[at]
-        if entry == whole:
-            bits = index.positions(rule.scope, rule.key)
-        else:
-            bits = index.positions(rule.scope, int(words[6 * entry + (1 if rule.scope == "offer" else 3)]) or -1)
-        if bits:
-            found[at] = found.get(at, 0) | bits
-    return found
 
 
 @numba.njit(nogil=True)
@@ -155,7 +23,7 @@ def _kind(words, at):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _gap(words, times, what):  # type: ignore[no-untyped-def]
-    """The time until which entries are missing; minus infinity where none is."""
+    """Return the time until which entries are missing; minus infinity where none is."""
     until = -np.inf
     for at in range(words.shape[0] // 6):
         if _kind(words, at) == GAP and words[6 * at + 4] >> np.uint64(32) == what and times[6 * at] > until:
@@ -165,7 +33,7 @@ def _gap(words, times, what):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _ways(words, times, held):  # type: ignore[no-untyped-def]
-    """How each entry counts: 1 as a decision, 2 as an impression, 3 as both."""
+    """Return how each entry counts: 1 as a decision, 2 as an impression, 3 as both."""
     ways = np.zeros(words.shape[0] // 6, np.uint8)
     for at in range(ways.shape[0]):
         kind = _kind(words, at)
@@ -179,9 +47,7 @@ def _ways(words, times, held):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _tally(words, times, ways, most, since, bits, key):  # type: ignore[no-untyped-def]
-    """How many of some entries a limit counts for a key, up to `most`: the last word of the limit tells of which
-    kind.
-    """
+    """Return how many entries a limit counts for a key, up to `most`; the limit's last word says of which kind."""
     scope, channel = (bits >> np.uint64(32)) & np.uint64(0xFF), bits & np.uint64(0xFFFF_FFFF)
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     column = 1 if scope == 1 else 3
@@ -197,7 +63,7 @@ def _tally(words, times, ways, most, since, bits, key):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True)
 def _firsts(words, ways, column, firsts):  # type: ignore[no-untyped-def]
-    """For each contact the first one with the same key."""
+    """Write to `firsts`, for each contact, the first one with the same key."""
     for at in range(ways.shape[0]):
         key, first = words[6 * at + column], 0
         while words[6 * first + column] != key or not ways[first]:
@@ -209,7 +75,7 @@ def _firsts(words, ways, column, firsts):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _flag_each(words, times, ways, firsts, most, since, bits, counts, flags):  # type: ignore[no-untyped-def]
-    """Flags the first entry of each key that a limit is exhausted for; whether there is one."""
+    """Flag the first entry of each key that a limit is exhausted for. Return whether there is one."""
     channel, some = bits & np.uint64(0xFFFF_FFFF), False
     way = np.uint8(2 if (bits >> np.uint64(40)) & np.uint64(0xFF) else 1)
     counts[:] = 0
@@ -228,7 +94,7 @@ def _flag_each(words, times, ways, firsts, most, since, bits, counts, flags):  #
 
 
 @numba.njit(numba.boolean(_WORDS, _WORDS, numba.float64, numba.float64, _FLAGS), nogil=True, cache=True)
-def _blocked(words, limits, now, hold, flags):  # type: ignore[no-untyped-def]
+def flag_limits(words, limits, now, hold, flags):  # type: ignore[no-untyped-def]
     """Flag, limit by limit, the first entry of each key that is exhausted; in the last column, that all of the limit's
     scope is.
     """
@@ -259,7 +125,7 @@ def _blocked(words, limits, now, hold, flags):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(numba.boolean(_WORDS, _WORDS, numba.float64, _FLAGS), nogil=True, cache=True)
-def _paused(words, pauses, now, flags):  # type: ignore[no-untyped-def]
+def flag_pauses(words, pauses, now, flags):  # type: ignore[no-untyped-def]
     """Flag, pause by pause, the outcomes whose key is paused; in the last column, that all of the pause's scope is."""
     times, spans = words.view(np.float64), pauses.view(np.float64)
     n, some = words.shape[0] // 6, False
@@ -302,7 +168,7 @@ def _paused(words, pauses, now, flags):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _there(words, ways, offer, decision):  # type: ignore[no-untyped-def]
-    """Whether a decision's contact with an offer is in a history."""
+    """Return whether a decision's contact with an offer is in a history."""
     there = False
     for at in range(ways.shape[0]):
         there |= words[6 * at + 2] == decision and words[6 * at + 1] == offer and ways[at] != 0
@@ -311,7 +177,7 @@ def _there(words, ways, offer, decision):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True)
 def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, until):  # type: ignore[no-untyped-def]
-    """The first of its limits that contact `c` would exceed after those before it, or -1."""
+    """Return the first of its limits that contact `c` would exceed after those before it, or -1."""
     for position in chosen:
         most, since, key, bits = (
             spans[4 * position],
@@ -334,8 +200,8 @@ def _refused(words, times, ways, asked, c, fell, chosen, limits, spans, now, unt
 
 @numba.njit(numba.int64(*[_WORDS] * 2, _CHOICES, _WORDS, *[numba.float64] * 2, _FELL), nogil=True, cache=True)
 def fits(words, asked, choices, limits, now, hold, fell):  # type: ignore[no-untyped-def]
-    """Whether contacts fit, one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the
-    limit that fell.
+    """Try contacts one after the other: `fell` gets -1 for one that is new, -2 for one that is there, or the limit
+    that it would exceed.
 
     Args:
         words: a history.

@@ -11,23 +11,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from features.common.moments import Seconds
-from features.ledger.history import (
-    BEHIND_SECONDS_MAX,
-    DECISION,
-    ENTRY_BYTES,
-    GAP,
-    GRANTED,
-    IMPRESSION,
-    OUTCOME,
-    ContactEvent,
-    ContactPolicy,
-    Entry,
-    Take,
-    TakeResult,
-    unpacked,
-)
-from features.ledger.history_counts import fits, words_of
-from features.ledger.history_search import seek
+from features.contact_history.count_kernels import fits
+from features.contact_history.counts import words_of
+from features.contact_history.history import DECISION, ENTRY_BYTES, GAP, IMPRESSION, OUTCOME, Entry, unpacked
+from features.contact_history.limits import BEHIND_SECONDS_MAX, ContactPolicy
+from features.contact_history.search import seek
+from features.contact_history.takes import GRANTED, ContactEvent, Take, TakeResult
 
 _SEEN = 45
 """Where an entry says that it was seen, in bytes."""
@@ -64,7 +53,7 @@ def taken(history: bytes, take: Take) -> tuple[TakeResult, bytes]:
 
 
 def packed(found: Iterable[Entry]) -> bytes:
-    """Entries as a history."""
+    """Return entries as a history."""
     return b"".join([entry.pack() for entry in found])
 
 
@@ -113,7 +102,7 @@ def fitted(history: bytes, policy: ContactPolicy, now: Seconds, contacts_more: i
 
 
 def _widen(gaps: dict[int, Entry], what: int, missing: Entry) -> None:
-    """Lets a gap reach at least as far as an entry that is missing."""
+    """Let a gap reach at least as far as an entry that is missing."""
     found = gaps.get(what)
     if found is None or found.time < missing.time:
         gaps[what] = Entry(missing.time, 0, 0, 0, 0, what, missing.keep, GAP, 0)
@@ -135,8 +124,9 @@ def _identity(entry: Entry) -> tuple[float, ...]:
 def noted(
     history: bytes, policy: ContactPolicy, events: Iterable[ContactEvent], now: Seconds
 ) -> tuple[bytes, list[bool]]:
-    """A history with events added, and for each event whether it was new. An impression of a contact that was taken
-    marks it seen.
+    """Return a history with events added, and for each event whether it was new.
+
+    An impression of a contact that was taken marks it seen.
     """
     since, new, before = now - policy.horizon_seconds, [], history
     found = np.empty(3, np.int64)
@@ -163,7 +153,7 @@ def noted(
 
 
 def merged(history: bytes, other: bytes, policy: ContactPolicy, now: Seconds) -> bytes:
-    """Two histories as one: the entries of both, each once, by time; what one of them has seen is seen."""
+    """Return two histories as one: the entries of both, each once, by time; what one of them has seen is seen."""
     found: dict[tuple[float, ...], Entry] = {}
     for entry in (*unpacked(history), *unpacked(other)):
         known = found.setdefault(_identity(entry), entry)

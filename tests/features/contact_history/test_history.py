@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.ledger.history import (
+from features.contact_history.counts import COUNT_UNKNOWN, CatalogueIndex, blocked, count, paused, paused_positions
+from features.contact_history.history import (
     CONTACTS_MAX,
     DECISION,
     ENTRY,
@@ -21,19 +22,15 @@ from features.ledger.history import (
     GAP,
     IMPRESSION,
     OUTCOME,
-    ContactEvent,
-    ContactLimit,
-    ContactPause,
-    ContactPolicy,
     Entry,
-    Take,
     entries,
     key_of,
     unpacked,
     word_of,
 )
-from features.ledger.history_counts import COUNT_UNKNOWN, CatalogueIndex, blocked, count, paused, paused_positions
-from features.ledger.history_updates import fitted, merged, noted, packed, taken
+from features.contact_history.limits import ContactLimit, ContactPause, ContactPolicy
+from features.contact_history.takes import ContactEvent, Take
+from features.contact_history.updates import fitted, merged, noted, packed, taken
 
 OFFERS = [key_of(f"offer {i}") for i in range(5)]
 GROUPS = [key_of("loans"), key_of("loans"), key_of("cards"), key_of("cards"), 0]

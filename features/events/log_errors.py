@@ -1,0 +1,62 @@
+"""Why the event log cannot take or give anything now, for operators and for anybody."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Literal
+
+from features.common.errors import Failure
+
+Reason = Literal["full", "reserve", "io", "locked", "damaged", "closed"]
+PUBLIC: dict[Reason, str] = {
+    "full": "the disk of the event log is full",
+    "reserve": "the disk of the event log has less room than is kept in reserve",
+    "io": "the disk of the event log fails",
+    "locked": "the event log is locked for too long",
+    "damaged": "the file of the event log is damaged",
+    "closed": "the event log is closed",
+}
+"""What may be said to anybody."""
+_REASONS: dict[int, Reason] = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+}
+
+
+class LogUnavailable(Failure):
+    """The log cannot take or give anything now. What was asked may or may not have been done: ask again, unchanged."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason: Reason = reason
+
+    @property
+    def public(self) -> str:
+        """Return why, without anything that only operators should know."""
+        return PUBLIC[self.reason]
+
+
+NEVER = LogUnavailable("closed", "never failed")
+
+
+def corrupt(text: str) -> sqlite3.DatabaseError:
+    """Return the error of SQLite for a damaged file."""
+    error = sqlite3.DatabaseError(text)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Return why an error of SQLite or of the disk stops the log."""
+    return _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "io")
+
+
+def unavailable(path: Path, error: BaseException) -> LogUnavailable:
+    """Return an error as one of the log."""
+    if isinstance(error, LogUnavailable):
+        return error
+    return LogUnavailable(reason_of(error), f"{path}: {getattr(error, 'strerror', None) or error}")
