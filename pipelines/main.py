@@ -21,21 +21,13 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import (  # noqa: E402
-    backup,
-    demo,
-    experiment,
-    experiment_groups,
-    maintenance,
-    policy,
-    ramp,
-    serve,
-    world,
-)
+from pipelines.cli import backup, decide, demo, events, maintenance, policy, world  # noqa: E402
 from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
-from pipelines.deploy.supervisor import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
+from pipelines.cli.experiments import experiment, groups, ramp  # noqa: E402
+from pipelines.cli.serving import serve  # noqa: E402
+from pipelines.deploy.signals import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 from pipelines.output import console, errors  # noqa: E402
 
 app = typer.Typer(
@@ -71,14 +63,16 @@ for module in (
     data_verbs,
     model_verbs,
     serve,
+    decide,
     policy,
     backup,
     maintenance,
+    events,
     erase_verbs,
     demo,
     world,
     experiment,
-    experiment_groups,
+    groups,
     ramp,
 ):
     module.register(app)

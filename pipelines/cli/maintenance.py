@@ -10,7 +10,7 @@ import typer
 from features.common.timestamps import now
 from features.lmdb_store.verify import Verdict
 from features.validation.load import load
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.materialize import steps
 from pipelines.output import console
 
@@ -68,12 +68,13 @@ def rebuild(
     `damaged/`.
     """
     from pipelines.materialize import rebuild as rebuilding
+    from pipelines.materialize.damage import STORES, look
 
     found = load(workspace, sources=False)
     if check:
-        _check(rebuilding.look(found), json)
+        _check(look(found), json)
         return
-    wanted = [name for name, chosen in (("online", online), ("ledger", ledger)) if chosen] or list(rebuilding.STORES)
+    wanted = [name for name, chosen in (("online", online), ("ledger", ledger)) if chosen] or list(STORES)
     with steps.alone(found), console.progress("rebuild") as tell:
         done = rebuilding.rebuild(found, wanted, force=force, tell=tell)
     if json:

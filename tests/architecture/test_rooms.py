@@ -44,6 +44,7 @@ ORDER = (
     "serving/openapi",
     "serving",
     "pipelines/output",
+    "pipelines/events",
     "pipelines/importing",
     "pipelines/shipping",
     "pipelines/materialize",
@@ -53,6 +54,7 @@ ORDER = (
     "pipelines/simulation",
     "pipelines/statistics",
     "pipelines/experiments",
+    "pipelines/experiments/output",
     "pipelines/ramps",
     "pipelines/doctor/facts",
     "pipelines/doctor/data",
@@ -61,6 +63,8 @@ ORDER = (
     "pipelines/world",
     "pipelines/world_run",
     "pipelines/cli",
+    "pipelines/cli/experiments",
+    "pipelines/cli/serving",
     "pipelines",
 )
 """Each room imports only from rooms that stand before it. A package's own folder holds its doors and comes last."""

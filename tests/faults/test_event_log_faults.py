@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from features.events.log import EventLog, counts, read_all
-from tests.depth import rounds
 from features.events.log_errors import LogUnavailable
 from features.events.sqlite_file import LogLimits, connect
+from tests.depth import rounds
 from tests.features import event_child
 from tests.features.event_child import ACK, fill, flood, happened, item
 

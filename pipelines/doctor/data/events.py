@@ -15,7 +15,6 @@ DUPLICATES_SHARE_MAX = 0.20
 LATE_SHARE_MAX = 0.20
 FUTURE_SHARE_MAX = 0.02
 LAG_SECONDS_MAX = 300.0
-RAN_SECONDS_MAX = 600.0
 
 
 def no_impressions(facts: Facts) -> Seen:
@@ -125,7 +124,8 @@ def dead_letters(facts: Facts) -> Seen:
                     "share": share,
                     **{f"of_{name}": count for name, count in most.items()},
                 },
-                "Mend what the clients send by the reasons that answers and dead letters give, then send it again.",
+                "`opportune events list` says why. Mend what the clients send, or the files of the workspace; then"
+                " `opportune events resend` sends again what fits by now.",
             )
         ],
     )

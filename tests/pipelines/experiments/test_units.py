@@ -20,11 +20,11 @@ from features.lake.files import counting
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import ReportQuery, experiments_in, find, listed, report_on
-from pipelines.experiments.data import so_far
+from pipelines.experiments.cohort import so_far
 from pipelines.experiments.export import write_exposures
 from pipelines.experiments.report import ExperimentReport, ReportSettings
 from pipelines.ramps import ramp
-from pipelines.ramps.ramp import Step
+from pipelines.ramps.steps import Step
 from pipelines.shipping.ship import ship
 from tests.pipelines.loops import START, line, log_events, workspace_in, write_lines
 

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from features.common.timestamps import duration_seconds, now, parse_moment, rfc3339
+from features.common.timestamps import now
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.experiments.options import Detect, OpenWindows, Outcome, Plots, Record, Sequential, correction_of
+from pipelines.cli.options import HERE, AsJson, Folder, moment_of, window_of
 from pipelines.materialize import steps
 from pipelines.output import console
 
 if TYPE_CHECKING:
     from pipelines.experiments.report import ExperimentReport
-    from pipelines.statistics.multiple_testing import Correction
 
-DETECT_MIN, DETECT_MAX = 0.001, 10.0
 REPORT_EPILOG = """\
 Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
 
@@ -50,35 +49,26 @@ def report(
         str | None,
         typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent."),
     ] = None,
-    outcome: Annotated[
-        str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")
-    ] = None,
+    outcome: Outcome = None,
     since: Annotated[str | None, typer.Option(help="Only units first exposed from this date or moment on.")] = None,
     until: Annotated[str | None, typer.Option(help="Only units first exposed before this date or moment.")] = None,
-    open_windows: Annotated[
-        bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")
-    ] = False,
-    sequential: Annotated[
-        bool,
-        typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned."),
-    ] = True,
+    open_windows: OpenWindows = False,
+    sequential: Sequential = True,
     cuped: Annotated[
         bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")
     ] = True,
     correction: Annotated[str, typer.Option(help="Over goals and arms: holm, benjamini-hochberg or none.")] = "holm",
-    detect: Annotated[
-        float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)
-    ] = 0.05,
-    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
-    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    detect: Detect = 0.05,
+    plots: Plots = None,
+    record: Record = True,
     json: AsJson = False,
 ) -> None:
     """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still
     takes.
     """
     from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
+    from pipelines.experiments.output.tables import print_report
     from pipelines.experiments.report import ReportSettings
-    from pipelines.experiments.tables import print_report
     from pipelines.shipping.ship import ship
 
     chosen = correction_of(correction)
@@ -102,7 +92,7 @@ def report(
     else:
         print_report(made)
     if plots is not None:
-        from pipelines.experiments.plots import write_plots
+        from pipelines.experiments.output.plots import write_plots
 
         for file in write_plots(made, plots):
             console.err.print(f"wrote {file}", highlight=False)
@@ -119,7 +109,7 @@ def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = No
     import msgspec
 
     from pipelines.experiments.analysis import metrics_of
-    from pipelines.experiments.plots import figures
+    from pipelines.experiments.output.plots import figures
     from training.bundle.registry import RegistryUnavailable, record_report
 
     tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}
@@ -164,45 +154,6 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
         ],
         4,
     )
-
-
-def correction_of(text: str) -> Correction:
-    """Return a way to correct p-values; BadParameter for any other word."""
-    from pipelines.statistics.multiple_testing import CORRECTIONS
-
-    chosen = next((one for one in CORRECTIONS if one == text), None)
-    if chosen is None:
-        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {text!r}", param_hint="--correction")
-    return chosen
-
-
-def window_of(text: str | None) -> str | None:
-    """Return the text of `--window`, checked.
-
-    Raises:
-        BadParameter: it is no duration.
-    """
-    if text is not None:
-        try:
-            duration_seconds(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--window") from error
-    return text
-
-
-def moment_of(text: str | None, option: str) -> int | None:
-    """Microseconds since 1970 of a date or moment as an option has it.
-
-    Raises:
-        BadParameter: it is neither.
-    """
-    if text is None:
-        return None
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        expected = f"a date like {rfc3339(now())[:10]}, or a time with its offset like 2026-11-22T09:30:00Z"
-        raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option) from error
 
 
 def export(
