@@ -19,7 +19,7 @@ from features.lake.offers import read_catalogue
 from features.lmdb_store.engine import EmbeddedEngine
 from features.workspace.workspace import Workspace
 from serving.decision.decide import eligible
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from training.bundle import bundle
 
 RELATIVE_TOLERANCE = 1e-12

@@ -18,16 +18,16 @@ from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import AsgiApp, Receive, Scope, Send
+from serving.journal.journal import Journal
 from serving.openapi.contract import ContractDocument
 from serving.reload.reloader import Reloader
 from serving.runtime import memory, parent_watch
 from serving.runtime.metrics import Metrics, memory_directory
 from serving.settings import Settings, origins_for
+from serving.state.snapshot import Snapshot
 
 logger = logging.getLogger("opportune.worker")
 

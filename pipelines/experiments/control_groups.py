@@ -42,7 +42,7 @@ from pipelines.experiments.report import (
     with_verdicts,
 )
 from pipelines.experiments.split import SplitReport, split_report
-from serving.decision.assignment import HOLDOUT, Assigner
+from serving.assignment.assignment import HOLDOUT, Assigner
 
 WORTH = {
     HOLDOUT: "personalization",

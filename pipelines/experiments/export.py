@@ -23,7 +23,7 @@ from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
 from pipelines.shipping.ship import ship
 from serving.api.preview import Enquiry
-from serving.decision.assignment import Units
+from serving.assignment.assignment import Units
 from serving.reload.reloader import Reloader
 from training.bundle.bundle import BadBundle
 

@@ -22,9 +22,9 @@ from features.ledger.history import Take
 from features.ledger.history_updates import taken
 from features.ledger.recent import Known
 from serving.decision.case import Case
-from serving.decision.customer import person_of
 from serving.decision.decide import Asked, Given, decide, granted
-from serving.decision.snapshot import Snapshot
+from serving.state.customer import person_of
+from serving.state.snapshot import Snapshot
 
 CHANGES_LISTED_MAX = 1_000
 """Changed decisions that a report lists one by one; it counts them all."""

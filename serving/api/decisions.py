@@ -15,17 +15,17 @@ from features.events.journal import Line
 from features.workspace.workspace import Workspace
 from serving.api.experiment_metrics import ArmCounts
 from serving.decision.decide import DEGRADED, STAGES, deciding
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.passthrough import ask
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.http.strict_json import StrictDecoder
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.journal.journal import Journal
 from serving.reload.reloader import REFUSED, Reloader
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 MANY_REQUESTS_MAX = 500
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from features.common.types import Decision
 from features.config.experiments import CONTROL_GROUPS
-from serving.decision.assignment import HOLDOUT
-from serving.decision.experiments import ExperimentStates
-from serving.decision.snapshot import Snapshot
+from serving.assignment.assignment import HOLDOUT
+from serving.assignment.experiments import ExperimentStates
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 ARM_ROWS_MAX = 1_000
 """Arms that have figures of their own, of all experiments that ever ran while the numbers live; the others share a row.

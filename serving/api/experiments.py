@@ -23,14 +23,14 @@ from features.workspace.experiments import ReadExperiment
 from features.workspace.ramps import State
 from features.workspace.workspace import Workspace
 from serving.api.preview import Answered, Enquiry
-from serving.decision.assignment import Assignment, Reason, Units
-from serving.decision.snapshot import Snapshot
+from serving.assignment.assignment import Assignment, Reason, Units
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route
 from serving.http.strict_json import StrictDecoder
 from serving.hub.request_check import BadContext, check_context
 from serving.runtime.cooperative import turn
+from serving.state.snapshot import Snapshot
 
 ASSIGNMENTS_MAX = 500
 EXPERIMENTS_ASKED_MAX = 200

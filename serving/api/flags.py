@@ -35,14 +35,14 @@ from serving.api.ofrep import (
 )
 from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
-from serving.decision.assignment import HOLDOUT, Assignment
+from serving.assignment.assignment import HOLDOUT, Assignment
 from serving.decision.decide import CONTACTS_UNAVAILABLE
-from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.http.auth import Caller, Role
 from serving.http.routing import JSON_HEADERS, NOT_MODIFIED, Answer, Call, Route
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.runtime.cooperative import turn
+from serving.state.snapshot import Snapshot
 
 ETAG_BYTES = 12
 POLLING_MILLISECONDS_MIN = 60_000

@@ -10,12 +10,12 @@ from typing import NamedTuple
 from features.common.moments import in_seconds
 from features.common.types import ACCOUNT, ContextValue, Decision, DecisionRequest
 from features.workspace.experiments import ReadExperiment
-from serving.decision.assignment import Assigned, Assignment, Kept, Units
+from serving.assignment.assignment import Assigned, Assignment, Kept, Units
 from serving.decision.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
-from serving.decision.snapshot import Snapshot
 from serving.http import problems
 from serving.hub.consent import without
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 
 CUSTOMER_COLUMN = "customer."
 

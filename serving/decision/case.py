@@ -15,16 +15,16 @@ from features.common.moments import Micros, Seconds, in_seconds
 from features.common.types import OFFERS_CONSIDERED, ContextValue, DecisionRequest
 from features.config.schema import Placement
 from features.events.journal import considered_of
+from serving.assignment.assignment import Assigned, Units
+from serving.assignment.experiments import ExperimentStates
 from serving.conditions.bitsets import mask_of
-from serving.decision.assignment import Assigned, Units
-from serving.decision.experiments import ExperimentStates
-from serving.decision.snapshot import Snapshot
 from serving.hub.consent import NOTHING_SAID, Said, Withheld, without
 from serving.hub.exploration import Explorer
 from serving.hub.request_check import channel_of, check_request
 from serving.hub.rules import Truths
 from serving.hub.slate import Answer, PlacementRequest, fill
 from serving.kernel import top_k
+from serving.state.snapshot import Snapshot
 
 Positions = NDArray[np.int32]
 Floats = NDArray[np.float64]

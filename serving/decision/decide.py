@@ -30,15 +30,15 @@ from features.events.journal import Line
 from features.ledger.budgets import BudgetBound, Fell, Moment
 from features.ledger.history import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.ledger.recent import KeptArm
+from serving.assignment.assignment import NOBODY, Assigned, Kept
+from serving.assignment.experiments import PendingAssignments
 from serving.conditions.bitsets import mask_of
-from serving.decision.assignment import NOBODY, Assigned, Kept
 from serving.decision.case import Case, arrange, consider, opened, score
-from serving.decision.experiments import PendingAssignments
 from serving.decision.explain import why
 from serving.decision.record import written
-from serving.decision.snapshot import Snapshot
 from serving.hub.consent import NOTHING_SAID, Said
 from serving.hub.request_check import locale_of
+from serving.state.snapshot import Snapshot
 
 FEATURES_UNAVAILABLE, FEATURES_STALE, CONTACTS_UNAVAILABLE = (
     "features_unavailable",

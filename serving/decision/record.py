@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.common.types import Decision, DecisionRequest
 from features.events.journal import GivenTo, Line, line_of
-from serving.decision.assignment import Assigned
+from serving.assignment.assignment import Assigned
 from serving.decision.case import Case, PlacementCase
 
 

@@ -30,13 +30,13 @@ from features.ledger.ledger import Ledger, ledger_of
 from features.ledger.recent import KeptArm, Known
 from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
-from serving.decision.customer import CustomerState, person_of
+from serving.assignment.experiments import PendingAssignments
 from serving.decision.decide import Asked, Given, Reserve, Settle
-from serving.decision.experiments import PendingAssignments
-from serving.decision.snapshot import Snapshot
 from serving.reload.config_files import Stamp, ramps_again, read_again, stamp_of
-from serving.reload.global_row import GlobalRow
 from serving.reload.published import Published, glance, models, published
+from serving.state.customer import CustomerState, person_of
+from serving.state.snapshot import Snapshot
+from serving.stores.global_row import GlobalRow
 from training.bundle import bundle
 
 logger = logging.getLogger("opportune.desk")

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from features.events.journal import HEAD_BYTES, damage, frames, read_lines
-from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
-from tests.serving.decision.test_journal import a_line, framed, lines_in, until
+from serving.journal.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
+from tests.serving.journal.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))
 KILLED_AFTER_SECONDS = (0.020, 0.060)

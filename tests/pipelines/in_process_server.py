@@ -23,8 +23,8 @@ from serving.api.decisions import Decisions
 from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
-from serving.decision.journal import Journal
 from serving.http.routing import Call
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 

@@ -27,7 +27,7 @@ from pipelines.doctor.doctor import examine
 from pipelines.materialize import refresh_changed, steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.environment import MACHINE_ZONE, without_settings
 from tests.serving.live import ROOT

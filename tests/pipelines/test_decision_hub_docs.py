@@ -20,7 +20,7 @@ from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, key_of, w
 from features.validation.load import load
 from features.workspace.situations import SITUATIONS
 from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.forests import written
 from training.bundle.bundle import Bundle, Golden, Manifest
 from training.bundle.calibration_map import Calibration

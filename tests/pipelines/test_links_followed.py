@@ -18,7 +18,7 @@ from pipelines.simulation.changed_files import changed
 from pipelines.simulation.contact_card import card_of
 from pipelines.simulation.simulate import SimulationQuery, simulate
 from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.pipelines.in_process_server import Counter
 from tests.trained import copy_of
 from tests.workspaces import POLICIES

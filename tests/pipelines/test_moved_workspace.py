@@ -26,7 +26,7 @@ from pipelines.main import app
 from pipelines.materialize import steps
 from pipelines.materialize.rebuild import servers_run
 from pipelines.shipping import ship
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from serving.runtime.metrics import memory_directory
 from tests.trained import copy_of, end_of_data
 from training.bundle import registry

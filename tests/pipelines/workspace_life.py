@@ -30,11 +30,11 @@ from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from serving.api.event_delivery import EventContext, EventDelivery
 from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import Contacting
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 POLICIES: dict[str, Any] = {
     "limits": {

@@ -20,8 +20,8 @@ from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile, OffersFile
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.snapshot import Snapshot
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 from training.bundle.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0

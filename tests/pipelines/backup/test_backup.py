@@ -33,7 +33,7 @@ from pipelines.erasure.scan import scan
 from pipelines.main import app
 from pipelines.materialize import hold, rebuild, steps
 from pipelines.shipping.ship import ship
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from tests.pipelines.erasure_cases import OTHER, UNITS, VICTIM, build, content
 from tests.pipelines.loops import copy_of
 

@@ -36,9 +36,9 @@ from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
 from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import Tried, compare
 from serving.decision.decide import decide
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 from tests.pipelines.verbs import opportune
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace

@@ -21,10 +21,10 @@ from serving.api.decisions import Decisions
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
-from serving.decision.journal import Journal
 from serving.http.app import FrontDoor
 from serving.http.auth import KeyEntry, Keys
 from serving.hub.request_check import UnknownPlacement
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 from tests.serving import edge_server as edge

@@ -23,10 +23,10 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
-from serving.decision.snapshot import Snapshot
 from serving.hub.request_check import BadContext, UnknownPlacement, check_context
 from serving.kernel import top_k
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 

@@ -19,7 +19,7 @@ from features.common.types import Decision, DecisionRequest
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
 from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

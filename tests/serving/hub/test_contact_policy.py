@@ -42,8 +42,8 @@ from serving.decision.decide import (
     eligible,
     granted,
 )
-from serving.decision.snapshot import Snapshot
 from serving.hub.contact_policy import STOCK
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

@@ -18,7 +18,7 @@ from features.expressions.evaluate import Meaning
 from features.workspace.rulebook import read_rules
 from serving.decision.case import consider, opened
 from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 

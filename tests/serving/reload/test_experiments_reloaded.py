@@ -18,7 +18,7 @@ from features.common.timestamps import MICROSECONDS
 from features.common.types import Decision, DecisionRequest
 from features.ledger.recent import Heard
 from features.validation.load import load
-from serving.decision.assignment import NOBODY
+from serving.assignment.assignment import NOBODY
 from serving.decision.decide import deciding
 from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy

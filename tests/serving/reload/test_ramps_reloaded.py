@@ -25,7 +25,7 @@ from pipelines.ramps import ramp
 from pipelines.ramps.ramp import Step
 from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
 from serving.api.preview import Enquiry
-from serving.decision.assignment import Assignment, Units
+from serving.assignment.assignment import Assignment, Units
 from serving.reload.config_files import read_again
 from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy

@@ -23,7 +23,7 @@ from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.decision.decide import decide
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.pipelines.loops import log_events
 from tests.trained import copy_of, end_of_data

@@ -25,9 +25,9 @@ from features.workspace import variants
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
+from serving.assignment.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
 from serving.conditions.conditions import BoundConditions, Conditions
 from serving.conditions.inputs import ConditionInputs
-from serving.decision.assignment import HOLDOUT, NOBODY, Assigned, Assigner, Kept, Units
 from serving.hub.exploration import Explorer
 from serving.hub.hub import USUAL, Logic
 from training.bundle.bundle import BadBundle, Bundle

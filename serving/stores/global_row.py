@@ -10,7 +10,7 @@ import time
 
 from features.columns.rows import OnlineEngine, OnlineRow, RowSchema, StoreUnavailable
 from features.workspace.workspace import Workspace
-from serving.reload.store_probe import Witnesses
+from serving.stores.store_probe import Witnesses
 
 logger = logging.getLogger("opportune.desk")
 

@@ -27,7 +27,7 @@ from features.config.policies import PoliciesFile
 from features.config.schema import FeaturesFile
 from features.workspace.experiments import read_experiments
 from features.workspace.rulebook import read_rules
-from serving.decision.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units
+from serving.assignment.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units
 
 NOW = parse_moment("2026-11-22T12:00:00Z")
 FEATURES = msgspec.convert({"context": {"channel": {"dtype": "category"}}}, FeaturesFile)
@@ -304,8 +304,8 @@ def test_probabilities_are_exact() -> None:
 
 PROGRAM = """
 import json, sys
-from tests.serving.decision.test_assignment import NOW, assigner, everybody
-from serving.decision.assignment import Units
+from tests.serving.assignment.test_assignment import NOW, assigner, everybody
+from serving.assignment.assignment import Units
 asked = assigner(json.loads(sys.argv[1]), holdout={"share": 0.1}, control_groups={"no_levers": 0.1})
 print([repr(asked.assign(Units(f"{at}-\\u00fc"), everybody, NOW)) for at in range(300)])
 """

@@ -9,7 +9,7 @@ from features.aggregates.incremental import Fold
 from features.columns.rows import OnlineRow
 from features.common.moments import Micros
 from features.ledger.recent import Known
-from serving.decision.assignment import NOBODY, Kept
+from serving.assignment.assignment import NOBODY, Kept
 from serving.hub.consent import Said
 
 

@@ -23,11 +23,11 @@ from features.expressions.nodes import Term
 from features.lmdb_store import environment
 from features.validation.load import load
 from serving.conditions.inputs import ConditionInputs, PairFacts
-from serving.decision.freshness import Freshness
 from serving.hub.consent import ConsentPolicy
-from serving.reload import global_row
 from serving.reload import reloader as desks
 from serving.reload.reloader import Reloader
+from serving.state.freshness import Freshness
+from serving.stores import global_row
 from tests.serving.live import serving_copy, wait_for
 
 NOW = 1_790_000_000.0

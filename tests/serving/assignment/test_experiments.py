@@ -15,10 +15,10 @@ import pytest
 from features.common.types import Decision
 from features.events.journal import Line
 from features.ledger.recent import KeptArm
-from serving.decision.assignment import Assigner, Kept, Units
+from serving.assignment.assignment import Assigner, Kept, Units
+from serving.assignment.experiments import LOGICS
 from serving.decision.decide import Asked, Given, Settle, decide, granted
-from serving.decision.experiments import LOGICS
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
 from training.bundle.bundle import BadBundle, Bundle
 

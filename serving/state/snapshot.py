@@ -26,13 +26,13 @@ from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
 from features.common.types import ModelStamp, Offer
 from features.events.journal import Lineup, Versions, considered_of
 from features.workspace.workspace import Workspace
+from serving.assignment.experiments import ExperimentStates
 from serving.conditions.bitsets import bits_of
-from serving.decision.experiments import ExperimentStates
-from serving.decision.freshness import Freshness
 from serving.hub.hub import USUAL, Hub, Logic
 from serving.hub.request_check import ANY
 from serving.kernel.kernel import Kernel, OfferTable
 from serving.kernel.shap import Explainer
+from serving.state.freshness import Freshness
 from training.bundle.bundle import BadBundle, Bundle, Golden, numbers
 
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
