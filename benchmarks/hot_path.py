@@ -17,8 +17,9 @@ from typing import Any
 from features.workspace.workspace import Workspace
 from serving.api import decisions
 from serving.api.decisions import Decisions
-from serving.decision import decide
+from serving.decision import answer, decide
 from serving.http.routing import Call
+from serving.kernel import top_k
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
@@ -47,16 +48,15 @@ class HotPath:
         places: list[tuple[str, Any, str]] = [
             ("decode the request", self.decisions, "_decode"),
             ("read the row", self.desk.engine, "read_now"),
-            ("eligible", decide, "eligible"),
+            ("eligible", decide, "consider"),
             ("lay shared columns", loaded.layout, "shared_values"),
             ("lay pair columns", loaded.layout, "pair_values"),
             ("score (kernel)", loaded.kernel, "score"),
-            ("top", decide, "top"),
+            ("top", top_k, "best"),
             ("calibrate", loaded, "calibrate"),
-            ("reasons", decide, "_reasons"),
-            ("expiry", decide, "_expiry"),
-            ("expiry as text", decide, "rfc3339"),
-            ("decide, all of it", decisions, "decide"),
+            ("reasons", answer, "_reasons"),
+            ("expiry", answer, "_expiry"),
+            ("expiry as text", answer, "rfc3339"),
             ("encode the answer", decisions, "_encode"),
             (WHOLE, self, "ask"),
         ]

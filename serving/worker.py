@@ -70,7 +70,7 @@ class Worker:
         self.desk.on_settled = self.journal.append
 
     def _built(self, made: Snapshot) -> None:
-        self.journal.keep(made.lineup)
+        self.journal.keep(made.offer_table)
         self._understandings.prepare(made)
 
     def _understanding(self) -> EventContext:

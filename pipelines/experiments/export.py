@@ -108,7 +108,7 @@ async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[
             for answered in await asyncio.gather(
                 *(enquiry.ask(loaded, one, {}, key) for one in units[at : at + TOGETHER])
             ):
-                one, unit = answered.of(key), loaded.trials.unit(key, answered.units)
+                one, unit = answered.of(key), loaded.experiment_states.unit(key, answered.units)
                 # Of an account it is told what it has for those of its customers whom no group keeps out.
                 if unit not in ("", ANONYMOUS, ACCOUNT) and (unit not in rows or one.arm is not None):
                     rows[unit] = {

@@ -17,6 +17,7 @@ from features.ledger.ledger import open_ledger
 from features.workspace.workspace import Workspace
 from pipelines.world.port import DeciderRefused, Told
 from pipelines.world_run.records import LoopRecords
+from serving.decision.case import DecisionInputs
 from serving.decision.decide import deciding
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.reloader import Reloader
@@ -54,7 +55,7 @@ class DeskPort:
         self._desk.ledger = open_ledger(None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project)
         if self._loop is not None:
             loop = self._loop
-            self._desk.on_build = lambda made: loop.keep(made.lineup)
+            self._desk.on_build = lambda made: loop.keep(made.offer_table)
         self._desk.load()
         if self._desk.loaded is None:
             refusal = self._desk.refusal
@@ -78,13 +79,13 @@ class DeskPort:
     async def _decided(self, request: DecisionRequest) -> Decision:
         desk, at, record = self._desk, self._now, None if self._loop is None else self._loop.record
         self._count += 1
-        row, contacts, unit, said, kept = await desk.known(request.unit, self._loaded, at, request)
+        customer = await desk.known(request.unit, self._loaded, at, request)
         name = f"{at:x}-{WORKER}-{self._count:x}"
-        steps = deciding(request, self._loaded, row, at, None, name, record, contacts, unit=unit, said=said, kept=kept)
+        steps = deciding(DecisionInputs(request, self._loaded, customer, at, name, record=record))
         try:
-            asked = next(steps)
+            effect = next(steps)
             while True:
-                asked = steps.send(await desk.take(asked, contacts))
+                effect = steps.send(await desk.take(effect, customer.contacts))
         except StopIteration as done:
             decision: Decision = done.value
             return decision

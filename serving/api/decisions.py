@@ -14,7 +14,9 @@ from features.common.types import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.events.journal import Line
 from features.workspace.workspace import Workspace
 from serving.api.experiment_metrics import ArmCounts
-from serving.decision.decide import DEGRADED, STAGES, deciding
+from serving.decision.answer import DEGRADED
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import STAGES, deciding
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.passthrough import ask
@@ -92,20 +94,17 @@ class Decisions:
         loaded = self._serving()
         begin = perf_counter_ns()
         now = self.desk.clock()
-        person = self.desk.known_now(request.unit, loaded, now)
-        if person is None:
-            person = await self.desk.known(request.unit, loaded, now, request)
-        row, contacts, unit, said, kept = person
+        customer = self.desk.known_now(request.unit, loaded, now)
+        if customer is None:
+            customer = await self.desk.known(request.unit, loaded, now, request)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
-        steps = deciding(
-            request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said, kept=kept
-        )
+        steps = deciding(DecisionInputs(request, loaded, customer, now, stages=stages, record=record))
         try:
-            asked = next(steps)
+            effect = next(steps)
             while True:
-                asked = steps.send(await self.desk.take(asked, contacts))
+                effect = steps.send(await self.desk.take(effect, customer.contacts))
         except StopIteration as done:
             decision: Decision = done.value
         except (UnknownPlacement, BadContext, BadRequest) as error:
@@ -115,8 +114,8 @@ class Decisions:
         self._offers.add(count=len(decision.offers))
         for reason in decision.degraded:
             self._degraded.add(reason)
-        if loaded.trials.active:
-            self.arms.decided(decision, loaded.trials, request.asked)
+        if loaded.experiment_states.active:
+            self.arms.decided(decision, loaded.experiment_states, request.asked)
         return decision
 
     def _record(self, line: Line) -> None:

@@ -247,7 +247,7 @@ class ExperimentRoutes:
 def _listed(loaded: Snapshot) -> ExperimentsAnswer:
     file = loaded.workspace.experiments
     views = []
-    for read in loaded.trials.experiments.experiments:
+    for read in loaded.experiment_states.experiments.experiments:
         entry: Experiment = read.entry
         arms = tuple(
             ArmView(name, arm.weight, share, name == read.control, arm.description)

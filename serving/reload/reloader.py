@@ -31,10 +31,10 @@ from features.ledger.recent import KeptArm, Known
 from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
 from serving.assignment.experiments import PendingAssignments
-from serving.decision.decide import Asked, Given, Reserve, Settle
+from serving.decision.effects import Effect, EffectResult, Reserve, Settle
 from serving.reload.config_files import Stamp, ramps_again, read_again, stamp_of
 from serving.reload.published import Published, glance, models, published
-from serving.state.customer import CustomerState, person_of
+from serving.state.customer import CustomerState, customer_state
 from serving.state.snapshot import Snapshot
 from serving.stores.global_row import GlobalRow
 from training.bundle import bundle
@@ -196,7 +196,7 @@ class Reloader:
     def _build(self, workspace: Workspace, place: Path) -> Snapshot:
         known = (read_catalogue(workspace), self._everyone.row, self.engine.words, in_seconds(self.clock()))
         made = Snapshot(workspace, bundle.read(place), *known, models(workspace))
-        for load in (*made.trials.loads, made):
+        for load in (*made.experiment_states.loads, made):
             self.on_build(load)
         with contextlib.suppress(StoreUnavailable):
             self.ledger.look_now("")  # opened before it is needed: one that is lost from now on is not begun anew
@@ -246,7 +246,7 @@ class Reloader:
         Args:
             now: microseconds since 1970, of the decision.
         """
-        if loaded.trials.sticky:
+        if loaded.experiment_states.sticky:
             return None
         try:
             found = self.ledger.look_now(unit)
@@ -255,7 +255,7 @@ class Reloader:
             return None
         if found is None or row is None:
             return None
-        return person_of(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
+        return customer_state(self._everyone.met(found.unit, row), found, unit, loaded.fold, now)
 
     async def known(
         self, unit: str, loaded: Snapshot, now: Micros | None = None, request: DecisionRequest | None = None
@@ -268,23 +268,26 @@ class Reloader:
             now: microseconds since 1970, of the decision; the clock's own when absent.
             request: whose sticky assignments are wanted too, under all units that it names; None leaves them out.
         """
-        now, trials = self.clock() if now is None else now, loaded.trials
+        now, trials = self.clock() if now is None else now, loaded.experiment_states
         if request is None or not trials.sticky:
             row, found = await self._read(unit)
-            return person_of(row, found, unit, loaded.fold, now)
-        beside = trials.keepers(request)
+            return customer_state(row, found, unit, loaded.fold, now)
+        beside = trials.sticky_units(request)
         looks = asyncio.gather(*(self._glance_at(other) for other in beside))
         row, found = await self._read(unit)
         others = await looks
-        if other := trials.account_keeper(row, in_seconds(now)):
+        if other := trials.account_unit(row, in_seconds(now)):
             beside, others = [*beside, other], [*others, await self._glance_at(other)]
-        person = person_of(row, found, unit, loaded.fold, now)
+        person = customer_state(row, found, unit, loaded.fold, now)
         looked = [one for one in others if one is not None]
         if found is None or len(looked) < len(others):
-            return person._replace(kept=None)
+            return msgspec.structs.replace(person, sticky=None)
         arms = {other: one.recent.kept for other, one in zip(beside, looked, strict=True)}
-        return person._replace(
-            kept=trials.kept(arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request)
+        return msgspec.structs.replace(
+            person,
+            sticky=trials.sticky_arms(
+                arms | {found.unit: found.recent.kept, unit: found.recent.kept}, found.unit, request
+            ),
         )
 
     async def _read(self, unit: str) -> tuple[OnlineRow | None, Known | None]:
@@ -328,7 +331,7 @@ class Reloader:
             self._without_ledger(lacks)
             return None
 
-    async def take(self, asked: Asked, contacts: bytes | None) -> Given:
+    async def take(self, asked: Effect, contacts: bytes | None) -> EffectResult:
         """Take contacts or budgets, or give back; None when the ledger does not answer in time.
 
         Args:
@@ -344,13 +347,13 @@ class Reloader:
         self._taken = True
         return given
 
-    def _at_once(self, asked: Asked) -> Given:
+    def _at_once(self, asked: Effect) -> EffectResult:
         """Return what the ledger grants without a wait; None where it must be waited for."""
         if isinstance(asked, Take):
             return self.ledger.take_now(asked)
         return self.ledger.take_budgets_now(asked.budgets, asked.moment) if isinstance(asked, Reserve) else None
 
-    async def _asked(self, asked: Asked, contacts: bytes | None) -> Given:
+    async def _asked(self, asked: Effect, contacts: bytes | None) -> EffectResult:
         ledger = self.ledger
         async with asyncio.timeout(self.deadline_seconds):
             if isinstance(asked, Take):

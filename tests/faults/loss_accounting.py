@@ -166,11 +166,11 @@ async def _seen(desk: Reloader, slots: list[int]) -> dict[str, Tally]:
     assert loaded is not None
     for unit in UNITS:
         person = await desk.known(unit, loaded)
-        assert person.row is not None and person.contacts is not None and person.said is not None, unit
+        assert person.row is not None and person.contacts is not None and person.consent is not None, unit
         kinds = [int(entry["kind"]) for entry in entries(person.contacts) if not int(entry["decision"])]
         calls, accepted = (float(person.row.numbers[slot]) for slot in slots)
         accepted = 0.0 if unit in REGULARS else accepted
-        said = person.said.get("service")
+        said = person.consent.get("service")
         # What is not known of a stranger is nothing that happened.
         known = [0.0 if value != value else value for value in (calls, accepted)]
         found[unit] = Tally(*known, kinds.count(IMPRESSION), kinds.count(OUTCOME), None if said is None else said[1])

@@ -23,8 +23,11 @@ from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
-from serving.decision.decide import CONTACTS_UNAVAILABLE, deciding
+from serving.decision.answer import CONTACTS_UNAVAILABLE
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import deciding
 from serving.reload.reloader import Reloader
+from serving.state.customer import CustomerState
 from tests.serving.live import serving_copy, wait_for
 from tests.stores import Server, find_server
 
@@ -59,12 +62,12 @@ async def answered(desk: Reloader, customer: str = "436600000", limit: int = 50)
     loaded = desk.loaded
     assert loaded is not None, desk.refusal
     request = DecisionRequest(customer, "home", limit, context={"channel": "app", "hour": 18})
-    row, contacts, *_ = await desk.known(customer, loaded)
-    steps = deciding(request, loaded, row, desk.clock(), contacts=contacts)
+    known = await desk.known(customer, loaded)
+    steps = deciding(DecisionInputs(request, loaded, CustomerState(known.row, known.contacts), desk.clock()))
     try:
         asked = next(steps)
         while True:
-            asked = steps.send(await desk.take(asked, contacts))
+            asked = steps.send(await desk.take(asked, known.contacts))
     except StopIteration as done:
         decision: Decision = done.value
         return decision
@@ -192,7 +195,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
             CONTACTS_UNAVAILABLE in (await answered(desk)).degraded
         ):  # budgets may be counted a moment before histories are read
             await asyncio.sleep(0.02)
-        _, history, *_ = await desk.known("436600000", desk.loaded)
+        history = (await desk.known("436600000", desk.loaded)).contacts
         assert history is not None and len(history) >= 3 * ENTRY_BYTES
         shown = [await answered(desk) for _ in range(3)]
         assert groups(desk, shown[-1]) == {"voice"} and not shown[-1].degraded[1:], "limits are reached, not unknown"
@@ -213,7 +216,7 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
     assert isinstance(ledger, RedisLedger) and loaded is not None
 
     async def told() -> None:
-        while (await desk.known("436600000", loaded))[1] is None:
+        while (await desk.known("436600000", loaded)).contacts is None:
             await asyncio.sleep(0.02)
         begun = ledger.begin_look("436600000")
         assert begun is not None and not begun.done()
@@ -228,10 +231,10 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
             await asyncio.sleep(0)
             for one in asked[:2]:
                 one.cancel()  # its client has gone
-            assert [known[:2] for known in await asyncio.gather(*asked[2:])] == [(None, None)] * 3
+            assert [(known.row, known.contacts) for known in await asyncio.gather(*asked[2:])] == [(None, None)] * 3
         finally:
             store.resume()
-        while (await desk.known("436600000", loaded))[1] is None:
+        while (await desk.known("436600000", loaded)).contacts is None:
             await asyncio.sleep(0.02)
 
     run(desk, store, told())

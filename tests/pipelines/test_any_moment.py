@@ -26,10 +26,10 @@ from pipelines.deploy import publish as publishing
 from pipelines.doctor.doctor import examine
 from pipelines.materialize import refresh_changed, steps
 from pipelines.shipping.ship import ship
-from serving.decision.decide import decide
 from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.environment import MACHINE_ZONE, without_settings
+from tests.serving.decisions import decide
 from tests.serving.live import ROOT
 from tests.waiting import LIMIT_S, until
 from training.fitting.train import train

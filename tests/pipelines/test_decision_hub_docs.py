@@ -19,9 +19,9 @@ from features.lake.offers import catalogue_file, read_catalogue
 from features.ledger.history import IMPRESSION, OUTCOME, ContactEvent, key_of, word_of
 from features.validation.load import load
 from features.workspace.situations import SITUATIONS
-from serving.decision.decide import decide
 from serving.state.snapshot import Snapshot
 from tests.forests import written
+from tests.serving.decisions import decide
 from training.bundle.bundle import Bundle, Golden, Manifest
 from training.bundle.calibration_map import Calibration
 from training.bundle.forest import compile_forest

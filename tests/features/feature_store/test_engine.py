@@ -33,11 +33,11 @@ from features.feature_store.reader_pool import STAND_INS_MAX, THREADS, WAITING_M
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from pipelines.materialize import steps
-from serving.decision.decide import decide
 from serving.reload.reloader import Reloader
 from tests.features.fake_feast_store import ACTS, USERS, Read
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.store_cases import PATIENT_MS, Arena, moment, same_as_sdk, write
+from tests.serving.decisions import decide
 from tests.trained import copy_of
 from tests.waiting import ANSWER_S
 from tests.workspaces import make_workspace

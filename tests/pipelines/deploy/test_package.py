@@ -18,11 +18,11 @@ import pytest
 from features.common.types import DecisionRequest
 from features.validation.load import load
 from features.workspace import ramps, timeline
-from serving.decision.decide import decide
 from serving.kernel import compile_cache
 from serving.reload.reloader import Reloader
 from serving.settings import KEEP_ALIVE_VARIABLE
 from tests import environments
+from tests.serving.decisions import decide
 from tests.serving.live import ROOT, Live, decision, idle_seconds, serving_copy
 
 pytestmark = pytest.mark.slow

@@ -35,11 +35,11 @@ from pipelines.materialize.contact_import import contacting_of
 from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
 from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import Tried, compare
-from serving.decision.decide import decide
 from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.state.snapshot import Snapshot
 from tests.pipelines.verbs import opportune
+from tests.serving.decisions import decide
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace
 

@@ -75,7 +75,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     workspace = load(trial_workspace(trained_workspace, tmp_path_factory.mktemp("routes") / "shop"), sources=False)
     desk, metrics, journal = Reloader(workspace), Metrics(), Journal.open(workspace.data / "journal")
     decisions = Decisions(desk, workspace, metrics, journal)
-    desk.on_build = lambda made: journal.keep(made.lineup)
+    desk.on_build = lambda made: journal.keep(made.offer_table)
     enquiry = Enquiry(desk)
     routes = (*decisions.routes(edge.inner), *ExperimentRoutes(enquiry).routes(), *Flags(enquiry, decisions).routes())
     entries = [

@@ -21,12 +21,13 @@ from features.config.policies import Arbitration, PoliciesFile, Rule
 from features.config.schema import ContextColumn
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
+from serving.decision.answer import FEATURES_UNAVAILABLE
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
 from serving.hub.request_check import BadContext, UnknownPlacement, check_context
 from serving.kernel import top_k
 from serving.reload.reloader import Reloader
 from serving.state.snapshot import Snapshot
+from tests.serving.decisions import decide, eligible, unknown_row
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 

@@ -18,9 +18,9 @@ from features.columns.views import Family
 from features.common.types import Decision, DecisionRequest
 from features.config.schema import FeaturesFile
 from features.events.journal import Line
-from serving.decision.decide import decide
 from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)

@@ -19,6 +19,7 @@ from features.common.types import Decision, DecisionRequest
 from features.ledger.recent import Heard
 from features.validation.load import load
 from serving.assignment.assignment import NOBODY
+from serving.decision.case import DecisionInputs
 from serving.decision.decide import deciding
 from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy
@@ -62,12 +63,12 @@ def decided(desk: Reloader, **who: str) -> Decision:
     async def work() -> Decision:
         loaded, now = desk.loaded, desk.clock()
         assert loaded is not None
-        row, contacts, unit, said, kept = await desk.known(request.unit, loaded, now, request)
-        steps = deciding(request, loaded, row, now, contacts=contacts, unit=unit, said=said, kept=kept)
+        customer = await desk.known(request.unit, loaded, now, request)
+        steps = deciding(DecisionInputs(request, loaded, customer, now))
         try:
             asked = next(steps)
             while True:
-                asked = steps.send(await desk.take(asked, contacts))
+                asked = steps.send(await desk.take(asked, customer.contacts))
         except StopIteration as done:
             found: Decision = done.value
             return found
@@ -132,4 +133,4 @@ def test_who_is_not_asked_keeps_nothing(desks: list[Reloader]) -> None:
     """Without a request, or without sticky experiments, nothing more is read."""
     desk = desks[0]
     assert desk.loaded is not None
-    assert asyncio.run(desk.known(CUSTOMER, desk.loaded)).kept == NOBODY
+    assert asyncio.run(desk.known(CUSTOMER, desk.loaded)).sticky == NOBODY

@@ -86,7 +86,7 @@ def looks(desk: Reloader) -> str:
 def said(desk: Reloader) -> dict[str, Assignment]:
     """What the experiment says to each unit."""
     assert desk.loaded is not None
-    trials, moment = desk.loaded.trials, desk.clock()
+    trials, moment = desk.loaded.experiment_states, desk.clock()
     return {unit: trials.assigned(Units(unit), None, {}, {}, moment).assignments[0] for unit in UNITS}
 
 
@@ -122,8 +122,8 @@ def test_the_state_of_the_arm_decides(desk: Reloader, workspace: Workspace) -> N
     loaded = desk.loaded
     assert loaded is not None
     for unit in UNITS[:60]:
-        assigned = loaded.trials.assigned(Units(unit), None, {}, {}, desk.clock())
-        limit = loaded.trials.state(assigned).workspace.offers.placements["home"].limit
+        assigned = loaded.experiment_states.assigned(Units(unit), None, {}, {}, desk.clock())
+        limit = loaded.experiment_states.state(assigned).workspace.offers.placements["home"].limit
         assert (limit == 1) == (assigned.assignments[0].arm == "short")
 
 

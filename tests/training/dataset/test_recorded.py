@@ -22,10 +22,10 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
-from serving.decision.decide import decide
 from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.pipelines.loops import log_events
+from tests.serving.decisions import decide
 from tests.trained import copy_of, end_of_data
 from training.dataset import sources
 from training.dataset.examples import Examples, examples_of
