@@ -34,20 +34,20 @@ class HotPath:
 
     def __init__(self, workspace: Workspace, bodies: list[str]) -> None:
         self.bodies = [body.encode() for body in bodies]
-        self.desk = Reloader(workspace)
-        self.decisions = Decisions(self.desk, workspace, Metrics())
-        self.desk.load()
+        self.reloader = Reloader(workspace)
+        self.decisions = Decisions(self.reloader, workspace, Metrics())
+        self.reloader.load()
         self._watched: list[tuple[str, Any, str]] = []
 
     def steps(self) -> dict[str, float]:
         """Median microseconds of each step of a decision; the timing itself adds about 0.1 us a step."""
         for at in range(WARM):
             self.ask(at)
-        loaded = self.desk.loaded
+        loaded = self.reloader.loaded
         assert loaded is not None
         places: list[tuple[str, Any, str]] = [
             ("decode the request", self.decisions, "_decode"),
-            ("read the row", self.desk.engine, "read_now"),
+            ("read the row", self.reloader.stores.engine, "read_now"),
             ("eligible", decide, "consider"),
             ("lay shared columns", loaded.layout, "shared_values"),
             ("lay pair columns", loaded.layout, "pair_values"),
@@ -102,7 +102,7 @@ class HotPath:
 
     def close(self) -> None:
         """Close the store."""
-        self.desk.close()
+        self.reloader.close()
 
 
 def _time(owner: Any, attribute: str, times: list[int]) -> Callable[[], None]:

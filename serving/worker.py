@@ -1,4 +1,4 @@
-"""One worker process of the server: workspace, desk, decisions and front door, put together."""
+"""One worker process of the server: workspace, reloader, decisions and front door, put together."""
 
 from __future__ import annotations
 
@@ -51,37 +51,39 @@ class Worker:
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
         self.metrics.beside(lambda: split_lines(self.workspace.data))
-        self.desk = Reloader(self.workspace, watch_seconds=settings.watch_seconds)
+        self.reloader = Reloader(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
-        self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
-        enquiry = Enquiry(self.desk)
+        self.decisions = Decisions(self.reloader, self.workspace, self.metrics, self.journal)
+        enquiry = Enquiry(self.reloader)
         self.experiments = ExperimentRoutes(enquiry)
         self.flags = Flags(enquiry, self.decisions, settings.ofrep_per_second)
         self.log = EventWriter(event_folder(self.workspace.data))
         self._understandings = Understandings(self.workspace)
-        self.hearing = EventDelivery(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
+        self.hearing = EventDelivery(self._understanding, lambda: self.reloader.stores.ledger, self.log, self.metrics)
         self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
         # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not
         # imported.
         self.forgetting = Forgetting(
             [sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"]
         )
-        self.desk.on_build = self._built
-        self.desk.on_settled = self.journal.append
+        self.reloader.on_build = self._built
+        self.reloader.stores.effects.on_settled = self.journal.append
 
     def _built(self, made: Snapshot) -> None:
         self.journal.keep(made.offer_table)
         self._understandings.prepare(made)
 
     def _understanding(self) -> EventContext:
-        return self._understandings.of(self.desk.loaded)
+        return self._understandings.of(self.reloader.loaded)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """Return the front door: before BentoML's own application."""
         keys = Keys.from_environment()
         origins = origins_for(self.settings, keys)
         contract = ContractDocument(
-            keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None
+            keys,
+            lambda: None if self.reloader.loaded is None else self.reloader.loaded.workspace,
+            origins=origins is not None,
         )
         front_door = FrontDoor(
             (
@@ -100,14 +102,14 @@ class Worker:
             document=contract.render,
         )
         self.metrics.attach(memory_directory(self.workspace.data))
-        self.desk.load()
+        self.reloader.load()
         memory.give_back()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "lifespan":
                 await front_door(scope, receive, send)
                 return
-            beside = [asyncio.create_task(work) for work in (self.desk.watch(), self.hearing.run())]
+            beside = [asyncio.create_task(work) for work in (self.reloader.watch(), self.hearing.run())]
             for task in beside:
                 task.add_done_callback(_tell_failure)
             try:
@@ -116,7 +118,7 @@ class Worker:
                 for task in beside:
                     task.cancel()
                 self.log.close()
-                self.desk.close()
+                self.reloader.close()
                 self.journal.close()
 
         return app

@@ -48,8 +48,11 @@ class DecisionRequests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Decisions:
     """Handlers of decisions for one worker."""
 
-    def __init__(self, desk: Reloader, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
-        self.desk, self.journal = desk, journal
+    def __init__(
+        self, reloader: Reloader, workspace: Workspace, metrics: Metrics, journal: Journal | None = None
+    ) -> None:
+        self.reloader, self.journal = reloader, journal
+        self._customers, self._effects = reloader.stores.customers, reloader.stores.effects
         self._workspace = workspace
         self._decode = _decoder(workspace)
         self._decode_many = StrictDecoder(DecisionRequests)
@@ -70,7 +73,7 @@ class Decisions:
             "opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config"
         )
         self._metrics, self.arms = metrics, ArmCounts(metrics)
-        desk.on_load, desk.on_refusal = self._loaded, refused.add
+        reloader.on_load, reloader.on_refusal = self._loaded, refused.add
 
     def _loaded(self, loaded: Snapshot) -> None:
         self._workspace, self._decode = loaded.workspace, _decoder(loaded.workspace)
@@ -93,10 +96,10 @@ class Decisions:
         """
         loaded = self._serving()
         begin = perf_counter_ns()
-        now = self.desk.clock()
-        customer = self.desk.known_now(request.unit, loaded, now)
+        now = self.reloader.clock()
+        customer = self._customers.known_now(request.unit, loaded, now)
         if customer is None:
-            customer = await self.desk.known(request.unit, loaded, now, request)
+            customer = await self._customers.known(request.unit, loaded, now, request)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
@@ -104,7 +107,7 @@ class Decisions:
         try:
             effect = next(steps)
             while True:
-                effect = steps.send(await self.desk.take(effect, customer.contacts))
+                effect = steps.send(await self._effects.run(effect, customer.contacts))
         except StopIteration as done:
             decision: Decision = done.value
         except (UnknownPlacement, BadContext, BadRequest) as error:
@@ -172,13 +175,13 @@ class Decisions:
         return [(f"/requests/{at}", request) for at, request in enumerate(self._decode_many(body).requests)]
 
     def _serving(self) -> Snapshot:
-        if self.desk.loaded is None:
-            raise problems.NotReady(self.desk.refusal or "the worker is loading")
-        return self.desk.loaded
+        if self.reloader.loaded is None:
+            raise problems.NotReady(self.reloader.refusal or "the worker is loading")
+        return self.reloader.loaded
 
     def ready(self) -> str | None:
         """None when this worker may be asked, else why not."""
-        return None if self.desk.loaded is not None else (self.desk.refusal or "the worker is loading")
+        return None if self.reloader.loaded is not None else (self.reloader.refusal or "the worker is loading")
 
     def routes(self, inner: AsgiApp) -> tuple[Route, ...]:
         """Return the route table's part that is about decisions; `inner` is BentoML's application."""

@@ -41,8 +41,8 @@ class Answered(NamedTuple):
 class Enquiry:
     """Asks on behalf of the routes of one worker."""
 
-    def __init__(self, desk: Reloader) -> None:
-        self.desk = desk
+    def __init__(self, reloader: Reloader) -> None:
+        self.reloader = reloader
         self._prepared: tuple[Snapshot | None, frozenset[str]] = (None, frozenset())
 
     def serving(self) -> Snapshot:
@@ -51,9 +51,9 @@ class Enquiry:
         Raises:
             NotReady: nothing does yet.
         """
-        if self.desk.loaded is None:
-            raise problems.NotReady(self.desk.refusal or "the worker is loading")
-        return self.desk.loaded
+        if self.reloader.loaded is None:
+            raise problems.NotReady(self.reloader.refusal or "the worker is loading")
+        return self.reloader.loaded
 
     async def ask(
         self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = ""
@@ -66,7 +66,7 @@ class Enquiry:
             context: checked already.
             only: the one experiment that is asked; all when empty.
         """
-        now, states, needs = self.desk.clock(), loaded.experiment_states, self._needs(loaded)
+        now, states, needs = self.reloader.clock(), loaded.experiment_states, self._needs(loaded)
         if units.customer and not (only in needs if only else needs):
             return Answered(units, {}, states.assigned(units, None, context, {}, now, only))
         given = dict(context)
@@ -74,7 +74,7 @@ class Enquiry:
             given[states.account_of_context] = units.account  # whose sticky assignments count
         request = DecisionRequest(units.customer, context=given, anonymous_id=units.anonymous or None)
         own = request.unit or ACCOUNT + units.account
-        customer = await self.desk.known(own, loaded, now, request)
+        customer = await self.reloader.stores.customers.known(own, loaded, now, request)
         row = loaded.layout.plan.nobody() if customer.row is None else customer.row
         withheld = loaded.hub.purposes.withheld(row, None, customer.consent)
         if withheld is not None:
@@ -102,7 +102,7 @@ class Enquiry:
         if found.to_store is None or answered.sticky is None:
             return found
         one = Assigned(answered.assigned.group, (found,))
-        stored = await self.desk.take(
+        stored = await self.reloader.stores.effects.run(
             Settle(loaded.experiment_states.wanted(answered.units, one, answered.sticky)), None
         )
         return loaded.experiment_states.settled(one, stored).assignments[0] if isinstance(stored, Mapping) else found
@@ -113,8 +113,8 @@ class Enquiry:
         Raises:
             UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
         """
-        loaded, now = self.serving(), self.desk.clock()
-        customer = await self.desk.known(request.unit, loaded, now, request)
+        loaded, now = self.serving(), self.reloader.clock()
+        customer = await self.reloader.stores.customers.known(request.unit, loaded, now, request)
         return decide(DecisionInputs(request, loaded, customer, now))
 
     def _needs(self, loaded: Snapshot) -> frozenset[str]:

@@ -165,7 +165,7 @@ async def _seen(desk: Reloader, slots: list[int]) -> dict[str, Tally]:
     found, loaded = {}, desk.loaded
     assert loaded is not None
     for unit in UNITS:
-        person = await desk.known(unit, loaded)
+        person = await desk.stores.customers.known(unit, loaded)
         assert person.row is not None and person.contacts is not None and person.consent is not None, unit
         kinds = [int(entry["kind"]) for entry in entries(person.contacts) if not int(entry["decision"])]
         calls, accepted = (float(person.row.numbers[slot]) for slot in slots)

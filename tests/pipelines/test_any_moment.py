@@ -93,7 +93,7 @@ def _ask(folder: Path) -> None:
         for number in range(ASKED):
             customer = f"c{number:04d}"
             request = DecisionRequest(customer, "home", context={"channel": "web"})
-            row = asyncio.run(desk.row(customer))
+            row = asyncio.run(desk.stores.customers.row(customer))
             decision = decide(request, loaded, row, now(), record=journal.append)
             assert decision.offers and not decision.degraded
             for offer in decision.offers:

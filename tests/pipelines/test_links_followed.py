@@ -71,13 +71,13 @@ def test_a_simulation_decides_as_the_service_would(counter: Counter, tmp_path: P
         again.loaded.bundle,
         read_catalogue(changes),
         again.loaded.everyone,
-        again.desk.engine.words,
+        again.desk.stores.engine.words,
         at / MICROSECONDS,
     )
     request = msgspec.convert({"placement": "home", "anonymous_id": VISITOR}, DecisionRequest)
 
     def shown(loaded: Snapshot) -> Decision:
-        person = asyncio.run(again.desk.known(request.unit, loaded, at, request))
+        person = asyncio.run(again.desk.stores.customers.known(request.unit, loaded, at, request))
         assert person.unit == CUSTOMER and person.consent and person.contacts
         return decide(
             request, loaded, person.row, at, contacts=person.contacts, unit=person.unit, consent=person.consent

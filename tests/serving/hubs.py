@@ -72,7 +72,7 @@ class Hubs:
         )
         bundle = msgspec.structs.replace(before.bundle, contract=workspace.contract)
         given = before.catalogue.offers if offers is None else offers
-        return Snapshot(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
+        return Snapshot(workspace, bundle, given, before.everyone, self.desk.stores.engine.words, NOON, models)
 
     def row(
         self,
@@ -87,7 +87,7 @@ class Hubs:
             families: `view.family` -> key -> values of its measures.
             scalars: by name; None and what is not given is missing.
         """
-        plan, words = self.trained.layout.plan, self.desk.engine.words
+        plan, words = self.trained.layout.plan, self.desk.stores.engine.words
         row = plan.nobody()
         slots = {name.partition(".")[2]: slot for name, slot in plan.scalars.items()}
         for name, value in scalars.items():

@@ -61,7 +61,7 @@ def expected(desk: Reloader, answer: dict[str, Any], **fields: Any) -> Decision:
     return decide(
         request,
         desk.loaded,
-        desk.engine.read_now(request.customer_id),
+        desk.stores.engine.read_now(request.customer_id),
         int(answer["decision_id"].split("-")[0], 16),
         decision_id=answer["decision_id"],
     )

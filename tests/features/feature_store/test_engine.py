@@ -417,7 +417,7 @@ def decisions(folder: Path, customers: list[str], at: int) -> list[Any]:
 
     async def all_of_them() -> None:
         for customer in customers:
-            row = await desk.row(customer)
+            row = await desk.stores.customers.row(customer)
             assert row is not None
             request = DecisionRequest(customer, next(iter(workspace.offers.placements)), explain=True)
             decision = decide(request, desk.loaded, row, at)  # type: ignore[arg-type]  # it was loaded

@@ -97,7 +97,11 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
             request = msgspec.convert(decision(customer), DecisionRequest)
             moment = int(told["decision_id"].split("-")[0], 16)
             expected = decide(
-                request, desk.loaded, asyncio.run(desk.row(customer)), moment, decision_id=told["decision_id"]
+                request,
+                desk.loaded,
+                asyncio.run(desk.stores.customers.row(customer)),
+                moment,
+                decision_id=told["decision_id"],
             )
             assert told == json.loads(msgspec.json.encode(expected))
         desk.close()

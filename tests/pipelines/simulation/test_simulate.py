@@ -91,10 +91,12 @@ def one_by_one(folder: Path, at: int, changed: Callable[[Workspace], Workspace])
     assert desk.loaded is not None
     before = desk.loaded
     other = changed(desk.workspace)
-    after = Snapshot(other, before.bundle, read_catalogue(other), before.everyone, desk.engine.words, at / MICROSECONDS)
+    after = Snapshot(
+        other, before.bundle, read_catalogue(other), before.everyone, desk.stores.engine.words, at / MICROSECONDS
+    )
     found: Pairs = []
     for request in sample_of(desk.workspace, SAMPLE, SEED, "home").requests:
-        row = asyncio.run(desk.row(request.customer_id))
+        row = asyncio.run(desk.stores.customers.row(request.customer_id))
         found.append((request, decide(request, before, row, at), decide(request, after, row, at)))
     desk.close()
     return found

@@ -54,7 +54,7 @@ class Served(NamedTuple):
         return self.ask("POST", f"{FLAGS}/{flag}", {"context": {"targetingKey": customer} | context}, role)
 
     def kept(self, unit: str) -> dict[str, Any]:
-        known = self.desk.ledger.look_now(unit)
+        known = self.desk.stores.ledger.look_now(unit)
         assert known is not None
         return dict(known.recent.kept)
 

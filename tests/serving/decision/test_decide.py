@@ -66,7 +66,7 @@ def customers(desk: Reloader) -> dict[str, OnlineRow]:
     """Some rows of the store, and the ids that they belong to."""
     found: dict[str, OnlineRow] = {}
     for number in range(60):
-        row = asyncio.run(desk.row(f"436{600_000 + number}"))
+        row = asyncio.run(desk.stores.customers.row(f"436{600_000 + number}"))
         assert row is not None
         if row.known:
             found[f"436{600_000 + number}"] = row
@@ -93,7 +93,7 @@ def again(
             workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving)
         )
     given = before.catalogue.offers if offers is None else offers
-    return Snapshot(workspace, before.bundle, given, before.everyone, desk.engine.words, now() / MICROSECONDS)
+    return Snapshot(workspace, before.bundle, given, before.everyone, desk.stores.engine.words, now() / MICROSECONDS)
 
 
 def changed(loaded: Snapshot, **fields: Any) -> list[Offer]:
@@ -303,7 +303,7 @@ def test_same_question_same_answer(loaded: Snapshot, customers: dict[str, Online
 
 def test_unknown_customer_is_not_degraded(desk: Reloader, loaded: Snapshot) -> None:
     """A stranger gets a ranking by what is known of everyone, in the usual shape."""
-    row = asyncio.run(desk.row("nobody-knows-me"))
+    row = asyncio.run(desk.stores.customers.row("nobody-knows-me"))
     assert row is not None and not row.known
     answer = decide(request("nobody-knows-me"), loaded, row, now())
     assert answer.degraded == () and len(answer.offers) == 3
@@ -513,7 +513,7 @@ def test_golden_requests_are_replayed_before_serving(desk: Reloader, loaded: Sna
                 damaged,
                 loaded.catalogue.offers,
                 loaded.everyone,
-                desk.engine.words,
+                desk.stores.engine.words,
                 now() / MICROSECONDS,
             )
 

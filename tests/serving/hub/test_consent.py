@@ -132,7 +132,7 @@ def keys_of(family: Family) -> list[str]:
 
 def row_of(made: Hubs, loaded: Snapshot, customer: dict[str, Any]) -> OnlineRow:
     """A customer's row."""
-    row, plan, words = made.row(), loaded.layout.plan, made.desk.engine.words
+    row, plan, words = made.row(), loaded.layout.plan, made.desk.stores.engine.words
     scalars = [scalar for view in plan.views for scalar in view.scalars]
     for slot, (scalar, value) in enumerate(zip(scalars, customer["numbers"], strict=False)):
         if scalar.dtype == "category" and value == value:

@@ -168,7 +168,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
     desk = Reloader(load(folder, sources=False))
     desk.load()
     try:
-        assert asyncio.run(desk.row("436600000")) is not None
+        assert asyncio.run(desk.stores.customers.row("436600000")) is not None
         root, full = desk.workspace.online, environment.current(desk.workspace.online)
         empty = environment.new_generation(root)
         environment.attach(root, create=True, generation=empty).release()
@@ -176,7 +176,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
 
         def away() -> bool:
             async def looked() -> bool:
-                row = await desk.row("436600000")
+                row = await desk.stores.customers.row("436600000")
                 await desk.look()
                 return row is None
 

@@ -73,7 +73,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
         request = DecisionRequest(
             customer, "home", context={"hour": number % 24} | ({} if channel is None else {"channel": channel})
         )
-        row = desk.engine.read_now(customer)
+        row = desk.stores.engine.read_now(customer)
         decision = decide(request, loaded, row, at, record=record)
         for offer in decision.offers:
             about: dict[str, Any] = {
