@@ -25,7 +25,8 @@ from serving.journal.journal import Journal
 from serving.openapi.contract import ContractDocument
 from serving.reload.reloader import Reloader
 from serving.runtime import memory, parent_watch
-from serving.runtime.metrics import Metrics, memory_directory
+from serving.runtime.metrics import Metrics
+from serving.runtime.slots_folder import memory_directory
 from serving.settings import Settings, origins_for
 from serving.state.snapshot import Snapshot
 

@@ -38,7 +38,7 @@ from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.output import missing_libraries
 from pipelines.shipping.journal_files import journal_folder
-from serving.journal.journal import OPEN
+from serving.journal.files import OPEN
 
 if TYPE_CHECKING:
     from pipelines.materialize.ledger_replay import Replayed

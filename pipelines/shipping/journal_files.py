@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from features.events.journal import DECISION, FORMAT, HEAD_BYTES, SETTLED, Line, Settled, decode_settled, frames
-from serving.journal.journal import DAMAGED, OPEN, SEALED
+from serving.journal.files import DAMAGED, OPEN, SEALED
 
 READ_BYTES_MAX = 64 << 20
 """Read of a file at once: twice what a journal file grows to."""

@@ -23,7 +23,7 @@ from features.lake import lake
 from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
 from serving.hub.request_check import CHANNEL, channel_of
-from serving.journal.journal import DAMAGED, OPEN, SEALED
+from serving.journal.files import DAMAGED, OPEN, SEALED
 
 Source = Literal["journal", "decisions", "customers"]
 JOURNAL_LINES_MAX = 200_000

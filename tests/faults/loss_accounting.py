@@ -26,7 +26,7 @@ from features.lake.files import is_imported
 from features.ledger.history import IMPRESSION, OUTCOME, entries
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.journal.journal import LINEUP, REASON
+from serving.journal.files import LINEUP, REASON
 from serving.reload.reloader import Reloader
 from tests.faults.traffic import CUSTOMERS, REGULARS, VISITORS, Told
 

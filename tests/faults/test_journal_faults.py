@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from features.events.journal import HEAD_BYTES, damage, frames, read_lines
-from serving.journal.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
+from serving.journal.files import DAMAGED, OPEN, REASON, SEALED, JournalLimits
+from serving.journal.journal import Journal
 from tests.serving.journal.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = int(os.environ.get("OPPORTUNE_KILL_ROUNDS", "30"))

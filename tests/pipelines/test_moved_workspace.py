@@ -27,7 +27,7 @@ from pipelines.materialize import steps
 from pipelines.materialize.rebuild import servers_run
 from pipelines.shipping import ship
 from serving.journal.journal import Journal
-from serving.runtime.metrics import memory_directory
+from serving.runtime.slots_folder import memory_directory
 from tests.trained import copy_of, end_of_data
 from training.bundle import registry
 from training.fitting.train import train

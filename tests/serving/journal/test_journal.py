@@ -33,7 +33,8 @@ from features.events.journal import (
     read_lines,
     write_frame,
 )
-from serving.journal.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, JournalLimits
+from serving.journal.files import DAMAGED, LINEUP, OPEN, SEALED, JournalLimits
+from serving.journal.journal import Journal
 from tests.waiting import LIMIT_S
 
 VERSIONS = Versions("b1", "c1", "d1")
