@@ -12,12 +12,12 @@ from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
 from serving.api.erasure import Forgetting
-from serving.api.event_delivery import EventContext, EventDelivery, Understandings
-from serving.api.events import Events
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
+from serving.events.delivery import EventContext, EventDelivery, Understandings
+from serving.events.events import Events
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import AsgiApp, Receive, Scope, Send

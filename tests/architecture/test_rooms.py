@@ -42,6 +42,7 @@ ORDER = (
     "serving/stores",
     "serving/reload",
     "serving/http",
+    "serving/events",
     "serving/api",
     "serving/openapi",
     "serving",

@@ -20,9 +20,9 @@ from features.events.semantics import EventSchema, time_of
 from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
-from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
+from serving.events.delivery import EventContext, EventDelivery
 from serving.http.routing import Call
 from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader

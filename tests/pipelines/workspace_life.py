@@ -28,8 +28,8 @@ from features.lmdb_store.engine import EmbeddedEngine
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from serving.api.event_delivery import EventContext, EventDelivery
 from serving.decision.effects import Effect, EffectResult, GiveBack, Reserve
+from serving.events.delivery import EventContext, EventDelivery
 from serving.hub.contact_policy import Contacting
 from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader

@@ -32,7 +32,7 @@ from features.ledger.history import OUTCOME, entries, word_of
 from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard
 from features.workspace.workspace import Workspace
-from serving.api.watermark import Watermark
+from serving.events.watermark import Watermark
 from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
