@@ -23,7 +23,8 @@ from features.events.semantics import NUMBER_MAX
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.api.decisions import _decoder
-from serving.api.experiments import AssignmentRequest, _check
+from serving.api.experiment_views import AssignmentRequest
+from serving.api.experiments import _check
 from serving.api.ofrep import EvaluationRequest, Evaluations, read_evaluation
 from serving.events import events as event_routes
 from serving.http.problems import Problem, ProblemDocument

@@ -23,7 +23,8 @@ from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import experiments_in, find
 from pipelines.ramps import ramp
 from pipelines.ramps.ramp import Step
-from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
+from serving.api.experiment_views import ExperimentsAnswer
+from serving.api.experiments import ExperimentRoutes
 from serving.api.preview import Enquiry
 from serving.assignment.assignment import Assignment, Units
 from serving.reload.config_files import read_again
