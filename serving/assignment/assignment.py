@@ -94,7 +94,7 @@ class Assigned(NamedTuple):
 
     @property
     def writes(self) -> dict[str, StickyArm]:
-        """By experiment, what is to be written down: only where nothing of this bucket version is yet."""
+        """Return what is to be written down, by experiment: only where nothing of this bucket version is yet."""
         return {one.experiment: one.to_store for one in self.assignments if one.to_store is not None}
 
 
@@ -130,7 +130,7 @@ class _Asked:
         ]
 
     def ask(self, unit: str, targeted: Targeted, stored: StickyArm | None) -> Assignment:
-        """For a unit of the running experiment that is in no group."""
+        """Return the assignment of a unit in no group, while the experiment runs."""
         if stored is not None and self.sticky:
             if stored.bucket_version < self.version_min:
                 return self.refused["blocked"]

@@ -138,7 +138,7 @@ class Case:
 
     @property
     def scored_row(self) -> OnlineRow:
-        """The row that scores and priorities look at: in the holdout that of an unknown customer."""
+        """Return the row that scores and priorities look at: in the holdout that of an unknown customer."""
         deciding = self.deciding
         return self.row if deciding.hub.logic.personal else deciding.layout.plan.nobody()
 

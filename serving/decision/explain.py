@@ -25,8 +25,8 @@ RANK, SLATE = "rank", "slate"
 
 
 def why(case: Case) -> dict[str, Any]:
-    """The explanation of a decision: the customer and the moment, then for each placement funnel, offers shown, and
-    offers not shown.
+    """Return the explanation of a decision: the customer and the moment, then for each placement funnel, offers shown,
+    and offers not shown.
     """
     layout = case.deciding.layout
     return {
@@ -51,7 +51,7 @@ def _placement(case: Case, place: PlacementCase) -> dict[str, Any]:
 
 
 def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
-    """One offer with the terms of its priority, and what each column contributes to its score."""
+    """Return one offer with the terms of its priority, and what each column contributes to its score."""
     snapshot, at = case.deciding, int(case.among([offer])[0])
     arbiter, layout, weights = snapshot.hub.arbiter, snapshot.layout, place.weights
     row = np.concatenate([case.shared, snapshot.offer_values[offer], case.pairs[at]])
@@ -132,7 +132,7 @@ def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: f
 
 
 def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
-    """Why an offer of good rank does not fit beside those that are shown."""
+    """Return why an offer of good rank does not fit beside those that are shown."""
     ties, shown = case.deciding.hub.ties, set(case.shown())
     if ties.excludes.get(offer, frozenset()) & shown:
         return "it excludes, or is excluded by, an offer that is shown"
@@ -148,7 +148,9 @@ def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
 
 
 def _priority(case: Case, place: PlacementCase, offer: int) -> float:
-    """On the scale that answers show: where the raw score orders alike, that of the propensity, in its plain terms."""
+    """Return the priority of an offer on the scale that answers show: where the raw score orders alike, that of the
+    propensity, in its plain terms.
+    """
     at = int(case.among([offer])[0])
     if place.priorities is not case.raw:
         return float(_ordering(place)[at])

@@ -21,8 +21,8 @@ PER = {"offer": "of the same offer", "group": "of offers of its group", "any": "
 
 
 def stopped(case: Case, place: PlacementCase, offer: int, step: str) -> dict[str, Any]:
-    """One offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it would
-    pass.
+    """Return one offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it
+    would pass.
     """
     entry = case.deciding.catalogue.offers[offer]
     told: dict[str, Any] = {"offer_id": entry.offer_id, "name": entry.name, "stopped_by": step}
@@ -48,7 +48,7 @@ def _by_rule(case: Case, offer: int, name: str) -> dict[str, Any]:
 
 
 def _by_step(case: Case, place: PlacementCase, offer: Offer, step: str) -> tuple[list[str], str]:
-    """Why, and what would let the offer pass."""
+    """Return why a step left the offer out, and what would let it pass."""
     policies, kind = case.deciding.workspace.policies, step.partition(" ")[0] + " "
     name = step.removeprefix(kind)
     if step == "valid":

@@ -164,7 +164,7 @@ class Journal:
             self._tell()
 
     def _asked_to_turn(self) -> int:
-        """When somebody asked last; 0 when nobody ever did."""
+        """Return when somebody asked last to turn, in nanoseconds since 1970; 0 when nobody ever did."""
         try:
             return (self.folder / TURN).stat().st_mtime_ns
         except OSError:

@@ -41,7 +41,7 @@ def retain(folder: Path, limits: JournalLimits, lineup: Path | None) -> Iterator
 
 
 def _sizes(paths: Iterable[Path]) -> list[tuple[Path, int, float]]:
-    """Each with its size and when it was last written; without those that another process has just deleted."""
+    """Return each file with its size and when it was last written, without those that were deleted meanwhile."""
     found = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

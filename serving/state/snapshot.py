@@ -118,14 +118,13 @@ class Snapshot:
 
     @cached_property
     def explainer(self) -> Explainer:
-        """What columns contribute to scores; made when somebody asks for it first, since most workers are never
-        asked.
-        """
+        """Return what explains scores by columns; made by the first call, since most workers never explain anything."""
         return Explainer(self.bundle.forest)
 
     @cached_property
     def experiment_states(self) -> ExperimentStates[Snapshot]:
-        """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
+        """Return the experiments of this state, with the states of their arms; a server makes them where it makes the
+        state.
 
         Raises:
             BadBundle: an arm names a model that was not published, or that cannot serve.

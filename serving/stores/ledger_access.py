@@ -33,7 +33,7 @@ class LedgerAccess:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Contact histories and budgets; opened by the first decision that needs them."""
+        """Return contact histories and budgets; the first call opens them."""
         return ledger_of(self._workspace)
 
     def complain(self, error: Exception) -> None:
@@ -64,5 +64,5 @@ class LedgerAccess:
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody needed the ledger."""
+        """Return whether the ledger was opened."""
         return "ledger" in self.__dict__

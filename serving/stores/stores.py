@@ -38,7 +38,7 @@ class Stores:
 
     @property
     def ledger(self) -> Ledger:
-        """Contact histories and budgets."""
+        """Return contact histories and budgets; the first call opens them."""
         return self.access.ledger
 
     @ledger.setter
