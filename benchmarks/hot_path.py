@@ -61,11 +61,7 @@ class HotPath:
             (WHOLE, self, "ask"),
         ]
         found: dict[str, list[int]] = {}
-        undo = [
-            _time(owner, attribute, found.setdefault(name, []))
-            for name, owner, attribute in places
-            if hasattr(owner, attribute)
-        ]
+        undo = [_time(owner, attribute, found.setdefault(name, [])) for name, owner, attribute in places]
         gc.collect()
         gc.freeze()
         began = time.monotonic()
