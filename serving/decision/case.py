@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from features.columns.rows import OnlineRow
-from features.common.moments import Micros, Seconds, in_seconds
+from features.common.moments import Micros, Seconds
 from features.common.types import ContextValue, DecisionRequest
 from features.config.schema import Placement
 from features.events.journal import Line
@@ -106,6 +106,8 @@ class Case:
     """The contact history; None when it could not be read, or the ledger did not answer."""
     context: dict[str, ContextValue]
     now: Micros
+    seconds: Seconds
+    """`now` in seconds."""
     channel: str
     places: list[PlacementCase]
     """In the order asked."""
@@ -117,8 +119,8 @@ class Case:
     truths: Truths | None = None
     considered: OfferSet = field(init=False)
     """Offers that may be shown at some placement: those that are scored."""
-    seconds: Seconds = field(init=False)
-    """`now` in seconds."""
+    scored_row: OnlineRow = field(init=False)
+    """The row that scores and priorities look at: in the holdout that of an unknown customer."""
     shared: Floats = field(init=False)
     """Columns of customer and context, shape (shared,)."""
     pairs: Floats = field(init=False)
@@ -132,15 +134,6 @@ class Case:
     """Whether sticky assignments could not be read, or written down."""
     propensities: Floats | None = None
     """Of the scored; None while only those shown need be calibrated."""
-
-    def __post_init__(self) -> None:
-        self.seconds = in_seconds(self.now)
-
-    @property
-    def scored_row(self) -> OnlineRow:
-        """Return the row that scores and priorities look at: in the holdout that of an unknown customer."""
-        deciding = self.deciding
-        return self.row if deciding.hub.logic.personal else deciding.layout.plan.nobody()
 
     def decide_by(self, snapshot: Snapshot) -> None:
         """Let another state than the serving one decide from here on."""

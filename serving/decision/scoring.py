@@ -12,7 +12,7 @@ def score(case: Case) -> None:
     """Compute the raw score of every offer that may be shown anywhere."""
     snapshot, chosen, seconds = case.deciding, case.considered.positions, case.seconds
     layout, context = snapshot.layout, {**case.context, OFFERS_CONSIDERED: len(chosen)}
-    row = case.scored_row
+    row = case.scored_row = case.row if snapshot.hub.logic.personal else layout.plan.nobody()
     case.shared = layout.shared_values(row, context, seconds)
     matched = None if case.truths is None or row is not case.row else snapshot.hub.rules.matched(case.truths)
     case.pairs = layout.pair_values(row, snapshot.everyone, snapshot.offer_values, chosen, seconds, matched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from features.common.moments import in_seconds
 from serving.decision.case import Case, DecisionInputs, PlacementCase
 from serving.hub.consent import without
 from serving.hub.request_check import channel_of, check_request
@@ -28,6 +29,7 @@ def open_case(inputs: DecisionInputs) -> Case:
         customer.contacts,
         context,
         inputs.now,
+        in_seconds(inputs.now),
         "",
         places,
         None,
