@@ -16,7 +16,8 @@ from serving import uvicorn_protocol
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import JSON_HEADERS, Answer, Call, Route
-from serving.runtime.metrics import Metrics, memory_directory
+from serving.runtime.metrics import Metrics
+from serving.runtime.slots_folder import memory_directory
 
 uvicorn_protocol.install()
 

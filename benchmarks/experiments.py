@@ -66,5 +66,5 @@ def microseconds(base: Workspace, bodies: list[str]) -> dict[int, float]:
                 path.ask(at)
             taken[count].append((time.thread_time_ns() - begin) / ASKED / 1e3)
     for path in paths.values():
-        path.desk.close()
+        path.close()
     return {count: statistics.median(found) for count, found in taken.items()}

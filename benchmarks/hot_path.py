@@ -17,8 +17,9 @@ from typing import Any
 from features.workspace.workspace import Workspace
 from serving.api import decisions
 from serving.api.decisions import Decisions
-from serving.decision import decide
+from serving.decision import answer, decide
 from serving.http.routing import Call
+from serving.kernel import top_k
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
@@ -33,39 +34,34 @@ class HotPath:
 
     def __init__(self, workspace: Workspace, bodies: list[str]) -> None:
         self.bodies = [body.encode() for body in bodies]
-        self.desk = Reloader(workspace)
-        self.decisions = Decisions(self.desk, workspace, Metrics())
-        self.desk.load()
+        self.reloader = Reloader(workspace)
+        self.decisions = Decisions(self.reloader, workspace, Metrics())
+        self.reloader.load()
         self._watched: list[tuple[str, Any, str]] = []
 
     def steps(self) -> dict[str, float]:
         """Median microseconds of each step of a decision; the timing itself adds about 0.1 us a step."""
         for at in range(WARM):
             self.ask(at)
-        loaded = self.desk.loaded
+        loaded = self.reloader.loaded
         assert loaded is not None
         places: list[tuple[str, Any, str]] = [
             ("decode the request", self.decisions, "_decode"),
-            ("read the row", self.desk.engine, "read_now"),
-            ("eligible", decide, "eligible"),
+            ("read the row", self.reloader.stores.engine, "read_now"),
+            ("eligible", decide, "consider"),
             ("lay shared columns", loaded.layout, "shared_values"),
             ("lay pair columns", loaded.layout, "pair_values"),
             ("score (kernel)", loaded.kernel, "score"),
-            ("top", decide, "top"),
+            ("top", top_k, "best"),
             ("calibrate", loaded, "calibrate"),
-            ("reasons", decide, "_reasons"),
-            ("expiry", decide, "_expiry"),
-            ("expiry as text", decide, "rfc3339"),
-            ("decide, all of it", decisions, "decide"),
+            ("reasons", answer, "_reasons"),
+            ("expiry", answer, "_expiry"),
+            ("expiry as text", answer, "rfc3339"),
             ("encode the answer", decisions, "_encode"),
             (WHOLE, self, "ask"),
         ]
         found: dict[str, list[int]] = {}
-        undo = [
-            _time(owner, attribute, found.setdefault(name, []))
-            for name, owner, attribute in places
-            if hasattr(owner, attribute)
-        ]
+        undo = [_time(owner, attribute, found.setdefault(name, [])) for name, owner, attribute in places]
         gc.collect()
         gc.freeze()
         began = time.monotonic()
@@ -102,7 +98,7 @@ class HotPath:
 
     def close(self) -> None:
         """Close the store."""
-        self.desk.close()
+        self.reloader.close()
 
 
 def _time(owner: Any, attribute: str, times: list[int]) -> Callable[[], None]:

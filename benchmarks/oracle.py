@@ -18,8 +18,10 @@ from features.common.types import OFFERS_CONSIDERED, DecisionRequest
 from features.lake.offers import read_catalogue
 from features.lmdb_store.engine import EmbeddedEngine
 from features.workspace.workspace import Workspace
-from serving.decision.decide import eligible
-from serving.decision.snapshot import Snapshot
+from serving.decision.case import DecisionInputs
+from serving.decision.eligibility import eligible
+from serving.state.customer import CustomerState
+from serving.state.snapshot import Snapshot
 from training.bundle import bundle
 
 RELATIVE_TOLERANCE = 1e-12
@@ -68,7 +70,7 @@ class Oracle:
         """Raw score and propensity of each offer that may be offered; `moment` in microseconds since 1970."""
         engine, loaded, booster = self.parts()
         row, seconds = engine.read_now(request.customer_id), moment / MICROSECONDS
-        chosen = np.flatnonzero(eligible(request, loaded, row, moment)).astype(np.int32)
+        chosen = np.flatnonzero(eligible(DecisionInputs(request, loaded, CustomerState(row), moment))).astype(np.int32)
         if not len(chosen):
             return {}
         shared = loaded.layout.shared_values(row, request.context | {OFFERS_CONSIDERED: len(chosen)}, seconds)

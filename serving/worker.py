@@ -1,4 +1,4 @@
-"""One worker process of the server: workspace, desk, decisions and front door, put together."""
+"""One worker process of the server: workspace, reloader, decisions and front door, put together."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
 from serving.api.erasure import Forgetting
-from serving.api.event_delivery import EventContext, EventDelivery, Understandings
-from serving.api.events import Events
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
 from serving.api.split_metrics import split_lines
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
+from serving.events.delivery import EventContext, EventDelivery, Understandings
+from serving.events.events import Events
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys
 from serving.http.routing import AsgiApp, Receive, Scope, Send
+from serving.journal.journal import Journal
 from serving.openapi.contract import ContractDocument
 from serving.reload.reloader import Reloader
 from serving.runtime import memory, parent_watch
-from serving.runtime.metrics import Metrics, memory_directory
+from serving.runtime.metrics import Metrics
+from serving.runtime.slots_folder import memory_directory
 from serving.settings import Settings, origins_for
+from serving.state.snapshot import Snapshot
 
 logger = logging.getLogger("opportune.worker")
 
@@ -51,37 +52,39 @@ class Worker:
         self.workspace = load(settings.workspace, sources=False)
         self.metrics = Metrics()
         self.metrics.beside(lambda: split_lines(self.workspace.data))
-        self.desk = Reloader(self.workspace, watch_seconds=settings.watch_seconds)
+        self.reloader = Reloader(self.workspace, watch_seconds=settings.watch_seconds)
         self.journal = Journal.open(self.workspace.data / "journal")
-        self.decisions = Decisions(self.desk, self.workspace, self.metrics, self.journal)
-        enquiry = Enquiry(self.desk)
+        self.decisions = Decisions(self.reloader, self.workspace, self.metrics, self.journal)
+        enquiry = Enquiry(self.reloader)
         self.experiments = ExperimentRoutes(enquiry)
         self.flags = Flags(enquiry, self.decisions, settings.ofrep_per_second)
         self.log = EventWriter(event_folder(self.workspace.data))
         self._understandings = Understandings(self.workspace)
-        self.hearing = EventDelivery(self._understanding, lambda: self.desk.ledger, self.log, self.metrics)
+        self.hearing = EventDelivery(self._understanding, lambda: self.reloader.stores.ledger, self.log, self.metrics)
         self.events = Events(self._understanding, self.hearing, self.log, self.metrics)
         # A process of its own: forgetting rewrites files for seconds. The verb stands right of us: it is named, not
         # imported.
         self.forgetting = Forgetting(
             [sys.executable, "-m", VERBS, "forget", "-", "-w", str(self.workspace.folder.resolve()), "--json"]
         )
-        self.desk.on_build = self._built
-        self.desk.on_settled = self.journal.append
+        self.reloader.on_build = self._built
+        self.reloader.stores.effects.on_settled = self.journal.append
 
     def _built(self, made: Snapshot) -> None:
-        self.journal.keep(made.lineup)
+        self.journal.keep(made.offer_table)
         self._understandings.prepare(made)
 
     def _understanding(self) -> EventContext:
-        return self._understandings.of(self.desk.loaded)
+        return self._understandings.of(self.reloader.loaded)
 
     def door(self, inner: AsgiApp) -> AsgiApp:
         """Return the front door: before BentoML's own application."""
         keys = Keys.from_environment()
         origins = origins_for(self.settings, keys)
         contract = ContractDocument(
-            keys, lambda: None if self.desk.loaded is None else self.desk.loaded.workspace, origins=origins is not None
+            keys,
+            lambda: None if self.reloader.loaded is None else self.reloader.loaded.workspace,
+            origins=origins is not None,
         )
         front_door = FrontDoor(
             (
@@ -100,14 +103,14 @@ class Worker:
             document=contract.render,
         )
         self.metrics.attach(memory_directory(self.workspace.data))
-        self.desk.load()
+        self.reloader.load()
         memory.give_back()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "lifespan":
                 await front_door(scope, receive, send)
                 return
-            beside = [asyncio.create_task(work) for work in (self.desk.watch(), self.hearing.run())]
+            beside = [asyncio.create_task(work) for work in (self.reloader.watch(), self.hearing.run())]
             for task in beside:
                 task.add_done_callback(_tell_failure)
             try:
@@ -116,7 +119,7 @@ class Worker:
                 for task in beside:
                     task.cancel()
                 self.log.close()
-                self.desk.close()
+                self.reloader.close()
                 self.journal.close()
 
         return app

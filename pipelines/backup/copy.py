@@ -31,7 +31,7 @@ from features.lmdb_store.copy import copy_environment, copy_generation
 from features.lmdb_store.environment import CURRENT, DATA
 from features.workspace.workspace import Workspace
 from pipelines.shipping.journal_files import journal_folder
-from serving.decision.journal import DAMAGED, OPEN, SEALED, TURN
+from serving.journal.files import DAMAGED, OPEN, SEALED, TURN
 
 NOT_COPIED = frozenset(("aside", "spill", "logs", "bentoml", "metrics", "damaged", "online", "ledger"))
 """Top folders of the data folder that hold nothing to keep, or are copied in another way."""

@@ -61,7 +61,7 @@ def rehearse(workspace: Workspace, place: Path) -> None:
 
     What explanations need is compiled here too, once a machine: a server's event loop would stand still for seconds.
     """
-    from serving.decision.snapshot import Snapshot
+    from serving.state.snapshot import Snapshot
 
     if not catalogue_file(workspace).exists():
         write_catalogue(workspace)

@@ -20,7 +20,7 @@ from features.common.files import write_whole
 from features.events.journal_redaction import blanked
 from features.workspace.workspace import Workspace
 from pipelines.erasure.places import Removed, Step
-from serving.decision.journal import DAMAGED, OPEN, SEALED, TURN
+from serving.journal.files import DAMAGED, OPEN, SEALED, TURN
 
 TURN_SECONDS_MAX = 20.0
 """Live workers seal their files within this time, a hundred times what they need."""

@@ -31,7 +31,7 @@ from features.events.rows import CONFLICT, DEAD_BYTES_MAX, FORGOTTEN, DeadLetter
 from features.events.semantics import EventSchema, InvalidEvent, time_of
 from features.lake.offers import catalogue_file, read_catalogue
 from features.workspace.workspace import Workspace
-from serving.api.events_body import Bad, read_events
+from serving.events.body import Bad, read_events
 from serving.http.problems import Problem
 
 CUT_OFF = "cut-off"

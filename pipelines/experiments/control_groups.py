@@ -42,7 +42,7 @@ from pipelines.experiments.report import (
 )
 from pipelines.experiments.split import SplitReport, split_report
 from pipelines.experiments.verdicts import report_of, with_verdicts
-from serving.decision.assignment import HOLDOUT, Assigner
+from serving.assignment.assignment import HOLDOUT, Assigner
 
 WORTH = {
     HOLDOUT: "personalization",

@@ -23,7 +23,7 @@ from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
 from pipelines.shipping.ship import ship
 from serving.api.preview import Enquiry
-from serving.decision.assignment import Units
+from serving.assignment.assignment import Units
 from serving.reload.reloader import Reloader
 from training.bundle.bundle import BadBundle
 
@@ -98,17 +98,17 @@ def write_assignments(workspace: Workspace, key: str, form: Format, file: Path, 
 
 
 async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[dict[str, Any]]:
-    desk = Reloader(workspace)
+    reloader = Reloader(workspace)
     try:
-        desk.load()
-        if desk.loaded is None:
-            raise BadBundle(f"expected a published model, got none: {desk.refusal}")
-        enquiry, loaded, rows = Enquiry(desk), desk.loaded, {}
+        reloader.load()
+        if reloader.loaded is None:
+            raise BadBundle(f"expected a published model, got none: {reloader.refusal}")
+        enquiry, loaded, rows = Enquiry(reloader), reloader.loaded, {}
         for at in range(0, len(units), TOGETHER):
             for answered in await asyncio.gather(
                 *(enquiry.ask(loaded, one, {}, key) for one in units[at : at + TOGETHER])
             ):
-                one, unit = answered.of(key), loaded.trials.unit(key, answered.units)
+                one, unit = answered.of(key), loaded.experiment_states.unit(key, answered.units)
                 # Of an account it is told what it has for those of its customers whom no group keeps out.
                 if unit not in ("", ANONYMOUS, ACCOUNT) and (unit not in rows or one.arm is not None):
                     rows[unit] = {
@@ -120,11 +120,11 @@ async def _assigned(workspace: Workspace, key: str, units: list[Units]) -> list[
                         "covered": one.covered,
                         "bucket": one.bucket,
                         "group": answered.assigned.group.name,
-                        "time": desk.clock(),
+                        "time": reloader.clock(),
                     }
         return list(rows.values())
     finally:
-        desk.close()
+        reloader.close()
 
 
 def _units(workspace: Workspace, key: str, entry: Experiment) -> list[Units]:

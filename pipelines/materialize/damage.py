@@ -21,7 +21,7 @@ from features.lmdb_store.verify import Verdict, verify
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.journal_files import journal_folder
-from serving.decision.journal import OPEN
+from serving.journal.files import OPEN
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORES = ("online", "ledger")

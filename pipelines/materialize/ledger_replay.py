@@ -36,7 +36,7 @@ from features.lake.tables import Table, stream_table, tables_of
 from features.ledger.budgets import BudgetBound
 from features.ledger.ledger import Ledger
 from features.workspace.workspace import Workspace
-from serving.api.event_delivery import EventContext, EventDelivery
+from serving.events.delivery import EventContext, EventDelivery
 from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.hub.request_check import ANY, CHANNEL
 from serving.runtime.metrics import Metrics

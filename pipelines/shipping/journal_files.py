@@ -14,7 +14,7 @@ import msgspec
 
 from features.events.journal import Line, Settled, decode_settled
 from features.events.journal_frames import DECISION, FORMAT, HEAD_BYTES, SETTLED, frames
-from serving.decision.journal import DAMAGED, OPEN, SEALED
+from serving.journal.files import DAMAGED, OPEN, SEALED
 
 READ_BYTES_MAX = 64 << 20
 """Read of a file at once: twice what a journal file grows to."""

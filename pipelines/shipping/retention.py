@@ -23,7 +23,7 @@ from pipelines.shipping.compact import GRACE_SECONDS
 from pipelines.shipping.journal_files import journal_folder
 from pipelines.shipping.ship import alone
 from pipelines.shipping.state import Shipped, state_of
-from serving.decision.journal import DAMAGED, REASON, SEALED
+from serving.journal.files import DAMAGED, REASON, SEALED
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 

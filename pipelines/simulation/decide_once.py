@@ -11,7 +11,8 @@ from features.common.timestamps import now
 from features.common.types import Decision, DecisionRequest
 from features.workspace.workspace import Workspace
 from pipelines.output import console
-from serving.decision.decide import decide as decide_one
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import decide
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.reloader import Reloader
 from training.bundle.bundle import BadBundle
@@ -30,16 +31,16 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
     Raises:
         BadBundle: nothing was published, or it cannot serve.
     """
-    desk = Reloader(workspace)
+    reloader = Reloader(workspace)
     try:
-        desk.load()
-        if desk.loaded is None:
-            raise BadBundle(f"expected a published model, got none: {desk.refusal}")
+        reloader.load()
+        if reloader.loaded is None:
+            raise BadBundle(f"expected a published model, got none: {reloader.refusal}")
         moment = now()
-        row, contacts, unit, said, kept = await desk.known(request.unit, desk.loaded, moment, request)
+        customer = await reloader.stores.customers.known(request.unit, reloader.loaded, moment, request)
         try:
             # Nothing is taken: nobody is shown anything.
-            return decide_one(request, desk.loaded, row, moment, contacts=contacts, unit=unit, said=said, kept=kept)
+            return decide(DecisionInputs(request, reloader.loaded, customer, moment))
         except UnknownPlacement as error:
             raise typer.BadParameter(
                 f"expected one of {', '.join(workspace.offers.placements)}, got {error}", param_hint="--placement"
@@ -49,7 +50,7 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
         except BadRequest as error:
             raise typer.BadParameter(str(error)) from error
     finally:
-        desk.close()
+        reloader.close()
 
 
 def print_decision(decision: Decision) -> None:

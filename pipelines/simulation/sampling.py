@@ -22,8 +22,8 @@ from features.events.journal import Line, read_lines
 from features.lake import lake
 from features.lake.tables import tables_of
 from features.workspace.workspace import Workspace
-from serving.decision.journal import DAMAGED, OPEN, SEALED
 from serving.hub.request_check import CHANNEL, channel_of
+from serving.journal.files import DAMAGED, OPEN, SEALED
 
 Source = Literal["journal", "decisions", "customers"]
 JOURNAL_LINES_MAX = 200_000

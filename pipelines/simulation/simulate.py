@@ -23,10 +23,10 @@ from pipelines.materialize.damage import is_embedded
 from pipelines.simulation.changed_files import BadChanges, changed
 from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import PolicyComparison, Tried, compare, tried
-from serving.decision.snapshot import Snapshot
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.published import models
 from serving.reload.reloader import NOTHING_PUBLISHED
+from serving.state.snapshot import Snapshot
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 

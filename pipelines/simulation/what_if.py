@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from math import sqrt
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct, field
 
 from features.columns.rows import OnlineRow
@@ -21,10 +22,11 @@ from features.common.types import DecisionRequest
 from features.contact_history.takes import Take
 from features.contact_history.updates import taken
 from features.ledger.recent import Known
-from serving.decision.case import Case
-from serving.decision.customer import person_of
-from serving.decision.decide import Asked, Given, decide, granted
-from serving.decision.snapshot import Snapshot
+from serving.decision.case import Case, DecisionInputs
+from serving.decision.decide import decide
+from serving.decision.effects import Effect, EffectResult, grant
+from serving.state.customer import customer_state
+from serving.state.snapshot import Snapshot
 
 CHANGES_LISTED_MAX = 1_000
 """Changed decisions that a report lists one by one; it counts them all."""
@@ -125,26 +127,15 @@ def tried(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, found: Kno
         UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
     """
     cases: list[Case] = []
-    person = person_of(row, found, request.unit, loaded.fold, now)
-    contacts = found.contacts
-    arms = loaded.trials.kept(dict.fromkeys((found.unit, request.unit), found.recent.kept), found.unit, request)
+    stored = dict.fromkeys((found.unit, request.unit), found.recent.kept)
+    sticky = loaded.experiment_states.sticky_arms(stored, found.unit, request)
+    customer = customer_state(row, found, request.unit, loaded.fold, now)
+    customer = msgspec.structs.replace(customer, sticky=sticky)
 
-    def take(asked: Asked) -> Given:
-        return taken(contacts, asked)[0] if isinstance(asked, Take) else granted(asked)
+    def run(effect: Effect) -> EffectResult:
+        return taken(found.contacts, effect)[0] if isinstance(effect, Take) else grant(effect)
 
-    decide(
-        request,
-        loaded,
-        person.row,
-        now,
-        decision_id=SIMULATED,
-        contacts=contacts,
-        take=take,
-        look=cases.append,
-        unit=person.unit,
-        said=person.said,
-        kept=arms,
-    )
+    decide(DecisionInputs(request, loaded, customer, now, SIMULATED, inspect=cases.append), run)
     case, ids, values = cases[0], loaded.catalogue.offers, loaded.hub.arbiter.values
     slates = tuple((place.name, tuple(ids[at].offer_id for at in place.slate)) for place in case.places)
     worth = sum(float(place.propensities @ values[place.slate]) for place in case.places if place.slate)
@@ -154,7 +145,7 @@ def tried(request: DecisionRequest, loaded: Snapshot, row: OnlineRow, found: Kno
 def _left_out(case: Case) -> dict[str, int]:
     found: Counter[str] = Counter()
     for place in case.places:
-        left = (1 << len(case.loaded.catalogue)) - 1
+        left = (1 << len(case.deciding.catalogue)) - 1
         for step, after in place.trail or ():
             fallen = (left & ~after).bit_count()
             if fallen:

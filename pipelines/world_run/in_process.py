@@ -17,6 +17,7 @@ from features.ledger.ledger import open_ledger
 from features.workspace.workspace import Workspace
 from pipelines.world.port import DeciderRefused, Told
 from pipelines.world_run.records import LoopRecords
+from serving.decision.case import DecisionInputs
 from serving.decision.decide import deciding
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.reload.reloader import Reloader
@@ -50,17 +51,19 @@ class DeskPort:
         self._real, self._loop = real, LoopRecords(workspace, lambda: self._now) if kept else None
         self._folder = TemporaryDirectory(prefix="opportune-world-")
         self._runner = asyncio.Runner()
-        self._desk = Reloader(workspace, clock=lambda: self._now)
-        self._desk.ledger = open_ledger(None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project)
+        self._reloader = Reloader(workspace, clock=lambda: self._now)
+        self._reloader.stores.ledger = open_ledger(
+            None, Path(self._folder.name) / "ledger", LEDGER_TIMEOUT_MS, workspace.project
+        )
         if self._loop is not None:
             loop = self._loop
-            self._desk.on_build = lambda made: loop.keep(made.lineup)
-        self._desk.load()
-        if self._desk.loaded is None:
-            refusal = self._desk.refusal
+            self._reloader.on_build = lambda made: loop.keep(made.offer_table)
+        self._reloader.load()
+        if self._reloader.loaded is None:
+            refusal = self._reloader.refusal
             self.close()
             raise DeciderRefused(f"expected a published model that can serve, got none: {refusal}")
-        self._loaded = self._desk.loaded
+        self._loaded = self._reloader.loaded
         self._happenings = EventSchema(workspace, self._loaded.catalogue.offers)
 
     def turn(self, moment: int) -> int:
@@ -76,15 +79,15 @@ class DeskPort:
             ) from error
 
     async def _decided(self, request: DecisionRequest) -> Decision:
-        desk, at, record = self._desk, self._now, None if self._loop is None else self._loop.record
+        stores, at, record = self._reloader.stores, self._now, None if self._loop is None else self._loop.record
         self._count += 1
-        row, contacts, unit, said, kept = await desk.known(request.unit, self._loaded, at, request)
+        customer = await stores.customers.known(request.unit, self._loaded, at, request)
         name = f"{at:x}-{WORKER}-{self._count:x}"
-        steps = deciding(request, self._loaded, row, at, None, name, record, contacts, unit=unit, said=said, kept=kept)
+        steps = deciding(DecisionInputs(request, self._loaded, customer, at, name, record=record))
         try:
-            asked = next(steps)
+            effect = next(steps)
             while True:
-                asked = steps.send(await desk.take(asked, contacts))
+                effect = steps.send(await stores.effects.run(effect, customer.contacts))
         except StopIteration as done:
             decision: Decision = done.value
             return decision
@@ -103,11 +106,11 @@ class DeskPort:
         if self._loop is not None:
             self._loop.log(events)
         policy = self._loaded.hub.contacting.policy
-        self._runner.run(self._desk.ledger.hear(heard, policy, in_seconds(self._now)))
+        self._runner.run(self._reloader.stores.ledger.hear(heard, policy, in_seconds(self._now)))
 
     def close(self) -> None:
         if self._loop is not None:
             self._loop.close()
-        self._desk.close()
+        self._reloader.close()
         self._runner.close()
         self._folder.cleanup()

@@ -14,7 +14,7 @@ from features.events.rows import Item, event_item
 from features.events.semantics import time_of
 from features.workspace.workspace import Workspace
 from pipelines.world.port import DeciderRefused
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 
 LOGGED_TOGETHER = 500
 """Events that are made durable in one step."""

@@ -1,1 +1,1 @@
-"""The routes: decisions, events, experiments, flags, erasure."""
+"""The routes: decisions, experiments, flags, erasure."""

@@ -14,18 +14,20 @@ from features.common.types import OFFERS_CONSIDERED, Decision, DecisionRequest
 from features.events.journal import Line
 from features.workspace.workspace import Workspace
 from serving.api.experiment_metrics import ArmCounts
-from serving.decision.decide import DEGRADED, STAGES, deciding
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
+from serving.decision.answer import DEGRADED
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import STAGES, deciding
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.passthrough import ask
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, AsgiApp, Call, Handler, Route
 from serving.http.strict_json import StrictDecoder
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
+from serving.journal.journal import Journal
 from serving.reload.reloader import REFUSED, Reloader
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 MANY_REQUESTS_MAX = 500
 
@@ -46,8 +48,11 @@ class DecisionRequests(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Decisions:
     """Handlers of decisions for one worker."""
 
-    def __init__(self, desk: Reloader, workspace: Workspace, metrics: Metrics, journal: Journal | None = None) -> None:
-        self.desk, self.journal = desk, journal
+    def __init__(
+        self, reloader: Reloader, workspace: Workspace, metrics: Metrics, journal: Journal | None = None
+    ) -> None:
+        self.reloader, self.journal = reloader, journal
+        self._customers, self._effects = reloader.stores.customers, reloader.stores.effects
         self._workspace = workspace
         self._decode = _decoder(workspace)
         self._decode_many = StrictDecoder(DecisionRequests)
@@ -68,7 +73,7 @@ class Decisions:
             "opportune_bundle_info", "The bundle and the policies that serve.", "name", "version", "bundle", "config"
         )
         self._metrics, self.arms = metrics, ArmCounts(metrics)
-        desk.on_load, desk.on_refusal = self._loaded, refused.add
+        reloader.on_load, reloader.on_refusal = self._loaded, refused.add
 
     def _loaded(self, loaded: Snapshot) -> None:
         self._workspace, self._decode = loaded.workspace, _decoder(loaded.workspace)
@@ -91,21 +96,18 @@ class Decisions:
         """
         loaded = self._serving()
         begin = perf_counter_ns()
-        now = self.desk.clock()
-        person = self.desk.known_now(request.unit, loaded, now)
-        if person is None:
-            person = await self.desk.known(request.unit, loaded, now, request)
-        row, contacts, unit, said, kept = person
+        now = self.reloader.clock()
+        customer = self._customers.known_now(request.unit, loaded, now)
+        if customer is None:
+            customer = await self._customers.known(request.unit, loaded, now, request)
         if stages is not None:
             stages.append(perf_counter_ns() - begin)
         record = None if self.journal is None else self._record
-        steps = deciding(
-            request, loaded, row, now, stages, record=record, contacts=contacts, unit=unit, said=said, kept=kept
-        )
+        steps = deciding(DecisionInputs(request, loaded, customer, now, stages=stages, record=record))
         try:
-            asked = next(steps)
+            effect = next(steps)
             while True:
-                asked = steps.send(await self.desk.take(asked, contacts))
+                effect = steps.send(await self._effects.run(effect, customer.contacts))
         except StopIteration as done:
             decision: Decision = done.value
         except (UnknownPlacement, BadContext, BadRequest) as error:
@@ -115,8 +117,8 @@ class Decisions:
         self._offers.add(count=len(decision.offers))
         for reason in decision.degraded:
             self._degraded.add(reason)
-        if loaded.trials.active:
-            self.arms.decided(decision, loaded.trials, request.asked)
+        if loaded.experiment_states.active:
+            self.arms.decided(decision, loaded.experiment_states, request.asked)
         return decision
 
     def _record(self, line: Line) -> None:
@@ -173,13 +175,13 @@ class Decisions:
         return [(f"/requests/{at}", request) for at, request in enumerate(self._decode_many(body).requests)]
 
     def _serving(self) -> Snapshot:
-        if self.desk.loaded is None:
-            raise problems.NotReady(self.desk.refusal or "the worker is loading")
-        return self.desk.loaded
+        if self.reloader.loaded is None:
+            raise problems.NotReady(self.reloader.refusal or "the worker is loading")
+        return self.reloader.loaded
 
     def ready(self) -> str | None:
         """None when this worker may be asked, else why not."""
-        return None if self.desk.loaded is not None else (self.desk.refusal or "the worker is loading")
+        return None if self.reloader.loaded is not None else (self.reloader.refusal or "the worker is loading")
 
     def routes(self, inner: AsgiApp) -> tuple[Route, ...]:
         """Return the route table's part that is about decisions; `inner` is BentoML's application."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from features.common.types import Decision
 from features.config.experiments import CONTROL_GROUPS
-from serving.decision.assignment import HOLDOUT
-from serving.decision.experiments import ExperimentStates
-from serving.decision.snapshot import Snapshot
+from serving.assignment.assignment import HOLDOUT
+from serving.assignment.experiments import ExperimentStates
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 ARM_ROWS_MAX = 1_000
 """Arms that have figures of their own, of all experiments that ever ran while the numbers live; the others share a row.
@@ -39,15 +39,15 @@ class ArmCounts:
 
     def prepare(self, loaded: Snapshot) -> None:
         """Give every arm that runs its row."""
-        for read in loaded.trials.experiments.experiments:
+        for read in loaded.experiment_states.experiments.experiments:
             if read.entry.status == "running":
                 self._slots |= {(read.key, arm): self._table.row(read.key, arm) for arm in read.arms}
 
-    def decided(self, decision: Decision, trials: ExperimentStates[Any], asked: Sequence[str]) -> None:
+    def decided(self, decision: Decision, states: ExperimentStates[Any], asked: Sequence[str]) -> None:
         """Count a decision.
 
         Args:
-            trials: under which it was made.
+            states: under which it was made.
             asked: the placements.
         """
         if decision.group:
@@ -56,7 +56,7 @@ class ArmCounts:
         for one in decision.experiments or ():
             slot = self._slots.get((one.key, one.arm), self._table.first)
             slots[slot] += 1
-            if trials.exposed(one.key, asked):
+            if states.exposed(one.key, asked):
                 slots[slot + _EXPOSURES] += 1
             if degraded:
                 slots[slot + _DEGRADED] += 1

@@ -35,14 +35,14 @@ from serving.api.ofrep import (
 )
 from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
-from serving.decision.assignment import HOLDOUT, Assignment
-from serving.decision.decide import CONTACTS_UNAVAILABLE
-from serving.decision.snapshot import Snapshot
+from serving.assignment.assignment import HOLDOUT, Assignment
+from serving.decision.answer import CONTACTS_UNAVAILABLE
 from serving.http import problems
 from serving.http.auth import Caller, Role
 from serving.http.routing import JSON_HEADERS, NOT_MODIFIED, Answer, Call, Route
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.runtime.cooperative import turn
+from serving.state.snapshot import Snapshot
 
 ETAG_BYTES = 12
 POLLING_MILLISECONDS_MIN = 60_000
@@ -90,7 +90,7 @@ class Flags:
         asked = read_evaluation(body, loaded.workspace.features.context)
         answered = await self._enquiry.ask(loaded, asked.units, asked.context, key)
         lacked, one = self._enquiry.lacked(loaded, answered, key), await self._enquiry.settle(loaded, answered, key)
-        if one.kept is not None and CONTACTS_UNAVAILABLE not in lacked:  # it wants to be written down, still
+        if one.to_store is not None and CONTACTS_UNAVAILABLE not in lacked:  # it wants to be written down, still
             lacked = (*lacked, CONTACTS_UNAVAILABLE)
         if one.arm is not None:
             self._decisions.arms.flagged(key, one.arm)

@@ -27,7 +27,7 @@ from features.common.types import (
     Id,
 )
 from features.config.features_file import ContextColumn
-from serving.decision.assignment import Units
+from serving.assignment.assignment import Units
 from serving.http.problems import Invalid, Problem, Unreadable
 from serving.http.routing import Refusal
 from serving.http.strict_json import read_openly, refused_texts

@@ -10,12 +10,15 @@ from typing import NamedTuple
 from features.common.moments import in_seconds
 from features.common.types import ACCOUNT, ContextValue, Decision, DecisionRequest
 from features.workspace.experiments import ReadExperiment
-from serving.decision.assignment import Assigned, Assignment, Kept, Units
-from serving.decision.decide import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE, Settle, decide
-from serving.decision.snapshot import Snapshot
+from serving.assignment.assignment import Assigned, Assignment, StickyArm, Units
+from serving.decision.answer import CONTACTS_UNAVAILABLE, FEATURES_UNAVAILABLE
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import decide
+from serving.decision.effects import Settle
 from serving.http import problems
 from serving.hub.consent import without
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 
 CUSTOMER_COLUMN = "customer."
 
@@ -24,7 +27,7 @@ class Answered(NamedTuple):
     """What the experiments say, and of whom."""
 
     units: Units
-    kept: Mapping[str, Kept] | None
+    sticky: Mapping[str, StickyArm] | None
     """By experiment, what was written down before; None when it could not be read."""
     assigned: Assigned
     lacks: tuple[str, ...] = ()
@@ -38,8 +41,8 @@ class Answered(NamedTuple):
 class Enquiry:
     """Asks on behalf of the routes of one worker."""
 
-    def __init__(self, desk: Reloader) -> None:
-        self.desk = desk
+    def __init__(self, reloader: Reloader) -> None:
+        self.reloader = reloader
         self._prepared: tuple[Snapshot | None, frozenset[str]] = (None, frozenset())
 
     def serving(self) -> Snapshot:
@@ -48,9 +51,9 @@ class Enquiry:
         Raises:
             NotReady: nothing does yet.
         """
-        if self.desk.loaded is None:
-            raise problems.NotReady(self.desk.refusal or "the worker is loading")
-        return self.desk.loaded
+        if self.reloader.loaded is None:
+            raise problems.NotReady(self.reloader.refusal or "the worker is loading")
+        return self.reloader.loaded
 
     async def ask(
         self, loaded: Snapshot, units: Units, context: Mapping[str, ContextValue], only: str = ""
@@ -63,27 +66,27 @@ class Enquiry:
             context: checked already.
             only: the one experiment that is asked; all when empty.
         """
-        now, trials, needs = self.desk.clock(), loaded.trials, self._needs(loaded)
+        now, states, needs = self.reloader.clock(), loaded.experiment_states, self._needs(loaded)
         if units.customer and not (only in needs if only else needs):
-            return Answered(units, {}, trials.assigned(units, None, context, {}, now, only))
+            return Answered(units, {}, states.assigned(units, None, context, {}, now, only))
         given = dict(context)
-        if units.account and trials.account_of_context is not None:
-            given[trials.account_of_context] = units.account  # whose sticky assignments count
+        if units.account and states.account_of_context is not None:
+            given[states.account_of_context] = units.account  # whose sticky assignments count
         request = DecisionRequest(units.customer, context=given, anonymous_id=units.anonymous or None)
         own = request.unit or ACCOUNT + units.account
-        person = await self.desk.known(own, loaded, now, request)
-        row = loaded.layout.plan.nobody() if person.row is None else person.row
-        withheld = loaded.hub.purposes.withheld(row, None, person.said)
+        customer = await self.reloader.stores.customers.known(own, loaded, now, request)
+        row = loaded.layout.plan.nobody() if customer.row is None else customer.row
+        withheld = loaded.hub.purposes.withheld(row, None, customer.consent)
         if withheld is not None:
             row, context = withheld.row(row), without(context, withheld.context)
         if request.unit:
-            found = trials.units(request, person.unit, row, context, in_seconds(now))
+            found = states.units(request, customer.unit, row, context, in_seconds(now))
             units = found._replace(account=units.account or found.account)
-        kept = person.kept
-        lacks = (() if person.row is not None else (FEATURES_UNAVAILABLE,)) + (
-            () if kept is not None else (CONTACTS_UNAVAILABLE,)
+        sticky = customer.sticky
+        lacks = (() if customer.row is not None else (FEATURES_UNAVAILABLE,)) + (
+            () if sticky is not None else (CONTACTS_UNAVAILABLE,)
         )
-        return Answered(units, kept, trials.assigned(units, row, context, kept or {}, now, only), lacks)
+        return Answered(units, sticky, states.assigned(units, row, context, sticky or {}, now, only), lacks)
 
     def lacked(self, loaded: Snapshot, answered: Answered, experiment: str) -> tuple[str, ...]:
         """Return the missing inputs that may affect one experiment; a missing identity link affects all that run."""
@@ -96,11 +99,13 @@ class Enquiry:
         write nothing.
         """
         found = answered.of(experiment)
-        if found.kept is None or answered.kept is None:
+        if found.to_store is None or answered.sticky is None:
             return found
         one = Assigned(answered.assigned.group, (found,))
-        stored = await self.desk.take(Settle(loaded.trials.wanted(answered.units, one, answered.kept)), None)
-        return loaded.trials.settled(one, stored).assignments[0] if isinstance(stored, Mapping) else found
+        stored = await self.reloader.stores.effects.run(
+            Settle(loaded.experiment_states.wanted(answered.units, one, answered.sticky)), None
+        )
+        return loaded.experiment_states.settled(one, stored).assignments[0] if isinstance(stored, Mapping) else found
 
     async def glimpse(self, request: DecisionRequest) -> Decision:
         """Return what a request would be answered. It is no decision: nothing is journalled, taken or written.
@@ -108,25 +113,16 @@ class Enquiry:
         Raises:
             UnknownPlacement, BadContext, BadRequest: the request does not fit the workspace.
         """
-        loaded, now = self.serving(), self.desk.clock()
-        person = await self.desk.known(request.unit, loaded, now, request)
-        return decide(
-            request,
-            loaded,
-            person.row,
-            now,
-            contacts=person.contacts,
-            unit=person.unit,
-            said=person.said,
-            kept=person.kept,
-        )
+        loaded, now = self.serving(), self.reloader.clock()
+        customer = await self.reloader.stores.customers.known(request.unit, loaded, now, request)
+        return decide(DecisionInputs(request, loaded, customer, now))
 
     def _needs(self, loaded: Snapshot) -> frozenset[str]:
         """Experiments of a state for which the stores are read."""
         if self._prepared[0] is not loaded:
             self._prepared = (
                 loaded,
-                frozenset(read.key for read in loaded.trials.experiments.experiments if _reads(read)),
+                frozenset(read.key for read in loaded.experiment_states.experiments.experiments if _reads(read)),
             )
         return self._prepared[1]
 

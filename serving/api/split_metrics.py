@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from features.common.timestamps import MICROSECONDS
 from features.config.experiments import EXPERIMENTS_MAX
-from serving.runtime.metrics import labelled
+from serving.runtime.exposition import labelled
 
 FILE = "splits.json"
 FILE_BYTES_MAX = 4 << 20

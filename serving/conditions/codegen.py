@@ -14,31 +14,15 @@ from __future__ import annotations
 
 import ast
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import CodeType
 
 from features.common.timestamps import DAY_SECONDS
 from features.expressions.nodes import OPPOSITE, Node, negated
-
-SCALAR, LOAD, ROW = 1, 2, 4
-"""What a part depends on: customer or context; attributes of the offer; what changes from offer to offer and request to
-request.
-"""
+from serving.conditions.scope import LOAD, SCALAR, Scope
+from serving.conditions.syntax import call, function_of, method, name, test, unpacked
 
 _ARITHMETIC: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult}
-_ORDER: dict[str, type[ast.cmpop]] = {
-    "==": ast.Eq,
-    "!=": ast.NotEq,
-    "<": ast.Lt,
-    "<=": ast.LtE,
-    ">": ast.Gt,
-    ">=": ast.GtE,
-    "is": ast.Is,
-    "is not": ast.IsNot,
-    "in": ast.In,
-    "not in": ast.NotIn,
-}
 _CALLS = {
     "/": ("quotient", "quotients"),
     "min": ("least", "least_all"),
@@ -47,73 +31,12 @@ _CALLS = {
     "abs": ("absolute", "absolute"),
     "default": ("default", "defaults"),
 }
-Atom = tuple[int, str, float]
-"""A comparison of a row with a constant, `>=` or `<=`, that is computed together with all others: row, operator,
-constant.
-"""
-
 Part = tuple[bool, ast.expr]
 """Code of a condition, and whether it is a plain truth rather than a set of offers."""
 
 
-def name(text: str) -> ast.expr:
-    """Return a variable or function of generated code."""
-    return ast.Name(text, ast.Load())
-
-
-def call(function: str, *arguments: ast.expr) -> ast.expr:
-    """Return a call of one of the functions of `bitsets.py`."""
-    return ast.Call(name(function), list(arguments), [])
-
-
-def method(value: ast.expr, function: str, *arguments: ast.expr) -> ast.expr:
-    """Return a call of a method of `Keys`."""
-    return ast.Call(ast.Attribute(value, function, ast.Load()), list(arguments), [])
-
-
-def test(left: ast.expr, op: str, right: ast.expr) -> ast.expr:
-    """Return a comparison."""
-    return ast.Compare(left, [_ORDER[op]()], [right])
-
-
-def function_of(title: str, arguments: Sequence[str], body: Sequence[ast.stmt]) -> CodeType:
-    """Return the code of one function."""
-    given = ast.arguments([], [ast.arg(argument) for argument in arguments], None, [], [], None, [])
-    (definition,) = ast.parse(
-        f"def {title}(): ..."
-    ).body  # each Python asks for other fields when a definition is made by hand
-    assert isinstance(definition, ast.FunctionDef)
-    definition.args, definition.body = given, list(body)
-    module = compile(ast.fix_missing_locations(ast.Module([definition], [])), f"<{title}>", "exec")
-    return next(part for part in module.co_consts if isinstance(part, CodeType))
-
-
-class Writer:
-    """Writes the functions `load` and `evaluate` for some expressions.
-
-    Args:
-        scalars, offers, rows: names of the columns used, in the order in which their values will come.
-        subset: whether `evaluate` works on arrays of chosen offers, as formulas do, rather than on sets of all offers.
-    """
-
-    def __init__(
-        self, scalars: Sequence[str], offers: Sequence[str], rows: Sequence[str], subset: bool = False
-    ) -> None:
-        self._scalars = {full: at for at, full in enumerate(scalars)}
-        self._offers = {full: at for at, full in enumerate(offers)}
-        self._rows = {full: at for at, full in enumerate(rows)}
-        self._subset = subset
-        self._depends: dict[Node, int] = {}
-        self._uses: Counter[tuple[str, str]] = Counter()
-        self._counting, self._loading = True, False
-        self._start()
-
-    def _start(self) -> None:
-        self._named: dict[tuple[str, str], ast.expr] = {}
-        self._load: list[ast.stmt] = []
-        self._body: list[ast.stmt] = []
-        self.loaded: list[str] = []
-        self.atoms: dict[Atom, int] = {}
+class Writer(Scope):
+    """Writes the functions `load` and `evaluate` for some expressions; see `Scope` for what it is made with."""
 
     def write(self, roots: Sequence[Node]) -> tuple[CodeType, CodeType]:
         """Code of `load(c, n, full, none)`, which returns values for the names in `loaded`, and of `evaluate(s, p, now,
@@ -126,7 +49,7 @@ class Writer:
             self._start()
             results = [self._result(root) for root in roots]
         load = [*self._load, ast.Return(ast.Tuple([name(made) for made in self.loaded], ast.Load()))]
-        begin = [_unpacked("x", len(self._scalars), "s"), _unpacked("b", len(self.atoms), "b")]
+        begin = [unpacked("x", len(self._scalars), "s"), unpacked("b", len(self.atoms), "b")]
         body = [*begin, *self._body, ast.Return(ast.Tuple(results, ast.Load()))]
         return (
             function_of("load", ["c", "n", "full", "none"], load),
@@ -139,59 +62,6 @@ class Writer:
             return ast.IfExp(code, name("full"), name("none")) if flag else code
         code = self._number(root)
         return code if self._depends_on(root) & ~SCALAR else call("spread", code, name("n"))
-
-    def _depends_on(self, node: Node) -> int:
-        found = self._depends.get(node)
-        if found is None:
-            full = str(node.value)
-            if node.op == "column":
-                timed = node.term is not None and node.term.dtype == "time"
-                found = SCALAR if full in self._scalars else ROW if full in self._rows or timed else LOAD
-            else:
-                found = 0
-                for part in node.parts:
-                    found |= self._depends_on(part)
-            self._depends[node] = found
-        return found
-
-    def _is_scalar(self, node: Node) -> bool:
-        return not self._depends_on(node) & ~SCALAR
-
-    def _once(self, key: tuple[str, str], make: Callable[[], ast.expr], at_load: bool = False) -> ast.expr:
-        """Code that is written once: at load under a global name; on a request as a variable if it is used more than
-        once.
-        """
-        if key in self._named:
-            self._uses[key] += self._counting
-            return self._named[key]
-        was, self._loading = self._loading, self._loading or at_load
-        code = make()
-        self._loading = was
-        if at_load:
-            title = f"g{len(self.loaded)}"
-            self.loaded.append(title)
-            self._load.append(ast.Assign([ast.Name(title, ast.Store())], code))
-            code = name(title)
-        elif self._counting or self._uses[key]:
-            title = f"v{len(self._body)}"
-            self._body.append(ast.Assign([ast.Name(title, ast.Store())], code))
-            code = name(title)
-        else:
-            return code
-        self._named[key] = code
-        return code
-
-    def _at(self, code: ast.expr) -> ast.expr:
-        """Return a value of the load as the request needs it: that of the chosen offers, if it works on those."""
-        return ast.Subscript(code, name("at"), ast.Load()) if self._subset and not self._loading else code
-
-    def _offer(self, full: str) -> ast.expr:
-        """Return a column of offers, as the catalogue gives it."""
-        place = ast.Constant(self._offers[full])
-        return self._once(("column", full), lambda: ast.Subscript(name("c"), place, ast.Load()), at_load=True)
-
-    def _keys(self, full: str) -> ast.expr:
-        return self._once(("keys", full), lambda: call("keys", self._offer(full)), at_load=True)
 
     # Conditions
 
@@ -281,14 +151,6 @@ class Writer:
     def _sealed(self, node: Node, code: ast.expr) -> Part:
         return (True, code) if self._is_scalar(node) else (False, call("sealed", code))
 
-    def _is_row(self, node: Node) -> bool:
-        """Return whether comparisons of this number with constants are computed all together."""
-        return node.op == "column" and str(node.value) in self._rows and not self._subset
-
-    def _atom(self, node: Node, op: str, value: float) -> ast.expr:
-        atom = (self._rows[str(node.value)], op, value)
-        return name(f"b{self.atoms.setdefault(atom, len(self.atoms))}")
-
     def _compared(self, op: str, left: Node, right: Node) -> Part:
         if isinstance(right.value, float) and self._is_row(left):
             return False, self._row_compared(op, left, right.value)
@@ -355,9 +217,6 @@ class Writer:
 
     # Numbers
 
-    def _scalar(self, node: Node) -> ast.expr:
-        return name(f"x{self._scalars[str(node.value)]}")
-
     def _column(self, node: Node) -> ast.expr:
         full = str(node.value)
         if full in self._scalars:
@@ -407,9 +266,3 @@ class Writer:
             numbers = [call("spread", number, name("n")) for number in numbers]
         neither = name("NAN") if self._is_scalar(node) else call("spread", name("NAN"), name("n"))
         return ast.IfExp(true, numbers[0], ast.IfExp(false, numbers[1], neither))
-
-
-def _unpacked(letter: str, count: int, source: str) -> ast.stmt:
-    """`x0, x1, x2 = s`"""
-    names: list[ast.expr] = [ast.Name(f"{letter}{at}", ast.Store()) for at in range(count)]
-    return ast.Assign([ast.Tuple(names, ast.Store()) if names else ast.List([], ast.Store())], name(source))

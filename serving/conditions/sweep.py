@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.conditions.codegen import Atom
+from serving.conditions.scope import Atom
 
 Floats = NDArray[np.float64]
 

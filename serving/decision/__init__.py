@@ -1,1 +1,1 @@
-"""One decision, step by step; the snapshot it runs on; its record and explanation."""
+"""One decision: a case, a file for each step, the record and the explanation."""

@@ -25,12 +25,12 @@ RANK, SLATE = "rank", "slate"
 
 
 def why(case: Case) -> dict[str, Any]:
-    """The explanation of a decision: the customer and the moment, then for each placement funnel, offers shown, and
-    offers not shown.
+    """Return the explanation of a decision: the customer and the moment, then for each placement funnel, offers shown,
+    and offers not shown.
     """
-    layout = case.loaded.layout
+    layout = case.deciding.layout
     return {
-        "offers": len(case.loaded.catalogue),
+        "offers": len(case.deciding.catalogue),
         "customer": _named([*layout.customer, *layout.context], case.shared, case),
         "withheld": [] if case.withheld is None else list(case.withheld.names),
         "placements": {place.name: _placement(case, place) for place in case.places},
@@ -40,7 +40,7 @@ def why(case: Case) -> dict[str, Any]:
 def _placement(case: Case, place: PlacementCase) -> dict[str, Any]:
     slate, left = place.slate, place.allowed
     ranks = np.argsort(-_ordering(place), kind="stable")
-    ranked = [int(case.chosen[at]) for at in ranks if left >> int(case.chosen[at]) & 1]
+    ranked = [int(case.considered.positions[at]) for at in ranks if left >> int(case.considered.positions[at]) & 1]
     following = [offer for offer in ranked if offer not in set(slate)][: max(0, EXPLAINED_OFFERS_MAX - len(slate))]
     return {
         "funnel": {step: offers.bit_count() for step, offers in place.trail or ()} | {"shown": len(slate)},
@@ -51,12 +51,12 @@ def _placement(case: Case, place: PlacementCase) -> dict[str, Any]:
 
 
 def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
-    """One offer with the terms of its priority, and what each column contributes to its score."""
-    loaded, at = case.loaded, int(case.among([offer])[0])
-    arbiter, layout, weights = loaded.hub.arbiter, loaded.layout, place.weights
-    row = np.concatenate([case.shared, loaded.offer_values[offer], case.pairs[at]])
-    found = loaded.explainer.explain(row)
-    groups = grouped(found.values, loaded.bundle.contract.columns)
+    """Return one offer with the terms of its priority, and what each column contributes to its score."""
+    snapshot, at = case.deciding, int(case.among([offer])[0])
+    arbiter, layout, weights = snapshot.hub.arbiter, snapshot.layout, place.weights
+    row = np.concatenate([case.shared, snapshot.offer_values[offer], case.pairs[at]])
+    found = snapshot.explainer.explain(row)
+    groups = grouped(found.values, snapshot.bundle.contract.columns)
     rest = sum(group.contribution for group in groups[CONTRIBUTIONS_MAX:])
     listed = [
         {"column": group.name, "contribution": group.contribution}
@@ -64,8 +64,8 @@ def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
         if group.contribution
     ]
     return {
-        "offer_id": loaded.catalogue.offers[offer].offer_id,
-        "name": loaded.catalogue.offers[offer].name,
+        "offer_id": snapshot.catalogue.offers[offer].offer_id,
+        "name": snapshot.catalogue.offers[offer].name,
         "fallback": not place.allowed >> offer & 1,
         "priority": _priority(case, place, offer),
         "propensity": _propensity(case, at),
@@ -76,7 +76,7 @@ def _scored(case: Case, place: PlacementCase, offer: int) -> dict[str, Any]:
         "base": found.base,
         "method": found.method,
         "contributions": listed + ([{"column": "all others", "contribution": rest}] if rest else []),
-        "columns": _named(layout.offer, loaded.offer_values[offer], case) | _named(layout.pair, case.pairs[at], case),
+        "columns": _named(layout.offer, snapshot.offer_values[offer], case) | _named(layout.pair, case.pairs[at], case),
     }
 
 
@@ -91,7 +91,7 @@ def _not_shown(case: Case, place: PlacementCase, ranked: list[int]) -> list[dict
     for rank, offer in enumerate(ranked):
         if offer not in shown and len(found) < NOT_SHOWN_MAX:
             found.append(_outranked(case, place, offer, rank + 1, first, least))
-    everyone = (1 << len(case.loaded.catalogue)) - 1
+    everyone = (1 << len(case.deciding.catalogue)) - 1
     steps = [("catalogue", everyone), *(place.trail or ())]
     for (_, before), (step, after) in reversed(list(pairwise(steps))):
         fallen = before & ~after
@@ -110,8 +110,8 @@ def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: f
         first, least: the highest and the lowest priority of what is shown; the lowest is minus infinity where there is
             room left.
     """
-    arbiter, priority = case.loaded.hub.arbiter, _priority(case, place, offer)
-    entry = case.loaded.catalogue.offers[offer]
+    arbiter, priority = case.deciding.hub.arbiter, _priority(case, place, offer)
+    entry = case.deciding.catalogue.offers[offer]
     told: dict[str, Any] = {
         "offer_id": entry.offer_id,
         "name": entry.name,
@@ -132,8 +132,8 @@ def _outranked(case: Case, place: PlacementCase, offer: int, rank: int, first: f
 
 
 def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
-    """Why an offer of good rank does not fit beside those that are shown."""
-    ties, shown = case.loaded.hub.ties, set(case.shown())
+    """Return why an offer of good rank does not fit beside those that are shown."""
+    ties, shown = case.deciding.hub.ties, set(case.shown())
     if ties.excludes.get(offer, frozenset()) & shown:
         return "it excludes, or is excluded by, an offer that is shown"
     if offer in ties.bundle:
@@ -148,11 +148,13 @@ def _unfit(case: Case, place: PlacementCase, offer: int) -> str:
 
 
 def _priority(case: Case, place: PlacementCase, offer: int) -> float:
-    """On the scale that answers show: where the raw score orders alike, that of the propensity, in its plain terms."""
+    """Return the priority of an offer on the scale that answers show: where the raw score orders alike, that of the
+    propensity, in its plain terms.
+    """
     at = int(case.among([offer])[0])
     if place.priorities is not case.raw:
         return float(_ordering(place)[at])
-    return float(case.loaded.hub.arbiter.scaled(np.array([_propensity(case, at)]))[0])
+    return float(case.deciding.hub.arbiter.scaled(np.array([_propensity(case, at)]))[0])
 
 
 def _ordering(place: PlacementCase) -> NDArray[np.float64]:
@@ -165,5 +167,5 @@ def _propensity(case: Case, at: int) -> float:
 
 
 def _named(columns: list[Any], values: NDArray[np.float64], case: Case) -> dict[str, float | str | None]:
-    layout = case.loaded.layout
+    layout = case.deciding.layout
     return {column.name: layout.shown(column, value) for column, value in zip(columns, values, strict=True)}

@@ -21,10 +21,10 @@ PER = {"offer": "of the same offer", "group": "of offers of its group", "any": "
 
 
 def stopped(case: Case, place: PlacementCase, offer: int, step: str) -> dict[str, Any]:
-    """One offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it would
-    pass.
+    """Return one offer and the first step that left it out: `because` says why, `to_pass` with what, or when, it
+    would pass.
     """
-    entry = case.loaded.catalogue.offers[offer]
+    entry = case.deciding.catalogue.offers[offer]
     told: dict[str, Any] = {"offer_id": entry.offer_id, "name": entry.name, "stopped_by": step}
     if step.startswith(RULE) and case.truths is not None:
         return told | _by_rule(case, offer, step.removeprefix(RULE))
@@ -34,7 +34,7 @@ def stopped(case: Case, place: PlacementCase, offer: int, step: str) -> dict[str
 
 def _by_rule(case: Case, offer: int, name: str) -> dict[str, Any]:
     assert case.truths is not None
-    rules = case.loaded.hub.rules
+    rules = case.deciding.hub.rules
     rule = rules.rule(name)
     lookup = rules.lookup(offer, case.truths, case.seconds)
     findings = needed(rule.read.condition, lookup) if rule.keeps else explain(rule.read.condition, lookup)
@@ -48,8 +48,8 @@ def _by_rule(case: Case, offer: int, name: str) -> dict[str, Any]:
 
 
 def _by_step(case: Case, place: PlacementCase, offer: Offer, step: str) -> tuple[list[str], str]:
-    """Why, and what would let the offer pass."""
-    policies, kind = case.loaded.workspace.policies, step.partition(" ")[0] + " "
+    """Return why a step left the offer out, and what would let it pass."""
+    policies, kind = case.deciding.workspace.policies, step.partition(" ")[0] + " "
     name = step.removeprefix(kind)
     if step == "valid":
         return [_validity(offer, case.now)], "with another validity"

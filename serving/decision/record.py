@@ -9,68 +9,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.common.types import Decision, DecisionRequest
-from features.events.journal import GivenTo, Line, line_of
-from serving.decision.assignment import Assigned
+from features.events.journal import GivenTo, Line, considered_of, line_of
+from serving.assignment.assignment import Assigned
 from serving.decision.case import Case, PlacementCase
+from serving.state.offer_sets import OfferSet
 
 
-def written(case: Case, decision: Decision, took_us: int) -> Line:
-    """What the journal keeps: what was considered, with which columns and scores, what was shown, and how many
-    microseconds that took.
+def line_of_case(case: Case, decision: Decision, took_us: int) -> Line:
+    """Return the line of an answered case.
+
+    Args:
+        took_us: microseconds from the read of the customer to the answer.
     """
-    places, one = case.places, case.places[0]
-    best, propensities, scores = one.best, one.propensities, one.scores
+    places, first, snapshot, considered = case.places, case.places[0], case.deciding, case.considered
+    best, propensities, scores = first.best, first.propensities, first.scores
     if len(places) > 1:
         best = np.concatenate([place.best for place in places])
-        propensities, scores = (
-            np.concatenate([getattr(place, what) for place in places]) for what in ("propensities", "scores")
-        )
-    drawn = None if one.probabilities is None else np.concatenate([_stated(place) for place in places])
-    assigned, (given, units) = case.assigned, ((), ()) if case.assigned is None else _given(case, case.assigned)
+        propensities = np.concatenate([place.propensities for place in places])
+        scores = np.concatenate([place.scores for place in places])
+    drawn = None if first.probabilities is None else np.concatenate([_probabilities(place) for place in places])
+    assigned, (arms, units) = case.assigned, ((), ()) if case.assigned is None else _arms(case, case.assigned)
     return line_of(
         _request(case),
         decision,
         case.now,
-        case.loaded.versions,
-        case.considered,
+        snapshot.versions,
+        considered.encoded or _encoded(considered),
         best,
-        case.chosen[best],
+        considered.positions[best],
         propensities,
         scores,
         case.raw,
         case.shared,
         case.pairs,
-        case.loaded.offer_values,
+        snapshot.offer_values,
         drawn,
         ("", 1.0) if assigned is None else (assigned.group.name or "", assigned.group.probability),
-        given,
+        arms,
         units,
         took_us,
     )
 
 
-def _stated(place: PlacementCase) -> NDArray[np.float64]:
+def _encoded(offers: OfferSet) -> tuple[int, bytes]:
+    """Return a set of offers as the journal writes it, and leave that with the set for the next decision."""
+    offers.encoded = considered_of(offers.mask, offers.positions)
+    return offers.encoded
+
+
+def _probabilities(place: PlacementCase) -> NDArray[np.float64]:
     assert place.probabilities is not None, "all places of a request are drawn, or none"
     return place.probabilities
 
 
 def _request(case: Case) -> DecisionRequest:
-    """Return the request as the journal keeps it: about whom it was, and without what was withheld."""
+    """Return the request as the journal keeps it: with its unit as the customer, and without what was withheld."""
     request = case.request
     if case.withheld is None and case.unit is request.customer_id:
         return request
     return msgspec.structs.replace(request, customer_id=case.unit, context=case.context)
 
 
-def _given(case: Case, assigned: Assigned) -> tuple[tuple[GivenTo, ...], tuple[str, ...]]:
-    """Return the same as the journal keeps them, and whose they are where that is not the decision's own unit."""
-    trials, asked, own = case.trials, case.request.asked, True
-    given: list[GivenTo] = []
+def _arms(case: Case, assigned: Assigned) -> tuple[tuple[GivenTo, ...], tuple[str, ...]]:
+    """Return the arms of a unit as the journal keeps them, and the units that have them; no units where all arms are
+    those of the decision's own.
+    """
+    states, placements, own = case.serving.experiment_states, case.request.asked, True
+    arms: list[GivenTo] = []
     units: list[str] = []
-    for one in assigned.assignments:
-        if one.arm is not None:
-            exposed = trials.exposed(one.experiment, asked)
-            given.append((one.experiment, one.arm, one.probability or 0.0, one.covered, one.reason, exposed))
-            units.append(trials.unit(one.experiment, case.units))
+    for assignment in assigned.assignments:
+        if assignment.arm is not None:
+            experiment = assignment.experiment
+            exposed = states.exposed(experiment, placements)
+            probability = assignment.probability or 0.0
+            arms.append((experiment, assignment.arm, probability, assignment.covered, assignment.reason, exposed))
+            units.append(states.unit(experiment, case.units))
             own &= units[-1] == case.unit
-    return tuple(given), () if own else tuple(units)
+    return tuple(arms), () if own else tuple(units)

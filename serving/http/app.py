@@ -6,7 +6,6 @@ declared length; then the body, counted and timed while it arrives. Handlers see
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import secrets
@@ -16,10 +15,12 @@ from time import perf_counter_ns
 
 from serving.http import problems
 from serving.http.admission import Admission, RequestLimits, body_bytes_max
-from serving.http.auth import BadKeys, Keys
+from serving.http.auth import Keys
 from serving.http.body import BodyReader, Disconnected, linger
+from serving.http.bound_route import BoundRoute
 from serving.http.cors import Origins
 from serving.http.health import standard_routes
+from serving.http.heartbeat import Heartbeat
 from serving.http.passthrough import ask
 from serving.http.problems import Headers, Problem
 from serving.http.routing import (
@@ -40,12 +41,10 @@ from serving.http.routing import (
 )
 from serving.http.strict_json import StrictDecoder
 from serving.runtime.drain import drain_before_stop
-from serving.runtime.metrics import Histogram, Metrics
+from serving.runtime.metrics import Metrics
 
 logger = logging.getLogger("opportune.lane")
 
-BEAT_SECONDS = 0.05
-KEYS_REFRESH_BEATS = 20
 UNREAD_BYTES_MAX = 64 * 1024
 REQUEST_ID_BYTES_MAX = 64
 
@@ -53,39 +52,6 @@ _CLOSE = (b"connection", b"close")
 _OTHER, _PREFLIGHT = "other", "preflight"
 _WITHOUT_LENGTH = frozenset((NO_CONTENT, NOT_MODIFIED))
 """Statuses whose length would be that of what is not sent (RFC 9110, 8.6)."""
-
-
-class _Bound:
-    """A route with everything that does not change from request to request."""
-
-    __slots__ = (
-        "handler",
-        "media_type",
-        "origins",
-        "route",
-        "seconds_slot",
-        "stage_slots",
-        "status_slots",
-        "takes_body",
-        "timing",
-    )
-
-    def __init__(
-        self,
-        route: Route,
-        handler: Handler,
-        status_slots: dict[int, int],
-        seconds: Histogram,
-        stages: Histogram,
-        origins: Origins | None = None,
-    ) -> None:
-        self.route, self.handler, self.status_slots = route, handler, status_slots
-        self.origins = origins
-        """None where pages of other origins may not read the answers."""
-        self.media_type, self.takes_body = route.media_type.encode(), route.takes_body
-        self.seconds_slot = seconds.slot(route.name)
-        self.stage_slots = [stages.slot(f"{route.name}:{stage}") for stage in route.stages]
-        self.timing = b", ".join(b"%s;dur=%%.3f" % stage.encode() for stage in route.stages)
 
 
 class FrontDoor:
@@ -122,14 +88,13 @@ class FrontDoor:
         check_table(self.routes)
         self._gate, self._bodies = Admission(keys, self.limits), BodyReader(self.limits.body_seconds_max)
         self._id_prefix, self._id_count = secrets.token_hex(5).encode(), itertools.count(1)
-        self._beat: asyncio.TimerHandle | None = None
-        self._keys_complaint = ""
         self._declare_metrics()
-        self._table: dict[bytes, dict[str, _Bound]] = {}
+        self._heartbeat = Heartbeat(keys, self._lag, self._on_beat)
+        self._table: dict[bytes, dict[str, BoundRoute]] = {}
         for route in self.routes:
             handler = route.handler or self._pass_through(route)
             slots = {status: self._requests.slot(route.name, str(status)) for status in self._statuses}
-            bound = _Bound(
+            bound = BoundRoute(
                 route, handler, slots, self._seconds, self._stages, None if route.roles == ADMINISTRATORS else origins
             )
             methods = self._table.setdefault(route.path.encode("ascii"), {})
@@ -152,7 +117,7 @@ class FrontDoor:
                 return NO_CONTENT, origins.permission(permitted, call.fields.get(b"origin")), b"", ()
 
             route = Route(method="OPTIONS", path=path.decode(), name=_PREFLIGHT, summary="", handler=handler)
-            methods["OPTIONS"] = _Bound(route, handler, slots, self._seconds, self._stages, origins)
+            methods["OPTIONS"] = BoundRoute(route, handler, slots, self._seconds, self._stages, origins)
 
     def _declare_metrics(self) -> None:
         names, metrics = (
@@ -174,7 +139,6 @@ class FrontDoor:
             "opportune_stage_seconds", "Stages within a request, as route:stage.", stage=stages
         )
         self._lag = metrics.histogram("opportune_loop_lag_seconds", "How late the event loop wakes a timer.")
-        self._lag_slot = self._lag.slot()
         self._gauge = metrics.gauge("opportune_in_flight", "Requests being answered now.")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -238,7 +202,7 @@ class FrontDoor:
         await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": answer})
 
-    def _find(self, scope: Scope) -> tuple[_Bound, dict[str, str] | None]:
+    def _find(self, scope: Scope) -> tuple[BoundRoute, dict[str, str] | None]:
         """Return the route of a request, and the parameters of its path where it has any."""
         methods, parameters = self._table.get(scope["raw_path"]), None
         if methods is None:
@@ -258,7 +222,7 @@ class FrontDoor:
     async def _refuse(
         self,
         problem: Problem,
-        bound: _Bound | None,
+        bound: BoundRoute | None,
         request_id: bytes,
         scope: Scope,
         fields: dict[bytes, bytes],
@@ -329,34 +293,16 @@ class FrontDoor:
         self.draining = True
 
     def start(self) -> None:
-        """Starts the beat on the running loop: deadlines of bodies, lag, gauges, fresh keys."""
-        if self._beat is None:
-            loop = asyncio.get_running_loop()
-            self._beat = loop.call_later(BEAT_SECONDS, self._on_beat, loop, perf_counter_ns(), 1)
+        """Start the beat on the running loop."""
+        self._heartbeat.start()
 
     def stop(self) -> None:
-        if self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
+        """Stop the beat."""
+        self._heartbeat.stop()
 
-    def _on_beat(self, loop: asyncio.AbstractEventLoop, before: int, count: int) -> None:
-        now = perf_counter_ns()
-        self._lag.observe(max(0, now - before - round(BEAT_SECONDS * 1e9)), self._lag_slot)
+    def _on_beat(self) -> None:
         self._gauge.set(self.in_flight)
         self._bodies.expire()
-        if count % KEYS_REFRESH_BEATS == 0:
-            self._refresh_keys()  # a stat of one file; a thread of its own would contend for the interpreter
-        self._beat = loop.call_later(BEAT_SECONDS, self._on_beat, loop, now, count + 1)
-
-    def _refresh_keys(self) -> None:
-        try:
-            if self.keys.refresh():
-                logger.info("keys were read again")
-            self._keys_complaint = ""
-        except (BadKeys, OSError) as refusal:
-            if str(refusal) != self._keys_complaint:
-                self._keys_complaint = str(refusal)
-                logger.error("keys stay as they were: %s", refusal)
 
 
 def _log(failure: Exception, request_id: bytes) -> None:

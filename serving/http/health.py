@@ -11,7 +11,7 @@ from serving.http import problems
 from serving.http.auth import Role
 from serving.http.problems import Headers
 from serving.http.routing import JSON_HEADERS, Answer, Call, Route
-from serving.runtime import metrics as exposition
+from serving.runtime import exposition
 from serving.runtime.metrics import Metrics
 
 TEXT = "text/plain"

@@ -24,9 +24,9 @@ from features.config.features_file import FeaturesFile
 REMEMBERED_MAX = 256
 """Sets of purposes for which what is withheld is kept ready."""
 
-Said = Mapping[str, tuple[int, bool]]
-"""By purpose: when the customer said so, and whether it is allowed."""
-NOTHING_SAID: Said = {}
+StatedConsent = Mapping[str, tuple[int, bool]]
+"""What a customer said by events. By purpose: when, in microseconds since 1970, and whether it is allowed."""
+NOTHING_STATED: StatedConsent = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +103,28 @@ class ConsentPolicy:
         self._known_sets: dict[frozenset[str], Withheld | None] = {}
 
     def withheld(
-        self, row: OnlineRow, wanted: list[str] | None, said: Said | None = NOTHING_SAID, now: Seconds = BEGINNING
+        self,
+        row: OnlineRow,
+        wanted: list[str] | None,
+        stated: StatedConsent | None = NOTHING_STATED,
+        now: Seconds = BEGINNING,
     ) -> Withheld | None:
         """Return what this customer did not allow; None where nothing is withheld.
 
         Args:
             wanted: the purposes that the request is for; None: all of them.
-            said: what the customer has said by events, which counts before the column; None when it could not be read:
-                then purposes that need consent are denied.
+            stated: what the customer has said by events, which counts before the column; None when it could not be
+                read: then purposes that need consent are denied.
             now: seconds since 1970: a stored answer that is older than its freshness limit is unknown.
         """
-        if wanted is None and not self._consent and not said:
+        if wanted is None and not self._consent and not stated:
             return None
         allowed = self.known if wanted is None else frozenset(wanted)
-        denied = [purpose for purpose, (_, allows) in said.items() if not allows] if said else []
+        denied = [purpose for purpose, (_, allows) in stated.items() if not allows] if stated else []
         for consent in self._consent:
-            if said is None:
+            if stated is None:
                 denied.append(consent.purpose)
-            elif consent.purpose not in said:
+            elif consent.purpose not in stated:
                 answer = row.numbers[consent.slot]
                 if now - row.event_times[consent.view] > consent.seconds_max:
                     answer = np.nan
@@ -159,13 +163,13 @@ class ConsentPolicy:
         )
 
 
-def _consent(plan: RowSchema, purpose: str, said: ConsentColumn) -> Consent:
+def _consent(plan: RowSchema, purpose: str, column: ConsentColumn) -> Consent:
     for at, view in enumerate(plan.views):
         for scalar in view.scalars:
-            if scalar.name == said.column and not scalar.beside:
+            if scalar.name == column.column and not scalar.beside:
                 limit = float("inf") if scalar.freshness_seconds is None else float(scalar.freshness_seconds)
-                return Consent(purpose, plan.scalars[f"{view.name}.{scalar.name}"], said.unknown, at, limit)
-    raise ValueError(f"expected the column {said.column} of the consent for {purpose}: check the workspace first")
+                return Consent(purpose, plan.scalars[f"{view.name}.{scalar.name}"], column.unknown, at, limit)
+    raise ValueError(f"expected the column {column.column} of the consent for {purpose}: check the workspace first")
 
 
 def without(context: Mapping[str, ContextValue], names: frozenset[str]) -> dict[str, ContextValue]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from features.columns.contract import Column
 from features.common.types import ColumnKind
-from serving.kernel.kernel_code import ZERO
+from serving.kernel.mask_code import ZERO
 from training.bundle.forest import Forest
 
 TREE_SHAP: Final = "tree_shap"

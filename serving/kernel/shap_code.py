@@ -17,7 +17,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from serving.kernel.kernel_code import CATEGORY_END
+from serving.kernel.mask_code import CATEGORY_END
 from training.bundle.forest import CATEGORICAL, DEFAULT_LEFT, LEAVES_MAX, MISSING_NAN, MISSING_SHIFT, MISSING_ZERO
 
 Floats = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _prepare(
 
 @nb.njit(nogil=True)
 def _goes_left(x: float, decision: int, threshold: float, category_start: Array, category_words: Array) -> bool:
-    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel.kernel_code` is for
+    """LightGBM's decision for one value, 0.0 if it is zero to LightGBM; that of `serving.kernel.mask_code` is for
     intervals of values.
     """
     if decision & CATEGORICAL:

@@ -25,7 +25,7 @@ from features.common.types import (
 from features.config.features_file import ContextColumn
 from features.events.semantics import NUMBER_MAX
 from features.workspace.workspace import Workspace
-from serving.api.experiments import AssignmentRequest
+from serving.api.experiment_views import AssignmentRequest
 from serving.api.ofrep import (
     EXPERIMENT,
     FLAG_CHARACTERS_MAX,

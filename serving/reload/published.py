@@ -50,8 +50,8 @@ def published(workspace: Workspace, everyone: tuple[float, ...], turn: int) -> P
 
 
 def glance(workspace: Workspace, seen: Published | None) -> tuple[int, ...]:
-    """When the files that tell of something new were written, in nanoseconds since 1970; 0 for one that is not there.
-    Microseconds.
+    """Return when the files that tell of something new were written, in nanoseconds since 1970; 0 for one that is not
+    there. It takes microseconds.
     """
     folder = workspace.bundles
     places = [folder / bundle.CURRENT, catalogue_file(workspace), folder / bundle.ALIASES]

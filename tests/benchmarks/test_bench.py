@@ -17,7 +17,7 @@ from benchmarks.oracle import Oracle, WrongAnswer
 from features.common.timestamps import now
 from features.common.types import DecisionRequest
 from features.validation.load import load as load_workspace
-from serving.decision.decide import decide
+from tests.serving.decisions import decide
 
 DELAY_SECONDS = 0.03
 ANSWER = b"HTTP/1.1 200 OK\r\nserver-timing: read;dur=0.5, score;dur=1.5\r\ncontent-length: 2\r\n\r\n{}"

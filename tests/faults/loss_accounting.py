@@ -27,7 +27,7 @@ from features.lake import lake
 from features.lake.files import is_imported
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.journal import LINEUP, REASON
+from serving.journal.files import LINEUP, REASON
 from serving.reload.reloader import Reloader
 from tests.faults.traffic import CUSTOMERS, REGULARS, VISITORS, Told
 
@@ -166,12 +166,12 @@ async def _seen(desk: Reloader, slots: list[int]) -> dict[str, Tally]:
     found, loaded = {}, desk.loaded
     assert loaded is not None
     for unit in UNITS:
-        person = await desk.known(unit, loaded)
-        assert person.row is not None and person.contacts is not None and person.said is not None, unit
+        person = await desk.stores.customers.known(unit, loaded)
+        assert person.row is not None and person.contacts is not None and person.consent is not None, unit
         kinds = [int(entry["kind"]) for entry in entries(person.contacts) if not int(entry["decision"])]
         calls, accepted = (float(person.row.numbers[slot]) for slot in slots)
         accepted = 0.0 if unit in REGULARS else accepted
-        said = person.said.get("service")
+        said = person.consent.get("service")
         # What is not known of a stranger is nothing that happened.
         known = [0.0 if value != value else value for value in (calls, accepted)]
         found[unit] = Tally(*known, kinds.count(IMPRESSION), kinds.count(OUTCOME), None if said is None else said[1])

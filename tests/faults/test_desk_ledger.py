@@ -23,8 +23,11 @@ from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
-from serving.decision.decide import CONTACTS_UNAVAILABLE, deciding
+from serving.decision.answer import CONTACTS_UNAVAILABLE
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import deciding
 from serving.reload.reloader import Reloader
+from serving.state.customer import CustomerState
 from tests.serving.live import serving_copy, wait_for
 from tests.stores import Server, find_server
 
@@ -59,12 +62,12 @@ async def answered(desk: Reloader, customer: str = "436600000", limit: int = 50)
     loaded = desk.loaded
     assert loaded is not None, desk.refusal
     request = DecisionRequest(customer, "home", limit, context={"channel": "app", "hour": 18})
-    row, contacts, *_ = await desk.known(customer, loaded)
-    steps = deciding(request, loaded, row, desk.clock(), contacts=contacts)
+    known = await desk.stores.customers.known(customer, loaded)
+    steps = deciding(DecisionInputs(request, loaded, CustomerState(known.row, known.contacts), desk.clock()))
     try:
         asked = next(steps)
         while True:
-            asked = steps.send(await desk.take(asked, contacts))
+            asked = steps.send(await desk.stores.effects.run(asked, known.contacts))
     except StopIteration as done:
         decision: Decision = done.value
         return decision
@@ -137,8 +140,8 @@ def test_a_ledger_that_is_lost_is_not_begun_anew(
 
 def test_a_full_ledger(desk: Reloader, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A ledger that takes no more is no reason to show what is limited, and is said once."""
-    desk.ledger.close()
-    desk.ledger = LmdbLedger(tmp_path / "small", map_bytes=1 << 17, map_bytes_max=1 << 17)
+    desk.stores.ledger.close()
+    desk.stores.ledger = LmdbLedger(tmp_path / "small", map_bytes=1 << 17, map_bytes_max=1 << 17)
     told = []
     with caplog.at_level(logging.INFO, "opportune.desk"):
         while not told or told[-1]:
@@ -153,7 +156,7 @@ def test_a_full_ledger(desk: Reloader, tmp_path: Path, caplog: pytest.LogCapture
 def test_what_is_not_durable_is_synced_again(desk: Reloader) -> None:
     """A sync that fails is tried again at the next turn, though nothing was taken in between."""
     tries: list[bool] = []
-    ledger = desk.ledger
+    ledger = desk.stores.ledger
     assert isinstance(ledger, LmdbLedger)
 
     class Failing(LmdbLedger):
@@ -164,10 +167,10 @@ def test_what_is_not_durable_is_synced_again(desk: Reloader) -> None:
             super().sync()
 
     ledger.close()
-    desk.ledger = Failing(ledger.path)
+    desk.stores.ledger = Failing(ledger.path)
     asyncio.run(answered(desk))
     for number in range(1, 6):
-        if desk._taken:
+        if desk.stores.access.used:
             desk._tend_ledger()
         assert len(tries) == min(number, 3)
 
@@ -180,7 +183,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
     store = Server(tmp_path / "valkey")
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Reloader(load(folder, sources=False))
-    desk.deadline_seconds = 5.0
+    desk.stores.deadline.seconds = 5.0
 
     async def told() -> None:
         desk.load()
@@ -192,7 +195,7 @@ def test_a_store_that_is_away_at_the_start(folder: Path, tmp_path: Path, monkeyp
             CONTACTS_UNAVAILABLE in (await answered(desk)).degraded
         ):  # budgets may be counted a moment before histories are read
             await asyncio.sleep(0.02)
-        _, history, *_ = await desk.known("436600000", desk.loaded)
+        history = (await desk.stores.customers.known("436600000", desk.loaded)).contacts
         assert history is not None and len(history) >= 3 * ENTRY_BYTES
         shown = [await answered(desk) for _ in range(3)]
         assert groups(desk, shown[-1]) == {"voice"} and not shown[-1].degraded[1:], "limits are reached, not unknown"
@@ -209,11 +212,11 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
     monkeypatch.setenv(ONLINE_URL_VARIABLE, store.url)
     desk = Reloader(load(folder, sources=False))
     desk.load()
-    ledger, loaded = desk.ledger, desk.loaded
+    ledger, loaded = desk.stores.ledger, desk.loaded
     assert isinstance(ledger, RedisLedger) and loaded is not None
 
     async def told() -> None:
-        while (await desk.known("436600000", loaded))[1] is None:
+        while (await desk.stores.customers.known("436600000", loaded)).contacts is None:
             await asyncio.sleep(0.02)
         begun = ledger.begin_look("436600000")
         assert begun is not None and not begun.done()
@@ -221,17 +224,19 @@ def test_a_history_is_asked_for_with_the_row(folder: Path, tmp_path: Path, monke
         moved: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         moved.set_result(hiredis.ReplyError("MOVED 1 127.0.0.1:1"))
         assert (await ledger.end_look("436600000", moved)).contacts == b""
-        desk.deadline_seconds = 0.2
+        desk.stores.deadline.seconds = 0.2
         store.pause()
         try:
-            asked = [asyncio.ensure_future(desk.known(f"43660000{number}", loaded)) for number in range(5)]
+            asked = [
+                asyncio.ensure_future(desk.stores.customers.known(f"43660000{number}", loaded)) for number in range(5)
+            ]
             await asyncio.sleep(0)
             for one in asked[:2]:
                 one.cancel()  # its client has gone
-            assert [known[:2] for known in await asyncio.gather(*asked[2:])] == [(None, None)] * 3
+            assert [(known.row, known.contacts) for known in await asyncio.gather(*asked[2:])] == [(None, None)] * 3
         finally:
             store.resume()
-        while (await desk.known("436600000", loaded))[1] is None:
+        while (await desk.stores.customers.known("436600000", loaded)).contacts is None:
             await asyncio.sleep(0.02)
 
     run(desk, store, told())

@@ -24,8 +24,9 @@ from features.events.log import EventLog, counts, read_all
 from features.events.sqlite_file import LogLimits, connect
 from pipelines.shipping import ship
 from pipelines.shipping.state import state_of
-from serving.decision.journal import OPEN, Journal
-from serving.decision.journal import JournalLimits as JournalLimits
+from serving.journal.files import OPEN
+from serving.journal.files import JournalLimits as JournalLimits
+from serving.journal.journal import Journal
 from tests.faults.loss_accounting import seed_told
 from tests.features.event_child import happened, item
 from tests.pipelines.loops import expected, in_lake, line, workspace_in

@@ -23,9 +23,10 @@ import pytest
 
 from features.events.journal import read_lines
 from features.events.journal_frames import HEAD_BYTES, damage, frames
-from serving.decision.journal import DAMAGED, OPEN, REASON, SEALED, Journal, JournalLimits
+from serving.journal.files import DAMAGED, OPEN, REASON, SEALED, JournalLimits
+from serving.journal.journal import Journal
 from tests.depth import rounds
-from tests.serving.decision.test_journal import a_line, framed, lines_in, until
+from tests.serving.journal.test_journal import a_line, framed, lines_in, until
 
 KILL_ROUNDS = rounds(20)
 KILLED_AFTER_SECONDS = (0.020, 0.060)

@@ -26,7 +26,7 @@ import yaml
 from features.lake.offers import read_catalogue
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
-from serving.decision.decide import CONTACTS_UNAVAILABLE
+from serving.decision.answer import CONTACTS_UNAVAILABLE
 from tests.depth import rounds
 from tests.serving.live import Live, serving_copy, wait_for
 from tests.serving.load_client import CONSTANT, Asked, Log, hammering

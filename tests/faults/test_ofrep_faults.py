@@ -91,7 +91,7 @@ def test_flags_say_that_the_store_is_away(
     desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
     desk.load()
     assert desk.loaded is not None, desk.refusal
-    desk.deadline_seconds = 5.0
+    desk.stores.deadline.seconds = 5.0
     asking = Asking(desk)
 
     async def told() -> None:
@@ -101,7 +101,7 @@ def test_flags_say_that_the_store_is_away(
         before = await asking.ask("experiment.headline")
         sticky = await asking.ask("experiment.kept")
         store.kill()
-        desk.deadline_seconds = 0.2
+        desk.stores.deadline.seconds = 0.2
         await asking.until(LACKS)
         assert await asking.ask("experiment.headline") == before, "the hash alone decides"
         assert (await asking.ask("experiment.kept"))["value"] == sticky["value"], "the split is what it was"
@@ -116,7 +116,7 @@ def test_flags_say_that_the_store_is_away(
         assert {key for key, why in bulk(every).items() if why == LACKS} >= {f"experiment.{key}" for key in OF_STORES}
         assert every["metadata"] == {"degraded": LACKS}
         await asyncio.to_thread(store.start)
-        desk.deadline_seconds = 5.0
+        desk.stores.deadline.seconds = 5.0
         await asking.until("features_unavailable")
         assert (await asking.ask())["metadata"] == {"degraded": "features_unavailable"}
         assert await asking.lacking("kept", "rich") == ("features_unavailable", "features_unavailable")
@@ -140,7 +140,7 @@ def test_what_could_not_be_written_down_is_said(trained_workspace: Path, tmp_pat
     """
     desk = Reloader(load(trial_workspace(trained_workspace, tmp_path / "shop"), sources=False))
     desk.load()
-    asking, take = Asking(desk), desk.take
+    asking, run = Asking(desk), desk.stores.effects.run
 
     async def refusing(*_: Any) -> None:
         return None
@@ -148,9 +148,9 @@ def test_what_could_not_be_written_down_is_said(trained_workspace: Path, tmp_pat
     async def told() -> None:
         for number in range(100):
             customer = f"new-{number}"
-            desk.take = refusing  # type: ignore[method-assign]
+            desk.stores.effects.run = refusing  # type: ignore[method-assign]
             first = await asking.ask("experiment.kept", customer)
-            desk.take = take  # type: ignore[method-assign]
+            desk.stores.effects.run = run  # type: ignore[method-assign]
             if "value" not in first:
                 continue
             second = await asking.ask("experiment.kept", customer)

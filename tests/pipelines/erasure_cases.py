@@ -37,7 +37,7 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
-from serving.decision.journal import DAMAGED, OPEN
+from serving.journal.files import DAMAGED, OPEN
 from tests.pipelines.loops import line, log_events, write_lines
 from tests.workspaces import make_workspace
 

@@ -20,11 +20,11 @@ from features.events.semantics import EventSchema, time_of
 from features.events.writer import EventWriter
 from features.validation.load import load
 from serving.api.decisions import Decisions
-from serving.api.event_delivery import EventContext, EventDelivery
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
-from serving.decision.journal import Journal
+from serving.events.delivery import EventContext, EventDelivery
 from serving.http.routing import Call
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 
@@ -46,7 +46,7 @@ class Counter:
         self.loaded = self.desk.loaded
         self.journal = Journal.open(self.workspace.data / "journal")
         self.desk.on_build(self.loaded)
-        self.desk.on_settled = self.journal.append
+        self.desk.stores.effects.on_settled = self.journal.append
         self.decisions = Decisions(self.desk, self.workspace, Metrics(), self.journal)
         self.flags = Flags(Enquiry(self.desk), self.decisions)
         self.log = EventLog(event_folder(self.workspace.data), clock=now)
@@ -54,7 +54,9 @@ class Counter:
         sense = EventContext(
             EventSchema(self.workspace, offers.offers), frozenset(("accepted",)), 1 << 60, contacting, offers.index
         )
-        self.hearing = EventDelivery(lambda: sense, lambda: self.desk.ledger, cast(EventWriter, None), Metrics(), now)
+        self.hearing = EventDelivery(
+            lambda: sense, lambda: self.desk.stores.ledger, cast(EventWriter, None), Metrics(), now
+        )
 
     async def decide(self, **who: Any) -> Decision:
         """A decision for the placement `home`."""

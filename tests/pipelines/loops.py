@@ -24,7 +24,7 @@ from features.lake import lake
 from features.lake.files import is_imported
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.journal import SEALED
+from serving.journal.files import SEALED
 from tests.workspaces import make_workspace
 
 START = datetime(2026, 11, 20, 23, 0, tzinfo=UTC)

@@ -26,10 +26,10 @@ from pipelines.deploy import publish as publishing
 from pipelines.doctor.doctor import examine
 from pipelines.materialize import refresh_changed, steps
 from pipelines.shipping.ship import ship
-from serving.decision.decide import decide
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.environment import MACHINE_ZONE, without_settings
+from tests.serving.decisions import decide
 from tests.serving.live import ROOT
 from tests.waiting import LIMIT_S, until
 from training.fitting.train import train
@@ -93,7 +93,7 @@ def _ask(folder: Path) -> None:
         for number in range(ASKED):
             customer = f"c{number:04d}"
             request = DecisionRequest(customer, "home", context={"channel": "web"})
-            row = asyncio.run(desk.row(customer))
+            row = asyncio.run(desk.stores.customers.row(customer))
             decision = decide(request, loaded, row, now(), record=journal.append)
             assert decision.offers and not decision.degraded
             for offer in decision.offers:

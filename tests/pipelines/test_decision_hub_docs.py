@@ -20,9 +20,9 @@ from features.contact_history.takes import ContactEvent
 from features.lake.offers import catalogue_file, read_catalogue
 from features.validation.load import load
 from features.workspace.situations import SITUATIONS
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.forests import written
+from tests.serving.decisions import decide
 from training.bundle.bundle import Bundle, Golden, Manifest
 from training.bundle.calibration_map import Calibration
 from training.bundle.forest_compiler import compile_forest

@@ -17,9 +17,9 @@ from features.lake.offers import read_catalogue
 from pipelines.simulation.changed_files import changed
 from pipelines.simulation.contact_card import card_of
 from pipelines.simulation.simulate import SimulationQuery, simulate
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.pipelines.in_process_server import Counter
+from tests.serving.decisions import decide
 from tests.trained import copy_of
 from tests.workspaces import POLICIES
 
@@ -71,15 +71,17 @@ def test_a_simulation_decides_as_the_service_would(counter: Counter, tmp_path: P
         again.loaded.bundle,
         read_catalogue(changes),
         again.loaded.everyone,
-        again.desk.engine.words,
+        again.desk.stores.engine.words,
         at / MICROSECONDS,
     )
     request = msgspec.convert({"placement": "home", "anonymous_id": VISITOR}, DecisionRequest)
 
     def shown(loaded: Snapshot) -> Decision:
-        person = asyncio.run(again.desk.known(request.unit, loaded, at, request))
-        assert person.unit == CUSTOMER and person.said and person.contacts
-        return decide(request, loaded, person.row, at, contacts=person.contacts, unit=person.unit, said=person.said)
+        person = asyncio.run(again.desk.stores.customers.known(request.unit, loaded, at, request))
+        assert person.unit == CUSTOMER and person.consent and person.contacts
+        return decide(
+            request, loaded, person.row, at, contacts=person.contacts, unit=person.unit, consent=person.consent
+        )
 
     slates = [tuple(offer.offer_id for offer in shown(loaded).offers) for loaded in (again.loaded, after)]
     stranger = decide(request, again.loaded, again.loaded.layout.plan.nobody(), at)

@@ -26,8 +26,8 @@ from pipelines.main import app
 from pipelines.materialize import steps
 from pipelines.materialize.damage import servers_run
 from pipelines.shipping import ship
-from serving.decision.journal import Journal
-from serving.runtime.metrics import memory_directory
+from serving.journal.journal import Journal
+from serving.runtime.slots_folder import memory_directory
 from tests.trained import copy_of, end_of_data
 from training.bundle import registry
 from training.fitting.train import train

@@ -28,13 +28,14 @@ from features.lmdb_store.engine import EmbeddedEngine
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from serving.api.event_delivery import EventContext, EventDelivery
-from serving.decision.decide import Asked, GiveBack, Given, Reserve, decide
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
+from serving.decision.effects import Effect, EffectResult, GiveBack, Reserve
+from serving.events.delivery import EventContext, EventDelivery
 from serving.hub.contact_policy import Contacting
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
+from tests.serving.decisions import decide
 
 POLICIES: dict[str, Any] = {
     "limits": {
@@ -161,7 +162,7 @@ class Life:
         ]
         return OnlineRow(numbers, families, row.event_times)
 
-    def _take(self, asked: Asked) -> Given:
+    def _take(self, asked: Effect) -> EffectResult:
         if isinstance(asked, Reserve):
             return self.ledger.take_budgets_now(asked.budgets, asked.moment)
         if isinstance(asked, GiveBack):

@@ -21,8 +21,8 @@ from features.config.offers_file import OffersFile
 from features.config.policies import PoliciesFile
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.snapshot import Snapshot
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 from training.bundle.bundle import Bundle
 
 HOUR_SECONDS = 3_600.0
@@ -73,7 +73,7 @@ class Hubs:
         )
         bundle = msgspec.structs.replace(before.bundle, contract=workspace.contract)
         given = before.catalogue.offers if offers is None else offers
-        return Snapshot(workspace, bundle, given, before.everyone, self.desk.engine.words, NOON, models)
+        return Snapshot(workspace, bundle, given, before.everyone, self.desk.stores.engine.words, NOON, models)
 
     def row(
         self,
@@ -88,7 +88,7 @@ class Hubs:
             families: `view.family` -> key -> values of its measures.
             scalars: by name; None and what is not given is missing.
         """
-        plan, words = self.trained.layout.plan, self.desk.engine.words
+        plan, words = self.trained.layout.plan, self.desk.stores.engine.words
         row = plan.nobody()
         slots = {name.partition(".")[2]: slot for name, slot in plan.scalars.items()}
         for name, value in scalars.items():

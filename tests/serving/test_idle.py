@@ -12,7 +12,7 @@ import pytest
 from features.events.journal import read_lines
 from features.validation.load import load
 from serving import settings
-from serving.decision.journal import OPEN, SEALED
+from serving.journal.files import OPEN, SEALED
 from tests.serving import edge_server as edge
 from tests.serving.live import Live, idle_seconds
 from tests.trained import copy_of

@@ -22,10 +22,11 @@ import pytest
 from features.common import clock
 from features.common.types import Decision, DecisionRequest
 from features.validation.load import load
-from serving.decision.decide import STAGES, decide
+from serving.decision.decide import STAGES
 from serving.http.auth import entry_yaml, new_key
 from serving.reload.reloader import Reloader
 from serving.settings import DRAIN_VARIABLE
+from tests.serving.decisions import decide
 from tests.serving.live import ROOT, Answer, Live, another_bundle, ask, decision, load_on, serving_copy, wait_for
 from tests.stores import free_port
 from training.bundle import bundle
@@ -60,7 +61,7 @@ def expected(desk: Reloader, answer: dict[str, Any], **fields: Any) -> Decision:
     return decide(
         request,
         desk.loaded,
-        desk.engine.read_now(request.customer_id),
+        desk.stores.engine.read_now(request.customer_id),
         int(answer["decision_id"].split("-")[0], 16),
         decision_id=answer["decision_id"],
     )

@@ -22,7 +22,7 @@ from pipelines.doctor.facts.facts import ColumnFacts, SkewFacts, StoreFacts, Vie
 from pipelines.materialize import steps
 from pipelines.materialize.refresh import whole_second
 from pipelines.shipping import retention
-from serving.decision.freshness import Freshness
+from serving.state.freshness import Freshness
 
 SAMPLED, COMPARED = 500, 20
 TIMEOUT_MS = 5_000.0

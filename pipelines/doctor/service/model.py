@@ -34,7 +34,7 @@ def bundle_refused(facts: Facts) -> Seen:
 
 def golden_fails(facts: Facts) -> Seen:
     """The kernel does not give the answers that were recorded with the bundle."""
-    from serving.decision.snapshot import Snapshot
+    from serving.state.snapshot import Snapshot
 
     workspace = facts.workspace
     place = bundle.current(workspace.bundles)

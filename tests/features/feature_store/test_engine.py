@@ -33,11 +33,11 @@ from features.feature_store.reader_pool import STAND_INS_MAX, THREADS, WAITING_M
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from pipelines.materialize import steps
-from serving.decision.decide import decide
 from serving.reload.reloader import Reloader
 from tests.features.fake_feast_store import ACTS, USERS, Read
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.store_cases import PATIENT_MS, Arena, moment, same_as_sdk, write
+from tests.serving.decisions import decide
 from tests.trained import copy_of
 from tests.waiting import ANSWER_S
 from tests.workspaces import make_workspace
@@ -417,7 +417,7 @@ def decisions(folder: Path, customers: list[str], at: int) -> list[Any]:
 
     async def all_of_them() -> None:
         for customer in customers:
-            row = await desk.row(customer)
+            row = await desk.stores.customers.row(customer)
             assert row is not None
             request = DecisionRequest(customer, next(iter(workspace.offers.placements)), explain=True)
             decision = decide(request, desk.loaded, row, at)  # type: ignore[arg-type]  # it was loaded

@@ -16,9 +16,9 @@ from features.config.policies import PoliciesFile
 from features.validation.policies import expressions, names
 from features.workspace.rulebook import read_rules
 from features.workspace.situations import REASON, SITUATIONS
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)

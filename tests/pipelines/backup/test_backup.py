@@ -34,7 +34,7 @@ from pipelines.main import app
 from pipelines.materialize import hold, rebuild, steps
 from pipelines.materialize.damage import look
 from pipelines.shipping.ship import ship
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from tests.pipelines.erasure_cases import OTHER, UNITS, VICTIM, build, content
 from tests.pipelines.loops import copy_of
 

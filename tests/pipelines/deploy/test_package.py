@@ -18,11 +18,11 @@ import pytest
 from features.common.types import DecisionRequest
 from features.validation.load import load
 from features.workspace import ramps, timeline
-from serving.decision.decide import decide
 from serving.kernel import compile_cache
 from serving.reload.reloader import Reloader
 from serving.settings import KEEP_ALIVE_VARIABLE
 from tests import environments
+from tests.serving.decisions import decide
 from tests.serving.live import ROOT, Live, decision, idle_seconds, serving_copy
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,11 @@ def test_bento_serves_from_what_it_asks_for(trained_workspace: Path, tmp_path: P
             request = msgspec.convert(decision(customer), DecisionRequest)
             moment = int(told["decision_id"].split("-")[0], 16)
             expected = decide(
-                request, desk.loaded, asyncio.run(desk.row(customer)), moment, decision_id=told["decision_id"]
+                request,
+                desk.loaded,
+                asyncio.run(desk.stores.customers.row(customer)),
+                moment,
+                decision_id=told["decision_id"],
             )
             assert told == json.loads(msgspec.json.encode(expected))
         desk.close()

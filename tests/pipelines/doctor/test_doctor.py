@@ -40,8 +40,8 @@ from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.lake import stability_index
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
-from serving.decision.journal import Journal
 from serving.http.auth import TEXT_VARIABLE, entry_yaml, new_key
+from serving.journal.journal import Journal
 from tests.pipelines.workspace_life import CUSTOMERS, Life, limited
 from tests.serving.live import another_bundle
 from tests.tiny_workspaces import bank, write

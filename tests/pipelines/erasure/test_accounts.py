@@ -28,7 +28,7 @@ from pipelines.erasure.scan import scan
 from pipelines.materialize import rebuild, steps
 from pipelines.shipping.journal_files import journal_folder, lines
 from pipelines.shipping.ship import ship
-from serving.decision.journal import SEALED
+from serving.journal.files import SEALED
 from tests.pipelines.loops import line, write_lines
 from tests.workspaces import make_workspace
 

@@ -45,10 +45,11 @@ from pipelines.importing.erased_rows import FORGOTTEN
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from pipelines.shipping.state import state_of
-from serving.decision.journal import OPEN, SEALED, Journal, JournalLimits
+from serving.journal.files import OPEN, SEALED, JournalLimits
+from serving.journal.journal import Journal
 from tests.pipelines.erasure_cases import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
-from tests.serving.decision.test_journal import until
+from tests.serving.journal.test_journal import until
 
 
 @pytest.fixture(scope="module")

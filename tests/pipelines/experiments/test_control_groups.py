@@ -33,7 +33,7 @@ from pipelines.experiments.report import GoalReport, GuardrailReport, ReportSett
 from pipelines.experiments.verdicts import report_of
 from pipelines.main import app
 from pipelines.shipping.ship import ship
-from serving.decision.assignment import Assigner, Units
+from serving.assignment.assignment import Assigner, Units
 from tests.pipelines.estimates import rate_lift
 from tests.pipelines.experiment_lakes import DAY, START, Rows, exposure, lake_of, question
 from tests.pipelines.in_process_server import Counter

@@ -20,7 +20,7 @@ from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
 from pipelines.experiments.export import NoSuchExperiment, write_assignments, write_exposures
 from pipelines.main import app
-from serving.decision.assignment import Assigner, Units
+from serving.assignment.assignment import Assigner, Units
 from tests.serving.trial_server import EXPERIMENTS
 from tests.trained import copy_of
 

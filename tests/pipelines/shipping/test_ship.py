@@ -44,7 +44,7 @@ from tests.pipelines.loops import (
     workspace_in,
     write_lines,
 )
-from tests.serving.decision.test_journal import until
+from tests.serving.journal.test_journal import until
 from tests.waiting import LIMIT_S
 
 SMALL = ShippingLimits(20, 20)

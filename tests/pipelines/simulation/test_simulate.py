@@ -36,11 +36,11 @@ from pipelines.materialize.contact_import import contacting_of
 from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
 from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import Tried, compare
-from serving.decision.decide import decide
-from serving.decision.journal import Journal
-from serving.decision.snapshot import Snapshot
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
 from tests.pipelines.verbs import opportune
+from tests.serving.decisions import decide
 from tests.trained import copy_of, end_of_data
 from tests.workspaces import POLICIES, make_workspace
 
@@ -92,10 +92,12 @@ def one_by_one(folder: Path, at: int, changed: Callable[[Workspace], Workspace])
     assert desk.loaded is not None
     before = desk.loaded
     other = changed(desk.workspace)
-    after = Snapshot(other, before.bundle, read_catalogue(other), before.everyone, desk.engine.words, at / MICROSECONDS)
+    after = Snapshot(
+        other, before.bundle, read_catalogue(other), before.everyone, desk.stores.engine.words, at / MICROSECONDS
+    )
     found: Pairs = []
     for request in sample_of(desk.workspace, SAMPLE, SEED, "home").requests:
-        row = asyncio.run(desk.row(request.customer_id))
+        row = asyncio.run(desk.stores.customers.row(request.customer_id))
         found.append((request, decide(request, before, row, at), decide(request, after, row, at)))
     desk.close()
     return found

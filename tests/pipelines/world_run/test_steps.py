@@ -28,8 +28,8 @@ from pipelines.world_run.in_process import DeskPort
 from pipelines.world_run.over_http import HttpPort
 from pipelines.world_run.report import WorldReport
 from pipelines.world_run.steps import prepared, shift, world_in
-from serving.api.events import EventsAnswer, RefusedEvent
-from serving.api.events_body import EventsBody
+from serving.events.body import EventsBody
+from serving.events.events import EventsAnswer, RefusedEvent
 
 CUSTOMERS, OFFERS, DECISIONS = 300, 20, 2_000
 app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})

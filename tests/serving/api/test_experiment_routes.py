@@ -21,10 +21,10 @@ from serving.api.decisions import Decisions
 from serving.api.experiments import ExperimentRoutes
 from serving.api.flags import Flags
 from serving.api.preview import Enquiry
-from serving.decision.journal import Journal
 from serving.http.app import FrontDoor
 from serving.http.auth import KeyEntry, Keys
 from serving.hub.request_check import UnknownPlacement
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from serving.runtime.metrics import Metrics
 from tests.serving import edge_server as edge
@@ -54,7 +54,7 @@ class Served(NamedTuple):
         return self.ask("POST", f"{FLAGS}/{flag}", {"context": {"targetingKey": customer} | context}, role)
 
     def kept(self, unit: str) -> dict[str, Any]:
-        known = self.desk.ledger.look_now(unit)
+        known = self.desk.stores.ledger.look_now(unit)
         assert known is not None
         return dict(known.recent.kept)
 
@@ -75,7 +75,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
     workspace = load(trial_workspace(trained_workspace, tmp_path_factory.mktemp("routes") / "shop"), sources=False)
     desk, metrics, journal = Reloader(workspace), Metrics(), Journal.open(workspace.data / "journal")
     decisions = Decisions(desk, workspace, metrics, journal)
-    desk.on_build = lambda made: journal.keep(made.lineup)
+    desk.on_build = lambda made: journal.keep(made.offer_table)
     enquiry = Enquiry(desk)
     routes = (*decisions.routes(edge.inner), *ExperimentRoutes(enquiry).routes(), *Flags(enquiry, decisions).routes())
     entries = [

@@ -28,7 +28,7 @@ from serving.api.ofrep import (
 )
 from serving.api.preview import Enquiry
 from serving.api.rate_limit import Rate
-from serving.decision.assignment import Units
+from serving.assignment.assignment import Units
 from serving.http import problems
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys

@@ -21,12 +21,13 @@ from features.config.features_file import ContextColumn
 from features.config.policies import Arbitration, PoliciesFile, Rule
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.decision.decide import FEATURES_UNAVAILABLE, decide, eligible, unknown_row
+from serving.decision.answer import FEATURES_UNAVAILABLE
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
-from serving.decision.snapshot import Snapshot
 from serving.hub.request_check import BadContext, UnknownPlacement, check_context
 from serving.kernel import top_k
 from serving.reload.reloader import Reloader
+from serving.state.snapshot import Snapshot
+from tests.serving.decisions import decide, eligible, unknown_row
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
 
@@ -65,7 +66,7 @@ def customers(desk: Reloader) -> dict[str, OnlineRow]:
     """Some rows of the store, and the ids that they belong to."""
     found: dict[str, OnlineRow] = {}
     for number in range(60):
-        row = asyncio.run(desk.row(f"436{600_000 + number}"))
+        row = asyncio.run(desk.stores.customers.row(f"436{600_000 + number}"))
         assert row is not None
         if row.known:
             found[f"436{600_000 + number}"] = row
@@ -92,7 +93,7 @@ def again(
             workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving)
         )
     given = before.catalogue.offers if offers is None else offers
-    return Snapshot(workspace, before.bundle, given, before.everyone, desk.engine.words, now() / MICROSECONDS)
+    return Snapshot(workspace, before.bundle, given, before.everyone, desk.stores.engine.words, now() / MICROSECONDS)
 
 
 def changed(loaded: Snapshot, **fields: Any) -> list[Offer]:
@@ -302,7 +303,7 @@ def test_same_question_same_answer(loaded: Snapshot, customers: dict[str, Online
 
 def test_unknown_customer_is_not_degraded(desk: Reloader, loaded: Snapshot) -> None:
     """A stranger gets a ranking by what is known of everyone, in the usual shape."""
-    row = asyncio.run(desk.row("nobody-knows-me"))
+    row = asyncio.run(desk.stores.customers.row("nobody-knows-me"))
     assert row is not None and not row.known
     answer = decide(request("nobody-knows-me"), loaded, row, now())
     assert answer.degraded == () and len(answer.offers) == 3
@@ -512,7 +513,7 @@ def test_golden_requests_are_replayed_before_serving(desk: Reloader, loaded: Sna
                 damaged,
                 loaded.catalogue.offers,
                 loaded.everyone,
-                desk.engine.words,
+                desk.stores.engine.words,
                 now() / MICROSECONDS,
             )
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.common.types import Decision
-from serving.decision.decide import decide
 from serving.hub.arbitration import LAST
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)

@@ -18,9 +18,9 @@ from features.columns.views import Family
 from features.common.types import Decision, DecisionRequest
 from features.config.features_file import FeaturesFile
 from features.events.journal import Line
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)
@@ -132,7 +132,7 @@ def keys_of(family: Family) -> list[str]:
 
 def row_of(made: Hubs, loaded: Snapshot, customer: dict[str, Any]) -> OnlineRow:
     """A customer's row."""
-    row, plan, words = made.row(), loaded.layout.plan, made.desk.engine.words
+    row, plan, words = made.row(), loaded.layout.plan, made.desk.stores.engine.words
     scalars = [scalar for view in plan.views for scalar in view.scalars]
     for slot, (scalar, value) in enumerate(zip(scalars, customer["numbers"], strict=False)):
         if scalar.dtype == "category" and value == value:

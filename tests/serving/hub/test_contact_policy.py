@@ -20,21 +20,16 @@ from features.contact_history.history import DECISION, IMPRESSION, OUTCOME, Entr
 from features.contact_history.takes import CHOSEN_MAX, GRANTED, Take, TakeResult
 from features.events.journal import Line
 from features.ledger.ledger import open_ledger
-from serving.decision.decide import (
-    CONTACTS_UNAVAILABLE,
-    TAKES_MAX,
-    Asked,
-    GiveBack,
-    Given,
-    Reserve,
-    decide,
-    deciding,
-    eligible,
-    granted,
-)
-from serving.decision.snapshot import Snapshot
+from serving.decision.answer import CONTACTS_UNAVAILABLE
+from serving.decision.case import DecisionInputs
+from serving.decision.decide import deciding
+from serving.decision.effects import Effect, EffectResult, GiveBack, Reserve, grant
+from serving.decision.takes import TAKES_MAX
 from serving.hub.contact_policy import STOCK
+from serving.state.customer import CustomerState
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide, eligible
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)
@@ -95,10 +90,10 @@ class FakeLedger:
         spent: dict[str, str] | None = None,
         away: type | None = None,
     ) -> None:
-        self.falls, self.away, self.asked = falls, away, list[Asked]()
+        self.falls, self.away, self.asked = falls, away, list[Effect]()
         self.spent = {key_of(name): which for name, which in (spent or {}).items()}
 
-    def __call__(self, asked: Asked) -> Given:
+    def __call__(self, asked: Effect) -> EffectResult:
         self.asked.append(asked)
         if self.away is not None and isinstance(asked, self.away):
             return None
@@ -299,7 +294,7 @@ def test_bundle_goes_when_one_of_it_fell(made: Hubs) -> None:
     """Where the ledger refuses one offer of a bundle, the others are not shown either."""
     policies = BY_VALUE | {"limits": {"two": {"max": 2, "window": "7d"}}}
     loaded = made.make(policies, OFFERS, {"home": {"limit": 3}}, {"pair": ["o0", "o4"]})
-    assert shown(decide(asked(), loaded, made.row(), NOW, take=granted)) == ["o0", "o4", "o1"]
+    assert shown(decide(asked(), loaded, made.row(), NOW, take=grant)) == ["o0", "o4", "o1"]
     assert shown(decide(asked(), loaded, made.row(), NOW, take=FakeLedger(falling("o4")))) == ["o1", "o2", "o3"]
 
 
@@ -324,7 +319,7 @@ def test_what_is_counted_together_falls_together(made: Hubs) -> None:
     limits = {"limits": {"any": {"max": 2, "window": "1d", "per": "any", "groups": ["sales"]}}}
     loaded = made.make(BY_VALUE | limits, many, {"home": {"limit": 4}})
 
-    def two(asked: Asked) -> Given:
+    def two(asked: Effect) -> EffectResult:
         assert isinstance(asked, Take)
         return TakeResult(tuple([GRANTED if at < 2 else 0 for at in range(len(asked.contacts))]))
 
@@ -336,10 +331,10 @@ def test_what_is_counted_together_falls_together(made: Hubs) -> None:
 class Counted:
     """A ledger that answers as a function says, and counts."""
 
-    def __init__(self, answer: Callable[[Asked], Given]) -> None:
+    def __init__(self, answer: Callable[[Effect], EffectResult]) -> None:
         self.answer, self.times = answer, 0
 
-    def __call__(self, asked: Asked) -> Given:
+    def __call__(self, asked: Effect) -> EffectResult:
         self.times += 1
         return self.answer(asked)
 
@@ -449,7 +444,7 @@ def test_limit_is_never_exceeded_with_a_real_ledger(made: Hubs, tmp_path: Path) 
     loaded = made.make(BY_VALUE | {"limits": limits}, BUDGETED, {"home": {"limit": 2}, "bill": {"limit": 1}})
     ledger = open_ledger(None, tmp_path / "ledger", 50, "test")
 
-    def take(asked: Asked) -> Given:
+    def take(asked: Effect) -> EffectResult:
         if isinstance(asked, Take):
             return ledger.take_now(asked)
         assert isinstance(asked, Reserve)  # LMDB grants budgets and contacts at once: nothing is ever given back here
@@ -487,14 +482,15 @@ def test_decisions_that_wait_do_not_mix(made: Hubs) -> None:
     ]
 
     def begin(at: int, lines: list[Line]) -> Any:
+        request = asked(explain=True, context={"hour": at})
         return deciding(
-            asked(explain=True, context={"hour": at}), loaded, rows[at], NOW, decision_id=str(at), record=lines.append
+            DecisionInputs(request, loaded, CustomerState(rows[at]), NOW, decision_id=str(at), record=lines.append)
         )
 
-    def end(steps: Any, wanted: Asked) -> bytes:
+    def end(steps: Any, wanted: Effect) -> bytes:
         try:
             while True:
-                wanted = steps.send(granted(wanted))
+                wanted = steps.send(grant(wanted))
         except StopIteration as done:
             return msgspec.json.encode(done.value)
 

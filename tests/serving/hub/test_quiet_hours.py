@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from features.common.time_zones import zone_of
 from features.config.features_file import FeaturesFile
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
 from serving.hub.quiet_hours import day_of, minute_of_day
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import Hubs, asked, microseconds, shown
 
 pytestmark = pytest.mark.clock

@@ -16,10 +16,13 @@ from features.common.types import Offer
 from features.config.policies import STAGES
 from features.expressions.evaluate import Meaning
 from features.workspace.rulebook import read_rules
-from serving.decision.case import consider, opened
-from serving.decision.decide import decide
-from serving.decision.snapshot import Snapshot
+from serving.decision.case import DecisionInputs
+from serving.decision.eligibility import consider
+from serving.decision.withholding import open_case
+from serving.state.customer import CustomerState
+from serving.state.snapshot import Snapshot
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 NOW = microseconds(NOON)
@@ -275,7 +278,7 @@ def test_conditions_are_evaluated_once_for_all_placements(made: Hubs) -> None:
         },
         OFFERS,
     )
-    case = opened(asked(None, placements=["home", "bill"]), loaded, made.row(), b"", NOW)
+    case = open_case(DecisionInputs(asked(None, placements=["home", "bill"]), loaded, CustomerState(made.row()), NOW))
     consider(case)
     assert case.truths is not None
     assert case.truths.sets == (0b111000, 0b100000)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from features.columns.catalogue import Catalogue
 from features.common.types import Offer
-from serving.decision.case import ORDERED_EXTRA
-from serving.decision.decide import decide
+from serving.decision.slates import ORDERED_EXTRA
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement
 from serving.hub.slate import Answer, PlacementRequest, Ties, fill
 from tests.serving import hubs
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, microseconds, shown
 
 COUNT = 8

@@ -22,10 +22,11 @@ from features.common.types import DecisionRequest, Event
 from features.events.semantics import NUMBER_MAX
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.api import events as api_events
 from serving.api.decisions import _decoder
-from serving.api.experiments import AssignmentRequest, _check
+from serving.api.experiment_views import AssignmentRequest
+from serving.api.experiments import _check
 from serving.api.ofrep import EvaluationRequest, Evaluations, read_evaluation
+from serving.events import events as event_routes
 from serving.http.problems import Problem, ProblemDocument
 from serving.http.strict_json import REFUSED_CATEGORIES, StrictDecoder
 from serving.hub.request_check import BadContext, BadRequest, UnknownPlacement, check_request
@@ -171,7 +172,7 @@ def test_texts() -> None:
 
 def test_answers_name_what_they_always_have() -> None:
     """No schema has a default; a request needs what has none, and an answer has all that is always written."""
-    _, components = body_schemas(KINDS, (ProblemDocument, Evaluations, api_events.EventsAnswer))
+    _, components = body_schemas(KINDS, (ProblemDocument, Evaluations, event_routes.EventsAnswer))
     assert '"default"' not in json.dumps(components)
     assert "required" not in components["DecisionRequest"]
     assert components["Event"]["required"] == ["event_id", "type", "occurred_at"]

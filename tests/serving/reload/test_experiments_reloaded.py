@@ -18,7 +18,8 @@ from features.common.timestamps import MICROSECONDS
 from features.common.types import Decision, DecisionRequest
 from features.ledger.recent import Heard
 from features.validation.load import load
-from serving.decision.assignment import NOBODY
+from serving.assignment.assignment import NOBODY
+from serving.decision.case import DecisionInputs
 from serving.decision.decide import deciding
 from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy
@@ -62,12 +63,12 @@ def decided(desk: Reloader, **who: str) -> Decision:
     async def work() -> Decision:
         loaded, now = desk.loaded, desk.clock()
         assert loaded is not None
-        row, contacts, unit, said, kept = await desk.known(request.unit, loaded, now, request)
-        steps = deciding(request, loaded, row, now, contacts=contacts, unit=unit, said=said, kept=kept)
+        customer = await desk.stores.customers.known(request.unit, loaded, now, request)
+        steps = deciding(DecisionInputs(request, loaded, customer, now))
         try:
             asked = next(steps)
             while True:
-                asked = steps.send(await desk.take(asked, contacts))
+                asked = steps.send(await desk.stores.effects.run(asked, customer.contacts))
         except StopIteration as done:
             found: Decision = done.value
             return found
@@ -104,7 +105,7 @@ def test_a_link_brings_the_arms_of_the_anonymous_id(desks: list[Reloader]) -> No
     assert after.loaded is not None
     now = after.clock()
     heard = [Heard("~web-3", identify=CUSTOMER, received=now)]
-    asyncio.run(after.ledger.hear(heard, after.loaded.hub.contacting.policy, now / MICROSECONDS))
+    asyncio.run(after.stores.ledger.hear(heard, after.loaded.hub.contacting.policy, now / MICROSECONDS))
     for who in ({"anonymous_id": "web-3"}, {"customer_id": CUSTOMER, "anonymous_id": "web-3"}):
         found = arms(decided(after, **who))
         assert found["anonymous"] == ("a", "sticky") and found["customer"][0] == "b"
@@ -114,16 +115,16 @@ def test_without_its_ledger_a_desk_goes_by_the_hash(desks: list[Reloader]) -> No
     """The ledger away: the arm of the hash, degraded, nothing written; back again, what was kept before holds."""
     before, after = desks
     decided(before, customer_id=CUSTOMER)
-    ledger = after.ledger
+    ledger = after.stores.ledger
 
     class Away:
         def __getattr__(self, name: str) -> Any:
             raise StoreUnavailable("away")
 
-    after.ledger = Away()  # type: ignore[assignment]
+    after.stores.ledger = Away()  # type: ignore[assignment]
     found = decided(after, customer_id=CUSTOMER)
     assert arms(found)["customer"] == ("b", "split") and "contacts_unavailable" in found.degraded
-    after.ledger = ledger
+    after.stores.ledger = ledger
     again = decided(after, customer_id=CUSTOMER)
     assert arms(again)["customer"] == ("a", "sticky") and again.degraded == ()
 
@@ -132,4 +133,4 @@ def test_who_is_not_asked_keeps_nothing(desks: list[Reloader]) -> None:
     """Without a request, or without sticky experiments, nothing more is read."""
     desk = desks[0]
     assert desk.loaded is not None
-    assert asyncio.run(desk.known(CUSTOMER, desk.loaded)).kept == NOBODY
+    assert asyncio.run(desk.stores.customers.known(CUSTOMER, desk.loaded)).sticky == NOBODY

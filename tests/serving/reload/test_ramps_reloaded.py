@@ -22,10 +22,11 @@ from features.workspace.ramps import RECORD, read_record
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import experiments_in, find
 from pipelines.ramps import ramp
-from pipelines.ramps.steps import Step
-from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
+from pipelines.ramps.ramp import Step
+from serving.api.experiment_views import ExperimentsAnswer
+from serving.api.experiments import ExperimentRoutes
 from serving.api.preview import Enquiry
-from serving.decision.assignment import Assignment, Units
+from serving.assignment.assignment import Assignment, Units
 from serving.reload.config_files import read_again
 from serving.reload.reloader import Reloader
 from tests.serving.live import serving_copy
@@ -86,7 +87,7 @@ def looks(desk: Reloader) -> str:
 def said(desk: Reloader) -> dict[str, Assignment]:
     """What the experiment says to each unit."""
     assert desk.loaded is not None
-    trials, moment = desk.loaded.trials, desk.clock()
+    trials, moment = desk.loaded.experiment_states, desk.clock()
     return {unit: trials.assigned(Units(unit), None, {}, {}, moment).assignments[0] for unit in UNITS}
 
 
@@ -122,8 +123,8 @@ def test_the_state_of_the_arm_decides(desk: Reloader, workspace: Workspace) -> N
     loaded = desk.loaded
     assert loaded is not None
     for unit in UNITS[:60]:
-        assigned = loaded.trials.assigned(Units(unit), None, {}, {}, desk.clock())
-        limit = loaded.trials.state(assigned).workspace.offers.placements["home"].limit
+        assigned = loaded.experiment_states.assigned(Units(unit), None, {}, {}, desk.clock())
+        limit = loaded.experiment_states.state(assigned).workspace.offers.placements["home"].limit
         assert (limit == 1) == (assigned.assignments[0].arm == "short")
 
 

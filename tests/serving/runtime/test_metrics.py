@@ -13,16 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.runtime.metrics import (
-    OTHER,
-    ROW_NAME_BYTES,
-    Counter,
-    Gauge,
-    Histogram,
-    LabelTable,
-    Metrics,
-    memory_directory,
-)
+from serving.runtime.metric_families import OTHER, ROW_NAME_BYTES, Counter, Gauge, Histogram, LabelTable
+from serving.runtime.metrics import Metrics
+from serving.runtime.slots_folder import memory_directory
 from tests.waiting import LIMIT_S
 
 ROUNDS = 2_000

@@ -22,10 +22,10 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
-from serving.decision.decide import decide
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from serving.reload.reloader import Reloader
 from tests.pipelines.loops import log_events
+from tests.serving.decisions import decide
 from tests.trained import copy_of, end_of_data
 from training.dataset import sources
 from training.dataset.examples import Examples, examples_of
@@ -73,7 +73,7 @@ def served(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) ->
         request = DecisionRequest(
             customer, "home", context={"hour": number % 24} | ({} if channel is None else {"channel": channel})
         )
-        row = desk.engine.read_now(customer)
+        row = desk.stores.engine.read_now(customer)
         decision = decide(request, loaded, row, at, record=record)
         for offer in decision.offers:
             about: dict[str, Any] = {

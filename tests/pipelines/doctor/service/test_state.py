@@ -36,7 +36,7 @@ from pipelines.doctor.service import programs, resources, worker
 from pipelines.doctor.service import state as state_checks
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
-from serving.decision.journal import Journal
+from serving.journal.journal import Journal
 from tests.pipelines.loops import events, log_events
 from tests.tiny_workspaces import bank, write
 from tests.trained import copy_of

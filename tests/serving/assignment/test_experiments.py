@@ -15,10 +15,11 @@ import pytest
 from features.common.types import Decision
 from features.events.journal import Line
 from features.ledger.recent import KeptArm
-from serving.decision.assignment import Assigner, Kept, Units
-from serving.decision.decide import Asked, Given, Settle, decide, granted
-from serving.decision.experiments import LOGICS
-from serving.decision.snapshot import Snapshot
+from serving.assignment.arm_states import LOGICS
+from serving.assignment.assignment import Assigner, StickyArm, Units
+from serving.decision.effects import Effect, EffectResult, Settle, grant
+from serving.state.snapshot import Snapshot
+from tests.serving.decisions import decide
 from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
 from training.bundle.bundle import BadBundle, Bundle
 
@@ -69,7 +70,7 @@ def made(hubs: Hubs, experiments: Any = None, policies: Any = None, **more: Any)
 def group_of(name: str, loaded: Snapshot) -> str:
     """Somebody of a group."""
     found = (f"c{number}" for number in range(20_000))
-    return next(customer for customer in found if loaded.trials.assigner.group(Units(customer)).name == name)
+    return next(customer for customer in found if loaded.experiment_states.assigner.group(Units(customer)).name == name)
 
 
 def test_without_experiments_nothing_changes(hubs: Hubs) -> None:
@@ -105,8 +106,8 @@ def test_arms_that_change_nothing_decide_as_before(hubs: Hubs) -> None:
         (given,) = found.experiments or ()
         assert (given.key, given.probability, given.reason) == ("e", 0.5, "split")
         arms.add(given.arm)
-        assigned = loaded.trials.assigned(Units(f"c{number}"), row, {}, now=NOW)
-        assert loaded.trials.state(assigned) is loaded
+        assigned = loaded.experiment_states.assigned(Units(f"c{number}"), row, {}, now=NOW)
+        assert loaded.experiment_states.state(assigned) is loaded
     assert arms == {"a", "b"}
 
 
@@ -186,9 +187,9 @@ def test_another_model_scores_for_its_arm(hubs: Hubs) -> None:
     found, before = answer(loaded), answer(made(hubs))
     assert (found.model.version, before.model.version) == ("2", "1")
     assert {one.propensity for one in found.offers}.isdisjoint({one.propensity for one in before.offers})
-    assert [load.bundle.id for load in loaded.trials.loads] == ["sha256:other"]
+    assert [load.bundle.id for load in loaded.experiment_states.loads] == ["sha256:other"]
     with pytest.raises(BadBundle, match="model `challenger`.*run `opportune publish --alias challenger`"):
-        _ = made(hubs, one_arm({"model": "challenger"})).trials
+        _ = made(hubs, one_arm({"model": "challenger"})).experiment_states
 
 
 def test_the_holdout_is_not_personal_and_rules_hold(hubs: Hubs) -> None:
@@ -261,15 +262,15 @@ def test_targeting_sees_what_is_allowed_only(hubs: Hubs) -> None:
     ):
         assert answer(loaded, row=row, context=context).experiments == ()
     with pytest.raises(ValueError, match="a condition that reads"):
-        _ = made(hubs, one_arm({}, targeting="customer.lines >=")).trials
+        _ = made(hubs, one_arm({}, targeting="customer.lines >=")).experiment_states
 
 
 def kept_by(store: dict[str, dict[str, KeptArm]], away: bool = False) -> Any:
     """A ledger of sticky assignments alone."""
 
-    def take(asked: Asked) -> Given:
+    def take(asked: Effect) -> EffectResult:
         if not isinstance(asked, Settle):
-            return granted(asked)
+            return grant(asked)
         if away:
             return None
         for unit, arms, _ in asked.wanted:
@@ -297,12 +298,12 @@ def test_a_split_that_changes_keeps_sticky_units(hubs: Hubs) -> None:
     }
     turned = made(hubs, sticky(0.0))
     raced = decide(ask, turned, None, NOW, take=kept_by(store))
-    kept = {"e": Kept(*store["c1"]["e"])}
-    later = decide(ask, turned, None, NOW, take=kept_by(store), kept=kept)
+    kept = {"e": StickyArm(*store["c1"]["e"])}
+    later = decide(ask, turned, None, NOW, take=kept_by(store), sticky=kept)
     for found in (raced, later):
         assert [(one.arm, one.probability, one.reason) for one in found.experiments or ()] == [("a", 1.0, "sticky")]
         assert len(found.offers) > 1
-    again = decide(ask, made(hubs, sticky(0.0, bucket_version=1)), None, NOW, take=kept_by({}), kept=kept)
+    again = decide(ask, made(hubs, sticky(0.0, bucket_version=1)), None, NOW, take=kept_by({}), sticky=kept)
     assert [(one.arm, one.reason) for one in again.experiments or ()] == [("b", "split")] and len(again.offers) == 1
 
 
@@ -312,7 +313,7 @@ def test_without_the_ledger_the_hash_decides_and_says_so(hubs: Hubs) -> None:
     """
     loaded, store = made(hubs, sticky(1.0)), dict[str, dict[str, KeptArm]]()
     for kept, away in ((None, False), ({}, True)):
-        found = decide(asked(), loaded, None, NOW, take=kept_by(store, away), kept=kept)
+        found = decide(asked(), loaded, None, NOW, take=kept_by(store, away), sticky=kept)
         assert [(one.arm, one.reason) for one in found.experiments or ()] == [("a", "split")]
         assert "contacts_unavailable" in found.degraded and store == {}
 
@@ -338,9 +339,9 @@ def test_every_combination_has_its_state(hubs: Hubs) -> None:
     loaded, seen = made(hubs, {"experiments": {"one": entry, "two": short}}), set[tuple[str | None, ...]]()
     states: dict[tuple[str | None, ...], Snapshot] = {}
     for number in range(60):
-        assigned = loaded.trials.assigned(Units(f"c{number}"), None, {}, now=NOW)
+        assigned = loaded.experiment_states.assigned(Units(f"c{number}"), None, {}, now=NOW)
         arms = tuple(one.arm for one in assigned.assignments)
-        state = loaded.trials.state(assigned)
+        state = loaded.experiment_states.state(assigned)
         assert states.setdefault(arms, state) is state
         assert len(answer(loaded, f"c{number}").offers) == (3 if arms[1] == "short" else len(OFFERS) - 1)
         assert state.workspace.policies.arbitration.groups.get("odd", 1.0) == (9.0 if arms[0] == "loud" else 1.0)
@@ -353,7 +354,7 @@ def test_assignment_is_that_of_the_assigner(hubs: Hubs) -> None:
     """What a decision says of arms and groups is what the pure function says."""
     said = {"holdout": {"share": 0.1}, "control_groups": {"no_levers": 0.1}} | one_arm({}, coverage=0.5)
     loaded = made(hubs, said)
-    asking = Assigner.of(loaded.trials.experiments)
+    asking = Assigner.of(loaded.experiment_states.experiments)
     for number in range(50):
         expected = asking.assign(Units(f"c{number}"), lambda _: True, NOW)
         found = answer(loaded, f"c{number}")

@@ -29,7 +29,8 @@ from features.events.journal import (
     write_frame,
 )
 from features.events.journal_frames import DECISION, FORMAT, FRAME_BYTES_MAX, damage, frames
-from serving.decision.journal import DAMAGED, LINEUP, OPEN, SEALED, Journal, JournalLimits
+from serving.journal.files import DAMAGED, LINEUP, OPEN, SEALED, JournalLimits
+from serving.journal.journal import Journal
 from tests.waiting import LIMIT_S
 
 VERSIONS = Versions("b1", "c1", "d1")

@@ -20,67 +20,26 @@ import contextlib
 import fcntl
 import logging
 import os
-import secrets
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from features.common.clock import now_s, written_s
 from features.common.files import write_whole
 from features.events.journal import Line, Lineup, Settled, write_frame
 from features.events.journal_frames import FRAME_BYTES_MAX, damage
+from serving.journal.files import DAMAGED, LINEUP, OPEN, REASON, TURN, JournalFile, JournalLimits, seal
+from serving.journal.retention import retain
 
 logger = logging.getLogger("opportune.journal")
 
-OPEN, SEALED, DAMAGED, REASON, LINEUP = ".open", ".lines", ".damaged", ".reason", ".lineup"
-TURN = "turn"
-
 RETAIN_SECONDS = 10.0
-LINEUP_GRACE_SECONDS = 3_600.0  # a lineup is kept this much longer than the oldest lines
-
-
-@dataclass(frozen=True, slots=True)
-class JournalLimits:
-    """Bounds of one journal folder."""
-
-    file_bytes_max: int = 32 << 20
-    """A file is sealed at this size; at twice the size, should the keeper be stuck, it takes no more."""
-    folder_bytes_max: int = 4 << 30
-    """The oldest sealed files, of whichever process, are deleted beyond it."""
-    files_max: int = 1_024
-    lineups_bytes_max: int = 512 << 20
-    free_bytes_min: int = 64 << 20
-    """With less space on the disk nothing is recorded: events and stores need the rest more."""
-    keep_seconds: float = 0.2
-    """How soon the keeper sees that a file is full or failed."""
-    sync_seconds: float = 1.0
-    """How much a power cut may cost."""
-
-
-class _File:
-    """A file that this process writes."""
-
-    def __init__(self, folder: Path, limits: JournalLimits) -> None:
-        while True:
-            self.path = folder / f"{_stamp(now_s())}-{secrets.token_hex(4)}{OPEN}"
-            self.handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            # Whoever opens the folder right now may lock the file before us; it is empty, so they remove it.
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(self.handle).st_nlink:
-                    break
-            os.close(self.handle)
-        self.bytes = self.bytes_synced = 0
-        self.wanted_bytes = limits.file_bytes_max  # from here on the next file is wanted
-        self.bytes_max = 2 * limits.file_bytes_max  # from here on this one takes no more
+"""How often the folder is held to its bounds."""
 
 
 class Journal:
@@ -98,9 +57,9 @@ class Journal:
         self.appended = self.failed = self.bytes = self.rotated = self.deleted = self.set_aside = 0
         self.complaint = ""
         self._buffer = bytearray()
-        self._file: _File | None = None  # set by `append` alone, once the keeper runs
-        self._next: _File | None = None  # set by the keeper while it is None, cleared by `append` when it is not
-        self._done: deque[_File] = deque()  # left by `append`, sealed by the keeper
+        self._file: JournalFile | None = None  # set by `append` alone, once the keeper runs
+        self._next: JournalFile | None = None  # set by the keeper while it is None, cleared by `append` when it is not
+        self._done: deque[JournalFile] = deque()  # left by `append`, sealed by the keeper
         self._lineup: Path | None = None
         self._hand = threading.Lock()  # on the file in use; free but for the moment in which the keeper turns it
         self._turned = self._asked_to_turn()
@@ -115,7 +74,7 @@ class Journal:
         not an error.
         """
         journal = cls(folder, limits or JournalLimits())
-        for step in (journal._inherit, journal._retain, journal._prepare):
+        for step in (journal._inherit, journal._hold_to_bounds, journal._prepare):
             journal._try(step)
         journal._file, journal._next = journal._next, None
         journal._keeper.start()
@@ -155,7 +114,7 @@ class Journal:
         self.failed, self.complaint = self.failed + 1, complaint
         return False
 
-    def _turn(self, file: _File | None) -> _File | None:
+    def _turn(self, file: JournalFile | None) -> JournalFile | None:
         """Return the next file if the keeper has one ready, else the one in use."""
         if self._next is None:
             return file
@@ -202,11 +161,11 @@ class Journal:
                 self._try(self._prepare)
             if now - self._retained >= RETAIN_SECONDS:
                 self._retained = now
-                self._try(self._retain)
+                self._try(self._hold_to_bounds)
             self._tell()
 
     def _asked_to_turn(self) -> int:
-        """When somebody asked last; 0 when nobody ever did."""
+        """Return when somebody asked last to turn, in nanoseconds since 1970; 0 when nobody ever did."""
         try:
             return (self.folder / TURN).stat().st_mtime_ns
         except OSError:
@@ -242,7 +201,7 @@ class Journal:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         if self._disk_has_room():
-            self._next = _File(self.folder, self.limits)
+            self._next = JournalFile(self.folder, self.limits)
 
     def _disk_has_room(self) -> bool:
         if short := shutil.disk_usage(self.folder).free < self.limits.free_bytes_min:
@@ -251,7 +210,7 @@ class Journal:
             )
         return not short
 
-    def _sync(self, file: _File) -> None:
+    def _sync(self, file: JournalFile) -> None:
         size = file.bytes
         try:
             os.fdatasync(file.handle)
@@ -271,7 +230,7 @@ class Journal:
             if file.bytes:
                 os.truncate(file.handle, file.bytes)  # a write that failed may have left a part
                 os.fdatasync(file.handle)
-            _rest(file.path, file.bytes)
+            seal(file.path, file.bytes)
         finally:
             os.close(file.handle)
 
@@ -290,7 +249,7 @@ class Journal:
             content = path.read_bytes()
             reason = damage(content)
             if not reason:
-                return _rest(path, len(content))
+                return seal(path, len(content))
             self.set_aside += 1
             logger.error("%s is set aside: %s", path, reason)
             path.rename(path.with_suffix(DAMAGED))
@@ -298,41 +257,6 @@ class Journal:
         finally:
             os.close(handle)
 
-    def _retain(self) -> None:
-        """Delete the oldest files beyond the bounds, and lineups that are older than all lines."""
-        found = _sizes(sorted((*self.folder.glob(f"*{SEALED}"), *self.folder.glob(f"*{DAMAGED}"))))
-        total, count = sum(size for _, size, _ in found), len(found)
-        for path, size, _ in found:
-            if total <= self.limits.folder_bytes_max and count <= self.limits.files_max:
-                break
-            path.unlink(missing_ok=True)
-            path.with_suffix(REASON).unlink(missing_ok=True)
-            total, count, self.deleted = total - size, count - 1, self.deleted + 1
-        if self._lineup is not None and self._lineup.exists():
-            os.utime(self._lineup)  # in use: the newest
-        oldest = min((path.name for path in self.folder.glob("*Z-*")), default="")
-        room = self.limits.lineups_bytes_max
-        for path, size, seconds in sorted(_sizes(self.folder.glob(f"*{LINEUP}")), key=lambda lineup: -lineup[2]):
-            room -= size
-            if room < 0 or _stamp(seconds + LINEUP_GRACE_SECONDS) < oldest:
-                path.unlink(missing_ok=True)
-
-
-def _sizes(paths: Iterable[Path]) -> list[tuple[Path, int, float]]:
-    """Each with its size and when it was last written; without those that another process has just deleted."""
-    found = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            stat = path.stat()
-            found.append((path, stat.st_size, written_s(stat)))
-    return found
-
-
-def _stamp(seconds: float) -> str:
-    """Return a moment as names of files begin with it: they sort by time."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-
-
-def _rest(path: Path, size: int) -> None:
-    """Seal a finished file by renaming it; remove it if it is empty."""
-    path.rename(path.with_suffix(SEALED)) if size else path.unlink()
+    def _hold_to_bounds(self) -> None:
+        for _ in retain(self.folder, self.limits, self._lineup):
+            self.deleted += 1

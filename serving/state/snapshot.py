@@ -6,54 +6,32 @@ request sees the old or the new, never both.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.aggregates.incremental import Fold
 from features.aggregates.partitions import fnv1a
-from features.columns.catalogue import UNBOUNDED, Catalogue, category_text
+from features.columns.catalogue import UNBOUNDED, Catalogue
 from features.columns.layout import Layout
 from features.columns.rows import Dictionary, OnlineRow, RowSchema
 from features.common.moments import Micros, Seconds
-from features.common.timestamps import MICROSECONDS, duration_seconds, rfc3339
+from features.common.timestamps import MICROSECONDS, duration_seconds
 from features.common.types import ModelStamp, Offer
-from features.events.journal import Lineup, Versions, considered_of
+from features.events.journal import Lineup, Versions
 from features.workspace.workspace import Workspace
+from serving.assignment.experiments import ExperimentStates
 from serving.conditions.bitsets import bits_of
-from serving.decision.experiments import ExperimentStates
-from serving.decision.freshness import Freshness
 from serving.hub.hub import USUAL, Hub, Logic
-from serving.hub.request_check import ANY
 from serving.kernel.kernel import Kernel, OfferTable
 from serving.kernel.shap import Explainer
+from serving.state.freshness import Freshness
+from serving.state.offer_sets import OfferSet, ValidOffers
+from serving.state.treatments import treatments_of
 from training.bundle.bundle import BadBundle, Bundle, Golden, numbers
-
-_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class ValidOffers:
-    """What holds for every customer at one placement until `until` (microseconds since 1970, exclusive).
-
-    Attributes:
-        valid: offers within their validity, as a set: bit i is offer i of the catalogue.
-        bits: of those, the ones that the placement may show; `positions` are theirs, ascending.
-        considered: the same as the journal writes them.
-    """
-
-    since: int
-    until: int
-    valid: int
-    bits: int
-    positions: NDArray[np.int32]
-    considered: tuple[int, bytes]
 
 
 class Calibrator:
@@ -64,7 +42,7 @@ class Calibrator:
         self._x, self._y = np.array(self._given.x), np.array(self._given.y)
 
     def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of raw scores, same shape."""
+        """Return the probabilities of raw scores, same shape."""
         if self._given.method == "isotonic":
             found: NDArray[np.float64] = np.interp(raw, self._x, self._y)
             return found
@@ -117,17 +95,18 @@ class Snapshot:
         )
         self.calibrate = Calibrator(bundle)
         self.offer_values = self.layout.offer_values(everyone, now)
-        self.table: OfferTable = self.kernel.prepare(self.offer_values)
+        self.prepared_offers: OfferTable = self.kernel.prepare(self.offer_values)
         self.stamp = ModelStamp(bundle.manifest.name, bundle.manifest.version, bundle.id)
-        self.lineup = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
-        self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.lineup.digest)
+        self.offer_table = Lineup([offer.offer_id for offer in offers], self.offer_values.tobytes())
+        self.versions = Versions(bundle.id, bundle.contract.fingerprint, self.offer_table.digest)
         self.freshness = Freshness(bundle.contract, self.layout.plan)
         self.fold = Fold(self.layout.plan, words)
         """Adds what is new of a customer to the row."""
         self.hub = Hub(workspace, self.catalogue, self.layout, words)
         self.answer_microseconds = duration_seconds(workspace.settings.serving.answer_valid) * MICROSECONDS
-        self._standing: dict[str, ValidOffers] = {}
-        self._treatments = [_treatments(offer, workspace) for offer in offers]
+        self._valid_offers: dict[str, ValidOffers] = {}
+        self.treatments = [treatments_of(offer, workspace) for offer in offers]
+        """By offer, how it looks in each channel and locale."""
         self.draws = np.array([fnv1a(offer.offer_id) for offer in offers], np.uint64) << np.uint64(32)
         """One number an offer, of its id alone: with the customer's it orders equal scores."""
         self.reasons = [
@@ -139,14 +118,13 @@ class Snapshot:
 
     @cached_property
     def explainer(self) -> Explainer:
-        """What columns contribute to scores; made when somebody asks for it first, since most workers are never
-        asked.
-        """
+        """Return what explains scores by columns; made by the first call, since most workers never explain anything."""
         return Explainer(self.bundle.forest)
 
     @cached_property
-    def trials(self) -> ExperimentStates[Snapshot]:
-        """The experiments of this state, with the states of their arms; a server makes them where it makes the state.
+    def experiment_states(self) -> ExperimentStates[Snapshot]:
+        """Return the experiments of this state, with the states of their arms; a server makes them where it makes the
+        state.
 
         Raises:
             BadBundle: an arm names a model that was not published, or that cannot serve.
@@ -156,8 +134,8 @@ class Snapshot:
     def changed(self, workspace: Workspace, logic: Logic = USUAL) -> Snapshot:
         """Return the copy for an arm or a control group; only policies and placements differ."""
         made = copy(self)
-        made.workspace, made.hub, made._standing = workspace, self.hub.changed(workspace, logic), {}
-        made.__dict__.pop("trials", None)
+        made.workspace, made.hub, made._valid_offers = workspace, self.hub.changed(workspace, logic), {}
+        made.__dict__.pop("experiment_states", None)
         return made
 
     def on(self, bundle: Bundle) -> Snapshot:
@@ -175,32 +153,19 @@ class Snapshot:
         for number, case in enumerate(self.bundle.golden):
             self._replay(number, case)
 
-    def treatment(self, offer: int, channel: str, locale: str = ANY) -> dict[str, Any]:
-        """How an offer looks in a channel and a locale: the nearest treatment that there is, the channel counting more;
-        else nothing.
-        """
-        of_offer = self._treatments[offer]
-        for wanted in ((channel, locale), (channel, ANY), (ANY, locale)):
-            found = of_offer.get(wanted)
-            if found is not None:
-                return found
-        return of_offer.get((ANY, ANY), {})
-
-    def standing(self, placement: str, now: Micros) -> ValidOffers:
-        """Validity and placement of all offers, kept until the next offer begins or ends."""
-        known = self._standing.get(placement)
+    def valid_offers(self, placement: str, now: Micros) -> ValidOffers:
+        """Return which offers are valid and may be shown at a placement, kept until the next offer begins or ends."""
+        known = self._valid_offers.get(placement)
         if known is not None and known.since <= now < known.until:
             return known
         begins, ends = self.catalogue.valid_from, self.catalogue.valid_until
         moments = np.concatenate([begins, ends])
         later, earlier = moments[moments > now], moments[moments <= now]
-        since, until = int(earlier.max(initial=-UNBOUNDED)), int(later.min(initial=UNBOUNDED))
+        since, until = Micros(int(earlier.max(initial=-UNBOUNDED))), Micros(int(later.min(initial=UNBOUNDED)))
         valid = (begins <= now) & (now < ends)
         mask = valid & self.hub.placements[placement]
-        positions = np.flatnonzero(mask).astype(np.int32)
-        made = self._standing[placement] = ValidOffers(
-            since, until, bits_of(valid), bits_of(mask), positions, considered_of(mask, positions)
-        )
+        shown = OfferSet(bits_of(mask), mask, np.flatnonzero(mask).astype(np.int32))
+        made = self._valid_offers[placement] = ValidOffers(since, until, bits_of(valid), shown)
         return made
 
     def _replay(self, number: int, case: Golden) -> None:
@@ -218,44 +183,3 @@ class Snapshot:
             raise BadBundle(
                 f"golden request {number}: expected the recorded propensities, got others: the bundle must not serve"
             )
-
-
-def _treatments(offer: Offer, workspace: Workspace) -> dict[tuple[str, str], dict[str, Any]]:
-    """Payload by channel and locale, with the offer's own facts filled in. What an offer does not say the workspace
-    says.
-    """
-    facts = {
-        name: _shown(offer.attributes.get(name), column.dtype) for name, column in workspace.features.offer.items()
-    }
-    facts |= {"offer_id": offer.offer_id, "name": offer.name, "value": _shown(offer.value, "number")}
-    facts["valid_until"] = "" if offer.valid_until is None else rfc3339(offer.valid_until)
-    own, general = (
-        {(treatment.channel, treatment.locale): treatment.payload for treatment in given}
-        for given in (offer.treatments, workspace.offers.treatments)
-    )
-    payloads = own if (ANY, ANY) in own else general | own
-    return {where: _filled(payload, facts) for where, payload in payloads.items()}
-
-
-def _shown(value: Any, dtype: str) -> str:
-    """Return a fact as people read it: nothing for what is missing, 15 for 15.0, true for a boolean, a date and time
-    for a moment.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return ", ".join(value)
-    if dtype == "time" and isinstance(value, (int, float)):
-        return rfc3339(round(value * MICROSECONDS))
-    if dtype == "boolean":
-        return category_text(bool(value))
-    return f"{value:.12g}" if isinstance(value, float) and not value.is_integer() else category_text(value)
-
-
-def _filled(part: Any, facts: dict[str, str]) -> Any:
-    """Return a payload with its {placeholders} replaced, in one pass: what a fact says is not looked at again."""
-    if isinstance(part, str):
-        return _PLACEHOLDER.sub(lambda found: facts.get(found[1], found[0]), part)
-    if isinstance(part, dict):
-        return {key: _filled(value, facts) for key, value in part.items()}
-    return [_filled(value, facts) for value in part] if isinstance(part, list) else part

@@ -33,11 +33,11 @@ from features.events.writer import EventWriter
 from features.ledger.ledger import Ledger
 from features.ledger.recent import Heard
 from features.workspace.workspace import Workspace
-from serving.api.watermark import Watermark
-from serving.decision.snapshot import Snapshot
+from serving.events.watermark import Watermark
 from serving.hub.contact_policy import ACCEPTANCES, Contacting
 from serving.runtime.cooperative import turn
 from serving.runtime.metrics import Metrics
+from serving.state.snapshot import Snapshot
 
 logger = logging.getLogger("opportune.hearing")
 

@@ -20,7 +20,7 @@ from features.validation.experiments import arms, faults_of_experiments, ramps
 from features.validation.load import load
 from features.workspace.experiments import Experiments, read_experiments, split_of
 from features.workspace.rulebook import read_rules
-from serving.decision.assignment import Assigner, Reason, Units
+from serving.assignment.assignment import Assigner, Reason, Units
 
 DOCS = Path(__file__).parents[3] / "docs"
 TEXT = (DOCS / "experiments.md").read_text()

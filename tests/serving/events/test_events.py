@@ -35,11 +35,11 @@ from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.recent import Heard
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from serving.api import events_body
-from serving.api.event_delivery import EventContext, EventDelivery, Understandings
-from serving.api.events import REASONS, Events
-from serving.api.events_body import Bad
-from serving.api.watermark import Watermark
+from serving.events import body as events_body
+from serving.events.body import Bad
+from serving.events.delivery import EventContext, EventDelivery, Understandings
+from serving.events.events import REASONS, Events
+from serving.events.watermark import Watermark
 from serving.http import problems
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys

@@ -51,7 +51,7 @@ class Units(NamedTuple):
     account: str = ""
 
 
-class Kept(NamedTuple):
+class StickyArm(NamedTuple):
     """An assignment as it is written down for a unit, once: the first one stays."""
 
     arm: str
@@ -82,7 +82,7 @@ class Assignment(NamedTuple):
     """P(in the experiment); see above."""
     bucket: int | None = None
     """What the hash gave, in the tool's own count; None where it was not asked."""
-    kept: Kept | None = None
+    to_store: StickyArm | None = None
     """What is to be written down for the unit; None where nothing is."""
 
 
@@ -93,9 +93,9 @@ class Assigned(NamedTuple):
     assignments: tuple[Assignment, ...]
 
     @property
-    def writes(self) -> dict[str, Kept]:
-        """By experiment, what is to be written down: only where nothing of this bucket version is yet."""
-        return {one.experiment: one.kept for one in self.assignments if one.kept is not None}
+    def writes(self) -> dict[str, StickyArm]:
+        """Return what is to be written down, by experiment: only where nothing of this bucket version is yet."""
+        return {one.experiment: one.to_store for one in self.assignments if one.to_store is not None}
 
 
 Targeted = Callable[[str], bool]
@@ -103,7 +103,7 @@ Targeted = Callable[[str], bool]
 true.
 """
 
-NOBODY: Mapping[str, Kept] = {}
+NOBODY: Mapping[str, StickyArm] = {}
 
 
 class _Asked:
@@ -125,17 +125,17 @@ class _Asked:
         self.never: Assignment | None = None if never is None else self.refused[never]
         self.probabilities = dict(zip(read.arms, read.split.shares, strict=True))
         self.given = [
-            (arm, share, Kept(arm, self.version, share) if self.sticky else None)
+            (arm, share, StickyArm(arm, self.version, share) if self.sticky else None)
             for arm, share in zip(read.arms, read.split.shares, strict=True)
         ]
 
-    def ask(self, unit: str, targeted: Targeted, kept: Kept | None) -> Assignment:
-        """For a unit of the running experiment that is in no group."""
-        if kept is not None and self.sticky:
-            if kept.bucket_version < self.version_min:
+    def ask(self, unit: str, targeted: Targeted, stored: StickyArm | None) -> Assignment:
+        """Return the assignment of a unit in no group, while the experiment runs."""
+        if stored is not None and self.sticky:
+            if stored.bucket_version < self.version_min:
                 return self.refused["blocked"]
-            if kept.bucket_version == self.version and kept.arm in self.probabilities:
-                return self.again(kept)
+            if stored.bucket_version == self.version and stored.arm in self.probabilities:
+                return self.again(stored)
         if self.namespace is not None and not self.namespace(unit):
             return self.refused["namespace"]
         if self.targeted and not targeted(self.key):
@@ -146,12 +146,12 @@ class _Asked:
         arm, share, write = self.given[at]
         return Assignment(self.key, "split", arm, share, self.covered, bucket, write)
 
-    def again(self, kept: Kept) -> Assignment:
+    def again(self, stored: StickyArm) -> Assignment:
         """Return the arm that was written down. Its probability is that of the split of today where none was written
         with it.
         """
-        probability = self.probabilities[kept.arm] if kept.probability is None else kept.probability
-        return Assignment(self.key, "sticky", kept.arm, probability, self.covered)
+        probability = self.probabilities[stored.arm] if stored.probability is None else stored.probability
+        return Assignment(self.key, "sticky", stored.arm, probability, self.covered)
 
 
 _NEVER: dict[str, Reason] = {
@@ -214,39 +214,39 @@ class Assigner:
         return self._rest
 
     def assign(
-        self, units: Units, targeted: Targeted, now: Micros, kept: Mapping[str, Kept] = NOBODY, only: str = ""
+        self, units: Units, targeted: Targeted, now: Micros, sticky: Mapping[str, StickyArm] = NOBODY, only: str = ""
     ) -> Assigned:
         """Return what every experiment says to a unit.
 
         Args:
             targeted: see `Targeted`.
             now: microseconds since 1970.
-            kept: by experiment, what was written down for this unit before.
+            sticky: by experiment, what was written down for this unit before.
             only: the one experiment that is asked; all when empty.
         """
         group = self.group(units)
         reason: Reason | None = None if group.name is None else "holdout" if group.name == HOLDOUT else "control_group"
-        found = []
+        assignments = []
         for asked in (self._by_key[only],) if only else self._asked:
             if asked.never is not None:
-                found.append(asked.never)
+                assignments.append(asked.never)
             elif now < asked.start:
-                found.append(asked.refused["not_started"])
+                assignments.append(asked.refused["not_started"])
             elif now >= asked.end:
-                found.append(asked.refused["ended"])
+                assignments.append(asked.refused["ended"])
             elif not (unit := units[asked.unit]):
-                found.append(asked.refused["no_unit"])
+                assignments.append(asked.refused["no_unit"])
             elif reason is not None:
-                found.append(asked.refused[reason])
+                assignments.append(asked.refused[reason])
             else:
-                found.append(asked.ask(unit, targeted, kept.get(asked.key)))
-        return Assigned(group, tuple(found))
+                assignments.append(asked.ask(unit, targeted, sticky.get(asked.key)))
+        return Assigned(group, tuple(assignments))
 
-    def settled(self, assignment: Assignment, stored: Kept) -> Assignment:
+    def settled(self, assignment: Assignment, stored: StickyArm) -> Assignment:
         """Return the assignment after the write that it wanted: another request may have been first, and what it wrote
         holds.
         """
         asked = self._by_key[assignment.experiment]
         if stored.bucket_version != asked.version or stored.arm not in asked.probabilities:
             return assignment
-        return assignment._replace(kept=None) if stored.arm == assignment.arm else asked.again(stored)
+        return assignment._replace(to_store=None) if stored.arm == assignment.arm else asked.again(stored)

@@ -14,7 +14,7 @@ import pytest
 from features.columns.rows import Dictionary, OnlineRow, RowSchema, StoreUnavailable
 from features.columns.views import views_of
 from features.config.features_file import FeaturesFile
-from serving.reload.global_row import GlobalRow
+from serving.stores.global_row import GlobalRow
 from tests.serving.live import wait_for
 
 PAIR = {"stream": "moves", "key": "shop", "match": "shop", "aggregate": "count"}

@@ -15,8 +15,8 @@ from features.events.log_errors import PUBLIC, LogUnavailable
 from features.events.rows import CONFLICT, FORGOTTEN, Item, Result, dead_item, event_item
 from features.events.semantics import POISON, InvalidEvent, time_of
 from features.events.writer import EventWriter, LogBusy
-from serving.api.event_delivery import EventContext, EventDelivery
-from serving.api.events_body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
+from serving.events.body import EVENTS, ITEM_CODES, Bad, EventsBeacon, EventsBody, read_events
+from serving.events.delivery import EventContext, EventDelivery
 from serving.http import problems
 from serving.http.auth import Role
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Route

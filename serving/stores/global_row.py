@@ -10,7 +10,7 @@ import time
 
 from features.columns.rows import OnlineEngine, OnlineRow, RowSchema, StoreUnavailable
 from features.workspace.workspace import Workspace
-from serving.reload.store_probe import Witnesses
+from serving.stores.store_probe import Witnesses
 
 logger = logging.getLogger("opportune.desk")
 
@@ -23,7 +23,7 @@ DOUBT_SECONDS = 0.5
 
 
 class GlobalRow:
-    """Kept by one desk. `look` may run in another thread than the event loop's.
+    """The global row of one worker. `look` may run in another thread than the event loop's.
 
     Attributes:
         row: as it was last read; of the views of everyone.
@@ -54,12 +54,14 @@ class GlobalRow:
 
     @property
     def _in_doubt(self) -> bool:
-        """Whether a read has failed since the store was last seen; never where there is nothing to see it by."""
+        """Return whether a read has failed since the store was last seen; never where there is nothing to see it by."""
         return self._doubted_at > self._sure_at and (self._witnesses is None or self._witnesses.any)
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to read the row again, or a stranger came who may be one because the store is empty."""
+        """Return whether the row must be read again: in time, or because a customer came who may be unknown only since
+        the store is empty.
+        """
         if not self._plan.views:
             return False
         in_doubt = self.empty or self._away or not self.row.known or self._in_doubt
@@ -85,7 +87,7 @@ class GlobalRow:
         self._told(not found.known)
 
     async def ask_witnesses(self, deadline_seconds: float) -> None:
-        """Where there is no such row to be missed: whether customers are still known who were."""
+        """Check, where there is no global row, whether customers who were known still are."""
         if self._witnesses is not None:
             begun, doubtful = time.monotonic(), self.empty or self._in_doubt
             empty = await self._witnesses.empty(self._engine, self._strangers, doubtful, deadline_seconds)

@@ -27,7 +27,7 @@ from features.config.features_file import FeaturesFile
 from features.config.policies import PoliciesFile
 from features.workspace.experiments import read_experiments
 from features.workspace.rulebook import read_rules
-from serving.decision.assignment import Assigned, Assigner, Assignment, Kept, Reason, Units
+from serving.assignment.assignment import Assigned, Assigner, Assignment, Reason, StickyArm, Units
 
 NOW = parse_moment("2026-11-22T12:00:00Z")
 FEATURES = msgspec.convert({"context": {"channel": {"dtype": "category"}}}, FeaturesFile)
@@ -51,7 +51,7 @@ def everybody(key: str) -> bool:
     return True
 
 
-def ask(asked: Assigner, unit: str = "1042", kept: Mapping[str, Kept] | None = None, now: int = NOW) -> Assignment:
+def ask(asked: Assigner, unit: str = "1042", kept: Mapping[str, StickyArm] | None = None, now: int = NOW) -> Assignment:
     """What the only experiment says to a customer."""
     (found,) = asked.assign(Units(unit), everybody, now, kept or {}).assignments
     return found
@@ -238,7 +238,12 @@ def test_changing_the_split_moves_no_sticky_unit() -> None:
     for unit, stored in kept.items():
         for targeted in (everybody, lambda key: False):
             (found,) = after.assign(Units(unit), targeted, NOW, stored).assignments
-            assert (found.reason, found.arm, found.probability, found.kept) == ("sticky", stored["e"].arm, 0.5, None)
+            assert (found.reason, found.arm, found.probability, found.to_store) == (
+                "sticky",
+                stored["e"].arm,
+                0.5,
+                None,
+            )
         assert loose.assign(Units(unit), everybody, NOW, stored) == loose.assign(Units(unit), everybody, NOW)
     reasons = Counter(ask(after, str(at)).reason for at in range(5_000) if str(at) not in kept)
     assert set(reasons) == {"namespace", "not_covered", "split"}
@@ -248,7 +253,7 @@ def test_a_bucket_version_draws_everybody_again() -> None:
     """A higher bucket version passes over what was kept and wants a new write; a lowest version lets older units out
     for good.
     """
-    kept = {"e": Kept("treatment", 1, 0.5)}
+    kept = {"e": StickyArm("treatment", 1, 0.5)}
     arms = {"control": {"weight": 1}, "treatment": {"weight": 0}}
     same, higher, blocked = (
         assigner({"e": {"sticky": True, "arms": arms, "bucket_version": version, "min_bucket_version": least}})
@@ -256,7 +261,7 @@ def test_a_bucket_version_draws_everybody_again() -> None:
     )
     assert ask(same, kept=kept)[:3] == ("e", "sticky", "treatment")
     again = ask(higher, kept=kept)
-    assert again[:3] == ("e", "split", "control") and again.kept == Kept("control", 2, 1.0)
+    assert again[:3] == ("e", "split", "control") and again.to_store == StickyArm("control", 2, 1.0)
     assert ask(blocked, kept=kept)[:3] == ("e", "blocked", None)
     assert ask(blocked).reason == "split"
 
@@ -264,13 +269,13 @@ def test_a_bucket_version_draws_everybody_again() -> None:
 def test_an_arm_that_is_gone_is_drawn_again() -> None:
     """A kept arm that the file no longer has does not hold."""
     asked = assigner({"e": {"sticky": True}})
-    found = ask(asked, kept={"e": Kept("gone", 0)})
-    assert found.reason == "split" and found.kept is not None
+    found = ask(asked, kept={"e": StickyArm("gone", 0)})
+    assert found.reason == "split" and found.to_store is not None
 
 
 def test_neither_stopped_nor_held_out_units_are_sticky() -> None:
     """Stickiness does not outlast the experiment, and a new holdout takes its units out of it."""
-    kept = {"e": Kept("treatment", 0)}
+    kept = {"e": StickyArm("treatment", 0)}
     assert ask(assigner({"e": {"sticky": True, "status": "stopped"}}), kept=kept).reason == "stopped"
     assert ask(assigner({"e": {"sticky": True}}, holdout={"share": 1}), kept=kept).reason == "holdout"
 
@@ -279,9 +284,9 @@ def test_the_first_write_holds() -> None:
     """After its write an assignment is what the store holds: its own, or that of a request that was first."""
     asked = assigner({"e": {"sticky": True}})
     mine = ask(asked)
-    assert mine.kept is not None and mine.arm is not None
-    assert asked.settled(mine, mine.kept) == mine._replace(kept=None)
-    rival = Kept("control" if mine.arm == "treatment" else "treatment", 0, 0.125)
+    assert mine.to_store is not None and mine.arm is not None
+    assert asked.settled(mine, mine.to_store) == mine._replace(to_store=None)
+    rival = StickyArm("control" if mine.arm == "treatment" else "treatment", 0, 0.125)
     assert asked.settled(mine, rival)[:4] == ("e", "sticky", rival.arm, 0.125)
     assert asked.settled(mine, rival._replace(probability=None)).probability == 0.5
     assert asked.settled(mine, rival._replace(bucket_version=7)) == mine
@@ -304,8 +309,8 @@ def test_probabilities_are_exact() -> None:
 
 PROGRAM = """
 import json, sys
-from tests.serving.decision.test_assignment import NOW, assigner, everybody
-from serving.decision.assignment import Units
+from tests.serving.assignment.test_assignment import NOW, assigner, everybody
+from serving.assignment.assignment import Units
 asked = assigner(json.loads(sys.argv[1]), holdout={"share": 0.1}, control_groups={"no_levers": 0.1})
 print([repr(asked.assign(Units(f"{at}-\\u00fc"), everybody, NOW)) for at in range(300)])
 """
@@ -339,7 +344,7 @@ def test_every_process_assigns_alike() -> None:
     unit=st.text(min_size=1),
     kept=st.none()
     | st.builds(
-        Kept, st.sampled_from(["control", "treatment", "gone"]), st.integers(0, 3), st.none() | st.floats(0, 1)
+        StickyArm, st.sampled_from(["control", "treatment", "gone"]), st.integers(0, 3), st.none() | st.floats(0, 1)
     ),
     status=st.sampled_from(["draft", "running", "stopped"]),
     sticky=st.booleans(),
@@ -348,7 +353,7 @@ def test_every_process_assigns_alike() -> None:
     least=st.integers(0, 2),
 )
 def test_an_assignment_holds_together(
-    unit: str, kept: Kept | None, status: str, sticky: bool, targeted: bool, coverage: float, least: int
+    unit: str, kept: StickyArm | None, status: str, sticky: bool, targeted: bool, coverage: float, least: int
 ) -> None:
     """Whatever is asked: an arm comes with its probability, a write only with a drawn sticky arm, and the same question
     has the same answer.
@@ -365,9 +370,9 @@ def test_an_assignment_holds_together(
     assert found == once()
     assert one.reason in get_args(Reason)
     assert (one.arm is None) == (one.probability is None) == (one.reason not in ("split", "sticky"))
-    assert (one.kept is not None) == (sticky and one.reason == "split")
-    assert found.writes == ({"e": one.kept} if one.kept else {})
-    if one.kept is not None:
-        assert one.kept == (one.arm, 2, one.probability)
+    assert (one.to_store is not None) == (sticky and one.reason == "split")
+    assert found.writes == ({"e": one.to_store} if one.to_store else {})
+    if one.to_store is not None:
+        assert one.to_store == (one.arm, 2, one.probability)
         (after,) = asked.assign(Units(unit), lambda key: targeted, NOW, found.writes).assignments
         assert (after.arm, after.reason) == (one.arm, "sticky")

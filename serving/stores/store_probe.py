@@ -28,13 +28,13 @@ class Witnesses:
         self._asked = time.monotonic()
 
     def saw(self, unit: str) -> None:
-        """A unit has a row."""
+        """Note that a unit has a row."""
         if unit not in self._units:
             self._units.append(unit)
 
     @property
     def any(self) -> bool:
-        """Whether there is anybody to ask about."""
+        """Return whether there is anybody to ask about."""
         return bool(self._units)
 
     async def empty(self, engine: OnlineEngine, strangers: int, doubtful: bool, deadline_seconds: float) -> bool | None:

@@ -23,11 +23,11 @@ from features.expressions.nodes import Term
 from features.lmdb_store import environment
 from features.validation.load import load
 from serving.conditions.inputs import ConditionInputs, PairFacts
-from serving.decision.freshness import Freshness
 from serving.hub.consent import ConsentPolicy
-from serving.reload import global_row
 from serving.reload import reloader as desks
 from serving.reload.reloader import Reloader
+from serving.state.freshness import Freshness
+from serving.stores import global_row
 from tests.serving.live import serving_copy, wait_for
 
 NOW = 1_790_000_000.0
@@ -168,7 +168,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
     desk = Reloader(load(folder, sources=False))
     desk.load()
     try:
-        assert asyncio.run(desk.row("436600000")) is not None
+        assert asyncio.run(desk.stores.customers.row("436600000")) is not None
         root, full = desk.workspace.online, environment.current(desk.workspace.online)
         empty = environment.new_generation(root)
         environment.attach(root, create=True, generation=empty).release()
@@ -176,7 +176,7 @@ def test_an_emptied_store_is_noticed_within_its_bound(trained_workspace: Path, t
 
         def away() -> bool:
             async def looked() -> bool:
-                row = await desk.row("436600000")
+                row = await desk.stores.customers.row("436600000")
                 await desk.look()
                 return row is None
 

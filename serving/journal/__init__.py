@@ -1,0 +1,1 @@
+"""The journal: every answered decision on the disk before its answer leaves."""
