@@ -21,20 +21,11 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import (  # noqa: E402
-    backup,
-    demo,
-    experiment,
-    experiment_groups,
-    maintenance,
-    policy,
-    ramp,
-    serve,
-    world,
-)
+from pipelines.cli import backup, demo, maintenance, policy, serve, world  # noqa: E402
 from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
+from pipelines.cli.experiments import experiment, groups, ramp  # noqa: E402
 from pipelines.deploy.supervisor import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 from pipelines.output import console, errors  # noqa: E402
 
@@ -78,7 +69,7 @@ for module in (
     demo,
     world,
     experiment,
-    experiment_groups,
+    groups,
     ramp,
 ):
     module.register(app)

@@ -9,7 +9,7 @@ import typer
 
 from features.common.timestamps import rfc3339
 from features.validation.load import load
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.materialize import steps
 from pipelines.output import console
 

@@ -9,43 +9,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from features.common import cache_folders
 from features.common.timestamps import now
 from features.lake.tables import FIXED
-from features.validation.load import data_of, load
+from features.validation.load import load
 from features.workspace.workspace import Workspace
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.materialize import steps
 from pipelines.output import console
-from pipelines.output.errors import JSON_OPTION
-from serving.kernel import compile_cache
-
-
-def settled(folder: Path) -> Path:
-    """Return the folder of a workspace, after libraries got folders that can be written; nothing that loads numba may
-    come before.
-
-    A callback of the option, because verbs import much before they load the workspace.
-    """
-    cache_folders.settle(data_of(folder) if (folder / "workspace.yaml").is_file() else None)
-    compile_cache.unpack()
-    return folder
-
-
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "-w",
-        "--workspace",
-        help="Folder of the workspace.",
-        envvar="OPPORTUNE_WORKSPACE",
-        show_default=True,
-        callback=settled,
-    ),
-]
-AsJson = Annotated[
-    bool, typer.Option(JSON_OPTION, help="Print one JSON document, of what went wrong too, and nothing else.")
-]
-HERE = Path()
 
 
 def register(app: typer.Typer) -> None:

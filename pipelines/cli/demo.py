@@ -8,7 +8,7 @@ import typer
 
 from features.common.types import Decision
 from features.validation.load import load
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.output import console
 from pipelines.simulation.demo import DemoFailed, Play, Scene, Service
 

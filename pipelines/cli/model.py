@@ -13,7 +13,7 @@ from rich.markup import escape
 from features.common.timestamps import now
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.materialize import steps
 from pipelines.output import console
 

@@ -16,7 +16,7 @@ from features.common.timestamps import now
 from features.common.types import DecisionRequest
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.deploy.supervisor import (
     Running,
     Stopped,

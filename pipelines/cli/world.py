@@ -9,7 +9,7 @@ import typer
 
 from features.common.timestamps import now
 from features.validation.load import load
-from pipelines.cli.data import AsJson, settled
+from pipelines.cli.options import AsJson, settled
 from pipelines.output import console
 from pipelines.world.settings import (
     CUSTOMERS_MAX,

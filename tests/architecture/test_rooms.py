@@ -59,6 +59,7 @@ ORDER = (
     "pipelines/world",
     "pipelines/world_run",
     "pipelines/cli",
+    "pipelines/cli/experiments",
     "pipelines",
 )
 """Each room imports only from rooms that stand before it. A package's own folder holds its doors and comes last."""

@@ -21,7 +21,7 @@ from features.config.schema import FeaturesFile
 from features.validation.load import load
 from features.workspace.experiments import Experiments, read_experiments
 from features.workspace.rulebook import read_rules
-from pipelines.cli import experiment
+from pipelines.cli.experiments import experiment
 from pipelines.experiments.analysis import (
     ReportQuery,
     UnknownExperiment,

@@ -20,8 +20,8 @@ from features.config.documents import BadWorkspace
 from features.lake import lake
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli import experiment
 from pipelines.cli import world as world_verbs
+from pipelines.cli.experiments import experiment
 from pipelines.experiments.data import Question, read
 from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
 from pipelines.world.experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments

@@ -9,8 +9,14 @@ import typer
 
 from features.common.timestamps import now
 from features.validation.load import load
-from pipelines.cli.data import HERE, AsJson, Folder
-from pipelines.cli.experiment import DETECT_MAX, DETECT_MIN, correction_of, keep_record, moment_of, verbs, window_of
+from pipelines.cli.experiments.experiment import (
+    DETECT_MAX,
+    DETECT_MIN,
+    correction_of,
+    keep_record,
+    verbs,
+)
+from pipelines.cli.options import HERE, AsJson, Folder, moment_of, window_of
 from pipelines.materialize import steps
 from pipelines.output import console
 

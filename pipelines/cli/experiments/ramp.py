@@ -12,8 +12,8 @@ from features.common.timestamps import now, rfc3339
 from features.config.faults import BadWorkspace
 from features.validation.load import data_of, load
 from features.workspace.workspace import Workspace
-from pipelines.cli.data import HERE, AsJson, Folder
-from pipelines.cli.experiment import verbs
+from pipelines.cli.experiments.experiment import verbs
+from pipelines.cli.options import HERE, AsJson, Folder
 from pipelines.materialize import steps
 from pipelines.output import console
 

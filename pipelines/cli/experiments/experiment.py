@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from features.common.timestamps import duration_seconds, now, parse_moment, rfc3339
+from features.common.timestamps import now
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.cli.data import HERE, AsJson, Folder
+from pipelines.cli.options import HERE, AsJson, Folder, moment_of, window_of
 from pipelines.materialize import steps
 from pipelines.output import console
 
@@ -174,35 +174,6 @@ def correction_of(text: str) -> Correction:
     if chosen is None:
         raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {text!r}", param_hint="--correction")
     return chosen
-
-
-def window_of(text: str | None) -> str | None:
-    """Return the text of `--window`, checked.
-
-    Raises:
-        BadParameter: it is no duration.
-    """
-    if text is not None:
-        try:
-            duration_seconds(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--window") from error
-    return text
-
-
-def moment_of(text: str | None, option: str) -> int | None:
-    """Microseconds since 1970 of a date or moment as an option has it.
-
-    Raises:
-        BadParameter: it is neither.
-    """
-    if text is None:
-        return None
-    try:
-        return parse_moment(text)
-    except ValueError as error:
-        expected = f"a date like {rfc3339(now())[:10]}, or a time with its offset like 2026-11-22T09:30:00Z"
-        raise typer.BadParameter(f"expected {expected}, got {text!r}", param_hint=option) from error
 
 
 def export(

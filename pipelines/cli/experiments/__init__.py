@@ -1,0 +1,1 @@
+"""The verbs of `opportune experiment`: report, list, export, groups and ramp."""
