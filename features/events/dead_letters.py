@@ -1,79 +1,100 @@
-"""Dead letters: what could not be an event, with the reason; and how they are sent again once the workspace understands
-them.
-"""
+"""Dead letters as the event log keeps them: items that could not be events, each with its reason."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from features.common import timestamps
 from features.common.moments import Micros
-from features.common.types import Event
-from features.events import consumers
-from features.events.log import EventLog, dead_letters
-from features.events.rows import CONFLICT, DeadLetter, Item, event_item
-from features.events.semantics import EventSchema, time_of
+from features.events.log import exists, reading
+from features.events.rows import DeadLetter
 
-LETTERS_A_STEP = 1_000
-
-_decode = msgspec.json.Decoder(Event).decode
+LETTERS_A_STEP = 500
+"""Letters of one step of reading; their bodies may take 4 MiB."""
 
 
-def letters(folder: Path) -> Iterable[DeadLetter]:
-    """All dead letters, oldest first, read in steps."""
-    after = 0
-    while found := dead_letters(folder, after, LETTERS_A_STEP):
-        yield from found
-        after = found[-1].seq
+class LetterFilter(NamedTuple):
+    """Which letters are asked for; all where nothing is said."""
+
+    reasons: Sequence[str] = ()
+    since: Micros | None = None
+    """Only letters that were written then or later, microseconds since 1970."""
+
+    def where(self) -> tuple[str, list[int | str]]:
+        """Return the condition in SQL, with its values."""
+        conditions, values = ["TRUE"], list[int | str]()
+        if self.reasons:
+            conditions.append(f"reason IN ({', '.join('?' * len(self.reasons))})")
+            values += self.reasons
+        if self.since is not None:
+            conditions.append("at >= ?")
+            values.append(self.since)
+        return " AND ".join(conditions), values
 
 
-def send_again(folder: Path, happenings: EventSchema, now: Micros | None = None) -> Counter[str]:
-    """Sends those again that are events by now; the others stay. A worker of the service lets the ledger hear of them.
+ALL = LetterFilter()
 
-    What was posted since is recognised as a duplicate. What conflicts with another event of its id stays what it is.
 
-    Args:
-        folder: of the event log.
-        now: microseconds since 1970, against which the times of events are held.
+class ReasonCount(NamedTuple):
+    """The letters of one reason."""
 
-    Returns:
-        How many were `stored`, `duplicate`, and how many were `left`.
+    reason: str
+    letters: int
+    oldest: Micros
+    """When the first of them was written, microseconds since 1970."""
+    newest: Micros
+
+
+def counted(folder: Path, wanted: LetterFilter = ALL) -> list[ReasonCount]:
+    """Return how many letters have which reason, most first; none where there is no log.
 
     Raises:
-        LogUnavailable: some may have been sent; send again.
+        LogUnavailable: the log cannot be read.
     """
-    moment = timestamps.now() if now is None else now
-    sent: Counter[str] = Counter(stored=0, duplicate=0, left=0)
-    alive = consumers.begin(folder)
-    log = EventLog(folder, worker=alive.worker)
-    try:
-        after = 0
-        while found := dead_letters(folder, after, LETTERS_A_STEP):
-            after = found[-1].seq
-            items = [item for letter in found if (item := _item(letter, happenings, moment)) is not None]
-            outcomes = Counter(result.outcome for result in log.resubmit(items)) if items else Counter()
-            sent.update(
-                stored=outcomes["stored"],
-                duplicate=outcomes["duplicate"],
-                left=len(found) - len(items) + outcomes["dead"],
-            )
-    finally:
-        log.close()
-        alive.release()
-    return sent
+    if not exists(folder):
+        return []
+    where, values = wanted.where()
+    query = f"SELECT reason, count(*), min(at), max(at) FROM dead WHERE {where} GROUP BY reason ORDER BY 2 DESC, 1"
+    with reading(folder) as connection:
+        return [ReasonCount(*row) for row in connection.execute(query, values)]
 
 
-def _item(letter: DeadLetter, happenings: EventSchema, now: Micros) -> Item | None:
-    """Return the event of a letter, if it is one by now."""
-    if letter.reason == CONFLICT:
-        return None
-    try:
-        event = _decode(letter.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    item = event_item(event, time_of(event), letter.seq) if happenings.poison(event, now) is None else None
-    return None if item is None or item.reason else item
+def last_place(folder: Path) -> int:
+    """Return the place of the newest letter; 0 where there is none.
+
+    Raises:
+        LogUnavailable: the log cannot be read.
+    """
+    if not exists(folder):
+        return 0
+    with reading(folder) as connection:
+        return int(connection.execute("SELECT ifnull(max(seq), 0) FROM dead").fetchone()[0])
+
+
+def steps_of(folder: Path, wanted: LetterFilter = ALL, rows: int = LETTERS_A_STEP) -> Iterator[list[DeadLetter]]:
+    """Yield the letters that were there at the beginning, oldest first, in steps of at most `rows`.
+
+    Letters that are written meanwhile are left out, those that are deleted meanwhile may be.
+
+    Raises:
+        LogUnavailable: the log cannot be read.
+    """
+    after, last = 0, last_place(folder)
+    where, values = wanted.where()
+    query = (
+        f"SELECT seq, at, reason, unit, body FROM dead WHERE seq > ? AND seq <= ? AND {where} ORDER BY seq LIMIT {rows}"
+    )
+    while after < last:
+        with reading(folder) as connection:
+            found = connection.execute(query, (after, last, *values)).fetchall()
+        if not found:
+            return
+        yield [DeadLetter(seq, at, reason, unit or "", body or b"") for seq, at, reason, unit, body in found]
+        after = found[-1][0]
+
+
+def letters(folder: Path, wanted: LetterFilter = ALL) -> Iterator[DeadLetter]:
+    """Yield the letters one by one; see `steps_of`."""
+    for step in steps_of(folder, wanted):
+        yield from step

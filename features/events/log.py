@@ -11,12 +11,24 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from features.common import timestamps
 from features.common.moments import Micros
-from features.events.rows import DeadLetter, EventCounts, Item, Logged, Result, append, read_state, short, unit_digest
+from features.events.rows import (
+    FORGOTTEN,
+    EventCounts,
+    Item,
+    Logged,
+    Result,
+    append,
+    dead_item,
+    forgotten,
+    read_state,
+    short,
+    unit_digest,
+)
 from features.events.sqlite_file import DAMAGED, NAME, EventFile, LogLimits, LogUnavailable, connect
 
 READ_ROWS_MAX = 10_000
@@ -144,19 +156,34 @@ class EventLog:
                 deleted[what] += gone
         return deleted
 
-    def resubmit(self, items: Sequence[Item]) -> list[Result]:
-        """Sends dead letters again, each item with its `letter`: the letter goes, and is counted as what it is now.
+    def resubmit(
+        self, items: Sequence[Item], linked: Mapping[int, str] | None = None, *, dry_run: bool = False
+    ) -> list[Result | None]:
+        """Send dead letters again, each item with its `letter`: in one transaction the event is written, the letter is
+        deleted and the counters follow.
 
-        Letters that are no longer there are passed over: the results are those of the others.
+        Args:
+            linked: by letter, the anonymous unit that an event names beside its customer: an event that happened before
+                either was forgotten is not let in.
+            dry_run: say what would become of them, and write nothing.
+
+        Returns:
+            One result an item, in their order; None where the letter is no longer there.
         """
         with self.file.transaction() as connection:
-            there = {seq for (seq,) in connection.execute("SELECT seq FROM dead")}
+            connection.execute("SAVEPOINT resubmitted")
+            there = _letters_there(connection, [item.letter for item in items])
             kept = [item for item in items if item.letter in there]
-            if self.worker:
-                connection.execute(
-                    "INSERT OR IGNORE INTO hearers VALUES (?, ?)", (self.worker, read_state(connection).seq)
-                )
-            return append(connection, kept, self.worker, self._clock())
+            others = [item._replace(unit=(linked or {})[item.letter]) for item in kept if item.letter in (linked or {})]
+            gone = forgotten(connection, others)
+            kept = [item if item.digest not in gone else dead_item(FORGOTTEN, "", b"", item.letter) for item in kept]
+            if self.worker and not dry_run:
+                mark = "INSERT OR IGNORE INTO hearers VALUES (?, ?)"
+                connection.execute(mark, (self.worker, read_state(connection).seq))
+            results = iter(append(connection, kept, self.worker, self._clock()) if kept else [])
+            told = [next(results) if item.letter in there else None for item in items]
+            connection.execute("ROLLBACK TO resubmitted" if dry_run else "RELEASE resubmitted")
+        return told
 
     def _empty_wal(self) -> None:
         """What was deleted is still in the write-ahead log until it is cut off, which waits for readers."""
@@ -267,12 +294,7 @@ def counts(folder: Path) -> EventCounts:
         return read_state(connection).counts
 
 
-def dead_letters(folder: Path, after: int = 0, rows: int = READ_ROWS_MAX) -> list[DeadLetter]:
-    """Dead letters after a place, in order."""
-    if not exists(folder):
-        return []
-    with reading(folder) as connection:
-        found: Iterable[tuple[int, int, str, str | None, bytes | None]] = connection.execute(
-            "SELECT seq, at, reason, unit, body FROM dead WHERE seq > ? ORDER BY seq LIMIT ?", (after, rows)
-        ).fetchall()
-    return [DeadLetter(seq, at, reason, unit or "", body or b"") for seq, at, reason, unit, body in found]
+def _letters_there(connection: sqlite3.Connection, letters: Sequence[int]) -> set[int]:
+    """Return those of these dead letters that are still there."""
+    places = ", ".join("?" * len(letters))
+    return {seq for (seq,) in connection.execute(f"SELECT seq FROM dead WHERE seq IN ({places})", letters)}

@@ -160,7 +160,7 @@ def append(connection: sqlite3.Connection, items: Sequence[Item], worker: int, n
     """Writes items within a transaction that holds the write lock; what became of each, in their order."""
     counts, last, taken = read_state(connection)
     events = [item for item in items if not item.reason]
-    gone = _forgotten(connection, events)
+    gone = forgotten(connection, events)
     first: dict[bytes, tuple[int, Item]] = {}
     for item in events:
         if item.id not in first and item.digest not in gone:
@@ -261,8 +261,8 @@ def _known(connection: sqlite3.Connection, ids: list[bytes]) -> dict[bytes, tupl
     return known
 
 
-def _forgotten(connection: sqlite3.Connection, events: Sequence[Item]) -> set[bytes]:
-    """Digests of events that happened before their unit was forgotten."""
+def forgotten(connection: sqlite3.Connection, events: Sequence[Item]) -> set[bytes]:
+    """Return the digests of the events that happened before their unit was forgotten."""
     if connection.execute("SELECT 1 FROM forgotten LIMIT 1").fetchone() is None:
         return set()
     [(salt,)] = connection.execute("SELECT salt FROM counted")

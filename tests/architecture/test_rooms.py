@@ -42,6 +42,7 @@ ORDER = (
     "serving/openapi",
     "serving",
     "pipelines/output",
+    "pipelines/events",
     "pipelines/importing",
     "pipelines/shipping",
     "pipelines/materialize",

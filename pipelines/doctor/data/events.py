@@ -125,7 +125,8 @@ def dead_letters(facts: Facts) -> Seen:
                     "share": share,
                     **{f"of_{name}": count for name, count in most.items()},
                 },
-                "Mend what the clients send by the reasons that answers and dead letters give, then send it again.",
+                "`opportune events list` says why. Mend what the clients send, or the files of the workspace; then"
+                " `opportune events resend` sends again what fits by now.",
             )
         ],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from features.common.timestamps import parse_moment
-from features.events import consumers
+from features.events import consumers, dead_letters
 from features.events import log as event_log
 from features.events.sqlite_file import LogUnavailable
 from features.workspace.workspace import Workspace
@@ -20,9 +20,7 @@ def log(workspace: Workspace) -> LogFacts | str:
     if not event_log.exists(folder):
         return _why_no_log(workspace)
     counts = event_log.counts(folder)
-    reasons: dict[str, int] = {}
-    for letter in event_log.dead_letters(folder):
-        reasons[letter.reason] = reasons.get(letter.reason, 0) + 1
+    reasons = {one.reason: one.letters for one in dead_letters.counted(folder)}
     return LogFacts(counts.accepted, counts.stored, counts.duplicates, counts.dead, reasons)
 
 

@@ -22,16 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.events import consumers
-from features.events.dead_letters import letters, send_again
-from features.events.log import EventLog, counts, dead_letters, exists, read, read_all, reading
+from features.events.dead_letters import letters
+from features.events.log import EventLog, counts, exists, read, read_all, reading
 from features.events.rows import CONFLICT, FORGOTTEN, EventCounts, Result, dead_item, event_item
-from features.events.semantics import EventSchema, time_of
+from features.events.semantics import time_of
 from features.events.sqlite_file import LogLimits, LogUnavailable
 from features.events.writer import EventWriter, LogBusy
-from features.validation.load import load
 from tests.features.event_child import happened, item
 from tests.waiting import LIMIT_S
-from tests.workspaces import make_workspace
 
 ROOMY = LogLimits(free_bytes_min=0)
 
@@ -209,8 +207,8 @@ def test_forgotten_for_good(tmp_path: Path) -> None:
     found = counts(folder)
     assert found == EventCounts(56, 52, 0, 4, 1)
     assert found.accepted == found.stored + found.duplicates + found.dead
-    assert [(one.reason, one.unit, one.body) for one in dead_letters(folder)][-1] == (FORGOTTEN, "", b"")
-    assert len(dead_letters(folder)) == 2
+    assert [(one.reason, one.unit, one.body) for one in letters(folder)][-1] == (FORGOTTEN, "", b"")
+    assert len(list(letters(folder))) == 2
     log.forget(canary, moment + 10**9)
     log.close()
     content = b"".join(path.read_bytes() for path in folder.iterdir())
@@ -238,33 +236,6 @@ def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
     assert [row.seq for row in read(tmp_path, 0)] == [results[8].seq, results[9].seq]
     assert counts(tmp_path) == EventCounts(11, 10, 0, 1, 0)
     log.close()
-
-
-def test_letters_are_sent_again(tmp_path: Path) -> None:
-    """What the workspace understands by now is stored or recognised, the rest stays; accepted does not change, and
-    conserves.
-    """
-    happenings = EventSchema(load(make_workspace(tmp_path / "w"), sources=False), None)
-    folder, log = tmp_path / "events", EventLog(tmp_path / "events", ROOMY)
-    body = b'{"event_id":"%s","type":"click","occurred_at":"2026-11-22T09:00:00Z","customer_id":"c1","offer_id":"new"}'
-    log.append(
-        [
-            dead_item("offer-unknown", "c1", body % b"e1"),
-            dead_item("offer-unknown", "c1", body % b"e1"),
-            dead_item("x", "", b"{"),
-        ]
-    )
-    log.append([item(happened("e2")), item(happened("e2", 3.0))])
-    log.close()
-    sent = send_again(folder, happenings, time_of(happened("x", minutes=9)))
-    assert sent == {"stored": 1, "duplicate": 1, "left": 2}
-    assert sorted(letter.reason for letter in letters(folder)) == [CONFLICT, "x"]
-    assert counts(folder) == EventCounts(5, 2, 1, 2, 0)
-    [worker] = list(consumers.dead(folder))  # the ledger has still to hear of it
-    assert [
-        row.event.event_id for row in read(folder, consumers.mark_of(folder, worker.worker) or 0, worker=worker.worker)
-    ] == ["e1"]
-    worker.release()
 
 
 def test_damaged_file_is_set_aside_and_others_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -365,7 +336,7 @@ def test_too_large_is_a_letter() -> None:
 def test_reading_needs_a_log(tmp_path: Path) -> None:
     """Where there is no log, counters are zeros, and reading says that there is none; nothing is made by asking."""
     assert counts(tmp_path / "none") == EventCounts()
-    assert dead_letters(tmp_path / "none") == []
+    assert list(letters(tmp_path / "none")) == []
     with pytest.raises(LogUnavailable), reading(tmp_path / "none"):
         pass
     assert not (tmp_path / "none").exists()

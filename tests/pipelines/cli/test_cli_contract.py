@@ -43,6 +43,8 @@ NOWHERE = {
     ("ship",): (),
     ("doctor",): (),
     ("rebuild",): (),
+    ("events", "list"): (),
+    ("events", "resend"): (),
     ("backup",): ("saved.tar",),
     ("forget",): ("c1",),
     ("demo",): (),

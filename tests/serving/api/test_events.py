@@ -21,8 +21,8 @@ from features.common.timestamps import from_microseconds, rfc3339
 from features.common.types import Budget as OfferBudget
 from features.common.types import Event, Offer
 from features.config.policies import PoliciesFile
-from features.events import consumers
-from features.events.log import EventLog, counts, dead_letters, read_all
+from features.events import consumers, dead_letters
+from features.events.log import EventLog, counts, read_all
 from features.events.rows import event_item
 from features.events.semantics import EventSchema, time_of
 from features.events.sqlite_file import LogLimits
@@ -177,7 +177,7 @@ def test_batch_is_taken_item_by_item(shop: Shop) -> None:
         ]
         assert "secret" not in json.dumps(answer)
         assert shop.recent() == {key_of("e1"), key_of("e6")}
-        letters = dead_letters(shop.folder)
+        letters = list(dead_letters.letters(shop.folder))
         assert [letter.reason for letter in letters] == [one["code"] for one in answer["refused"]]
         assert all(b"secret" in letter.body for letter in letters[1:7])
         assert {letter.reason for letter in letters} <= set(REASONS)
