@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,17 +17,45 @@ def write_whole(file: Path, content: bytes) -> None:
     """Replace a file so that a crash at any moment leaves the old or the new one, complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("wb") as stream:
+    _write_synced(aside, content, os.O_TRUNC, 0o666)
+    aside.replace(file)
+    sync(file.parent)
+
+
+def write_once(file: Path, content: bytes, mode: int = 0o666) -> bool:
+    """Make a file, complete and durable, unless there is one: of several processes the first makes it.
+
+    Args:
+        mode: of the file, from which the process's mask takes its part.
+
+    Returns:
+        Whether this call made it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    _write_synced(aside, content, os.O_EXCL, mode)
+    try:
+        os.link(aside, file)  # fails where another process was first, unlike a rename
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink()
+    sync(file.parent)
+    return True
+
+
+def _write_synced(file: Path, content: bytes, flag: int, mode: int) -> None:
+    """Write a file, and wait until its content is on the disk."""
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, mode)
+    with open(handle, "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    aside.replace(file)
-    sync_folder(file.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:

@@ -9,12 +9,11 @@ together; who does not have the secret cannot try ids.
 
 from __future__ import annotations
 
-import os
 import secrets
 from hashlib import blake2b
 from pathlib import Path
 
-from features.common.files import sync_folder
+from features.common.files import write_once
 
 SECRET = "secret"  # noqa: S105 - the name of a file
 SECRET_BYTES = 32
@@ -48,19 +47,5 @@ def secret(data: Path) -> bytes:
 
 
 def _made(file: Path) -> bytes:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{SECRET}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(handle, secrets.token_bytes(SECRET_BYTES))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    try:
-        os.link(draft, file)  # fails where another process was first, unlike a rename
-        sync_folder(file.parent)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    write_once(file, secrets.token_bytes(SECRET_BYTES), 0o600)
     return file.read_bytes()

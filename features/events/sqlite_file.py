@@ -21,7 +21,7 @@ from typing import Literal
 
 from features.common import timestamps
 from features.common.errors import Failure
-from features.common.files import sync_folder
+from features.common.files import sync
 from features.common.moments import Micros
 
 logger = logging.getLogger("opportune.events")
@@ -196,7 +196,7 @@ class EventFile:
             # Another descriptor of an open database must never be closed: SQLite's locks would go with it.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-                sync_folder(self.folder)
+                sync(self.folder)
         self._inode = _inode(self.path)
         connection = self._connection = connect(self.path)
         _patiently(connection, "PRAGMA journal_mode = WAL", deadline)
@@ -222,7 +222,7 @@ class EventFile:
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").rename(f"{target}{suffix}")
-        sync_folder(self.folder)
+        sync(self.folder)
         logger.error(
             "%s is damaged beyond recovery (%s): it is set aside as %s and a new log is begun; what was shipped is in"
             " the lake, what was not may be read from there with `sqlite3 %s .recover`",
@@ -284,7 +284,7 @@ def make_folder(folder: Path) -> None:
     """For its owner alone."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     folder.chmod(0o700)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import lmdb
 
 from features.columns.rows import StoreUnavailable
+from features.common.files import write_once, write_whole
 from features.lmdb_store.record import DamagedRecord, Schema
 
 CURRENT = "CURRENT"
@@ -224,10 +225,7 @@ def new_generation(root: Path) -> str:
 def publish(root: Path, generation: str) -> None:
     """Makes a filled generation the one in use, atomically and durably; keeps the last one, removes those before it."""
     last = current(root)
-    draft = root / f"{CURRENT}.{os.getpid()}"
-    _write(draft, generation)
-    os.replace(draft, root / CURRENT)
-    _sync(root)
+    write_whole(root / CURRENT, f"{generation}\n".encode())
     for folder in root.glob("g-*"):
         # Names grow: what is newer than the published one may be another rebuild at work.
         if folder.name < generation and folder.name != last:
@@ -236,32 +234,10 @@ def publish(root: Path, generation: str) -> None:
 
 def _create(root: Path) -> str:
     name = new_generation(root)
-    draft = root / f"{CURRENT}.{os.getpid()}"
-    _write(draft, name)
-    try:
-        os.link(draft, root / CURRENT)  # fails where another process was first, unlike a rename
-    except FileExistsError:
-        (root / name).rmdir()
-        return current(root)
-    finally:
-        draft.unlink()
-    _sync(root)
-    return name
-
-
-def _write(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if write_once(root / CURRENT, f"{name}\n".encode()):
+        return name
+    (root / name).rmdir()
+    return current(root)
 
 
 def id_key(kind: bytes, number: int) -> bytes:

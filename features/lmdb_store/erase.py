@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from features.columns.rows import CUSTOMER_JOIN_KEY, StoreUnavailable
-from features.common.files import sync_folder
+from features.common.files import sync
 from features.lmdb_store.engine import CHECK_SECONDS
 from features.lmdb_store.environment import (
     Environment,
@@ -102,7 +102,7 @@ def drop_others(root: Path) -> None:
         time.sleep(2 * CHECK_SECONDS)
         for folder in others:
             shutil.rmtree(folder, ignore_errors=True)
-        sync_folder(root)
+        sync(root)
 
 
 def _copy(source: Environment, folder: Path) -> None:
@@ -122,4 +122,4 @@ def _copy(source: Environment, folder: Path) -> None:
                             break
     finally:
         target.release()
-    sync_folder(folder)
+    sync(folder)

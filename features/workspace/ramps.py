@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from features.common.errors import Failure
-from features.common.files import locked, sync_folder
+from features.common.files import locked, sync
 from features.common.timestamps import parse_moment
 from features.config.experiments import Experiment, ExperimentsFile, Ramp
 
@@ -194,7 +194,7 @@ def append(data: Path, line: RampLine, after: int) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         if is_new:
-            sync_folder(data)
+            sync(data)
 
 
 def roll_back(data: Path, key: str, reason: str, moment: str, who: Who) -> RampLine:

@@ -27,9 +27,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from features.common.errors import Failure
-from features.common.files import sync_folder
+from features.common.files import sync
 from pipelines.backup.contents import Contents
-from pipelines.shipping.parts import sync_file
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -108,9 +107,9 @@ def write(
             made = manifest(written)
             content = msgspec.json.encode(made)
             tar.addfile(_head(MANIFEST, len(content)), io.BytesIO(content))
-        sync_file(aside)
+        sync(aside)
         aside.replace(file)
-        sync_folder(file.absolute().parent)
+        sync(file.absolute().parent)
     finally:
         aside.unlink(missing_ok=True)
     return made

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from features.common.errors import Failure
-from features.common.files import digest_of, sync_folder
+from features.common.files import digest_of, sync
 from features.common.timestamps import now, rfc3339
 from features.validation.load import FILES, data_of, load
 from features.workspace.workspace import Workspace
@@ -165,7 +165,7 @@ def _put_aside(data: Path, folder: Path, others: list[str]) -> str:
     for name in others:
         (before / WORKSPACE).mkdir(mode=0o700, exist_ok=True)
         _rename(folder / name, before / WORKSPACE / name)
-    sync_folder(data.parent)
+    sync(data.parent)
     return str(before)
 
 
@@ -181,7 +181,7 @@ def _place_files(files: Path, folder: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.chmod(0o644)
         source.rename(target)
-    sync_folder(folder)
+    sync(folder)
     return kept
 
 
@@ -195,7 +195,7 @@ def _move_in(source: Path, data: Path) -> None:
             _rename(entry, data / entry.name)
     else:
         _rename(source, data)
-    sync_folder(data.parent)
+    sync(data.parent)
 
 
 def _rename(source: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ Files that no longer count, because a merged one took their place, are rewritten
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from features.common.errors import Failure
-from features.common.files import sync_folder
+from features.common.files import sync
 from features.lake.files import writing
 from features.lake.lake import literal, quoted
 from features.workspace.workspace import Workspace
@@ -94,13 +93,13 @@ class ParquetFolder:
                 f"expected {before - rows} rows of {file} to stay, got {written}: something else changes the lake; try"
                 " again"
             )
-        _sync(aside)
+        sync(aside)
         step(f"replace {file.name}")
         with writing(self._workspace.lake):
             if file.exists():  # else its retention is over
                 aside.replace(file)
         aside.unlink(missing_ok=True)
-        sync_folder(file.parent)
+        sync(file.parent)
 
     @contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -132,11 +131,3 @@ def _reader(files: list[Path]) -> str:
 def _theirs(columns: Sequence[str], units: Sequence[str]) -> str:
     ids = ", ".join(map(literal, units))
     return " OR ".join(f"{quoted(column)} IN ({ids})" for column in columns)
-
-
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

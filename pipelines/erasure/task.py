@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from features.common.errors import Failure
-from features.common.files import locked, sync_folder, write_whole
+from features.common.files import locked, sync, write_whole
 from features.common.pseudonyms import pseudonym
 from features.workspace.workspace import Workspace
 
@@ -97,7 +97,7 @@ def remove_task(workspace: Workspace, unit: str) -> None:
     file.unlink(missing_ok=True)
     for draft in file.parent.glob(f".{file.name}.*"):  # of a process that was killed while it wrote
         draft.unlink(missing_ok=True)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def tasks_of(workspace: Workspace) -> list[Path]:

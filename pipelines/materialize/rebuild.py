@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from features.columns.rows import StoreUnavailable
 from features.common.errors import Failure
-from features.common.files import sync_folder, write_whole
+from features.common.files import sync, write_whole
 from features.common.moments import Micros
 from features.common.timestamps import now as clock
 from features.common.timestamps import rfc3339
@@ -287,7 +287,7 @@ def rebuild_ledger(workspace: Workspace, why: str, tell: Tell = lambda *_: None)
             aside = _set_aside(workspace, place / DATA, "ledger")
         (place / "lock.mdb").unlink(missing_ok=True)  # it belongs to the file that went
         (new / DATA).rename(place / DATA)
-        sync_folder(place)
+        sync(place)
     except BaseException:
         if aside and not (place / DATA).exists():
             Path(aside).rename(place / DATA)

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 from features.common.clock import written_s
 from features.common.errors import Failure
-from features.common.files import sync_folder, write_whole
+from features.common.files import sync, write_whole
 from features.common.moments import Micros
 from features.common.timestamps import MICROSECONDS
 from features.lake.files import EXPIRED, MERGED, Replaces, counting, is_imported, replaced_by, writing
 from features.lake.lake import literal, reader
 from features.workspace.workspace import Workspace
-from pipelines.shipping.parts import Step, sync_file
+from pipelines.shipping.parts import Step
 from pipelines.shipping.ship import alone
 
 FILES_MANY = 16
@@ -106,11 +106,11 @@ def _merge(workspace: Workspace, folder: Path, files: list[Path], now: Micros, s
         raise BadMerge(
             f"expected {rows} rows of {len(files)} files of {folder} in one, got {got}: nothing was replaced"
         )
-    sync_file(made)
+    sync(made)
     with writing(workspace.lake):
         step(f"move {target.name}")
         made.rename(target)
-        sync_folder(folder)
+        sync(folder)
         step(f"tell {target.name}")
         write_whole(target.with_suffix(".json"), msgspec.json.encode(Replaces(sorted(names), now)))
     shutil.rmtree(aside)

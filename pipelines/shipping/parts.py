@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.common.files import sync_folder
+from features.common.files import sync
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, from_microseconds
 from features.lake.files import writing
 from features.lake.loop_tables import LOOP_TABLES
@@ -105,7 +104,7 @@ class LakeParts:
             step(f"write {target.name} of {table}")
             file = aside / f"{number}.parquet"
             pq.write_table(self._arrow(table, part, at), file, compression="zstd")
-            sync_file(file)
+            sync(file)
             moves.append((file, target))
         with writing(workspace.lake):
             for file, target in moves:
@@ -113,8 +112,8 @@ class LakeParts:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.rename(target)
             for day_folder in {target.parent for _, target in moves}:
-                sync_folder(day_folder)
-                sync_folder(day_folder.parent)
+                sync(day_folder)
+                sync(day_folder.parent)
         shutil.rmtree(aside)
 
     def _arrow(self, name: str, part: Part, at: int) -> pa.Table:
@@ -147,12 +146,3 @@ def _any_array(values: list[float | str | None]) -> Any:
 @lru_cache(maxsize=1024)
 def _day(number: int) -> str:
     return from_microseconds(number * DAY_SECONDS * MICROSECONDS).date().isoformat()
-
-
-def sync_file(file: Path) -> None:
-    """Make what was written into a file durable."""
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from features.common.files import locked, sync_folder
+from features.common.files import locked, sync
 from features.common.timestamps import MICROSECONDS
 from features.common.timestamps import now as clock
 from features.events import log as event_log
@@ -150,7 +150,7 @@ def _deliver(workspace: Workspace, load: _Load, after: Shipped, step: Step) -> N
     load.parts.write(workspace, after.last.name(after.number), after.last.at, not load.gone, step)
     step("commit")
     intent_file(workspace).rename(shipped_file(workspace))
-    sync_folder(workspace.lake)
+    sync(workspace.lake)
 
 
 def _read(workspace: Workspace, state: Shipped, limits: ShippingLimits) -> _Load:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from features.columns.contract import Contract
 from features.common.errors import Failure
-from features.common.files import digest_of, sync_folder, write_whole
+from features.common.files import digest_of, sync, write_whole
 from training.bundle.calibration_map import Calibration
 from training.bundle.forest import Forest
 
@@ -134,7 +134,7 @@ def write(folder: Path, contents: dict[str, bytes | Path], manifest: Manifest) -
         return place
     shutil.rmtree(place, ignore_errors=True)  # damaged
     aside.rename(place)
-    sync_folder(folder)
+    sync(folder)
     return place
 
 
