@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("features", "training", "serving", "pipelines")
+"""In their order: each may import itself and what stands left of it."""
 DOCUMENT = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- rooms: made by scripts/rooms.py -->", "<!-- end of rooms -->"
 
@@ -33,23 +34,30 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return found
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Yield every name that a module imports, wherever the import stands, also below TYPE_CHECKING."""
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of everything that a module imports, wherever the import stands, also below
+    TYPE_CHECKING, by statement or by `import_module`; a relative name begins with its dots.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
 
 
 def module_graph(root: Path = ROOT) -> Graph:
     """Return which of our modules each of them imports."""
     known = modules(root)
-    return {
-        name: {other for other in imported(ast.parse((root / path).read_text())) if other in known}
-        for name, path in known.items()
-    }
+    graph: Graph = {name: set() for name in known}
+    for name, path in known.items():
+        for _, full in imports(ast.parse((root / path).read_text())):
+            graph[name] |= {other for other in (full, full.rpartition(".")[0]) if other in known}
+    return graph
 
 
 def room_of(module: str) -> str:

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from features.common.errors import Failure
+from features.common.files import ROOT
 
 NUMBA_VARIABLE = "NUMBA_CACHE_DIR"
-ROOT = Path(__file__).parents[2]
 COMPILED_PACKAGES = ("features", "serving")
 """Packages with functions that numba compiles."""
 

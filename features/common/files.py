@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, made durable, renamed into place."""
+"""Files that are whole or not there: written aside, made durable, renamed into place; and where the code lies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+"""The folder that holds the four packages: a checkout, or where an installed package or a bento put them."""
 
 _CHUNK_BYTES = 1 << 20
 

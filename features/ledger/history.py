@@ -61,7 +61,6 @@ OUTCOMES_MAX = 128
 """Bound on the OUTCOME entries of one history, and so on the outcomes that a pause may wait for; apart, so that neither
 drives the other out.
 """
-HISTORY_ENTRIES_MAX = CONTACTS_MAX + OUTCOMES_MAX + 2
 SECONDS_MAX = 10 * 366 * 86_400.0
 """Bound on every window, pause and hold."""
 BEHIND_SECONDS_MAX = 10.0

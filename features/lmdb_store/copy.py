@@ -15,9 +15,9 @@ from pathlib import Path
 import lmdb
 
 from features.columns.rows import CUSTOMER_JOIN_KEY
+from features.common.files import ROOT
 from features.lmdb_store.environment import CURRENT, DATA, READERS_MAX, ROWS, current, failing
 
-ROOT = Path(__file__).parents[2]
 COPY_SECONDS_MAX = 3_600.0
 _CUSTOMER = ROWS + CUSTOMER_JOIN_KEY.encode() + b"\0"
 

@@ -20,10 +20,10 @@ import lmdb
 import msgspec
 from msgspec import Struct
 
+from features.common.files import ROOT
 from features.lmdb_store.environment import DATA, ROWS, WORDS, current, entries_after, schemas_in
 from features.lmdb_store.record import HEADER, DamagedRecord, Schema, unpack
 
-ROOT = Path(__file__).parents[2]
 CHECK_BYTES = 4
 VERIFY_SECONDS_MAX = 600.0
 """Bound on one verification: some gigabytes from a slow disk."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import yaml
 
 from features.common.errors import Failure
+from features.common.files import ROOT
 from features.config.yaml import Tree
 from features.lake.offers import catalogue_file
 from features.validation.load import FILES
@@ -31,7 +32,6 @@ from serving.kernel import compile_cache
 from serving.settings import WORKERS_VARIABLE, WORKSPACE_VARIABLE
 from training.bundle import bundle
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("features", "training", "serving")
 NEEDED = (
     "bentoml",

@@ -16,8 +16,10 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+from features.common.files import ROOT
+
 LOCK = "requirements.lock"
-"""At the root of a checkout; beside this module in an installed package."""
+"""At the root of a checkout; in the folder `pipelines` of an installed package."""
 
 _PIN = re.compile(
     r"^(?P<name>[\w.-]+)==(?P<version>[^\s;]+)[ ]*(?:;[ ]*(?P<marker>[^\\\n]*?))?[ ]*\\?\n(?P<hashes>(?:[ ]+--hash=\S+["
@@ -36,8 +38,7 @@ class Pin(NamedTuple):
 
 def lock_file() -> Path | None:
     """Return where the lock lies, or None for an installation without one."""
-    here = Path(__file__)
-    return next((place for place in (here.parents[1] / LOCK, here.parents[2] / LOCK) if place.is_file()), None)
+    return next((place for place in (ROOT / "pipelines" / LOCK, ROOT / LOCK) if place.is_file()), None)
 
 
 def read_lock(text: str) -> dict[NormalizedName, list[Pin]]:

@@ -23,6 +23,7 @@ from types import FrameType
 import msgspec
 
 from features.common.errors import Failure
+from features.common.files import ROOT
 from features.config.model_parameters import main_names
 from features.workspace.workspace import Workspace
 from pipelines.materialize.steps import Busy
@@ -43,8 +44,6 @@ RESTART_SECONDS, RESTART_SECONDS_MAX = 1.0, 60.0
 TAIL_LINES = 12
 LEAVES_USUAL = 31
 """What LightGBM takes for `num_leaves` where a model.yaml says nothing."""
-
-ROOT = Path(__file__).parents[2]
 
 
 class Stopped(BaseException):

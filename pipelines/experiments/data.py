@@ -142,8 +142,6 @@ class Read(NamedTuple):
     drawn: tuple[DrawnUnits, ...]
     tallies: tuple[Tally, ...]
     recorded: frozenset[str]
-    slow_us: float | None
-    """Above which a decision counts as slow; None where no durations were recorded."""
     bounds: tuple[HeldValues, ...] = ()
     outliers: tuple[Outlier, ...] = ()
 
@@ -172,7 +170,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     """
     _exposed(con, question)
     _units(con, question)
-    slow = _facts(con, question)
+    _facts(con, question)
     bounds = bound(con, question.goals, len(question.arms))
     by_arm = {row[0]: row[1:] for row in con.execute(_BY_ARM).fetchall()}
     several, others = con.execute(
@@ -200,7 +198,6 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
         _drawn(con, question),
         _tallies(con, question),
         recorded,
-        slow,
         bounds,
         outliers(con),
     )
@@ -272,10 +269,8 @@ def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
     )
 
 
-def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
-    """`facts`: a row a unit with `NUMBERS`; `heard`: of whom anything was heard. Returns above how many microseconds a
-    decision is slow.
-    """
+def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> None:
+    """Make the table `facts`: a row a unit with `NUMBERS`; and `heard`: of whom anything was heard."""
     slow = con.execute(
         f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE place ="
         f" {question.arms.index(question.control)}"
@@ -318,7 +313,6 @@ def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> float | None:
         FROM single u LEFT JOIN did USING (unit) LEFT JOIN saw USING (unit) LEFT JOIN decided USING (unit) LEFT JOIN
             withdrew w USING (unit)
         {counted};""")
-    return None if slow is None else float(slow)
 
 
 def _summaries(

@@ -18,6 +18,7 @@ import typer
 from rich.markup import escape
 
 from features.common.errors import Failure
+from features.common.files import ROOT
 from features.config.faults import FAULTS_MAX, BadWorkspace
 from pipelines.output import console, missing_libraries
 from serving.http.auth import BadKeys
@@ -38,7 +39,6 @@ TYPE_PREFIX = "urn:opportune:error:"
 
 UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The base of what Typer raises about a command line; it has no public name."""
-_ROOT = Path(__file__).parents[2]
 
 
 class FaultPlace(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,9 +120,9 @@ def _usage(error: Any) -> str:
 
 def _unexpected(error: Exception) -> str:
     """Return the kind of the error, its first line, and our innermost line that led to it."""
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_ROOT)]
-    ours = [frame for frame in ours if "site-packages" not in Path(frame.filename).relative_to(_ROOT).parts]
-    where = f" at {Path(ours[-1].filename).relative_to(_ROOT)}:{ours[-1].lineno}" if ours else ""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ROOT)]
+    ours = [frame for frame in ours if "site-packages" not in Path(frame.filename).relative_to(ROOT).parts]
+    where = f" at {Path(ours[-1].filename).relative_to(ROOT)}:{ours[-1].lineno}" if ours else ""
     said = str(error).strip().splitlines()
     what = f"{type(error).__name__}{': ' + said[0][:300] if said else ''}"
     return f"unexpected {what}{where}. This is a fault of the program; {TRACEBACK_VARIABLE}=1 shows how it came about"

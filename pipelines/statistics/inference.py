@@ -305,23 +305,3 @@ def units_needed(
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if short(middle) else (low, middle)
     return high
-
-
-class RateLift(NamedTuple):
-    """Lift of a rate over that of a control group."""
-
-    lift: float
-    error: float
-
-
-def rate_lift(successes: int, units: int, control_successes: int, control_units: int) -> RateLift:
-    """(t - c) / c of two groups, with its standard error: 1/c x sqrt(SE_t^2 + (t/c)^2 x SE_c^2), SE = sqrt(p (1 - p) /
-    n).
-
-    NaN where the control group had no success, or a group has no units.
-    """
-    if not (units and control_units and control_successes):
-        return RateLift(float("nan"), float("nan"))
-    t, c = successes / units, control_successes / control_units
-    error = np.sqrt(t * (1 - t) / units + (t / c) ** 2 * c * (1 - c) / control_units) / c
-    return RateLift((t - c) / c, float(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
@@ -33,14 +33,6 @@ class Summary(NamedTuple):
         """Unbiased, shape (…, columns, columns); NaN below two units."""
         freedom = self.units - 1
         return np.asarray(self.scatter / np.where(freedom > 0, freedom, np.nan)[..., None, None])
-
-
-def summary_of(values: ArrayLike) -> Summary:
-    """Of numbers of shape (…, units, columns)."""
-    rows = np.asarray(values, np.float64)
-    means = rows.mean(-2)
-    off = rows - means[..., None, :]
-    return Summary(np.full(rows.shape[:-2], float(rows.shape[-2])), means, np.swapaxes(off, -1, -2) @ off)
 
 
 def nothing(columns: int) -> Summary:

@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 
 from features.common.cache_folders import COMPILED_PACKAGES, compiled_folder
+from features.common.files import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOLDER = "compiled"
 """Beside the packages: `compiled/<package>/<room>/<file of numba's cache>`."""
 

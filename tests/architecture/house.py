@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import rooms
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("features", "training", "serving", "pipelines")  # each may import itself and what stands left of it
+ROOT, PACKAGES = rooms.ROOT, rooms.PACKAGES
 UNKEPT = frozenset({"__pycache__", "dist", "build", "node_modules"})
 KEPT_DOT = frozenset({".ci", ".github"})
 
@@ -62,18 +62,7 @@ def modules(*folders: str) -> list[Path]:
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """Line and full name of everything the file imports, wherever the import stands, by statement or by name."""
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            for alias in node.names:
-                yield node.lineno, f"{base}.{alias.name}"
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value
+    return rooms.imports(tree(file))
 
 
 def refuse(faults: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from features.common.errors import Failure
+from features.common.files import ROOT
 
 SECONDS_VARIABLE = "OPPORTUNE_REHEARSAL_SECONDS"
 SECONDS_MAX, SECONDS_LEAST, SECONDS_MOST = 60.0, 5.0, 3_600.0
@@ -87,9 +88,7 @@ def rehearse(
     ]
     with tempfile.TemporaryFile() as said:
         try:
-            done = subprocess.run(
-                command, stdout=said, stderr=said, timeout=waited, cwd=Path(__file__).parents[2], check=False
-            )
+            done = subprocess.run(command, stdout=said, stderr=said, timeout=waited, cwd=ROOT, check=False)
         except subprocess.TimeoutExpired as error:
             raise CanaryFailed(
                 f"expected the model to answer its golden requests within {waited:g} s, got no answer: a machine that"

@@ -32,7 +32,6 @@ FILE_BYTES_MAX: Final = 1 << 30
 CATEGORICAL: Final = 1  # bits of `decision`, as LightGBM writes them
 DEFAULT_LEFT: Final = 2
 MISSING_SHIFT: Final = 2
-MISSING_NONE: Final = 0
 MISSING_ZERO: Final = 1
 MISSING_NAN: Final = 2
 
@@ -125,20 +124,6 @@ class Forest:
             state.update(f"{name} {dtype} {array.shape}\n".encode())
             state.update(array.tobytes())
         return state.hexdigest()
-
-    @cached_property
-    def split_value(self) -> Array:
-        """f8[S]: the mean leaf value below each split, weighted by training rows (what the tree says up to there)."""
-        total = np.zeros(len(self.left))
-        for tree in range(self.trees):
-            split, leaf = int(self.split_start[tree]), int(self.leaf_start[tree])
-            for node in range(int(self.leaves[tree]) - 2, -1, -1):  # a child has a larger number than its parent
-                for child in (int(self.left[split + node]), int(self.right[split + node])):
-                    if child >= 0:
-                        total[split + node] += total[split + child]
-                    else:
-                        total[split + node] += self.leaf_value[leaf + ~child] * self.leaf_count[leaf + ~child]
-        return total / np.maximum(self.split_count, 1)
 
     def save(self, path: str | Path) -> None:
         """Write the forest with its digest. Raises OSError."""

@@ -10,15 +10,14 @@ import typer
 from features.common.timestamps import now
 from features.validation.load import load
 from features.workspace.workspace import Workspace
+from pipelines.cli.experiments.options import Detect, OpenWindows, Outcome, Plots, Record, Sequential, correction_of
 from pipelines.cli.options import HERE, AsJson, Folder, moment_of, window_of
 from pipelines.materialize import steps
 from pipelines.output import console
 
 if TYPE_CHECKING:
     from pipelines.experiments.report import ExperimentReport
-    from pipelines.statistics.multiple_testing import Correction
 
-DETECT_MIN, DETECT_MAX = 0.001, 10.0
 REPORT_EPILOG = """\
 Examples: [bold]opportune experiment report -w examples/grocery louder-loyalty --plots pictures[/bold]
 
@@ -50,27 +49,18 @@ def report(
         str | None,
         typer.Option(help="How long after its first exposure a unit is watched, as 7d; the label's when absent."),
     ] = None,
-    outcome: Annotated[
-        str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")
-    ] = None,
+    outcome: Outcome = None,
     since: Annotated[str | None, typer.Option(help="Only units first exposed from this date or moment on.")] = None,
     until: Annotated[str | None, typer.Option(help="Only units first exposed before this date or moment.")] = None,
-    open_windows: Annotated[
-        bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")
-    ] = False,
-    sequential: Annotated[
-        bool,
-        typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned."),
-    ] = True,
+    open_windows: OpenWindows = False,
+    sequential: Sequential = True,
     cuped: Annotated[
         bool, typer.Option("--cuped/--no-cuped", help="Narrow intervals by what units did before.")
     ] = True,
     correction: Annotated[str, typer.Option(help="Over goals and arms: holm, benjamini-hochberg or none.")] = "holm",
-    detect: Annotated[
-        float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)
-    ] = 0.05,
-    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
-    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    detect: Detect = 0.05,
+    plots: Plots = None,
+    record: Record = True,
     json: AsJson = False,
 ) -> None:
     """Say what an experiment shows: whether the split is sound, lifts with intervals, guardrails, how long it still
@@ -164,16 +154,6 @@ def list_(workspace: Folder = HERE, json: AsJson = False) -> None:
         ],
         4,
     )
-
-
-def correction_of(text: str) -> Correction:
-    """Return a way to correct p-values; BadParameter for any other word."""
-    from pipelines.statistics.multiple_testing import CORRECTIONS
-
-    chosen = next((one for one in CORRECTIONS if one == text), None)
-    if chosen is None:
-        raise typer.BadParameter(f"expected one of {', '.join(CORRECTIONS)}, got {text!r}", param_hint="--correction")
-    return chosen
 
 
 def export(

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from features.common.timestamps import now
 from features.validation.load import load
-from pipelines.cli.experiments.experiment import (
-    DETECT_MAX,
-    DETECT_MIN,
-    correction_of,
-    keep_record,
-    verbs,
-)
+from pipelines.cli.experiments.experiment import keep_record, verbs
+from pipelines.cli.experiments.options import Detect, OpenWindows, Outcome, Plots, Record, Sequential, correction_of
 from pipelines.cli.options import HERE, AsJson, Folder, moment_of, window_of
 from pipelines.materialize import steps
 from pipelines.output import console
@@ -39,26 +33,17 @@ def groups(
         str | None,
         typer.Option(help="How long after its first decision a unit is watched, as 7d; the label's when absent."),
     ] = None,
-    outcome: Annotated[
-        str | None, typer.Option(help="Type of outcome that is a conversion; the label's when absent.")
-    ] = None,
+    outcome: Outcome = None,
     since: Annotated[
         str | None, typer.Option(help="Begin with this date or moment: units count from their first decision then.")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Only units first decided for before this date or moment.")] = None,
-    open_windows: Annotated[
-        bool, typer.Option("--open-windows", help="Count units whose window is still open, too.")
-    ] = False,
-    sequential: Annotated[
-        bool,
-        typer.Option("--sequential/--fixed", help="Decide by intervals for any number of looks, or for one planned."),
-    ] = True,
+    open_windows: OpenWindows = False,
+    sequential: Sequential = True,
     correction: Annotated[str, typer.Option(help="Over goals and groups: holm, benjamini-hochberg or none.")] = "holm",
-    detect: Annotated[
-        float, typer.Option(help="The lift to be seen: 0.05 is five percent.", min=DETECT_MIN, max=DETECT_MAX)
-    ] = 0.05,
-    plots: Annotated[Path | None, typer.Option(help="Draw lifts over time and units as PNG into this folder.")] = None,
-    record: Annotated[bool, typer.Option("--record/--no-record", help="Keep the report as a run in MLflow.")] = True,
+    detect: Detect = 0.05,
+    plots: Plots = None,
+    record: Record = True,
     json: AsJson = False,
 ) -> None:
     """Say what personalization, model, levers and rules are worth: everybody against the holdout and each control

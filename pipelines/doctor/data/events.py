@@ -15,7 +15,6 @@ DUPLICATES_SHARE_MAX = 0.20
 LATE_SHARE_MAX = 0.20
 FUTURE_SHARE_MAX = 0.02
 LAG_SECONDS_MAX = 300.0
-RAN_SECONDS_MAX = 600.0
 
 
 def no_impressions(facts: Facts) -> Seen:

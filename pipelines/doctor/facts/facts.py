@@ -37,7 +37,6 @@ class Traffic(Struct, frozen=True):
     future: int
     """Events that happened, as they say, more than a minute after they were received."""
     decided_first: int | None
-    decided_last: int | None
     days_missing: tuple[str, ...]
     """Whole days without a recorded decision between two that have some, of the last 30."""
 

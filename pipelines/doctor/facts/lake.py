@@ -36,9 +36,7 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -
     """Return what happened in the last hours; the rows that events and journals brought."""
     since = now - HOURS * 3_600 * MICROSECONDS
     young = f"received > {since}"
-    [(first, last)] = con.execute(
-        "SELECT epoch_us(min(time)), epoch_us(max(time)) FROM decisions WHERE received IS NOT NULL"
-    ).fetchall()
+    [(first,)] = con.execute("SELECT epoch_us(min(time)) FROM decisions WHERE received IS NOT NULL").fetchall()
     if first is None:
         return "no decision was recorded yet: nothing was served, or nothing was brought into the lake"
     [(decisions, shown)] = con.execute(
@@ -65,7 +63,7 @@ def traffic(workspace: Workspace, con: duckdb.DuckDBPyConnection, now: Micros) -
     ).fetchall()
     missing = _days_missing(con, now)
     told = (outcomes, tied, unknown, outcomes_early, named, impressions_early, clamped)
-    return Traffic(HOURS, decisions, shown, impressions, *told, count, late, future, first, last, missing)
+    return Traffic(HOURS, decisions, shown, impressions, *told, count, late, future, first, missing)
 
 
 def data(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> DataFacts | str:

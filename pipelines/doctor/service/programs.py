@@ -7,22 +7,21 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-import re
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from features.common.files import ROOT
+from pipelines.deploy.requirements import LOCK, read_lock
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts
 from pipelines.materialize.rebuild import servers_run
 
 OURS = "opportune"
-LOCK = Path(__file__).parents[3] / "requirements.lock"
 NAMED_MAX = 8
 
 
@@ -92,15 +91,17 @@ def _needed() -> Iterator[tuple[str, Requirement]]:
 
 def packages_locked(facts: Facts) -> Seen:
     """Packages have other versions than the lock beside the code."""
-    if not LOCK.exists():
+    lock = ROOT / LOCK
+    if not lock.exists():
         raise CannotSay("there is no lock beside the code: it was installed as a package")
-    pins, other, looked = _pins(LOCK.read_text()), list[str](), 0
+    pins, other, looked = read_lock(lock.read_text()), list[str](), 0
     for distribution in importlib.metadata.distributions():
         name = canonicalize_name(distribution.metadata["Name"] or "")
         if name in pins:
             looked += 1
-            if distribution.version not in pins[name]:
-                other.append(f"{name} {distribution.version} (locked {', '.join(sorted(pins[name]))})")
+            locked = sorted({pin.version for pin in pins[name]})
+            if distribution.version not in locked:
+                other.append(f"{name} {distribution.version} (locked {', '.join(locked)})")
     if not looked:
         raise CannotSay("no installed package is in the lock")
     if not other:
@@ -110,14 +111,6 @@ def packages_locked(facts: Facts) -> Seen:
     return Seen(
         "packages", [Finding("packages_locked", "warning", what, {"packages": looked, "other": len(other)}, todo)]
     )
-
-
-def _pins(text: str) -> dict[str, set[str]]:
-    """Return the versions of each package that a lock names; several where they are for different Pythons."""
-    pins: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?==([^\s;\\]+)", text, re.M):
-        pins.setdefault(canonicalize_name(name), set()).add(version)
-    return pins
 
 
 def native_libraries(facts: Facts) -> Seen:

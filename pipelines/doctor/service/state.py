@@ -17,8 +17,6 @@ from pipelines.doctor.facts.files import set_aside, small_files
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.facts.model import registry_file
 
-AWAY_MAX = 5
-
 
 def state_files(facts: Facts) -> Seen:
     """Small files that say how far something is cannot be decoded."""

@@ -32,8 +32,8 @@ from pipelines.experiments.data import read
 from pipelines.experiments.report import GoalReport, GuardrailReport, ReportSettings, Subject, report_of
 from pipelines.main import app
 from pipelines.shipping.ship import ship
-from pipelines.statistics.inference import rate_lift
 from serving.decision.assignment import Assigner, Units
+from tests.pipelines.estimates import rate_lift
 from tests.pipelines.experiment_lakes import DAY, START, Rows, exposure, lake_of, question
 from tests.pipelines.in_process_server import Counter
 from tests.trained import copy_of

@@ -18,7 +18,7 @@ from pipelines.experiments.data import read
 from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSettings
 from pipelines.experiments.tables import notes, print_report
 from pipelines.statistics.inference import MetricColumns, compare
-from pipelines.statistics.summaries import summary_of
+from tests.pipelines.estimates import summary_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, START, Rows, exposure, lake_of, question
 from tests.pipelines.experiments.test_analysis import report
 from tests.pipelines.ramps.test_ramp import at, known

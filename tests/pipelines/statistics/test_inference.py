@@ -26,14 +26,14 @@ from pipelines.statistics.inference import (
     harm,
     harm_p,
     harm_p_sequential,
-    rate_lift,
     sequential_p,
     sequential_radius,
     units_needed,
 )
 from pipelines.statistics.multiple_testing import CORRECTIONS, corrected
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch
-from pipelines.statistics.summaries import Floats, Summary, merged, nothing, summary_of
+from pipelines.statistics.summaries import Floats, Summary, merged, nothing
+from tests.pipelines.estimates import rate_lift, summary_of
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "fixtures" / "inference" / "golden.json").read_text())
 RUNS, RUNS_AT_ONCE = 2_000, 250

@@ -100,15 +100,6 @@ def test_every_number_is_the_models_own(seed: int, leaves: int, objective: str) 
     assert seen == len(forest.left) + len(forest.leaf_value)
 
 
-def test_split_values_are_the_expected_values_below() -> None:
-    """The root's value is the mean of the leaves by training rows: the expected value LightGBM explains from."""
-    booster = trained(4, 15, "regression", trees=5)
-    forest = compile_forest(booster.model_to_string())
-    roots = forest.split_value[forest.split_start[:-1]]
-    base = np.asarray(booster.predict(np.zeros((1, 5)), pred_contrib=True))[0, -1]
-    assert roots.sum() == pytest.approx(base, rel=1e-12)
-
-
 def test_best_iteration_is_honoured() -> None:
     """The forest holds the trees that predict() uses, not those trained after the best iteration."""
     booster = trained(5, 7, "regression", trees=6)
