@@ -23,7 +23,7 @@ from benchmarks.synthetic import OFFER_COLUMNS
 from features.workspace.workspace import Workspace
 from serving.kernel.kernel import Kernel
 from training.bundle import bundle
-from training.bundle.forest import compile_forest
+from training.bundle.forest_compiler import compile_forest
 
 COUNTS = (1, 50, 200, 1_000, 10_000)
 TOOLS = CACHE / "tools" / "bin" / "python"

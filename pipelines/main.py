@@ -26,7 +26,7 @@ from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
 from pipelines.cli.experiments import experiment, groups, ramp  # noqa: E402
-from pipelines.deploy.supervisor import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
+from pipelines.deploy.signals import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 from pipelines.output import console, errors  # noqa: E402
 
 app = typer.Typer(

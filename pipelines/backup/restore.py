@@ -26,7 +26,7 @@ from pipelines.backup.backup import laid_out
 from pipelines.backup.contents import contents_of
 from pipelines.deploy.supervisor import only_one
 from pipelines.materialize import steps
-from pipelines.materialize.rebuild import servers_run
+from pipelines.materialize.damage import servers_run
 from training.bundle import artifact_locations
 
 Tell = Callable[[str, float | None], None]

@@ -68,12 +68,13 @@ def rebuild(
     `damaged/`.
     """
     from pipelines.materialize import rebuild as rebuilding
+    from pipelines.materialize.damage import STORES, look
 
     found = load(workspace, sources=False)
     if check:
-        _check(rebuilding.look(found), json)
+        _check(look(found), json)
         return
-    wanted = [name for name, chosen in (("online", online), ("ledger", ledger)) if chosen] or list(rebuilding.STORES)
+    wanted = [name for name, chosen in (("online", online), ("ledger", ledger)) if chosen] or list(STORES)
     with steps.alone(found), console.progress("rebuild") as tell:
         done = rebuilding.rebuild(found, wanted, force=force, tell=tell)
     if json:

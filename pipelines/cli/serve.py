@@ -17,16 +17,9 @@ from features.common.types import DecisionRequest
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli.options import HERE, AsJson, Folder
-from pipelines.deploy.supervisor import (
-    Running,
-    Stopped,
-    address_of,
-    ignore_signals,
-    only_one,
-    require_free,
-    stoppable,
-    warming,
-)
+from pipelines.deploy.addresses import address_of, require_free
+from pipelines.deploy.signals import Stopped, ignore_signals, stoppable
+from pipelines.deploy.supervisor import Running, only_one, warming
 from pipelines.materialize import steps
 from pipelines.output import console
 from pipelines.output.errors import JSON_OPTION

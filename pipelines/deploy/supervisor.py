@@ -4,13 +4,11 @@ together.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import http.client
 import ipaddress
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -26,6 +23,7 @@ from features.common.errors import Failure
 from features.common.files import ROOT
 from features.config.model_parameters import main_names
 from features.workspace.workspace import Workspace
+from pipelines.deploy.addresses import require_free
 from pipelines.materialize.steps import Busy
 from serving.http.auth import FILE_VARIABLE
 from serving.runtime.parent_watch import PARENT_VARIABLE
@@ -46,96 +44,8 @@ LEAVES_USUAL = 31
 """What LightGBM takes for `num_leaves` where a model.yaml says nothing."""
 
 
-class Stopped(BaseException):
-    """Ctrl-C, or SIGTERM: raised wherever the command is, and passed through by everything that ends what it began."""
-
-    def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-_asked: list[int] = []
-"""The signals that asked for the end."""
-
-
-def heed_signals() -> None:
-    """Raise `Stopped` from now on when SIGINT or SIGTERM comes, also where the shell that started us in the background
-    ignores them.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    del frame
-    _asked.append(number)
-    raise Stopped(number)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise `Stopped` for every error that leaves the block after a signal has come.
-
-    A library in machine code that was interrupted may put an error of its own in place of ours: DuckDB raises
-    `RuntimeError("Query interrupted")`.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not _asked:
-            raise
-        raise Stopped(_asked[-1]) from error
-
-
-def ignore_signals() -> None:
-    """From here on the end has begun and is bounded in time: another Ctrl-C must not interrupt it halfway."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 class ServerFailed(Failure):
     """The server did not become ready, or ended."""
-
-
-class PortTaken(Failure):
-    """The address cannot be listened on."""
-
-
-def address_of(host: str) -> str:
-    """Return the IP address of a host name: BentoML takes no names.
-
-    Raises:
-        PortTaken: the name is none of this machine.
-    """
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise PortTaken(
-            f"--host {host}: expected an address or a name of this machine, got none that is known ({error.strerror})"
-        ) from error
-    addresses = [str(entry[4][0]) for entry in found]
-    return next((address for address in addresses if ":" not in address), addresses[0])
-
-
-def require_free(host: str, port: int) -> None:
-    """Refuse early what the server could not listen on.
-
-    Raises:
-        PortTaken: another process listens there, or the address is not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken(
-                    f"expected port {port} on {host} to be free, another process listens there: end it, or name another"
-                    " with --port"
-                ) from error
-            raise PortTaken(f"cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
 @contextmanager

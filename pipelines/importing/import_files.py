@@ -20,21 +20,20 @@ from features.common.moments import Micros
 from features.common.timestamps import rfc3339
 from features.config.schema import Source
 from features.lake import lake
-from features.lake.lake import literal, quoted
+from features.lake.lake import quoted
 from features.lake.tables import Table, tables_of
 from features.workspace import timeline
 from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
 from pipelines.importing import table_fit
+from pipelines.importing.new_rows import one, refuse_newly_declared, select_added
 from pipelines.importing.row_validation import WORDS, judge
-from pipelines.importing.source_files import ROW_BITS, Progress, SourceFiles, files_of, shown
 from pipelines.importing.source_files import BadTable as BadTable
+from pipelines.importing.source_files import Progress, SourceFiles, files_of, shown
 from pipelines.importing.table_fit import Early, Shared
 from pipelines.importing.values import words_of
 
 _NAMED = re.compile(r"`([^`]+)`")
-
-
 Tell = Callable[[str, float | None], None]
 """Told the name of the table that is read, and the part of it that is done, 0 to 1, where that is known."""
 
@@ -144,8 +143,8 @@ def import_table(
         files = SourceFiles(con, workspace, table, source)
         report = ImportReport(table.name, files.shown, ignored=files.ignored)
         judge(con, workspace, table, files, words_of(source.missing), moved, now, progress)
-        _refuse_newly_declared(workspace, con, table)
-        _select_added(workspace, con, table)
+        refuse_newly_declared(workspace, con, table)
+        select_added(workspace, con, table)
         _count(con, table, report)
         _tell_places(con, files, report)
         report.stored = lake.add(workspace, con, table, "added", f"import-{uuid4().hex}")
@@ -198,13 +197,13 @@ def _repeated(workspace: Workspace, table: Table, stamp: str) -> ImportReport | 
 
 def _count(con: duckdb.DuckDBPyConnection, table: Table, report: ImportReport) -> None:
     """Everything but `stored`, which is what the lake says that it wrote."""
-    report.read = _one(con, "SELECT count(*) FROM judged")
+    report.read = one(con, "SELECT count(*) FROM judged")
     counted = con.execute(
         "SELECT _reason, count(*) FROM judged WHERE _reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
     ).fetchall()
     report.refused = {str(reason): int(count) for reason, count in counted}
-    good = _one(con, "SELECT count(*) FROM judged WHERE _reason IS NULL")
-    report.duplicate = good - _one(con, "SELECT count(*) FROM added")
+    good = one(con, "SELECT count(*) FROM judged WHERE _reason IS NULL")
+    report.duplicate = good - one(con, "SELECT count(*) FROM added")
     if table.time is not None:
         time = quoted(table.time)
         span = con.execute(
@@ -232,98 +231,3 @@ def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: Imp
         file, line, row = places[row_of[reason]]
         named = _NAMED.findall(reason)
         report.refused_first[reason] = RowPlace(file, row, line, files.column(named[0]) if len(named) == 1 else None)
-
-
-def _refuse_newly_declared(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Rows that are in the lake without a column that has been declared since would be stored beside themselves.
-
-    Raises:
-        BadTable: when there are such rows.
-    """
-    lacking = set() if table.versioned else lake.lacking(workspace, con, table)
-    if not lacking:
-        return
-    old = ", ".join(quoted(field.name) for field in table.fields if field.name not in lacking)
-    fuller = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in sorted(lacking))
-    fewer = " AND ".join(f"{quoted(name)} IS NULL" for name in sorted(lacking))
-    known = f"SELECT {old} FROM ({lake.current(workspace, table)}) WHERE {fewer}"
-    again = _one(
-        con, f"SELECT count(*) FROM (SELECT {old} FROM judged WHERE _reason IS NULL AND ({fuller}) INTERSECT {known})"
-    )
-    if again:
-        folder = workspace.lake / table.folder
-        raise BadTable(
-            f"{table.name}: expected rows that the lake does not have yet, got {again} that it has without"
-            f" {', '.join(sorted(lacking))}, which were declared later. Remove {folder} and import all files of the"
-            " table again."
-        )
-
-
-def _select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """The temporary table `added`: good rows that the lake does not hold yet."""
-    if not table.key:
-        _add_events(workspace, con, table)
-        return
-    if not table.versioned:
-        _refuse_conflicts(workspace, con, table)
-    columns, key = _names(table), ", ".join(map(quoted, table.key))
-    # Of several versions in one import the last counts, as it would over several imports.
-    twice = f"SELECT {key}, max(_row) AS kept FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
-    once = (
-        f"SELECT j.* FROM judged j LEFT JOIN ({twice}) t USING ({key}) WHERE j._reason IS NULL AND (t.kept IS NULL OR"
-        " t.kept = j._row)"
-    )
-    existing = (
-        f" EXCEPT SELECT {columns} FROM ({lake.current(workspace, table)})" if lake.files(workspace, table) else ""
-    )
-    con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} FROM ({once}){existing}")
-
-
-def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same
-    again.
-    """
-    columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
-    files = _one(con, f"SELECT count(DISTINCT _row >> {ROW_BITS}) FROM judged")
-    stored = bool(lake.files(workspace, table))
-    if files <= 1 and not stored:
-        con.execute(f"CREATE TEMP TABLE added AS SELECT {columns} {good}")
-        return
-    each = f"SELECT {columns}, count(*) AS _times {good} GROUP BY {columns}, _row >> {ROW_BITS}"
-    rows = f"SELECT {columns}, max(_times) AS _times FROM ({each}) GROUP BY {columns}"
-    if stored:
-        time = quoted(str(table.time))
-        span = f"{time} BETWEEN (SELECT min({time}) {good}) AND (SELECT max({time}) {good})"
-        rows += f" UNION ALL SELECT {columns}, -1 FROM ({lake.current(workspace, table)}) WHERE {span}"
-    more = f"SELECT {columns}, sum(_times)::BIGINT AS _more FROM ({rows}) GROUP BY {columns} HAVING _more > 0"
-    con.execute(
-        f"CREATE TEMP TABLE added AS SELECT {columns} FROM (SELECT {columns}, unnest(range(_more)) FROM ({more}))"
-    )
-
-
-def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first
-    stays.
-    """
-    key = ", ".join(map(quoted, table.key))
-    differs = " OR ".join(f"j.{quoted(field.name)} IS DISTINCT FROM r.{quoted(field.name)}" for field in table.fields)
-    reason = literal(f"another row with the same {' and '.join(f'`{name}`' for name in table.key)} says something else")
-    first = f"SELECT {key}, min(_row) AS _row FROM judged WHERE _reason IS NULL GROUP BY {key} HAVING count(*) > 1"
-    references = [f"SELECT * FROM judged WHERE _row IN (SELECT _row FROM ({first}))"]
-    if lake.files(workspace, table):
-        references.insert(0, lake.current(workspace, table))
-    for reference in references:
-        wrong = (
-            f"SELECT j._row FROM judged j JOIN ({reference}) r USING ({key}) WHERE j._reason IS NULL AND ({differs})"
-        )
-        con.execute(f"UPDATE judged SET _reason = {reason} WHERE _row IN ({wrong})")
-
-
-def _names(table: Table) -> str:
-    return ", ".join(quoted(field.name) for field in table.fields)
-
-
-def _one(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    row = con.execute(query).fetchone()
-    assert row is not None
-    return int(row[0])

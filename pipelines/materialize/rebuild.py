@@ -1,7 +1,7 @@
 """Rebuild the embedded stores from the lake: the online rows and the contact ledger are derived things.
 
 The online rows are computed and written into a new generation, which is swapped in by one rename. The ledger is filled
-again in a folder aside, by doing again what was decided and heard (`replaying`), and its file is moved in. What was
+again in a folder aside, by doing again what was decided and heard (`ledger_replay`), and its file is moved in. What was
 there is set aside under `<data>/damaged/<time>/`. A rebuild that fails leaves everything as it was.
 
 Servers may run while online rows are rebuilt. Contacts that they take while a ledger is rebuilt would be lost with the
@@ -12,7 +12,6 @@ the new one is in its place.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import time
@@ -20,10 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
-from features.columns.rows import StoreUnavailable
 from features.common.errors import Failure
 from features.common.files import sync, write_whole
 from features.common.moments import Micros
@@ -33,36 +30,24 @@ from features.ledger.ledger import open_ledger
 from features.ledger.lmdb_ledger import CHECK_SECONDS, LEDGER
 from features.lmdb_store import environment
 from features.lmdb_store.environment import DATA
-from features.lmdb_store.verify import Verdict, verify
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
+from pipelines.materialize.damage import STORES, damage_of, is_embedded, note, servers_run
 from pipelines.output import missing_libraries
 from pipelines.shipping.journal_files import journal_folder
-from serving.decision.journal import OPEN
 
 if TYPE_CHECKING:
     from pipelines.materialize.ledger_replay import Replayed
 
 Tell = Callable[[str, float | None], None]
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NOTICED_SECONDS = 5 * CHECK_SECONDS
 """So long after a ledger was taken away no server writes to it, and what it took last is in the journal."""
-STORES = ("online", "ledger")
 KEPT_MAX = 3
 """Times at which something was set aside whose files are kept; the oldest go."""
 
 
 class CannotRebuild(Failure):
     """There is nothing to rebuild from, or servers are in the way."""
-
-
-class Noted(Struct):
-    """What was whole at the last look: `stores.json` in the data folder."""
-
-    boot: str = ""
-    """Of the kernel: another one means that the machine went down since, and that pages may be torn."""
-    stores: tuple[str, ...] = ()
 
 
 class Rebuilt(Struct):
@@ -73,46 +58,6 @@ class Rebuilt(Struct):
     customers: int = 0
     replayed: Replayed | None = None
     aside: str = ""
-
-
-def servers_run(workspace: Workspace) -> bool:
-    """Return whether some server process has the workspace open: each keeps its journal file locked as long as it
-    lives.
-    """
-    for path in journal_folder(workspace.data).glob(f"*{OPEN}"):
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            continue
-        except BlockingIOError:
-            return True
-    return False
-
-
-def is_embedded(workspace: Workspace, store: str) -> bool:
-    """Return whether a store is a file of ours: the ledger is one beside every online store but a Redis."""
-    url = workspace.online_url
-    return url == "embedded" or (store == "ledger" and url.startswith("feast:"))
-
-
-def look(workspace: Workspace) -> dict[str, Verdict]:
-    """Return what a full look at the embedded stores finds; those that never were are left out."""
-    noted = _noted(workspace)
-    found = {}
-    for store in STORES:
-        place = workspace.data / store
-        if is_embedded(workspace, store) and (store in noted.stores or was_there(workspace, store)):
-            found[store] = verify(place, store)
-    return found
-
-
-def was_there(workspace: Workspace, store: str) -> bool:
-    """Return whether an embedded store was ever made."""
-    place = workspace.data / store
-    if store == "ledger":
-        return (place / LEDGER).exists() or (place / DATA).exists()
-    return bool(steps.state_of(workspace).materialized) or (place / environment.CURRENT).exists()
 
 
 def rebuild(
@@ -181,59 +126,8 @@ def rebuild_if_damaged(workspace: Workspace, tell: Tell = lambda *_: None) -> li
         (rebuild_online if store == "online" else rebuild_ledger)(workspace, why, tell) for store, why in wrong.items()
     ]
     if done:
-        _note(workspace)
+        note(workspace)
     return done
-
-
-def damage_of(workspace: Workspace) -> dict[str, str]:
-    """Why embedded stores cannot be used as they are; those that are whole are noted.
-
-    After a power cut, which may tear pages anywhere, all records are read; else only whether the stores open and are as
-    long as they were.
-    """
-    noted, boot, wrong = _noted(workspace), boot_id(), dict[str, str]()
-    for store in STORES:
-        if is_embedded(workspace, store) and (store in noted.stores or was_there(workspace, store)):
-            why = _opens(workspace, store)
-            if not why and boot != noted.boot:
-                why = verify(workspace.data / store, store).why
-            if why:
-                wrong[store] = why
-    if not wrong:
-        _note(workspace)
-    return wrong
-
-
-def _note(workspace: Workspace) -> None:
-    """Remember that all stores are whole, and in which run of the machine."""
-    there = tuple(store for store in STORES if is_embedded(workspace, store) and was_there(workspace, store))
-    after = Noted(boot_id(), there)
-    if after != _noted(workspace):
-        write_whole(_noted_file(workspace), msgspec.json.encode(after))
-
-
-def _opens(workspace: Workspace, store: str) -> str:
-    """Why a store cannot be used at all; a glance that costs nothing."""
-    place = workspace.data / store
-    try:
-        if store == "online":
-            environment.attach(place).release()
-        else:
-            with environment.failing("open the ledger"):
-                if not (place / DATA).is_file() or not (place / DATA).stat().st_size:
-                    return f"{store}/{DATA} is missing or empty"
-                environment.attach_folder(place.resolve(), environment.MAP_BYTES, sync=False).release()
-    except StoreUnavailable as error:
-        return str(error)
-    return ""
-
-
-def boot_id() -> str:
-    """Return which start of the machine this is; empty where the kernel does not say, which is then always the same."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def rebuild_online(workspace: Workspace, why: str, tell: Tell = lambda *_: None, now: Micros | None = None) -> Rebuilt:
@@ -354,14 +248,3 @@ def _set_aside(workspace: Workspace, path: Path, store: str) -> str:
     for older in sorted(folder.parent.parent.iterdir())[:-KEPT_MAX]:
         shutil.rmtree(older, ignore_errors=True)
     return str(target)
-
-
-def _noted_file(workspace: Workspace) -> Path:
-    return workspace.data / "stores.json"
-
-
-def _noted(workspace: Workspace) -> Noted:
-    try:
-        return msgspec.json.decode(_noted_file(workspace).read_bytes(), type=Noted)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        return Noted()

@@ -19,7 +19,7 @@ from features.ledger.recent import NOTHING, Known
 from features.online.engines import open_engine
 from features.workspace.workspace import Workspace
 from pipelines.materialize.contact_import import PATIENT_MS
-from pipelines.materialize.rebuild import is_embedded
+from pipelines.materialize.damage import is_embedded
 from pipelines.simulation.changed_files import BadChanges, changed
 from pipelines.simulation.sampling import NothingToSample, sample_of
 from pipelines.simulation.what_if import PolicyComparison, Tried, compare, tried

@@ -24,7 +24,7 @@ from serving.decision.snapshot import Snapshot
 from tests.forests import written
 from training.bundle.bundle import Bundle, Golden, Manifest
 from training.bundle.calibration_map import Calibration
-from training.bundle.forest import compile_forest
+from training.bundle.forest_compiler import compile_forest
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "decision-hub.md").read_text()
 NOW = parse_moment("2026-11-23T12:00:00Z")

@@ -24,7 +24,7 @@ from pipelines.deploy import publish as publishing
 from pipelines.deploy.supervisor import only_one
 from pipelines.main import app
 from pipelines.materialize import steps
-from pipelines.materialize.rebuild import servers_run
+from pipelines.materialize.damage import servers_run
 from pipelines.shipping import ship
 from serving.decision.journal import Journal
 from serving.runtime.metrics import memory_directory

@@ -14,7 +14,7 @@ from features.workspace.workspace import Workspace
 from training.bundle import artifacts, bundle, canary, registry
 from training.bundle.artifacts import refuse_other_columns as refuse_other_columns
 from training.bundle.bundle import BadBundle, Bundle, Manifest
-from training.bundle.forest import ForestNotCompilable, compile_forest
+from training.bundle.forest_compiler import ForestNotCompilable, compile_forest
 
 LIBRARIES = ("lightgbm", "mlflow", "numpy", "feast")
 

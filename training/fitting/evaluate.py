@@ -19,8 +19,9 @@ from features.workspace.timeline import Timeline
 from features.workspace.workspace import Workspace
 from training.bundle import artifacts, canary
 from training.bundle.bundle import BadBundle
-from training.dataset.examples import DatasetSplit, Examples, split_of
+from training.dataset.examples import Examples
 from training.dataset.sources import learnt_from
+from training.dataset.split import DatasetSplit, split_of
 from training.fitting import baselines, metrics
 from training.fitting.fit import load, threads
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from features.common.errors import Failure
 from features.config.model_parameters import main_names, wrong_parameters
 from features.config.schema import ModelFile
-from training.bundle.forest import ForestNotCompilable, compile_forest
+from training.bundle.forest_compiler import ForestNotCompilable, compile_forest
 from training.dataset.examples import Examples
 from training.fitting.calibration import Chosen, choose
 

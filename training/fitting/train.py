@@ -17,8 +17,9 @@ from features.common.moments import Micros
 from features.workspace.workspace import Workspace
 from training.bundle import artifacts, registry
 from training.bundle.bundle import Golden, nullable
-from training.dataset.examples import Examples, split_of
+from training.dataset.examples import Examples
 from training.dataset.sources import learnt_from
+from training.dataset.split import split_of
 from training.fitting import gates, metrics, plots
 from training.fitting.evaluate import MODEL, compare, report_of
 from training.fitting.fit import Fitted, fit

@@ -20,7 +20,8 @@ from pipelines.output import console
 if TYPE_CHECKING:
     from features.workspace.experiments import ReadExperiment
     from features.workspace.ramps import Evidence, RampLine
-    from pipelines.ramps.ramp import Looked, Step
+    from pipelines.ramps.ramp import Looked
+    from pipelines.ramps.steps import Step
 
 EPILOG = """\
 Examples: [bold]opportune experiment ramp -w examples/grocery louder-loyalty --start[/bold]
@@ -57,6 +58,7 @@ def ramp(
     from features.workspace.ramps import read_record
     from pipelines.experiments.analysis import experiments_in, find
     from pipelines.ramps import ramp as ramps
+    from pipelines.ramps.steps import NotRamped
 
     _check(begin, to, roll_back, history, reason)
     try:
@@ -68,9 +70,7 @@ def ramp(
         return
     experiment, moment = find(experiments_in(found), key), now()
     if experiment.entry.ramp is None:
-        raise ramps.NotRamped(
-            f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`"
-        )
+        raise NotRamped(f"expected an experiment with `ramp` in experiments.yaml, got {key}: add `ramp: {{arm: …}}`")
     if history:
         _print_history([line for line in read_record(found.data) if line is not None and line.experiment == key], json)
     elif begin or to is not None or roll_back:

@@ -22,7 +22,7 @@ from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.facts import BrokenFiles
 from pipelines.erasure.task import ErasureTask, tasks_of
 from pipelines.materialize import steps
-from pipelines.materialize.rebuild import Noted
+from pipelines.materialize.damage import Noted
 from pipelines.shipping.state import LoopState, Shipped, intent_file, loop_file, shipped_file
 
 AGAIN = "Move it away; it is made again by the next `opportune up`."

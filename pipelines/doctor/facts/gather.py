@@ -44,7 +44,7 @@ from pipelines.doctor.facts.facts import (
 from pipelines.doctor.facts.files import broken_files
 from pipelines.experiments.analysis import experiments_in, status_at
 from pipelines.materialize import steps
-from pipelines.materialize.rebuild import is_embedded, was_there
+from pipelines.materialize.damage import is_embedded, was_there
 from pipelines.shipping.parts import LakeParts
 from pipelines.shipping.ship import unshipped
 

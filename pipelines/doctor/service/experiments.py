@@ -20,7 +20,7 @@ from pipelines.doctor.facts.gather import Facts
 from pipelines.experiments.analysis import ReportQuery, question_of, status_at
 from pipelines.experiments.data import VIEW, NoExposures, read, show_units
 from pipelines.experiments.split import split_report
-from pipelines.ramps.ramp import LAKE
+from pipelines.ramps.evidence import LAKE
 from pipelines.statistics.inference import ALPHA
 from serving.hub.hub import digest_of
 

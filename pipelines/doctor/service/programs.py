@@ -19,7 +19,7 @@ from features.common.files import ROOT
 from pipelines.deploy.requirements import LOCK, read_lock
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts
-from pipelines.materialize.rebuild import servers_run
+from pipelines.materialize.damage import servers_run
 
 OURS = "opportune"
 NAMED_MAX = 8

@@ -7,7 +7,8 @@ from features.workspace.experiments import ReadExperiment
 from features.workspace.ramps import RECORD, RampLine, read_record
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts
-from pipelines.ramps.ramp import RAMP_WAITS, look
+from pipelines.ramps.ramp import look
+from pipelines.ramps.steps import RAMP_WAITS
 
 OVERDUE_SECONDS = 600.0
 """The background worker looks every minute, or when a look takes long, less often."""

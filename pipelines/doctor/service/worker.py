@@ -15,7 +15,7 @@ from features.common.timestamps import MICROSECONDS, rfc3339
 from features.workspace.workspace import Workspace
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts
-from pipelines.materialize.rebuild import servers_run
+from pipelines.materialize.damage import servers_run
 from pipelines.shipping.state import loop_file
 
 SILENT_SECONDS_MAX = 120.0

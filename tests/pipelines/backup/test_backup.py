@@ -32,6 +32,7 @@ from pipelines.erasure.erase import forget
 from pipelines.erasure.scan import scan
 from pipelines.main import app
 from pipelines.materialize import hold, rebuild, steps
+from pipelines.materialize.damage import look
 from pipelines.shipping.ship import ship
 from serving.decision.journal import Journal
 from tests.pipelines.erasure_cases import OTHER, UNITS, VICTIM, build, content
@@ -153,7 +154,7 @@ def test_a_damaged_ledger_is_told_and_made_again(workspace: Workspace, tmp_path:
     restore(tmp_path / "shop.tar", tmp_path / "new")
     restored, told = load(tmp_path / "new"), list[str]()
     rebuild.mend(restored, told.append)
-    assert any("ledger" in line for line in told) and not rebuild.look(restored)["ledger"].why
+    assert any("ledger" in line for line in told) and not look(restored)["ledger"].why
     assert contents_of(restored).ledger > 0
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from features.config.faults import BadWorkspace
 from features.validation.load import load
 from pipelines.cli.model import print_report
-from pipelines.deploy.supervisor import PortTaken, address_of
+from pipelines.deploy.addresses import PortTaken, address_of
 from pipelines.importing.import_files import ImportReport
 from pipelines.importing.report import print_reports
 from pipelines.main import app

@@ -24,7 +24,7 @@ from pipelines.experiments.data import so_far
 from pipelines.experiments.export import write_exposures
 from pipelines.experiments.report import ExperimentReport, ReportSettings
 from pipelines.ramps import ramp
-from pipelines.ramps.ramp import Step
+from pipelines.ramps.steps import Step
 from pipelines.shipping.ship import ship
 from tests.pipelines.loops import START, line, log_events, workspace_in, write_lines
 

@@ -26,6 +26,7 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.erasure import erase as erasure
 from pipelines.materialize import rebuild, steps
+from pipelines.materialize.damage import STORES
 from pipelines.materialize.rebuild import CannotRebuild
 from tests.depth import rounds
 from tests.pipelines.workspace_life import FORGOTTEN, UNITS, Life, limited
@@ -241,7 +242,7 @@ def test_a_rebuild_that_the_disk_refuses_leaves_what_was_there(lived: Life) -> N
     workspace = lived.workspace
     ledger, online = workspace.data / "ledger" / DATA, workspace.online / environment.current(workspace.online) / DATA
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in (ledger, online)}
-    for store in rebuild.STORES:
+    for store in STORES:
         told = subprocess.run(
             [sys.executable, "-c", FULL, str(workspace.folder), store, str(16 << 10)],
             cwd=ROOT,

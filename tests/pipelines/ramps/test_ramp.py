@@ -31,7 +31,8 @@ from pipelines import worker
 from pipelines.experiments.analysis import experiments_in, find, listed
 from pipelines.main import app
 from pipelines.ramps import plots, ramp
-from pipelines.ramps.ramp import Step, evidence_of, next_step
+from pipelines.ramps.evidence import alpha_of, evidence_of, watched_of
+from pipelines.ramps.steps import Step, next_step
 from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, MetricColumns, compare, harm_p_sequential
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Summary
@@ -309,7 +310,7 @@ def test_all_tests_of_a_plan_share_their_alpha() -> None:
     ):
         for off in ({}, {"slow": None}, {"value": 0.0}):
             plan = Ramp(arm="louder", steps=steps, guardrails=msgspec.convert(off, Guardrails))
-            assert tests * len(ramp.watched_of(plan.guardrails)) * ramp.alpha_of(plan) == pytest.approx(ALPHA)
+            assert tests * len(watched_of(plan.guardrails)) * alpha_of(plan) == pytest.approx(ALPHA)
 
 
 def test_splits_are_tested_at_all_looks() -> None:

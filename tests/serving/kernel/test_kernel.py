@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from serving.kernel.kernel import OFFERS_MAX, Kernel
 from tests.forests import OBJECTIVES, trained, values, written
-from training.bundle.forest import CATEGORICAL, Forest, compile_forest
+from training.bundle.forest import CATEGORICAL, Forest
+from training.bundle.forest_compiler import compile_forest
 
 Floats = npt.NDArray[np.float64]
 Seed = st.integers(0, 2**32 - 1)

@@ -22,7 +22,8 @@ from serving.kernel.kernel import Kernel
 from serving.kernel.shap import Explainer, grouped
 from tests.forests import OBJECTIVES, trained, values, written
 from tests.waiting import LIMIT_S
-from training.bundle.forest import CATEGORICAL, Forest, compile_forest
+from training.bundle.forest import CATEGORICAL, Forest
+from training.bundle.forest_compiler import compile_forest
 
 Floats = npt.NDArray[np.float64]
 Seed = st.integers(0, 2**32 - 1)

@@ -22,7 +22,7 @@ from features.workspace.ramps import RECORD, read_record
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import experiments_in, find
 from pipelines.ramps import ramp
-from pipelines.ramps.ramp import Step
+from pipelines.ramps.steps import Step
 from serving.api.experiments import ExperimentRoutes, ExperimentsAnswer
 from serving.api.preview import Enquiry
 from serving.decision.assignment import Assignment, Units

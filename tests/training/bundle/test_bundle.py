@@ -20,7 +20,7 @@ from tests.forests import trained
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle, Golden, Manifest, nullable, numbers
 from training.bundle.calibration_map import Calibration
-from training.bundle.forest import compile_forest
+from training.bundle.forest_compiler import compile_forest
 
 CREATED = "2026-11-22T09:30:00Z"
 

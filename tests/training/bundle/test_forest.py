@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.forests import trained, written
-from training.bundle.forest import CATEGORICAL, LAYOUT, Forest, ForestDamaged, ForestNotCompilable, compile_forest
+from training.bundle.forest import CATEGORICAL, LAYOUT, Forest, ForestDamaged
+from training.bundle.forest_compiler import ForestNotCompilable, compile_forest
 
 
 @pytest.fixture(scope="module")

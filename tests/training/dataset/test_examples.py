@@ -24,7 +24,8 @@ from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
 from tests.examples import made
 from tests.workspaces import make_workspace
-from training.dataset.examples import Examples, NoExamples, examples_of, split_of
+from training.dataset.examples import Examples, NoExamples, examples_of
+from training.dataset.split import split_of
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 END = START + timedelta(days=40)

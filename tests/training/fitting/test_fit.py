@@ -10,7 +10,7 @@ import pytest
 
 from features.config.schema import Label, ModelFile
 from tests.examples import contract_of, made
-from training.bundle.forest import compile_forest
+from training.bundle.forest_compiler import compile_forest
 from training.dataset.examples import Examples
 from training.fitting.fit import BadParameters, fit
 from training.fitting.metrics import auc

@@ -20,7 +20,8 @@ from pipelines.materialize.steps import state_of
 from tests.trained import copy_of
 from training.bundle import registry
 from training.bundle.bundle import BadBundle
-from training.dataset.examples import Examples, examples_of, split_of
+from training.dataset.examples import Examples, examples_of
+from training.dataset.split import split_of
 from training.fitting.evaluate import DECISIONS_WITH_SUCCESS_MIN, MODEL, ModelComparison, evaluate, report_of
 from training.fitting.train import Trained, digest, golden, train
 

@@ -14,16 +14,16 @@ from tests.serving.live import ROOT
 
 INTERRUPTED = """
 import os, signal, sys, threading, duckdb
-from pipelines.deploy import supervisor
+from pipelines.deploy import signals
 
-supervisor.heed_signals()
+signals.heed_signals()
 threading.Timer(0.5, os.kill, (os.getpid(), {number})).start()
 try:
-    with supervisor.stoppable():
+    with signals.stoppable():
         duckdb.connect().execute(
             "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE hash(a.range) % 7 = b.range % 7"
         )
-except supervisor.Stopped as stopped:
+except signals.Stopped as stopped:
     print(stopped.number, type(stopped.__cause__).__name__)
 """
 
@@ -45,7 +45,7 @@ def test_an_interrupted_query_is_a_stop(number: int) -> None:
 
 def test_an_error_without_a_signal_stays_itself() -> None:
     """Where nobody asked for the end, an error leaves as it is."""
-    from pipelines.deploy.supervisor import stoppable
+    from pipelines.deploy.signals import stoppable
 
     with pytest.raises(ValueError, match="mine"), stoppable():
         raise ValueError("mine")
