@@ -147,7 +147,7 @@ def _rehearsed(
         tell("world", None)
         found = rehearse(world_in(folder, **wanted), folder, decisions, url, key, tell)
     if plots is not None:
-        from pipelines.experiments.plots import write_plots
+        from pipelines.experiments.output.plots import write_plots
 
         for one in found.experiments:
             truths = {goal.metric: goal.truth for goal in one.judged}

@@ -14,8 +14,10 @@ from features.workspace.experiments import Experiments, ReadExperiment, read_exp
 from features.workspace.ramps import RampState, standings_of
 from features.workspace.rulebook import read_rules
 from features.workspace.workspace import Workspace
-from pipelines.experiments.data import Question, read, show_units, so_far
-from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
+from pipelines.experiments.cohort import Question, show_units, so_far
+from pipelines.experiments.data import read
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject
+from pipelines.experiments.verdicts import report_of
 from pipelines.statistics.inference import ALPHA
 
 FILE = "experiments.yaml"

@@ -28,7 +28,8 @@ from features.lake.lake import literal
 from features.lake.loop_tables import GROUPS, USUAL
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import OFFER_END_WINDOW, ReportQuery, experiments_in
-from pipelines.experiments.data import VIEW, NoExposures, Question, Read, read, show_units
+from pipelines.experiments.cohort import VIEW, NoExposures, Question, show_units
+from pipelines.experiments.data import Read, read
 from pipelines.experiments.outliers import HeldValues, Outlier
 from pipelines.experiments.report import (
     ArmReport,
@@ -38,10 +39,9 @@ from pipelines.experiments.report import (
     GuardrailReport,
     ReportSettings,
     Subject,
-    report_of,
-    with_verdicts,
 )
 from pipelines.experiments.split import SplitReport, split_report
+from pipelines.experiments.verdicts import report_of, with_verdicts
 from serving.decision.assignment import HOLDOUT, Assigner
 
 WORTH = {

@@ -1,15 +1,7 @@
-"""From the lake to what an experiment's report needs: units with their arms, and summaries of what they did, by arm and
-day.
+"""What the units of an experiment did, from the lake: summaries by arm and day, and tallies by dimension.
 
-The analysis unit is what was randomized, from its first exposure on: what it did in the window after counts, whatever
-it was shown. A unit that was exposed in two arms is counted and left out. A unit whose window is still open is left out
-too, unless open ones are asked for, which all have done less than they will; with windows closed, the order of units is
-that of their exposures, as intervals that allow many looks want.
-
-The view `exposures` has a row an exposure: customer_id, experiment, arm, time. It may have more, which says more:
-`unit` (what was randomized, where that is no customer), `probability` (of the arm), `channel`, `placement`, `degraded`
-(texts) and `took_us` (of the decision). What a unit did is what its customers did: those who were exposed as it, and
-whom its anonymous id was linked to, before and after they logged in.
+What a unit did in the window after its first exposure counts, whatever it was shown: it is what its customers did,
+those who were exposed as it, and whom its anonymous id was linked to, before and after they logged in.
 """
 
 from __future__ import annotations
@@ -18,39 +10,21 @@ from typing import NamedTuple
 
 import duckdb
 import numpy as np
-from msgspec import Struct
 
-from features.common.errors import Failure
-from features.common.moments import Micros
 from features.common.types import ANONYMOUS
-from features.config.experiments import Goals, Unit
-from features.lake.lake import literal, quoted, select, view_name
-from features.lake.loop_tables import EXPOSURES, LINKS
-from features.workspace.workspace import Workspace
+from features.lake.lake import literal
+from pipelines.experiments.cohort import DrawnUnits, NoExposures, Question, drawn, make_cohort, moment_sql
 from pipelines.experiments.outliers import HeldValues, Outlier, bound, outliers
 from pipelines.statistics.summaries import Floats, Summary
 
-VIEW = "exposures"
-REQUIRED = ("customer_id", "experiment", "arm", "time")
-OPTIONAL = {
-    "unit": "VARCHAR",
-    "probability": "DOUBLE",
-    "decision_id": "VARCHAR",
-    "channel": "VARCHAR",
-    "placement": "VARCHAR",
-    "degraded": "VARCHAR[]",
-    "took_us": "BIGINT",
-}
 SLOW_QUANTILE = 0.95
 """A decision is slow that takes longer than this part of the control's."""
-MIXED_SHARE = 0.01
 OVERLAPPING = ("channel", "placement")
 """Dimensions in which a unit counts once in each value where it was ever exposed: what is lost in one does not change
 the others.
 """
 DIMENSIONS = ("day", *OVERLAPPING, "kind of unit", "exposures")
 DIMENSION_VALUES_MAX = 400
-
 NUMBERS = (
     "converted",
     "conversions",
@@ -68,52 +42,12 @@ NUMBERS = (
 """Of each unit, in the order of the columns of a summary. `converted` and `withdrawn` are 0 or 1."""
 
 
-class NoExposures(Failure):
-    """There is nothing to report on."""
-
-
-class Question(Struct, frozen=True, kw_only=True):
-    """What is asked of the lake; moments in microseconds since 1970.
-
-    Attributes:
-        arms: those of the experiment, the control among them; exposures of others are left out.
-        outcome: type of the outcomes that count as conversions, and whose values add up.
-        since, until: bounds of first exposures, the second exclusive.
-        now: what happened later is not known.
-        open_windows: whether units count whose window is not closed at `now`.
-        goals: how far a single unit may count.
-    """
-
-    experiment: str
-    arms: tuple[str, ...]
-    control: str
-    outcome: str
-    window_seconds: int
-    now: Micros
-    since: int | None = None
-    until: int | None = None
-    open_windows: bool = False
-    goals: Goals = Goals()
-
-
 class Tally(NamedTuple):
     """Units of one value of a dimension, by arm."""
 
     dimension: str
     value: str
     units: tuple[int, ...]
-
-
-class DrawnUnits(NamedTuple):
-    """Units of a day by arm, and the probabilities with which most of them were drawn; None where nobody wrote them
-    down.
-    """
-
-    day: int
-    units: tuple[int, ...]
-    probabilities: tuple[float | None, ...]
-    is_mixed: bool
-    """Whether more than `MIXED_SHARE` of an arm's units were drawn with another probability than most on that day."""
 
 
 class Read(NamedTuple):
@@ -146,21 +80,6 @@ class Read(NamedTuple):
     outliers: tuple[Outlier, ...] = ()
 
 
-def show_units(con: duckdb.DuckDBPyConnection, workspace: Workspace, kind: Unit) -> None:
-    """Let the lake's view of exposures say the units of one kind, which logging in does not change, beside the
-    customers that they belong to.
-
-    The lake's own views show a linked anonymous id as its customer: that is another unit, which other arms may have.
-    """
-    links = f"SELECT unit, arg_min(customer_id, received) AS customer_id FROM {view_name(LINKS)} GROUP BY unit"
-    own = "coalesce(l.customer_id, e.customer_id)"
-    unit = own if kind == "customer" else "coalesce(e.unit, e.customer_id)"
-    con.execute(f"""
-        CREATE OR REPLACE VIEW {VIEW} AS
-        SELECT e.* REPLACE ({own} AS customer_id, {unit} AS unit)
-        FROM ({select(workspace, EXPOSURES)}) e LEFT JOIN ({links}) l ON l.unit = e.customer_id""")
-
-
 def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     """Ask the lake, through a connection that has its views (`features.lake.lake.connect`, then `show_units`). Memory
     is bounded by DuckDB's limit.
@@ -168,8 +87,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     Raises:
         NoExposures: the lake has no exposures of this experiment in these bounds.
     """
-    _exposed(con, question)
-    _units(con, question)
+    make_cohort(con, question)
     _facts(con, question)
     bounds = bound(con, question.goals, len(question.arms))
     by_arm = {row[0]: row[1:] for row in con.execute(_BY_ARM).fetchall()}
@@ -195,7 +113,7 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
         int(others),
         days,
         daily,
-        _drawn(con, question),
+        drawn(con, question),
         _tallies(con, question),
         recorded,
         bounds,
@@ -203,70 +121,9 @@ def read(con: duckdb.DuckDBPyConnection, question: Question) -> Read:
     )
 
 
-def drawn_in(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[DrawnUnits, ...]:
-    """Return the units of each day by arm alone, which takes a part of the time of `read`.
-
-    Raises:
-        NoExposures: the lake has no table of exposures.
-    """
-    _exposed(con, question)
-    _units(con, question)
-    return _drawn(con, question)
-
-
 _BY_ARM = """
     SELECT place, sum(exposures), count(*), count(*) FILTER (is_open), count(*) FILTER (is_heard)
     FROM single LEFT JOIN heard USING (unit) GROUP BY place"""
-
-
-def _exposed(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """The table `exposed`: rows of this experiment that are known now, every optional column there, NULL where the lake
-    has none.
-    """
-    try:
-        has = {row[0] for row in con.execute(f"DESCRIBE {VIEW}").fetchall()}
-    except duckdb.CatalogException as error:
-        raise NoExposures(
-            f"expected a table `{VIEW}` in the lake, got none: nothing was exposed yet, or journals are not shipped"
-        ) from error
-    lacks = [name for name in REQUIRED if name not in has]
-    if lacks:
-        raise NoExposures(
-            f"expected the table `{VIEW}` to have the columns {', '.join(REQUIRED)}, got none called {', '.join(lacks)}"
-        )
-    more = ", ".join(
-        f"{name if name in has else f'NULL::{kind}'} AS {name}" for name, kind in OPTIONAL.items() if name != "unit"
-    )
-    con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE exposed AS
-        SELECT customer_id, {_unit(has)} AS unit, list_position({_listed(question.arms)}, arm) - 1 AS place, time,
-            {more}
-        FROM {VIEW} WHERE experiment = {literal(question.experiment)} AND time <= {_moment(question.now)}""")
-
-
-def _units(con: duckdb.DuckDBPyConnection, question: Question) -> None:
-    """`seen`: all units of the cohort with the number of their arms; `single`: those of one arm; `members`: whose
-    customers they are.
-
-    Arms that are gone count as one, without a place.
-    """
-    bounds = [f"first >= {_moment(question.since)}"] if question.since is not None else []
-    bounds += [f"first < {_moment(question.until)}"] if question.until is not None else []
-    closes = f"first + to_seconds({question.window_seconds})"
-    con.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE seen AS
-        SELECT unit, min(time) AS first, count(DISTINCT coalesce(place, -1)) AS arms, any_value(place) AS place,
-            count(*) AS exposures,
-            arg_min(probability, time) AS probability
-        FROM exposed GROUP BY unit HAVING {" AND ".join(bounds) or "true"};
-        CREATE OR REPLACE TEMP TABLE single AS
-        SELECT *, {closes} AS closes, {closes} > {_moment(question.now)} AS is_open, epoch_us(first) // 86400000000 AS
-            day
-        FROM seen WHERE arms = 1 AND place IS NOT NULL;
-        CREATE OR REPLACE TEMP TABLE members AS SELECT DISTINCT customer_id, unit FROM exposed SEMI JOIN single USING
-            (unit);"""
-    )
 
 
 def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> None:
@@ -275,7 +132,7 @@ def _facts(con: duckdb.DuckDBPyConnection, question: Question) -> None:
         f"SELECT quantile_cont(took_us, {SLOW_QUANTILE}) FROM exposed WHERE place ="
         f" {question.arms.index(question.control)}"
     ).fetchall()[0][0]
-    window, now, label = f"to_seconds({question.window_seconds})", _moment(question.now), literal(question.outcome)
+    window, now, label = f"to_seconds({question.window_seconds})", moment_sql(question.now), literal(question.outcome)
     inside = f"time >= u.first AND time < u.closes AND time <= {now}"
     before = f"time < u.first AND time >= u.first - {window}"
     of_units = "JOIN members m USING (customer_id) JOIN single u ON u.unit = m.unit"
@@ -338,24 +195,6 @@ def _summaries(
     return days, daily, frozenset(name for name, some in zip(NUMBERS, recorded, strict=True) if some)
 
 
-def _drawn(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[DrawnUnits, ...]:
-    rows = con.execute(
-        "SELECT day, place, round(probability, 6) AS share, count(*) FROM single GROUP BY ALL ORDER BY 1, 2, 4, 3"
-    ).fetchall()
-    days: dict[int, list[dict[float | None, int]]] = {}
-    for day, at, probability, count in rows:
-        days.setdefault(int(day), [{} for _ in question.arms])[at][probability] = count
-    return tuple(
-        DrawnUnits(
-            day,
-            tuple(sum(kinds.values()) for kinds in arms),
-            tuple(max(kinds, key=kinds.__getitem__) if kinds else None for kinds in arms),
-            any(max(kinds.values()) < (1 - MIXED_SHARE) * sum(kinds.values()) for kinds in arms if kinds),
-        )
-        for day, arms in days.items()
-    )
-
-
 _VALUE_OF = {
     "day": "strftime(make_timestamp(day * 86400000000), '%Y-%m-%d')",
     "channel": "channel",
@@ -379,28 +218,3 @@ def _tallies(con: duckdb.DuckDBPyConnection, question: Question) -> tuple[Tally,
         for name, at, units in rows[: DIMENSION_VALUES_MAX * len(question.arms)]:
             found.setdefault((dimension, str(name)), [0] * len(question.arms))[at] += units
     return tuple(Tally(dimension, value, tuple(units)) for (dimension, value), units in found.items())
-
-
-def so_far(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
-    """Exposures and units of every experiment that the lake knows; empty where it has no such table."""
-    try:
-        has = {row[0] for row in con.execute(f"DESCRIBE {VIEW}").fetchall()}
-        rows = con.execute(
-            f"SELECT experiment, count(*), count(DISTINCT {_unit(has)}) FROM {quoted(VIEW)} GROUP BY 1"
-        ).fetchall()
-    except duckdb.CatalogException:
-        return {}
-    return {str(key): (int(exposures), int(units)) for key, exposures, units in rows}
-
-
-def _unit(has: set[str]) -> str:
-    """SQL of a row's unit, of the columns that the view has."""
-    return "coalesce(unit, customer_id)" if "unit" in has else "customer_id"
-
-
-def _moment(at: int) -> str:
-    return f"make_timestamptz({at}::BIGINT)"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(map(literal, names)) + "]"

@@ -19,7 +19,7 @@ from features.lake import lake
 from features.workspace.experiments import ReadExperiment
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import ReportQuery, experiments_in, question_of, status_at
-from pipelines.experiments.data import NoExposures, drawn_in, show_units
+from pipelines.experiments.cohort import NoExposures, drawn_in, show_units
 from pipelines.experiments.split import held_against
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
 from pipelines.statistics.summaries import Floats

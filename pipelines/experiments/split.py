@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from msgspec import Struct
 
-from pipelines.experiments.data import BOT_EXPOSURES, DIMENSIONS, OVERLAPPING, DrawnUnits, Question, Read, Tally
+from pipelines.experiments.cohort import DrawnUnits, Question
+from pipelines.experiments.data import BOT_EXPOSURES, DIMENSIONS, OVERLAPPING, Read, Tally
 from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch
 from pipelines.statistics.summaries import Floats
 

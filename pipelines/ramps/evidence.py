@@ -22,7 +22,8 @@ from features.workspace.ramps import (
     Watched,
 )
 from features.workspace.workspace import Workspace
-from pipelines.experiments.data import NUMBERS, VIEW, NoExposures, Question, Read, read, show_units
+from pipelines.experiments.cohort import VIEW, NoExposures, Question, show_units
+from pipelines.experiments.data import NUMBERS, Read, read
 from pipelines.experiments.metrics import GOALS, GUARDRAILS, Metric
 from pipelines.ramps.steps import plan_of
 from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, ENOUGH_UNITS, compare, harm, harm_p_sequential

@@ -15,7 +15,7 @@ from features.lake import lake
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
-from pipelines.experiments.data import so_far
+from pipelines.experiments.cohort import so_far
 from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSettings
 from pipelines.materialize import steps
 from pipelines.output import console

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.experiments.tables import headlines
+from pipelines.experiments.output.tables import headlines
 from pipelines.output import console
 from pipelines.world.experiments import BROKEN, LOST_ARM, LOST_CHANNEL
 from pipelines.world_run.rehearsal import Judged, Rehearsal

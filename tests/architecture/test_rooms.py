@@ -52,6 +52,7 @@ ORDER = (
     "pipelines/simulation",
     "pipelines/statistics",
     "pipelines/experiments",
+    "pipelines/experiments/output",
     "pipelines/ramps",
     "pipelines/doctor/facts",
     "pipelines/doctor/data",

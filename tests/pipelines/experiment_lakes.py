@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.common.timestamps import DAY_SECONDS, MICROSECONDS, parse_moment
-from pipelines.experiments.data import Question
+from pipelines.experiments.cohort import Question
 
 KEY, ARMS = "louder", ("as_it_is", "louder")
 START = parse_moment("2026-10-01")

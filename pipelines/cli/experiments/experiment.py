@@ -67,8 +67,8 @@ def report(
     takes.
     """
     from pipelines.experiments.analysis import ReportQuery, experiments_in, find, report_on
+    from pipelines.experiments.output.tables import print_report
     from pipelines.experiments.report import ReportSettings
-    from pipelines.experiments.tables import print_report
     from pipelines.shipping.ship import ship
 
     chosen = correction_of(correction)
@@ -92,7 +92,7 @@ def report(
     else:
         print_report(made)
     if plots is not None:
-        from pipelines.experiments.plots import write_plots
+        from pipelines.experiments.output.plots import write_plots
 
         for file in write_plots(made, plots):
             console.err.print(f"wrote {file}", highlight=False)
@@ -109,7 +109,7 @@ def keep_record(workspace: Workspace, made: ExperimentReport, whole: object = No
     import msgspec
 
     from pipelines.experiments.analysis import metrics_of
-    from pipelines.experiments.plots import figures
+    from pipelines.experiments.output.plots import figures
     from training.bundle.registry import RegistryUnavailable, record_report
 
     tags = {"opportune.experiment": made.experiment, "opportune.alarm": str(made.split.alarm).lower()}

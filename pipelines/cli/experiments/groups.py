@@ -50,8 +50,8 @@ def groups(
     group.
     """
     from pipelines.experiments.analysis import ReportQuery
-    from pipelines.experiments.control_group_tables import print_groups
     from pipelines.experiments.control_groups import as_experiment, groups_on
+    from pipelines.experiments.output.control_group_tables import print_groups
     from pipelines.experiments.report import ReportSettings
     from pipelines.shipping.ship import ship
 
@@ -76,7 +76,7 @@ def groups(
     else:
         print_groups(made)
     if plots is not None:
-        from pipelines.experiments.plots import write_plots
+        from pipelines.experiments.output.plots import write_plots
 
         for file in write_plots(as_experiment(made), plots):
             console.err.print(f"wrote {file}", highlight=False)

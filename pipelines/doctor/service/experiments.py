@@ -18,7 +18,8 @@ from features.workspace.experiments import ReadExperiment
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, Severity, listed
 from pipelines.doctor.facts.gather import Facts
 from pipelines.experiments.analysis import ReportQuery, question_of, status_at
-from pipelines.experiments.data import VIEW, NoExposures, read, show_units
+from pipelines.experiments.cohort import VIEW, NoExposures, show_units
+from pipelines.experiments.data import read
 from pipelines.experiments.split import split_report
 from pipelines.ramps.evidence import LAKE
 from pipelines.statistics.inference import ALPHA

@@ -32,10 +32,12 @@ from pipelines.experiments.analysis import (
     report_on,
     status_at,
 )
-from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, NoExposures, Question, read, so_far
-from pipelines.experiments.plots import write_plots
-from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
-from pipelines.experiments.tables import headlines, print_report
+from pipelines.experiments.cohort import NoExposures, Question, so_far
+from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, read
+from pipelines.experiments.output.plots import write_plots
+from pipelines.experiments.output.tables import headlines, print_report
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject
+from pipelines.experiments.verdicts import report_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, Rows, exposure, lake_of, made, question
 from tests.workspaces import make_workspace
 from training.bundle.registry import connect, record_report

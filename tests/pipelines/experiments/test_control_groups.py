@@ -26,10 +26,11 @@ from features.lake.loop_tables import GROUPS, USUAL
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import ReportQuery, experiments_in
-from pipelines.experiments.control_group_tables import print_groups, sections
 from pipelines.experiments.control_groups import WORTH, GroupsReport, NoGroups, as_experiment, groups_on, groups_report
 from pipelines.experiments.data import read
-from pipelines.experiments.report import GoalReport, GuardrailReport, ReportSettings, Subject, report_of
+from pipelines.experiments.output.control_group_tables import print_groups, sections
+from pipelines.experiments.report import GoalReport, GuardrailReport, ReportSettings, Subject
+from pipelines.experiments.verdicts import report_of
 from pipelines.main import app
 from pipelines.shipping.ship import ship
 from serving.decision.assignment import Assigner, Units

@@ -12,11 +12,11 @@ from scipy.stats import mstats
 from features.common.timestamps import MICROSECONDS
 from features.config.experiments import Bounded, Goals, Guardrails, Ramp
 from pipelines.experiments.analysis import metrics_of
-from pipelines.experiments.control_group_tables import print_groups
 from pipelines.experiments.control_groups import groups_report
 from pipelines.experiments.data import read
+from pipelines.experiments.output.control_group_tables import print_groups
+from pipelines.experiments.output.tables import notes, print_report
 from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSettings
-from pipelines.experiments.tables import notes, print_report
 from pipelines.statistics.inference import MetricColumns, compare
 from tests.pipelines.estimates import summary_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, START, Rows, exposure, lake_of, question

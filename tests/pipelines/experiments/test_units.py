@@ -20,7 +20,7 @@ from features.lake.files import counting
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.experiments.analysis import ReportQuery, experiments_in, find, listed, report_on
-from pipelines.experiments.data import so_far
+from pipelines.experiments.cohort import so_far
 from pipelines.experiments.export import write_exposures
 from pipelines.experiments.report import ExperimentReport, ReportSettings
 from pipelines.ramps import ramp

@@ -22,8 +22,10 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli import world as world_verbs
 from pipelines.cli.experiments import experiment
-from pipelines.experiments.data import Question, read
-from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject, report_of
+from pipelines.experiments.cohort import Question
+from pipelines.experiments.data import read
+from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject
+from pipelines.experiments.verdicts import report_of
 from pipelines.world.experiments import BROKEN, EFFECT, EQUAL, LOST_ARM, write_experiments
 from pipelines.world.outcomes import AT_ONCE, DELAY_DAYS, follow, late_by
 from pipelines.world.settings import DAY, WINDOW_DAYS, WorldSettings

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.experiments.control_groups import GroupsReport, as_experiment
-from pipelines.experiments.tables import headlines, lift, means, notes
+from pipelines.experiments.output.tables import headlines, lift, means, notes
 from pipelines.output import console
 
 

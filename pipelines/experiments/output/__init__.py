@@ -1,0 +1,1 @@
+"""Reports of experiments as tables for people, and as figures."""
