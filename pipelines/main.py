@@ -21,11 +21,12 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import backup, demo, events, maintenance, policy, serve, world  # noqa: E402
+from pipelines.cli import backup, demo, events, maintenance, policy, world  # noqa: E402
 from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
 from pipelines.cli.experiments import experiment, groups, ramp  # noqa: E402
+from pipelines.cli.serving import serve  # noqa: E402
 from pipelines.deploy.signals import Stopped, heed_signals, ignore_signals, stoppable  # noqa: E402
 from pipelines.output import console, errors  # noqa: E402
 

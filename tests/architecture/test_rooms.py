@@ -62,6 +62,7 @@ ORDER = (
     "pipelines/world_run",
     "pipelines/cli",
     "pipelines/cli/experiments",
+    "pipelines/cli/serving",
     "pipelines",
 )
 """Each room imports only from rooms that stand before it. A package's own folder holds its doors and comes last."""

@@ -1,0 +1,1 @@
+"""The verbs `up` and `serve`: what is missing is done, then a service runs until Ctrl-C."""
