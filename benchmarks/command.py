@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import bars, hot_path, machine, phases, places, plots, report, session, synthetic
-from benchmarks.phases import Run
+from benchmarks import additions, bars, hot_path, machine, phases, places, plots, report, session, synthetic
+from benchmarks.run import Run, bodies_of
 from benchmarks.session import Session
 from features.workspace.workspace import Workspace
 from tests.stores import Server as RedisServer
@@ -71,11 +71,11 @@ def measure(one: Session, base: Workspace, described: dict[str, object]) -> repo
             if not one.effort.quick:
                 one.attempt(lambda: phases.workers(run))
                 one.attempt(lambda: phases.other_workspaces(run))
-            one.attempt(lambda: phases.decision_hub(run), "hub")
-            one.attempt(lambda: phases.experiments(run), "experiment", "experiments")
-            one.attempt(lambda: phases.flags(run), "flag", "flags")
-            one.attempt(lambda: phases.events(run), "events", "event_single", "event_known", "events_beside")
-            compared, growth = phases.kernel(run)
+            one.attempt(lambda: additions.decision_hub(run), "hub")
+            one.attempt(lambda: additions.experiments(run), "experiment", "experiments")
+            one.attempt(lambda: additions.flags(run), "flag", "flags")
+            one.attempt(lambda: additions.events(run), "events", "event_single", "event_known", "events_beside")
+            compared, growth = additions.kernel(run)
         finally:
             redis.stop()
     described = described | {"load_average_after": [round(value, 2) for value in os.getloadavg()]}
@@ -89,7 +89,7 @@ def profile() -> int:
     for name, sizes in (("plain", (50, 200, 10_000)), ("pairs", (50, 200))):
         base = places.prepared(name)
         bodies = (
-            phases.bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / f"bodies-{name}.txt")
+            bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / f"bodies-{name}.txt")
             .read_text()
             .splitlines()
         )

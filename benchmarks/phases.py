@@ -1,66 +1,24 @@
-"""What a run measures, phase by phase: rivals side by side, stages, open loop, sizes, workers, other workspaces, the
-kernel.
+"""What a run measures of whole services, phase by phase: rivals side by side, stages, open loop, sizes, workers, other
+workspaces.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import events as event_load
-from benchmarks import experiments as trials
-from benchmarks import experiments_http as over_http
-from benchmarks import hub, load, places, scoring, servers, synthetic
+from benchmarks import places, servers, synthetic
 from benchmarks.oracle import Oracle
+from benchmarks.run import BARE, DOOR, OBVIOUS, OURS, Run, bodies_of
 from benchmarks.servers import Server, running
 from benchmarks.session import Rival, Session
 from features.lake.lake import connect
 from features.workspace.workspace import Workspace
 
 SIZES = (1, 50, 200, 1_000, 10_000)
-BARE, DOOR, OBVIOUS, OURS = "(a) bare uvicorn echo", "(b) echo through our door", "(c) obvious composition", "(d) ours"
 STARTS = 3
-
-
-class Run:
-    """One run: the prepared workspaces, the Redis, and the session that takes the rows."""
-
-    def __init__(self, session: Session, base: Workspace, redis: str) -> None:
-        self.session, self.base, self.redis = session, base, redis
-        self.bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-plain.txt")
-        self.answer = places.CACHE / "answer.json"
-        self._oracles: dict[int, Oracle] = {}
-
-    def place(self, offers: int, store: str = "embedded") -> Workspace:
-        """A copy of the workspace with so many offers, on a store."""
-        return places.copy(self.base, offers, "embedded" if store == "embedded" else self.redis)
-
-    def oracle(self, offers: int) -> Oracle:
-        """One for each catalogue; it reads rows from the base's embedded store."""
-        found = self._oracles.get(offers)
-        if found is None:
-            found = self._oracles[offers] = Oracle(self.place(offers), self.base)
-            found.parts()
-        return found
-
-    def ours(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
-        return Rival(
-            f"{OURS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers), ours=True
-        )
-
-    def obvious(self, server: Server, offers: int, store: str, workers: int = 1) -> Rival:
-        return Rival(
-            f"{OBVIOUS}, {store}, {offers:,}", server, self.bodies, offers, store, workers, self.oracle(offers)
-        )
-
-
-def bodies_of(customers: list[str], placement: str, file: Path) -> Path:
-    """A file with one request a line."""
-    file.write_text("\n".join(f'{{"customer_id":"{customer}","placement":"{placement}"}}' for customer in customers))
-    return file
 
 
 def starts(run: Run) -> None:
@@ -260,157 +218,3 @@ def _known_customers(base: Workspace) -> list[str]:
     rows = con.execute("SELECT customer_id FROM decisions GROUP BY 1 ORDER BY max(time) DESC, 1 LIMIT 2000").fetchall()
     con.close()
     return [str(row[0]) for row in rows]
-
-
-def decision_hub(run: Run) -> None:
-    """Rules and limits beside none, in turns; the difference of the medians over the rounds is what the hub costs."""
-    session, base = run.session, places.prepared("pairs")
-    print(f"decision hub: {hub.RULES} rules and {hub.LIMITS} contact limits, beside none", flush=True)
-    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
-    for offers in (200,) if session.effort.quick else hub.OFFERS:
-        made = {ruled: hub.place(base, offers, ruled=ruled) for ruled in (False, True)}
-        with running(*(servers.ours(workspace, OURS) for workspace in made.values())) as started:
-            rivals = [
-                Rival(
-                    f"{OURS}, {'ruled' if ruled else 'free'}, {offers:,}",
-                    server,
-                    bodies,
-                    offers,
-                    "embedded",
-                    1,
-                    Oracle(made[ruled], base),
-                    True,
-                )
-                for ruled, server in zip(made, started, strict=True)
-            ]
-            for _ in range(session.effort.rounds):
-                for rival in rivals:
-                    session.warm(rival)
-                    session.closed(rival, 1)
-            for rival in rivals:
-                session.stages(rival)
-            free, ruled = (session.median("p50", kind="latency", rival=rival.label) for rival in rivals)
-            print(f"  {offers:,} offers: {ruled - free:+.3f} ms p50", flush=True)
-            if offers == 200:
-                session.values["hub"] = ruled - free
-
-
-def experiments(run: Run) -> None:
-    """Decisions with 0, 1 and 20 running experiments, in one process."""
-    session, base = run.session, places.prepared("pairs")
-    print(f"experiments: {', '.join(str(count) for count in trials.COUNTS)} that run, 200 offers", flush=True)
-    bodies = (
-        bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
-        .read_text()
-        .splitlines()
-    )
-    found = trials.microseconds(base, bodies)
-    none, one, many = (found[count] for count in trials.COUNTS)
-    session.values |= {"experiment": (many - one) / (trials.MANY - 1), "experiments": (many - none) / 1e3}
-    session.rows.append(
-        {
-            "kind": "experiments",
-            "rival": OURS,
-            "offers": 200,
-            "microseconds": {str(count): time for count, time in found.items()},
-        }
-    )
-    print(f"  1: {one - none:+.1f} us; {trials.MANY}: {many - none:+.1f} us of {none:.1f} us", flush=True)
-
-
-def flags(run: Run) -> None:
-    """One flag, and all flags at once, over HTTP, beside the bare echo of the answer to one."""
-    session, effort = run.session, run.session.effort
-    found = over_http.flags(run.base, effort.rounds, effort.measure)
-    session.values |= {"flag": found.against_echo, "flags": found.all}
-    session.rows.append(
-        {
-            "kind": "flags",
-            "rival": OURS,
-            "experiments": over_http.EXPERIMENTS,
-            "echo": found.echo,
-            "one": found.one,
-            "all": found.all,
-        }
-    )
-
-
-EVENTS_BESIDE, DECISIONS_BESIDE = 5_000, 500
-"""Events and decisions a second, where each is measured beside the other."""
-
-
-def events(run: Run) -> None:
-    """Events alone, one at a time, to the next decision, and beside decisions."""
-    session, effort = run.session, run.session.effort
-    place = hub.place(places.prepared("pairs"), 200, ruled=True, pause=True)
-    bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
-    seconds = 2.0 if effort.quick else 5.0
-    print(f"events: batches of {event_load.BATCH}, one at a time, beside decisions", flush=True)
-
-    def made(name: str, batches: int, batch: int = event_load.BATCH) -> Path:
-        return event_load.bodies(places.CACHE / f"events-{name}.txt", batches, batch, 200, batches)
-
-    for workers in (1, 2):
-        with running(servers.ours(event_load.emptied(place), OURS, workers)) as (server,):
-            event_load.peak(server, made("warm", 100), 0.5, 4)
-            # More bodies than can be sent: none may come twice.
-            rate, _ = event_load.peak(server, made("peak", int(500 * seconds)), seconds, 8)
-            session.rows.append(
-                {"kind": "events", "rival": OURS, "workers": workers, "batch": event_load.BATCH, "per_second": rate}
-            )
-            print(f"  {workers} workers: {rate:,.0f} events/s", flush=True)
-            session.values["events"] = max(session.values.get("events", 0.0), rate)
-    with running(servers.ours(event_load.emptied(place), OURS)) as (server,):
-        _, single = event_load.peak(server, made("single", 20_000, 1), seconds, 1, 1)
-        session.values["event_single"] = single.percentiles()["p50"]
-        soon = load.percentiles(event_load.followed(server))
-        session.values["event_known"] = soon["p99"]
-        alone, beside = [], []
-        for _ in range(effort.rounds):
-            plan = load.Plan(server.port, str(bodies), 16, seconds, DECISIONS_BESIDE, warm_seconds=0.5)
-            alone.append(load.run(plan).percentiles()["p99"])
-            events_plan = load.Plan(
-                server.port,
-                str(made("beside", int((seconds + 2) * EVENTS_BESIDE / event_load.BATCH))),
-                4,
-                seconds + 1,
-                EVENTS_BESIDE / event_load.BATCH,
-                path=event_load.PATH,
-            )
-            with ThreadPoolExecutor(1) as aside:
-                sending = aside.submit(load.run, events_plan)
-                beside.append(load.run(plan).percentiles()["p99"])
-                if sending.result().refused:
-                    raise event_load.EventsFailed("expected every batch beside decisions to be accepted")
-        session.values["events_beside"] = statistics.median(beside) / statistics.median(alone)
-        row = {
-            "kind": "events beside",
-            "rival": OURS,
-            "alone_p99": alone,
-            "beside_p99": beside,
-            "single": single.percentiles(),
-            "known": soon,
-        }
-        session.rows.append(row)
-        print(
-            f"  single p50 {session.values['event_single']:.2f} ms; event to decision p99 {soon['p99']:.1f} ms;"
-            f" decisions p99 {alone} alone, {beside} beside"
-        )
-
-
-def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:
-    """The kernel against other evaluators, and its growth."""
-    print("scoring alone, one thread", flush=True)
-    compared = scoring.compared(
-        run.base, (50, 200) if run.session.effort.quick else scoring.COUNTS, others=not run.session.effort.quick
-    )
-    seconds = compared["seconds"]
-    run.session.values["kernel"] = seconds["booster"]["200"] / seconds["kernel"]["200"]
-    for name, one in (
-        seconds | {name: one["seconds"] if isinstance(one, dict) else one for name, one in compared["others"].items()}
-    ).items():
-        shown = (
-            one if isinstance(one, str) else "  ".join(f"{count}: {value * 1e6:,.0f}" for count, value in one.items())
-        )
-        print(f"  {name:12} us by offers  {shown}", flush=True)
-    return compared, {} if run.session.effort.quick else scoring.growth()

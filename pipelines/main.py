@@ -21,7 +21,7 @@ from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
 from features.common.release import installed  # noqa: E402
-from pipelines.cli import backup, demo, events, maintenance, policy, world  # noqa: E402
+from pipelines.cli import backup, decide, demo, events, maintenance, policy, world  # noqa: E402
 from pipelines.cli import data as data_verbs  # noqa: E402
 from pipelines.cli import erase as erase_verbs  # noqa: E402
 from pipelines.cli import model as model_verbs  # noqa: E402
@@ -63,6 +63,7 @@ for module in (
     data_verbs,
     model_verbs,
     serve,
+    decide,
     policy,
     backup,
     maintenance,
