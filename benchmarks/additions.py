@@ -17,7 +17,9 @@ from benchmarks.session import Rival
 
 
 def decision_hub(run: Run) -> None:
-    """Rules and limits beside none, in turns; the difference of the medians over the rounds is what the hub costs."""
+    """Measure rules and limits beside none, in turns; the difference of the medians over the rounds is what the hub
+    costs.
+    """
     session, base = run.session, places.prepared("pairs")
     print(f"decision hub: {hub.RULES} rules and {hub.LIMITS} contact limits, beside none", flush=True)
     bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
@@ -50,7 +52,7 @@ def decision_hub(run: Run) -> None:
 
 
 def experiments(run: Run) -> None:
-    """Decisions with 0, 1 and 20 running experiments, in one process."""
+    """Measure decisions with 0, 1 and 20 running experiments, in one process."""
     session, base = run.session, places.prepared("pairs")
     print(f"experiments: {', '.join(str(count) for count in trials.COUNTS)} that run, 200 offers", flush=True)
     bodies = (
@@ -73,7 +75,7 @@ def experiments(run: Run) -> None:
 
 
 def flags(run: Run) -> None:
-    """One flag, and all flags at once, over HTTP, beside the bare echo of the answer to one."""
+    """Measure one flag, and all flags at once, over HTTP, beside the bare echo of the answer to one."""
     session, effort = run.session, run.session.effort
     found = over_http.flags(run.base, effort.rounds, effort.measure)
     session.values |= {"flag": found.against_echo, "flags": found.all}
@@ -94,7 +96,7 @@ EVENTS_BESIDE, DECISIONS_BESIDE = 5_000, 500
 
 
 def events(run: Run) -> None:
-    """Events alone, one at a time, to the next decision, and beside decisions."""
+    """Measure events alone, one at a time, to the next decision, and beside decisions."""
     session, effort = run.session, run.session.effort
     place = hub.place(places.prepared("pairs"), 200, ruled=True, pause=True)
     bodies = bodies_of(synthetic.customer_ids(), synthetic.PLACEMENT, places.CACHE / "bodies-pairs.txt")
@@ -153,7 +155,7 @@ def events(run: Run) -> None:
 
 
 def kernel(run: Run) -> tuple[dict[str, object], dict[str, list[dict[str, float]]]]:
-    """The kernel against other evaluators, and its growth."""
+    """Measure the kernel against other evaluators, and its growth."""
     print("scoring alone, one thread", flush=True)
     compared = scoring.compared(
         run.base, (50, 200) if run.session.effort.quick else scoring.COUNTS, others=not run.session.effort.quick

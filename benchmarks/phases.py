@@ -51,7 +51,7 @@ def starts(run: Run) -> None:
 
 
 def _answer(server: Server, bodies: Path) -> str:
-    """A real answer of ours: the echoes send as many bytes."""
+    """Return a real answer of ours: the echoes send as many bytes."""
     import http.client
 
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -62,7 +62,7 @@ def _answer(server: Server, bodies: Path) -> str:
 
 
 def side_by_side(run: Run) -> None:
-    """All rivals alive at once, measured in turns, several rounds; the bars take medians over the rounds."""
+    """Measure all rivals alive at once, in turns, several rounds; the bars take medians over the rounds."""
     session, effort = run.session, run.session.effort
     with ExitStack() as stack:
 
@@ -132,7 +132,7 @@ def open_loop(run: Run) -> None:
 
 
 def ratios(session: Session) -> None:
-    """The bars that compare rivals of the side-by-side rounds."""
+    """Compute the bars that compare rivals of the side-by-side rounds."""
     ours, ours_redis = ({"rival": f"{OURS}, {store}, 50", "workers": 1} for store in ("embedded", "redis"))
     slow, slow_redis = ({"rival": f"{OBVIOUS}, {store}, 50", "workers": 1} for store in ("embedded", "redis"))
 
@@ -150,7 +150,7 @@ def ratios(session: Session) -> None:
 
 
 def sizes(run: Run, wanted: tuple[int, ...] = SIZES) -> None:
-    """Ours on both stores and the obvious composition, for every catalogue, one after the other."""
+    """Measure ours on both stores and the obvious composition, for every catalogue, one after the other."""
     session = run.session
     print("catalogues of all sizes", flush=True)
     for offers in wanted:
@@ -213,7 +213,7 @@ def other_workspaces(run: Run) -> None:
 
 
 def _known_customers(base: Workspace) -> list[str]:
-    """Customers of the latest decisions, who are likely to have offers."""
+    """Return customers of the latest decisions, who are likely to have offers."""
     con = connect(base)
     rows = con.execute("SELECT customer_id FROM decisions GROUP BY 1 ORDER BY max(time) DESC, 1 LIMIT 2000").fetchall()
     con.close()

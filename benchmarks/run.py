@@ -23,11 +23,11 @@ class Run:
         self._oracles: dict[int, Oracle] = {}
 
     def place(self, offers: int, store: str = "embedded") -> Workspace:
-        """A copy of the workspace with so many offers, on a store."""
+        """Return a copy of the workspace with so many offers, on a store."""
         return places.copy(self.base, offers, "embedded" if store == "embedded" else self.redis)
 
     def oracle(self, offers: int) -> Oracle:
-        """One for each catalogue; it reads rows from the base's embedded store."""
+        """Return the oracle of a catalogue; it reads rows from the base's embedded store."""
         found = self._oracles.get(offers)
         if found is None:
             found = self._oracles[offers] = Oracle(self.place(offers), self.base)
@@ -46,6 +46,6 @@ class Run:
 
 
 def bodies_of(customers: list[str], placement: str, file: Path) -> Path:
-    """A file with one request a line."""
+    """Write a file with one request a line."""
     file.write_text("\n".join(f'{{"customer_id":"{customer}","placement":"{placement}"}}' for customer in customers))
     return file

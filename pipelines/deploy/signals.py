@@ -50,6 +50,6 @@ def stoppable() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """From here on the end has begun and is bounded in time: another Ctrl-C must not interrupt it halfway."""
+    """Ignore further signals: the end has begun and is bounded in time, and another Ctrl-C must not interrupt it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -89,7 +89,7 @@ class Running:
 
     @property
     def base(self) -> str:
-        """The address for people; all addresses are shown as this machine."""
+        """Return the address for people; all addresses are shown as this machine."""
         host = self._reachable()
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -116,7 +116,7 @@ class Running:
             )
 
     def start_server(self, workers: int) -> None:
-        """BentoML's own command serves: supervision, workers and graceful stop are its."""
+        """Start BentoML's own command, which brings supervision, workers and graceful stop."""
         require_free(self.host, self.port)
         self._new_log("server")
         command = [
@@ -142,7 +142,7 @@ class Running:
         self.start("worker", [sys.executable, "-m", "pipelines.worker", str(self.workspace.folder)])
 
     def _new_log(self, name: str) -> None:
-        """A log for each start; the one before is kept."""
+        """Begin a log for this start; keep the one before."""
         if self.output is not None:
             return
         file = self.log(name)
@@ -177,7 +177,7 @@ class Running:
             )
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-        """One request to the server; status 0 when it does not answer."""
+        """Send one request to the server; return status and body, status 0 when it does not answer."""
         connection = http.client.HTTPConnection(self._reachable(), self.port, timeout=5)
         try:
             content = None if body is None else msgspec.json.encode(body)

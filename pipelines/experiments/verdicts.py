@@ -51,7 +51,7 @@ TRAFFIC_DAYS = 7
 
 
 def report_of(read: Read, question: Question, subject: Subject, settings: ReportSettings) -> ExperimentReport:
-    """Judge what was read."""
+    """Return the report of what was read."""
     split = split_report(read, question, subject.shares)
     empty = nothing(len(NUMBERS))
     courses = [
@@ -167,7 +167,7 @@ def _goal(
 
 
 def with_verdicts(goals: Sequence[GoalReport], settings: ReportSettings) -> tuple[GoalReport, ...]:
-    """Goals that are told together, with their P corrected over all of them."""
+    """Return goals that are told together, with their P corrected over all of them."""
     found = corrected([np.nan if goal.p is None else goal.p for goal in goals], settings.correction)
     return tuple(
         replace(goal, p_corrected=_number(p), verdict=_verdict(goal, _number(p)))
@@ -226,8 +226,8 @@ def _stacked(course: Sequence[Summary]) -> Summary:
 
 
 def _traffic(days: Sequence[Sequence[int]], arms: tuple[int, int]) -> float:
-    """New units a day of two arms, over the latest days; the last one, which is not over, counts where there is no
-    other.
+    """Return the new units a day of two arms, over the latest days; the last one, which is not over, counts where there
+    is no other.
     """
     latest = days[-TRAFFIC_DAYS - 1 : -1] or days
     return sum(day[at] for day in latest for at in arms) / max(len(latest), 1)
@@ -238,7 +238,7 @@ def _ends(interval: Interval, is_enough: bool) -> tuple[float | None, float | No
 
 
 def _number(value: Any) -> float | None:
-    """None for what is not a number: JSON has no other word for it."""
+    """Return a number; None for what is none, which JSON cannot say otherwise."""
     return float(value) if value is not None and isfinite(value) else None
 
 

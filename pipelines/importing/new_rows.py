@@ -57,8 +57,8 @@ def select_added(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Ta
 
 
 def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Events have no key: one that occurs twice in a file is two events, one in two files, or in the lake, is the same
-    again.
+    """Make `added` for events, which have no key: one that occurs twice in a file is two events, one in two files, or
+    in the lake, is the same again.
     """
     columns, good = _names(table), "FROM judged WHERE _reason IS NULL"
     files = one(con, f"SELECT count(DISTINCT _row >> {ROW_BITS}) FROM judged")
@@ -79,9 +79,7 @@ def _add_events(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Tab
 
 
 def _refuse_conflicts(workspace: Workspace, con: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """A row whose key is known with another content is refused: it cannot be told which of them is true, so the first
-    stays.
-    """
+    """Refuse rows whose key is known with another content: nobody can tell which is true, so the first stays."""
     key = ", ".join(map(quoted, table.key))
     differs = " OR ".join(f"j.{quoted(field.name)} IS DISTINCT FROM r.{quoted(field.name)}" for field in table.fields)
     reason = literal(f"another row with the same {' and '.join(f'`{name}`' for name in table.key)} says something else")

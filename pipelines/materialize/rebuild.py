@@ -97,8 +97,8 @@ def told(one: Rebuilt) -> str:
 
 
 def mend(workspace: Workspace, say: Callable[[str], object], tell: Tell = lambda *_: None) -> None:
-    """For starts and the background worker: `rebuild_if_damaged`, whose failure is said in a line and keeps nothing
-    from running.
+    """Rebuild what is damaged, for starts and the background worker: a failure is said in a line and keeps nothing from
+    running.
 
     Holds the workspace only where something has to be done.
     """

@@ -74,7 +74,7 @@ def evidence_of(
 
 
 def _fresh(con: duckdb.DuckDBPyConnection, question: Question, places: tuple[int, int], since: int) -> tuple[int, int]:
-    """Units of both arms that were first exposed since a moment, and whose window is over."""
+    """Return the units of both arms that were first exposed since a moment, and whose window is over."""
     counted = con.execute(
         f"SELECT count(*) FILTER (place = {places[0]}), count(*) FILTER (place = {places[1]}) FROM single "
         f"WHERE NOT is_open AND first >= make_timestamptz({since}::BIGINT)"
@@ -104,7 +104,7 @@ def alpha_of(plan: Ramp) -> float:
 
 
 def _watched(name: str, tolerated: float, alpha: float, found: Read, control: Summary, treated: Summary) -> Watched:
-    """One guardrail, tested for more harm than is tolerated. The past narrows nothing here: after a restart it would be
+    """Test one guardrail for more harm than is tolerated. The past narrows nothing here: after a restart it would be
     the arm's own.
     """
     metric = _metric(name)

@@ -88,7 +88,7 @@ def _harm(evidence: Evidence) -> tuple[Code, str] | None:
 
 
 def _waits(plan: Ramp, standing: RampState, evidence: Evidence, now: Micros) -> tuple[Code, str] | None:
-    """Why the next step must wait; None when it need not."""
+    """Return why the next step must wait; None when it need not."""
     assert standing.since is not None
     due = standing.since + duration_seconds(plan.hold) * MICROSECONDS
     if standing.is_damaged:

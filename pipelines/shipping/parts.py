@@ -137,7 +137,7 @@ def _array(values: Row, kind: pa.DataType) -> Any:
 
 
 def _any_array(values: list[float | str | None]) -> Any:
-    """Numbers where all are, else texts."""
+    """Return numbers where all are, else texts."""
     if any(isinstance(value, str) for value in values):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     return pa.array(values, pa.float64())

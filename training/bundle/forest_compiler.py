@@ -55,7 +55,7 @@ def compile_forest(model_text: str) -> Forest:
 
 
 def _tree(tree: int, fields: dict[str, str], sets: int, words: int) -> tuple[dict[str, Array], int]:
-    """Arrays of one tree; `sets` and `words` are the category sets and words of the trees before it."""
+    """Return the arrays of one tree; `sets` and `words` are the category sets and words of the trees before it."""
     where = f"tree {tree}: "
     if fields.get("is_linear", "0") != "0":
         _refuse(where + "a constant in each leaf", "a linear tree", "set linear_tree: false")
