@@ -59,7 +59,9 @@ class BackgroundTask(NamedTuple):
     """The part of the time that it may take."""
 
     def due(self, begun: float, ended: float) -> float:
-        """When the next turn is, after one from `begun` to `ended`, all in seconds: after a long one it is later."""
+        """Return when the next turn is, after one from `begun` to `ended`, all in seconds: after a long one it is
+        later.
+        """
         return begun + max(self.seconds, (ended - begun) / self.share)
 
 
@@ -74,7 +76,7 @@ def refresh(workspace: Workspace) -> None:
 
 
 def refresh_changed(workspace: Workspace) -> None:
-    """The same for customers to whom something happened."""
+    """Refresh the rows of all customers with new events since the last run."""
     with steps.alone(workspace):
         customers = refreshing.refresh_changed(workspace)
     if customers:

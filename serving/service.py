@@ -81,7 +81,7 @@ class Opportune:
         purposes: list[str] | None = None,
         anonymous_id: str | None = None,
     ) -> dict[str, Any]:
-        """One decision, as `POST /v1/decisions` gives it."""
+        """Return one decision, as `POST /v1/decisions` gives it."""
         request: dict[str, Any] = {} if customer_id is None else {"customer_id": customer_id}
         request |= {"placement": placement, "limit": limit, "context": context, "exclude": exclude, "explain": explain}
         request |= {"placements": placements, "purposes": purposes, "anonymous_id": anonymous_id}

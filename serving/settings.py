@@ -73,7 +73,7 @@ class Settings:
 
 
 def origins_for(settings: Settings, keys: Keys) -> Origins | None:
-    """Whose pages may call; None: nobody's.
+    """Return whose pages may call; None: nobody's.
 
     Raises:
         BadSettings: every page may, and nobody needs a key: any web site could read what this machine decides.

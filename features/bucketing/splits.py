@@ -87,8 +87,8 @@ def side_by_side(weights: Sequence[float], coverage: float = 1.0) -> list[Range]
 
 
 def ramp_ranges(share: float) -> tuple[Sequence[Range], Sequence[Range]]:
-    """What a ramped arm and its control have at a share of 0 to 1: the arm begins at one end, and an equally large
-    control at the other.
+    """Return what a ramped arm and its control have at a share of 0 to 1: the arm begins at one end, and an equally
+    large control at the other.
 
     So a larger share moves nobody from arm to arm until both halves meet; beyond, the control gives way.
     """

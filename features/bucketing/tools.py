@@ -116,7 +116,7 @@ class Tool:
 
 
 def is_whole(part: float, of: int) -> bool:
-    """Whether a part is a whole number of so many buckets."""
+    """Return whether a part is a whole number of so many buckets."""
     return abs(part * of - round(part * of)) <= ROUNDING * of
 
 

@@ -20,13 +20,13 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def moment_of(decision_id: str | None) -> int | None:
-    """When a decision of this service was made, by its id, microseconds since 1970; None for ids of others."""
+    """Return when a decision of this service was made, by its id, microseconds since 1970; None for ids of others."""
     text, dash, _ = (decision_id or "").partition("-")
     return int(text, 16) if dash and _ID_DIGITS[0] <= len(text) <= _ID_DIGITS[1] and set(text) <= _HEX else None
 
 
 def followed(time: int, decided: int | None) -> int:
-    """When an event counts.
+    """Return when an event counts.
 
     Args:
         time: when it happened, as it says, microseconds since 1970.

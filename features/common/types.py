@@ -63,7 +63,7 @@ UNIT_PATTERN = rf"^{ANONYMOUS}?{ID_TEXT[:-1]}{{0,{ID_CHARACTERS_MAX - 1}}}${END_
 
 
 def unit_of(customer_id: str | None, anonymous_id: str | None) -> str:
-    """Whose history is meant: the customer's, or that of an anonymous id, or nobody's (empty)."""
+    """Return whose history is meant: the customer's, or that of an anonymous id, or nobody's (empty)."""
     return customer_id or (ANONYMOUS + anonymous_id if anonymous_id else "")
 
 

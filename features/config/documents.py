@@ -146,8 +146,8 @@ class Document:
         return path, self.fault(path, text[0].lower() + text[1:], got)
 
     def _resolved(self, shown: str, message: str, kind: Any, value: Any) -> Path:
-        """The exact place of an error. msgspec writes `[...]` for any key of a mapping: leave one key at a time and see
-        which fails.
+        """Return the exact place of an error. msgspec writes `[...]` for any key of a mapping: leave one key at a time
+        and see which fails.
         """
         steps: list[str | int] = []
         for step in _STEP.finditer(shown):

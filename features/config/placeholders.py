@@ -15,7 +15,7 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def unset(value: Any, environment: Mapping[str, str], path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Where a variable is named that is not set, and its name. A set variable may be empty."""
+    """Return where a variable is named that is not set, and its name. A set variable may be empty."""
     if isinstance(value, str):
         yield from ((path, name) for name in _PLACEHOLDER.findall(value) if name not in environment)
     elif isinstance(value, dict):

@@ -35,7 +35,7 @@ class Alive:
             os.close(handle)
 
     def bury(self, log: EventLog) -> None:
-        """All is heard: the mark and the file go. The log is another worker's, or this one's last use of its own."""
+        """Remove mark and file, once all is heard. The log is another worker's, or this one's last use of its own."""
         with log.file.transaction() as connection:
             connection.execute("DELETE FROM hearers WHERE worker = ?", (self.worker,))
         self.path.unlink(missing_ok=True)
@@ -78,8 +78,8 @@ def dead(folder: Path) -> Iterator[Alive]:
 
 
 def anybody(folder: Path) -> bool:
-    """Whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer than it
-    takes to look.
+    """Return whether a worker lives that would write to this log. A dead one's file is held for a moment, no longer
+    than it takes to look.
     """
     return any(is_held(path) for path in folder.glob(f"*{ALIVE}"))
 

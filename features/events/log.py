@@ -234,7 +234,7 @@ def event_folder(data: Path) -> Path:
 
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that only reads, from any process and thread; it sees the log as it is at each query.
+    """Return a connection that only reads, from any process and thread; it sees the log as it is at each query.
 
     Raises:
         LogUnavailable: there is none, or it cannot be read.

@@ -134,8 +134,8 @@ def short(data: bytes) -> bytes:
 
 
 def event_item(event: Event, time: int, letter: int = 0) -> Item:
-    """An event as it is written; one that is too large as a dead letter. Bodies are equal when the events are, however
-    they were sent.
+    """Return an event as it is written; one that is too large as a dead letter. Bodies are equal when the events are,
+    however they were sent.
     """
     body = _encode(event)
     if len(body) > EVENT_BYTES_MAX:
@@ -225,8 +225,8 @@ def _became(
 
 
 def _letter(item: Item, reason: str, now: Micros) -> _Letter:
-    """What is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only, and
-    letters are JSON.
+    """Return what is kept of a dead item; of one of a forgotten unit the reason alone. A conflict is found here only,
+    and letters are JSON.
     """
     if reason == FORGOTTEN:
         return now, FORGOTTEN, None, None

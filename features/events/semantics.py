@@ -68,7 +68,7 @@ class _Known(NamedTuple):
 
 
 def time_of(event: Event) -> int:
-    """When it happened, as it says, microseconds since 1970."""
+    """Return when it happened, as it says, microseconds since 1970."""
     return (event.occurred_at - _EPOCH) // _MICROSECOND
 
 

@@ -90,11 +90,11 @@ class EventWriter:
         return await future
 
     def mark(self, seq: int) -> None:
-        """All events of this worker up to this place were heard; written with the next batch, or soon."""
+        """Mark that all events of this worker up to a place were heard; it is written with the next batch, or soon."""
         self._heard = seq
 
     async def bury(self, dead: consumers.Alive) -> None:
-        """All events of a dead worker were heard: forget that it was there."""
+        """Forget a dead worker whose events were all heard."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Result]] = loop.create_future()
         self._queue.put(_Batch((), future, loop, dead))

@@ -50,7 +50,7 @@ class Expression:
 
 
 def nodes_of(root: Node) -> Iterator[Node]:
-    """Each different node of a tree once."""
+    """Yield each different node of a tree once."""
     waiting, seen = [root], {root}
     while waiting:
         node = waiting.pop()

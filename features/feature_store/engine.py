@@ -234,7 +234,7 @@ class _Store:
         return made
 
     def read(self, request: _Request, key: EntityKey) -> list[Read]:
-        """One read a view, in the plan's order.
+        """Read once a view, in the plan's order.
 
         Raises:
             StoreUnavailable: with whatever the store has thrown.
@@ -274,7 +274,7 @@ class _Store:
 
 
 def _configuration(section: dict[str, Any], project: str, repository: Path | None) -> RepoConfig:
-    """Of Feast's configuration what a read needs; the offline store's name alone, so that it is not loaded."""
+    """Return what a read needs of Feast's configuration; the offline store's name alone, so that it is not loaded."""
     return RepoConfig(
         project=project,
         provider="local",

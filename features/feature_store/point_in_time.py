@@ -40,8 +40,8 @@ class OfflineHistory:
         return self.table.num_rows
 
     def rows(self) -> Iterator[OnlineRow]:
-        """One row for each moment, as the online store would have given it at that moment; without what is hidden
-        beside columns.
+        """Return one row for each moment, as the online store would have given it at that moment; without what is
+        hidden beside columns.
         """
         scalars = np.full((len(self), len(self.plan.scalars)), np.nan)
         times = np.full((len(self), len(self.plan.views)), np.nan)

@@ -152,8 +152,8 @@ class Packer:
 def values_of(
     schema: Schema, section: Section, wanted: list[str], kinds: dict[str, Kind], texts: list[str]
 ) -> dict[str, Value]:
-    """The wanted fields of a section as Feast's values; null where the section lacks a field, or holds another type
-    under its name.
+    """Return the wanted fields of a section as Feast's values; null where the section lacks a field, or holds another
+    type under its name.
     """
     count = len(schema.scalars)
     numbers = struct.unpack_from(f"<{count}d", section.fixed, FIXED_HEAD_BYTES)

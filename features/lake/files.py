@@ -41,7 +41,7 @@ def is_imported(file: Path) -> bool:
 
 
 def replaced_by(folder: Path, names: list[str]) -> dict[str, Replaces]:
-    """Of each merged file of a folder that counts, or did, what it replaces.
+    """Return what each merged file of a folder replaces, which counts, or did.
 
     Args:
         names: those of the folder, listed once.

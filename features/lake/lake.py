@@ -131,7 +131,7 @@ def files(workspace: Workspace, table: Table) -> list[Path]:
 
 
 def imported_files(workspace: Workspace, table: Table) -> list[Path]:
-    """Those that imports brought: neither shipments nor merging change them."""
+    """Return those that imports brought: neither shipments nor merging change them."""
     return [file for file in files(workspace, table) if is_imported(file)]
 
 

@@ -145,14 +145,14 @@ class BudgetRecord:
         self.open[place] = self.open.get(place, 0) + 1
 
     def give_back(self, moment: Moment) -> None:
-        """One reservation of that moment less, if it is still there."""
+        """Remove one reservation of that moment, if it is still there."""
         place = (moment.minute, moment.day)
         left = self.open.pop(place, 0) - 1
         if left > 0:
             self.open[place] = left
 
     def confirm(self, moment: Moment) -> None:
-        """A reservation of that moment was shown."""
+        """Count a reservation of that moment as shown."""
         self.give_back(moment)
         self.used += 1
         self.days[moment.day] = self.days.get(moment.day, 0) + 1

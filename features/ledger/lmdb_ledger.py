@@ -78,7 +78,7 @@ class LmdbLedger(LedgerFile):
         return self.read_now(customer_id)
 
     def take_now(self, take: Take) -> TakeResult:
-        """One write transaction."""
+        """Take contacts in one write transaction."""
         return self._change(take.customer_id, lambda history: taken(history, take))
 
     async def take(self, take: Take, history: bytes | None = None) -> TakeResult:
@@ -107,8 +107,8 @@ class LmdbLedger(LedgerFile):
         self._write(work)
 
     def look_now(self, unit: str) -> Known:
-        """One read transaction. Every decision waits for it, and of most units nothing is known: so few steps as can
-        be.
+        """Read a unit in one read transaction. Every decision waits for it, and of most units nothing is known: so few
+        steps as can be.
         """
         key = hash_of(unit)
         with self._using:
@@ -143,7 +143,7 @@ class LmdbLedger(LedgerFile):
         return self.look_now(unit)
 
     async def hear(self, heard: Sequence[Heard], policy: ContactPolicy, now: Seconds) -> list[bool]:
-        """One write transaction."""
+        """Apply events in one write transaction."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> EventApplication:
             hearing = EventApplication(partial(state_of, transaction), policy, now)
@@ -173,7 +173,7 @@ class LmdbLedger(LedgerFile):
     async def settle(
         self, unit: str, wanted: Mapping[str, KeptArm], over: Mapping[str, KeptArm]
     ) -> Mapping[str, KeptArm]:
-        """One write transaction."""
+        """Write sticky assignments in one write transaction."""
 
         def work(transaction: lmdb.Transaction[bytes]) -> Mapping[str, KeptArm]:
             key = RECENT + hash_of(unit)
@@ -196,7 +196,7 @@ class LmdbLedger(LedgerFile):
         self._write(work)
 
     def take_budgets_now(self, budgets: Sequence[BudgetBound], moment: Moment) -> list[Fell]:
-        """One write transaction."""
+        """Reserve shows in one write transaction."""
         asked(budgets)
         moment.pack()
 

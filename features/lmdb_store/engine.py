@@ -157,8 +157,8 @@ class EmbeddedEngine:
         units: Ids,
         families: list[KeyedRow | None],
     ) -> bool:
-        """The families of a section, all measures of one as a single view of the record; False where their lists differ
-        in length.
+        """Read the families of a section, all measures of one as a single view of the record; False where their lists
+        differ in length.
         """
         at = (at + section.lengths.size) >> 3
         for position, keys, measures in section.runs or ():
@@ -180,7 +180,7 @@ class EmbeddedEngine:
         units: Ids,
         families: list[KeyedRow | None],
     ) -> None:
-        """The same where lists are missing, of other lengths or in another order."""
+        """Read the same where lists are missing, of other lengths or in another order."""
         at += section.lengths.size
         starts = []
         for length, text in zip(lengths, section.texts, strict=True):

@@ -122,8 +122,8 @@ class Environment:
             return self.env.begin()
 
     def write(self) -> lmdb.Transaction[bytes]:
-        """A write transaction, to be used in `with`; waits for the one writer there may be. MapFullError: `grow`, then
-        all of it again.
+        """Return a write transaction, to be used in `with`; waits for the one writer there may be. MapFullError:
+        `grow`, then all of it again.
         """
         try:
             return self.env.begin(write=True)
@@ -142,7 +142,7 @@ class Environment:
         return True
 
     def release(self) -> None:
-        """One holder less; the last closes the environment."""
+        """Let go of the environment; the last holder closes the environment."""
         with _attaching:
             self.holders -= 1
             if self.holders <= 0:

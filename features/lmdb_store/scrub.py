@@ -58,7 +58,7 @@ def scrub(folder: Path, offsets: Offsets) -> bool:
 
 
 def _keys_at(environment: Environment, file: Path, found: list[int]) -> list[bytes]:
-    """One key of each leaf that holds one of the offsets, or did when it was in use."""
+    """Yield one key of each leaf that holds one of the offsets, or did when it was in use."""
     size = environment.env.stat()["psize"]
     keys = {_first_key(_page(file, page, size)) for page in {offset // size for offset in found}}
     return sorted(keys - {b""})

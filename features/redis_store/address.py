@@ -89,7 +89,7 @@ class Address:
         return [command("HELLO", 3), command("CLIENT", "TRACKING", "ON")]
 
     def ask(self, payload: bytes, timeout_seconds: float) -> object:
-        """One command on a connection of its own, blocking; follows a cluster's redirections.
+        """Send one command on a connection of its own, blocking; follows a cluster's redirections.
 
         Raises:
             StoreUnavailable: when no node answers within the time, or one answers with an error.

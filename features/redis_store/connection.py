@@ -79,7 +79,7 @@ class Link:
         return await wire.send(payload)
 
     def forget(self) -> None:
-        """What was read here counts no more for the near cache."""
+        """Drop what was read here from the near cache."""
         if self._wire is not None and self._wire.session is not None:
             self._wire.session.forget()
 
@@ -91,12 +91,12 @@ class Link:
             self._wire.drop("the engine was closed")
 
     def answered(self, wire: _Wire) -> None:
-        """A reply came; what a new connection answers to its greeting does not count."""
+        """Note that a reply came; what a new connection answers to its greeting does not count."""
         if self._wire is wire:
             self.failures = 0
 
     def lost(self, wire: _Wire, why: str) -> None:
-        """The connection in use has failed; one that is still being made is its maker's concern."""
+        """Note that the connection in use has failed; one that is still being made is its maker's concern."""
         if self._wire is wire:
             self._wire = None
             self._up.clear()
@@ -268,7 +268,7 @@ class _Wire(asyncio.Protocol):
             self._transport.write(payload)
 
     def _look(self) -> None:
-        """One timer for all: is the oldest command late?"""
+        """Check whether the oldest command is late; one timer serves all."""
         self._watch = None
         if self._waiting:
             deadline = self._waiting[0][1]

@@ -24,7 +24,7 @@ class Routes(Protocol):
     async def call(self, key: bytes, payload: bytes, reading: Reading | None = None) -> Reply: ...
 
     def begin(self, key: bytes, payload: bytes) -> asyncio.Future[Reply] | None:
-        """A command on its way at once; None where there is no connection. Where its reply is an error, `call` may know
+        """Send a command at once; None where there is no connection. Where its reply is an error, `call` may know
         another node.
         """
         ...

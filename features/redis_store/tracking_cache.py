@@ -119,7 +119,7 @@ class NearCache:
             self._kept.popitem(last=False)
 
     def changed(self, key: bytes) -> None:
-        """The store holds something else now: drops the row, and voids the read that is on its way."""
+        """Drop a row that the store has changed, and void the read that is on its way."""
         self._kept.pop(key, None)
         self._readings.pop(key, None)
 
@@ -133,7 +133,7 @@ class NearCache:
         return Session(self, probe)
 
     def refused(self, why: str) -> None:
-        """The server does not track: rows are read each time. Logged once a reason."""
+        """Note that the server does not track: rows are read each time. Logged once a reason."""
         if why != self._refusal:
             self._refusal = why
             logger.warning("the near cache is off, every row is read from the online store: %s", why)
@@ -158,7 +158,7 @@ class Session:
         return now
 
     def told(self, push: list[Any]) -> None:
-        """What the server says unasked."""
+        """Take what the server says unasked."""
         if not push or push[0] != b"invalidate":
             return
         if len(push) == 2 and isinstance(push[1], list):

@@ -37,7 +37,7 @@ def _streams(workspace: Workspace) -> Iterable[Fault]:
 
 
 def _facts(workspace: Workspace) -> Iterable[Fault]:
-    """What tables and requests state: their columns stand beside those that every table has."""
+    """Yield what tables and requests state: their columns stand beside those that every table has."""
     features, document = workspace.features, workspace.documents["features.yaml"]
     for path, table, names in (
         (("customer", "attributes"), "customers", features.customer.attributes),

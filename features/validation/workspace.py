@@ -224,7 +224,7 @@ def _treatments(
 
 
 def _texts(value: Any, path: Path) -> Iterable[tuple[Path, str]]:
-    """All texts of a payload, with their places."""
+    """Yield all texts of a payload, with their places."""
     if isinstance(value, str):
         yield path, value
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

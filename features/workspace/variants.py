@@ -103,15 +103,15 @@ def count(file: ExperimentsFile) -> int:
 
 
 def combinations(file: ExperimentsFile) -> Iterator[Arms]:
-    """Every combination of changing arms that one request can have, the empty one first."""
+    """Return every combination of changing arms that one request can have, the empty one first."""
     order = {key: at for at, key in enumerate(file.experiments)}
     for chosen in product(*_choices(file)):
         yield tuple(sorted((one for one in chosen if one is not None), key=lambda one: order[one[0]]))
 
 
 def _choices(file: ExperimentsFile) -> list[list[tuple[str, str] | None]]:
-    """What can be chosen independently. Experiments of one namespace exclude each other, but for units that a sticky
-    one has kept.
+    """Return what can be chosen independently. Experiments of one namespace exclude each other, but for units that a
+    sticky one has kept.
     """
     together: dict[str, list[tuple[str, str] | None]] = {}
     for key, arms in changing(file).items():

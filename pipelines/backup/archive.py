@@ -306,7 +306,7 @@ def _opened(file: Path) -> Iterator[tuple[_Forward, tarfile.TarFile]]:
 
 @contextmanager
 def _begun(file: Path, ending: str) -> Iterator[Any]:
-    """A new file for its owner alone, compressed by the ending of the name that it will have."""
+    """Return a new file for its owner alone, compressed by the ending of the name that it will have."""
     kind = COMPRESSIONS.get(ending.lower())
     with open(file, "xb", opener=lambda path, flags: os.open(path, flags | os.O_CLOEXEC, 0o600)) as raw:
         if kind is None:

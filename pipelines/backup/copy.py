@@ -73,7 +73,7 @@ def copy_data(workspace: Workspace, target: Path) -> dict[str, str]:
 
 
 def _others(data: Path) -> Iterator[Path]:
-    """All other files that are worth keeping, databases before what they name."""
+    """Yield all other files that are worth keeping, databases before what they name."""
     for folder, folders, names in os.walk(data, followlinks=True):
         if Path(folder) == data:
             folders[:] = [

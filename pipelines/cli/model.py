@@ -90,7 +90,7 @@ def evaluate(workspace: Folder = HERE, version: Version = "champion", json: AsJs
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The model beside the baselines, and where time was cut."""
+    """Print the model beside the baselines, and where time was cut."""
     models = {"model": report["model"], **report["baselines"]}
     keys = ["mrr", "ndcg@10", "hit_rate@3", "auc", "decision_auc", "log_loss", "ece"]
     console.table(

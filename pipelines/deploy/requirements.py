@@ -91,7 +91,7 @@ def closure(wanted: Iterable[str]) -> set[NormalizedName]:
 
 
 def _needs(name: str, extra: str) -> Iterator[Requirement]:
-    """What a distribution needs, or what one of its extras adds; nothing for one that is not installed."""
+    """Return what a distribution needs, or what one of its extras adds; nothing for one that is not installed."""
     try:
         texts = distribution(name).requires or []
     except PackageNotFoundError:

@@ -72,8 +72,8 @@ class ErasureReport(Struct):
 
 
 def unit_named(text: str, *, anonymous: bool = False) -> str:
-    """The unit of an id as people and clients write it: a customer's, or, with `~` before it or when it is said so, an
-    anonymous one.
+    """Return the unit of an id as people and clients write it: a customer's, or, with `~` before it or when it is said
+    so, an anonymous one.
 
     Raises:
         BadId: it is no id.

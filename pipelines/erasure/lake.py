@@ -60,8 +60,8 @@ class ParquetFolder:
         return found
 
     def _by_columns(self, con: duckdb.DuckDBPyConnection) -> dict[tuple[str, ...], list[Path]]:
-        """The files that say whose rows are, by the columns that do; files of one folder are alike, but for what was
-        declared later.
+        """Return the files that say whose rows are, by the columns that do; files of one folder are alike, but for what
+        was declared later.
         """
         found: dict[tuple[str, ...], list[Path]] = {}
         files = sorted(self._folder.glob("**/*.parquet"))

@@ -111,8 +111,8 @@ def offsets(file: Path, units: Sequence[str]) -> list[int]:
 
 
 def _pieces(file: Path, names: Sequence[bytes]) -> Iterator[tuple[int, list[int]]]:
-    """A file piece by piece: bytes read so far, and where the ids stand. Not mapped: somebody may cut the file off
-    meanwhile.
+    """Yield a file piece by piece: bytes read so far, and where the ids stand. Not mapped: somebody may cut the file
+    off meanwhile.
     """
     kept, read = b"", 0
     with file.open("rb") as handle:

@@ -142,7 +142,7 @@ class OnlineRows:
 
 
 def linked_units(workspace: Workspace, customer_id: str, candidates: Sequence[str]) -> list[str]:
-    """Those of some anonymous units that belong to a customer, by what the ledger says of them, or nothing.
+    """Return those of some anonymous units that belong to a customer, by what the ledger says of them, or nothing.
 
     A unit is linked once: one that the ledger knows as another customer's is not theirs.
     """

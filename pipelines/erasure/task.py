@@ -92,7 +92,7 @@ def keep_task(workspace: Workspace, task: ErasureTask) -> None:
 
 
 def remove_task(workspace: Workspace, unit: str) -> None:
-    """All is done: from here on nothing knows the id."""
+    """Remove the task once all is done: from here on nothing knows the id."""
     file = task_file(workspace, unit)
     file.unlink(missing_ok=True)
     for draft in file.parent.glob(f".{file.name}.*"):  # of a process that was killed while it wrote

@@ -167,7 +167,7 @@ def _copy(con: duckdb.DuckDBPyConnection, query: str, form: Format, file: Path) 
 
 @contextmanager
 def _replaced(file: Path) -> Iterator[Path]:
-    """A file that is in place only once it is whole."""
+    """Yield a file that is in place only once it is whole."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         yield aside

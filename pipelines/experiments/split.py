@@ -141,7 +141,7 @@ def _causes(
 
 
 def _alone(dimension: str, tallies: list[Tally], expected: Floats) -> Iterator[str]:
-    """The values of a dimension that are off, where the rest of the units is even."""
+    """Return the values of a dimension that are off, where the rest of the units is even."""
     if len(tallies) < 2:
         return
     units = np.array([tally.units for tally in tallies], np.float64)
@@ -186,7 +186,7 @@ def _unheard(read: Read, question: Question) -> Iterator[str]:
 
 
 def _short(question: Question, counts: Floats, expected: Floats) -> Iterator[str]:
-    """The arm that is off, where without it the rest is even; of two arms the one that is short."""
+    """Return the arm that is off, where without it the rest is even; of two arms the one that is short."""
     arms = range(len(question.arms))
     short = min(arms, key=lambda at: counts[at] / expected[at] if expected[at] else np.inf)
     for at in sorted(arms, key=lambda at: at != short):

@@ -152,7 +152,7 @@ def _quotes_fit(part: bytes, beside: NDArray[np.bool_], odd: bool) -> tuple[bool
 
 
 def records(file: CsvFile) -> Iterator[tuple[int, list[str]]]:
-    """Each record but blank lines, header first, with the line that it begins on, from 1.
+    """Yield each record but blank lines, header first, with the line that it begins on, from 1.
 
     Raises:
         BadFile: at the first that is none, or has not as many cells as the header.
@@ -233,7 +233,7 @@ def _not_utf8(file: CsvFile) -> BadFile:
 
 
 def batches(file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: int) -> Iterator[pa.RecordBatch]:
-    """All rows of a file, as texts.
+    """Yield all rows of a file, as texts.
 
     Args:
         columns: our name -> the file's, of those that the file has.
@@ -277,7 +277,7 @@ def _quickly(file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: in
 def _exactly(
     file: CsvFile, columns: dict[str, str], schema: pa.Schema, base: int, skip: int
 ) -> Iterator[pa.RecordBatch]:
-    """The same from the record number `skip` on, one by one."""
+    """Yield the same from the record number `skip` on, one by one."""
     places = {name: file.names.index(given) for name, given in columns.items()}
     rows: list[list[str]] = []
     base += skip

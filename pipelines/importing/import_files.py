@@ -221,7 +221,7 @@ def _count(con: duckdb.DuckDBPyConnection, table: Table, report: ImportReport) -
 
 
 def _tell_places(con: duckdb.DuckDBPyConnection, files: SourceFiles, report: ImportReport) -> None:
-    """Where the first row of each reason stands."""
+    """Tell where the first row of each reason stands."""
     if not report.refused:
         return
     firsts = con.execute("SELECT _reason, min(_row) FROM judged WHERE _reason IS NOT NULL GROUP BY 1").fetchall()

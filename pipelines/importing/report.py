@@ -10,7 +10,7 @@ from pipelines.output import console
 
 
 def print_reports(reports: list[ImportReport]) -> None:
-    """What became of the rows of each table, and how the tables fit together."""
+    """Print what became of the rows of each table, and how the tables fit together."""
     titles = ["table", "read", "stored", "duplicate", "refused", "of known customers", "from", "to"]
     console.table("Imported", titles, [_row(report) for report in reports])
     told = [note for report in reports for note in notes(report)]
@@ -42,7 +42,7 @@ def _floor(part: int, whole: int) -> int:
 
 
 def notes(report: ImportReport) -> Iterator[str]:
-    """What is worth a look in one table, a sentence each."""
+    """Yield what is worth a look in one table, a sentence each."""
     name = report.table
     for reason, count in report.refused.items():
         place = report.refused_first.get(reason)

@@ -117,7 +117,7 @@ class SourceFiles:
             )
 
     def parts(self, progress: Progress) -> Iterator[Given]:
-        """All rows, those of files with the same types together."""
+        """Yield all rows, those of files with the same types together."""
         sizes = [max(1, file.stat().st_size) for file in self.files]
         done = 0
         for part in self._parts:

@@ -65,7 +65,7 @@ OF = {"customer_id": "customers", "offer_id": ALL_OFFERS, "decision_id": "decisi
 
 
 def shared(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> list[Shared]:
-    """Of each table with rows, how far others know its ids."""
+    """Return, for each table with rows, how far others know its ids."""
     found = []
     for column, described in OF.items():
         tables = [

@@ -156,8 +156,8 @@ def _customers(con: duckdb.DuckDBPyConnection, parts: str) -> int:
 
 
 def reach(policy: ContactPolicy) -> tuple[float, float]:
-    """How far back impressions and outcomes are looked at, in seconds; 0 for not at all. A limit on decisions counts no
-    impressions.
+    """Return how far back impressions and outcomes are looked at, in seconds; 0 for not at all. A limit on decisions
+    counts no impressions.
     """
     impressions = max((limit.window_seconds for limit in policy.limits if limit.counts == "impressions"), default=0.0)
     pauses = (pause.within_seconds + pause.pause_seconds for pause in policy.pauses)
@@ -190,7 +190,7 @@ def _newest(table: str, more: str, rows_max: int, since: int) -> str:
 
 
 def _histories(con: duckdb.DuckDBPyConnection, parts: str, groups: dict[str, int]) -> Histories:
-    """Each customer with what happened, in the order of time; the database sorts, and spills where it must."""
+    """Yield each customer with what happened, in the order of time; the database sorts, and spills where it must."""
     columns = "customer_id, kind, epoch_us(time) AS moment, offer_id, decision_id, channel, type"
     cursor = con.execute(f"SELECT {columns} FROM ({parts}) ORDER BY customer_id, moment, kind, decision_id, offer_id")
 

@@ -218,7 +218,7 @@ def _settled(workspace: Workspace, con: duckdb.DuckDBPyConnection, since: int) -
 def _events(
     workspace: Workspace, con: duckdb.DuckDBPyConnection, moment: int, since: int
 ) -> Iterator[Iterator[tuple[int, str, Any]]]:
-    """One stream of events a table, each in the order in which the log took them."""
+    """Yield one stream of events a table, each in the order in which the log took them."""
     tables = tables_of(workspace)
     plain = {
         "impressions": (IMPRESSION, "decision_id, offer_id, placement, channel"),

@@ -30,8 +30,8 @@ at what is new by then. Trimmed sooner, an event would be in neither.
 
 
 def whole_second(barrier: Micros) -> Micros:
-    """The moment of a refresh: the last whole second up to a barrier, since some of Feast's stores keep no more of a
-    row's moment.
+    """Return the moment of a refresh: the last whole second up to a barrier, since some of Feast's stores keep no more
+    of a row's moment.
     """
     return Micros(barrier // MICROSECONDS * MICROSECONDS)
 

@@ -221,7 +221,7 @@ def bring_contacts(workspace: Workspace, now: Micros, tell: contact_import.Tell 
 
 
 def note_refreshed(workspace: Workspace, place: int) -> None:
-    """All customers of events up to this place of the event log have rows that contain them."""
+    """Note that rows contain all events up to this place of the event log."""
     _keep(workspace, refreshed=place)
 
 

@@ -24,7 +24,7 @@ Told = Callable[[str, float | None], None]
 
 @contextmanager
 def progress(title: str) -> Iterator[Told]:
-    """A bar on standard error while something long goes on; plain lines where there is no terminal."""
+    """Show a bar on standard error while something long goes on; plain lines where there is no terminal."""
     if not err.is_terminal:
         yield _plain(title)
         return
@@ -57,12 +57,12 @@ def _plain(title: str) -> Told:
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     out.out(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), highlight=False)
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]], numbers: int = 1) -> None:
-    """A table on standard output; columns from `numbers` on are right-aligned."""
+    """Print a table on standard output; columns from `numbers` on are right-aligned."""
     shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for at, name in enumerate(columns):
         shown.add_column(name, justify="right" if at >= numbers else "left", overflow="fold")

@@ -77,7 +77,9 @@ def day_folders(lake: Path) -> list[Path]:
 
 
 def _small(files: list[Path]) -> list[Path]:
-    """Those worth merging, so that a row is written again only when the files with it have multiplied in size."""
+    """Return those worth merging, so that a row is written again only when the files with it have multiplied in
+    size.
+    """
     chosen: list[Path] = []
     total = 0
     for size, file in sorted((file.stat().st_size, file) for file in files):

@@ -76,8 +76,8 @@ def read_part(folder: Path, stem: str, begin: int, bytes_max: int) -> bytes | No
 
 
 def lines(content: bytes, gaps: list[tuple[int, int]]) -> Iterator[tuple[int, Line | Settled | None, bool]]:
-    """The frames of a part of a file: the byte after each, its decision or sticky assignments, and whether it cannot be
-    read.
+    """Yield the frames of a part of a file: the byte after each, its decision or sticky assignments, and whether it
+    cannot be read.
 
     Frames of other kinds, blanked ones among them, have neither and are passed over.
 

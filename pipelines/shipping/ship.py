@@ -172,7 +172,7 @@ def _read(workspace: Workspace, state: Shipped, limits: ShippingLimits) -> _Load
 def _read_journal(
     load: _Load, rows: DecisionRows, workspace: Workspace, file: JournalFile, begin: int, limits: ShippingLimits
 ) -> None:
-    """The next decisions of one file, as many as there is room for."""
+    """Read the next decisions of one file, as many as there is room for."""
     content = read_part(journal_folder(workspace.data), file.stem, begin, min(file.size - begin, READ_BYTES_MAX))
     if content is None:
         return

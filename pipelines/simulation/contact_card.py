@@ -51,7 +51,7 @@ def card_of(workspace: Workspace, customer_id: str, now: Micros) -> Card:
 
 
 async def _read(workspace: Workspace, customer_id: str) -> tuple[str, bytes]:
-    """Whose history it is, and the history."""
+    """Return whose history it is, and the history."""
     ledger = ledger_of(workspace, PATIENT_MS)
     try:
         found = await ledger.look(customer_id)
@@ -106,7 +106,7 @@ def _kept(one: KeptAway, ids: list[str]) -> Card:
 
 
 def print_card(card: Card) -> None:
-    """What was, and what may not be now."""
+    """Print what was, and what may not be now."""
     entries, kept = card["entries"], card["kept_away"]
     if not entries:
         console.out.print(f"Of customer {card['customer_id']} no contact is known.", highlight=False)

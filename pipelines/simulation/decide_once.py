@@ -54,7 +54,7 @@ async def decide_once(workspace: Workspace, request: DecisionRequest) -> Decisio
 
 
 def print_decision(decision: Decision) -> None:
-    """The answer as a table; with an explanation, why these and why not others, in one screen."""
+    """Print the answer as a table; with an explanation, why these and why not others, in one screen."""
     explained: dict[str, Any] = {} if isinstance(decision.explanation, msgspec.UnsetType) else decision.explanation
     headlines = {offer.offer_id: str(offer.treatment.get("headline", "")) for offer in decision.offers}
     for name in decision.placement.split(","):
@@ -133,7 +133,7 @@ def _print_placement(title: str, told: dict[str, Any], headlines: dict[str, str]
 
 
 def _print_steps(told: dict[str, Any], offers: int) -> None:
-    """The funnel, with an example of what each step stopped, and why."""
+    """Print the funnel, with an example of what each step stopped, and why."""
     stopped: dict[str, list[dict[str, Any]]] = {}
     for offer in told["not_shown"]:
         stopped.setdefault(offer["stopped_by"], []).append(offer)

@@ -95,7 +95,7 @@ def _plot(found: Simulation, file: Path) -> None:
 
 
 def headlines(found: Simulation) -> Iterator[str]:
-    """What to read first, a sentence each."""
+    """Return what to read first, a sentence each."""
     result = found.result
     yield (
         f"{result.decisions:,} {_SOURCES[found.source]} of {result.customers:,} customers, decided again at"
@@ -124,7 +124,7 @@ def headlines(found: Simulation) -> Iterator[str]:
 
 
 def sections(found: Simulation) -> Iterator[ReportSection]:
-    """The tables, those without rows left out."""
+    """Return the tables, those without rows left out."""
     result = found.result
     worth, each = result.worth, max(result.decisions, 1)
     figures = [worth.before, worth.after, worth.difference, worth.low, worth.high]

@@ -143,7 +143,7 @@ async def _decided(
     unknown: set[str],
     tell: Tell,
 ) -> list[tuple[str, Tried, Tried]]:
-    """Each request on both sides, with the same row, history and clock."""
+    """Decide each request on both sides, with the same row, history and clock."""
     pairs = []
     done = 0
     async for request, row, found in _known(workspace, engine, requests):

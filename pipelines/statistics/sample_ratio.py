@@ -38,7 +38,7 @@ class SampleRatioMismatch(NamedTuple):
 
 
 def mismatch(counts: ArrayLike, expected: ArrayLike) -> SampleRatioMismatch:
-    """Of units by arm, shape (…, arms).
+    """Return the mismatch of units by arm, shape (…, arms).
 
     Args:
         expected: shares or expected units, of any sum; an arm that expects nobody and has somebody is a mismatch for

@@ -82,7 +82,7 @@ class FutureEvents:
                 self._add(at + int(came.delay[0, rank]), ACCEPTANCE, who, value=value, **tied)
 
     def due(self, until: int) -> Iterator[Happening]:
-        """What happens up to a moment, each once, in order."""
+        """Return what happens up to a moment, each once, in order."""
         while self._waiting and self._waiting[0].at <= until:
             yield heapq.heappop(self._waiting)
 

@@ -65,7 +65,7 @@ class Purchases:
         return len(self.who)
 
     def between(self, begin: int, end: int) -> Purchases:
-        """Those from a moment up to, and without, another."""
+        """Return those from a moment up to, and without, another."""
         rows = slice(*np.searchsorted(self.at, [begin, end]))
         return Purchases(self.who[rows], self.at[rows], self.category[rows], self.amount[rows])
 

@@ -47,7 +47,7 @@ class Port(Protocol):
         ...
 
     def decide(self, request: DecisionRequest) -> Decision:
-        """One decision, now.
+        """Return one decision, now.
 
         Raises:
             DeciderRefused: it is not answered.
@@ -55,7 +55,7 @@ class Port(Protocol):
         ...
 
     def tell(self, events: Sequence[Event]) -> None:
-        """What happened, at most `types.EVENTS_MAX` events.
+        """Tell what happened, at most `types.EVENTS_MAX` events.
 
         Raises:
             DeciderRefused: it is not taken.

@@ -226,7 +226,7 @@ def _offers(world: World) -> pa.Table:
 
 
 def _shown(world: World, history: WorldHistory, rows: Integers, ranks: Integers) -> dict[str, Cells]:
-    """Whose decisions, and which offers, of some of what was shown."""
+    """Return whose decisions, and which offers, of some of what was shown."""
     return {
         "decision_id": pa.array([HISTORY_DECISION.format(row) for row in rows]),
         "customer_id": _ids(world.customers.ids, history.visits.who[rows]),

@@ -41,7 +41,9 @@ class WorldCalibration(Struct, frozen=True):
 
 
 def calibration_of(group: str, predicted: Floats, true: Floats) -> WorldCalibration | None:
-    """Of propensities and true probabilities, both of shape (rows,); None where there are no rows."""
+    """Return the calibration of propensities and true probabilities, both of shape (rows,); None where there are no
+    rows.
+    """
     rows = len(predicted)
     if rows == 0:
         return None

@@ -22,7 +22,7 @@ def print_rehearsal(found: Rehearsal, folder: Path) -> None:
 
 
 def lines(found: Rehearsal, folder: Path) -> Iterator[str]:
-    """What to read, from top to bottom."""
+    """Return what to read, from top to bottom."""
     size = found.settings
     yield (
         f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,}"

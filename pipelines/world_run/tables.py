@@ -25,7 +25,7 @@ def print_report(found: WorldReport) -> None:
 
 
 def headlines(found: WorldReport) -> Iterator[str]:
-    """What to read first."""
+    """Return what to read first."""
     size, regret = found.settings, found.regret
     yield (
         f"A world of {size.customers:,} customers and {size.offers:,} offers, seed {size.seed}; {found.decisions:,}"

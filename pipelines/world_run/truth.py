@@ -84,8 +84,8 @@ def expected_of(world: World, driven: Driven, compressed: bool = False) -> Expec
 
 
 def first_exposures(world: World, visits: Visits) -> Integers:
-    """When each customer was first decided for under their own name, microseconds since 1970, the largest number where
-    never.
+    """Return when each customer was first decided for under their own name, microseconds since 1970, the largest number
+    where never.
     """
     first = np.full(len(world.customers), np.iinfo(np.int64).max)
     own = ~visits.anonymous

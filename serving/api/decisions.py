@@ -89,7 +89,7 @@ class Decisions:
         return 200, JSON_HEADERS, _encode(decision), stages
 
     async def answer(self, request: DecisionRequest, stages: list[int] | None = None) -> Decision:
-        """One decision.
+        """Return one decision.
 
         Raises:
             Problem: what the request says does not fit the workspace, or nothing serves yet.
@@ -152,8 +152,8 @@ class Decisions:
         return answers
 
     def _through(self, inner: AsgiApp, requests: Callable[[bytes], list[tuple[str, DecisionRequest]]]) -> Handler:
-        """A handler that checks all that `answer` would refuse, for what is raised within BentoML loses its form, then
-        asks BentoML.
+        """Return a handler that checks all that `answer` would refuse, for what is raised within BentoML loses its
+        form, then asks BentoML.
         """
 
         async def handler(body: bytes, call: Call) -> Answer:

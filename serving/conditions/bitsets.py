@@ -171,7 +171,7 @@ def defaults(values: Floats, instead: float) -> Floats:
 
 
 def spread(value: float | Floats, count: int) -> Floats:
-    """One number for every offer."""
+    """Return one number for every offer."""
     return np.full(count, value) if not isinstance(value, np.ndarray) else value
 
 

@@ -243,7 +243,7 @@ def _finite(value: Any) -> bool:
 
 
 def _unit(item: Any) -> str:
-    """Whose an item seems to be, so that it can be forgotten."""
+    """Return whose an item seems to be, so that it can be forgotten."""
     if type(item) is not dict:
         return ""
     given = [item.get(name) for name in ("customer_id", "anonymous_id")]

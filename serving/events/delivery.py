@@ -88,7 +88,7 @@ class Understandings:
         self._prepared = (loaded, EventContext.of(loaded.workspace, loaded))
 
     def of(self, loaded: Snapshot | None) -> EventContext:
-        """Of the state that serves; None: nothing serves yet."""
+        """Return the context of the state that serves; None while nothing serves."""
         if loaded is None:
             return self._before
         if self._current[0] is not loaded:
@@ -162,7 +162,7 @@ class EventDelivery:
         received: int,
         contact: ContactEvent,
     ) -> None:
-        """A show that was seen, or an offer that was taken up, counts for good."""
+        """Count for good a show that was seen, or an offer that was taken up."""
         position = (now.positions or {}).get(event.offer_id or "")
         budgets = () if position is None else contacting.budgets(position)
         if not budgets:

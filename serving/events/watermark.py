@@ -32,7 +32,7 @@ class Watermark:
         self._last = max(self._last, seq)
 
     def done(self, token: int) -> None:
-        """All events of the token were heard."""
+        """Note that all events of the token were heard."""
         del self._floors[token]
 
     def missed(self, token: int) -> None:

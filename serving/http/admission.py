@@ -90,8 +90,8 @@ class Admission:
         )
 
     def admit(self, route: Route, scope: Scope, fields: dict[bytes, bytes], *, beacon: bool = False) -> Caller | None:
-        """Who calls; None where the route is open or there are no keys, and for a beacon whose key is in its body: see
-        `admit_body`.
+        """Return who calls; None where the route is open or there are no keys, and for a beacon whose key is in its
+        body: see `admit_body`.
         """
         if not self._keys.configured:
             self._require_local(scope, fields)
@@ -103,7 +103,7 @@ class Admission:
         return _allowed(route, self._keys.caller(fields.get(b"authorization"), fields.get(b"x-api-key")))
 
     def admit_body(self, route: Route, body: bytes) -> Caller | None:
-        """Who sends a beacon, by the `key` at the top of its body; None where there are no keys."""
+        """Return who sends a beacon, by the `key` at the top of its body; None where there are no keys."""
         if not self._keys.configured or not route.roles:
             return None
         try:

@@ -306,6 +306,6 @@ class FrontDoor:
 
 
 def _log(failure: Exception, request_id: bytes) -> None:
-    """Where and what kind, never the message: it may quote the request."""
+    """Log where and what kind, never the message: it may quote the request."""
     frames = "".join(traceback.format_tb(failure.__traceback__))
     logger.error("request %s failed: %s\n%s", request_id.decode("ascii"), type(failure).__name__, frames)

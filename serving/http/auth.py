@@ -112,7 +112,7 @@ class Keys:
         return True
 
     def caller(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
-        """Who presents `Authorization: Bearer KEY`, or without that field `X-API-Key: KEY`; raises
+        """Return who presents `Authorization: Bearer KEY`, or without that field `X-API-Key: KEY`; raises
         `Unauthenticated`.
         """
         if authorization is None:

@@ -24,8 +24,8 @@ _VARY = (b"vary", b"Origin")
 
 
 def is_origin(text: str) -> bool:
-    """Whether a text is an origin as browsers send it: scheme, host in lower case, port where it is not the scheme's
-    own; no path.
+    """Return whether a text is an origin as browsers send it: scheme, host in lower case, port where it is not the
+    scheme's own; no path.
     """
     return _ORIGIN.fullmatch(text) is not None and not text.endswith(":80" if text.startswith("http:") else ":443")
 

@@ -218,7 +218,7 @@ def unreadable(body: bytes, refusal: Exception) -> NoReturn:
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> None:
-    """A hook for `json.loads` that refuses an object with a key twice."""
+    """Return a hook for `json.loads` that refuses an object with a key twice."""
     if len(dict(pairs)) != len(pairs):
         raise problems.JsonDuplicateKey()
 
@@ -273,7 +273,7 @@ def deeper_than(value: Any, levels: int) -> bool:
 
 
 def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
-    """Where control and format characters are: the paths of texts, and of objects for their keys."""
+    """Return where control and format characters are: the paths of texts, and of objects for their keys."""
     if isinstance(value, str):
         # isprintable is quick and refuses more than we do (unusual blanks, unassigned): only its refusals are looked
         # at.
@@ -291,7 +291,7 @@ def refused_texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str
 
 
 def types_within(kind: Any) -> Iterator[inspect.Type]:
-    """The type, and every type that a value of it can hold."""
+    """Return the type, and every type that a value of it can hold."""
     pending, seen = [inspect.type_info(kind)], set()
     while pending:
         part = pending.pop()

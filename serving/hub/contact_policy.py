@@ -124,7 +124,7 @@ class Contacting:
 
     @classmethod
     def of(cls, workspace: Workspace, catalogue: Catalogue) -> Contacting:
-        """Those of a workspace's files."""
+        """Return the policy of a workspace's files."""
         acceptances = (workspace.model.label.outcome, *ACCEPTANCES)
         return cls(
             workspace.policies, catalogue, channels_of(workspace) or (), acceptances, workspace.settings.time_zone
@@ -168,7 +168,9 @@ class Contacting:
         return found
 
     def holding(self, history: bytes, now: Seconds) -> Iterator[tuple[CompiledLimit, int]]:
-        """The limits that are exhausted and the pauses that hold, with the offers that they keep away, as sets."""
+        """Return the limits that are exhausted and the pauses that hold, with the offers that they keep away, as
+        sets.
+        """
         if history:
             exhausted = blocked(history, self.policy, self._index, now) if self._limits else {}
             resting = paused_positions(history, self.policy, self._index, now) if self._pauses else {}
@@ -232,12 +234,12 @@ class Contacting:
         return self._budgets.get(offer, ())
 
     def moment(self, now: Seconds) -> Moment:
-        """When budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
+        """Return when budgets are taken; the day is that of the workspace's time zone, from 1970 on."""
         return Moment(now, day_of(now, self._time_zone), min(self.policy.hold_seconds, BUDGET_HOLD_SECONDS_MAX))
 
     def beyond(self, limit: int, offer: int, placement: str, channel: str) -> int:
-        """The offers for which there is no room at a placement where there was none for `offer`, as a set: those that
-        are counted with it.
+        """Return the offers for which there is no room at a placement where there was none for `offer`, as a set: those
+        that are counted with it.
         """
         bound = self._limits[limit]
         if not bound.applies(placement, channel):

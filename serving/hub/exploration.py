@@ -46,8 +46,8 @@ def _uniform(seed, place):  # type: ignore[no-untyped-def]
     cache=True,
 )
 def _probabilities(scores, live, gamma, floor, weighted, out):  # type: ignore[no-untyped-def]
-    """Of each live candidate into `out`, 0 for others; returns the place of the best, the first of equals, or -1
-    without candidates.
+    """Write the probability of each live candidate into `out`, 0 for others; returns the place of the best, the first
+    of equals, or -1 without candidates.
 
     Priorities below zero count as zero. Gaps are parts of the best priority, so that the currency of values does not
     matter; where the best is zero, there are none.
@@ -81,8 +81,8 @@ def _probabilities(scores, live, gamma, floor, weighted, out):  # type: ignore[n
 
 @numba.njit(numba.int64(_SCORES, numba.float64, numba.int64), nogil=True, cache=True)
 def _drawn(probabilities, uniform, best):  # type: ignore[no-untyped-def]
-    """The best where the draw is below its probability, else the others in their order: more weight on the best moves
-    nobody elsewhere.
+    """Return the best where the draw is below its probability, else the others in their order: more weight on the best
+    moves nobody elsewhere.
     """
     if uniform < probabilities[best]:
         return best
@@ -132,7 +132,9 @@ class Explorer:
         return cls("gap", exploration.gamma or np.inf, exploration.floor, exploration.salt, round(period))
 
     def probabilities(self, scores: Floats, live: NDArray[np.bool_]) -> tuple[Floats, int]:
-        """Of each candidate to be drawn next, and the place of the best among them; -1 where there is none."""
+        """Return the probability of each candidate to be drawn next, and the place of the best among them; -1 where
+        there is none.
+        """
         found = np.empty(len(scores))
         best = int(_probabilities(scores, live, self.gamma, self.floor, self.law == "weight", found))
         return found, best
@@ -186,8 +188,8 @@ class Explorer:
         return Slate(slate, np.array(stated), answer)
 
     def seed(self, unit: str, placement: str, now: Micros) -> int:
-        """Of the draws of one unit at one placement in one period. Requests of nobody in particular are drawn one by
-        one.
+        """Return the seed of the draws of one unit at one placement in one period. Requests of nobody in particular are
+        drawn one by one.
         """
         when = now // self.period if unit else now
         return int(

@@ -248,7 +248,7 @@ def _look_up_four(
     leaf: Floats,
     out: Floats,
 ) -> None:
-    """The same for four offers whose leaves are not those of their classes: masks of the request AND of the class."""
+    """Score four offers whose leaves are not those of their classes: masks of the request AND of the class."""
     if class_mask.shape[1] > 1:
         for i in range(4):
             out[waiting[1, i]] = _look_up_wide(
@@ -271,7 +271,7 @@ def _look_up_four(
 
 @nb.njit(nogil=True)
 def _look_up_wide(mine: Array, class_start: Array, class_mask: Array, masks: Array, leaf: Array) -> Any:
-    """One offer, trees of more than 64 leaves."""
+    """Score one offer, trees of more than 64 leaves."""
     words: Any = np.uint64(class_mask.shape[1])
     total: Any = 0.0
     for t in range(np.uint64(mine.shape[0])):

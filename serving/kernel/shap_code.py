@@ -232,7 +232,7 @@ def _path(
     mean: Floats,
     out: Floats,
 ) -> None:
-    """What each split on the row's way changes of the mean below it, added up by column."""
+    """Return what each split on the row's way changes of the mean below it, added up by column."""
     out[:] = 0.0
     for t in range(leaves.shape[0]):
         s0, node = split_start[t], 0

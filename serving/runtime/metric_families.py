@@ -82,8 +82,8 @@ class LabelTable(Family):
         self.row(*(OTHER for _ in labels))
 
     def row(self, *values: str) -> int:
-        """The slot of the first column of the row of these values; the other columns follow. Ask outside the hot path,
-        after `attach`.
+        """Return the slot of the first column of the row of these values; the other columns follow. Ask outside the hot
+        path, after `attach`.
         """
         number = self._rows.get(values)
         if number is None:

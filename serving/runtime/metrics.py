@@ -183,7 +183,7 @@ class Metrics:
         return _MAGIC + hashlib.sha256(repr(parts).encode()).digest()
 
     def _totals(self) -> tuple[list[int], set[tuple[str, ...]], dict[str, Rows]]:
-        """Of all processes: slots, infos, and the rows of each table."""
+        """Return, of all processes, slots, infos, and the rows of each table."""
         count, tables = self._slots_count(), self._tables()
         infos = {self._info_values} if self._info_values else set()
         rows: dict[str, Rows] = {table.name: {} for table in tables}

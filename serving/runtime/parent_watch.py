@@ -25,7 +25,7 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def end_with_starter() -> None:
-    """The same for the process that the environment names; without one, nothing."""
+    """Do the same for the process that the environment names; without one, nothing."""
     given = os.environ.pop(PARENT_VARIABLE, "")  # not for our own children: their parent is this process
     if given.isdigit():
         end_with_parent(int(given))

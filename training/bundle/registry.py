@@ -107,7 +107,7 @@ def connect(workspace: Workspace) -> mlflow.MlflowClient:
 
 @contextmanager
 def _recording(workspace: Workspace) -> Iterator[mlflow.MlflowClient]:
-    """A client, while the addresses of artifacts stay those of the workspace's present place."""
+    """Return a client, while the addresses of artifacts stay those of the workspace's present place."""
     with ExitStack() as held:
         if not workspace.settings.stores.registry:
             with _explained("find its artifacts where the workspace lies now"):

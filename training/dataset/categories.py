@@ -33,7 +33,7 @@ class Texts:
         return float(ids[text])
 
     def numbers(self, column: str, texts: list[str]) -> Floats:
-        """One number a text."""
+        """Return one number a text."""
         return np.array([self.number(column, text) for text in texts], np.float64)
 
     def settle(

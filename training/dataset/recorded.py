@@ -138,8 +138,8 @@ def _values(
 def _plan(
     columns: tuple[Column, ...], bundle: RecordedBundle, texts: Texts
 ) -> tuple[list[tuple[int, int, Floats | None]], int]:
-    """Where each column of today stands in a bundle, with the numbers of its texts, NaN last; and how many columns the
-    bundle has.
+    """Return where each column of today stands in a bundle, with the numbers of its texts, NaN last; and how many
+    columns the bundle has.
     """
     places = {column.name: (at, column) for at, column in enumerate(bundle.contract.columns)}
     plan: list[tuple[int, int, Floats | None]] = []

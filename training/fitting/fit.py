@@ -171,7 +171,7 @@ def _apart(examples: Examples) -> list[list[int]]:
 
 
 def _weights(without_success: float, examples: Examples) -> NDArray[np.float64]:
-    """One a row: what calibration puts right again, since it is done on unweighted rows."""
+    """Return one weight a row: what calibration puts right again, since it is done on unweighted rows."""
     successes = np.bincount(examples.decision, examples.labels, len(examples.ids))
     weights = np.where(successes[examples.decision] > 0, 1.0, without_success)
     return weights if examples.weights is None else weights * examples.weights[examples.decision]

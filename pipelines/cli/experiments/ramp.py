@@ -130,7 +130,7 @@ def _look(workspace: Workspace, experiment: ReadExperiment, moment: Micros, dry_
 
 
 def _print(experiment: ReadExperiment, step: Step, evidence: Evidence | None, is_written: bool, json: bool) -> None:
-    """The step with what it rests on; for programs the same as one document."""
+    """Print the step with what it rests on; for programs the same as one document."""
     plan, standing = experiment.entry.ramp, experiment.standing
     assert plan is not None
     assert standing is not None

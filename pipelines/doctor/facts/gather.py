@@ -213,7 +213,7 @@ class Facts:
 
     @fact
     def experiments(self) -> Experiments:
-        """Those of the file, with their ramps as they stand."""
+        """Return those of the file, with their ramps as they stand."""
         return experiments_in(self.workspace)
 
     @fact

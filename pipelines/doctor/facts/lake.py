@@ -143,8 +143,8 @@ def _column(name: str, values: Floats) -> ColumnFacts:
 
 
 def _trained_at(workspace: Workspace, con: duckdb.DuckDBPyConnection, trained: int) -> None:
-    """A table of the moments of decisions before the training for which columns were computed: those that training
-    could have seen.
+    """Return a table of the moments of decisions before the training for which columns were computed: those that
+    training could have seen.
     """
     folders = [workspace.offline / view.name for view in workspace.views if view.entity == "customer"]
     there = [folder_reader(folder) for folder in folders if any(folder.glob("*.parquet"))]

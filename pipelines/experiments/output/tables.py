@@ -31,7 +31,7 @@ def print_report(found: ExperimentReport) -> None:
 
 
 def headlines(found: ExperimentReport) -> Iterator[str]:
-    """The verdict on the split, its causes, its warnings."""
+    """Return the verdict on the split, its causes, its warnings."""
     split = found.split
     counted = " : ".join(f"{count:,}" for count in split.units)
     awaited = " : ".join(f"{count:,.0f}" for count in split.expected)
@@ -121,7 +121,7 @@ def _decides(found: ExperimentReport) -> tuple[bool, bool]:
 
 
 def notes(found: ExperimentReport) -> Iterator[str]:
-    """What the figures mean, and what is not there."""
+    """Return what the figures mean, and what is not there."""
     if found.decided_by == "sequential":
         yield "Verdicts stand however often this report is read."
     else:
