@@ -461,7 +461,7 @@ def test_each_answer_is_of_one_bundle(changing: Live, desk: Reloader) -> None:
         again = decide(
             request,
             loaded,
-            asyncio.run(state.row(told["customer_id"])),
+            asyncio.run(state.stores.customers.row(told["customer_id"])),
             int(told["decision_id"].split("-")[0], 16),
             decision_id=told["decision_id"],
         )
