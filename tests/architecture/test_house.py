@@ -56,7 +56,7 @@ UNSAFE_ATTRIBUTES = frozenset(
 )
 UNSAFE_KEYWORDS = {"allow_pickle": True, "shell": True, "verify": False}
 
-LINES_MAX = 440
+LINES_MAX = 320
 TEST_LINES_MAX = 600
 """A test file may be longer: its table of cases is read from top to bottom, once."""
 LINES_MANY = 300
