@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import hiredis
+import pytest
 import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -40,6 +41,14 @@ class Hand:
             pipeline.execute_command("ASKING")
         pipeline.hset(entity_key("customer_id", customer, "shop"), mapping=fields)  # type: ignore[arg-type]
         pipeline.execute()
+
+
+@pytest.fixture
+def hand(server: Server) -> Iterator[Hand]:
+    found = Hand(server)
+    found.client.flushall()
+    yield found
+    found.client.close()
 
 
 def engine_at(

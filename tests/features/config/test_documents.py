@@ -18,7 +18,7 @@ from features.config.model_file import ModelFile
 from features.config.offers_file import OffersFile
 from features.config.policies import PoliciesFile
 from features.config.workspace_file import WorkspaceFile
-from tests.workspaces import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
+from tests.workspace_documents import FEATURES, MODEL, OFFERS, POLICIES, WORKSPACE
 
 
 def told(text: str | bytes, kind: Any = FeaturesFile, folder: Path | None = None) -> list[str]:

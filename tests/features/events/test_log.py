@@ -1,10 +1,7 @@
-"""The event log against a model of ten lines: conservation, order, barriers, forgetting, letters that are sent
-again.
-"""
+"""The event log against a model of ten lines: conservation, order, barriers, letters that are sent again."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import shutil
@@ -25,18 +22,12 @@ from features.events import consumers
 from features.events.dead_letters import letters
 from features.events.log import EventLog, counts, exists, read, read_all, reading
 from features.events.log_errors import LogUnavailable
-from features.events.rows import CONFLICT, FORGOTTEN, EventCounts, Result, dead_item, event_item
+from features.events.rows import CONFLICT, EventCounts, dead_item, event_item
 from features.events.semantics import time_of
 from features.events.sqlite_file import LogLimits
-from features.events.writer import EventWriter, LogBusy
 from tests.features.event_child import happened, item
+from tests.features.events.log_cases import ROOMY, outcomes
 from tests.waiting import LIMIT_S
-
-ROOMY = LogLimits(free_bytes_min=0)
-
-
-def outcomes(results: list[Result]) -> list[str]:
-    return [result.reason or result.outcome for result in results]
 
 
 def test_what_is_stored_is_durable_and_private(tmp_path: Path) -> None:
@@ -188,57 +179,6 @@ def test_barriers_hold_beside_writers(tmp_path: Path) -> None:
         log.close()
 
 
-def test_forgotten_for_good(tmp_path: Path) -> None:
-    """Nothing of a forgotten unit stays in any file, its late events are dropped and counted, its later ones are
-    kept.
-    """
-    folder = tmp_path / "events"
-    log = EventLog(folder, ROOMY)
-    canary = "canary-77"
-    letter = dead_item("field-type", "", b'{"customer_id":["%s"],"event_id":1}' % canary.encode())
-    near = dead_item("field-type", "", b'{"customer_id":["%s8"]}' % canary.encode())
-    log.append([item(happened(f"e{at}", unit=canary)) for at in range(50)] + [item(happened("other")), letter, near])
-    log.append([item(happened("e1", 9.0, unit=canary))])
-    moment = time_of(happened("x", minutes=5))
-    gone = log.forget(canary, moment)
-    assert gone == {"events": 50, "dead_letters": 2, "set_aside": 0, "left": 0}
-    assert log.forget(canary, moment)["events"] == 0
-    results = log.append([item(happened("e1", unit=canary)), item(happened("new", unit=canary, minutes=6))])
-    assert outcomes(results) == [FORGOTTEN, "stored"]
-    found = counts(folder)
-    assert found == EventCounts(56, 52, 0, 4, 1)
-    assert found.accepted == found.stored + found.duplicates + found.dead
-    assert [(one.reason, one.unit, one.body) for one in letters(folder)][-1] == (FORGOTTEN, "", b"")
-    assert len(list(letters(folder))) == 2
-    log.forget(canary, moment + 10**9)
-    log.close()
-    content = b"".join(path.read_bytes() for path in folder.iterdir())
-    assert canary.encode() + b"8" in content
-    assert canary.encode() not in content.replace(canary.encode() + b"8", b"")
-
-
-def test_pruned_when_shipped_and_heard(tmp_path: Path) -> None:
-    """Old events go once they were shipped and heard, old letters by their own time; the counters stay."""
-    now = [1_000]
-    log = EventLog(tmp_path, ROOMY, clock=lambda: now[0], worker=5)
-    results = log.append([item(happened(f"e{at}")) for at in range(10)] + [dead_item("field-type", "", b"{}")])
-    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=0) == {
-        "events": 0,
-        "dead_letters": 0,
-    }  # nobody has heard of them
-    log.append([], heard=results[5].seq)
-    assert log.prune(before=results[3].received, shipped=results[7].seq, dead_before=0) == {
-        "events": 3,
-        "dead_letters": 0,
-    }
-    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 3, "dead_letters": 1}
-    log.append([], heard=results[9].seq)
-    assert log.prune(before=10**9, shipped=results[7].seq, dead_before=2_000) == {"events": 2, "dead_letters": 0}
-    assert [row.seq for row in read(tmp_path, 0)] == [results[8].seq, results[9].seq]
-    assert counts(tmp_path) == EventCounts(11, 10, 0, 1, 0)
-    log.close()
-
-
 def test_damaged_file_is_set_aside_and_others_follow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file beyond recovery is set aside with a word in the log, a new one goes on with later places, and who had the
     old one open follows.
@@ -275,29 +215,6 @@ def test_row_that_the_disk_changed_is_told(tmp_path: Path) -> None:
         connection.execute("UPDATE events SET body = x'80' WHERE seq = (SELECT max(seq) FROM events)")
     assert [row.intact for row in read(tmp_path, 0)] == [True, False]
     log.close()
-
-
-def test_writer_shares_transactions_and_is_bounded(tmp_path: Path) -> None:
-    """Batches that wait are written together, each gets its own results, and beyond the bound they are refused at
-    once.
-    """
-
-    async def scenario() -> None:
-        writer = EventWriter(tmp_path, LogLimits(free_bytes_min=0, waiting_rows_max=300))
-        batches = [[item(happened(f"{at}-{row}")) for row in range(3)] for at in range(100)]
-        answers = await asyncio.gather(*(writer.append(batch) for batch in batches))
-        assert {outcome for answer in answers for outcome in outcomes(answer)} == {"stored"}
-        assert [len(answer) for answer in answers] == [3] * 100
-        places = [result.seq for answer in answers for result in answer]
-        assert places == sorted(set(places))
-        with pytest.raises(LogBusy):
-            await writer.append([item(happened(f"x{at}")) for at in range(301)])
-        writer.close()
-        with pytest.raises(LogUnavailable):
-            await writer.append([item(happened("y"))])
-
-    asyncio.run(scenario())
-    assert counts(tmp_path) == EventCounts(300, 300, 0, 0, 0)
 
 
 def test_heard_is_known_of_duplicates(tmp_path: Path) -> None:
@@ -343,22 +260,6 @@ def test_reading_needs_a_log(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     assert sqlite3.sqlite_version_info >= (3, 35)
     assert os.listdir(tmp_path) == []
-
-
-def test_readers_that_keep_deleted_bytes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a reader looks at what was deleted, forgetting is not done, and says so; asked again later, it is."""
-    monkeypatch.setattr("features.events.log.WAL_TRIES_MAX", 1)
-    log = EventLog(tmp_path, ROOMY)
-    log.append([item(happened("e1"))])
-    with reading(tmp_path) as reader:
-        reader.execute("BEGIN")
-        assert len(reader.execute("SELECT * FROM events").fetchall()) == 1
-        with pytest.raises(LogUnavailable, match="try again"):
-            log.forget("c1", 1)
-        reader.execute("COMMIT")
-    assert log.forget("c1", 1)["left"] == 0
-    assert log.wal_bytes() == 0
-    log.close()
 
 
 def test_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:

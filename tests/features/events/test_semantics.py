@@ -22,7 +22,8 @@ from features.events.semantics import POISON, EventSchema, InvalidEvent, decided
 from features.ledger.recent import Heard, RecentEvent
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from tests.workspaces import FEATURES, make_workspace
+from tests.workspace_documents import FEATURES
+from tests.workspaces import make_workspace
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 NOW_US = to_microseconds(NOW)

@@ -1,157 +1,37 @@
-"""The contract of the ledgers: the same cases over LMDB, a real Valkey, and a cluster of three, against a model in
-plain Python.
-"""
+"""The contract of the ledgers: the same cases over LMDB, a real Valkey, and a cluster of three."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from features.contact_history.history import (
-    DECISION,
-    GAP,
-    IMPRESSION,
-    OUTCOME,
-    Entry,
-    entries,
-    key_of,
-    unpacked,
-    word_of,
-)
+from features.contact_history.history import DECISION, GAP, IMPRESSION, OUTCOME
 from features.contact_history.limits import ContactLimit, ContactPause, ContactPolicy
-from features.contact_history.takes import ContactEvent, Take, TakeResult
-from features.contact_history.updates import taken
+from features.contact_history.takes import ContactEvent, Take
 from features.ledger.budgets import BUDGET_HOLD_SECONDS_MAX, BudgetBound, BudgetRecord, Moment
-from features.ledger.ledger import Ledger, open_ledger
-from features.ledger.lmdb_ledger import LmdbLedger
-from features.ledger.redis_ledger import RedisLedger
-from features.ledger.redis_records import history_of
-from features.redis_store.address import Address, command
-from features.redis_store.routing import routes
-from tests.features.contact_history.test_history import drawn_takes
+from features.ledger.ledger import open_ledger
+from tests.features.ledger.ledger_cases import (
+    DAY,
+    DISMISSED,
+    GROUPS,
+    KINDS,
+    MAIL,
+    NOW,
+    OFFERS,
+    WEB,
+    WEEK,
+    Shop,
+    ran,
+    shop,
+    urls,
+)
 from tests.stores import Server, find_server
-from tests.waiting import LIMIT_S
 
-KINDS = ("embedded", "redis", "cluster")
-PATIENT_MS = 5_000.0
-NOW = 1_790_000_000.0
-DAY = 86_400.0
-WEB, MAIL = word_of("web"), word_of("mail")
-DISMISSED = word_of("dismissed")
-OFFERS = [key_of(f"offer {i}") for i in range(6)]
-GROUPS = [key_of("loans"), key_of("loans"), key_of("cards"), key_of("cards"), 0, 0]
-ran: Counter[str] = Counter()
-_numbers = itertools.count()
-
-
-class Shop:
-    """A ledger of one kind, in a place of its own."""
-
-    def __init__(self, kind: str, folder: Path, url: str) -> None:
-        self.kind, self.folder, self.url = kind, folder, url
-        self.runner = asyncio.Runner()
-        self.ledger = self.opened()
-
-    def opened(self) -> Ledger:
-        ledger = open_ledger(self.url, self.folder / "ledger", PATIENT_MS, f"shop{next(_numbers)}")
-        assert isinstance(ledger, LmdbLedger if self.kind == "embedded" else RedisLedger)
-        return ledger
-
-    def run(self, work: Any) -> Any:
-        async def running() -> Any:
-            return await work
-
-        return self.runner.run(running())
-
-    def read(self, customer: str = "1") -> list[Entry]:
-        found = self.ledger.read_now(customer)
-        assert (found is None) == (self.kind != "embedded")
-        again = self.run(self.ledger.read(customer))
-        assert found in (None, again)
-        return unpacked(again)
-
-    def take(
-        self,
-        policy: ContactPolicy,
-        decision: int,
-        now: float,
-        offers: list[int],
-        channel: int = WEB,
-        customer: str = "1",
-        informed: bool = False,
-    ) -> TakeResult:
-        """A take in which all limits concern all offers."""
-        contacts = tuple(
-            policy.contact(OFFERS[at], GROUPS[at], channel, list(range(len(policy.limits)))) for at in offers
-        )
-        take = Take(customer, decision, now, contacts, policy)
-        history = self.run(self.ledger.read(customer)) if informed else None
-        found = None if informed else self.ledger.take_now(take)
-        return self.run(self.ledger.take(take, history)) if found is None else found
-
-    def budgets(self, budgets: list[BudgetBound], moment: Moment) -> list[str]:
-        found = self.ledger.take_budgets_now(budgets, moment)
-        return self.run(self.ledger.take_budgets(budgets, moment)) if found is None else found
-
-    def close(self) -> None:
-        self.ledger.close()
-        self.runner.run(asyncio.sleep(0))
-        self.runner.close()
-
-
-@pytest.fixture(scope="module")
-def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Where each kind is: one server, and a cluster of three."""
-    if not find_server()[0]:
-        yield {"embedded": ""}
-        return
-    folder = tmp_path_factory.mktemp("servers")
-    server = Server(folder / "one").start()
-    nodes = [
-        Server(folder / f"node{i}", "--cluster-enabled", "yes", "--cluster-node-timeout", "1000").start()
-        for i in range(3)
-    ]
-    try:
-        for i, (node, first, last) in enumerate(zip(nodes, (0, 5461, 10923), (5460, 10922, 16383), strict=True)):
-            assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
-        for node in nodes[1:]:
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + LIMIT_S
-        while not all(
-            b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
-            for n in nodes
-        ):
-            assert time.monotonic() < end, "the cluster did not form"
-            time.sleep(0.05)
-        yield {"embedded": "", "redis": server.url, "cluster": f"redis+cluster://127.0.0.1:{nodes[1].port}"}
-    finally:
-        for node in (server, *nodes):
-            node.stop()
-
-
-@pytest.fixture(params=KINDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path, urls: dict[str, str]) -> Iterator[Shop]:
-    if request.param not in urls:
-        pytest.skip(find_server()[1])
-    found = Shop(request.param, tmp_path, urls[request.param])
-    yield found
-    found.close()
-    ran[request.param] += 1
-
-
-WEEK = ContactPolicy((ContactLimit(2, 7 * DAY, "offer"), ContactLimit(3, DAY)))
+__all__ = ["shop", "urls"]
 
 
 def test_a_stranger(shop: Shop) -> None:
@@ -304,141 +184,6 @@ def test_what_has_aged_goes(shop: Shop) -> None:
     assert [e.time - NOW for e in shop.read()] == [240, 300]
 
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(["take", "take", "inform", "repeat", "see", "stray", "dismiss"]),
-        st.integers(0, 5),
-        st.integers(0, 30),
-    ),
-    min_size=1,
-    max_size=25,
-)
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(steps, st.booleans(), st.integers(1, 3))
-def test_against_a_model(shop: Shop, walk: list[tuple[str, int, int]], small: bool, most: int) -> None:
-    """Random takes, repeats, impressions and outcomes over time: what a plain model grants is granted; with small
-    bounds, never more.
-    """
-    policy = ContactPolicy(
-        (
-            ContactLimit(most, 60, "offer"),
-            ContactLimit(most + 1, 50, "group", counts="impressions"),
-            ContactLimit(4, 40),
-            ContactLimit(2, 80, channel=MAIL),
-        ),
-        hold_seconds=20,
-        remember_seconds=10_000,  # what is dropped as too old is another case
-        **({"contacts_max": 4, "outcomes_max": 2} if small else {}),
-    )
-    customer, now, model, decision = f"m{next(_numbers)}", NOW, [], 0
-    for what, at, passed in walk:
-        now += passed / 3
-        own = [entry for entry in model if entry["offer"] == at]
-        if what in ("take", "inform", "repeat"):
-            decision += what != "repeat" or not decision
-            slate, channel = [at, (at + 1) % 6], MAIL if at % 2 else WEB
-            trial, expected = list(model), True
-            for offer in slate:
-                if any(e["offer"] == offer and e["decision"] == decision for e in trial):
-                    continue
-                expected = expected and fits(trial, policy, offer, channel, now)
-                trial.append(
-                    {
-                        "offer": offer,
-                        "decision": decision,
-                        "time": now,
-                        "channel": channel,
-                        "seen": False,
-                        "decided": True,
-                    }
-                )
-            said = shop.take(policy, decision, now, slate, channel, customer, what == "inform").granted
-            assert said == expected or (small and expected)
-            model = trial if said else model
-        elif what == "see" and own and own[-1]["decision"]:
-            event = ContactEvent(IMPRESSION, now, OFFERS[at], own[-1]["decision"], GROUPS[at], own[-1]["channel"])
-            shop.run(shop.ledger.note(customer, policy, [event], now))
-            own[-1]["seen"] = True
-        elif what == "stray":
-            shop.run(
-                shop.ledger.note(customer, policy, [ContactEvent(IMPRESSION, now, OFFERS[at], 0, GROUPS[at], WEB)], now)
-            )
-            if not any(e["decision"] == 0 and e["time"] == now for e in own):
-                model.append({"offer": at, "decision": 0, "time": now, "channel": WEB, "seen": True, "decided": False})
-        elif what == "dismiss":
-            shop.run(
-                shop.ledger.note(
-                    customer, policy, [ContactEvent(OUTCOME, now, OFFERS[at], 0, GROUPS[at], WEB, DISMISSED)], now
-                )
-            )
-    found = shop.read(customer)
-    assert sum(e.kind in (DECISION, IMPRESSION) for e in found) <= policy.contacts_max
-
-
-def fits(model: list[dict[str, Any]], policy: ContactPolicy, offer: int, channel: int, now: float) -> bool:
-    """Whether one more contact fits, in the model's plain words."""
-    for limit in policy.limits:
-        if limit.scope == "group" and not GROUPS[offer]:
-            continue
-        same = [e for e in model if now - e["time"] < limit.window_seconds]
-        if limit.scope == "offer":
-            same = [e for e in same if e["offer"] == offer]
-        if limit.scope == "group":
-            same = [e for e in same if GROUPS[e["offer"]] == GROUPS[offer]]
-        if limit.channel:
-            same = [e for e in same if e["channel"] == limit.channel]
-        if limit.counts == "decisions":
-            same = [e for e in same if e["decided"]]
-        else:
-            same = [e for e in same if e["seen"] or now - e["time"] < policy.hold_seconds]
-        if len(same) >= limit.contacts_max:
-            return False
-    return True
-
-
-def test_both_write_the_same_bytes(tmp_path: Path, urls: dict[str, str]) -> None:
-    """After the same takes and notes the histories of all stores are the same bytes."""
-    histories, policy = {}, replace(WEEK, limits=(*WEEK.limits, ContactLimit(2, DAY, "group", counts="impressions")))
-    for kind, url in urls.items():
-        shop = Shop(kind, tmp_path / kind, url)
-        for step in range(60):
-            shop.take(policy, step + 1, NOW + step * 0.4 * DAY, [step % 6, step % 5], informed=step % 3 == 0)
-            if step % 4 == 0:
-                event = ContactEvent(
-                    IMPRESSION, NOW + step * 0.4 * DAY + 1, OFFERS[step % 6], step + 1, GROUPS[step % 6], WEB
-                )
-                shop.run(shop.ledger.note("1", policy, [event], NOW + step * 0.4 * DAY + 1))
-        histories[kind] = shop.run(shop.ledger.read("1"))
-        shop.close()
-    assert len(entries(histories["embedded"])) > 5
-    assert set(histories.values()) == {histories["embedded"]}
-
-
-@settings(max_examples=300, deadline=None)
-@given(drawn=drawn_takes())
-def test_the_script_says_what_the_kernel_says(urls: dict[str, str], drawn: tuple[bytes, Take]) -> None:
-    """From any history the script's answer and the bytes that it leaves are those of the same take in Python."""
-    if "redis" not in urls:
-        pytest.skip(find_server()[1])
-    history, take = drawn
-
-    async def both() -> tuple[TakeResult, bytes]:
-        ledger = RedisLedger(urls["redis"], PATIENT_MS, "drawn")
-        key, payload = ledger.read_request(take.customer_id)
-        link = routes(Address.parse(urls["redis"]), PATIENT_MS / 1_000)
-        assert await link.call(key, command("SET", key, history)) == b"OK"
-        answer = await ledger.take(take)
-        after = history_of(await link.call(key, payload))
-        link.close()
-        ledger.close()
-        await asyncio.sleep(0)
-        return answer, after
-
-    assert asyncio.run(both()) == taken(history, take)
-
-
 def test_budgets(shop: Shop) -> None:
     """Budgets are reserved for all offers or for none, released by time, given back, and used up by what is
     confirmed.
@@ -491,29 +236,6 @@ def test_a_budget_stays_small() -> None:
     assert len(record.pack()) == 8 * (2 + 6 + 3)
     with pytest.raises(ValueError, match="damaged"):
         BudgetRecord.unpack(record.pack()[:-8])
-
-
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["take", "take", "confirm", "give"]), st.integers(0, 200)), max_size=25))
-def test_budgets_against_a_model(shop: Shop, walk: list[tuple[str, int]]) -> None:
-    """Random shows over two days are granted as a plain model grants them."""
-    offer, now, held, shown = key_of(f"drawn {next(_numbers)}"), 1_000 * DAY - 600, [], []
-    budget = BudgetBound(offer, daily_max=4, lifetime_max=7)
-    for what, passed in walk:
-        now += passed
-        moment = Moment(now, math.floor(now / DAY), 180)
-        if what == "take":
-            live = [m for m in held if (m.minute + 1) * 60 + 180 > now]
-            lifetime = len(shown) + len(live) >= 7
-            daily = sum(m.day == moment.day for m in (*shown, *live)) >= 4
-            assert shop.budgets([budget], moment) == ["lifetime" if lifetime else "daily" if daily else ""]
-            if not (lifetime or daily):
-                held = [*live, moment]
-            continue
-        if held:
-            given_back = held.pop(passed % len(held))
-            shop.run((shop.ledger.confirm if what == "confirm" else shop.ledger.give_back)([offer], given_back))
-            shown += [given_back] * (what == "confirm")
 
 
 def test_what_makes_no_sense(shop: Shop) -> None:

@@ -25,7 +25,7 @@ from features.ledger.recent import EVENTS_MAX, NOTHING, Heard, Known, Recent, Re
 from features.ledger.redis_ledger import RedisLedger
 from features.ledger.redis_server import RECENT_SECONDS
 from features.redis_store.address import command
-from tests.features.ledger.test_ledger_contract import DAY, DISMISSED, GROUPS, KINDS, NOW, OFFERS, WEB, WEEK, Shop, urls
+from tests.features.ledger.ledger_cases import DAY, DISMISSED, GROUPS, KINDS, NOW, OFFERS, WEB, WEEK, Shop, urls
 from tests.stores import find_server
 
 __all__ = ["urls"]

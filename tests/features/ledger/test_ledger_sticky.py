@@ -13,7 +13,7 @@ import pytest
 
 from features.ledger.recent import KEPT_MAX, NOTHING, Heard, KeptArm, Recent, decode, encode
 from features.ledger.recent_updates import settled
-from tests.features.ledger.test_ledger_contract import KINDS, Shop, urls
+from tests.features.ledger.ledger_cases import KINDS, Shop, urls
 from tests.features.ledger.test_ledger_recent import T, happened, hear, look
 from tests.features.sticky_race import settle
 from tests.stores import find_server

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,58 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.columns.contract import Contract
 from tests.examples import contract_of
-from tests.forests import trained
+from tests.training.bundle.bundle_cases import refusal, stamped_anew, written
 from training.bundle import bundle
-from training.bundle.bundle import BadBundle, Golden, Manifest, nullable, numbers
+from training.bundle.bundle import nullable, numbers
 from training.bundle.calibration_map import Calibration
 from training.bundle.forest_compiler import compile_forest
-
-CREATED = "2026-11-22T09:30:00Z"
-
-
-def contents_of(seed: int, folder: Path) -> tuple[dict[str, bytes | Path], Contract]:
-    """The files of a small model with one offer column a feature, one of them a category."""
-    booster = trained(seed, 8, "binary", trees=3)
-    text = booster.model_to_string().replace("Column_", "c")
-    contract = contract_of(5, (4,))
-    chance = np.random.default_rng(seed)
-    rows = np.where(chance.random((3, 5)) < 0.2, np.nan, chance.normal(size=(3, 5)))
-    raw = np.asarray(booster.predict(rows, raw_score=True))
-    calibration = Calibration("isotonic", x=(-1.0, 0.5, 2.0), y=(0.01, 0.2, 0.9))
-    golden = [
-        Golden([], [nullable(row) for row in rows], [[], [], []], raw.tolist(), calibration.probabilities(raw).tolist())
-    ]
-    compile_forest(text).save(folder / "made.npz")
-    (folder / "made.txt").write_text(text)
-    return {
-        "columns.json": msgspec.json.encode(contract),
-        "categories.json": msgspec.json.encode({"c4": [f"text {number}" for number in range(9)]}),
-        "calibration.json": msgspec.json.encode(calibration),
-        "golden.json": msgspec.json.encode(golden),
-        "forest.npz": folder / "made.npz",
-        "model.txt": folder / "made.txt",
-    }, contract
-
-
-def manifest_of(contract: Contract, **more: object) -> Manifest:
-    given = {
-        "format": 1,
-        "name": "m",
-        "version": "3",
-        "run_id": "r",
-        "created_at": CREATED,
-        "contract": contract.fingerprint,
-        "files": {},
-    }
-    return Manifest(**given | more)  # type: ignore[arg-type]
-
-
-def written(folder: Path, seed: int = 1, **more: object) -> Path:
-    folder.mkdir(exist_ok=True)
-    contents, contract = contents_of(seed, folder)
-    return bundle.write(folder / "bundles", contents, manifest_of(contract, **more))
 
 
 @pytest.fixture(scope="module")
@@ -78,26 +31,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(sound: Path, tmp_path: Path) -> Path:
     """The same bundle, to be damaged."""
     return Path(shutil.copytree(sound, tmp_path / sound.name))
-
-
-def refusal(place: Path) -> str:
-    """The message with which a bundle is refused: it says what was expected and what came, in a line."""
-    with pytest.raises(BadBundle) as caught:
-        bundle.read(place)
-    message = str(caught.value)
-    assert "expected" in message and ("got" in message or "came" in message) and "\n" not in message
-    return message
-
-
-def stamped_anew(place: Path, **more: object) -> Path:
-    """The bundle with a manifest that fits what its files are by now, and the name that fits the manifest."""
-    manifest = msgspec.json.decode((place / bundle.MANIFEST).read_bytes(), type=Manifest)
-    files = {
-        name: bundle.FileStamp(bundle.digest_of(place / name), (place / name).stat().st_size) for name in bundle.FILES
-    }
-    text = msgspec.json.encode(msgspec.structs.replace(manifest, files=files, **more))
-    (place / bundle.MANIFEST).write_bytes(text)
-    return place.rename(place.with_name(hashlib.sha256(text).hexdigest()[:16]))
 
 
 def test_what_is_written_is_read(sound: Path) -> None:
@@ -282,72 +215,3 @@ def test_files_of_two_models_do_not_mix(copy: Path, tmp_path: Path) -> None:
     other = written(tmp_path / "other", seed=2)
     shutil.copy(other / "forest.npz", copy / "forest.npz")
     assert "forest.npz" in refusal(copy)
-
-
-# the one that serves
-# ----------------------------------------------------------------------------------------------------
-
-
-def several(folder: Path, count: int) -> list[Path]:
-    contents, contract = contents_of(1, folder)
-    return [
-        bundle.write(folder / "bundles", contents, manifest_of(contract, version=str(number)))
-        for number in range(count)
-    ]
-
-
-def test_one_serves_and_the_latest_are_kept(tmp_path: Path) -> None:
-    """`switch` names the one that serves; of older ones so many stay, in the order in which they served last."""
-    folder = tmp_path / "bundles"
-    assert bundle.current(folder) is None
-    places = several(tmp_path, bundle.KEPT + 3)
-    for place in places:
-        bundle.switch(folder, place)
-        assert bundle.current(folder) == place
-    assert [place.exists() for place in places] == [False] * 3 + [True] * bundle.KEPT
-    oldest = places[3]
-    bundle.switch(folder, oldest)
-    assert bundle.current(folder) == oldest and bundle.read(oldest)
-    newer = several(tmp_path, bundle.KEPT + 4)[-1]
-    bundle.switch(folder, newer)
-    assert oldest.exists() and not places[4].exists()  # what served a moment ago is not the oldest
-    assert (folder / bundle.HISTORY).read_text().split()[-2:] == [oldest.name, newer.name]
-    assert len((folder / bundle.HISTORY).read_text().split()) == bundle.KEPT
-
-
-def test_readers_see_the_old_or_the_new_one(tmp_path: Path) -> None:
-    """While one process switches, another that reads `current` always finds a whole bundle."""
-    folder, places = tmp_path / "bundles", several(tmp_path, 2)
-    bundle.switch(folder, places[0])
-    stop, seen, wrong = threading.Event(), set(), []
-
-    def reader() -> None:
-        while not stop.is_set():
-            place = bundle.current(folder)
-            seen.add(place)
-            try:
-                assert place is not None
-                bundle.read(place)
-            except (BadBundle, AssertionError) as error:
-                wrong.append(error)
-
-    thread = threading.Thread(target=reader)
-    thread.start()
-    for number in range(60):
-        bundle.switch(folder, places[number % 2])
-    stop.set()
-    thread.join()
-    assert not wrong and seen <= set(places) and seen
-
-
-def test_a_damaged_pointer_is_refused_and_does_not_crash(tmp_path: Path) -> None:
-    """Whatever stands in `current`, reading what it leads to says that there is no bundle, and switching mends it."""
-    place = written(tmp_path)
-    folder = place.parent
-    for content in (b"", b"\xff\xfe\0", b"../..", b"none\n", b"a" * 5_000):
-        (folder / bundle.CURRENT).write_bytes(content)
-        found = bundle.current(folder)
-        assert found is not None
-        refusal(found)
-    bundle.switch(folder, place)
-    assert bundle.current(folder) == place

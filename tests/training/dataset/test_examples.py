@@ -3,139 +3,33 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from features.common.timestamps import to_microseconds
-from features.config.model_file import TrainingSplit
 from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.materialize import steps
-from tests.examples import made
+from tests.training.dataset.example_cases import (
+    DAY,
+    END,
+    NOW,
+    START,
+    TICK,
+    business,
+    decision,
+    laid,
+    outcome,
+    successes,
+)
 from tests.workspaces import make_workspace
-from training.dataset.examples import Examples, NoExamples, examples_of
-from training.dataset.split import split_of
-
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-END = START + timedelta(days=40)
-NOW = to_microseconds(END)
-DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
-Rows = list[dict[str, Any]]
-
-FEATURES: dict[str, Any] = {
-    "customer": {"attributes": {"tier": {"dtype": "category"}, "vip": {"dtype": "boolean"}}},
-    "streams": {"visits": {"numbers": ["spent"], "categories": ["kind"]}},
-    "offer": {"kind": {"dtype": "category"}, "price": {"dtype": "number"}},
-    "context": {
-        "channel": {"dtype": "category", "default": "web"},
-        "hour": {"dtype": "number"},
-        "wet": {"dtype": "boolean", "default": False},
-        "offers_considered": {"dtype": "integer"},
-    },
-    "columns": {"visits": {"stream": "visits", "aggregate": "count", "windows": ["7d", "all"]}},
-    "pairs": {
-        "bought": {"stream": "visits", "aggregate": "count", "key": "kind", "match": "kind", "relative": ["share"]},
-        "taken": {
-            "stream": "outcomes",
-            "aggregate": "count",
-            "key": "offer_id",
-            "match": "offer_id",
-            "scope": "everyone",
-        },
-    },
-}
-OFFERS: Rows = [
-    {"offer_id": "bread", "kind": "food", "price": 3.0, "valid_until": START + 5 * DAY},
-    {"offer_id": "cake", "kind": "food", "price": 9.0, "valid_until": START - DAY},
-    {"offer_id": "soap", "kind": "home", "price": 2.0, "valid_until": None},
-]
-BY_HAND = {"offer_id": "rope", "valid_until": (START + 3 * DAY).isoformat(), "attributes": {"kind": "home", "price": 7}}
-SCHEMAS = {
-    "decisions": {
-        "decision_id": pa.string(),
-        "customer_id": pa.string(),
-        "offer_id": pa.string(),
-        "channel": pa.string(),
-        "wet": pa.bool_(),
-    },
-    "outcomes": {"decision_id": pa.string(), "customer_id": pa.string(), "offer_id": pa.string(), "type": pa.string()},
-}
-
-
-def business(folder: Path, decisions: Rows, outcomes: Rows, **model: Any) -> Workspace:
-    """A small shop with these decisions and outcomes, imported and computed."""
-    folder.mkdir()
-    sources = {name: f"{name}.parquet" for name in ("customers", "offers", "decisions", "outcomes")}
-    content: dict[str, Any] = {
-        "workspace.yaml": {"name": "shop", "sources": sources | {"streams": {"visits": "visits.parquet"}}},
-        "features.yaml": FEATURES,
-        "offers.yaml": {"placements": {"home": {}}, "offers": [BY_HAND]},
-        "model.yaml": {"name": "m", "label": {"outcome": "taken", "within": "2d"}, "cold_start_share": 0.0} | model,
-    }
-    for name, part in content.items():
-        (folder / name).write_text(yaml.safe_dump(part))
-    people = sorted({row["customer_id"] for row in decisions})
-    tables: dict[str, Rows] = {
-        "customers": [
-            {"customer_id": one, "valid_from": START - 9 * DAY, "tier": f"t{at % 3}", "vip": None}
-            for at, one in enumerate(people)
-        ],
-        "offers": OFFERS,
-        "visits": [
-            {"customer_id": one, "time": START - at * DAY, "spent": 1.0, "kind": "food"}
-            for at, one in enumerate(people, 1)
-        ],
-        "decisions": [{"hour": None, "channel": None, "wet": None} | row for row in decisions],
-        "outcomes": [{"decision_id": None, "type": "taken", "value": 1.0} | row for row in outcomes],
-    }
-    for name, rows in tables.items():
-        kinds = SCHEMAS.get(name, {}) | {"time": pa.timestamp("us", "UTC")}
-        names = dict.fromkeys(key for row in rows for key in row) or kinds
-        arrays = {key: pa.array([row.get(key) for row in rows], kinds.get(key)) for key in names}
-        pa.parquet.write_table(pa.table(arrays), folder / f"{name}.parquet")
-    workspace = load(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Feast's own, of the versions beneath it
-        reports = steps.import_tables(workspace, NOW)
-        assert not any(report.refused for report in reports), reports
-        steps.compute_features(workspace, NOW)
-    return workspace
-
-
-def decision(number: str, customer: str, time: datetime, offers: str = "bread soap", **context: Any) -> Rows:
-    return [
-        {"decision_id": number, "customer_id": customer, "time": time, "offer_id": offer, **context}
-        for offer in offers.split()
-    ]
-
-
-def outcome(customer: str, offer: str, time: datetime, **more: Any) -> dict[str, Any]:
-    return {"customer_id": customer, "offer_id": offer, "time": time, **more}
-
-
-def laid(workspace: Workspace, now: int = NOW, **more: Any) -> Examples:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return examples_of(workspace, now, **more)
-
-
-def successes(examples: Examples) -> set[tuple[str, str]]:
-    """(decision, offer) of the rows that succeeded."""
-    return {
-        (examples.ids[examples.decision[at]], examples.offer_ids[examples.offer[at]])
-        for at in np.flatnonzero(examples.labels)
-    }
+from training.dataset.examples import Examples, NoExamples
 
 
 @pytest.fixture(scope="module")
@@ -304,120 +198,6 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
             laid(workspace, now)
     with pytest.raises(NoExamples, match="about offers of the catalogue, got none among 1"):
         laid(business(tmp_path / "unknown", decision("d-1", "a", START, "gone lost"), [outcome("a", "gone", START)]))
-
-
-# where time is cut
-# ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace of which nothing is imported: examples are made by hand."""
-    return load(make_workspace(tmp_path_factory.mktemp("split") / "w", customers=2, decisions=1))
-
-
-def with_split(workspace: Workspace, **split: Any) -> Workspace:
-    return replace(workspace, model=msgspec.structs.replace(workspace.model, split=TrainingSplit(**split)))
-
-
-def timed(times: list[int], windows: list[int], labels: list[float], strangers: list[bool]) -> Examples:
-    """One decision of two offers for each moment."""
-    order = np.argsort(times, kind="stable")
-    moments = np.array(times, np.int64)[order]
-    examples = made([2] * len(times), np.repeat(np.array(labels)[order], 2))
-    changed = {
-        "times": moments,
-        "closes": moments + np.array(windows)[order],
-        "strangers": np.array(strangers, bool)[order],
-    }
-    return Examples(**{**vars(examples), **changed})
-
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.data(), st.booleans(), st.booleans())
-def test_no_decision_is_on_two_sides(empty: Workspace, data: st.DataObject, fixed: bool, open_windows: bool) -> None:
-    """Training windows are closed at the cut, test decisions are not before it, slices do not meet, strangers only
-    teach.
-    """
-    size = data.draw(st.integers(4, 40))
-    several = st.lists(st.integers(0, 60), min_size=size, max_size=size)
-    times, windows = (
-        data.draw(several),
-        data.draw(st.one_of(several, st.just([0] * size), several.map(lambda w: [v - 30 for v in w]))),
-    )
-    examples = timed(times, windows, [1.0] * size, data.draw(st.lists(st.booleans(), min_size=size, max_size=size)))
-    now = 80
-    split = {"open_windows": open_windows} | ({"cut": "1970-01-01T00:00:00.000030Z"} if fixed else {})
-    try:
-        found = split_of(with_split(empty, **split), examples, now)
-    except NoExamples:
-        return
-    assert not (found.fit & found.stopping).any() and not ((found.fit | found.stopping) & found.test).any()
-    training = found.fit | found.stopping
-    assert (examples.closes[training] <= found.cut).all() and (examples.times[training] < found.cut).all()
-    assert (examples.times[found.test] >= found.cut).all()
-    assert examples.times[found.fit].max() < found.stopping_cut <= examples.times[found.stopping].min()
-    assert not examples.strangers[found.test | found.stopping].any()
-    assert open_windows or (examples.closes[found.test] <= now).all()
-    if fixed:
-        assert found.cut == 30
-
-
-def test_the_cut_leaves_the_wanted_part_behind_it(empty: Workspace) -> None:
-    """A fifth of the decisions with closed windows is for the test, a quarter of the training decisions for
-    stopping.
-    """
-    examples = timed(list(range(1000)), [0] * 1000, [1.0] * 1000, [False] * 1000)
-    found = split_of(with_split(empty), examples, 10_000)
-    assert (found.fit.sum(), found.stopping.sum(), found.test.sum()) == (600, 200, 200)
-    found = split_of(with_split(empty, test_share=0.5, stopping_share=0.1), examples, 10_000)
-    assert (found.fit.sum(), found.stopping.sum(), found.test.sum()) == (450, 50, 500)
-
-
-@pytest.mark.parametrize(
-    ("times", "windows", "labels", "split", "message"),
-    [
-        (
-            range(100),
-            [500] * 100,
-            [1.0] * 100,
-            {},
-            "whose attribution window is closed, got none. Shorten `label.within` or wait",
-        ),
-        (
-            range(100),
-            [90] * 100,
-            [1.0] * 100,
-            {"cut": "1970-01-01"},
-            r"on both sides of the cut 1970-01-01T00:00:00Z, got 0 before and 11 after",
-        ),
-        (
-            range(100),
-            [0] * 100,
-            [0.0] * 50 + [1.0] * 50,
-            {},
-            "a success among the 60 decisions for training, got none. Move `split.cut`",
-        ),
-        (
-            range(100),
-            [0] * 100,
-            [1.0] * 60 + [0.0] * 20 + [1.0] * 20,
-            {},
-            "among the 20 decisions for early stopping, got none",
-        ),
-        (range(100), [0] * 100, [1.0] * 80 + [0.0] * 20, {}, "among the 20 decisions for test, got none"),
-    ],
-)
-def test_a_side_without_examples_is_said(
-    empty: Workspace, times: Any, windows: Any, labels: Any, split: Any, message: str
-) -> None:
-    """No closed window, an empty side, a slice without a success: each message says which, how many, and the way
-    out.
-    """
-    if "training" in message:
-        labels = [0.0] * 60 + [1.0] * 40
-    with pytest.raises(NoExamples, match=message):
-        split_of(with_split(empty, **split), timed(list(times), list(windows), labels, [False] * 100), 100)
 
 
 # what comes later
