@@ -183,6 +183,7 @@ class Spread(Aggregate):
 
     name, declared = "spread", False
     fields = "number"
+    tolerance = 2e-9  # a square: twice that of the deviation
 
     def sql(self, column: str, filters: str, whole: str) -> str:
         amount = f"round({column} * {MILLIONTHS})"
