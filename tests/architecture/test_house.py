@@ -50,8 +50,6 @@ ROOMS_SEEN = {
 }  # a rule about a vendor nobody uses checks nothing
 
 LINES_MAX = 320
-TEST_LINES_MAX = 600
-"""A test file may be longer: its table of cases is read from top to bottom, once."""
 LINES_MANY = 300
 README_LINES_MAX = 150
 # file -> why it may be longer than LINES_MAX
@@ -194,11 +192,6 @@ def test_every_test_opens_with_one_sentence() -> None:
     assert seen >= 10, f"expected tests, found {seen}"
 
 
-def most(name: str) -> int:
-    """How many lines a file may have."""
-    return TEST_LINES_MAX if name.startswith("tests/") else LINES_MAX
-
-
 def test_files_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
     """No Python file is longer than its limit, and those on their way are named."""
     lines = {file.as_posix(): (ROOT / file).read_bytes().count(b"\n") for file in files() if file.suffix == ".py"}
@@ -209,12 +202,12 @@ def test_files_stay_small(capsys: pytest.CaptureFixture[str]) -> None:
     too_many = [
         f"{name}: {count} lines; one noun, one file"
         for count, name in many
-        if count > most(name) and name not in LONG_FILES
+        if count > LINES_MAX and name not in LONG_FILES
     ]
     stale = [
         f"{name}: is no longer long; take it out of LONG_FILES"
         for name in LONG_FILES
-        if lines.get(name, 0) <= most(name)
+        if lines.get(name, 0) <= LINES_MAX
     ]
     refuse(too_many + stale)
     assert len(lines) >= 20, f"expected the Python files of the repository, found {len(lines)}"

@@ -1,31 +1,26 @@
-"""A running service whose disk is full or fails, whose ledger is lost, whose shipper is away, or that is told to stop:
-no false 202, no event lost.
+"""A running service whose ledger is lost, whose shipper is away, whose clock runs back, or that is told to stop: no
+false 202, no event lost.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import resource
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from features.common.timestamps import MICROSECONDS, from_microseconds, now
-from features.common.types import EVENTS_MAX, Event
+from features.common.types import Event
 from features.events.log import EventLog, event_folder
 from features.events.rows import event_item
 from features.events.semantics import time_of
 from pipelines.shipping import ship
+from tests.faults.event_service import RECOVERED_SECONDS_MAX, Calls, refused, serving
 from tests.faults.forked_service import BACKGROUND, SERVER, nursery
 from tests.faults.loss_accounting import (
     different,
@@ -40,11 +35,9 @@ from tests.faults.loss_accounting import (
     with_limits,
 )
 from tests.faults.traffic import shopping
-from tests.serving.live import ROOT, Answer, Live, serving_copy, wait_for
+from tests.serving.live import ROOT, Live, serving_copy, wait_for
 from tests.trained import copy_of
 
-SMALL_DISK_BYTES = 256 << 20
-RECOVERED_SECONDS_MAX = 180.0
 FRESH_SECONDS_MAX = 180.0
 AHEAD_SECONDS = 3_600
 
@@ -54,193 +47,6 @@ def seed(capsys: pytest.CaptureFixture[str]) -> int:
     drawn = int(os.environ.get("OPPORTUNE_SEED") or random.SystemRandom().randrange(1 << 32))
     seed_told(capsys, drawn)
     return drawn
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Live]:
-    live = Live(folder).start()
-    try:
-        yield live
-    finally:
-        if live.process is not None and live.process.poll() is None:
-            live.stop()
-
-
-class Calls:
-    """Calls of a customer, one an event, each acknowledged or not."""
-
-    def __init__(self, live: Live, customer: str = "k1") -> None:
-        self.live, self.customer, self.acknowledged = live, customer, list[str]()
-        self.sent: list[dict[str, Any]] = []
-
-    def post(self) -> Answer:
-        """One more."""
-        moment = from_microseconds(now()).isoformat(timespec="microseconds")
-        name = f"{self.customer}-{len(self.sent)}"
-        event = {
-            "event_id": name,
-            "type": "calls",
-            "customer_id": self.customer,
-            "occurred_at": moment,
-            "fields": {"minutes": 1},
-        }
-        self.sent.append(event)
-        answer = self.live.ask("POST", "/v1/events", {"events": [event]})
-        if answer.status == 202:
-            assert answer.json["stored"] == 1, answer
-            self.acknowledged.append(name)
-        return answer
-
-    def post_again(self) -> None:
-        """All that were sent, whatever came of them: then each is there once."""
-        for begin in range(0, len(self.sent), EVENTS_MAX):
-            part = self.sent[begin : begin + EVENTS_MAX]
-            told = self.live.ask("POST", "/v1/events", {"events": part}).json
-            assert told["stored"] + told["duplicates"] == len(part), told
-        found = [row.event.event_id for row in log_of(loaded_again(self.live.workspace))]
-        assert sorted(found) == sorted(event["event_id"] for event in self.sent)
-
-
-def refused(answer: Answer) -> bool:
-    """Whether it is the refusal that says when to come again; any other than that and 202 is a failure."""
-    if answer.status == 202:
-        return False
-    assert answer.status == 503 and answer.json["type"].endswith(":events-unavailable"), answer
-    assert int(answer.headers["retry-after"]) >= 1
-    return True
-
-
-def fails_and_recovers(live: Live, fault: contextlib.AbstractContextManager[object]) -> Calls:
-    """While there is the fault, events are refused and decisions answered; without it, all goes on by itself. Events
-    that were sent.
-    """
-    calls = Calls(live)
-    assert not refused(calls.post())
-    with fault:
-        wait_for(lambda: refused(calls.post()), RECOVERED_SECONDS_MAX, "a refusal")
-        for turn in range(20):
-            assert refused(calls.post())
-            live.decide(f"436{600_000 + turn}")
-    seconds = wait_for(lambda: not refused(calls.post()), RECOVERED_SECONDS_MAX, "the way back")
-    wait_for(
-        lambda: "contacts_unavailable" not in live.decide()["degraded"], RECOVERED_SECONDS_MAX, "the ledger's way back"
-    )
-    for _ in range(20):
-        assert not refused(calls.post())
-    print(f"  recovered after {seconds:.1f} s;", end=" ")
-    found = [row.event.event_id for row in log_of(loaded_again(live.workspace))]
-    assert len(set(found)) == len(found) and set(calls.acknowledged) <= set(found)
-    assert len(calls.sent) - len(calls.acknowledged) > 20 and len(calls.acknowledged) > 20
-    calls.post_again()
-    return calls
-
-
-# The disk
-# ------------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def no_file_may_grow(live: Live) -> Iterator[None]:
-    """What a full disk is to one process: EFBIG instead of ENOSPC, of any write that makes a file longer."""
-    processes = live.serving()
-    before = [resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY)) for process in processes]
-    try:
-        yield
-    finally:
-        for process, limit in zip(processes, before, strict=True):
-            resource.prlimit(process, resource.RLIMIT_FSIZE, limit)
-
-
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of other processes can be set on Linux only")
-def test_files_that_may_not_grow(trained_workspace: Path, tmp_path: Path) -> None:
-    """Where no file may grow, events get 503 and Retry-After, never a false 202; decisions go on; all recovers by
-    itself.
-    """
-    with serving(with_limits(serving_copy(trained_workspace, tmp_path / "shop"))) as live:
-        calls = fails_and_recovers(live, no_file_may_grow(live))
-        metrics = live.metrics()
-    assert (
-        sum(value for name, value in metrics.items() if name.startswith("opportune_event_log_unavailable_total")) > 20
-    )
-    assert metrics['opportune_events_total{result="stored"}'] >= len(calls.acknowledged)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "none", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
-
-
-@contextlib.contextmanager
-def filled(disk: Path) -> Iterator[None]:
-    """Not a byte is free, but what is freed meanwhile."""
-    with tempfile.NamedTemporaryFile(dir=disk) as ballast:
-        with contextlib.suppress(OSError):
-            while True:
-                os.write(ballast.fileno(), bytes(1 << 16))
-        yield
-
-
-@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount")
-def test_disk_is_full(trained_workspace: Path, small_disk: Path) -> None:
-    """The same on a file system that is really full, with everything that the service writes on it."""
-    with serving(with_limits(serving_copy(trained_workspace, small_disk / "shop"))) as live:
-        fails_and_recovers(live, filled(small_disk))
-
-
-@contextlib.contextmanager
-def failing_syncs(live: Live) -> Iterator[None]:
-    """Whatever the workers sync, the disk says EIO."""
-    (process,) = live.serving()
-    command = [
-        "strace",
-        "-f",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fsync,fdatasync,msync",
-        "-e",
-        "inject=fsync,fdatasync,msync:error=EIO",
-    ]
-    with subprocess.Popen([*command, "-p", str(process)], stderr=subprocess.PIPE) as tracer:
-        try:
-            yield
-        finally:
-            tracer.send_signal(signal.SIGINT)
-            tracer.wait(10)
-
-
-def may_trace() -> str:
-    """Why system calls of another process cannot be made to fail here; empty where they can."""
-    if shutil.which("strace") is None:
-        return "there is no strace"
-    with subprocess.Popen(["sleep", "20"]) as asleep:
-        tried = subprocess.run(
-            ["timeout", "-s", "INT", "1", "strace", "-q", "-p", str(asleep.pid)], capture_output=True, check=False
-        )
-        asleep.kill()
-    return tried.stderr.decode().strip() if b"ptrace" in tried.stderr else ""
-
-
-def test_syncs_that_fail(trained_workspace: Path, tmp_path: Path) -> None:
-    """When the disk refuses to make anything durable, no event is acknowledged; decisions go on; all recovers by
-    itself.
-    """
-    if why := may_trace():
-        pytest.skip(why)
-    with serving(serving_copy(trained_workspace, tmp_path / "shop")) as live:
-        fails_and_recovers(live, failing_syncs(live))
 
 
 # What is behind the log

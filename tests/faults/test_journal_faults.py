@@ -26,7 +26,7 @@ from features.events.journal_frames import HEAD_BYTES, damage, frames
 from serving.journal.files import DAMAGED, OPEN, REASON, SEALED, JournalLimits
 from serving.journal.journal import Journal
 from tests.depth import rounds
-from tests.serving.journal.test_journal import a_line, framed, lines_in, until
+from tests.serving.journal_lines import a_line, framed, lines_in, until
 
 KILL_ROUNDS = rounds(20)
 KILLED_AFTER_SECONDS = (0.020, 0.060)

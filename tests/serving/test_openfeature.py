@@ -4,19 +4,13 @@ own.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -28,20 +22,19 @@ from openfeature.flag_evaluation import Reason
 from openfeature.track import TrackingEventDetails
 
 from features.common import clock
-from features.common.types import Event
-from features.events.log import event_folder, read
 from features.validation.load import load
 from pipelines.experiments.export import write_exposures
 from serving.settings import ORIGINS_VARIABLE
 from tests.clients.npm import installed
 from tests.serving.live import ROOT, Live
+from tests.serving.openfeature_clients import CUSTOMERS, answers, hook_module, logged
+from tests.serving.page_examples import examples, run
 from tests.serving.trial_server import keys_file, trial_workspace
 from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
 SHOP, THIEF = "https://shop.example", "https://thief.example"
-CUSTOMERS = [f"436{600_000 + number}" for number in range(60)]
 NODE = ROOT / "tests" / "clients" / "node"
 
 
@@ -69,12 +62,6 @@ def app(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, dict[str, s
     return f"http://127.0.0.1:{live.port}", {"x-api-key": keys[1]["app"]}
 
 
-def answers(live: Live, key: str, experiment: str) -> dict[str, dict[str, Any]]:
-    """By customer, what the server says by its own API."""
-    path = f"/v1/experiments/{experiment}/assignments/"
-    return {customer: live.ask("GET", path + customer, x_api_key=key).json["assignment"] for customer in CUSTOMERS}
-
-
 @pytest.fixture(scope="module")
 def known(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, str]:
     """A customer who is in all experiments, and one who is not in `one-or-two`."""
@@ -82,12 +69,6 @@ def known(live: Live, keys: tuple[Path, dict[str, str]]) -> tuple[str, str]:
     return next(one for one, said in said.items() if said["arm"]), next(
         one for one, said in said.items() if said["reason"] == "not_covered"
     )
-
-
-def logged(live: Live) -> list[Event]:
-    """All events that the server took, in their order."""
-    folder = event_folder(load(live.workspace, sources=False).data)
-    return [row.event for row in read(folder, 0)] if any(folder.glob("*.db")) else []
 
 
 def test_python(
@@ -135,17 +116,6 @@ def test_python_with_a_wrong_key(app: tuple[str, dict[str, str]]) -> None:
     assert (details.value, details.error_code, details.error_message) == ("none", ErrorCode.GENERAL, "unauthorized")
 
 
-def hook_module() -> Any:
-    """`clients/python/opportune_openfeature.py`, which applications copy."""
-    spec = importlib.util.spec_from_file_location(
-        "opportune_openfeature", ROOT / "clients" / "python" / "opportune_openfeature.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple[str, str]) -> None:
     """What is tracked is an event of the log, and reading a variant an exposure; one whom it does not concern is not
     exposed.
@@ -181,35 +151,6 @@ def test_python_tracks(live: Live, app: tuple[str, dict[str, str]], known: tuple
         "say-nothing",
     )
     assert (call.type, call.unit, call.fields) == ("calls", "~visitor", {"minutes": 3.0, "topic": "data"})
-
-
-def test_python_sends_again() -> None:
-    """A service that is busy gets the same event again; one that is refused, or a dead letter, is counted as lost."""
-    got, answers = list[str](), iter([(503, 0), (429, 0), (202, 0), (401, 0), (202, 1)])
-
-    class Busy(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            (event,) = json.loads(self.rfile.read(int(self.headers["content-length"])))["events"]
-            got.append(f"{self.path} {event['event_id']}")
-            status, dead = next(answers)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps({"dead": dead}).encode())
-
-        def log_message(self, *_: Any) -> None:
-            """Nothing: the test looks at what came."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        lost = []
-        for name in ("busy", "refused", "dead"):
-            provider = hook_module().TrackingProvider(f"http://127.0.0.1:{server.server_port}/")
-            provider.track("click", EvaluationContext("7"), TrackingEventDetails(attributes={"event_id": name}))
-            provider.shutdown()
-            lost.append(provider.lost)
-        server.shutdown()
-    assert got == ["/v1/events busy"] * 3 + ["/v1/events refused", "/v1/events dead"]
-    assert lost == [0, 1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -282,29 +223,6 @@ def test_node_in_a_page(
         "neither provider is ready; the statuses say that one was refused, and the other not let out"
     )
     assert len(logged(live)) == before
-
-
-PAGE = (ROOT / "docs" / "experiments.md").read_text()
-BLOCK = re.compile(r"^```(?P<kind>sh|python|js)(?P<hook> hook)?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def run(command: list[str], text: str, folder: Path, key: str) -> str:
-    """What an example of the page prints."""
-    environment = os.environ | {
-        "KEY": key,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path]),
-    }
-    done = subprocess.run(
-        [*command, text], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def examples(live: Live, kind: str, *, hook: bool = False) -> list[str]:
-    """The page's blocks of one language, asking this server."""
-    found = [block["body"] for block in BLOCK.finditer(PAGE) if block["kind"] == kind and bool(block["hook"]) == hook]
-    return [text.replace("http://127.0.0.1:3000", f"http://127.0.0.1:{live.port}") for text in found if "3000" in text]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="the examples ask with curl, which is not installed")

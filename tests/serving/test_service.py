@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bentoml
 import msgspec
-import psutil
 import pytest
 
-from features.common import clock
 from features.common.types import Decision, DecisionRequest
 from features.validation.load import load
 from serving.decision.decide import STAGES
-from serving.http.auth import entry_yaml, new_key
 from serving.reload.reloader import Reloader
-from serving.settings import DRAIN_VARIABLE
 from tests.serving.decisions import decide
-from tests.serving.live import ROOT, Answer, Live, another_bundle, ask, decision, load_on, serving_copy, wait_for
+from tests.serving.live import ROOT, Live, decision, serving_copy
+from tests.serving.service_calls import OFREP, bentoml_client, bodies, named, problem
 from tests.stores import free_port
-from training.bundle import bundle
 
 pytestmark = pytest.mark.slow
 
@@ -65,11 +56,6 @@ def expected(desk: Reloader, answer: dict[str, Any], **fields: Any) -> Decision:
         int(answer["decision_id"].split("-")[0], 16),
         decision_id=answer["decision_id"],
     )
-
-
-def problem(answer: Answer) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json", answer
-    return answer.status, answer.json["type"].removeprefix("urn:opportune:problem:")
 
 
 def test_a_decision(live: Live, desk: Reloader) -> None:
@@ -170,30 +156,6 @@ def test_metrics_count_both_workers(live: Live) -> None:
     assert len(info) == 1 and 'version="1"' in info[0]
 
 
-def bodies() -> dict[str, Any]:
-    """What is sent to routes that take something else than a decision."""
-    click = {
-        "event_id": "e1",
-        "type": "click",
-        "customer_id": "nobody",
-        "offer_id": "offer-01",
-        "occurred_at": clock.now().isoformat(),
-    }
-    asked = {"requests": [{"customer_id": "nobody"}]}
-    return {"/decide_many": {"requests": [decision()]}, "/v1/events": {"events": [click]}, "/v1/assignments": asked}
-
-
-OFREP = ("/ofrep/v1/configuration", "/ofrep/v1/evaluate/flags", "/ofrep/v1/evaluate/flags/{key}")
-"""Have a form of their own, and tests of their own: `test_openfeature.py`, `test_ofrep.py`."""
-
-
-def named(template: str) -> str:
-    """A path with ids in it; no experiment has that name."""
-    for part in ("{id}", "{key}", "{unit}"):
-        template = template.replace(part, "nobody")
-    return template
-
-
 def test_openapi_is_true(live: Live) -> None:
     """Every documented path answers, with a documented status, and the decision is documented as it is."""
     contract = live.ask("GET", "/openapi.json").json
@@ -228,14 +190,6 @@ def test_openapi_is_true(live: Live) -> None:
     assert set(schema["DecisionRequest"]["properties"]) == set(
         live.ask("GET", "/schema.json").json["routes"][0]["input"]["properties"]
     )
-
-
-@contextlib.contextmanager
-def bentoml_client(live: Live, **named: Any) -> Iterator[Any]:
-    """BentoML's client, which leaves its temporary folder behind for the garbage collector to complain of."""
-    with bentoml.SyncHTTPClient(f"http://127.0.0.1:{live.port}", **named) as client:
-        yield client
-    client._temp_dir.cleanup()
 
 
 def test_bentoml_client_gets_the_same(live: Live) -> None:
@@ -304,76 +258,6 @@ def test_customers_do_not_mix(live: Live, desk: Reloader) -> None:
     assert len(workers) == 2, "both workers answered"
 
 
-@pytest.fixture(scope="module")
-def keyed(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Live, dict[str, str]]]:
-    """A server with keys, on all addresses, and a key of each role."""
-    file, keys, entries = tmp_path_factory.mktemp("keys") / "keys.yaml", {}, []
-    for role in ("decide", "events", "experiments", "admin"):
-        keys[role], entry = new_key(role, (role,))  # type: ignore[arg-type]
-        entries.append(entry_yaml(entry))
-    file.write_text("".join(entries))
-    file.chmod(0o600)
-    command = (
-        sys.executable,
-        "-m",
-        "pipelines.main",
-        "serve",
-        "-w",
-        str(live.workspace),
-        "--port",
-        "{port}",
-        "--host",
-        "0.0.0.0",
-    )
-    server = Live(live.workspace, environment={"OPPORTUNE_KEYS_FILE": str(file)}, command=command).start()
-    yield server, keys
-    server.stop()
-
-
-def test_routes_want_their_keys(keyed: tuple[Live, dict[str, str]]) -> None:
-    """Every route that has roles answers them alone; without a key, or with a wrong one, 401."""
-    live, keys = keyed
-    contract = live.ask("GET", "/openapi.json", authorization=f"Bearer {keys['decide']}").json
-    seen = 0
-    for template, methods in contract["paths"].items():
-        if template in OFREP:
-            continue
-        path = named(template)
-        for method, operation in methods.items():
-            body = None if method in ("get", "delete") else bodies().get(path, decision())
-            allowed = operation.get("x-roles", [])
-            if not allowed:
-                assert live.ask(method.upper(), path).status == 200
-                continue
-            for headers in ({}, {"authorization": "Bearer decide.wrong"}, {"x_api_key": "nonsense"}):
-                assert problem(live.ask(method.upper(), path, body, **headers)) == (401, "unauthenticated")
-            for role, key in keys.items():
-                answer = live.ask(method.upper(), path, body, x_api_key=key)
-                good = (404,) if template == "/v1/experiments/{key}/assignments/{unit}" else (200, 202)
-                assert answer.status in good if role in allowed else problem(answer) == (403, "forbidden"), (path, role)
-                seen += 1
-    assert seen >= 20
-
-
-@pytest.mark.parametrize("path", ["/v1/decisions", "/decide", "/decide_many"])
-def test_explanations_want_an_admin(keyed: tuple[Live, dict[str, str]], path: str) -> None:
-    """An explanation shows a customer's data: a key of the role `decide` gets 403, one of the role `admin` the
-    columns.
-    """
-    live, keys = keyed
-    body = {"requests": [decision(), decision(explain=True)]} if path == "/decide_many" else decision(explain=True)
-    assert problem(live.ask("POST", path, body, authorization=f"Bearer {keys['decide']}")) == (403, "forbidden")
-    answer = live.ask("POST", path, body, authorization=f"Bearer {keys['admin']}")
-    assert answer.status == 200 and b'"explanation"' in answer.body
-
-
-def test_bentoml_client_brings_its_key(keyed: tuple[Live, dict[str, str]]) -> None:
-    """BentoML's client sends a key as its token."""
-    live, keys = keyed
-    with bentoml_client(live, token=keys["decide"]) as client:
-        assert client.decide(customer_id="436600000", placement="home")["customer_id"] == "436600000"
-
-
 def test_other_addresses_want_keys(live: Live) -> None:
     """Without keys, an address that others can reach is refused with the remedy, before anything starts."""
     for verb in ("serve", "up"):
@@ -397,146 +281,3 @@ def test_other_addresses_want_keys(live: Live) -> None:
         )
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1 and "opportune key new" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.fixture(scope="module")
-def changing(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A server with two workers whose bundles and workers the tests change."""
-    folder = serving_copy(trained_workspace, tmp_path_factory.mktemp("changing") / "shop")
-    server = Live(folder, workers=2, environment={DRAIN_VARIABLE: "2"}).start()
-    yield server
-    server.stop()
-
-
-def bundles(live: Live) -> set[str]:
-    """The bundles that answers name now, over both workers."""
-    return {live.decide()["model"]["bundle"] for _ in range(20)}
-
-
-def test_another_bundle_under_load(changing: Live) -> None:
-    """A published bundle replaces the old one without a failure; each answer is wholly of one of the two."""
-    folder = load(changing.workspace, sources=False).bundles
-    (before,) = bundles(changing)
-    place = another_bundle(changing.workspace, "2")
-    after = bundle.read(place).id
-    with load_on(changing.port) as seen:
-        wait_for(lambda: len(seen) > 100)
-        for turn in range(3):  # there, back, and there again
-            target = place if turn != 1 else folder / before.removeprefix("sha256:")[: len(place.name)]
-            bundle.switch(folder, target)
-            wanted = {after} if turn != 1 else {before}
-            wait_for(lambda wanted=wanted: bundles(changing) == wanted, what="the switch")
-    assert Counter(answer.status for answer in seen) == {200: len(seen)}, "no request failed"
-    stamps = {tuple(sorted(answer.json["model"].items())) for answer in seen}
-    assert {dict(stamp)["bundle"] for stamp in stamps} == {before, after}
-    assert {(dict(stamp)["bundle"] == after, dict(stamp)["version"]) for stamp in stamps} == {(False, "1"), (True, "2")}
-    assert bundles(changing) == {after}
-    info = [name for name in changing.metrics() if name.startswith("opportune_bundle_info")]
-    assert len(info) == 1 and 'version="2"' in info[0]
-
-
-def test_each_answer_is_of_one_bundle(changing: Live, desk: Reloader) -> None:
-    """Propensities are those of the bundle that the answer names, not of the other."""
-    folder = load(changing.workspace, sources=False).bundles
-    place = another_bundle(changing.workspace, "3", shift=-0.7)
-    state = Reloader(load(changing.workspace, sources=False))
-    states = {}
-    for name in {place, *(folder / name for name in folder.joinpath("history.log").read_text().split())}:
-        bundle_read = bundle.read(name)
-        bundle.switch(folder, name)
-        state.load()
-        assert state.loaded is not None and state.loaded.stamp.bundle == bundle_read.id
-        states[bundle_read.id] = state.loaded
-    with load_on(changing.port) as seen:
-        for name in (place, folder / "x", place):
-            if name.exists():
-                bundle.switch(folder, name)
-            wait_for(lambda: len(bundles(changing)) == 1)
-            time.sleep(0.3)
-    for answer in seen:
-        assert answer.status == 200
-        told = answer.json
-        loaded = states[told["model"]["bundle"]]
-        request = msgspec.convert(decision(told["customer_id"]), DecisionRequest)
-        again = decide(
-            request,
-            loaded,
-            asyncio.run(state.stores.customers.row(told["customer_id"])),
-            int(told["decision_id"].split("-")[0], 16),
-            decision_id=told["decision_id"],
-        )
-        assert json.loads(msgspec.json.encode(again)) == told
-    state.close()
-    assert len(seen) > 50
-
-
-@pytest.mark.parametrize("damage", ["forest.npz", "columns.json", "manifest.json", "calibration.json"])
-def test_damaged_bundle_is_refused(changing: Live, damage: str) -> None:
-    """A bundle that was damaged is refused and counted, the old one serves on; the next good one is taken."""
-    folder = load(changing.workspace, sources=False).bundles
-    (before,) = bundles(changing)
-    good = bundle.current(folder)
-    assert good is not None
-    refused = changing.metrics()['opportune_refused_total{what="bundle"}']
-    place = another_bundle(changing.workspace, f"damaged-{damage}")
-    content = bytearray((place / damage).read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (place / damage).write_bytes(content)
-    (folder / bundle.CURRENT).write_text(place.name)
-    wait_for(
-        lambda: changing.metrics()['opportune_refused_total{what="bundle"}'] >= refused + 2,
-        what="the refusal of both workers",
-    )
-    assert bundles(changing) == {before}
-    assert changing.ask("GET", "/readyz").status == 200
-    log = (changing.workspace / ".opportune" / "logs" / "server.log").read_text()
-    assert f"bundle {place.name} is refused, the last good one serves on" in log
-    bundle.switch(folder, good)
-    wait_for(lambda: bundles(changing) == {before})
-
-
-def test_a_killed_worker_comes_back(changing: Live) -> None:
-    """kill -9 of one worker costs the requests it had; the other serves on, and another takes its place."""
-    victim, *_ = before = changing.serving()
-    connections = 6
-    with load_on(changing.port, connections) as seen:
-        wait_for(lambda: len(seen) > 100)
-        psutil.Process(victim).send_signal(signal.SIGKILL)
-        at = len(seen)
-        wait_for(lambda: victim not in changing.serving())
-        wait_for(lambda: len(seen) > at + 200, what="answers while one is away")
-        wait_for(lambda: len(changing.serving()) == 2, what="another worker")
-        wait_for(
-            lambda: len({changing.decide()["decision_id"].split("-")[1] for _ in range(20)}) == 2,
-            what="answers of both workers",
-        )
-    failed = [answer for answer in seen if answer.status != 200]
-    assert len(failed) <= connections, Counter(answer.body for answer in failed)
-    assert len({*changing.serving()} - {*before}) == 1
-
-
-def test_stop_under_load_drains(changing: Live) -> None:
-    """SIGTERM under load: what was taken is answered, readiness goes first, connections are closed with their answer,
-    all end.
-    """
-    assert changing.process is not None
-    with load_on(changing.port, 8) as seen:
-        wait_for(lambda: len(seen) > 100)
-        processes = changing.tree()
-        changing.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: ask(changing.port, "GET", "/readyz").status in (0, 503))
-        during = ask(changing.port, "POST", "/v1/decisions", decision())
-        assert changing.process.wait(30) == 0
-    assert during.status == 200 and during.headers["connection"] == "close"
-    first = next((at for at, answer in enumerate(seen) if answer.status == 0), len(seen))
-    assert all(answer.status == 200 for answer in seen[:first])
-    assert (
-        sum(answer.headers["connection"] == "close" for answer in seen[:first] if "connection" in answer.headers) > 20
-    ), "it drained"
-    errors = Counter(answer.body.split(b":")[0] for answer in seen if answer.status != 200)
-    # Reset: in the listening queue when the last worker had closed its side; broken pipe: the same, seen while the
-    # request was still being written. Dropped after being taken would be RemoteDisconnected.
-    assert set(errors) <= {b"ConnectionRefusedError", b"ConnectionResetError", b"BrokenPipeError"}, errors
-    assert errors[b"ConnectionResetError"] <= 40
-    _, alive = psutil.wait_procs(processes, 5)
-    assert not alive

@@ -8,13 +8,12 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 import typer
 import yaml
@@ -22,10 +21,7 @@ from typer.testing import CliRunner
 
 from features.common.timestamps import MICROSECONDS, from_microseconds, rfc3339
 from features.common.timestamps import now as clock
-from features.common.types import Event
 from features.events.log import event_folder
-from features.events.rows import dead_item, event_item
-from features.events.semantics import time_of
 from features.events.writer import EventWriter
 from features.lmdb_store import environment
 from features.lmdb_store.environment import DATA
@@ -33,18 +29,16 @@ from features.validation.load import load
 from features.workspace.workspace import Workspace
 from pipelines.cli import maintenance
 from pipelines.doctor import doctor
-from pipelines.doctor.doctor import DoctorReport, UnknownCheck, examine
+from pipelines.doctor.doctor import UnknownCheck
 from pipelines.doctor.facts import facts as doctor_facts
-from pipelines.doctor.facts.check import Finding
 from pipelines.doctor.facts.gather import Facts
-from pipelines.doctor.facts.lake import stability_index
-from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
 from serving.http.auth import TEXT_VARIABLE, entry_yaml, new_key
 from serving.journal.journal import Journal
-from tests.pipelines.workspace_life import CUSTOMERS, Life, limited
+from tests.pipelines.checks import DAY, found, happened, healthy, looked
+from tests.pipelines.workspace_life import Life, limited
 from tests.serving.live import another_bundle
-from tests.tiny_workspaces import bank, write
+from tests.tiny_workspaces import bank
 from tests.trained import copy_of
 from training.bundle import bundle
 
@@ -53,47 +47,6 @@ pytestmark = pytest.mark.slow
 DECISIONS = 260
 OF_THE_MACHINE = {"file_system", "open_files", "memory", "free_files", "disk_space"}
 """What another machine may rightly be told, whatever the workspace."""
-DAY = 86_400 * MICROSECONDS
-
-
-def healthy(life: Life, decisions: int, events: bool = True) -> None:
-    """Customers ask, see what is shown, and sometimes take it."""
-    gap = int(life.days * DAY) // (decisions + 10)
-    for number in range(decisions):
-        life.now += gap
-        decision = life.decide(f"436{600_000 + number}", hour=life.random.random() * 24, roaming_now=number % 3 == 0)
-        for offer in decision.offers if events else []:
-            happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "impression")
-            if life.random.random() < 0.2:
-                happened(life, decision.decision_id, decision.customer_id, offer.offer_id, "accepted", life.now + 1)
-
-
-def happened(
-    life: Life, decision: str, customer: str, offer: str, kind: str, at: int | None = None, name: str = ""
-) -> Event:
-    """Tell of an outcome or an impression."""
-    event = Event(
-        name or f"h{next(life.count)}",
-        kind,
-        from_microseconds(at or life.now),
-        customer,
-        decision_id=decision or None,
-        offer_id=offer,
-    )
-    life.log.append([event_item(event, time_of(event))])
-    return event
-
-
-@pytest.fixture(scope="module")
-def shop(trained_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with limits and budgets, before anybody was served."""
-    folder = tmp_path_factory.mktemp("shop") / "shop"
-    copy_of(trained_workspace, folder)
-    workspace = limited(folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps.bring_contacts(workspace, clock())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -107,36 +60,6 @@ def well(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     life.close()
     ship(load(folder))
     return folder
-
-
-@pytest.fixture
-def lived(shop: Path, tmp_path: Path) -> Iterator[Life]:
-    """Somebody may live in a workspace of their own."""
-    copy_of(shop, tmp_path / "shop")
-    life = Life(load(tmp_path / "shop"), 5, days=0.9)
-    yield life
-    life.close()
-
-
-def looked(workspace: Workspace, *only: str, later: int = 0, url: str | None = None) -> DoctorReport:
-    """Return what these checks find, or all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        report = examine(workspace, clock() + later, url, only)
-    said = msgspec.json.encode([finding for finding in report.findings if finding.check != "absurd_shares"]).decode()
-    assert not [customer for customer in CUSTOMERS if customer in said], (
-        "no customer is named but one with an absurd share"
-    )
-    for finding in report.findings:
-        assert finding.what and finding.todo, finding
-    return report
-
-
-def found(report: DoctorReport, check: str) -> Finding:
-    """The finding of a check, which must be there."""
-    here = [finding for finding in report.findings if finding.check == check]
-    assert here, (check, report.findings, report.not_checked.get(check))
-    return here[0]
 
 
 def test_a_healthy_workspace_gives_no_findings(well: Path) -> None:
@@ -192,100 +115,6 @@ def test_a_server_without_events_is_told_from_none(tmp_path: Path) -> None:
     assert why() == ("a server ran here, and no event ever came to it", nothing)
 
 
-# What comes in
-# ----------------------------------------------------------------------------------------------------------------
-
-
-def test_decisions_without_impressions(lived: Life) -> None:
-    """Many decisions and not one impression is an error, with the moment of the first decision."""
-    healthy(lived, 40, events=False)
-    ship(lived.workspace)
-    finding = found(looked(lived.workspace, "no_impressions"), "no_impressions")
-    assert finding.severity == "error" and finding.evidence["decisions"] == 40 and finding.evidence["impressions"] == 0
-    assert finding.since.startswith("20")
-
-
-def test_events_that_do_not_fit_their_decisions(lived: Life) -> None:
-    """Outcomes of decisions that nobody knows, outcomes before their decision, events of yesterday and of tomorrow are
-    told apart.
-    """
-    healthy(lived, 60)
-    name, customer, offer = lived.shown[0]
-    for number in range(30):
-        happened(lived, f"unknown-{number}", customer, offer, "accepted")
-    for name, customer, offer in lived.shown[-30:]:
-        happened(lived, name, customer, offer, "click", lived.now - DAY // 10 * 9)
-    for _ in range(40):
-        happened(lived, name, customer, offer, "click", lived.now + 200 * MICROSECONDS)
-    ship(lived.workspace)
-    report = looked(lived.workspace, "outcomes_without_decisions", "outcomes_before_decisions", "clocks_of_clients")
-    assert found(report, "outcomes_without_decisions").evidence["unknown"] == 30
-    assert found(report, "outcomes_before_decisions").evidence["outcomes_before"] >= 25
-    assert "future" in found(report, "clocks_of_clients").what
-    assert report.failed
-
-
-def test_events_a_day_late(lived: Life) -> None:
-    """Events that come a day after they happened are a warning."""
-    lived.now += int(0.8 * DAY)
-    for number in range(60):
-        event = happened(
-            lived, "", CUSTOMERS[number % 20], "offer-01", "click", lived.now - 2 * DAY if number % 3 else None
-        )
-        assert event.type == "click"
-    lived.decide(CUSTOMERS[0])
-    ship(lived.workspace)
-    finding = found(looked(lived.workspace, "clocks_of_clients"), "clocks_of_clients")
-    assert "late" in finding.what and finding.evidence["such"] == 40 and finding.severity == "warning"
-
-
-def test_dead_letters_and_duplicates(lived: Life) -> None:
-    """Dead letters are counted by their reason, and events that are sent again and again are told of."""
-    event = happened(lived, "", CUSTOMERS[0], "offer-01", "click")
-    for _ in range(30):
-        lived.log.append([event_item(event, time_of(event))])
-    lived.log.append([dead_item("offer-unknown", CUSTOMERS[0], b"{}")] * 20)
-    report = looked(lived.workspace, "dead_letters", "duplicates")
-    finding = found(report, "dead_letters")
-    assert (
-        finding.severity == "error"
-        and finding.evidence["of_offer-unknown"] == 20
-        and finding.evidence["accepted"] == 51
-    )
-    assert found(report, "duplicates").evidence["duplicates"] == 30
-
-
-def test_nobody_ships(lived: Life) -> None:
-    """Journals that nobody brings into the lake, journals that went before they were shipped, events that no table
-    takes.
-    """
-    healthy(lived, 5)
-    finding = found(looked(lived.workspace, "shipper", later=3_600 * MICROSECONDS), "shipper")
-    assert finding.severity == "error" and float(finding.evidence["oldest_seconds"]) > 3_000
-    ship(lived.workspace)
-    assert "shipper" in looked(lived.workspace, "shipper", later=3_600 * MICROSECONDS).fine
-    healthy(lived, 5)
-    looked(lived.workspace, "shipper")
-    event = Event("s1", "no_such_stream", from_microseconds(lived.now), CUSTOMERS[0])
-    lived.log.append([event_item(event, time_of(event))])
-    ship(lived.workspace)
-    assert "no table" in found(looked(lived.workspace, "shipper"), "shipper").what
-
-
-def test_days_that_are_missing(lived: Life) -> None:
-    """Days without a decision between two days with some are named."""
-    lived.now -= 5 * DAY
-    healthy(lived, 5)
-    lived.now += 3 * DAY
-    healthy(lived, 5)
-    ship(lived.workspace)
-    assert float(found(looked(lived.workspace, "lake_days"), "lake_days").evidence["days"]) >= 1
-
-
-# What is known of customers
-# -----------------------------------------------------------------------------------------------------
-
-
 def _flip(workspace: Workspace) -> None:
     data = workspace.online / environment.current(workspace.online) / DATA
     content = bytearray(data.read_bytes())
@@ -314,91 +143,6 @@ def test_rows_that_outlived_their_limit(well: Path) -> None:
     """Forty days later the customers' attributes, which live for thirty, are too old."""
     finding = found(looked(load(well), "rows_too_old", later=40 * DAY), "rows_too_old")
     assert "customer" in finding.what and finding.severity == "error"
-
-
-def bank_of(folder: Path, features: dict[str, Any] | None = None, more: dict[str, Any] | None = None) -> Workspace:
-    """Eighty customers of one city, whose income nobody knows; materialized."""
-    rows = [
-        {"customer_id": f"c{at}", "valid_from": "2026-01-01", "city": "Wien", "age": 20 + at % 50, "vip": "false"}
-        for at in range(80)
-    ]
-    name = write(folder / "customers.csv", rows)
-    workspace = bank(folder, {"customers": name}, features=features)
-    now = clock()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps.import_tables(workspace, now)
-        steps.compute_features(workspace, now)
-        steps.materialize(workspace)
-    return workspace
-
-
-def test_columns_that_say_nothing_and_consent_that_nobody_gives(tmp_path: Path) -> None:
-    """A column that is the same for all, one that is missing for all, and a purpose that nobody allows, are told of."""
-    workspace = bank_of(tmp_path / "w", {"consent": {"personalization": {"column": "vip"}}})
-    report = looked(workspace)
-    texts = [finding.what for finding in report.findings if finding.check == "columns_say_nothing"]
-    assert any("always missing" in text and "income" in text and "born" in text for text in texts)
-    assert any("never change" in text and "city" in text and "age" not in text for text in texts)
-    assert "personalization" in found(report, "consent").what
-
-
-def test_a_view_without_any_row(tmp_path: Path) -> None:
-    """Attributes that are declared and come from nowhere leave their view without rows."""
-    rows = [{"customer_id": f"c{at}", "time": "2026-06-01", "amount": at, "kind": "card"} for at in range(60)]
-    columns = {"spend": {"stream": "moves", "aggregate": "sum", "of": "amount"}}
-    workspace = bank(
-        tmp_path / "w", {"streams.moves": write(tmp_path / "w" / "moves.csv", rows)}, features={"columns": columns}
-    )
-    now = clock()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps.import_tables(workspace, now)
-        steps.compute_features(workspace, now)
-        steps.materialize(workspace)
-    finding = found(looked(workspace, "views_never_filled"), "views_never_filled")
-    assert finding.severity == "warning" and "customer" in finding.what
-
-
-def test_recorded_columns_that_moved_or_say_nothing(lived: Life) -> None:
-    """Fees that are ten times those of training have moved, and a context column that no request gives is always
-    missing.
-    """
-    slot = lived.engine.plan.scalars["customer.monthly_fee"]
-    for number in range(230):
-        lived.now += int(0.9 * DAY) // 300
-        customer = f"436{600_000 + number}"
-        row = lived.row(customer)
-        row.numbers[slot] *= 10
-        lived.decide(customer, row)
-    ship(lived.workspace)
-    report = looked(lived.workspace, "columns_moved", "recorded_columns_say_nothing")
-    finding = found(report, "columns_moved")
-    assert float(finding.evidence["monthly_fee"]) > 1
-    assert "roaming_now" in found(report, "recorded_columns_say_nothing").what
-
-
-def test_rows_behind_a_lake_that_was_changed(shop: Path, tmp_path: Path) -> None:
-    """A source that is imported again with older rows makes online rows differ from the lake."""
-    workspace = load(copy_of(shop, tmp_path / "shop"))
-    with (workspace.folder / "data" / "payments.csv").open("a") as file:
-        for number in range(520):
-            file.write(f"436{600_000 + number},2026-11-01T10:00:00+00:00,12.5,card\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps.import_tables(workspace, clock())
-    finding = found(looked(workspace, "online_equals_lake"), "online_equals_lake")
-    assert "payments.paid_all_card" in finding.what and finding.evidence["customers"] == 20
-
-
-@pytest.mark.parametrize(("moved", "low", "high"), [(0.0, 0.0, 0.05), (3.0, 1.0, 99.0)])
-def test_the_stability_index_tells_shifts_from_chance(moved: float, low: float, high: float) -> None:
-    """Two draws of one distribution have an index near nothing, shifted ones a large one, and missing values count."""
-    random = np.random.default_rng(1)
-    expected, seen = random.normal(size=4_000), random.normal(size=4_000) + moved
-    assert low <= stability_index(expected, seen) < high
-    assert stability_index(expected, np.where(random.random(4_000) < 0.5, np.nan, random.normal(size=4_000))) > 1
-    assert stability_index(np.full(300, 2.0), np.full(300, 2.0)) == 0
 
 
 # Limits and budgets

@@ -49,7 +49,7 @@ from serving.journal.files import OPEN, SEALED, JournalLimits
 from serving.journal.journal import Journal
 from tests.pipelines.erasure_cases import NOW, OTHER, PLACES, UNITS, VICTIM, VISITOR, build, content
 from tests.pipelines.loops import copy_of, line
-from tests.serving.journal.test_journal import until
+from tests.serving.journal_lines import until
 
 
 @pytest.fixture(scope="module")

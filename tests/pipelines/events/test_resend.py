@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,74 +19,24 @@ import pytest
 from features.common import clock
 from features.common.moments import Micros
 from features.common.timestamps import to_microseconds
-from features.common.types import Event, Offer
 from features.events import consumers
 from features.events.dead_letters import LetterFilter, counted, letters
-from features.events.log import EventLog, counts, event_folder, read, read_all
+from features.events.log import EventLog, counts, event_folder, read
 from features.events.rows import (
     CONFLICT,
     DEAD_BYTES_MAX,
     FORGOTTEN,
     EventCounts,
-    Item,
-    dead_item,
-    event_item,
     unit_digest,
 )
-from features.events.semantics import time_of
-from features.events.sqlite_file import LogLimits
 from features.lake.offers import catalogue_file
 from features.validation.load import load
-from features.workspace.workspace import Workspace
 from pipelines.events.listing import listed
 from pipelines.events.resend import CUT_OFF, OffersUnreadable, resend
 from tests.architecture.house import ROOT
+from tests.pipelines.letters import NOW, ROOMY, START, body, event, in_log, letter, reasons, workspace_of, written
 from tests.pipelines.verbs import opportune
 from tests.waiting import LIMIT_S
-from tests.workspaces import make_workspace
-
-START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-NOW = to_microseconds(START + timedelta(hours=1))
-ROOMY = LogLimits(free_bytes_min=0)
-
-
-def body(event_id: str, customer: str = "c1", **fields: Any) -> bytes:
-    """A click as a client sends it."""
-    sent = {"event_id": event_id, "type": "click", "occurred_at": "2026-11-22T09:00:00Z", "customer_id": customer}
-    return json.dumps(sent | {"offer_id": "o1"} | fields).encode()
-
-
-def letter(reason: str, sent: bytes, unit: str = "c1") -> Item:
-    return dead_item(reason, unit, sent)
-
-
-def event(sent: bytes) -> Item:
-    """An event as the log takes it."""
-    decoded = msgspec.json.decode(sent, type=Event)
-    return event_item(decoded, time_of(decoded))
-
-
-def workspace_of(folder: Path, *items: Item) -> Workspace:
-    """A workspace with one offer, whose log holds these items."""
-    workspace = load(make_workspace(folder, customers=2, decisions=1), sources=False)
-    catalogue_file(workspace).parent.mkdir(parents=True, exist_ok=True)
-    catalogue_file(workspace).write_bytes(msgspec.json.encode([Offer("o1", "one"), Offer("o2", "two")]))
-    written(workspace, *items)
-    return workspace
-
-
-def written(workspace: Workspace, *items: Item) -> None:
-    log = EventLog(event_folder(workspace.data), ROOMY, lambda: NOW)
-    log.append(items)
-    log.close()
-
-
-def in_log(workspace: Workspace) -> list[str]:
-    return [row.event.event_id for row in read_all(event_folder(workspace.data), 0)]
-
-
-def reasons(workspace: Workspace) -> list[str]:
-    return sorted(one.reason for one in letters(event_folder(workspace.data)))
 
 
 def test_letters_are_sent_again(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Reading experiments: what the lake holds becomes the right numbers, broken splits are told with their causes, known
-effects are found.
-"""
+"""Reading experiments: what the lake holds becomes the right numbers, in reports, verbs and runs."""
 
 from __future__ import annotations
 
@@ -33,22 +31,14 @@ from pipelines.experiments.analysis import (
     status_at,
 )
 from pipelines.experiments.cohort import NoExposures, Question, so_far
-from pipelines.experiments.data import BOT_EXPOSURES, NUMBERS, read
+from pipelines.experiments.data import NUMBERS, read
 from pipelines.experiments.output.plots import write_plots
-from pipelines.experiments.output.tables import headlines, print_report
-from pipelines.experiments.report import ExperimentReport, ReportSettings, Subject
-from pipelines.experiments.verdicts import report_of
+from pipelines.experiments.output.tables import print_report
+from pipelines.experiments.report import ExperimentReport, ReportSettings
 from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, Rows, exposure, lake_of, made, question
+from tests.pipelines.experiment_reports import everywhere, hash_of, lossy, report
 from tests.workspaces import make_workspace
 from training.bundle.registry import connect, record_report
-
-SUBJECT = Subject(status="running", shares=(0.5, 0.5))
-
-
-def report(rows: Rows, asked: Question | None = None, subject: Subject = SUBJECT, **settings: Any) -> ExperimentReport:
-    """Of rows in a made-up lake."""
-    asked = asked or question()
-    return report_of(read(lake_of(rows), asked), asked, subject, ReportSettings(**settings))
 
 
 def by_hand(rows: Rows, asked: Question) -> dict[str, dict[str, float]]:
@@ -129,11 +119,6 @@ def busy(seed: int) -> Rows:
     return rows
 
 
-def hash_of(who: str) -> int:
-    """Any split that is the same in every process."""
-    return int(who[1:])
-
-
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     "changes",
@@ -166,152 +151,6 @@ def test_numbers_are_those_of_a_loop(seed: int, changes: dict[str, Any]) -> None
         products = sum(one.scatter + one.units * np.outer(one.means, one.means) for one in daily)
         np.testing.assert_allclose(products, wanted.T @ wanted, rtol=1e-9, atol=1e-9)
     assert found.several > 0
-
-
-def test_an_effect_is_found_and_said() -> None:
-    """A lift of 40 % shows as higher, by sequential intervals that hold it; the course of days ends with the total."""
-    found = report(made(1, rates=(0.1, 0.14)))
-    assert not found.split.alarm and found.split.causes == ()
-    first = found.goals[0]
-    assert (first.metric, first.arm, first.verdict) == ("conversion", "louder", "higher")
-    low, high = first.sequential
-    assert low is not None and high is not None and first.fixed[0] is not None and low < first.fixed[0]
-    assert 0 < low < 0.4 < high
-    assert first.kept is not None and 0.5 < first.kept < 1
-    assert [course.lift[-1] for course in found.courses] == [goal.lift for goal in found.goals]
-    assert found.courses[0].sequential[-1] == first.sequential
-    assert found.cumulative[-1] == tuple(arm.counted for arm in found.arms)
-    assert {one.verdict for one in found.guardrails if one.metric == "dismissals per unit"} == {"no harm shown"}
-    assert "slow part of decisions" in found.not_recorded and "clicks per impression" in found.not_recorded
-
-
-def test_equal_arms_show_nothing_and_say_how_long() -> None:
-    """Equal arms show no difference; a smaller lift takes longer to see, a sequential one longer than a fixed look;
-    CUPED helps.
-    """
-    rows = made(2)
-    found, fixed, plain = report(rows), report(rows, sequential=False), report(rows, cuped=False)
-    small = report(rows, detect=0.02)
-    assert {goal.verdict for goal in found.goals} == {"no difference shown"}
-    days = [one.goals[0].days for one in (fixed, found, small)]
-    assert None not in days and days == sorted(days, key=float) and days[0] != days[1] != days[2]
-    assert plain.goals[0].kept == 1 and found.goals[0].detectable < plain.goals[0].detectable  # type: ignore[operator]
-    assert all(goal.p_corrected >= goal.p for goal in found.goals)  # type: ignore[operator]
-
-
-def test_few_units_are_told_no_interval() -> None:
-    """With less than a hundred units an arm, or few conversions, no interval and no P is given."""
-    found = report(made(3, units=150, rates=(0.5, 0.5)))
-    assert {goal.verdict for goal in found.goals} == {"too few yet"}
-    assert found.goals[0].fixed == (None, None) and found.goals[0].p is None
-    rare = report(made(3, units=1_500, rates=(0.01, 0.01)))
-    assert {goal.verdict for goal in rare.goals} == {"too few yet"}
-
-
-def test_harm_is_told() -> None:
-    """Twice as many dismissals are harm; half as many are not."""
-    for rates, verdict in (((0.05, 0.1), "harm"), ((0.1, 0.05), "no harm shown")):
-        found = report(made(4, dismissals=rates))
-        assert [one.verdict for one in found.guardrails if one.metric == "dismissals per unit"] == [verdict]
-
-
-def test_slow_and_degraded_decisions_are_guarded() -> None:
-    """An arm whose decisions take longer, or are degraded, does harm."""
-    rows, rng = made(5), np.random.default_rng(5)
-    for row in rows["exposures"]:
-        row["took_us"] = int(rng.integers(300, 500) * (1.3 if row["arm"] == "louder" else 1))
-        row["degraded"] = ["features_stale"] if rng.random() < (0.1 if row["arm"] == "louder" else 0.02) else []
-    verdicts = {one.metric: one.verdict for one in report(rows).guardrails}
-    assert verdicts["slow part of decisions"] == verdicts["degraded part of decisions"] == "harm"
-
-
-def lossy(rows: Rows, lost: Any) -> Rows:
-    """Without the exposures that were lost on the way."""
-    return rows | {"exposures": [row for row in rows["exposures"] if not lost(row)]}
-
-
-def only_in_the_shop(row: dict[str, Any]) -> bool:
-    """Half of one arm in one channel."""
-    return row["arm"] == "louder" and row["channel"] == "shop" and hash_of(row["customer_id"]) % 2 == 0
-
-
-def everywhere(row: dict[str, Any]) -> bool:
-    """A seventh of one arm."""
-    return row["arm"] == "louder" and hash_of(row["customer_id"]) % 7 == 0
-
-
-def on_some_days(row: dict[str, Any]) -> bool:
-    """All of one arm on five days."""
-    return row["arm"] == "louder" and START + 9 * DAY <= row["time"] < START + 14 * DAY
-
-
-@pytest.mark.parametrize(
-    ("lost", "cause"),
-    [
-        (only_in_the_shop, "only channel shop ("),
-        (everywhere, "exposures of louder are missing: -"),
-        (on_some_days, "only day 2026-10-10 ("),
-    ],
-)
-def test_a_broken_split_alarms_with_its_cause(lost: Any, cause: str) -> None:
-    """Exposures that are lost in one arm raise the alarm, and the cause says where."""
-    assert not report(made(6)).split.alarm
-    found = report(lossy(made(6), lost))
-    assert found.split.alarm and found.split.p < 0.001
-    assert any(cause in one for one in found.split.causes), found.split.causes
-    assert "does not fit" in next(iter(headlines(found)))
-
-
-def test_bots_and_lost_events_are_causes() -> None:
-    """Units that are exposed hundreds of times, and arms of which nothing is heard, are told as causes."""
-    rows = made(7, units=800)
-    for number in range(120):
-        rows["exposures"] += [
-            exposure(f"c{number + 10_000}", START + number * 1000 + again, "louder")
-            for again in range(BOT_EXPOSURES + 1)
-        ]
-    assert any("bots" in cause for cause in report(rows).split.causes)
-    lost = lossy(made(7), everywhere)
-    lost["impressions"] = [row for row in lost["impressions"] if hash_of(row["customer_id"]) % 3]
-    silent = {
-        row["customer_id"] for row in lost["exposures"] if row["arm"] == "louder" and hash_of(row["customer_id"]) % 2
-    }
-    for name in ("impressions", "outcomes"):
-        lost[name] = [row for row in lost[name] if row["customer_id"] not in silent]
-    assert any("lost events in one arm" in cause for cause in report(lost).split.causes)
-
-
-def test_a_split_that_changed_is_no_mismatch() -> None:
-    """Units are held against the split of their day; that it changed is told, and the day of the change is not
-    tested.
-    """
-    before, after = made(8, units=3_000, shares=(0.9, 0.1), days=10), made(9, units=3_000, days=20)
-    moved = [
-        row | {"customer_id": f"c{hash_of(row['customer_id']) + 100_000}", "time": row["time"] + 9 * DAY}
-        for row in after["exposures"]
-    ]
-    found = report(before | {"exposures": before["exposures"] + moved})
-    assert found.split.changed and not found.split.alarm
-    assert any("the split changed over time; 1 days" in warning for warning in found.split.warnings)
-    blind = [row | {"probability": None} for row in (*before["exposures"], *moved)]
-    assert report(before | {"exposures": blind}).split.alarm
-
-
-def test_units_in_two_arms_are_left_out_and_told() -> None:
-    """Who was seen in both arms is in no figure; the share is said, loudly beyond one in a hundred."""
-    rows = made(10)
-    switched = rows["exposures"][::50]
-    other = {ARMS[0]: ARMS[1], ARMS[1]: ARMS[0]}
-    rows["exposures"] = rows["exposures"] + [
-        row | {"time": row["time"] + DAY, "arm": other[row["arm"]]} for row in switched
-    ]
-    found = report(rows)
-    assert found.split.several == len(switched) == 120
-    assert sum(arm.units for arm in found.arms) == 6_000 - 120
-    assert any(
-        "120 units (2.00%) were seen in two arms" in warning and "more than" in warning
-        for warning in found.split.warnings
-    )
 
 
 def test_accounts_are_units_of_their_customers() -> None:

@@ -20,8 +20,8 @@ from pipelines.experiments.report import ExperimentReport, GoalReport, ReportSet
 from pipelines.statistics.inference import MetricColumns, compare
 from tests.pipelines.estimates import summary_of
 from tests.pipelines.experiment_lakes import ARMS, DAY, START, Rows, exposure, lake_of, question
-from tests.pipelines.experiments.test_analysis import report
-from tests.pipelines.ramps.test_ramp import at, known
+from tests.pipelines.experiment_reports import report
+from tests.pipelines.ramp_lakes import at, known
 
 VALUE = "value per unit"
 UNITS = 800

@@ -17,7 +17,7 @@ from pipelines.experiments.mismatch import splits_of, watch
 from serving.api.split_metrics import FILE, read_splits, split_lines
 from serving.runtime.metrics import Metrics
 from tests.pipelines.experiment_lakes import ARMS, KEY, NOW, START, Rows, exposure
-from tests.pipelines.ramps.test_ramp import fill
+from tests.pipelines.ramp_lakes import fill
 from tests.workspaces import make_workspace
 
 

@@ -1,332 +1,28 @@
-"""Steps of a ramp: what the decision promises whatever the evidence, what lakes say of harm, and the verb and the
-worker that take steps.
-"""
+"""The verb and the worker take the steps of a ramp."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import duckdb
-import msgspec
-import numpy as np
-import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features.common.timestamps import MICROSECONDS, duration_seconds
-from features.config.experiments import Guardrails, Ramp
-from features.lake import lake
-from features.lake.loop_tables import EXPOSURES
-from features.lake.tables import tables_of
 from features.validation.load import load
 from features.workspace.experiments import ReadExperiment
-from features.workspace.ramps import Evidence, RampState, Watched, read_record
+from features.workspace.ramps import read_record
 from features.workspace.workspace import Workspace
 from pipelines import worker
 from pipelines.experiments.analysis import experiments_in, find, listed
 from pipelines.main import app
 from pipelines.ramps import plots, ramp
-from pipelines.ramps.evidence import alpha_of, evidence_of, watched_of
-from pipelines.ramps.steps import Step, next_step
-from pipelines.statistics.inference import ALPHA, ENOUGH_CONVERSIONS, MetricColumns, compare, harm_p_sequential
-from pipelines.statistics.sample_ratio import MISMATCH_P, mismatch_p_sequential
-from pipelines.statistics.summaries import Summary
-from tests.pipelines.experiment_lakes import ARMS, DAY, EMPTY, KEY, NOW, START, Rows, exposure, lake_of, made, question
+from pipelines.ramps.steps import Step
+from tests.pipelines.experiment_lakes import ARMS, DAY, KEY, NOW, START, made
+from tests.pipelines.ramp_lakes import fill
 from tests.workspaces import make_workspace
-
-PLAN = Ramp(arm="louder", hold="2d", window="2d", units=300)
-STEPS = PLAN.steps
-
-# The decision
-# ---------------------------------------------------------------------------------------------------------------
-
-VERDICTS = ("harm", "no harm shown", "too few yet", "not recorded")
-watched = st.builds(
-    lambda verdict, p: Watched(guardrail="conversion", tolerated=0.0, verdict=verdict, p=p),
-    st.sampled_from(VERDICTS),
-    st.floats(0, 1),
-)
-evidences = st.builds(
-    Evidence,
-    exposed=st.tuples(st.integers(0, 2_000), st.integers(0, 2_000)),
-    fresh=st.tuples(st.integers(0, 600), st.integers(0, 600)),
-    mismatch_p=st.none() | st.floats(0, 1),
-    guardrails=st.lists(watched, max_size=3).map(tuple),
-    lacks=st.sampled_from(["", "", "nothing there"]),
-)
-standings = st.builds(
-    lambda share, damaged: RampState(
-        share, "rising" if share < 1 else "finished", START, START, frozenset(), 1, damaged
-    ),
-    st.sampled_from((*STEPS, 0.3, 0.75)),
-    st.booleans(),
-)
-moments = st.integers(0, 20 * DAY).map(lambda after: START + after)
-GOOD = Evidence(
-    exposed=(900, 900),
-    fresh=(500, 500),
-    mismatch_p=1.0,
-    guardrails=(Watched(guardrail="slow", tolerated=0, p=0.9, verdict="no harm shown"),),
-)
-RISING = RampState(0.05, "rising", START, START, frozenset(), 1)
-
-
-def is_broken(evidence: Evidence) -> bool:
-    """Whether harm or a broken split is shown."""
-    broken = evidence.mismatch_p is not None and evidence.mismatch_p < MISMATCH_P
-    return broken or any(one.verdict == "harm" for one in evidence.guardrails)
-
-
-@given(standing=standings, evidence=evidences, now=moments)
-def test_a_ramp_rises_only_on_good_evidence(standing: RampState, evidence: Evidence, now: int) -> None:
-    """An arm rises by one step and never skips one, after its time, with its units, with a guardrail that has data and
-    none that has harm.
-    """
-    step = next_step(PLAN, standing, evidence, now)
-    assert step.reason and step.share in (0.0, standing.share, *STEPS)
-    if is_broken(evidence):
-        assert (step.verdict, step.share) == ("roll_back", 0.0)
-    if step.share > standing.share:
-        assert step.share == min(one for one in STEPS if one > standing.share)
-        assert step.verdict == ("finish" if step.share == STEPS[-1] else "proceed")
-        assert now - standing.begun >= duration_seconds(PLAN.hold) * MICROSECONDS  # type: ignore[operator]
-        assert min(evidence.fresh) >= PLAN.units and not evidence.lacks and not standing.is_damaged
-        assert any(one.verdict == "no harm shown" for one in evidence.guardrails)
-    elif step.share == standing.share:
-        assert step.verdict == "hold"
-        assert standing.state == "finished" or now - standing.begun < duration_seconds("14d") * MICROSECONDS  # type: ignore[operator]
-
-
-@given(standing=standings, evidence=evidences, now=moments, data=st.data())
-def test_worse_evidence_never_raises_more(
-    standing: RampState, evidence: Evidence, now: int, data: st.DataObject
-) -> None:
-    """Fewer units, a smaller p of the split, or one more harm never gives a larger share; with the usual patience, nor
-    does less time.
-    """
-    worse = [
-        msgspec.structs.replace(evidence, fresh=(max(evidence.fresh[0] - 100, 0), evidence.fresh[1])),
-        msgspec.structs.replace(evidence, mismatch_p=(evidence.mismatch_p or 0) / 10),
-        msgspec.structs.replace(
-            evidence, guardrails=(*evidence.guardrails, Watched(guardrail="x", tolerated=0, p=0.001, verdict="harm"))
-        ),
-        msgspec.structs.replace(evidence, lacks="nothing"),
-    ]
-    step = next_step(PLAN, standing, evidence, now)
-    assert all(next_step(PLAN, standing, one, now).share <= step.share for one in worse)
-    earlier = data.draw(st.integers(START, now))
-    patient = msgspec.structs.replace(PLAN, patience=None)
-    assert next_step(patient, standing, evidence, earlier).share <= next_step(patient, standing, evidence, now).share
-
-
-@given(evidence=evidences, now=moments, state=st.sampled_from(["not_started", "rolled_back"]))
-def test_a_ramp_that_does_not_run_stays_so(evidence: Evidence, now: int, state: Any) -> None:
-    """Neither good evidence nor time begins a ramp, or begins it again: a person does."""
-    step = next_step(PLAN, RampState(0.0, state, START, START, frozenset(), 3), evidence, now)
-    assert (step.verdict, step.share, step.code) == ("hold", 0.0, state) and "--start" in step.reason
-
-
-@pytest.mark.parametrize(
-    ("days", "changes", "standing", "expected"),
-    [
-        (2, {}, {}, ("proceed", 0.10, "next_step")),
-        (1.9, {}, {}, ("hold", 0.05, "hold_time")),
-        (2, {"fresh": (500, 299)}, {}, ("hold", 0.05, "units")),
-        (2, {"guardrails": ()}, {}, ("hold", 0.05, "no_evidence")),
-        (2, {"lacks": "no lake"}, {}, ("hold", 0.05, "no_evidence")),
-        (2, {}, {"is_damaged": True}, ("hold", 0.05, "damaged")),
-        (14, {"lacks": "no lake"}, {}, ("roll_back", 0.0, "patience")),
-        (14, {}, {}, ("proceed", 0.10, "next_step")),
-        (2, {}, {"share": 0.5}, ("finish", 1.0, "last_step")),
-        (99, {"lacks": "no control"}, {"share": 1.0, "state": "finished"}, ("hold", 1.0, "finished")),
-        (0, {"mismatch_p": 1e-4}, {}, ("roll_back", 0.0, "split")),
-    ],
-)
-def test_each_reason_is_told(
-    days: float, changes: dict[str, Any], standing: dict[str, Any], expected: tuple[str, float, str]
-) -> None:
-    """Each case has its verdict and its reason."""
-    step = next_step(
-        PLAN, RISING._replace(**standing), msgspec.structs.replace(GOOD, **changes), START + int(days * DAY)
-    )
-    assert (step.verdict, step.share, step.code) == expected
-
-
-# The evidence
-# -----------------------------------------------------------------------------------------------------------------
-
-
-def known(rows: Rows, standing: RampState | None = None, plan: Ramp = PLAN) -> Evidence:
-    """What a made-up lake says of a ramp that began at `START`, and is at 10 % since its tenth day."""
-    con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
-    given_ = lake_of(rows)
-    for name in EMPTY:
-        con.register("given", given_.execute(f"SELECT * FROM {name}").to_arrow_table())
-        con.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
-        con.unregister("given")
-    return evidence_of(con, question(window_seconds=2 * 86_400), standing or at(0.1), "louder", plan)
-
-
-def at(share: float, since: int = START + 10 * DAY) -> RampState:
-    return RampState(share, "rising", START if share <= 0.5 else since, since, frozenset(), 3)
-
-
-def step(rows: Rows, plan: Ramp = PLAN) -> Step:
-    """What becomes of the ramp on the twentieth day, as it was known on the fortieth."""
-    return next_step(plan, at(0.1), known(rows, plan=plan), START + 20 * DAY)
-
-
-def test_equal_arms_go_on() -> None:
-    """Without harm the next step is taken; new units are those first exposed in this step whose window is over."""
-    rows = made(1, units=4_000)
-    assert step(rows)[:3] == ("proceed", 0.25, "next_step")
-    found = known(rows)
-    fresh = [sum(row["arm"] == arm and row["time"] >= START + 10 * DAY for row in rows["exposures"]) for arm in ARMS]
-    assert list(found.fresh) == fresh and sum(found.exposed) == 4_000
-    assert {one.guardrail: one.verdict for one in found.guardrails} == {
-        "conversion": "no harm shown",
-        "dismissals": "no harm shown",
-        "withdrawn": "not recorded",
-        "degraded": "not recorded",
-        "slow": "not recorded",
-    }
-
-
-@pytest.mark.parametrize(
-    ("rows", "guardrail"),
-    [
-        ({"rates": (0.2, 0.1)}, "conversion"),
-        ({"dismissals": (0.05, 0.12)}, "dismissals"),
-        ({"rates": (0.2, 0.0)}, "conversion"),
-    ],
-)
-def test_harm_is_rolled_back(rows: dict[str, Any], guardrail: str) -> None:
-    """Half the conversions, none at all, or twice the dismissals roll the arm back, and the reason names it; the same
-    in the control does not.
-    """
-    found = step(made(2, units=3_000, **rows))
-    assert found[:3] == ("roll_back", 0.0, "guardrail") and found.reason.startswith(f"harm is shown: {guardrail} ")
-    turned = {name: values[::-1] for name, values in rows.items()}
-    assert step(made(2, units=3_000, **turned)).verdict == "proceed"
-
-
-def test_tolerated_harm_and_what_is_not_watched_goes_on() -> None:
-    """Harm within its tolerance, or of a guardrail that is off, does not stop a ramp; with nothing watched it waits."""
-    rows = made(2, units=3_000, dismissals=(0.05, 0.2))
-    for guardrails in (Guardrails(dismissals=4.0), Guardrails(dismissals=None)):
-        assert step(rows, msgspec.structs.replace(PLAN, guardrails=guardrails)).verdict == "proceed"
-    assert step(rows, msgspec.structs.replace(PLAN, guardrails=Guardrails(dismissals=0.5))).verdict == "roll_back"
-    nothing = Guardrails(conversion=None, dismissals=None, withdrawn=None, degraded=None, slow=None)
-    assert step(rows, msgspec.structs.replace(PLAN, guardrails=nothing)).code == "no_evidence"
-
-
-def test_slow_and_degraded_decisions_are_rolled_back() -> None:
-    """An arm that decides more slowly, or with less, is rolled back."""
-    rows, rng = made(5, units=2_000), np.random.default_rng(5)
-    for row in rows["exposures"]:
-        row["took_us"] = int(rng.integers(300, 500) * (1.3 if row["arm"] == "louder" else 1))
-        row["degraded"] = ["features_stale"] if rng.random() < (0.15 if row["arm"] == "louder" else 0.02) else []
-    found = step(rows)
-    assert found.verdict == "roll_back" and "slow" in found.reason and "degraded" in found.reason
-
-
-def test_a_broken_split_is_rolled_back() -> None:
-    """Where a sixth of the arm's exposures is lost, harm cannot be seen: the arm is rolled back."""
-    rows = made(6, units=4_000)
-    rows["exposures"] = [row for row in rows["exposures"] if row["arm"] != "louder" or int(row["customer_id"][1:]) % 6]
-    found = step(rows)
-    assert found.code == "split" and "the split is broken" in found.reason
-
-
-def test_without_data_nothing_rises() -> None:
-    """A lake without exposures, too few units, or windows that are open yet: the ramp waits."""
-    assert step({}).code == "no_evidence" and known({}).lacks.startswith("expected exposures")
-    assert step(made(7, units=500)).code == "units"
-    late = [exposure(f"c{number}", NOW - DAY, ARMS[number % 2]) for number in range(2_000)]
-    assert known({"exposures": late}).fresh == (0, 0) and step({"exposures": late}).code == "units"
-
-
-def test_only_what_the_ramp_caused_counts() -> None:
-    """After a restart earlier exposures count no more; beyond one half, where units moved, only those of the step; at
-    100 % there is no control.
-    """
-    rows = made(8, units=3_000, rates=(0.2, 0.05), days=10)
-    assert step(rows).verdict == "roll_back"
-    again = RampState(0.1, "rising", START + 10 * DAY, START + 10 * DAY, frozenset(), 9)
-    assert known(rows, again).lacks
-    before = made(9, units=3_000, days=10)
-    later = [
-        row
-        | {
-            "time": row["time"] + 10 * DAY,
-            "arm": row["arm"] if int(row["customer_id"][1:]) % 2 else "louder",
-            "probability": None,
-        }
-        for row in before["exposures"]
-    ]
-    moved = before | {"exposures": before["exposures"] + later}
-    assert sum(known(moved).exposed) < 2_400, "a quarter of the units is in two arms"
-    found = known(moved, at(0.75))
-    assert sum(found.exposed) == 3_000 and found.mismatch_p == 1.0
-    assert known(moved, at(1.0)).lacks == "there is no control left to compare with"
-
-
-def test_arms_that_do_no_harm_are_rarely_rolled_back() -> None:
-    """Looked at 40 times, over five guardrails of rare and common events, less than 5 in 100 equal arms are taken for
-    harmful.
-    """
-    rng, cases, looks = np.random.default_rng(3), 1_000, 40
-    harmed = np.zeros(cases, bool)
-    units = 100.0 * np.arange(1, looks + 1) * np.ones((cases, 1))
-    for rate in (0.1, 0.05, 0.005, 0.02, 0.05):
-        arms = []
-        for _ in ARMS:
-            mean = rng.binomial(100, rate, (cases, looks)).cumsum(1) / units
-            arms.append(Summary(units, mean[..., None], (units * mean * (1 - mean))[..., None, None]))
-        seen = compare(arms[0], arms[1], MetricColumns(0))
-        p = harm_p_sequential(seen.difference, seen.difference_error, seen.units)
-        is_enough = sum(one.means[..., 0] * units for one in arms) >= ENOUGH_CONVERSIONS
-        harmed |= (is_enough & (p < ALPHA / 5)).any(1)
-    assert 0 < harmed.mean() <= ALPHA
-
-
-def test_all_tests_of_a_plan_share_their_alpha() -> None:
-    """What is compared anew beyond one half is another test: whatever the steps and guardrails, the alphas of all tests
-    add up to one.
-    """
-    for steps, tests in (
-        (STEPS, 1),
-        ((0.1, 0.5), 1),
-        ((0.5, 0.6, 0.75, 1.0), 3),
-        ((0.75, 1.0), 1),
-        ((0.6, 0.9), 2),
-        ((1.0,), 1),
-    ):
-        for off in ({}, {"slow": None}, {"value": 0.0}):
-            plan = Ramp(arm="louder", steps=steps, guardrails=msgspec.convert(off, Guardrails))
-            assert tests * len(watched_of(plan.guardrails)) * alpha_of(plan) == pytest.approx(ALPHA)
-
-
-def test_splits_are_tested_at_all_looks() -> None:
-    """Looked at 200 times, even splits alarm in fewer cases than promised at 5 %; one broken to 52 : 48 is found in
-    20,000 units.
-    """
-    rng, cases = np.random.default_rng(1), 1_000
-    counts = rng.multinomial(100, [0.5, 0.5], (cases, 200)).cumsum(1)
-    alarmed = (mismatch_p_sequential(counts, [0.5, 0.5]) < 0.05).any(1).mean()
-    assert 0 < alarmed <= 0.05
-    broken = rng.multinomial(20_000, [0.52, 0.48], cases)
-    assert (mismatch_p_sequential(broken, [1, 1]) < MISMATCH_P).mean() > 0.9
-
-
-# The verb and the worker
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -340,21 +36,6 @@ def workspace(tmp_path: Path) -> Workspace:
     found = load(folder, sources=False)
     found.data.mkdir(exist_ok=True)
     return found
-
-
-def fill(workspace: Workspace, rows: Rows) -> None:
-    """Put made-up rows into the workspace's lake; the label's outcome is `accepted`."""
-    con = lake.connect(workspace)
-    try:
-        outcomes = [
-            row | {"type": {"conversion": "accepted"}.get(row["type"], row["type"])} for row in rows["outcomes"]
-        ]
-        for table, given_ in ((EXPOSURES, rows["exposures"]), (tables_of(workspace)["outcomes"], outcomes)):
-            con.register("given", pa.Table.from_pylist(given_, pa.schema(list(EMPTY[table.name].items()))))
-            lake.add(workspace, con, table, "given", "made")
-            con.unregister("given")
-    finally:
-        con.close()
 
 
 def experiment(workspace: Workspace) -> ReadExperiment:

@@ -37,7 +37,7 @@ from tests.pipelines.loops import (
     workspace_in,
     write_lines,
 )
-from tests.serving.journal.test_journal import until
+from tests.serving.journal_lines import until
 
 NOW = to_microseconds(START + timedelta(days=2))
 LATER = NOW + (GRACE_SECONDS + 1) * MICROSECONDS

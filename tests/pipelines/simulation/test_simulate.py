@@ -1,4 +1,4 @@
-"""`opportune simulate` through the real command, held against decisions made one by one and plain counts."""
+"""`opportune simulate` through the real command, held against decisions made one by one."""
 
 from __future__ import annotations
 
@@ -17,26 +17,19 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from features.common.timestamps import MICROSECONDS, now, rfc3339, to_microseconds
 from features.common.types import Decision, DecisionRequest
-from features.config.offers_file import Placement
 from features.config.policies import Arbitration, PoliciesFile
 from features.contact_history.history import IMPRESSION, key_of, word_of
 from features.contact_history.takes import ContactEvent
-from features.events.journal import Line
 from features.lake.offers import read_catalogue
 from features.ledger.ledger import ledger_of
 from features.validation.load import load
 from features.workspace.workspace import Workspace
-from pipelines.materialize import steps
 from pipelines.materialize.contact_import import contacting_of
 from pipelines.simulation.report import JSON_FILE, MARKDOWN_FILE, PLOT_FILE
-from pipelines.simulation.sampling import NothingToSample, sample_of
-from pipelines.simulation.what_if import Tried, compare
-from serving.journal.journal import Journal
+from pipelines.simulation.sampling import sample_of
 from serving.reload.reloader import Reloader
 from serving.state.snapshot import Snapshot
 from tests.pipelines.verbs import opportune
@@ -278,94 +271,3 @@ def test_what_cannot_be_simulated_is_refused(shop: Path, tmp_path: Path) -> None
     assert "got both" in opportune("simulate", "-w", shop, "--changes", shop, "--json", "--markdown").stderr
     fresh = make_workspace(tmp_path / "fresh", customers=5)
     assert "opportune up" in refused("-w", fresh, "--changes", fresh)
-
-
-def test_samples_come_from_the_journal_the_lake_or_the_customers(shop: Path, tmp_path: Path) -> None:
-    """The journal where it has enough, else imported decisions, else customers at every placement; by seed, the same
-    every time.
-    """
-    workspace = load(shop, sources=False)
-    sample = sample_of(workspace, 40, 1)
-    assert sample.source == "decisions" and len({str(one) for one in sample.requests}) == 40
-    assert sample == sample_of(workspace, 40, 1) != sample_of(workspace, 40, 2)
-    rows = {
-        row["decision_id"]: row for row in pyarrow.parquet.read_table(shop / "data" / "decisions.parquet").to_pylist()
-    }
-    known = {(r["customer_id"], r["channel"], r["hour"], r["roaming_now"]) for r in rows.values()}
-    assert {(one.customer_id, *one.context.values()) for one in sample.requests} <= known
-    assert len(sample_of(workspace, 50_000, 1).requests) == len(rows)
-    with pytest.raises(NothingToSample):
-        sample_of(load(make_workspace(tmp_path / "fresh", customers=5)), 10, 1)
-    places = {"bill": Placement(), "kiosk": Placement(channels=("shop",))}
-    elsewhere = dataclasses.replace(workspace, offers=msgspec.structs.replace(workspace.offers, placements=places))
-    assert {one.placement for one in sample_of(elsewhere, 40, 1).requests} == {"bill"}
-    at_kiosk = sample_of(elsewhere, 40, 1, "kiosk").requests
-    assert {(one.placement, one.context["channel"]) for one in at_kiosk} == {("kiosk", "shop")} and len(at_kiosk) == 40
-    fewer = load(make_workspace(tmp_path / "fewer", customers=30))
-    (fewer.folder / "data" / "decisions.parquet").unlink()
-    (fewer.folder / "data" / "outcomes.parquet").unlink()
-    settings_file = fewer.folder / "workspace.yaml"
-    said = yaml.safe_load(settings_file.read_text())
-    del said["sources"]["decisions"], said["sources"]["outcomes"]
-    settings_file.write_text(yaml.safe_dump(said))
-    steps.import_tables(load(fewer.folder), now())
-    customers = sample_of(load(fewer.folder), 20, 1)
-    assert customers.source == "customers" and Counter(one.placement for one in customers.requests) == {
-        "home": 10,
-        "bill": 10,
-    }
-    written = write_journal(workspace)
-    journal = sample_of(workspace, 15, 1)
-    assert (
-        journal.source == "journal" and all(one in written for one in journal.requests) and len(journal.requests) == 15
-    )
-    assert sample_of(workspace, 15, 1, "bill").requests and {
-        name for one in sample_of(workspace, 5, 1, "bill").requests for name in one.asked
-    } >= {"bill"}
-    assert sample_of(workspace, len(written) + 1, 1).source == "decisions"
-
-
-def write_journal(workspace: Workspace) -> list[DecisionRequest]:
-    """Answered decisions in the journal, for one placement and for two; what was asked."""
-    desk = Reloader(workspace)
-    desk.load()
-    assert desk.loaded is not None
-    lines: list[Line] = []
-    asked = [
-        DecisionRequest(f"43660000{n % 10}", "home", 2, {"channel": "app", "hour": n}, ["offer-01"]) for n in range(12)
-    ]
-    asked += [DecisionRequest(f"43660000{n}", context={"hour": n}, placements=["bill", "home"]) for n in range(8)]
-    for request in asked:
-        decide(request, desk.loaded, None, now(), record=lines.append)
-    desk.close()
-    journal = Journal.open(workspace.data / "journal")
-    assert all(journal.append(line) for line in lines)
-    journal.close()
-    return asked
-
-
-slates = st.lists(st.sampled_from("abcde"), max_size=3, unique=True).map(tuple)
-tries = st.tuples(slates, st.floats(0, 100), st.dictionaries(st.sampled_from(["rule x", "limit y"]), st.integers(1, 9)))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("mno"), tries, tries), max_size=12), st.integers(1, 4))
-def test_comparison_is_that_of_plain_counts(drawn: list[Any], times: int) -> None:
-    """Counts are those of loops; asking each customer the same several times multiplies figures and interval alike."""
-    pairs = [(customer, *(Tried((("home", one[0]),), one[1], one[2]) for one in sides)) for customer, *sides in drawn]
-    found = compare(pairs)
-    assert found.changed == len(found.changes) == sum(before.slates != after.slates for _, before, after in pairs)
-    for share in found.offers:
-        assert share.before == sum(share.offer_id in before.shown for _, before, _ in pairs)
-        assert share.after == sum(share.offer_id in after.shown for *_, after in pairs)
-    for step in found.steps:
-        assert step.offers_after == sum(after.left_out.get(step.step, 0) for *_, after in pairs)
-        assert step.decisions_before == sum(step.step in before.left_out for _, before, _ in pairs)
-    several = compare(pairs * times)
-    assert several.worth.difference == pytest.approx(times * found.worth.difference, abs=1e-6)
-    if len({customer for customer, *_ in pairs}) < 2:
-        assert found.worth.low is several.worth.low is None
-    else:
-        assert found.worth.low is not None and several.worth.low is not None
-        assert several.worth.low == pytest.approx(times * found.worth.low, abs=1e-6)
-        assert found.worth.low <= found.worth.difference + 1e-9

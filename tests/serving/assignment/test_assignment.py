@@ -5,15 +5,12 @@ units.
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import msgspec
 import numpy as np
 import pytest
 from growthbook.core import inNamespace
@@ -22,44 +19,11 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
 from features.common.timestamps import parse_moment
-from features.config.experiments import CONTROL_GROUPS, ExperimentsFile
-from features.config.features_file import FeaturesFile
-from features.config.policies import PoliciesFile
-from features.workspace.experiments import read_experiments
-from features.workspace.rulebook import read_rules
-from serving.assignment.assignment import Assigned, Assigner, Assignment, Reason, StickyArm, Units
+from features.config.experiments import CONTROL_GROUPS
+from serving.assignment.assignment import Assigned, Reason, StickyArm, Units
+from tests.serving.assigners import NOW, ask, assigner, everybody, within
 
-NOW = parse_moment("2026-11-22T12:00:00Z")
-FEATURES = msgspec.convert({"context": {"channel": {"dtype": "category"}}}, FeaturesFile)
-BOOK = read_rules(PoliciesFile(), FEATURES, "EUR")
-ARMS = {"control": {}, "treatment": {}}
 MANY = 1_000_000
-SIGMAS = 5.0
-"""A bound that an even split leaves once in two million times; the hashes are fixed, so that a test that passes once
-always does.
-"""
-
-
-def assigner(experiments: Mapping[str, Any], **more: Any) -> Assigner:
-    """Of experiments that run, unless they say otherwise."""
-    given_ = {key: {"status": "running", "arms": ARMS} | entry for key, entry in experiments.items()}
-    return Assigner.of(read_experiments(msgspec.convert({"experiments": given_} | more, ExperimentsFile), BOOK))
-
-
-def everybody(key: str) -> bool:
-    """All are targeted."""
-    return True
-
-
-def ask(asked: Assigner, unit: str = "1042", kept: Mapping[str, StickyArm] | None = None, now: int = NOW) -> Assignment:
-    """What the only experiment says to a customer."""
-    (found,) = asked.assign(Units(unit), everybody, now, kept or {}).assignments
-    return found
-
-
-def within(count: int, of: int, share: float) -> bool:
-    """Whether a count is what a share allows."""
-    return abs(count - of * share) <= SIGMAS * math.sqrt(of * share * (1 - share))
 
 
 @pytest.mark.parametrize(
@@ -215,83 +179,6 @@ def test_targeting_is_asked_only_where_there_is_one() -> None:
         assert (app.reason, app.bucket is None) == (("split", False) if truth else ("not_targeted", True))
 
 
-def test_changing_the_split_moves_no_sticky_unit() -> None:
-    """Whatever becomes of weights, coverage, namespace and targeting, who was assigned keeps arm and probability;
-    others are drawn anew.
-    """
-    before = assigner({"e": {"sticky": True, "coverage": 0.5, "arms": {"a": {"weight": 0.5}, "b": {"weight": 0.5}}}})
-    arms = {"a": {"weight": 0.05}, "b": {"weight": 0.95}}
-    changed = {
-        "sticky": True,
-        "coverage": 0.9,
-        "arms": arms,
-        "targeting": 'context.channel == "app"',
-        "namespace": {"name": "n", "range": [0, 0.1]},
-    }
-    after, loose = assigner({"e": changed}), assigner({"e": changed | {"sticky": False}})
-    kept = {
-        str(at): written.writes
-        for at in range(5_000)
-        if (written := before.assign(Units(str(at)), everybody, NOW)).writes
-    }
-    assert within(len(kept), 5_000, 0.5)
-    for unit, stored in kept.items():
-        for targeted in (everybody, lambda key: False):
-            (found,) = after.assign(Units(unit), targeted, NOW, stored).assignments
-            assert (found.reason, found.arm, found.probability, found.to_store) == (
-                "sticky",
-                stored["e"].arm,
-                0.5,
-                None,
-            )
-        assert loose.assign(Units(unit), everybody, NOW, stored) == loose.assign(Units(unit), everybody, NOW)
-    reasons = Counter(ask(after, str(at)).reason for at in range(5_000) if str(at) not in kept)
-    assert set(reasons) == {"namespace", "not_covered", "split"}
-
-
-def test_a_bucket_version_draws_everybody_again() -> None:
-    """A higher bucket version passes over what was kept and wants a new write; a lowest version lets older units out
-    for good.
-    """
-    kept = {"e": StickyArm("treatment", 1, 0.5)}
-    arms = {"control": {"weight": 1}, "treatment": {"weight": 0}}
-    same, higher, blocked = (
-        assigner({"e": {"sticky": True, "arms": arms, "bucket_version": version, "min_bucket_version": least}})
-        for version, least in ((1, 0), (2, 1), (2, 2))
-    )
-    assert ask(same, kept=kept)[:3] == ("e", "sticky", "treatment")
-    again = ask(higher, kept=kept)
-    assert again[:3] == ("e", "split", "control") and again.to_store == StickyArm("control", 2, 1.0)
-    assert ask(blocked, kept=kept)[:3] == ("e", "blocked", None)
-    assert ask(blocked).reason == "split"
-
-
-def test_an_arm_that_is_gone_is_drawn_again() -> None:
-    """A kept arm that the file no longer has does not hold."""
-    asked = assigner({"e": {"sticky": True}})
-    found = ask(asked, kept={"e": StickyArm("gone", 0)})
-    assert found.reason == "split" and found.to_store is not None
-
-
-def test_neither_stopped_nor_held_out_units_are_sticky() -> None:
-    """Stickiness does not outlast the experiment, and a new holdout takes its units out of it."""
-    kept = {"e": StickyArm("treatment", 0)}
-    assert ask(assigner({"e": {"sticky": True, "status": "stopped"}}), kept=kept).reason == "stopped"
-    assert ask(assigner({"e": {"sticky": True}}, holdout={"share": 1}), kept=kept).reason == "holdout"
-
-
-def test_the_first_write_holds() -> None:
-    """After its write an assignment is what the store holds: its own, or that of a request that was first."""
-    asked = assigner({"e": {"sticky": True}})
-    mine = ask(asked)
-    assert mine.to_store is not None and mine.arm is not None
-    assert asked.settled(mine, mine.to_store) == mine._replace(to_store=None)
-    rival = StickyArm("control" if mine.arm == "treatment" else "treatment", 0, 0.125)
-    assert asked.settled(mine, rival)[:4] == ("e", "sticky", rival.arm, 0.125)
-    assert asked.settled(mine, rival._replace(probability=None)).probability == 0.5
-    assert asked.settled(mine, rival._replace(bucket_version=7)) == mine
-
-
 def test_probabilities_are_exact() -> None:
     """P(arm | in) are the shares of the buckets, P(in) is namespace x coverage, and the product is what is seen."""
     arms = {"a": {"weight": 0.2}, "b": {"weight": 0.3}, "c": {"weight": 0.5}}
@@ -309,7 +196,7 @@ def test_probabilities_are_exact() -> None:
 
 PROGRAM = """
 import json, sys
-from tests.serving.assignment.test_assignment import NOW, assigner, everybody
+from tests.serving.assigners import NOW, assigner, everybody
 from serving.assignment.assignment import Units
 asked = assigner(json.loads(sys.argv[1]), holdout={"share": 0.1}, control_groups={"no_levers": 0.1})
 print([repr(asked.assign(Units(f"{at}-\\u00fc"), everybody, NOW)) for at in range(300)])

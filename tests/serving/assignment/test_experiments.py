@@ -12,65 +12,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.common.types import Decision
 from features.events.journal import Line
 from features.ledger.recent import KeptArm
 from serving.assignment.arm_states import LOGICS
 from serving.assignment.assignment import Assigner, StickyArm, Units
-from serving.decision.effects import Effect, EffectResult, Settle, grant
 from serving.state.snapshot import Snapshot
+from tests.serving.arms import NOW, OFFERS, POLICIES, answer, group_of, kept_by, made, one_arm, sticky, told
 from tests.serving.decisions import decide
-from tests.serving.hubs import NOON, Hubs, asked, offer, opened, shown
+from tests.serving.hubs import Hubs, asked, opened, shown
 from training.bundle.bundle import BadBundle, Bundle
-
-NOW = int(NOON * 1_000_000)
-OFFERS = [offer(number, value=1.0 + number % 3, group="even" if number % 2 == 0 else "odd") for number in range(12)]
-POLICIES: dict[str, Any] = {
-    "rules": {
-        "grown": {"when": "customer.lines >= 1", "offers": ["o1"]},
-        "fitting": {"unless": "customer.lines >= 2", "offers": ["o2"], "stage": "suitability"},
-    },
-    "arbitration": {
-        "groups": {"even": 50.0},
-        "weights": {"many": {"when": "customer.lines >= 3", "weight": 500.0, "offers": ["o5"]}},
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def hubs(trained_workspace: Path) -> Iterator[Hubs]:
     yield from opened(trained_workspace)
-
-
-def one_arm(changes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Everybody is in the arm that changes something."""
-    return {
-        "experiments": {
-            "e": {"status": "running", "arms": {"as_it_is": {"weight": 0}, "other": {"weight": 1, "changes": changes}}}
-            | more
-        }
-    }
-
-
-def answer(
-    loaded: Snapshot, customer: str = "c1", row: Any = None, lines: list[Line] | None = None, **fields: Any
-) -> Decision:
-    record = None if lines is None else lines.append
-    return decide(asked(customer_id=customer, **fields), loaded, row, NOW, decision_id="d", record=record)
-
-
-def told(decision: Decision) -> list[tuple[str, float]]:
-    return [(one.offer_id, one.score) for one in decision.offers]
-
-
-def made(hubs: Hubs, experiments: Any = None, policies: Any = None, **more: Any) -> Snapshot:
-    return hubs.make(POLICIES if policies is None else policies, OFFERS, experiments=experiments, **more)
-
-
-def group_of(name: str, loaded: Snapshot) -> str:
-    """Somebody of a group."""
-    found = (f"c{number}" for number in range(20_000))
-    return next(customer for customer in found if loaded.experiment_states.assigner.group(Units(customer)).name == name)
 
 
 def test_without_experiments_nothing_changes(hubs: Hubs) -> None:
@@ -263,27 +218,6 @@ def test_targeting_sees_what_is_allowed_only(hubs: Hubs) -> None:
         assert answer(loaded, row=row, context=context).experiments == ()
     with pytest.raises(ValueError, match="a condition that reads"):
         _ = made(hubs, one_arm({}, targeting="customer.lines >=")).experiment_states
-
-
-def kept_by(store: dict[str, dict[str, KeptArm]], away: bool = False) -> Any:
-    """A ledger of sticky assignments alone."""
-
-    def take(asked: Effect) -> EffectResult:
-        if not isinstance(asked, Settle):
-            return grant(asked)
-        if away:
-            return None
-        for unit, arms, _ in asked.wanted:
-            for key, arm in arms.items():
-                store.setdefault(unit, {}).setdefault(key, arm)
-        return {key: store[unit][key] for unit, arms, _ in asked.wanted for key in arms}
-
-    return take
-
-
-def sticky(first: float, **more: Any) -> dict[str, Any]:
-    arms = {"a": {"weight": first}, "b": {"weight": 1 - first, "changes": {"placements": {"home": {"limit": 1}}}}}
-    return {"experiments": {"e": {"status": "running", "sticky": True, "arms": arms} | more}}
 
 
 def test_a_split_that_changes_keeps_sticky_units(hubs: Hubs) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -15,94 +12,26 @@ import pytest
 
 from features.aggregates.partitions import fnv1a
 from features.columns.rows import OnlineRow
-from features.common.timestamps import MICROSECONDS, now, rfc3339
-from features.common.types import Decision, DecisionRequest, Offer, Treatment
+from features.common.timestamps import MICROSECONDS, now
 from features.config.features_file import ContextColumn
 from features.config.policies import Arbitration, PoliciesFile, Rule
-from features.validation.load import load
 from features.workspace.workspace import Workspace
 from serving.decision.answer import FEATURES_UNAVAILABLE
 from serving.decision.explain import EXPLAINED_OFFERS_MAX
-from serving.hub.request_check import BadContext, UnknownPlacement, check_context
+from serving.hub.request_check import BadContext, check_context
 from serving.kernel import top_k
 from serving.reload.reloader import Reloader
 from serving.state.snapshot import Snapshot
 from tests.serving.decisions import decide, eligible, unknown_row
+from tests.serving.desks import again, ids, request
 from training.bundle import bundle
 from training.bundle.bundle import BadBundle
-
-HOUR = 3_600 * MICROSECONDS
 
 
 def top(raw: Any, draws: Any, customer: str, limit: int) -> list[int]:
     """The best of offers that are all considered."""
     found: list[int] = top_k.best(raw, draws, np.arange(len(raw), dtype=np.int32), fnv1a(customer), limit).tolist()
     return found
-
-
-def second(moment: int) -> str:
-    """The whole second that a moment lies in, as an answer says it."""
-    return rfc3339(moment // MICROSECONDS * MICROSECONDS)
-
-
-@pytest.fixture(scope="module")
-def desk(trained_workspace: Path) -> Iterator[Reloader]:
-    """What a worker holds, without a server."""
-    made = Reloader(load(trained_workspace, sources=False))
-    made.load()
-    assert made.loaded is not None, made.refusal
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def loaded(desk: Reloader) -> Snapshot:
-    assert desk.loaded is not None
-    return desk.loaded
-
-
-@pytest.fixture(scope="module")
-def customers(desk: Reloader) -> dict[str, OnlineRow]:
-    """Some rows of the store, and the ids that they belong to."""
-    found: dict[str, OnlineRow] = {}
-    for number in range(60):
-        row = asyncio.run(desk.stores.customers.row(f"436{600_000 + number}"))
-        assert row is not None
-        if row.known:
-            found[f"436{600_000 + number}"] = row
-    assert len(found) >= 40
-    return found
-
-
-def request(customer: str = "436600000", **fields: Any) -> DecisionRequest:
-    given: dict[str, Any] = {"customer_id": customer, "placement": "home", "context": {"channel": "app", "hour": 18}}
-    return msgspec.convert(given | fields, DecisionRequest)
-
-
-def again(
-    desk: Reloader, *, offers: list[Offer] | None = None, policies: PoliciesFile | None = None, **settings: Any
-) -> Snapshot:
-    """The same bundle on other offers, other rules or other settings."""
-    assert desk.loaded is not None
-    before, workspace = desk.loaded, desk.workspace
-    if policies is not None:
-        workspace = dataclasses.replace(workspace, policies=policies)
-    if settings:
-        serving = msgspec.structs.replace(workspace.settings.serving, **settings)
-        workspace = dataclasses.replace(
-            workspace, settings=msgspec.structs.replace(workspace.settings, serving=serving)
-        )
-    given = before.catalogue.offers if offers is None else offers
-    return Snapshot(workspace, before.bundle, given, before.everyone, desk.stores.engine.words, now() / MICROSECONDS)
-
-
-def changed(loaded: Snapshot, **fields: Any) -> list[Offer]:
-    """The catalogue's offers, all of them with these fields."""
-    return [msgspec.structs.replace(offer, **fields) for offer in loaded.catalogue.offers]
-
-
-def ids(decision: Decision) -> list[str]:
-    return [offer.offer_id for offer in decision.offers]
 
 
 def matrix(
@@ -160,101 +89,6 @@ def test_customers_get_different_offers(loaded: Snapshot, customers: dict[str, O
     assert (
         len({ids(decide(request(customer, limit=1), loaded, row, now()))[0] for customer, row in customers.items()}) > 1
     )
-
-
-@pytest.mark.parametrize(("before", "inside"), [(-1, False), (0, True), (HOUR - 1, True), (HOUR, False)])
-def test_validity_begins_with_its_moment_and_ends_before_its_end(
-    desk: Reloader, loaded: Snapshot, before: int, inside: bool
-) -> None:
-    """An offer is valid from its first moment, and no longer at its end, to the microsecond."""
-    start = now()
-    narrow = again(desk, offers=changed(loaded, valid_from=start, valid_until=start + HOUR))
-    answer = decide(request(), narrow, unknown_row(narrow), start + before)
-    assert bool(answer.offers) == inside
-    assert (answer.considered == 0) != inside
-
-
-def test_nothing_eligible_is_an_empty_answer(desk: Reloader, loaded: Snapshot) -> None:
-    """With no offer left, and with no offer at all, the answer is empty, and good for the usual time."""
-    for offers in (changed(loaded, valid_until=now() - HOUR, valid_from=None), []):
-        none = again(desk, offers=offers)
-        moment = now()
-        answer = decide(request(explain=True), none, unknown_row(none), moment)
-        assert (answer.offers, answer.considered, answer.degraded) == ([], 0, ())
-        assert answer.expires_at == second(moment + 300 * MICROSECONDS)
-
-
-def test_placements(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """An offer is shown where it names the placement or names none, and nowhere else."""
-    customer, row = next(iter(customers.items()))
-    for placement in ("home", "bill"):
-        answer = decide(request(customer, placement=placement, limit=50), loaded, row, now())
-        moment = now()
-        expected = {
-            offer.offer_id
-            for offer in loaded.catalogue.offers
-            if (not offer.placements or placement in offer.placements)
-            and (offer.valid_from or 0) <= moment < (offer.valid_until or 2**62)
-        }
-        allowed = {
-            loaded.catalogue.offers[at].offer_id
-            for at in np.flatnonzero(eligible(request(customer, placement=placement), loaded, row, moment))
-        }
-        assert set(ids(answer)) == allowed <= expected
-    with pytest.raises(UnknownPlacement):
-        decide(request(placement="nowhere"), loaded, row, now())
-
-
-def test_limit_of_placement_and_request(loaded: Snapshot) -> None:
-    """Without a limit the placement's own holds; a limit cuts the same ranking."""
-    row = unknown_row(loaded)
-    moment = now()
-    assert len(decide(request(), loaded, row, moment).offers) == 3
-    assert len(decide(request(placement="bill"), loaded, row, moment).offers) == 1
-    whole = ids(decide(request(limit=50), loaded, row, moment))
-    for limit in range(1, len(whole) + 1):
-        assert ids(decide(request(limit=limit), loaded, row, moment)) == whole[:limit]
-
-
-def test_excluded_offers_are_left_out(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """What the request excludes is not shown, the rest stands as it was, and an unknown id does no harm."""
-    customer, row = next(iter(customers.items()))
-    moment = now()
-    first = ids(decide(request(customer), loaded, row, moment))[0]
-    answer = decide(request(customer, limit=50, exclude=[first, "never-heard-of"]), loaded, row, moment)
-    assert first not in ids(answer)
-    assert answer.considered == decide(request(customer), loaded, row, moment).considered - 1
-
-
-def test_rules_hold_known_and_unknown_values(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """A rule keeps offers whose pair column is high enough, and treats the unknown as it says."""
-    column, checked = "topic_calls_all", 0
-    for unknown, rule in (
-        ("eligible", Rule(unless=f"pair.{column} < 3")),
-        ("not_eligible", Rule(when=f"pair.{column} >= 3")),
-    ):
-        rules = PoliciesFile(rules={"uses_topic": rule})
-        strict, moment = again(desk, policies=rules), now()
-        free = again(desk, policies=PoliciesFile())
-        for customer, row in [*customers.items(), ("nobody-knows-me", unknown_row(loaded))]:
-            values = strict.layout.matched(column, row, moment / MICROSECONDS).copy()
-            open_to_all = eligible(request(customer), free, row, moment)
-            expected = [
-                bool(mask) and (unknown == "eligible" if np.isnan(value) else value >= 3)
-                for mask, value in zip(open_to_all, values, strict=True)
-            ]
-            assert eligible(request(customer), strict, row, moment).tolist() == expected
-            checked += sum(expected)
-    assert checked > 100
-
-
-def test_rules_on_columns_of_everyone(desk: Reloader, loaded: Snapshot) -> None:
-    """A rule may speak of everyone's column, which a stranger has too."""
-    rules = PoliciesFile(rules={"taken": Rule(when="pair.popular_all >= 1")})
-    strict, moment = again(desk, policies=rules), now()
-    values = strict.layout.matched("popular_all", strict.everyone, moment / MICROSECONDS).copy()
-    found = eligible(request(), strict, unknown_row(strict), moment)
-    assert found.any() and not found[~(values >= 1)].any()
 
 
 def test_equal_scores_are_ordered_by_a_hash(loaded: Snapshot) -> None:
@@ -317,109 +151,6 @@ def test_missing_row_is_degraded(loaded: Snapshot) -> None:
     assert msgspec.structs.replace(answer, degraded=()) == decide(
         request(), loaded, unknown_row(loaded), moment, decision_id="d"
     )
-
-
-def test_treatments_follow_the_channel(desk: Reloader, loaded: Snapshot) -> None:
-    """The request's channel chooses the treatment, then the declared default, then `any`; what an offer lacks the
-    workspace has.
-    """
-    moment = now()
-
-    def treatments(context: dict[str, Any], state: Snapshot = loaded) -> dict[str, dict[str, Any]]:
-        answer = decide(request(limit=50, context=context), state, unknown_row(state), moment)
-        return {offer.offer_id: offer.treatment for offer in answer.offers}
-
-    assert treatments({"channel": "app"})["summer-data"] == {"headline": "Surf all summer", "image": "sun.png"}
-    assert treatments({"channel": "shop"})["summer-data"] == {"script": "Ask about Summer data."}
-    assert (
-        treatments({})["summer-data"]
-        == treatments({"channel": "web"})["summer-data"]
-        == {"headline": "Summer data", "price": "9.5"}
-    )
-    assert treatments({"channel": None})["summer-data"] == {"headline": "Summer data", "price": "9.5"}
-    quiet = [
-        msgspec.structs.replace(offer, treatments=(Treatment("any", {"own": True}),))
-        for offer in loaded.catalogue.offers
-    ]
-    assert set(map(str, treatments({"channel": "shop"}, again(desk, offers=quiet)).values())) == {"{'own': True}"}
-
-
-def test_placeholders_are_filled_once(desk: Reloader, loaded: Snapshot) -> None:
-    """Facts are written as people write them, at any depth, a missing one as nothing; what they say is not filled
-    again.
-    """
-    payload = {
-        "text": (
-            "{name}|{price}|{months}|{countries}|{online_only}|{launched}|{topic}|{valid_until}|{offer_id}|{value}|{unknown}"
-        ),
-        "list": ["{price}", 3, None, {"deep": "{topic}"}],
-    }
-    attributes = {
-        "price": 1234567.25,
-        "months": 24.0,
-        "countries": ["at", "de"],
-        "online_only": 1.0,
-        "launched": 1_770_508_800.0,
-    }
-    offer = Offer(
-        "o-1",
-        name="{value}",
-        value=2.0,
-        valid_until=4_000_000_000 * MICROSECONDS,
-        treatments=(Treatment("any", payload),),
-        attributes=attributes,
-    )
-    state = again(desk, offers=[offer])
-    treatment = decide(request(), state, None, now()).offers[0].treatment
-    assert (
-        treatment["text"]
-        == "{value}|1234567.25|24|at, de|true|2026-02-08T00:00:00Z||2096-10-02T07:06:40Z|o-1|2|{unknown}"
-    )
-    assert treatment["list"] == ["1234567.25", 3, None, {"deep": ""}]
-
-
-def test_reasons_are_columns_above_zero(loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:
-    """An offer carries a reason exactly where its column is above zero."""
-    moment, found = now(), 0
-    columns = [name for name, code in loaded.reasons if code == "uses_this"]
-    assert columns
-    for customer, row in customers.items():
-        asked = request(customer, limit=50)
-        answer = decide(asked, loaded, row, moment)
-        chosen = np.flatnonzero(eligible(asked, loaded, row, moment)).astype(np.int32)
-        pairs = loaded.layout.pair_values(row, loaded.everyone, loaded.offer_values, chosen, moment / MICROSECONDS)
-        values = np.array(
-            [
-                loaded.layout.column(n, row, loaded.everyone, loaded.offer_values, pairs, chosen, moment / MICROSECONDS)
-                for n in columns
-            ]
-        )
-        expected = {
-            loaded.catalogue.offers[at].offer_id: ("uses_this",) if any_above else ()
-            for at, any_above in zip(chosen, (values > 0).any(axis=0), strict=True)
-        }
-        assert {offer.offer_id: offer.reasons for offer in answer.offers} == expected
-        found += sum(map(bool, expected.values()))
-    assert found > 50
-    assert all(offer.reasons == () for offer in decide(request(limit=50), loaded, None, moment).offers)
-
-
-def test_answer_expires_with_the_first_offer_shown(desk: Reloader, loaded: Snapshot) -> None:
-    """An answer is good for as long as the workspace says, but not beyond the end of an offer that it shows."""
-    moment = now()
-    assert decide(
-        request(), again(desk, offers=changed(loaded, valid_until=None), answer_valid="10m"), None, moment
-    ).expires_at == second(moment + 600 * MICROSECONDS)
-    offers = changed(loaded, valid_from=None, valid_until=None)
-    order = ids(decide(request(limit=50), again(desk, offers=offers), None, moment))
-    for shown, end in ((0, 60), (4, 300)):
-        soon = [
-            msgspec.structs.replace(o, valid_until=moment + 60 * MICROSECONDS) if o.offer_id == order[shown] else o
-            for o in offers
-        ]
-        assert decide(request(limit=3), again(desk, offers=soon), None, moment).expires_at == second(
-            moment + end * MICROSECONDS
-        )
 
 
 def test_explanation_adds_up(desk: Reloader, loaded: Snapshot, customers: dict[str, OnlineRow]) -> None:

@@ -1,19 +1,14 @@
-"""The front door over a real server: the bad-input table's rows 29 to 48, keys, limits, and that nothing is echoed."""
+"""The front door over a real server: good requests, limits, overload, and that nothing is echoed."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import logging
 import re
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,25 +17,14 @@ import uvicorn.config
 
 from serving import uvicorn_protocol
 from serving.http import content_types
-from serving.http.admission import Admission, RequestLimits
+from serving.http.admission import RequestLimits
 from serving.http.app import FrontDoor
 from serving.http.auth import Keys
-from serving.http.problems import HostNotLocal
 from serving.http.routing import BODY_BYTES_MAX, JSON_HEADERS, Answer, Call, Message, Route
 from tests.serving import edge_server as edge
 from tests.serving.edge_server import GOOD, post, problem, raw, split
+from tests.serving.raw_requests import TYPE, get
 from tests.waiting import LIMIT_S
-
-
-@pytest.fixture(scope="module")
-def app() -> FrontDoor:
-    return edge.front_door()
-
-
-@pytest.fixture(scope="module")
-def port(app: FrontDoor) -> Iterator[int]:
-    with edge.served(app) as port:
-        yield port
 
 
 @pytest.fixture(scope="module")
@@ -48,133 +32,6 @@ def hurried() -> Iterator[int]:
     """A server whose time limits are tenths of a second."""
     with edge.served(edge.front_door(limits=RequestLimits(body_seconds_max=0.3)), head_seconds_max=0.3) as port:
         yield port
-
-
-@pytest.fixture(scope="module")
-def locked() -> Iterator[int]:
-    """A server with keys."""
-    with edge.served(edge.front_door(edge.all_keys())) as port:
-        yield port
-
-
-def get(path: str, *fields: str, method: str = "GET") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *fields]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-
-
-TYPE = "Content-Type: application/json"
-PICKLE = b"cos\nsystem\n(S'touch /tmp/opportune-canary'\ntR."
-ROWS: list[tuple[str, bytes, int, str]] = [
-    ("1 empty body", post(b""), 400, "body-empty"),
-    ("2 truncated", post(b"{"), 400, "json-invalid"),
-    ("7 duplicate key", post(GOOD[:-1] + b',"placement":"home"}'), 400, "json-duplicate-key"),
-    ("13 unknown field", post(GOOD[:-1] + b',"x":1}'), 422, "field-unknown"),
-    ("17 20 MB", post(b"", TYPE, "Content-Length: 20000000", length=False), 413, "body-too-large"),
-    ("29 text/plain", post(GOOD, "Content-Type: text/plain"), 415, "media-type"),
-    ("30 no content type", post(GOOD, "X-Nothing: 1"), 415, "media-type"),
-    ("30 empty content type", post(GOOD, "Content-Type:"), 415, "media-type"),
-    ("31 xml", post(GOOD, "Content-Type: application/xml"), 415, "media-type"),
-    ("31 octets", post(GOOD, "Content-Type: application/octet-stream"), 415, "media-type"),
-    ("32 pickle", post(PICKLE, "Content-Type: application/vnd.bentoml+pickle"), 415, "media-type"),
-    ("32 Pickle", post(PICKLE, "Content-Type: Application/VND.BentoML+Pickle", path="/decide"), 415, "media-type"),
-    ("33 multipart", post(GOOD, "Content-Type: multipart/form-data; boundary=x", path="/decide"), 415, "media-type"),
-    ("33 multipart, no boundary", post(GOOD, "Content-Type: multipart/form-data", path="/decide"), 415, "media-type"),
-    ("33 form", post(GOOD, "Content-Type: application/x-www-form-urlencoded", path="/decide"), 415, "media-type"),
-    ("34 utf-16", post(GOOD, "Content-Type: application/json; charset=utf-16"), 415, "media-type"),
-    ("34 charset twice", post(GOOD, "Content-Type: application/json; charset=utf-8; charset=utf-8"), 415, "media-type"),
-    ("34 charset that is empty", post(GOOD, "Content-Type: application/json; charset="), 415, "media-type"),
-    ("34 other type", post(GOOD, "Content-Type: application/jsonp;"), 415, "media-type"),
-    ("34 other parameter", post(GOOD, "Content-Type: application/json; q=1"), 415, "media-type"),
-    ("35 gzip", post(gzip.compress(GOOD), TYPE, "Content-Encoding: gzip"), 415, "content-encoding"),
-    ("35 lying gzip", post(GOOD, TYPE, "Content-Encoding: gzip"), 415, "content-encoding"),
-    ("36 accepts html only", post(GOOD, TYPE, "Accept: text/html"), 406, "not-acceptable"),
-    ("36 refuses json", post(GOOD, TYPE, "Accept: */*, application/json;q=0"), 406, "not-acceptable"),
-    *[
-        (f"37 {method} on a POST route", get("/v1/decisions", method=method), 405, "method")
-        for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
-    ],
-    ("37 POST on a GET route", post(b"{}", path="/livez"), 405, "method"),
-    *[
-        (f"38 {path[:40]}", get(path), 404, "not-found")
-        for path in (
-            "/v1/decisions/",
-            "//v1//decisions",
-            "/v1/%2e%2e/admin",
-            "/v1/%64ecisions",
-            "/v1/../v1/decisions",
-            "/V1/decisions",
-            "/v1/decisions%00",
-            "/unknown",
-            "/v1/decisions;x=1",
-            "*",
-        )
-    ],
-    *[
-        (f"T2 {path}", get(path), 404, "not-found")
-        for path in ("/", "/docs.json", "/schema.json", "/static_content/index.css", "/assets/x", "/healthz",
-        "/favicon.ico")
-    ],
-    ("41 64 KiB + 1", post(b" " * (BODY_BYTES_MAX + 1)), 413, "body-too-large"),
-    ("41 1 GiB declared", post(b"", TYPE, "Content-Length: 1073741824", length=False), 413, "body-too-large"),
-    (
-        "41 endless chunks",
-        post(b"10000\r\n" + b"x" * 0x10000 + b"\r\n10\r\n" + b"x" * 16, TYPE, "Transfer-Encoding: chunked",
-        length=False),
-        413,
-        "body-too-large",
-    ),
-    ("41 a body on a GET", get("/livez", "Content-Length: 1") + b"x", 413, "body-too-large"),
-    ("42 long target", get("/v1/" + "x" * 100_000), 414, "uri-too-long"),
-    ("42 long query", get("/livez?" + "x" * 9000), 414, "uri-too-long"),
-    ("43 17 KiB of headers", get("/livez", "X-Long: " + "x" * 17_000), 431, "headers-too-large"),
-    ("43 70 kB of headers", get("/livez", "X-Long: " + "x" * 70_000), 431, "headers-too-large"),
-    ("43 101 fields", get("/livez", *[f"X-{number}: 1" for number in range(101)]), 431, "headers-too-large"),
-    ("43 101 fields of one name", get("/livez", *["X-Same: 1"] * 101), 431, "headers-too-large"),
-    ("44 no host", b"GET /livez HTTP/1.1\r\n\r\n", 400, "parser"),
-    ("44 two hosts", get("/livez", "Host: localhost"), 400, "parser"),
-    ("44 two content types", post(GOOD, TYPE, "Content-Type: text/plain"), 400, "parser"),
-    ("56 100-continue and too large", post(b"", TYPE, "Content-Length: 99999999", "Expect: 100-continue",
-    length=False), 413,
-     "body-too-large"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("request_bytes", "status", "slug"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_row(port: int, request_bytes: bytes, status: int, slug: str) -> None:
-    """Each row gets its status and slug as problem+json, with what the status owes; for row 36 we chose 406."""
-    answer = raw(port, request_bytes)
-    assert b" 100 " not in answer[:20]
-    fields = split(answer)[1]
-    assert problem(answer) == (status, slug)
-    if status == 405:
-        assert fields["allow"] == ("POST" if b"/v1/decisions" in request_bytes else "GET, HEAD")
-    if status == 415:
-        assert fields["accept-post"] == "application/json"
-    if status in (413, 414, 431):
-        assert fields["connection"] == "close"
-    assert edge.INNER_SECRET.encode() not in answer
-
-
-PARSER_ROWS = {
-    "length and chunked": post(b"0\r\n\r\n", TYPE, "Transfer-Encoding: chunked", "Content-Length: 5", length=False),
-    "two lengths": post(b"{}", TYPE, "Content-Length: 3", "Content-Length: 2", length=False),
-    "negative length": post(b"", TYPE, "Content-Length: -1", length=False),
-    "no number": post(b"", TYPE, "Content-Length: 0x10", length=False),
-    "bad chunk": post(b"zz\r\nx\r\n", TYPE, "Transfer-Encoding: chunked", length=False),
-    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 60,
-    "no version": b"GET /livez\r\n\r\n",
-    "version 2.0": b"GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n",
-    "blank before the colon": b"GET /livez HTTP/1.1\r\nHost : localhost\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("request_bytes", PARSER_ROWS.values(), ids=PARSER_ROWS)
-def test_parser_row(port: int, request_bytes: bytes) -> None:
-    """Row 44: bytes that never become an HTTP request get 400 and the end of the connection, never a decision."""
-    answer = raw(port, request_bytes)
-    assert split(answer)[0] == 400
-    assert b"\r\nconnection: close\r\n" in answer
-    assert answer.count(b"HTTP/1.1 4") == 1
 
 
 @pytest.mark.parametrize(
@@ -306,77 +163,6 @@ def test_a_client_that_goes_away(app: FrontDoor, port: int, caplog: pytest.LogCa
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
-CREDENTIALS = {
-    "no key": ([], 401),
-    "garbage": (["Authorization: Bearer garbage"], 401),
-    "empty": (["Authorization: Bearer "], 401),
-    "basic": (["Authorization: Basic YTpi"], 401),
-    "huge": (["X-API-Key: " + "x" * 5000], 401),
-    "expired": ([f"Authorization: Bearer {edge.EXPIRED_KEY}"], 401),
-    "expired header": ([f"X-API-Key: {edge.EXPIRED_KEY}"], 401),
-    "a character less": ([f"Authorization: Bearer {edge.ROLE_KEYS['decide'][:-1]}"], 401),
-}
-
-
-def test_keys_on_every_route(locked: int) -> None:
-    """T1: every route of the table refuses every bad credential with 401, every wrong role with 403, and takes the
-    right ones.
-    """
-    table = edge.front_door(edge.all_keys()).routes
-    cells = 0
-    for route in table:
-
-        def ask(fields: list[str], route: Route = route) -> bytes:
-            if route.takes_body:
-                return raw(locked, post(b"{}" if route.path == "/decide" else GOOD, TYPE, *fields, path=route.path))
-            return raw(locked, get(route.path, *fields))
-
-        for fields, status in CREDENTIALS.values():
-            answer = ask(fields)
-            if not route.roles:
-                assert split(answer)[0] == 200
-            else:
-                assert problem(answer) == (status, "unauthenticated")
-                assert split(answer)[1]["www-authenticate"].startswith('Bearer realm="opportune"')
-            cells += 1
-        for role, key in edge.ROLE_KEYS.items():
-            for fields in ([f"Authorization: Bearer {key}"], [f"X-API-Key: {key}"], [f"authorization: bEARER {key}"]):
-                answer = ask(fields)
-                if route.roles and role not in route.roles:
-                    assert problem(answer) == (403, "forbidden")
-                else:
-                    assert split(answer)[0] in (200, 202)
-                cells += 1
-    assert cells == len(table) * (len(CREDENTIALS) + 12) == 140
-
-
-def test_a_key_does_not_open_what_is_not_there(locked: int) -> None:
-    """T2: a valid key changes nothing about unknown paths, and the order of refusals does not tell whether a path
-    exists below one.
-    """
-    for path in ("/", "/docs.json", "/v1/admin"):
-        assert problem(raw(locked, get(path, f"X-API-Key: {edge.ROLE_KEYS['admin']}"))) == (404, "not-found")
-
-
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [("localhost", 200), ("LOCALHOST:1", 200), ("127.0.0.1:80", 200), ("[::1]:80", 200), ("evil.example", 421),
-     ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("192.168.0.1", 421), ("", 421), ("localhost:x",
-     421)],
-)  # fmt: skip
-def test_without_keys_only_local_names(port: int, host: str, status: int) -> None:
-    """Without keys a page whose name was bent to loopback (DNS rebinding) is refused: the Host must mean this
-    machine.
-    """
-    answer = raw(port, f"GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-    assert split(answer)[0] == status
-
-
-def test_with_keys_any_host(locked: int) -> None:
-    """With keys the Host is whatever the proxy in front calls us."""
-    assert split(raw(locked, b"GET /livez HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n"))[0] == 200
-
-
 CANARIES = {
     "field": GOOD[:-1] + b',"CANARY":1}',
     "context key": b'{"customer_id":"1","placement":"a","context":{"canary":1}}',
@@ -440,85 +226,6 @@ def test_metrics_count_what_happened() -> None:
     ):
         assert line in lines
     assert "nowhere" not in "\n".join(lines)
-
-
-def test_probes_and_draining() -> None:
-    """/readyz says why not, and while draining it is 503 and every answer ends its connection; /livez stays 200."""
-    reason: list[str | None] = ["No bundle yet."]
-    app = edge.front_door(ready=lambda: reason[0])
-    with edge.served(app) as port:
-        answer = raw(port, get("/readyz"))
-        assert problem(answer) == (503, "not-ready")
-        assert json.loads(split(answer)[2])["detail"] == "No bundle yet."
-        assert split(answer)[1]["retry-after"] == "1"
-        reason[0] = None
-        assert split(raw(port, get("/readyz")))[0] == 200
-        app.drain()
-        assert problem(raw(port, get("/readyz"))) == (503, "draining")
-        for request in (
-            post(GOOD, TYPE, close=False),
-            post(b"{", TYPE, close=False),
-            b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        ):
-            answer = raw(port, request, patience=LIMIT_S)
-            assert split(answer)[0] in (200, 400)
-            assert b"\r\nconnection: close\r\n" in answer
-
-
-STOPPING = """
-import sys, uvicorn
-from serving import uvicorn_protocol
-from tests.serving import edge_server as edge
-uvicorn_protocol.install()
-uvicorn.run(edge.front_door(drain_seconds=1.0), port=int(sys.argv[1]), log_config=None)
-"""
-
-
-def test_sigterm_drains_first() -> None:
-    """After SIGTERM the server goes on answering for its grace, ends each connection, says so in /readyz, and then
-    exits by itself.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-c", STOPPING, str(port)], cwd=Path(__file__).parents[3])
-    try:
-        deadline = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                assert split(raw(port, get("/readyz")))[0] == 200
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.05)
-        server.send_signal(signal.SIGTERM)
-        while split(raw(port, get("/readyz")))[0] == 200:
-            assert time.monotonic() < deadline, "the server did not begin to drain"
-            time.sleep(0.01)
-        assert problem(raw(port, get("/readyz"))) == (503, "draining")
-        answer = raw(port, post(GOOD, TYPE, close=False))
-        assert split(answer)[0] == 200
-        assert b"\r\nconnection: close\r\n" in answer
-        assert server.wait(10) in (0, -signal.SIGTERM)
-    finally:
-        server.kill()
-        server.wait(10)
-
-
-@pytest.mark.parametrize(
-    ("server", "fit"), [(("127.0.0.1", 1), True), (("::1", 1), True), (("10.0.0.5", 1), False), (None, True)]
-)
-def test_without_keys_only_loopback_is_served(server: tuple[str, int] | None, fit: bool) -> None:
-    """Even when something bound all addresses, a connection that came in from outside gets nothing while there are no
-    keys.
-    """
-    gate, route = Admission(Keys(), RequestLimits()), edge.routes()[0]
-    scope = {"server": server}
-    if fit:
-        assert gate.admit(route, scope, {b"host": b"localhost"}) is None
-        return
-    with pytest.raises(HostNotLocal):
-        gate.admit(route, scope, {b"host": b"localhost"})
 
 
 def test_overload_is_shed() -> None:

@@ -4,7 +4,6 @@ is told by its own check.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -32,7 +31,7 @@ from pipelines.doctor.facts.check import CannotSay, Finding
 from pipelines.doctor.facts.facts import ModelFacts, RegistryFacts, ServerFacts
 from pipelines.doctor.facts.gather import Facts
 from pipelines.doctor.service import model as model_checks
-from pipelines.doctor.service import programs, resources, worker
+from pipelines.doctor.service import resources, worker
 from pipelines.doctor.service import state as state_checks
 from pipelines.materialize import steps
 from pipelines.shipping.ship import ship
@@ -243,54 +242,6 @@ def test_registries_and_workers_that_differ(workspace: Workspace) -> None:
     }
     server = ServerFacts("http://127.0.0.1:1", True, 200, "", True, 0.0, 200, ("sha256:aa", "sha256:bb"))
     assert "different bundles" in told(model_checks.workers_differ, workspace, server=server)[0].what
-
-
-def _installed(folder: Path, name: str, version: str, *needs: str) -> None:
-    place = folder / f"{name}-{version}.dist-info"
-    place.mkdir()
-    text = "".join(f"Requires-Dist: {need}\n" for need in needs)
-    (place / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: >=3.11,<3.12\n{text}\n"
-    )
-
-
-def test_an_environment_that_is_not_the_lock(tmp_path: Path) -> None:
-    """In an environment with a package too old, one missing and one beside the lock, all three are named (I1, I2)."""
-    _installed(
-        tmp_path,
-        "opportune",
-        "0.1.0",
-        "msgspec>=999",
-        "nowhere-to-be-found>=1",
-        "far>=1; extra == 'test'",
-        "typer>=0.1",
-    )
-    _installed(tmp_path, "anyio", "0.0.1")
-    program = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); from pipelines.doctor.service import programs as c; from"
-        " pipelines.doctor.facts.gather import Facts; import msgspec; f = Facts(None, 0);"
-        " print(msgspec.json.encode([c.packages(f).findings, c.packages_locked(f).findings,"
-        " c.python_version(f).findings]).decode())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    wrong, locked, python = json.loads(done.stdout.splitlines()[-1])
-    assert (
-        "nowhere-to-be-found is missing (opportune)" in wrong[0]["what"] and "opportune wants >=999" in wrong[0]["what"]
-    )
-    assert "far" not in wrong[0]["what"] and wrong[0]["severity"] == "error"
-    assert "anyio 0.0.1 (locked" in locked[0]["what"] and locked[0]["severity"] == "warning"
-    assert bool(python) == (sys.version_info[:2] != (3, 11))
-
-
-def test_this_environment_is_the_lock() -> None:
-    """Where these tests run, nothing is missing, nothing is other than the lock, and LightGBM loads."""
-    facts: Any = Facts(None, clock())  # type: ignore[arg-type]
-    for check in programs.CHECKS[:4]:
-        seen = check(facts)
-        assert seen.what and not seen.findings, seen
 
 
 def test_folders_that_others_own_or_may_write(workspace: Workspace) -> None:
