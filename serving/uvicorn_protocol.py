@@ -17,6 +17,9 @@ from serving.http.admission import RequestLimits
 from serving.settings import KEEP_ALIVE_SECONDS
 
 HEAD_SECONDS_MAX = 5.0
+TRAILER_BYTES_MAX = RequestLimits().header_bytes_max
+"""Of trailer fields, beyond the read in which they begin; they are dropped unseen in any case."""
+TRAILER_FIELDS_MAX = RequestLimits().header_fields_max
 _URI_BYTES_MAX = RequestLimits().uri_bytes_max
 _CONTINUE = b"HTTP/1.1 100 "
 _SLACK_BYTES = 4 * 1024  # the request line's other parts, colons and line ends
@@ -59,8 +62,24 @@ class _OneWrite:
         self._transport.close()
 
 
+class _Trailers:
+    """Takes the place of the head's fields once the head is complete: what comes later is counted and dropped, since a
+    trailer is no field of the head (RFC 9110, 6.5.1).
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        self.count += 1
+
+
 class GuardedProtocol(HttpToolsProtocol):
-    """Closes a connection whose next request's head is not complete in time, or grows beyond its limit."""
+    """Closes a connection whose next request's head or trailers are not complete in time, or grow beyond their
+    limit.
+    """
 
     head_bytes_max = _URI_BYTES_MAX + RequestLimits().header_bytes_max + _SLACK_BYTES
     head_seconds_max = HEAD_SECONDS_MAX
@@ -75,6 +94,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.access_log = False  # it would write targets that clients make up, for every request; the metrics count
         self._in_head, self._head_bytes = True, 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._trailers, self._trailer_bytes = _Trailers(), 0
+        self._chunk_reads = 0
+        """Reads since the line that began a chunk, while none of its data came: beyond one, it is the last chunk."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -98,6 +120,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._head_timer = self.loop.call_later(
                     self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout
                 )
+        elif self._chunk_reads:
+            self._bound_trailers(len(data))
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -110,16 +134,45 @@ class GuardedProtocol(HttpToolsProtocol):
         # 414.
         self.url = self.url[: _URI_BYTES_MAX + 2]
         super().on_headers_complete()
+        self.headers = cast(list[tuple[bytes, bytes]], self._trailers)
+
+    def on_body(self, body: bytes) -> None:
+        if self._chunk_reads:
+            self._end_trailers()
+        super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser after the line with a chunk's size, which it does not tell."""
+        self._chunk_reads, self._trailer_bytes, self._trailers.count = 1, 0, 0
+
+    def on_chunk_complete(self) -> None:
+        """Called by the parser after a chunk, and after the last one's trailers."""
+        if self._chunk_reads:
+            self._end_trailers()
 
     def on_response_complete(self) -> None:
         self._answer.flush()
         super().on_response_complete()
 
-    def _should_upgrade_to_ws(self) -> bool:
+    def _should_upgrade(self) -> bool:
         return False
 
     def _unsupported_upgrade_warning(self) -> None:
         """Said nothing: an Upgrade field is ignored, as RFC 9110 allows."""
+
+    def _bound_trailers(self, size: int) -> None:
+        """Holds what follows the line of a chunk without data against the limits of a head."""
+        if self._chunk_reads > 1:
+            self._trailer_bytes += size
+        if self._trailer_bytes > TRAILER_BYTES_MAX or self._trailers.count > TRAILER_FIELDS_MAX:
+            self._refuse_head(problems.HeadersTooLarge)
+        elif self._head_timer is None and (self._chunk_reads > 1 or self._trailers.count):
+            self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
+        self._chunk_reads += 1
+
+    def _end_trailers(self) -> None:
+        self._chunk_reads = 0
+        self._stop_timer()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -130,17 +183,26 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_timer()
         if self.transport.is_closing():
             return
-        if self._in_head and self._begun() and not self._answering():
+        if self._unanswered():
             problem, request_id = kind(), b"wire"
             body = problems.document(problem, request_id)
             lines = [STATUS_LINE[kind.status]]
             lines += [b"%s: %s\r\n" % field for field in problems.headers(problem, body, request_id)]
             self.transport.write(b"".join([*lines, b"\r\n", body]))
+        if self._answering():  # what waits for the rest of the request waits no longer
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
     def _answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    def _unanswered(self) -> bool:
+        """Return whether an answer of ours would be the one that the client waits for."""
+        if self._in_head:
+            return self._begun() and not self._answering()
+        return self._answering() and not self.cycle.response_started and not self.pipeline
 
     def _begun(self) -> bool:
         """Return whether the client has begun a request, so that an answer has something to answer."""

@@ -1,0 +1,118 @@
+"""Clients that mean harm, or are broken, on a real server: each costs itself only, and is closed in time."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from serving.http.admission import RequestLimits
+from serving.http.app import FrontDoor
+from serving.http.routing import EVENTS_BODY_BYTES_MAX, Route
+from tests.serving import edge_server as edge
+from tests.serving.edge_server import GOOD, post, problem, raw, split
+from tests.waiting import LIMIT_S
+
+KEY = f"X-API-Key: {edge.ROLE_KEYS['decide']}"
+JSON_TYPE = "Content-Type: application/json"
+BEACON_HEAD = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+CHUNKED = "Transfer-Encoding: chunked"
+MIB = 1 << 20
+
+
+class _Events(msgspec.Struct):
+    key: str = ""
+
+
+def front_door(limits: RequestLimits | None = None) -> FrontDoor:
+    """The lane of the edge's tests with keys, whose events may come as beacons."""
+    events = Route(
+        method="POST",
+        path="/v1/events",
+        name="events",
+        summary="Take events.",
+        roles=frozenset({"events"}),
+        handler=edge.count_bytes,
+        body_bytes_max=EVENTS_BODY_BYTES_MAX,
+        statuses={202: "Taken."},
+        beacon=_Events,
+    )
+    others = [route for route in edge.routes() if route.path != "/v1/events"]
+    return FrontDoor([*others, events], edge.all_keys(), limits, inner=edge.inner)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with edge.served(front_door(), head_seconds_max=1.0) as port:
+        yield port
+
+
+def chunked(body: bytes, *fields: str, trailers: bytes = b"", path: str = "/v1/decisions") -> bytes:
+    head = post(b"", *fields, CHUNKED, path=path, length=False)
+    return head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, trailers)
+
+
+# Trailers
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_trailer_is_no_field_of_the_head(port: int) -> None:
+    """RFC 9110, 6.5.1: a key, a type or an id that comes after the body has no effect."""
+    key, pieces = KEY.encode() + b"\r\n", 0
+    for fields, trailers, expected in (
+        ([JSON_TYPE], key, (401, "unauthenticated")),
+        ([KEY], b"Content-Type: application/json\r\n", (415, "media-type")),
+    ):
+        request = chunked(GOOD, *fields, trailers=trailers)
+        for cut in (len(request), request.index(b"\r\n\r\n") + 4, len(request) - len(trailers) - 2):
+            assert problem(raw(port, request[:cut], request[cut:], pause=0.1)) == expected
+            pieces += 1
+    assert pieces == 6
+    good = raw(port, chunked(GOOD, JSON_TYPE, KEY, trailers=b"Digest: x\r\nX-Request-Id: late\r\n"))
+    assert split(good)[0] == 200 and split(good)[1]["x-request-id"] != "late"
+
+
+@pytest.mark.parametrize("unit", [b"a:b\r\n", b"b" * 1000], ids=["many fields", "one endless field"])
+def test_endless_trailers_cost_nothing(port: int, unit: bytes) -> None:
+    """Trailers without end are dropped while they come, and refused by 431 at the bound of a head."""
+    tracemalloc.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as client:
+            client.sendall(BEACON_HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+            time.sleep(0.1)
+            client.sendall(b"2\r\n{}\r\n0\r\na:")
+            sent, begun = 0, time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() < begun + 2 and sent < 64 * MIB:
+                    client.sendall(unit * 60)
+                    sent += 60 * len(unit)
+                    time.sleep(0.0005)
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                answer = client.recv(65536)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * MIB, f"{peak} bytes for {sent} of trailers"
+    assert time.monotonic() < begun + 2, "the connection was open after 2 s"
+    assert answer == b"" or problem(answer) == (431, "headers-too-large")
+
+
+def test_slow_trailers(port: int) -> None:
+    """Trailers have the time of a head; a chunk of the body whose data is late has the body's."""
+    head = post(b"", JSON_TYPE, KEY, CHUNKED, length=False)
+    begun = time.monotonic()
+    assert problem(raw(port, head + b"2\r\n{}\r\n0\r\n", *[b"a:b\r\n"] * 3, pause=0.1, patience=LIMIT_S)) == (
+        408,
+        "timeout",
+    )
+    assert time.monotonic() < begun + 3
+    late = raw(port, head + b"%x\r\n" % len(GOOD), GOOD + b"\r\n0\r\n\r\n", pause=1.3, patience=LIMIT_S)
+    assert split(late)[0] == 200
+    request = chunked(GOOD, JSON_TYPE, KEY, trailers=b"a:b\r\n")
+    assert split(raw(port, *[request[i : i + 1] for i in range(len(request))]))[0] == 200
