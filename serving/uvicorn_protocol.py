@@ -7,9 +7,11 @@ name up, which must happen before the server starts: the service module's import
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sized
 from typing import Any, cast
 
 from uvicorn import config as uvicorn_config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http import problems
@@ -17,6 +19,15 @@ from serving.http.admission import RequestLimits
 from serving.settings import KEEP_ALIVE_SECONDS
 
 HEAD_SECONDS_MAX = 5.0
+PIPELINED_MAX = 128
+"""Requests of a connection that wait for the answer to the one before; what comes beyond them is dropped, and the
+connection is closed after the last answer.
+"""
+UNSENT_SECONDS_MAX = 20.0
+"""For which a client may leave unread what its connection can hold no more; it is then cut off."""
+LINGER_BYTES_MAX = 64 * 1024 * 1024
+"""Read and dropped after an answer that ends the connection, so that a client that writes first can read it."""
+LINGER_SECONDS_MAX = 5.0
 TRAILER_BYTES_MAX = RequestLimits().header_bytes_max
 """Of trailer fields, beyond the read in which they begin; they are dropped unseen in any case."""
 TRAILER_FIELDS_MAX = RequestLimits().header_fields_max
@@ -30,20 +41,35 @@ class _OneWrite:
     not two.
 
     What is held leaves with the next write, with `flush` at the end of the answer, or with `close`.
+
+    Args:
+        unread: returns whether the client may be writing still when we close. The connection then lingers: we send no
+            more, and read a while; with what is unread a close is a reset, which takes the answer along.
     """
 
-    __slots__ = ("_held", "_transport", "abort", "get_extra_info", "is_closing", "pause_reading", "resume_reading")
+    __slots__ = (
+        "_held",
+        "_transport",
+        "_unread",
+        "abort",
+        "get_extra_info",
+        "lingering",
+        "pause_reading",
+        "resume_reading",
+    )
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._held = transport, b""
-        self.abort, self.is_closing, self.get_extra_info = (
-            transport.abort,
-            transport.is_closing,
-            transport.get_extra_info,
-        )
+    def __init__(self, transport: asyncio.Transport, unread: Callable[[], bool]) -> None:
+        self._transport, self._held, self._unread = transport, b"", unread
+        self.abort, self.get_extra_info = transport.abort, transport.get_extra_info
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.lingering = False
+
+    def is_closing(self) -> bool:
+        return self.lingering or self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
+        if self.lingering:
+            return
         if self._held:
             data, self._held = self._held + data, b""
             self._transport.write(data)
@@ -59,7 +85,25 @@ class _OneWrite:
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        if self.lingering or self._transport.is_closing() or not self._unread():
+            self._transport.close()
+            return
+        self.lingering = True
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+
+
+class _Flow(FlowControl):
+    """Reads no further while pipelined requests wait."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._pipeline:
+            super().resume_reading()
 
 
 class _Trailers:
@@ -83,6 +127,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     head_bytes_max = _URI_BYTES_MAX + RequestLimits().header_bytes_max + _SLACK_BYTES
     head_seconds_max = HEAD_SECONDS_MAX
+    linger_seconds_max = LINGER_SECONDS_MAX
+    unsent_seconds_max = UNSENT_SECONDS_MAX
     keep_alive_seconds = KEEP_ALIVE_SECONDS
     """A connection is closed after so long without a request; uvicorn's option of that name is not asked: BentoML sets
     it to 5 s.
@@ -95,23 +141,49 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._trailers, self._trailer_bytes = _Trailers(), 0
+        self._unsent_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._dropping, self._dropped_bytes = False, 0
         self._chunk_reads = 0
         """Reads since the line that began a chunk, while none of its data came: beyond one, it is the last chunk."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._answer = _OneWrite(transport)
+        transport.set_write_buffer_limits(0)  # `pause_writing` is called as soon as the system takes no more
+        self._answer = _OneWrite(transport, self._linger)
+        self.flow = _Flow(transport, self.pipeline)
         self.transport = cast(asyncio.Transport, self._answer)
         self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        for timer in (self._unsent_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unsent_timer is None:
+            self._unsent_timer = self.loop.call_later(self.unsent_seconds_max, self._answer.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent_timer is not None:
+            self._unsent_timer.cancel()
+            self._unsent_timer = None
+
     def data_received(self, data: bytes) -> None:
+        if self._dropping:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES_MAX:
+                self._answer.close()
+            return
         super().data_received(data)
         # Bytes that leave no request being answered belong to a head, or to nothing: both have limited time and size.
         if self._in_head or not self._answering():
+            if self._drops():
+                return
             self._head_bytes += len(data)
             if self._head_bytes > self.head_bytes_max and self._in_head:
                 long = len(self.url) > _URI_BYTES_MAX
@@ -133,13 +205,18 @@ class GuardedProtocol(HttpToolsProtocol):
         # The parser fails beyond 64 KiB; what is over the limit is cut to just over it, for the front door to refuse by
         # 414.
         self.url = self.url[: _URI_BYTES_MAX + 2]
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._dropping = True
+            self.pipeline[0][0].keep_alive = False  # the last one that came
+            return
         super().on_headers_complete()
         self.headers = cast(list[tuple[bytes, bytes]], self._trailers)
 
     def on_body(self, body: bytes) -> None:
         if self._chunk_reads:
             self._end_trailers()
-        super().on_body(body)
+        if not self._dropping:
+            super().on_body(body)
 
     def on_chunk_header(self) -> None:
         """Called by the parser after the line with a chunk's size, which it does not tell."""
@@ -173,6 +250,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def _end_trailers(self) -> None:
         self._chunk_reads = 0
         self._stop_timer()
+
+    def _drops(self) -> bool:
+        return self._dropping
+
+    def _linger(self) -> bool:
+        """Return whether the client may be writing still; if so, the time for that begins."""
+        cycle: RequestResponseCycle | None = self.cycle
+        late = self._head_bytes > self.head_bytes_max if self._in_head else cycle is not None and cycle.more_body
+        writing = self._drops() or late
+        if writing:
+            self._dropping = True
+            self._linger_timer = self.loop.call_later(self.linger_seconds_max, self._answer.close)
+        return writing
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

@@ -16,7 +16,7 @@ from time import perf_counter_ns
 from serving.http import problems
 from serving.http.admission import Admission, RequestLimits, body_bytes_max
 from serving.http.auth import Keys
-from serving.http.body import BodyReader, Disconnected, linger
+from serving.http.body import BodyReader, Disconnected
 from serving.http.bound_route import BoundRoute
 from serving.http.cors import Origins
 from serving.http.health import standard_routes
@@ -175,7 +175,7 @@ class FrontDoor:
             finally:
                 self.in_flight -= 1
         except Problem as problem:
-            await self._refuse(problem, bound, request_id, scope, fields, unread, receive, send)
+            await self._refuse(problem, bound, request_id, scope, fields, unread, send)
             return
         except Disconnected:
             self._left.add()
@@ -183,7 +183,7 @@ class FrontDoor:
             return
         except Exception as failure:  # noqa: BLE001 (the edge of the process: nothing may pass unanswered)
             _log(failure, request_id)
-            await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, receive, send)
+            await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, send)
             return
         sent = [*extra, (b"x-request-id", request_id)]
         if bound.origins is not None:
@@ -227,7 +227,6 @@ class FrontDoor:
         scope: Scope,
         fields: dict[bytes, bytes],
         unread: bool,
-        receive: Receive,
         send: Send,
     ) -> None:
         self._problems.add(problem.slug)
@@ -250,11 +249,7 @@ class FrontDoor:
             headers.append(_CLOSE)
             closes = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        lingers = closes and expecting and b"expect" not in fields and not isinstance(problem, problems.ReceiveTimeout)
-        await send({"type": "http.response.body", "body": body, "more_body": lingers and scope["method"] != "HEAD"})
-        if lingers and scope["method"] != "HEAD":
-            await linger(receive)
-            await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": body})
 
     def _pass_through(self, route: Route) -> Handler:
         if self.inner is None:

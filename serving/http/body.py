@@ -9,9 +9,6 @@ from time import perf_counter_ns
 from serving.http import problems
 from serving.http.routing import Receive
 
-LINGER_SECONDS_MAX = 0.5
-LINGER_BYTES_MAX = 64 * 1024
-
 
 class Disconnected(Exception):
     """The client left before its body was complete: there is nobody to answer."""
@@ -70,17 +67,3 @@ class BodyReader:
             del self._deadlines[task]
             self._late.add(task)
             task.cancel()
-
-
-async def linger(receive: Receive) -> None:
-    """Takes a little of what is still coming, so that the answer reaches a client that writes before it reads."""
-    count = 0
-    try:
-        async with asyncio.timeout(LINGER_SECONDS_MAX):
-            while count < LINGER_BYTES_MAX:
-                message = await receive()
-                count += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    return
-    except TimeoutError:
-        return
