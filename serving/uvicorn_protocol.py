@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.http import problems
-from serving.http.admission import RequestLimits
+from serving.http.admission import SHOWN, Newcomers, RequestLimits
 from serving.settings import KEEP_ALIVE_SECONDS
 
 HEAD_SECONDS_MAX = 5.0
@@ -154,8 +154,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self.flow = _Flow(transport, self.pipeline)
         self.transport = cast(asyncio.Transport, self._answer)
         self._head_timer = self.loop.call_later(self.head_seconds_max, self._refuse_head, problems.ReceiveTimeout)
+        self._newcomers: Newcomers = vars(self.server_state).setdefault("newcomers", Newcomers())
+        self._new = True
+        self._newcomers.add(self, transport.abort)
+
+    def _shown(self) -> None:
+        self._new = False
+        self._newcomers.discard(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._shown()
         self._stop_timer()
         for timer in (self._unsent_timer, self._linger_timer):
             if timer is not None:
@@ -209,6 +217,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._dropping = True
             self.pipeline[0][0].keep_alive = False  # the last one that came
             return
+        if self._new:
+            self.scope[SHOWN] = self._shown  # type: ignore[literal-required]
         super().on_headers_complete()
         self.headers = cast(list[tuple[bytes, bytes]], self._trailers)
 

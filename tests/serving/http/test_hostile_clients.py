@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import select
 import socket
 import time
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from serving import uvicorn_protocol
-from serving.http.admission import RequestLimits
+from serving.http.admission import NEWCOMER_SECONDS_MIN, NEWCOMERS_MAX, Newcomers, RequestLimits
 from serving.http.app import FrontDoor
 from serving.http.routing import EVENTS_BODY_BYTES_MAX, Route
 from tests.serving import edge_server as edge
@@ -62,6 +63,17 @@ def hurried(**limits: float) -> Iterator[int]:
             patch.setattr(uvicorn_protocol.GuardedProtocol, name, value)
         with edge.served(front_door()) as port:
             yield port
+
+
+@contextlib.contextmanager
+def more_files(count: int) -> Iterator[None]:
+    """Lets this process open so many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def chunked(body: bytes, *fields: str, trailers: bytes = b"", path: str = "/v1/decisions") -> bytes:
@@ -200,3 +212,90 @@ def test_a_long_goodbye_ends() -> None:
                     client.sendall(b"x")
                     time.sleep(0.01)
         assert 0.3 < time.monotonic() - begun < 3
+
+
+# Who has shown no key
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_strangers_take_no_place_of_others() -> None:
+    """2,400 connections with a beacon's head and one byte of its body: callers with a key are served, connected before
+    or later; the strangers are closed in time, and beacons are taken again.
+    """
+    decision = post(GOOD, JSON_TYPE, KEY)
+    beacon_body = b'{"key":"%b"}' % edge.ROLE_KEYS["events"].encode()
+    beacon = BEACON_HEAD + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(beacon_body) + beacon_body
+    stall = BEACON_HEAD + b"Content-Length: 60000\r\n\r\n{"
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard > 6000, f"{hard} open files are too few for this test"
+    limits = RequestLimits(stranger_seconds_max=2.0)
+    with more_files(6000), edge.served(front_door(limits)) as port, contextlib.ExitStack() as stack:
+        assert split(raw(port, beacon))[0] == 202
+        strangers = []
+        slowest = 0.0
+        for number in range(2400):
+            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S))
+            stranger.sendall(stall)
+            strangers.append(stranger)
+            if number % 100 == 99:
+                begun = time.monotonic()
+                assert split(raw(port, decision))[0] == 200
+                slowest = max(slowest, time.monotonic() - begun)
+        print(f"slowest answer to a key: {slowest * 1e3:.0f} ms", end=" ")
+        assert problem(raw(port, beacon)) == (503, "overloaded")
+        assert split(raw(port, decision))[0] == 200
+        wait_until = time.monotonic() + LIMIT_S
+        while (answer := split(raw(port, beacon)))[0] == 503 and time.monotonic() < wait_until:
+            time.sleep(0.2)
+        assert answer[0] == 202
+
+
+def test_an_address_has_a_share() -> None:
+    """Of the places of strangers one address has a part, and bytes are counted as they are declared."""
+    stall = BEACON_HEAD + b"Content-Length: 60000\r\n\r\n{"
+    for limits, taken in (
+        (RequestLimits(stranger_address_bodies_max=3), 3),
+        (RequestLimits(stranger_bodies_max=4), 4),
+        (RequestLimits(stranger_bytes_max=130_000), 2),
+    ):
+        with edge.served(front_door(limits)) as port, contextlib.ExitStack() as stack:
+            for _ in range(taken):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(stall)
+            time.sleep(0.2)
+            assert problem(raw(port, stall, patience=0.5)) == (503, "overloaded")
+            assert split(raw(port, post(GOOD, JSON_TYPE, KEY)))[0] == 200
+
+
+def test_the_oldest_newcomer_gives_way() -> None:
+    """Beyond the bound the oldest connection without a key is cut off, once it has had its second."""
+    now, cut = [0.0], []
+    newcomers = Newcomers(lambda: now[0])
+    for number in range(NEWCOMERS_MAX + 5):
+        newcomers.add(number, lambda number=number: cut.append(number))  # type: ignore[misc]
+    assert cut == [], "all came within a second"
+    newcomers.discard(0)
+    now[0] = 1.5
+    for number in range(1000, 1003):
+        newcomers.add(number, lambda: None)
+    assert cut == [1, 2, 3]
+
+
+def test_a_connection_with_a_key_stays(port: int) -> None:
+    """A connection on which a key was shown is none of the newcomers, and outlives their flood."""
+    with (
+        more_files(2000),
+        contextlib.ExitStack() as stack,
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as kept,
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as silent,
+    ):
+        kept.sendall(post(GOOD, JSON_TYPE, KEY, close=False))
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200")
+        silent.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert silent.recv(65536).startswith(b"HTTP/1.1 200")
+        time.sleep(NEWCOMER_SECONDS_MIN + 0.1)
+        for _ in range(NEWCOMERS_MAX + 1):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with contextlib.suppress(ConnectionError):
+            assert silent.recv(1) == b""
+        kept.sendall(post(GOOD, JSON_TYPE, KEY, close=False))
+        assert kept.recv(65536).startswith(b"HTTP/1.1 200")
