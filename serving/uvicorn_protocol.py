@@ -23,7 +23,7 @@ PIPELINED_MAX = 128
 """Requests of a connection that wait for the answer to the one before; what comes beyond them is dropped, and the
 connection is closed after the last answer.
 """
-UNSENT_SECONDS_MAX = 20.0
+UNSENT_SECONDS_MAX = 10.0
 """For which a client may leave unread what its connection can hold no more; it is then cut off."""
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 """Read and dropped after an answer that ends the connection, so that a client that writes first can read it."""
