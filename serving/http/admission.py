@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -43,6 +45,44 @@ class RequestLimits:
     body_seconds_max: float = 10.0
     in_flight_max: int = 256
     receiving_max: int = 1024
+    stranger_bodies_max: int = 256
+    """Bodies under way of those who have shown no valid key: beacons, whose key is in the body."""
+    stranger_address_bodies_max: int = 128
+    """Of these, from one address."""
+    stranger_bytes_max: int = 8 * 1024 * 1024
+    """Of these, as declared; a body without a declared length counts with the most that it may have."""
+    stranger_seconds_max: float = 5.0
+
+
+NEWCOMERS_MAX = 512
+"""Connections of a worker on which no valid key was shown yet, beyond which the oldest are closed."""
+NEWCOMER_SECONDS_MIN = 1.0
+"""Which each of them has in any case: many callers may come back at once."""
+SHOWN = "opportune.shown"
+"""Where a scope has what is to be called as soon as its connection has shown a valid key; absent once it has."""
+
+
+class Newcomers:
+    """Connections that have shown nothing yet, in the order in which they came, with what cuts each off."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._waiting: dict[object, tuple[float, Callable[[], object]]] = {}
+
+    def add(self, connection: object, abort: Callable[[], object]) -> None:
+        """Take one more, and cut off the oldest if there are too many."""
+        now = self._clock()
+        self._waiting[connection] = now, abort
+        if len(self._waiting) > NEWCOMERS_MAX:
+            oldest = next(iter(self._waiting))
+            since, end = self._waiting[oldest]
+            if now - since > NEWCOMER_SECONDS_MIN:
+                del self._waiting[oldest]
+                end()
+
+    def discard(self, connection: object) -> None:
+        """Forget one that has shown a key, or is closed."""
+        self._waiting.pop(connection, None)
 
 
 class Admission:

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
 
 from serving.http import problems
-from serving.http.admission import Admission, RequestLimits, body_bytes_max
+from serving.http.admission import SHOWN, Admission, RequestLimits, body_bytes_max
 from serving.http.auth import Keys
-from serving.http.body import BodyReader, Disconnected, linger
+from serving.http.body import BodyReader, Disconnected, StrangerBodies
 from serving.http.bound_route import BoundRoute
 from serving.http.cors import Origins
 from serving.http.health import standard_routes
@@ -87,6 +87,7 @@ class FrontDoor:
         self.routes = (*routes, *standard_routes(routes, self.metrics, ready, lambda: self.draining, document))
         check_table(self.routes)
         self._gate, self._bodies = Admission(keys, self.limits), BodyReader(self.limits.body_seconds_max)
+        self._strangers = StrangerBodies(self.limits)
         self._id_prefix, self._id_count = secrets.token_hex(5).encode(), itertools.count(1)
         self._declare_metrics()
         self._heartbeat = Heartbeat(keys, self._lag, self._on_beat)
@@ -160,22 +161,32 @@ class FrontDoor:
             route = bound.route
             beacon = route.beacon is not None and self._gate.is_beacon(route, fields)
             call = Call(request_id, self._gate.admit(route, scope, fields, beacon=beacon), fields, scope, beacon=beacon)
+            if SHOWN in scope and (call.caller is not None or not self.keys.configured):
+                scope[SHOWN]()
             if parameters:
                 call.parameters = parameters
             if route.roles:
                 self._check_load()
             self._gate.check_content(route, bound.media_type, fields, beacon=beacon)
-            body = await self._bodies.read(receive, body_bytes_max(route, beacon), started) if bound.takes_body else b""
-            unread = False
-            if beacon and call.caller is None:
+            if beacon and call.caller is None and self.keys.configured:
+                length, size = fields.get(b"content-length"), body_bytes_max(route, beacon)
+                body = await self._strangers.read(receive, size, started, scope, length)
+                unread = False  # also where the key is refused
                 call.caller = self._gate.admit_body(route, body)
+                if SHOWN in scope:
+                    scope[SHOWN]()
+            elif bound.takes_body:
+                body = await self._bodies.read(receive, body_bytes_max(route, beacon), started)
+            else:
+                body = b""
+            unread = False
             self.in_flight += 1
             try:
                 status, extra, answer, stages = await bound.handler(body, call)
             finally:
                 self.in_flight -= 1
         except Problem as problem:
-            await self._refuse(problem, bound, request_id, scope, fields, unread, receive, send)
+            await self._refuse(problem, bound, request_id, scope, fields, unread, send)
             return
         except Disconnected:
             self._left.add()
@@ -183,7 +194,7 @@ class FrontDoor:
             return
         except Exception as failure:  # noqa: BLE001 (the edge of the process: nothing may pass unanswered)
             _log(failure, request_id)
-            await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, receive, send)
+            await self._refuse(problems.Internal(), bound, request_id, scope, fields, unread, send)
             return
         sent = [*extra, (b"x-request-id", request_id)]
         if bound.origins is not None:
@@ -227,7 +238,6 @@ class FrontDoor:
         scope: Scope,
         fields: dict[bytes, bytes],
         unread: bool,
-        receive: Receive,
         send: Send,
     ) -> None:
         self._problems.add(problem.slug)
@@ -250,11 +260,7 @@ class FrontDoor:
             headers.append(_CLOSE)
             closes = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        lingers = closes and expecting and b"expect" not in fields and not isinstance(problem, problems.ReceiveTimeout)
-        await send({"type": "http.response.body", "body": body, "more_body": lingers and scope["method"] != "HEAD"})
-        if lingers and scope["method"] != "HEAD":
-            await linger(receive)
-            await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": body})
 
     def _pass_through(self, route: Route) -> Handler:
         if self.inner is None:
@@ -303,6 +309,7 @@ class FrontDoor:
     def _on_beat(self) -> None:
         self._gauge.set(self.in_flight)
         self._bodies.expire()
+        self._strangers.expire()
 
 
 def _log(failure: Exception, request_id: bytes) -> None:

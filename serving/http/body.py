@@ -7,10 +7,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from serving.http import problems
-from serving.http.routing import Receive
-
-LINGER_SECONDS_MAX = 0.5
-LINGER_BYTES_MAX = 64 * 1024
+from serving.http.admission import RequestLimits
+from serving.http.routing import Receive, Scope
 
 
 class Disconnected(Exception):
@@ -72,15 +70,43 @@ class BodyReader:
             task.cancel()
 
 
-async def linger(receive: Receive) -> None:
-    """Takes a little of what is still coming, so that the answer reaches a client that writes before it reads."""
-    count = 0
-    try:
-        async with asyncio.timeout(LINGER_SECONDS_MAX):
-            while count < LINGER_BYTES_MAX:
-                message = await receive()
-                count += len(message.get("body", b""))
-                if not message.get("more_body"):
-                    return
-    except TimeoutError:
-        return
+class StrangerBodies:
+    """Reads the bodies of those who have shown no key: few, small and quick ones, and few of one address, so that they
+    take no place from others.
+    """
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits, self._reader = limits, BodyReader(limits.stranger_seconds_max)
+        self._count, self._bytes = 0, 0
+        self._addresses: dict[str, int] = {}
+
+    async def read(self, receive: Receive, bytes_max: int, started: int, scope: Scope, length: bytes | None) -> bytes:
+        """Return the whole body, as `BodyReader` does; raises `Overloaded` when there is no place.
+
+        Args:
+            length: as it was declared, if it was.
+        """
+        limits, client = self._limits, scope.get("client")
+        address = client[0] if client else ""
+        of_address, size = self._addresses.get(address, 0), bytes_max if length is None else int(length)
+        if (
+            self._count >= limits.stranger_bodies_max
+            or of_address >= limits.stranger_address_bodies_max
+            or self._bytes + size > limits.stranger_bytes_max
+        ):
+            raise problems.Overloaded()
+        self._addresses[address] = of_address + 1
+        self._count += 1
+        self._bytes += size
+        try:
+            return await self._reader.read(receive, bytes_max, started)
+        finally:
+            self._count -= 1
+            self._bytes -= size
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    def expire(self) -> None:
+        """End the reading of bodies whose time is over."""
+        self._reader.expire()
