@@ -6,15 +6,23 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from features.common.errors import Failure
+
 ROOT = Path(__file__).parents[2]
 """The folder that holds the four packages: a checkout, or where an installed package or a bento put them."""
+
+MASK_VARIABLE = "OPPORTUNE_UMASK"
+"""The mask of our processes, in octal digits: 027 lets a group read what is made."""
+_PRIVATE = 0o077
+_given: list[int] = []  # the mask that this process was started with, once another one holds
 
 _CHUNK_BYTES = 1 << 20
 _KINDS = {
@@ -102,6 +110,46 @@ def _require_plain(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
         raise NotPlain("a plain file", kind, "Put a file in its place.")
+
+
+class BadMask(Failure):
+    """The mask that the environment names is none."""
+
+
+def mask_of(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the mask of our processes: nobody else reads what they make, unless the environment says otherwise.
+
+    Raises:
+        BadMask: what it says is none, or keeps the owner out.
+    """
+    text = environment.get(MASK_VARIABLE) or f"{_PRIVATE:o}"
+    if re.fullmatch("0?0?[0-7]{1,2}", text) is None:
+        raise BadMask(f"{MASK_VARIABLE}: expected octal digits from 000 to 077, such as 077 or 027, got {text!r}")
+    return int(text, 8)
+
+
+def keep_private() -> None:
+    """Give this process, and those that it starts, the mask of `mask_of`; call it where a process begins."""
+    before = os.umask(mask_of())
+    if not _given:
+        _given.append(before)
+
+
+@contextmanager
+def as_given() -> Iterator[int]:
+    """Write what was asked for under the mask that the command was started with; for one thread at a time."""
+    before = os.umask(_PRIVATE)
+    given = _given[0] if _given else before
+    os.umask(given)
+    try:
+        yield given
+    finally:
+        os.umask(before)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of data, unless there is one, with the rights that `mask_of` leaves, whatever the mask is now."""
+    folder.mkdir(mode=0o777 & ~mask_of(), parents=True, exist_ok=True)
 
 
 def write_whole(file: Path, content: bytes) -> None:
