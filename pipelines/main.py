@@ -20,6 +20,7 @@ import typer  # noqa: E402
 from rich.markup import escape  # noqa: E402
 
 from features.common.clock import notice  # noqa: E402
+from features.common.files import keep_private  # noqa: E402
 from features.common.release import installed  # noqa: E402
 from pipelines.cli import backup, decide, demo, events, maintenance, policy, world  # noqa: E402
 from pipelines.cli import data as data_verbs  # noqa: E402
@@ -86,6 +87,7 @@ def main() -> None:
         console.err.print(f"[yellow]warning[/yellow] {escape(moved)}", highlight=False, soft_wrap=True)
     try:
         with stoppable():
+            keep_private()
             sys.exit(app(prog_name="opportune", standalone_mode=False))
     except Stopped as stopped:
         ignore_signals()

@@ -21,6 +21,7 @@ time.tzset()
 
 from features.common.clock import notice  # noqa: E402
 from features.common.errors import Failure  # noqa: E402
+from features.common.files import keep_private  # noqa: E402
 from features.common.timestamps import MICROSECONDS, duration_seconds, now  # noqa: E402
 from features.config.faults import BadWorkspace  # noqa: E402
 from features.validation.load import load  # noqa: E402
@@ -182,6 +183,7 @@ def work(workspace: Workspace, turns: tuple[BackgroundTask, ...], stopped: threa
 
 def main(folder: str) -> None:
     """Work until told to stop."""
+    keep_private()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if moved := notice():
         logger.warning("%s", moved)

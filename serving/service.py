@@ -23,6 +23,7 @@ import bentoml  # noqa: E402
 from _bentoml_sdk.service.factory import Service  # noqa: E402
 
 from features.common import cache_folders  # noqa: E402
+from features.common.files import keep_private  # noqa: E402
 from features.validation.load import data_of  # noqa: E402
 from serving import uvicorn_protocol  # noqa: E402
 from serving.kernel import compile_cache  # noqa: E402
@@ -42,6 +43,7 @@ parent_watch.end_with_starter()
 @cache
 def worker() -> Worker:
     """This process's worker, made at its first use: importing the service for packaging must not open a store."""
+    keep_private()
     compile_cache.unpack()
     with memory.without_unused():
         from serving.worker import Worker

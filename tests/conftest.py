@@ -16,6 +16,7 @@ os.environ.setdefault(
 )  # what processes of tests start in, see `tests.environment`
 os.environ["TZ"] = "UTC"
 time.tzset()
+os.umask(0o077)  # that of our processes, whatever the shell has: data folders that tests make are as those of commands
 os.environ.pop(
     "PYTHONDONTWRITEBYTECODE", None
 )  # packages are installed without bytecode: a child keeps what it compiles for the next

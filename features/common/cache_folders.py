@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from features.common.errors import Failure
-from features.common.files import ROOT
+from features.common.files import ROOT, make_private
 
 NUMBA_VARIABLE = "NUMBA_CACHE_DIR"
 COMPILED_PACKAGES = ("features", "serving")
@@ -92,6 +92,8 @@ def _made(data: Path | None, name: str) -> Path:
         tried.append(str(place))
         if _writable(place):
             try:
+                if data is not None and base.is_relative_to(data.absolute()):
+                    make_private(data)
                 base.parent.mkdir(parents=True, exist_ok=True)
                 base.mkdir(mode=0o700, exist_ok=True)
                 place.mkdir(mode=0o700, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from features.common.files import NotPlain, read_plain
 from features.common.timestamps import DURATION_OR_END_PATTERN, DURATION_PATTERN, MOMENT_PATTERN, WINDOW_PATTERN
 from features.common.types import ID_PATTERN, NAME_PATTERN
 from features.config.faults import FAULTS_MAX, Path, shown
@@ -19,7 +20,7 @@ from features.config.faults import BadWorkspace as BadWorkspace
 from features.config.faults import Fault as Fault
 from features.config.model_file import MODEL_NAME_PATTERN
 from features.config.workspace_file import CURRENCY_PATTERN, WORKSPACE_NAME_PATTERN
-from features.config.yaml import Tree
+from features.config.yaml import FILE_BYTES_MAX, Tree
 
 T = TypeVar("T")
 
@@ -54,19 +55,29 @@ _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 
 
+def content_of(file: File, shown: str) -> bytes:
+    """Read a file of a workspace.
+
+    Raises:
+        BadWorkspace: it cannot be read, is no plain file of its folder, or is too large; then nothing of it is told.
+    """
+    try:
+        return read_plain(file, FILE_BYTES_MAX, file.parent)
+    except NotPlain as refusal:
+        raise BadWorkspace([Fault(shown, "$", refusal.expected, refusal.got, remedy=refusal.remedy)]) from None
+    except OSError as error:
+        why = (error.strerror or "an error").lower()
+        raise BadWorkspace(
+            [Fault(shown, "$", "a readable file", why, remedy="See `opportune init --help`.")]
+        ) from error
+
+
 class Document:
     """A parsed file that still knows the line of each of its parts."""
 
     def __init__(self, file: File, shown: str, text: str | None = None) -> None:
         self.shown = shown
-        try:
-            content = file.read_bytes() if text is None else text.encode()
-        except OSError as error:
-            why = (error.strerror or "an error").lower()
-            raise BadWorkspace(
-                [Fault(shown, "$", "a readable file", why, remedy="See `opportune init --help`.")]
-            ) from error
-        tree = Tree(shown, content)
+        tree = Tree(shown, content_of(file, shown) if text is None else text.encode())
         self.lines, self.value = tree.lines, tree.value
 
     def line(self, path: Path) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from features.common.errors import Failure
+from features.common.files import FULL_BYTES, free_bytes, is_full, told_full
 
 Reason = Literal["full", "reserve", "io", "locked", "damaged", "closed"]
 PUBLIC: dict[Reason, str] = {
@@ -52,6 +53,8 @@ def corrupt(text: str) -> sqlite3.DatabaseError:
 
 def reason_of(error: BaseException) -> Reason:
     """Return why an error of SQLite or of the disk stops the log."""
+    if isinstance(error, OSError) and is_full(error):
+        return "full"
     return _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "io")
 
 
@@ -59,4 +62,8 @@ def unavailable(path: Path, error: BaseException) -> LogUnavailable:
     """Return an error as one of the log."""
     if isinstance(error, LogUnavailable):
         return error
-    return LogUnavailable(reason_of(error), f"{path}: {getattr(error, 'strerror', None) or error}")
+    reason = reason_of(error)
+    if reason == "io" and free_bytes(path)[0] < FULL_BYTES:  # SQLite calls it an input/output error, too
+        reason = "full"
+    why = told_full(path.parent) if reason == "full" else getattr(error, "strerror", None) or error
+    return LogUnavailable(reason, f"{path}: {why}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.common import timestamps
-from features.common.files import sync
+from features.common.files import sync, told_short
 from features.common.moments import Micros
 from features.events.log_errors import NEVER, LogUnavailable, corrupt, reason_of, unavailable
 
@@ -120,11 +120,8 @@ class EventFile:
                 connection = None
             if connection is None:
                 connection = self._open(deadline)
-            if shutil.disk_usage(self.folder).free < self.limits.free_bytes_min:
-                raise LogUnavailable(
-                    "reserve",
-                    f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room",
-                )
+            if (free := shutil.disk_usage(self.folder).free) < self.limits.free_bytes_min:
+                raise LogUnavailable("reserve", told_short(self.folder, self.limits.free_bytes_min, free))
             _patiently(connection, "BEGIN IMMEDIATE", deadline)
         except BaseException:
             fcntl.flock(self._lock, fcntl.LOCK_UN)

@@ -19,7 +19,7 @@ from features.common.moments import Micros
 from features.common.yielding import give_way
 from features.events import consumers
 from features.events.log import EventLog
-from features.events.log_errors import LogUnavailable
+from features.events.log_errors import LogUnavailable, unavailable
 from features.events.rows import Item, Result
 from features.events.sqlite_file import LogLimits
 
@@ -154,7 +154,7 @@ class EventWriter:
         try:
             dead.bury(self.log)
         except (LogUnavailable, OSError) as lack:
-            return lack if isinstance(lack, LogUnavailable) else LogUnavailable("io", f"{dead.path}: {lack.strerror}")
+            return unavailable(dead.path, lack)
         return []
 
     def _tend(self) -> None:

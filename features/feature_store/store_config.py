@@ -8,7 +8,7 @@ import difflib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 from importlib import metadata
@@ -53,6 +53,21 @@ KEY_VERSION = 3
 
 KNOWN = tuple(sorted(set(ONLINE_STORE_CLASS_FOR_TYPE) - set(LEGACY_ONLINE_STORE_CLASS_FOR_TYPE)))
 """Feast's short names of stores; any other is the path of a class."""
+
+ALLOW_VARIABLE = "OPPORTUNE_ALLOW_CLASSES"
+"""`1`, or the paths of classes and functions that a section may name, with blanks or commas between. Who runs the
+service sets it: whoever writes the workspace could else run code.
+"""
+
+_IMPORTED_KEYS = ("type", "prewriting_hook")
+"""Keys of a section, at any depth, whose text Feast imports."""
+_OWN = (
+    *ONLINE_STORE_CLASS_FOR_TYPE,
+    *ONLINE_STORE_CLASS_FOR_TYPE.values(),
+    "features.feature_store.lmdb_online_store.LmdbOnlineStore",
+    "features.feast_lmdb.LmdbOnlineStore",
+)
+"""What may be named without leave: Feast's own stores and ours."""
 
 _EXTRAS = {
     "bigtable": "gcp",
@@ -128,10 +143,22 @@ class SectionRefusal(NamedTuple):
     remedy: str
 
 
-def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
+def refusals(section: dict[str, Any], environment: Mapping[str, str] = os.environ) -> Iterator[SectionRefusal]:
     """Ask Feast whether there is such a store, whether its Python package is installed, and whether it takes these
-    settings.
+    settings. What is not allowed is told without being imported.
     """
+    refused = [
+        SectionRefusal(
+            path,
+            "the name of one of Feast's stores, or a path that who runs the service allows",
+            f"`{name}`",
+            f"It would be imported, which runs its code: set {ALLOW_VARIABLE}={name} where it may.",
+        )
+        for path, name in _not_allowed(section, environment.get(ALLOW_VARIABLE, "").replace(",", " ").split())
+    ]
+    if refused:
+        yield from refused
+        return
     kind = section["type"]
     try:
         get_online_store_from_config(get_online_config_from_type(kind)(**section))
@@ -143,7 +170,7 @@ def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
                 yield SectionRefusal(fault["loc"], "settings that Feast's store takes", fault["msg"], remedy)
         else:
             near = difflib.get_close_matches(kind, KNOWN, 1)
-            others = f"{', '.join(KNOWN)}, and the path of any class that ends with OnlineStore"
+            others = f"{', '.join(KNOWN)}, and classes that end with OnlineStore where {ALLOW_VARIABLE} allows them"
             remedy = f"Did you mean `{near[0]}`?" if near else f"Known are {others}."
             yield SectionRefusal(("type",), "an online store that Feast knows", f"`{kind}`", remedy)
     except (FeastModuleImportError, FeastClassImportError, FeastInvalidBaseClass) as error:
@@ -151,6 +178,19 @@ def refusals(section: dict[str, Any]) -> Iterator[SectionRefusal]:
         yield SectionRefusal(
             ("type",), "an online store whose Python package is installed", f"`{kind}`: {why}", _installed_by(kind)
         )
+
+
+def _not_allowed(part: Any, allowed: list[str], path: faults.Path = ()) -> Iterator[tuple[faults.Path, str]]:
+    """Yield each name in a section that Feast would import though nobody allowed it, with its place."""
+    if allowed == ["1"]:
+        return
+    for step, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        place = (*path, step if isinstance(step, int) else str(step))
+        if step in _IMPORTED_KEYS and isinstance(value, str):
+            if "." in value and value not in _OWN and value not in allowed:
+                yield place, value
+        else:
+            yield from _not_allowed(value, allowed, place)
 
 
 def _installed_by(kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
     Raises:
         BadWorkspace: with every fault that was found: file, line, path, expected, got, and the way out.
     """
-    if not (folder / "workspace.yaml").is_file():
+    if not os.path.lexists(folder / "workspace.yaml"):
         remedy = "Name a folder with -w DIR, or make one with `opportune init DIR`."
         raise BadWorkspace(
             [Fault(str(folder / "workspace.yaml"), "$", "a workspace folder", "no such file", remedy=remedy)]
@@ -49,7 +50,8 @@ def load(folder: Path, *, sources: bool = True) -> Workspace:
     for name, kind in FILES.items():
         file = folder / name
         try:
-            absent = name in OPTIONAL_FILES and not file.exists()
+            # A link that leads nowhere is not absent: what somebody wrote there would be without effect.
+            absent = name in OPTIONAL_FILES and not os.path.lexists(file)
             documents[name] = Document(file, name, "" if absent else None)
             parsed[name] = documents[name].convert(kind)
         except BadWorkspace as bad:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from features.common import clock
+from features.common.files import as_given
 from features.config.documents import BadWorkspace, Fault
 
 CUSTOMERS, OFFERS, DECISIONS_EACH = 300, 12, 6
@@ -129,6 +130,7 @@ rounds_max: 300
 CATEGORIES = ("books", "coffee", "garden", "music", "toys", "travel")
 
 
+@as_given()
 def write_starter(folder: Path) -> list[str]:
     """Write the files of a workspace; returns their names.
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import yaml
 
 from features.common.errors import Failure
-from features.common.files import ROOT
+from features.common.files import ROOT, as_given
 from features.config.yaml import Tree
 from features.lake.offers import catalogue_file
 from features.validation.load import FILES
@@ -65,6 +65,7 @@ class Built(NamedTuple):
     folder: Path
 
 
+@as_given()
 def build(workspace: Workspace, *, customers: bool = False) -> Built:
     """Make a bento in BentoML's own store.
 
@@ -87,6 +88,7 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
             shutil.copytree(ROOT / name, stage / name, ignore=shutil.ignore_patterns("__pycache__"))
         _stage_workspace(workspace, place, catalogue, stage / "workspace", customers)
         compile_cache.pack(stage)
+        _let_read(stage)
         recipe = {
             "service": "serving.service:Opportune",
             "labels": {"workspace": workspace.settings.name, "bundle": place.name},
@@ -118,6 +120,15 @@ def build(workspace: Workspace, *, customers: bool = False) -> Built:
     folder = home / "bentos" / tags[0].replace(":", "/")
     (folder / "env" / "python" / REQUIREMENTS).write_text(asked)
     return Built(tags[0], folder)
+
+
+def _let_read(stage: Path) -> None:
+    """Give what is packed the rights of any file that is made now: data folders are private, and who runs an image is
+    another user.
+    """
+    with as_given() as mask:
+        for place in stage.rglob("*"):
+            place.chmod((0o777 if place.is_dir() else 0o666) & ~mask)
 
 
 def requirements_of(workspace: Workspace) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from features.common.errors import Failure
-from features.common.files import ROOT
+from features.common.files import ROOT, make_private
 from features.config.model_parameters import main_names
 from features.workspace.workspace import Workspace
 from pipelines.deploy.addresses import require_free
@@ -55,7 +55,7 @@ def only_one(workspace: Workspace) -> Iterator[None]:
     Raises:
         Busy: another one runs.
     """
-    workspace.data.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.data)
     with (workspace.data / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

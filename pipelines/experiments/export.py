@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from features.common.errors import Failure
+from features.common.files import as_given
 from features.common.types import ACCOUNT, ANONYMOUS
 from features.config.experiments import Experiment
 from features.lake.lake import connect, literal, select
@@ -170,7 +171,8 @@ def _replaced(file: Path) -> Iterator[Path]:
     """Yield a file that is in place only once it is whole."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        yield aside
+        with as_given():
+            yield aside
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import msgspec
 
 from features.columns.views import fingerprint
 from features.common.errors import Failure
-from features.common.files import digest_of, write_whole
+from features.common.files import digest_of, make_private, write_whole
 from features.common.moments import BEGINNING_US, Micros
 from features.events import log as event_log
 from features.lake import lake
@@ -84,7 +84,7 @@ def alone(workspace: Workspace) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    workspace.data.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.data)
     with (workspace.data / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

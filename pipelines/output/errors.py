@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import traceback
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import typer
 from rich.markup import escape
 
 from features.common.errors import Failure
-from features.common.files import ROOT
+from features.common.files import ROOT, free_bytes, is_full, told_full
 from features.config.faults import FAULTS_MAX, BadWorkspace
 from pipelines.output import console, missing_libraries
 from serving.http.auth import BadKeys
@@ -35,6 +37,7 @@ STATUSES: dict[int, str] = {
 }
 TRACEBACK_VARIABLE = "OPPORTUNE_TRACEBACK"
 JSON_OPTION = "--json"
+WORKSPACE_OPTIONS = ("-w", "--workspace")
 TYPE_PREFIX = "urn:opportune:error:"
 
 UsageError: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -92,6 +95,8 @@ def _told(problem: CommandProblem, *, as_json: bool) -> int:
 def problem_of(error: Exception) -> CommandProblem:
     """Return what is told of an error."""
     kind = type(error).__name__
+    if is_full(error):
+        return CommandProblem(f"{TYPE_PREFIX}disk-full", "The disk is full", REFUSED, _full(error))
     if isinstance(error, UsageError):
         return CommandProblem(f"{TYPE_PREFIX}usage", "The command line is wrong", USAGE, _usage(error))
     if isinstance(error, BadWorkspace):
@@ -110,6 +115,19 @@ def problem_of(error: Exception) -> CommandProblem:
         detail = f"{error.filename}: {error.strerror}" if error.filename else str(error) or kind
         return CommandProblem(f"{TYPE_PREFIX}system", "The system refused", REFUSED, detail)
     return CommandProblem(f"{TYPE_PREFIX}unexpected", "A fault of the program", BROKEN, _unexpected(error))
+
+
+def _full(error: Exception) -> str:
+    """Return which disk is full: that of the file which the error names, else of those that commands write to, the one
+    with the least room.
+    """
+    if name := getattr(error, "filename", None):
+        return f"{name}: {told_full(Path(os.fsdecode(name)))}"
+    words = sys.argv[1:]
+    named = [Path(after) for word, after in pairwise(words) if word in WORKSPACE_OPTIONS]
+    place = min((*named, Path.cwd(), Path(tempfile.gettempdir())), key=free_bytes)
+    said = "" if isinstance(error, OSError) else f" ({(str(error).splitlines() or [''])[0][:300]})"
+    return told_full(place) + said
 
 
 def _usage(error: Any) -> str:

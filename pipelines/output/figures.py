@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from features.common.files import as_given
 from training.fitting.plots import INK
 
 HEIGHT_INCHES = 4.4
@@ -22,6 +23,7 @@ def titled(title: str, width_inches: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+@as_given()
 def write(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Draw figures into a folder that is made if need be; returns the files, named by the keys. The same figures give
     the same bytes.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from features.common.errors import Failure
+from features.config.documents import content_of
 from features.config.faults import BadWorkspace, Fault
 from features.validation.load import FILES, load
 from features.workspace.workspace import Workspace
@@ -29,8 +30,8 @@ def changed(workspace: Workspace, folder: Path) -> tuple[Workspace, list[str]]:
     with TemporaryDirectory() as aside:
         for name in FILES:
             source = folder / name if name in given else workspace.folder / name
-            if source.exists():
-                shutil.copy(source, aside)
+            if os.path.lexists(source):
+                (Path(aside) / name).write_bytes(content_of(source, str(source)))
         try:
             found = load(Path(aside), sources=False)
         except BadWorkspace as bad:
@@ -44,7 +45,7 @@ def changed(workspace: Workspace, folder: Path) -> tuple[Workspace, list[str]]:
 def _given(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise BadChanges(f"--changes: expected a folder with the files that differ, got {folder}, which is none")
-    given = [name for name in FILES if (folder / name).is_file()]
+    given = [name for name in FILES if os.path.lexists(folder / name)]
     others = sorted(
         file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml") and file.name not in FILES
     )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from features.common.files import write_whole
+from features.common.files import as_given, write_whole
 from pipelines.output import console
 from pipelines.simulation.simulate import Simulation
 from pipelines.simulation.what_if import ChangedDecision
@@ -68,6 +68,7 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+@as_given()
 def write_report(found: Simulation, folder: Path) -> list[Path]:
     """JSON, Markdown and the picture, in a folder that is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.common.files import write_whole
+from features.common.files import is_full, told_full, told_short, write_whole
 from features.events.journal import Line, Lineup, Settled, write_frame
 from features.events.journal_frames import FRAME_BYTES_MAX, damage
 from serving.journal.files import DAMAGED, LINEUP, OPEN, REASON, TURN, JournalFile, JournalLimits, seal
@@ -97,12 +97,15 @@ class Journal:
         size = len(self._buffer)
         if size > FRAME_BYTES_MAX:
             return self._refused(f"expected a line of at most {FRAME_BYTES_MAX} bytes, got {size}")
-        why = "the disk is full"  # when it takes a part
+        refusal: OSError | None = None
         try:
             written = os.write(file.handle, self._buffer)
         except OSError as error:
-            written, why = 0, error.strerror or str(error)
+            written, refusal = 0, error
         if written != size:
+            # A disk that takes a part is full.
+            full = refusal is None or is_full(refusal)
+            why = told_full(self.folder) if full else str(refusal)
             self._file = None
             self._done.append(file)
             return self._refused(f"{file.path}: {why}")
@@ -183,7 +186,8 @@ class Journal:
         try:
             step()
         except OSError as error:
-            self.complaint = f"{error.filename or self.folder}: {error.strerror or error}"
+            why = told_full(self.folder) if is_full(error) else error.strerror or error
+            self.complaint = f"{error.filename or self.folder}: {why}"
 
     def _tell(self) -> None:
         """Log a complaint once, and its end: lines were appended since the last look, and none failed."""
@@ -204,10 +208,9 @@ class Journal:
             self._next = JournalFile(self.folder, self.limits)
 
     def _disk_has_room(self) -> bool:
-        if short := shutil.disk_usage(self.folder).free < self.limits.free_bytes_min:
-            self.complaint = (
-                f"{self.folder}: expected at least {self.limits.free_bytes_min} bytes free on the disk: make room"
-            )
+        free = shutil.disk_usage(self.folder).free
+        if short := free < self.limits.free_bytes_min:
+            self.complaint = told_short(self.folder, self.limits.free_bytes_min, free)
         return not short
 
     def _sync(self, file: JournalFile) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from features.common.clock import notice, now_s, written_s
+from features.common.files import NotPlain, read_plain
 from features.common.timestamps import DAY_SECONDS, duration_seconds
 from features.lake.files import is_imported
 from features.workspace.workspace import Workspace
@@ -15,6 +16,7 @@ from pipelines.doctor.facts.facts import MachineFacts
 from serving.http.auth import FILE_VARIABLE, TEXT_VARIABLE, BadKeys, KeyEntry, parse_keys
 
 GROWTH_DAYS = 7
+KEYS_FILE_BYTES_MAX = 8 << 20
 
 
 def place_of(workspace: Workspace) -> Path:
@@ -49,5 +51,10 @@ def machine(workspace: Workspace) -> MachineFacts:
 def _keys() -> tuple[KeyEntry, ...]:
     path, text = os.environ.get(FILE_VARIABLE), os.environ.get(TEXT_VARIABLE)
     if path:
-        return parse_keys(Path(path).read_text("utf-8"), path)
+        try:
+            return parse_keys(read_plain(Path(path), KEYS_FILE_BYTES_MAX).decode(), path)
+        except NotPlain as refusal:
+            raise BadKeys(f"{path}: {refusal}") from None
+        except UnicodeDecodeError:
+            raise BadKeys(f"{path}: expected UTF-8 text, got bytes that are none") from None
     return parse_keys(text, TEXT_VARIABLE) if text else ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from features.common.files import FULL_BYTES
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen
 from pipelines.doctor.facts.gather import Facts
+from pipelines.doctor.facts.machine import place_of
 
 FREE_BYTES_MIN, FREE_BYTES_ERROR = 2 << 30, 256 << 20
 FREE_SHARE_MIN = 0.02
@@ -19,15 +21,17 @@ def disk_space(facts: Facts) -> Seen:
     least = min(FREE_BYTES_MIN, int(FREE_SHARE_MIN * machine.total_bytes))
     if machine.free_bytes >= least:
         return Seen("the disk of the data folder")
-    severe = machine.free_bytes < FREE_BYTES_ERROR
+    severe, place = machine.free_bytes < FREE_BYTES_ERROR, str(place_of(facts.workspace))
     evidence: dict[str, float | str] = {"free_bytes": machine.free_bytes, "total_bytes": machine.total_bytes}
+    evidence["folder"] = place
+    what = "the disk is full" if machine.free_bytes < FULL_BYTES else "the disk is nearly full"
     todo = (
         "Make room, or shorten `retention` in workspace.yaml: on a full disk events are refused and decisions are not"
         " recorded."
     )
     return Seen(
         "the disk of the data folder",
-        [Finding("disk_space", "error" if severe else "warning", "the disk is nearly full", evidence, todo)],
+        [Finding("disk_space", "error" if severe else "warning", what, evidence, todo)],
     )
 
 

@@ -8,6 +8,7 @@ import stat
 import time
 from pathlib import Path
 
+from features.common.files import MASK_VARIABLE, mask_of
 from features.lake.lake import MEMORY_SHARE
 from pipelines.doctor.facts.check import CannotSay, Finding, Seen, listed
 from pipelines.doctor.facts.gather import Facts
@@ -87,7 +88,7 @@ def free_files(facts: Facts) -> Seen:
 
 
 def data_folder(facts: Facts) -> Seen:
-    """The data folder cannot be written by whoever asks, is another's, or can be written by everybody."""
+    """The data folder cannot be written by whoever asks, is another's, or can be read or written by others."""
     data = facts.workspace.data
     if not data.is_dir():
         raise CannotSay("there is no data folder yet")
@@ -129,6 +130,11 @@ def data_folder(facts: Facts) -> Seen:
                 f"`chmod 700 {data}`",
             )
         )
+    elif status.st_mode & mask_of() & ~stat.S_IRWXU:
+        evidence = {"mode": oct(stat.S_IMODE(status.st_mode))}
+        todo = f"`chmod {0o777 & ~mask_of():o} {data}`; where a group shall read it, set {MASK_VARIABLE}=027."
+        what = "others on this machine can read the data folder"
+        found.append(Finding("data_folder", "warning", what, evidence, todo))
     return Seen(f"the owner and mode of {len(entries)} entries", found)
 
 

@@ -16,6 +16,7 @@ from features.common.timestamps import now
 from features.common.types import DecisionRequest
 from features.config.documents import BadWorkspace
 from features.feature_store import definitions
+from features.feature_store.store_config import ALLOW_VARIABLE
 from features.validation.load import load
 from features.workspace.workspace import ONLINE_URL_VARIABLE
 from pipelines.materialize import steps
@@ -142,8 +143,11 @@ def folder(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_faults_of_the_workspace_file(folder: Path, feast: dict[str, Any], url: str | None, told: str) -> None:
+def test_faults_of_the_workspace_file(
+    folder: Path, feast: dict[str, Any], url: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A section that cannot serve is a fault with its place and the way out, found when the workspace is loaded."""
+    monkeypatch.setenv(ALLOW_VARIABLE, "nowhere.OurOnlineStore, tests.features.fake_feast_store.OurOnlineStore")
     serving_from(folder, feast, url)
     with pytest.raises(BadWorkspace) as caught:
         load(folder)
@@ -152,6 +156,7 @@ def test_faults_of_the_workspace_file(folder: Path, feast: dict[str, Any], url: 
 
 def test_secrets_come_from_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A placeholder is filled in where the store is opened, and stays as it is in what is written, shown and told."""
+    monkeypatch.setenv(ALLOW_VARIABLE, "1")
     monkeypatch.setenv("FEAST_TEST_SECRET", "pa$$: ${HOME} '\"")
     serving_from(
         folder, {"type": "tests.features.fake_feast_store.ForeignOnlineStore", "name": "a ${FEAST_TEST_SECRET} b"}

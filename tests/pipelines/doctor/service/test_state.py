@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from features.common.clock import now as clock_now
+from features.common.files import MASK_VARIABLE
 from features.common.timestamps import now as clock
 from features.events.log import EventLog, event_folder
 from features.lmdb_store.environment import DATA
@@ -244,12 +245,19 @@ def test_registries_and_workers_that_differ(workspace: Workspace) -> None:
     assert "different bundles" in told(model_checks.workers_differ, workspace, server=server)[0].what
 
 
-def test_folders_that_others_own_or_may_write(workspace: Workspace) -> None:
-    """A data folder that everybody can write is an error, and what the machine gives is looked at."""
+def test_folders_that_others_own_or_may_write(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder that everybody can write is an error, one that others read a warning unless the mask allows it, and
+    what the machine gives is looked at.
+    """
     assert not told(resources.data_folder, workspace)
     workspace.data.chmod(0o777)
     (finding,) = told(resources.data_folder, workspace)
     assert finding.severity == "error" and finding.evidence["mode"] == "0o777"
+    workspace.data.chmod(0o750)
+    (finding,) = told(resources.data_folder, workspace)
+    assert finding.severity == "warning" and "chmod 700" in finding.todo
+    monkeypatch.setenv(MASK_VARIABLE, "027")
+    assert not told(resources.data_folder, workspace)
     workspace.data.chmod(0o700)
     looked = [check(Facts(workspace, clock())).what for check in resources.CHECKS if check is not resources.cores]
     assert all(looked) and len(looked) == 6
