@@ -66,11 +66,13 @@ class EventLog:
         """
         with self.file.transaction() as connection:
             if self.worker:
-                mark = "INSERT INTO hearers VALUES (?1, ?2) ON CONFLICT(worker) DO "
+                mark = "INSERT INTO hearers VALUES (?, ?) ON CONFLICT(worker) DO "
                 if heard is None:
                     connection.execute(mark + "NOTHING", (self.worker, read_state(connection).seq))
                 else:
-                    connection.execute(mark + "UPDATE SET heard = ?2 WHERE heard < ?2", (self.worker, heard))
+                    connection.execute(
+                        mark + "UPDATE SET heard = excluded.heard WHERE heard < excluded.heard", (self.worker, heard)
+                    )
             return append(connection, items, self.worker, self._clock()) if items else []
 
     def barrier(self) -> Micros:
@@ -100,7 +102,7 @@ class EventLog:
         """
         with self.file.transaction() as connection:
             [(salt,)] = connection.execute("SELECT salt FROM counted")
-            known = "INSERT INTO forgotten VALUES (?1, ?2) ON CONFLICT(unit) DO UPDATE SET at = max(at, ?2)"
+            known = "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT(unit) DO UPDATE SET at = max(at, excluded.at)"
             connection.execute(known, (unit_digest(unit, salt), at))
         deleted = {"events": 0, "dead_letters": 0, "set_aside": 0}
         # What is found after that transaction is all there is. It is looked for without the lock: that reads the whole

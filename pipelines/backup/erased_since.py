@@ -47,7 +47,7 @@ def bring_marks(workspace: Workspace, later: Path) -> tuple[list[str], str]:
     if not new:
         return [], ""
     with closing(EventLog(folder)) as log, log.file.transaction() as connection:
-        known = "INSERT INTO forgotten VALUES (?1, ?2) ON CONFLICT(unit) DO UPDATE SET at = max(at, ?2)"
+        known = "INSERT INTO forgotten VALUES (?, ?) ON CONFLICT(unit) DO UPDATE SET at = max(at, excluded.at)"
         connection.executemany(known, new.items())
     return sorted(unit for unit in _units(workspace) if unit_digest(unit, salt) in new), ""
 

@@ -109,9 +109,9 @@ def _replace(data: Path, old: str, new: str) -> None:
             for _, column, kind, *_ in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
                 if "CHAR" in kind or "TEXT" in kind:
                     connection.execute(
-                        f'UPDATE "{table}" SET "{column}" = ?1 || substr("{column}", length(?2) + 1) '
-                        f"""WHERE "{column}" = ?2 OR substr("{column}", 1, length(?2) + 1) = ?2 || '/'""",
-                        (new, old),
+                        f'UPDATE "{table}" SET "{column}" = :new || substr("{column}", length(:old) + 1) '
+                        f"""WHERE "{column}" = :old OR substr("{column}", 1, length(:old) + 1) = :old || '/'""",
+                        {"new": new, "old": old},
                     )
         connection.execute("COMMIT")
 
