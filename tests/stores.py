@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.waiting import LIMIT_S
+
 START_SECONDS_MAX = 120.0
 
 
@@ -131,3 +133,20 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+def form_cluster(nodes: list[Server]) -> None:
+    """Share all slots among three servers that run in cluster mode, and wait until each knows of all."""
+    bounds = [0, 5461, 10923, 16384]
+    for i, node in enumerate(nodes):
+        assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(bounds[i]), str(bounds[i + 1] - 1))
+        assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
+    for node in nodes[1:]:
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+    end = time.monotonic() + LIMIT_S
+    while not all(
+        b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
+        for n in nodes
+    ):
+        assert time.monotonic() < end, "the cluster did not form"
+        time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +18,7 @@ from features.ledger.budgets import BudgetBound, Moment
 from features.ledger.ledger import Ledger, open_ledger
 from features.ledger.lmdb_ledger import LmdbLedger
 from features.ledger.redis_ledger import RedisLedger
-from tests.stores import Server, find_server
-from tests.waiting import LIMIT_S
+from tests.stores import Server, find_server, form_cluster
 
 KINDS = ("embedded", "redis", "cluster")
 PATIENT_MS = 5_000.0
@@ -103,18 +101,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         for i in range(3)
     ]
     try:
-        for i, (node, first, last) in enumerate(zip(nodes, (0, 5461, 10923), (5460, 10922, 16383), strict=True)):
-            assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-            assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
-        for node in nodes[1:]:
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + LIMIT_S
-        while not all(
-            b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
-            for n in nodes
-        ):
-            assert time.monotonic() < end, "the cluster did not form"
-            time.sleep(0.05)
+        form_cluster(nodes)
         yield {"embedded": "", "redis": server.url, "cluster": f"redis+cluster://127.0.0.1:{nodes[1].port}"}
     finally:
         for node in (server, *nodes):

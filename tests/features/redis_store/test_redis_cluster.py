@@ -18,8 +18,7 @@ from features.redis_store.routing import slot_of
 from tests.features.feast_fixtures import feast_store, view
 from tests.features.store_cases import Arena, same_as_sdk, write
 from tests.features.tracking_cases import WAIT_SECONDS_MAX, Hand, age_of, engine_at
-from tests.stores import Server, find_server
-from tests.waiting import LIMIT_S
+from tests.stores import Server, find_server, form_cluster
 
 pytestmark = pytest.mark.skipif(not find_server()[0], reason=find_server()[1] or "there is one")
 
@@ -38,19 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[list[Server]]:
         for i in range(3)
     ]
     try:
-        bounds = [0, 5461, 10923, 16384]
-        for i, node in enumerate(nodes):
-            assert b"OK" in node.ask("CLUSTER", "ADDSLOTSRANGE", str(bounds[i]), str(bounds[i + 1] - 1))
-            assert b"OK" in node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(i + 1))
-        for node in nodes[1:]:
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port))
-        end = time.monotonic() + LIMIT_S
-        while not all(
-            b"cluster_state:ok" in n.ask("CLUSTER", "INFO") and n.ask("CLUSTER", "NODES").count(b"master") == 3
-            for n in nodes
-        ):
-            assert time.monotonic() < end, "the cluster did not form"
-            time.sleep(0.05)
+        form_cluster(nodes)
         yield nodes
     finally:
         for node in nodes:
