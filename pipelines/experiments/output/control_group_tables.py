@@ -6,24 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.experiments.control_groups import GroupsReport, as_experiment
-from pipelines.experiments.output.tables import headlines, lift, means, notes
+from pipelines.experiments.output.tables import lift, means, notes, print_figures
 from pipelines.output import console
 
 
 def print_groups(found: GroupsReport) -> None:
     """On standard output: the verdict on the split first, what each part is worth, then what to keep in mind."""
     told = as_experiment(found)
-    if found.split.alarm:
-        console.out.print(
-            "[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below",
-            highlight=False,
-        )
-    for line in headlines(told):
-        console.out.print(line, highlight=False, markup=False)
-    for title, columns, rows, texts in sections(found):
-        if rows:
-            console.table(f"\n{title}", columns, rows, texts)
-    console.out.print()
+    print_figures(told, sections(found))
     console.out.print(
         "A lift above zero is what a part is worth: everybody has it but the group.", highlight=False, markup=False
     )

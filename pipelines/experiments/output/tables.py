@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipelines.experiments.report import NO_LIFT, ExperimentReport, GoalReport, GuardrailReport
@@ -13,21 +13,27 @@ P_SHOWN_MIN = 0.0001
 
 
 def print_report(found: ExperimentReport) -> None:
-    """On standard output."""
-    split = found.split
-    if split.alarm:
+    """Print a report on standard output."""
+    print_figures(found, sections(found))
+    for line in notes(found):
+        console.out.print(line, highlight=False, markup=False)
+
+
+def print_figures(found: ExperimentReport, tables: Iterable[tuple[str, list[str], list[list[Any]], int]]) -> None:
+    """Print the verdict on the split and its headlines, then the tables (title, columns, rows, columns of text); those
+    without rows are left out.
+    """
+    if found.split.alarm:
         console.out.print(
             "[bold white on red] SAMPLE-RATIO MISMATCH [/bold white on red] do not trust the figures below",
             highlight=False,
         )
     for line in headlines(found):
         console.out.print(line, highlight=False, markup=False)
-    for title, columns, rows, texts in sections(found):
+    for title, columns, rows, texts in tables:
         if rows:
             console.table(f"\n{title}", columns, rows, texts)
     console.out.print()
-    for line in notes(found):
-        console.out.print(line, highlight=False, markup=False)
 
 
 def headlines(found: ExperimentReport) -> Iterator[str]:
