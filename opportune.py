@@ -8,7 +8,6 @@ instead of failing in the middle of an import.
 import importlib.util
 import json
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 PACKAGES = ("features", "training", "serving", "pipelines")
@@ -32,7 +31,7 @@ def main() -> None:
 
 def hidden_by(name: str, here: Path) -> str | None:
     """Return what is wrong with where Python finds a package, which should be in the folder `here`; None if nothing."""
-    spec = importlib.util.find_spec(name) if name in sys.modules else PathFinder.find_spec(name)
+    spec = importlib.util.find_spec(name)
     found = [Path(place).resolve() for place in (spec.submodule_search_locations or ())] if spec else []
     if found[:1] == [here / name] and (here / name / MARK).is_file():
         return None
